@@ -1,0 +1,350 @@
+/* cmsgx._cmsg: the front door.  What each function does is in c/, beside this file. */
+
+#include "c/recv.h"
+#include "c/send.h"
+#include "c/sockopt.h"
+#include "c/state.h"
+#include "c/wire.h"
+
+#define FAST(function) (PyCFunction)(void (*)(void))(function)
+
+/* Docstrings ------------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(sendmsg_doc,
+"sendmsg(sock, buffers, ancdata=(), flags=0, address=None, /)\n--\n\n"
+"Sends data and control messages as socket.sendmsg() does: sendmsg(2).  Returns the number of\n"
+"bytes sent.\n\n"
+"`sock` is a socket, an Fd, an int, or an object with fileno(); only a socket waits for its\n"
+"timeout.  `buffers` is an iterable of bytes-like objects; `ancdata` an iterable of (level,\n"
+"type, data) and of typed control messages.  Descriptors are borrowed: the caller owns them\n"
+"still, and an Fd among them stays open for the system call.  Raises as socket.sendmsg().");
+
+PyDoc_STRVAR(recvmsg_doc,
+"recvmsg(sock, bufsize, ancbufsize=0, flags=0, /)\n--\n\n"
+"Receives `bufsize` bytes at most, and control messages into `ancbufsize` bytes, as\n"
+"socket.recvmsg() does: recvmsg(2).  Returns (data, ancdata, msg_flags, address).\n\n"
+"Descriptors in `ancdata` are close-on-exec, and the caller owns them at once as plain numbers:\n"
+"what raises before it closes them (a signal handler, say) leaks them.  receive() has no such\n"
+"gap.  Never raises for MSG_CTRUNC: test msg_flags.");
+
+PyDoc_STRVAR(recvmsg_into_doc,
+"recvmsg_into(sock, buffers, ancbufsize=0, flags=0, /)\n--\n\n"
+"As recvmsg(), into an iterable of writable buffers.  Returns (nbytes, ancdata, msg_flags,\n"
+"address).");
+
+PyDoc_STRVAR(recvmsg_inheritable_doc,
+"recvmsg_inheritable(sock, bufsize, ancbufsize=0, flags=0, /)\n--\n\n"
+"recvmsg() that leaves received descriptors inheritable, as the socket module does.");
+
+PyDoc_STRVAR(recvmsg_into_inheritable_doc,
+"recvmsg_into_inheritable(sock, buffers, ancbufsize=0, flags=0, /)\n--\n\n"
+"recvmsg_into() that leaves received descriptors inheritable, as the socket module does.");
+
+PyDoc_STRVAR(send_fds_doc,
+"send_fds(sock, buffers, fds, flags=0, address=None)\n--\n\n"
+"Sends descriptors with the bytes of `buffers`: SCM_RIGHTS, unix(7).  Returns the number of\n"
+"bytes sent.  `fds` is an iterable of ints, Fds and objects with fileno(); they are borrowed.\n"
+"Unlike socket.send_fds(), `flags` and `address` are honoured.");
+
+PyDoc_STRVAR(recv_fds_doc,
+"recv_fds(sock, bufsize, maxfds, flags=0, *, cloexec=True)\n--\n\n"
+"Receives `bufsize` bytes and `maxfds` descriptors at most: SCM_RIGHTS, unix(7).  Returns (data,\n"
+"list of numbers, msg_flags, address).  The caller owns the numbers; surplus descriptors are\n"
+"closed, and MSG_CTRUNC is set.  Room is made for what else is switched on, so that it cannot\n"
+"push descriptors out.  Unlike socket.recv_fds(), `flags` is honoured.");
+
+PyDoc_STRVAR(send_doc,
+"send(sock, data, *, fds=(), control=(), flags=0, address=None, timeout=...)\n--\n\n"
+"Sends one message: sendmsg(2).  Returns the number of bytes sent.\n\n"
+"`data` is a bytes-like object or an iterable of them; `fds` descriptors (ints, Fds, objects with\n"
+"fileno()), which are borrowed: whoever owned them owns them still; `control` one typed control\n"
+"message or an iterable; `timeout` seconds or None, by default the socket's own.  Never raises\n"
+"SIGPIPE.\n\n"
+"Raises TooManyFdsError for more than 253 descriptors, NotSupportedError for descriptors over\n"
+"another family than AF_UNIX, ValueError for descriptors without data on a stream, OSError\n"
+"(EBADF) that names a descriptor which is not open, and what the kernel reports.");
+
+PyDoc_STRVAR(receive_doc,
+"receive(sock, bufsize, *, fds=0, flags=0, timeout=..., on_truncation='raise')\n--\n\n"
+"Receives one message of `bufsize` bytes and `fds` descriptors at most: recvmsg(2).  Sets no\n"
+"option of the socket, and decodes what comes.  Returns a Message, which owns its descriptors.\n\n"
+"Surplus descriptors are closed and counted.  Raises ControlTruncatedError (FdLimitError) where\n"
+"some that were asked for are missing, and DataTruncatedError where a datagram was cut;\n"
+"on_truncation='keep' returns the message instead.  ValueError for MSG_PEEK with descriptors.");
+
+PyDoc_STRVAR(align_doc,
+"CMSG_ALIGN(length, /)\n--\n\n"
+"`length` bytes rounded up to the alignment of control messages: cmsg(3).");
+
+PyDoc_STRVAR(len_doc,
+"CMSG_LEN(length, /)\n--\n\n"
+"What cmsg_len is for `length` bytes of data, without the padding behind: cmsg(3).");
+
+PyDoc_STRVAR(space_doc,
+"CMSG_SPACE(length, /)\n--\n\n"
+"The bytes that a control message with `length` bytes of data takes, padding included: cmsg(3).\n"
+"Room of CMSG_SPACE(4) lets two descriptors in where the alignment is 8: see recv_fds().");
+
+PyDoc_STRVAR(build_doc,
+"build(control, /)\n--\n\n"
+"A control buffer of typed control messages and (level, type, data), as bytes.");
+
+PyDoc_STRVAR(read_header_doc,
+"read_header(buffer, offset, /)\n--\n\n"
+"The control message at `offset`: None behind the last, or (level, type, cmsg_len, start, end,\n"
+"next, fits).");
+
+PyDoc_STRVAR(getsockopt_doc,
+"getsockopt(sock, level, name, size, /)\n--\n\n"
+"The value of a socket option, as bytes: getsockopt(2).");
+
+PyDoc_STRVAR(setsockopt_doc,
+"setsockopt(sock, level, name, value, /)\n--\n\n"
+"Sets a socket option from bytes: setsockopt(2).");
+
+PyDoc_STRVAR(getsockopt_pidfd_doc,
+"getsockopt_pidfd(sock, level, name, /)\n--\n\n"
+"A socket option whose value is a new pidfd: the PidFd that owns it.");
+
+PyDoc_STRVAR(closer_submit_doc,
+"closer_submit(numbers, /)\n--\n\n"
+"Hands descriptor numbers to the background closer; what it cannot take is closed here.");
+
+PyDoc_STRVAR(closer_wait_doc,
+"closer_wait(seconds, /)\n--\n\n"
+"Waits until the background closer is idle; how many descriptors are left after `seconds`.");
+
+PyDoc_STRVAR(closer_fork_doc,
+"closer_fork(where, /)\n--\n\n"
+"To be called around fork: 0 before it, 1 after it in the parent, 2 in the child.");
+
+PyDoc_STRVAR(register_doc,
+"register(name, object, /)\n--\n\n"
+"Gives C a class or a function of the Python layer.");
+
+/* Small functions that belong nowhere else ------------------------------------------------- */
+
+static PyObject *
+closer_submit(PyObject *module, PyObject *numbers)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    PyObject *sequence = cmsgx_sequence(numbers, "numbers must be an iterable");
+    if (sequence == NULL) {
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(sequence); i++) {
+        long number = PyLong_AsLong(PySequence_Fast_GET_ITEM(sequence, i));
+        int fd = (int)number;
+        if (number == -1 && PyErr_Occurred()) {
+            Py_DECREF(sequence);
+            return NULL;
+        }
+        if (!cmsgx_closer_submit(state->closer, &fd, 1)) {
+            Py_BEGIN_ALLOW_THREADS
+            cmsgx_close_all(&fd, 1);
+            Py_END_ALLOW_THREADS
+        }
+    }
+    Py_DECREF(sequence);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+closer_wait(PyObject *module, PyObject *seconds)
+{
+    double time = PyFloat_AsDouble(seconds);
+    size_t left;
+    if (time == -1.0 && PyErr_Occurred()) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    left = cmsgx_closer_wait(cmsgx_state_of(module)->closer, (int64_t)(time * 1e9));
+    Py_END_ALLOW_THREADS
+    return PyLong_FromSize_t(left);
+}
+
+static PyObject *
+closer_fork(PyObject *module, PyObject *where)
+{
+    long when = PyLong_AsLong(where);
+    if (when == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (when == 0) {
+        cmsgx_closer_before_fork(cmsgx_state_of(module)->closer);
+    }
+    else {
+        cmsgx_closer_after_fork(cmsgx_state_of(module)->closer, when == 2);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+register_object(PyObject *module, PyObject *args)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    const char *name;
+    PyObject *object;
+    const struct {
+        const char *name;
+        PyObject **slot;
+    } slots[] = {
+        {"Fd", (PyObject **)&state->Fd},
+        {"PidFd", (PyObject **)&state->PidFd},
+        {"Rights", (PyObject **)&state->Rights},
+        {"Credentials", (PyObject **)&state->Credentials},
+        {"Unknown", (PyObject **)&state->Unknown},
+        {"decode", &state->decode},
+        {"raise_truncated", &state->raise_truncated},
+        {"recv_fds_foreign", &state->recv_fds_foreign},
+        {"TooManyFdsError", &state->TooManyFdsError},
+        {"MalformedControlError", &state->MalformedControlError},
+        {"NotSupportedError", &state->NotSupportedError},
+    };
+
+    if (!PyArg_ParseTuple(args, "sO:register", &name, &object)) {
+        return NULL;
+    }
+    for (size_t i = 0; i < sizeof(slots) / sizeof(slots[0]); i++) {
+        if (strcmp(slots[i].name, name) == 0) {
+            Py_XSETREF(*slots[i].slot, Py_NewRef(object));
+            Py_RETURN_NONE;
+        }
+    }
+    return PyErr_Format(PyExc_ValueError, "nothing is registered as %s", name);
+}
+
+/* The module ------------------------------------------------------------------------------- */
+
+static PyMethodDef methods[] = {
+    {"sendmsg", FAST(cmsgx_sendmsg), METH_FASTCALL, sendmsg_doc},
+    {"recvmsg", FAST(cmsgx_recvmsg), METH_FASTCALL, recvmsg_doc},
+    {"recvmsg_into", FAST(cmsgx_recvmsg_into), METH_FASTCALL, recvmsg_into_doc},
+    {"recvmsg_inheritable", FAST(cmsgx_recvmsg_inheritable), METH_FASTCALL,
+     recvmsg_inheritable_doc},
+    {"recvmsg_into_inheritable", FAST(cmsgx_recvmsg_into_inheritable), METH_FASTCALL,
+     recvmsg_into_inheritable_doc},
+    {"send_fds", FAST(cmsgx_send_fds), METH_FASTCALL | METH_KEYWORDS, send_fds_doc},
+    {"recv_fds", FAST(cmsgx_recv_fds), METH_FASTCALL | METH_KEYWORDS, recv_fds_doc},
+    {"send", FAST(cmsgx_send), METH_FASTCALL | METH_KEYWORDS, send_doc},
+    {"receive", FAST(cmsgx_receive_once), METH_FASTCALL | METH_KEYWORDS, receive_doc},
+    {"CMSG_ALIGN", cmsgx_cmsg_align, METH_O, align_doc},
+    {"CMSG_LEN", cmsgx_cmsg_len, METH_O, len_doc},
+    {"CMSG_SPACE", cmsgx_cmsg_space, METH_O, space_doc},
+    {"build", cmsgx_build, METH_O, build_doc},
+    {"read_header", FAST(cmsgx_read_header), METH_FASTCALL, read_header_doc},
+    {"getsockopt", cmsgx_getsockopt, METH_VARARGS, getsockopt_doc},
+    {"setsockopt", cmsgx_setsockopt, METH_VARARGS, setsockopt_doc},
+    {"getsockopt_pidfd", cmsgx_getsockopt_pidfd, METH_VARARGS, getsockopt_pidfd_doc},
+    {"closer_submit", closer_submit, METH_O, closer_submit_doc},
+    {"closer_wait", closer_wait, METH_O, closer_wait_doc},
+    {"closer_fork", closer_fork, METH_O, closer_fork_doc},
+    {"register", register_object, METH_VARARGS, register_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+add_names(cmsgx_state *state)
+{
+    const struct {
+        PyObject **slot;
+        const char *text;
+    } names[] = {
+        {&state->str_sendmsg, "sendmsg"}, {&state->str_recvmsg, "recvmsg"},
+        {&state->str_recvmsg_into, "recvmsg_into"}, {&state->str_codec, "_codec"},
+        {&state->str_pack, "pack"}, {&state->str_level, "level"},
+        {&state->str_type, "type"},
+    };
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if ((*names[i].slot = PyUnicode_InternFromString(names[i].text)) == NULL) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+module_exec(PyObject *module)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    if ((state->closer = cmsgx_closer_new()) == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (add_names(state) < 0 || cmsgx_add_sock(module) < 0 || cmsgx_add_method(module) < 0
+        || cmsgx_add_descriptor(module) < 0 || cmsgx_add_view(module) < 0
+        || cmsgx_add_address(module) < 0 || cmsgx_add_record(module) < 0
+        || cmsgx_add_message(module) < 0 || cmsgx_add_receiver(module) < 0
+        || cmsgx_add_constants(module) < 0) {
+        return -1;
+    }
+    return 0;
+}
+
+/* Each object that the state owns. */
+#define EACH_OBJECT(DO) \
+    DO(Method) DO(Descriptor) DO(Descriptors) DO(View) DO(Address) DO(Record) DO(Codec) \
+    DO(Message) DO(Receiver) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) DO(Unknown) \
+    DO(decode) DO(raise_truncated) DO(recv_fds_foreign) DO(TooManyFdsError) \
+    DO(MalformedControlError) DO(NotSupportedError) DO(socket) DO(own_sendmsg) \
+    DO(own_recvmsg) DO(own_recvmsg_into) DO(str_sendmsg) DO(str_recvmsg) \
+    DO(str_recvmsg_into) DO(str_codec) DO(str_pack) DO(str_level) DO(str_type)
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+#define VISIT(name) Py_VISIT(state->name);
+    EACH_OBJECT(VISIT)
+#undef VISIT
+    return 0;
+}
+
+static int
+module_clear(PyObject *module)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+#define CLEAR(name) Py_CLEAR(state->name);
+    EACH_OBJECT(CLEAR)
+#undef CLEAR
+    return 0;
+}
+
+static void
+module_free(void *module)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    (void)module_clear(module);
+#if CMSGX_FREE_LIST
+    while (state->free_message_count > 0) {
+        PyObject_Free(state->free_messages[--state->free_message_count]);
+    }
+#endif
+    cmsgx_closer_release(state->closer);
+    state->closer = NULL;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, module_exec},
+    CMSGX_SLOT_INTERPRETERS
+    CMSGX_SLOT_GIL
+    {0, NULL},
+};
+
+PyModuleDef cmsgx_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "cmsgx._cmsg",
+    .m_doc = "The C half of cmsgx: system calls, ownership, decoding.",
+    .m_size = sizeof(cmsgx_state),
+    .m_methods = methods,
+    .m_slots = slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC
+PyInit__cmsg(void)
+{
+    return PyModuleDef_Init(&cmsgx_module);
+}

@@ -1,0 +1,122 @@
+#include "arguments.h"
+
+int
+cmsgx_as_int(PyObject *object, int *value)
+{
+    long wide = PyLong_AsLong(object);
+    if (wide == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (wide > INT_MAX || wide < INT_MIN) {
+        PyErr_SetString(PyExc_OverflowError, wide > 0
+                            ? "signed integer is greater than maximum"
+                            : "signed integer is less than minimum");
+        return -1;
+    }
+    *value = (int)wide;
+    return 0;
+}
+
+int
+cmsgx_as_size(PyObject *object, Py_ssize_t *value)
+{
+    if (PyLong_CheckExact(object)) {
+        *value = PyLong_AsSsize_t(object);
+    }
+    else {
+        PyObject *index = PyNumber_Index(object);
+        if (index == NULL) {
+            return -1;
+        }
+        *value = PyLong_AsSsize_t(index);
+        Py_DECREF(index);
+    }
+    return *value == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+int
+cmsgx_as_truncation(PyObject *object, int *raises)
+{
+    if (PyUnicode_Check(object)) {
+        if (PyUnicode_CompareWithASCIIString(object, "raise") == 0) {
+            *raises = 1;
+            return 0;
+        }
+        if (PyUnicode_CompareWithASCIIString(object, "keep") == 0) {
+            *raises = 0;
+            return 0;
+        }
+    }
+    PyErr_Format(PyExc_ValueError, "on_truncation: %R; it is 'raise' or 'keep'", object);
+    return -1;
+}
+
+int
+cmsgx_check_fds(cmsgx_state *state, Py_ssize_t fds, int flags)
+{
+    if (fds < 0) {
+        PyErr_Format(PyExc_ValueError, "fds: %zd; it cannot be negative", fds);
+        return -1;
+    }
+    if (fds > CMSGX_MAX_FDS) {
+        PyErr_Format(state->TooManyFdsError, "fds: %zd; one message carries %d at most", fds,
+                     CMSGX_MAX_FDS);
+        return -1;
+    }
+    if (fds > 0 && (flags & MSG_PEEK)) {
+        PyErr_SetString(PyExc_ValueError,
+                        "flags: each MSG_PEEK makes new descriptors; peek with fds=0");
+        return -1;
+    }
+    return 0;
+}
+
+static Py_ssize_t
+position_of(PyObject *name, const char *const *names)
+{
+    for (Py_ssize_t i = 0; names[i] != NULL; i++) {
+        if (PyUnicode_CompareWithASCIIString(name, names[i]) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+int
+cmsgx_keywords(const char *function, PyObject *const *args, Py_ssize_t nargs,
+               PyObject *kwnames, const char *const *names, Py_ssize_t max_positional,
+               Py_ssize_t required, PyObject **values)
+{
+    if (nargs > max_positional) {
+        PyErr_Format(PyExc_TypeError, "%s() takes at most %zd positional arguments (%zd given)",
+                     function, max_positional, nargs);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < nargs; i++) {
+        values[i] = args[i];
+    }
+    Py_ssize_t count = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *name = PyTuple_GET_ITEM(kwnames, i);
+        Py_ssize_t at = position_of(name, names);
+        if (at < 0) {
+            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", function,
+                         name);
+            return -1;
+        }
+        if (values[at] != NULL) {
+            PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument %R", function,
+                         name);
+            return -1;
+        }
+        values[at] = args[nargs + i];
+    }
+    for (Py_ssize_t i = 0; i < required; i++) {
+        if (values[i] == NULL) {
+            PyErr_Format(PyExc_TypeError, "%s() missing required argument '%s' (pos %zd)",
+                         function, names[i], i + 1);
+            return -1;
+        }
+    }
+    return 0;
+}

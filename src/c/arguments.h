@@ -1,0 +1,24 @@
+/* Arguments of the calls that are parsed by hand, as they are made often. */
+
+#ifndef CMSGX_ARGUMENTS_H
+#define CMSGX_ARGUMENTS_H
+
+#include "state.h"
+
+/* As "i" and "n" of PyArg_Parse.  0, or -1 with an exception. */
+int cmsgx_as_int(PyObject *object, int *value);
+int cmsgx_as_size(PyObject *object, Py_ssize_t *value);
+
+/* on_truncation: "raise" (1) or "keep" (0). */
+int cmsgx_as_truncation(PyObject *object, int *raises);
+
+/* How many descriptors may be asked for, and that they are not peeked at. */
+int cmsgx_check_fds(cmsgx_state *state, Py_ssize_t fds, int flags);
+
+/* Checks the keywords of a fast call against `names` (NULL at the end) and writes each value,
+   borrowed, to values[i], positional ones first.  0, or -1 with TypeError. */
+int cmsgx_keywords(const char *function, PyObject *const *args, Py_ssize_t nargs,
+                   PyObject *kwnames, const char *const *names, Py_ssize_t max_positional,
+                   Py_ssize_t required, PyObject **values);
+
+#endif

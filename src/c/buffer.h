@@ -1,0 +1,55 @@
+/* The memory that one recvmsg(2) fills: data, control data, name, descriptor numbers.
+
+   It counts its users: the receiver that lends it, the message, each view and slice.  A
+   receiver fills one again only while it is the sole user, so bytes never change under a
+   reader. */
+
+#ifndef CMSGX_BUFFER_H
+#define CMSGX_BUFFER_H
+
+#include "state.h"
+
+#include <sys/uio.h>
+
+/* Buffers that the caller brought (`into=`), shared by a receiver and its messages. */
+typedef struct {
+    cmsgx_count users;
+    Py_ssize_t count;
+    struct iovec *iov;
+    Py_buffer *views;       /* owned exports */
+    size_t size;            /* bytes of all together */
+} cmsgx_into;
+
+typedef struct {
+    cmsgx_count users;
+    unsigned char *control;
+    size_t control_size;    /* capacity */
+    size_t control_used;    /* what the kernel wrote */
+    int *fds;               /* owned by the message: -1 once moved out */
+    unsigned char *data;
+    size_t data_size;
+    cmsgx_into *into;       /* owned, or NULL: then the data is elsewhere */
+    socklen_t name_size;
+    struct sockaddr_storage name;
+} cmsgx_buffer;
+
+/* One user, the caller.  NULL with MemoryError. */
+cmsgx_buffer *cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into);
+void cmsgx_buffer_release(cmsgx_buffer *buffer);
+
+static inline cmsgx_buffer *
+cmsgx_buffer_share(cmsgx_buffer *buffer)
+{
+    cmsgx_count_up(&buffer->users);
+    return buffer;
+}
+
+/* From one writable buffer or a sequence of them.  NULL with an exception. */
+cmsgx_into *cmsgx_into_new(PyObject *buffers);
+void cmsgx_into_release(cmsgx_into *into);
+
+/* A read-only view of `size` bytes that keeps `buffer` in use: a new reference. */
+PyObject *cmsgx_view_new(cmsgx_state *state, cmsgx_buffer *buffer, const unsigned char *start,
+                         size_t size);
+
+#endif

@@ -1,0 +1,172 @@
+/* Every condition on a Python version or build stands here. */
+
+#ifndef CMSGX_COMPAT_H
+#define CMSGX_COMPAT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdatomic.h>
+
+/* The attribute of a type, through the type's own method cache, without descriptors being
+   asked: a new reference, or NULL without an exception. */
+static inline PyObject *
+cmsgx_type_lookup(PyTypeObject *type, PyObject *name)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return _PyType_LookupRef(type, name);
+#else
+    return Py_XNewRef(_PyType_Lookup(type, name));
+#endif
+}
+
+/* What is being raised, put aside where a destructor must not disturb it. */
+static inline PyObject *
+cmsgx_save_exception(void)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyErr_GetRaisedException();
+#else
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (type == NULL) {
+        return NULL;
+    }
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        PyException_SetTraceback(value, traceback);
+        Py_DECREF(traceback);
+    }
+    Py_DECREF(type);
+    return value;
+#endif
+}
+
+/* Steals the reference; does nothing for NULL. */
+static inline void
+cmsgx_restore_exception(PyObject *exception)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+    PyErr_SetRaisedException(exception);
+#else
+    if (exception != NULL) {
+        PyErr_Restore(Py_NewRef(Py_TYPE(exception)), exception,
+                      PyException_GetTraceback(exception));
+    }
+#endif
+}
+
+/* A mark that an object is in use by a call.  With a GIL a plain flag does: it is read and
+   written only while the GIL is held. */
+#ifdef Py_GIL_DISABLED
+typedef atomic_char cmsgx_busy;
+
+static inline int
+cmsgx_enter(cmsgx_busy *busy)
+{
+    return atomic_exchange_explicit(busy, 1, memory_order_acquire) == 0;
+}
+
+static inline void
+cmsgx_leave(cmsgx_busy *busy)
+{
+    atomic_store_explicit(busy, 0, memory_order_release);
+}
+#else
+typedef char cmsgx_busy;
+
+static inline int
+cmsgx_enter(cmsgx_busy *busy)
+{
+    int free = !*busy;
+    *busy = 1;
+    return free;
+}
+
+static inline void
+cmsgx_leave(cmsgx_busy *busy)
+{
+    *busy = 0;
+}
+#endif
+
+/* A count of references to plain C memory. */
+#ifdef Py_GIL_DISABLED
+typedef atomic_size_t cmsgx_count;
+#  define cmsgx_count_get(c) atomic_load_explicit((c), memory_order_acquire)
+#  define cmsgx_count_up(c) ((void)atomic_fetch_add_explicit((c), 1, memory_order_relaxed))
+#  define cmsgx_count_down(c) (atomic_fetch_sub_explicit((c), 1, memory_order_acq_rel) == 1)
+#else
+typedef size_t cmsgx_count;
+#  define cmsgx_count_get(c) (*(c))
+#  define cmsgx_count_up(c) ((void)++*(c))
+#  define cmsgx_count_down(c) (--*(c) == 0)
+#endif
+
+/* A word that changes by compare and exchange: `expected` is loaded anew where it fails. */
+#ifdef Py_GIL_DISABLED
+typedef _Atomic uint64_t cmsgx_word;
+#  define cmsgx_word_get(w) atomic_load_explicit((w), memory_order_acquire)
+#  define cmsgx_word_swap(w, expected, desired) \
+      atomic_compare_exchange_weak_explicit((w), (expected), (desired), \
+                                            memory_order_acq_rel, memory_order_acquire)
+#else
+typedef uint64_t cmsgx_word;
+#  define cmsgx_word_get(w) (*(w))
+#  define cmsgx_word_swap(w, expected, desired) (*(w) = (desired), (void)(expected), 1)
+#endif
+
+/* A list or tuple of the items of an iterable, whose items stay while it is read: without a
+   GIL a list is copied, as another thread may change it.  TypeError(error) for what is none. */
+static inline PyObject *
+cmsgx_sequence(PyObject *iterable, const char *error)
+{
+#ifdef Py_GIL_DISABLED
+    PyObject *fast = PySequence_Fast(iterable, error);
+    if (fast != NULL && PyList_Check(fast)) {
+        Py_SETREF(fast, PyList_AsTuple(fast));
+    }
+    return fast;
+#else
+    return PySequence_Fast(iterable, error);
+#endif
+}
+
+/* Statistics: no atomic read-modify-write, which threads would pay for. */
+static inline void
+cmsgx_relaxed_increment(Py_ssize_t *count)
+{
+#ifdef Py_GIL_DISABLED
+    _Py_atomic_store_ssize_relaxed(count, _Py_atomic_load_ssize_relaxed(count) + 1);
+#else
+    ++*count;
+#endif
+}
+
+/* Objects kept for the next use.  Without a GIL the allocator's own per-thread lists do. */
+#ifdef Py_GIL_DISABLED
+#  define CMSGX_FREE_LIST 0
+#else
+#  define CMSGX_FREE_LIST 16
+#endif
+
+/* Slots of the module definition that older interpreters do not know. */
+#ifdef Py_mod_multiple_interpreters
+#  define CMSGX_SLOT_INTERPRETERS \
+      {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#else
+#  define CMSGX_SLOT_INTERPRETERS
+#endif
+#ifdef Py_mod_gil
+#  define CMSGX_SLOT_GIL {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#else
+#  define CMSGX_SLOT_GIL
+#endif
+
+#ifdef PYPY_VERSION
+#  define cmsgx_audit(event, format, ...) 0
+#else
+#  define cmsgx_audit PySys_Audit
+#endif
+
+#endif

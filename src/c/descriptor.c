@@ -1,0 +1,386 @@
+#include "descriptor.h"
+
+#include "errors.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <structmember.h>
+#include <unistd.h>
+
+/* The word: bits 0-31 number + 1 (0: none), bit 32 a close waits, bits 33 up the pins. */
+#define NUMBER_MASK UINT64_C(0xffffffff)
+#define CLOSING (UINT64_C(1) << 32)
+#define PIN (UINT64_C(1) << 33)
+
+static int
+number_in(uint64_t word)
+{
+    return word & CLOSING ? -1 : (int)(int64_t)((word & NUMBER_MASK)) - 1;
+}
+
+static cmsgx_word *
+word_of(PyObject *self)
+{
+    return &((cmsgx_descriptor *)self)->word;
+}
+
+PyObject *
+cmsgx_descriptor_new(PyTypeObject *type, int number, int error)
+{
+    PyObject *self = type->tp_alloc(type, 0);
+    if (self != NULL) {
+        cmsgx_descriptor_set(self, number);
+        ((cmsgx_descriptor *)self)->error = error;
+    }
+    return self;
+}
+
+void
+cmsgx_descriptor_set(PyObject *self, int number)
+{
+    ((cmsgx_descriptor *)self)->word = (uint64_t)((int64_t)number + 1);
+}
+
+int
+cmsgx_descriptor_number(PyObject *self)
+{
+    return number_in(cmsgx_word_get(word_of(self)));
+}
+
+int
+cmsgx_descriptor_pin(PyObject *self)
+{
+    uint64_t word = cmsgx_word_get(word_of(self));
+    do {
+        if (number_in(word) < 0) {
+            return -1;
+        }
+    } while (!cmsgx_word_swap(word_of(self), &word, word + PIN));
+    return number_in(word);
+}
+
+void
+cmsgx_descriptor_unpin(PyObject *self)
+{
+    uint64_t word = cmsgx_word_get(word_of(self));
+    uint64_t next;
+    int last;
+
+    do {
+        next = word - PIN;
+        last = next < PIN && (next & CLOSING);
+        if (last) {
+            next = 0;
+        }
+    } while (!cmsgx_word_swap(word_of(self), &word, next));
+    if (last) {
+        int number = (int)((int64_t)(word & NUMBER_MASK)) - 1;
+        Py_BEGIN_ALLOW_THREADS
+        cmsgx_close_all(&number, 1);
+        Py_END_ALLOW_THREADS
+    }
+}
+
+int
+cmsgx_descriptor_detach(PyObject *self)
+{
+    uint64_t word = cmsgx_word_get(word_of(self));
+    do {
+        if (number_in(word) < 0) {
+            return -1;
+        }
+    } while (!cmsgx_word_swap(word_of(self), &word, word & ~NUMBER_MASK));
+    return number_in(word);
+}
+
+int
+cmsgx_descriptor_take_to_close(PyObject *self)
+{
+    uint64_t word = cmsgx_word_get(word_of(self));
+    uint64_t next;
+    do {
+        if (number_in(word) < 0) {
+            return -1;
+        }
+        next = word >= PIN ? word | CLOSING : 0;
+    } while (!cmsgx_word_swap(word_of(self), &word, next));
+    return next == 0 ? number_in(word) : -1;
+}
+
+/* Arguments ---------------------------------------------------------------------------- */
+
+int
+cmsgx_number_of(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_t index,
+                PyObject **owner)
+{
+    *owner = NULL;
+    if (PyLong_CheckExact(object)) {
+        int overflow;
+        long number = PyLong_AsLongAndOverflow(object, &overflow);
+        if (overflow == 0 && number >= 0 && number <= INT_MAX) {
+            return (int)number;
+        }
+        if (index >= 0) {
+            PyErr_Format(PyExc_ValueError, "%s[%zd]: %R is no file descriptor", what, index,
+                         object);
+        }
+        else {
+            PyErr_Format(PyExc_ValueError, "%s: %R is no file descriptor", what, object);
+        }
+        return -1;
+    }
+    if (cmsgx_descriptor_check(state, object)) {
+        int number = cmsgx_descriptor_number(object);
+        if (number < 0) {
+            cmsgx_raise_closed(what, index, object);
+            return -1;
+        }
+        *owner = object;
+        return number;
+    }
+    if (PyBool_Check(object)) {
+        cmsgx_raise_no_descriptor(what, index, object);
+        return -1;
+    }
+    int number = PyObject_AsFileDescriptor(object);
+    if (number < 0) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_Clear();
+            cmsgx_raise_no_descriptor(what, index, object);
+        }
+        else if (PyErr_ExceptionMatches(PyExc_ValueError) && index >= 0) {
+            PyErr_Clear();
+            PyErr_Format(PyExc_ValueError, "%s[%zd]: %R has no file descriptor (closed?)", what,
+                         index, object);
+        }
+    }
+    return number;
+}
+
+/* Methods ------------------------------------------------------------------------------ */
+
+static PyObject *
+raise_not_owned(PyObject *self)
+{
+    PyErr_Format(PyExc_ValueError, "%s owns no descriptor: it was closed or given away",
+                 Py_TYPE(self)->tp_name);
+    return NULL;
+}
+
+static PyObject *
+descriptor_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"number", NULL};
+    PyObject *object;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O", (char **)(void *)names, &object)) {
+        return NULL;
+    }
+    if (PyBool_Check(object) || !PyLong_Check(object)) {
+        return PyErr_Format(PyExc_TypeError,
+                            "%s() takes over a descriptor number (an int), not %.200s; use "
+                            "detach() of an object that owns one",
+                            type->tp_name, Py_TYPE(object)->tp_name);
+    }
+    int overflow;
+    long number = PyLong_AsLongAndOverflow(object, &overflow);
+    if (overflow != 0 || number < 0 || number > INT_MAX) {
+        return PyErr_Format(PyExc_ValueError, "number: %R is no file descriptor", object);
+    }
+    if (fcntl((int)number, F_GETFD) < 0) {
+        return cmsgx_raise_errno(errno, "number: %ld is not open", number);
+    }
+    return cmsgx_descriptor_new(type, (int)number, 0);
+}
+
+PyDoc_STRVAR(fileno_doc,
+"fileno($self, /)\n--\n\n"
+"The number, still owned here.  ValueError once it was closed or given away.");
+
+static PyObject *
+descriptor_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    int number = cmsgx_descriptor_number(self);
+    return number < 0 ? raise_not_owned(self) : PyLong_FromLong(number);
+}
+
+PyDoc_STRVAR(close_doc,
+"close($self, /)\n--\n\n"
+"Closes the descriptor; does nothing where there is none.  Of several threads exactly one\n"
+"closes.  Gives up the GIL, and is never retried: close(2).  While another thread sends it,\n"
+"it is closed at the end of that system call.");
+
+static PyObject *
+descriptor_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    int number = cmsgx_descriptor_take_to_close(self);
+    if (number >= 0) {
+        int result;
+        Py_BEGIN_ALLOW_THREADS
+        result = close(number);
+        Py_END_ALLOW_THREADS
+        if (result != 0 && errno != EINTR) {
+            return cmsgx_raise_errno(errno, "close of descriptor %d", number);
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(detach_doc,
+"detach($self, /)\n--\n\n"
+"Gives the number away: the caller owns it from now on.  ValueError where there is none.");
+
+static PyObject *
+descriptor_detach(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    int number = cmsgx_descriptor_detach(self);
+    return number < 0 ? raise_not_owned(self) : PyLong_FromLong(number);
+}
+
+PyDoc_STRVAR(dup_doc,
+"dup($self, /)\n--\n\n"
+"A second owner, of a close-on-exec duplicate: the same open file description, so the same\n"
+"offset and status flags.  fcntl(2), F_DUPFD_CLOEXEC.");
+
+static PyObject *
+descriptor_dup(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    int number = cmsgx_descriptor_pin(self);
+    if (number < 0) {
+        return raise_not_owned(self);
+    }
+    PyTypeObject *type = Py_TYPE(self);
+    /* Memory before the descriptor, so that nothing can fail once there is one. */
+    PyObject *copy = cmsgx_descriptor_new(type, -1, 0);
+    if (copy != NULL) {
+        int duplicate = fcntl(number, F_DUPFD_CLOEXEC, 0);
+        if (duplicate < 0) {
+            Py_CLEAR(copy);
+            cmsgx_raise_errno(errno, "dup of descriptor %d", number);
+        }
+        else {
+            cmsgx_descriptor_set(copy, duplicate);
+        }
+    }
+    cmsgx_descriptor_unpin(self);
+    return copy;
+}
+
+static PyObject *
+descriptor_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (cmsgx_descriptor_number(self) < 0) {
+        return raise_not_owned(self);
+    }
+    return Py_NewRef(self);
+}
+
+static PyObject *
+descriptor_exit(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(nargs))
+{
+    return descriptor_close(self, NULL);
+}
+
+static PyObject *
+descriptor_closed(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(cmsgx_descriptor_number(self) < 0);
+}
+
+static PyObject *
+descriptor_repr(PyObject *self)
+{
+    const char *name = strrchr(Py_TYPE(self)->tp_name, '.');
+    name = name != NULL ? name + 1 : Py_TYPE(self)->tp_name;
+    int number = cmsgx_descriptor_number(self);
+    if (number < 0) {
+        int error = ((cmsgx_descriptor *)self)->error;
+        return error != 0 ? PyUnicode_FromFormat("<%s unavailable: %s>", name, strerror(error))
+                          : PyUnicode_FromFormat("<%s closed>", name);
+    }
+    return PyUnicode_FromFormat("<%s %d>", name, number);
+}
+
+static void
+descriptor_finalize(PyObject *self)
+{
+    int number = cmsgx_descriptor_number(self);
+    if (number < 0) {
+        return;
+    }
+    PyObject *pending = cmsgx_save_exception();
+    if (PyErr_ResourceWarning(self, 1, "%R was never closed", self) != 0
+        && PyErr_ExceptionMatches(PyExc_Warning)) {
+        PyErr_WriteUnraisable(self);
+    }
+    number = cmsgx_descriptor_take_to_close(self);
+    if (number >= 0) {
+        Py_BEGIN_ALLOW_THREADS
+        cmsgx_close_all(&number, 1);
+        Py_END_ALLOW_THREADS
+    }
+    cmsgx_restore_exception(pending);
+}
+
+static void
+descriptor_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (cmsgx_descriptor_number(self) >= 0 && PyObject_CallFinalizerFromDealloc(self) < 0) {
+        return;
+    }
+    if (((cmsgx_descriptor *)self)->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(self);
+    }
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef descriptor_methods[] = {
+    {"fileno", descriptor_fileno, METH_NOARGS, fileno_doc},
+    {"close", descriptor_close, METH_NOARGS, close_doc},
+    {"detach", descriptor_detach, METH_NOARGS, detach_doc},
+    {"dup", descriptor_dup, METH_NOARGS, dup_doc},
+    {"__enter__", descriptor_enter, METH_NOARGS, NULL},
+    {"__exit__", (PyCFunction)(void (*)(void))descriptor_exit, METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef descriptor_members[] = {
+    {"_error", T_INT, offsetof(cmsgx_descriptor, error), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(cmsgx_descriptor, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef descriptor_getset[] = {
+    {"closed", descriptor_closed, NULL, "Whether it owns no descriptor (any more).", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyDoc_STRVAR(descriptor_doc,
+"Descriptor(number)\n--\n\nOwns one file descriptor; takes over the number that is given.");
+
+static PyType_Slot descriptor_slots[] = {
+    {Py_tp_new, descriptor_make},
+    {Py_tp_dealloc, descriptor_dealloc},
+    {Py_tp_finalize, descriptor_finalize},
+    {Py_tp_repr, descriptor_repr},
+    {Py_tp_methods, descriptor_methods},
+    {Py_tp_members, descriptor_members},
+    {Py_tp_getset, descriptor_getset},
+    {Py_tp_doc, (void *)descriptor_doc},
+    {0, NULL},
+};
+
+static PyType_Spec descriptor_spec = {
+    .name = "cmsgx._cmsg.Descriptor",
+    .basicsize = sizeof(cmsgx_descriptor),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .slots = descriptor_slots,
+};
+
+int
+cmsgx_add_descriptor(PyObject *module)
+{
+    return cmsgx_add_type(module, &descriptor_spec, &cmsgx_state_of(module)->Descriptor);
+}

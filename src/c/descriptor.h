@@ -1,0 +1,50 @@
+/* Descriptor: the owner of one file descriptor.  cmsgx.Fd is its public subclass. */
+
+#ifndef CMSGX_DESCRIPTOR_H
+#define CMSGX_DESCRIPTOR_H
+
+#include "state.h"
+
+typedef struct {
+    PyObject_HEAD
+    cmsgx_word word;        /* number + 1, pins, and whether a close waits for the last pin */
+    int error;              /* errno that came in place of a number, or 0 */
+    PyObject *weakrefs;
+} cmsgx_descriptor;
+
+static inline int
+cmsgx_descriptor_check(cmsgx_state *state, PyObject *object)
+{
+    return PyObject_TypeCheck(object, state->Descriptor);
+}
+
+/* A new reference to an object of `type` that owns `number`; NULL with an exception, and then
+   the number is still the caller's. */
+PyObject *cmsgx_descriptor_new(PyTypeObject *type, int number, int error);
+
+/* Gives a number to an object that owns none and that no other thread has seen. */
+void cmsgx_descriptor_set(PyObject *self, int number);
+
+/* The number, borrowed, or -1 where it owns none. */
+int cmsgx_descriptor_number(PyObject *self);
+
+/* Pins it for one system call: the number cannot be closed, and so not be given to another
+   file, until it is unpinned.  -1 where it owns none. */
+int cmsgx_descriptor_pin(PyObject *self);
+
+/* May close, and then gives up the GIL for it. */
+void cmsgx_descriptor_unpin(PyObject *self);
+
+/* Takes the number away: it is the caller's.  -1 where there is none. */
+int cmsgx_descriptor_detach(PyObject *self);
+
+/* Takes the number away in order to close it.  -1 where there is none, or where the last
+   unpin will close it. */
+int cmsgx_descriptor_take_to_close(PyObject *self);
+
+/* The number of an argument that is no bool and not negative: an int, a Descriptor (*owner is
+   set to it, borrowed), or what has a fileno().  -1 with an exception. */
+int cmsgx_number_of(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_t index,
+                    PyObject **owner);
+
+#endif

@@ -1,0 +1,386 @@
+#include "outgoing.h"
+
+#include "descriptor.h"
+#include "errors.h"
+#include "record.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+
+void
+cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_state *state)
+{
+    out->state = state;
+    memset(&out->msg, 0, sizeof(out->msg));
+    out->total = 0;
+    out->buffers = out->few_buffers;
+    out->iov = out->few_iov;
+    out->buffer_count = 0;
+    out->control = out->few_control;
+    out->control_used = 0;
+    out->control_capacity = sizeof(out->few_control);
+    out->numbers = out->few_numbers;
+    out->owners = out->few_owners;
+    out->fd_count = 0;
+    out->fd_capacity = CMSGX_FEW_FDS;
+    out->owned_count = 0;
+}
+
+void
+cmsgx_outgoing_clear(cmsgx_outgoing *out)
+{
+    for (Py_ssize_t i = 0; i < out->buffer_count; i++) {
+        PyBuffer_Release(&out->buffers[i]);
+    }
+    for (size_t i = 0; out->owned_count > 0 && i < out->fd_count; i++) {
+        Py_XDECREF(out->owners[i]);
+    }
+    if (out->buffers != out->few_buffers) {
+        PyMem_Free(out->buffers);
+        PyMem_Free(out->iov);
+    }
+    if (out->control != out->few_control) {
+        PyMem_Free(out->control);
+    }
+    if (out->numbers != out->few_numbers) {
+        PyMem_Free(out->numbers);
+        PyMem_Free(out->owners);
+    }
+}
+
+/* Data ------------------------------------------------------------------------------------- */
+
+int
+cmsgx_outgoing_add_buffer(cmsgx_outgoing *out, PyObject *object)
+{
+    Py_buffer *buffer = &out->buffers[out->buffer_count];
+    if (PyObject_GetBuffer(object, buffer, PyBUF_SIMPLE) < 0) {
+        return -1;
+    }
+    out->iov[out->buffer_count].iov_base = buffer->buf;
+    out->iov[out->buffer_count].iov_len = (size_t)buffer->len;
+    out->total += (size_t)buffer->len;
+    out->buffer_count++;
+    return 0;
+}
+
+int
+cmsgx_outgoing_add_buffers(cmsgx_outgoing *out, PyObject *buffers, const char *error)
+{
+    PyObject *sequence = cmsgx_sequence(buffers, error);
+    if (sequence == NULL) {
+        return -1;
+    }
+    Py_ssize_t count = PySequence_Fast_GET_SIZE(sequence);
+    int result = -1;
+    if (count > INT_MAX) {
+        PyErr_SetString(PyExc_OSError, "sendmsg() argument 1 is too long");
+        goto done;
+    }
+    if (count > CMSGX_FEW_BUFFERS) {
+        Py_buffer *many = PyMem_New(Py_buffer, (size_t)count);
+        struct iovec *iov = PyMem_New(struct iovec, (size_t)count);
+        if (many == NULL || iov == NULL) {
+            PyMem_Free(many);
+            PyMem_Free(iov);
+            PyErr_NoMemory();
+            goto done;
+        }
+        out->buffers = many;
+        out->iov = iov;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (i >= PySequence_Fast_GET_SIZE(sequence)) {
+            PyErr_SetString(PyExc_RuntimeError, "the list of buffers changed while it was read");
+            goto done;
+        }
+        /* The export holds the item from then on. */
+        PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(sequence, i));
+        int added = cmsgx_outgoing_add_buffer(out, item);
+        Py_DECREF(item);
+        if (added < 0) {
+            goto done;
+        }
+    }
+    result = 0;
+
+done:
+    Py_DECREF(sequence);
+    return result;
+}
+
+/* Control data ----------------------------------------------------------------------------- */
+
+static unsigned char *
+reserve(cmsgx_outgoing *out, size_t size)
+{
+    /* The bound of the socket module, below what CMSG_SPACE could wrap at. */
+    if (size > INT_MAX - CMSG_SPACE(0) - sizeof(size_t)) {
+        PyErr_SetString(PyExc_OSError, "ancillary data item too large");
+        return NULL;
+    }
+    size_t space = CMSG_SPACE(size);
+    if (out->control_used + space > INT_MAX) {
+        PyErr_SetString(PyExc_OSError, "too much ancillary data");
+        return NULL;
+    }
+    size_t need = out->control_used + space;
+    if (need > out->control_capacity) {
+        size_t capacity = need < 2 * out->control_capacity ? 2 * out->control_capacity : need;
+        unsigned char *larger = PyMem_Malloc(capacity);
+        if (larger == NULL) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        memcpy(larger, out->control, out->control_used);
+        if (out->control != out->few_control) {
+            PyMem_Free(out->control);
+        }
+        out->control = larger;
+        out->control_capacity = capacity;
+    }
+    return out->control + out->control_used;
+}
+
+int
+cmsgx_outgoing_add_control(cmsgx_outgoing *out, int level, int type, const void *data,
+                           size_t size)
+{
+    unsigned char *to = reserve(out, size);
+    if (to == NULL) {
+        return -1;
+    }
+    out->control_used += cmsgx_put(to, level, type, data, size);
+    return 0;
+}
+
+int
+cmsgx_outgoing_add_rights(cmsgx_outgoing *out, size_t from)
+{
+    return cmsgx_outgoing_add_control(out, SOL_SOCKET, SCM_RIGHTS, out->numbers + from,
+                                      (out->fd_count - from) * sizeof(int));
+}
+
+/* Descriptors ------------------------------------------------------------------------------ */
+
+static int
+grow_fds(cmsgx_outgoing *out, size_t more)
+{
+    size_t need = out->fd_count + more;
+    if (need <= out->fd_capacity) {
+        return 0;
+    }
+    int *numbers = PyMem_New(int, need);
+    PyObject **owners = PyMem_New(PyObject *, need);
+    if (numbers == NULL || owners == NULL) {
+        PyMem_Free(numbers);
+        PyMem_Free(owners);
+        PyErr_NoMemory();
+        return -1;
+    }
+    memcpy(numbers, out->numbers, out->fd_count * sizeof(*numbers));
+    memcpy(owners, out->owners, out->fd_count * sizeof(*owners));
+    if (out->numbers != out->few_numbers) {
+        PyMem_Free(out->numbers);
+        PyMem_Free(out->owners);
+    }
+    out->numbers = numbers;
+    out->owners = owners;
+    out->fd_capacity = need;
+    return 0;
+}
+
+/* As array('i') would take it, besides objects that own a descriptor. */
+static int
+lenient_number(cmsgx_state *state, PyObject *object, Py_ssize_t index, PyObject **owner)
+{
+    *owner = NULL;
+    if (PyLong_Check(object)) {
+        int overflow;
+        long number = PyLong_AsLongAndOverflow(object, &overflow);
+        if (overflow != 0 || number > INT_MAX || number < INT_MIN) {
+            PyErr_Format(PyExc_OverflowError, "fds[%zd]: %R is no file descriptor", index, object);
+            return -1;
+        }
+        return (int)number;
+    }
+    return cmsgx_number_of(state, object, "fds", index, owner);
+}
+
+static int
+add_fd(cmsgx_outgoing *out, PyObject *object, int strict)
+{
+    PyObject *owner;
+    Py_ssize_t index = (Py_ssize_t)out->fd_count;
+    int number = strict ? cmsgx_number_of(out->state, object, "fds", index, &owner)
+                        : lenient_number(out->state, object, index, &owner);
+    if (number < 0 && PyErr_Occurred()) {
+        return -1;
+    }
+    out->numbers[index] = number;
+    out->owners[index] = Py_XNewRef(owner);
+    out->owned_count += owner != NULL;
+    out->fd_count++;
+    return 0;
+}
+
+int
+cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict)
+{
+    PyObject *sequence = cmsgx_sequence(fds, "fds must be an iterable of descriptors");
+    if (sequence == NULL) {
+        return -1;
+    }
+    Py_ssize_t count = PySequence_Fast_GET_SIZE(sequence);
+    int result = -1;
+    if (strict && (size_t)count + out->fd_count > CMSGX_MAX_FDS) {
+        PyErr_Format(out->state->TooManyFdsError,
+                     "%zu descriptors; one message carries %d at most, so send several",
+                     (size_t)count + out->fd_count, CMSGX_MAX_FDS);
+        goto done;
+    }
+    if (grow_fds(out, (size_t)count) < 0) {
+        goto done;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (i >= PySequence_Fast_GET_SIZE(sequence)) {
+            PyErr_SetString(PyExc_RuntimeError, "the list of fds changed while it was read");
+            goto done;
+        }
+        PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(sequence, i));
+        int added = add_fd(out, item, strict);
+        Py_DECREF(item);
+        if (added < 0) {
+            goto done;
+        }
+    }
+    result = 0;
+
+done:
+    Py_DECREF(sequence);
+    return result;
+}
+
+/* Typed control messages ------------------------------------------------------------------- */
+
+static int
+number_attribute(PyObject *object, PyObject *name, int *value)
+{
+    PyObject *number = PyObject_GetAttr(object, name);
+    if (number == NULL) {
+        return -1;
+    }
+    long wide = PyLong_AsLong(number);
+    Py_DECREF(number);
+    if (wide == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    *value = (int)wide;
+    return 0;
+}
+
+static int
+add_packed(cmsgx_outgoing *out, PyObject *kind)
+{
+    cmsgx_state *state = out->state;
+    Py_buffer payload;
+    int level, type;
+
+    if (number_attribute(kind, state->str_level, &level) < 0
+        || number_attribute(kind, state->str_type, &type) < 0) {
+        return -1;
+    }
+    PyObject *packed = PyObject_CallMethodNoArgs(kind, state->str_pack);
+    if (packed == NULL) {
+        return -1;
+    }
+    int result = -1;
+    if (PyObject_GetBuffer(packed, &payload, PyBUF_SIMPLE) == 0) {
+        result = cmsgx_outgoing_add_control(out, level, type, payload.buf, (size_t)payload.len);
+        PyBuffer_Release(&payload);
+    }
+    Py_DECREF(packed);
+    return result;
+}
+
+int
+cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind)
+{
+    cmsgx_state *state = out->state;
+    cmsgx_codec *codec = cmsgx_codec_of(state, (PyObject *)Py_TYPE(kind));
+    if (codec == NULL) {
+        PyErr_Format(PyExc_TypeError, "control: %.200s is not a control message",
+                     Py_TYPE(kind)->tp_name);
+        return -1;
+    }
+    if (PyObject_TypeCheck(kind, state->Rights)) {
+        return cmsgx_outgoing_add_fds(out, kind, 1);
+    }
+    if (codec->size < 0 || codec->kind != Py_TYPE(kind)) {
+        return add_packed(out, kind);
+    }
+    size_t size = (size_t)codec->size;
+    unsigned char payload[64];
+    if (size > sizeof(payload)) {
+        return add_packed(out, kind);
+    }
+    if (cmsgx_codec_encode(codec, kind, payload) < 0) {
+        return -1;
+    }
+    return cmsgx_outgoing_add_control(out, codec->level, codec->type, payload, size);
+}
+
+/* Sending ---------------------------------------------------------------------------------- */
+
+static ssize_t
+try_send(int fd, void *context, int flags)
+{
+    cmsgx_outgoing *out = context;
+    return send(fd, out->iov[0].iov_base, out->iov[0].iov_len, flags);
+}
+
+static ssize_t
+try_sendmsg(int fd, void *context, int flags)
+{
+    cmsgx_outgoing *out = context;
+    return sendmsg(fd, &out->msg, flags);
+}
+
+/* Says which descriptor EBADF is about, if it is one of them. */
+static void
+name_bad_descriptor(const cmsgx_outgoing *out)
+{
+    for (size_t i = 0; i < out->fd_count; i++) {
+        if (fcntl(out->numbers[i], F_GETFD) < 0) {
+            PyErr_Clear();
+            cmsgx_raise_errno(EBADF, "fds[%zu]: descriptor %d is not open", i, out->numbers[i]);
+            return;
+        }
+    }
+}
+
+ssize_t
+cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags)
+{
+    int error;
+    ssize_t result;
+
+    if (out->control_used == 0 && out->buffer_count == 1 && out->msg.msg_name == NULL) {
+        result = cmsgx_call(sock, POLLOUT, try_send, out, flags, NULL, &error);
+    }
+    else {
+        cmsgx_pins pins = {out->owners, out->fd_count, out->owned_count};
+        out->msg.msg_iov = out->iov;
+        out->msg.msg_iovlen = (__typeof__(out->msg.msg_iovlen))out->buffer_count;
+        if (out->control_used > 0) {
+            out->msg.msg_control = out->control;
+            out->msg.msg_controllen = (__typeof__(out->msg.msg_controllen))out->control_used;
+        }
+        result = cmsgx_call(sock, POLLOUT, try_sendmsg, out, flags, &pins, &error);
+    }
+    if (result < 0 && error == EBADF && fcntl(sock->fd, F_GETFD) >= 0) {
+        name_bad_descriptor(out);
+    }
+    return result;
+}

@@ -1,0 +1,66 @@
+/* A message on its way out: buffers, control data, descriptors, address, all on the stack of
+   the call unless there is much of it. */
+
+#ifndef CMSGX_OUTGOING_H
+#define CMSGX_OUTGOING_H
+
+#include "sock.h"
+
+#include <sys/uio.h>
+
+#define CMSGX_FEW_BUFFERS 8
+#define CMSGX_FEW_FDS 64
+
+typedef struct {
+    cmsgx_state *state;
+    struct msghdr msg;
+    size_t total;               /* bytes of data */
+
+    Py_buffer *buffers;         /* owned exports */
+    struct iovec *iov;
+    Py_ssize_t buffer_count;
+
+    unsigned char *control;
+    size_t control_used;
+    size_t control_capacity;
+
+    int *numbers;               /* descriptors */
+    PyObject **owners;          /* new references to the Descriptors they come from, or NULL */
+    size_t fd_count;
+    size_t fd_capacity;
+    size_t owned_count;
+
+    struct sockaddr_storage name;
+
+    Py_buffer few_buffers[CMSGX_FEW_BUFFERS];
+    struct iovec few_iov[CMSGX_FEW_BUFFERS];
+    int few_numbers[CMSGX_FEW_FDS];
+    PyObject *few_owners[CMSGX_FEW_FDS];
+    unsigned char few_control[CMSG_SPACE(CMSGX_FEW_FDS * sizeof(int)) + CMSG_SPACE(64)]
+        __attribute__((aligned(16)));
+} cmsgx_outgoing;
+
+void cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_state *state);
+void cmsgx_outgoing_clear(cmsgx_outgoing *out);
+
+/* Each of these: 0, or -1 with an exception. */
+
+/* One bytes-like object. */
+int cmsgx_outgoing_add_buffer(cmsgx_outgoing *out, PyObject *buffer);
+/* An iterable of bytes-like objects; `error` is the TypeError for what is none. */
+int cmsgx_outgoing_add_buffers(cmsgx_outgoing *out, PyObject *buffers, const char *error);
+/* Descriptors, kept until they are put by add_rights.  Strict: what cannot be one is refused
+   here, by its index; otherwise the kernel answers, as for the socket module. */
+int cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict);
+/* One SCM_RIGHTS with the descriptors from index `from` on. */
+int cmsgx_outgoing_add_rights(cmsgx_outgoing *out, size_t from);
+/* One control message from bytes. */
+int cmsgx_outgoing_add_control(cmsgx_outgoing *out, int level, int type, const void *data,
+                               size_t size);
+/* One typed control message; its descriptors join the others, and are not put. */
+int cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind);
+
+/* Sends it: bytes sent, or -1 with an exception.  EBADF names the descriptor that is not open. */
+ssize_t cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags);
+
+#endif

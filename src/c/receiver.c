@@ -1,0 +1,311 @@
+/* Receiver: the memory, the room and the request of many receives, made once. */
+
+#include "arguments.h"
+#include "errors.h"
+#include "message.h"
+
+#include <poll.h>
+#include <structmember.h>
+
+/* Buffers kept beside the one in use: in a loop the message before still holds its own. */
+#define SPARES 2
+
+typedef struct {
+    PyObject_HEAD
+    cmsgx_busy busy;
+    cmsgx_state *state;
+    PyObject *sock;             /* owned */
+    cmsgx_request *request;     /* owned use */
+    cmsgx_into *into;           /* owned use, or NULL */
+    size_t size;
+    cmsgx_buffer *buffers[SPARES + 1];  /* owned uses; the first is filled next, if it is free */
+    PyObject *last;             /* owned: the message of the step before, in a loop */
+} cmsgx_receiver;
+
+static void
+drop_buffers(cmsgx_receiver *self)
+{
+    for (int i = 0; i <= SPARES; i++) {
+        cmsgx_buffer_release(self->buffers[i]);
+        self->buffers[i] = NULL;
+    }
+}
+
+/* A buffer that nobody reads: one of ours, or a new one in the place of the oldest. */
+static cmsgx_buffer *
+free_buffer(cmsgx_receiver *self)
+{
+    for (int i = 0; i <= SPARES; i++) {
+        cmsgx_buffer *buffer = self->buffers[i];
+        if (buffer != NULL && cmsgx_count_get(&buffer->users) == 1) {
+            return buffer;
+        }
+    }
+    cmsgx_buffer *buffer =
+        cmsgx_buffer_new(self->size, self->request->control_size, self->into);
+    if (buffer != NULL) {
+        cmsgx_buffer_release(self->buffers[SPARES]);
+        memmove(&self->buffers[1], &self->buffers[0], SPARES * sizeof(self->buffers[0]));
+        self->buffers[0] = buffer;
+    }
+    return buffer;
+}
+
+/* With the receiver marked as in use.  *fd (may be NULL) is what it received from. */
+static PyObject *
+receive(cmsgx_receiver *self, int flags, PyObject *timeout, int *fd)
+{
+    cmsgx_state *state = self->state;
+    cmsgx_sock sock;
+
+    if (self->request == NULL) {
+        PyErr_SetString(PyExc_ValueError, "the Receiver was not initialised");
+        return NULL;
+    }
+    if (cmsgx_sock_resolve_typed(state, self->sock, state->str_recvmsg, state->own_recvmsg,
+                                 &sock) < 0
+        || cmsgx_sock_set_timeout(&sock, timeout) < 0
+        || cmsgx_check_fds(state, (Py_ssize_t)self->request->fds, flags) < 0) {
+        return NULL;
+    }
+    cmsgx_buffer *buffer = free_buffer(self);
+    if (buffer == NULL) {
+        return NULL;
+    }
+    PyObject *message = cmsgx_receive(&sock, buffer, self->request, flags);
+    if (fd != NULL) {
+        *fd = sock.fd;
+    }
+    return message;
+}
+
+PyDoc_STRVAR(receive_doc,
+"receive($self, /, *, flags=0, timeout=...)\n--\n\n"
+"Receives one message: recvmsg(2).  `flags` are MSG_* bits, `timeout` seconds or None, by\n"
+"default the socket's own.  Raises what the kernel reports; TimeoutError; ControlTruncatedError\n"
+"and FdLimitError where descriptors that were asked for are missing; DataTruncatedError where a\n"
+"datagram was cut; MalformedControlError.  Then no descriptor stays open.");
+
+static PyObject *
+receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"flags", "timeout", NULL};
+    cmsgx_receiver *self = (cmsgx_receiver *)object;
+    PyObject *values[2] = {NULL};
+    int flags = 0;
+
+    if ((nargs > 0 || kwnames != NULL)
+        && (cmsgx_keywords("receive", args, nargs, kwnames, names, 0, 0, values) < 0
+            || (values[0] != NULL && cmsgx_as_int(values[0], &flags) < 0))) {
+        return NULL;
+    }
+    if (!cmsgx_enter(&self->busy)) {
+        return cmsgx_raise_busy(object);
+    }
+    PyObject *message = receive(self, flags, values[1], NULL);
+    cmsgx_leave(&self->busy);
+    return message;
+}
+
+/* An empty message of a SOCK_SEQPACKET looks like its end. */
+static int
+has_hung_up(int fd)
+{
+#ifdef POLLRDHUP
+    struct pollfd ready = {.fd = fd, .events = POLLRDHUP};
+    return poll(&ready, 1, 0) > 0 && (ready.revents & (POLLRDHUP | POLLHUP));
+#else
+    struct pollfd ready = {.fd = fd, .events = 0};
+    return poll(&ready, 1, 0) > 0 && (ready.revents & POLLHUP);
+#endif
+}
+
+/* The step of a loop: what was left of the message before is closed. */
+static PyObject *
+next(cmsgx_receiver *self)
+{
+    int fd = -1;
+
+    if (self->last != NULL) {
+        if (cmsgx_message_close(self->last) < 0) {
+            return NULL;
+        }
+        /* Gone before the next is received, so that its buffer may be free. */
+        Py_CLEAR(self->last);
+    }
+    PyObject *message = receive(self, 0, NULL, &fd);
+    if (message == NULL) {
+        return NULL;
+    }
+    int eof = ((cmsgx_message *)message)->eof;
+    if (eof == 1 || (eof == 2 && has_hung_up(fd))) {
+        (void)cmsgx_message_close(message);
+        Py_DECREF(message);
+        return NULL;
+    }
+    self->last = Py_NewRef(message);
+    return message;
+}
+
+static PyObject *
+receiver_next(PyObject *object)
+{
+    cmsgx_receiver *self = (cmsgx_receiver *)object;
+    if (!cmsgx_enter(&self->busy)) {
+        return cmsgx_raise_busy(object);
+    }
+    PyObject *message = next(self);
+    cmsgx_leave(&self->busy);
+    return message;
+}
+
+PyDoc_STRVAR(configure_doc,
+"_configure($self, /, fds, control_size, want, family, type, takes_pidfd,\n"
+"           raise_truncated, in_background)\n--\n\n"
+"Sets what is asked for and the room for it, from the next receive on.");
+
+static PyObject *
+receiver_configure(PyObject *object, PyObject *args)
+{
+    cmsgx_receiver *self = (cmsgx_receiver *)object;
+    cmsgx_state *state = self->state;
+    Py_ssize_t fds, control_size;
+    PyObject *want;
+    int family, type, takes_pidfd, raise_truncated, in_background;
+
+    if (!PyArg_ParseTuple(args, "nnO!iippp:_configure", &fds, &control_size, &PyTuple_Type, &want,
+                          &family, &type, &takes_pidfd, &raise_truncated, &in_background)
+        || cmsgx_check_fds(state, fds, 0) < 0) {
+        return NULL;
+    }
+    cmsgx_request *request = cmsgx_request_new();
+    if (request == NULL) {
+        return NULL;
+    }
+    request->fds = (size_t)fds;
+    request->control_size = (size_t)control_size;
+    request->family = family;
+    request->type = type;
+    request->takes_pidfd = takes_pidfd;
+    request->asked_pidfd = takes_pidfd;
+    request->raise_truncated = raise_truncated;
+    request->in_background = in_background;
+    request->want = Py_NewRef(want);
+    if (!cmsgx_enter(&self->busy)) {
+        cmsgx_request_release(request);
+        return cmsgx_raise_busy(object);
+    }
+    cmsgx_request_release(self->request);
+    self->request = request;
+    drop_buffers(self);
+    cmsgx_leave(&self->busy);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+receiver_make(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
+{
+    PyObject *self = type->tp_alloc(type, 0);
+    (void)args;
+    if (self != NULL) {
+        ((cmsgx_receiver *)self)->state = cmsgx_state_of_type(type);
+    }
+    return self;
+}
+
+static int
+receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"sock", "bufsize", "into", NULL};
+    cmsgx_receiver *self = (cmsgx_receiver *)object;
+    PyObject *sock, *into;
+    Py_ssize_t size;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OnO:Receiver", (char **)(void *)names, &sock,
+                                     &size, &into)) {
+        return -1;
+    }
+    if (self->sock != NULL) {
+        PyErr_SetString(PyExc_TypeError, "a Receiver is initialised once");
+        return -1;
+    }
+    if (size < 0) {
+        PyErr_Format(PyExc_ValueError, "bufsize: %zd; it cannot be negative", size);
+        return -1;
+    }
+    if (into != Py_None && (self->into = cmsgx_into_new(into)) == NULL) {
+        return -1;
+    }
+    self->size = into != Py_None ? 0 : (size_t)size;
+    self->sock = Py_NewRef(sock);
+    return 0;
+}
+
+static int
+receiver_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    cmsgx_receiver *self = (cmsgx_receiver *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->sock);
+    return 0;
+}
+
+static int
+receiver_clear(PyObject *object)
+{
+    Py_CLEAR(((cmsgx_receiver *)object)->sock);
+    return 0;
+}
+
+static void
+receiver_dealloc(PyObject *object)
+{
+    cmsgx_receiver *self = (cmsgx_receiver *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    (void)receiver_clear(object);
+    Py_CLEAR(self->last);
+    drop_buffers(self);
+    cmsgx_into_release(self->into);
+    cmsgx_request_release(self->request);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+static PyMethodDef receiver_methods[] = {
+    {"receive", (PyCFunction)(void (*)(void))receiver_receive, METH_FASTCALL | METH_KEYWORDS,
+     receive_doc},
+    {"_configure", receiver_configure, METH_VARARGS, configure_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef receiver_members[] = {
+    {"sock", T_OBJECT, offsetof(cmsgx_receiver, sock), READONLY, "What it receives from."},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot receiver_slots[] = {
+    {Py_tp_new, receiver_make},
+    {Py_tp_init, receiver_init},
+    {Py_tp_dealloc, receiver_dealloc},
+    {Py_tp_traverse, receiver_traverse},
+    {Py_tp_clear, receiver_clear},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, receiver_next},
+    {Py_tp_methods, receiver_methods},
+    {Py_tp_members, receiver_members},
+    {0, NULL},
+};
+
+static PyType_Spec receiver_spec = {
+    .name = "cmsgx._cmsg.Receiver",
+    .basicsize = sizeof(cmsgx_receiver),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = receiver_slots,
+};
+
+int
+cmsgx_add_receiver(PyObject *module)
+{
+    return cmsgx_add_type(module, &receiver_spec, &cmsgx_state_of(module)->Receiver);
+}

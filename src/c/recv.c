@@ -1,0 +1,520 @@
+#include "recv.h"
+
+#include "address.h"
+#include "arguments.h"
+#include "buffer.h"
+#include "errors.h"
+#include "message.h"
+#include "sock.h"
+
+#include <poll.h>
+
+#define SMALL_CONTROL 512
+
+/* One call of the drop-in functions. */
+typedef struct {
+    struct msghdr msg;
+    struct sockaddr_storage name;
+    unsigned char *control;     /* `small`, or owned */
+    size_t control_size;
+    int flags_asked;
+    unsigned char small[SMALL_CONTROL] __attribute__((aligned(16)));
+} plain_call;
+
+static ssize_t
+try_recvmsg(int fd, void *context, int flags)
+{
+    plain_call *call = context;
+    memset(call->control, 0, call->control_size);
+    call->msg.msg_name = &call->name;
+    call->msg.msg_namelen = sizeof(call->name);
+    call->msg.msg_control = call->control_size > 0 ? call->control : NULL;
+    call->msg.msg_controllen = (__typeof__(call->msg.msg_controllen))call->control_size;
+    call->msg.msg_flags = 0;
+    return recvmsg(fd, &call->msg, flags);
+}
+
+static size_t
+control_used(const plain_call *call)
+{
+    size_t used = (size_t)call->msg.msg_controllen;
+    return used <= call->control_size ? used : call->control_size;
+}
+
+static int
+plain_init(plain_call *call, Py_ssize_t control_size, int flags)
+{
+    memset(&call->msg, 0, sizeof(call->msg));
+    call->control = call->small;
+    call->control_size = 0;
+    call->flags_asked = flags;
+    call->name.ss_family = AF_UNSPEC;
+    if (control_size < 0 || control_size > INT_MAX) {
+        PyErr_SetString(PyExc_ValueError, "invalid ancillary data buffer length");
+        return -1;
+    }
+    if (control_size > SMALL_CONTROL) {
+        call->control = PyMem_Malloc((size_t)control_size);
+        if (call->control == NULL) {
+            call->control = call->small;
+            PyErr_NoMemory();
+            return -1;
+        }
+    }
+    call->control_size = (size_t)control_size;
+    return 0;
+}
+
+static void
+plain_clear(plain_call *call)
+{
+    if (call->control != call->small) {
+        PyMem_Free(call->control);
+    }
+}
+
+/* Closes each descriptor that arrived, for a call that fails after all. */
+static void
+plain_close(const plain_call *call)
+{
+    Py_BEGIN_ALLOW_THREADS
+    cmsgx_close_received(call->control, control_used(call));
+    Py_END_ALLOW_THREADS
+}
+
+static int
+msg_flags(const plain_call *call)
+{
+    return call->flags_asked & CMSGX_MSG_CMSG_CLOEXEC
+        ? call->msg.msg_flags
+        : call->msg.msg_flags & ~CMSGX_MSG_CMSG_CLOEXEC;
+}
+
+static PyObject *
+plain_address(const plain_call *call)
+{
+    socklen_t size = call->msg.msg_namelen;
+    return cmsgx_address_to_object(&call->name, size <= sizeof(call->name) ? size
+                                                                         : sizeof(call->name));
+}
+
+/* [(level, type, data), ...]: a new reference. */
+static PyObject *
+plain_ancdata(const plain_call *call)
+{
+    PyObject *list = PyList_New(0);
+    cmsgx_header header;
+    size_t offset = 0;
+    cmsgx_step step;
+
+    while (list != NULL
+           && (step = cmsgx_walk(call->control, control_used(call), &offset, &header))
+                  != CMSGX_END) {
+        if (step != CMSGX_MESSAGE
+            && PyErr_WarnEx(PyExc_RuntimeWarning,
+                            "received malformed or improperly-truncated ancillary data", 1)
+                   < 0) {
+            Py_CLEAR(list);
+            break;
+        }
+        if (step == CMSGX_BROKEN) {
+            /* The caller never sees these, so they are closed here. */
+            Py_BEGIN_ALLOW_THREADS
+            cmsgx_close_message(&header, step);
+            Py_END_ALLOW_THREADS
+            break;
+        }
+        PyObject *item = Py_BuildValue("iiy#", header.level, header.type,
+                                       (const char *)header.data, (Py_ssize_t)header.size);
+        if (item == NULL || PyList_Append(list, item) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(item);
+    }
+    return list;
+}
+
+/* Steals `data`, the first item of the result. */
+static PyObject *
+plain_result(const plain_call *call, PyObject *data)
+{
+    PyObject *ancdata = data == NULL ? NULL : plain_ancdata(call);
+    PyObject *address = ancdata == NULL ? NULL : plain_address(call);
+    PyObject *flags = address == NULL ? NULL : PyLong_FromLong(msg_flags(call));
+    PyObject *result = flags == NULL ? NULL : PyTuple_New(4);
+    if (result == NULL) {
+        Py_XDECREF(data);
+        Py_XDECREF(ancdata);
+        Py_XDECREF(address);
+        Py_XDECREF(flags);
+        plain_close(call);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(result, 0, data);
+    PyTuple_SET_ITEM(result, 1, ancdata);
+    PyTuple_SET_ITEM(result, 2, flags);
+    PyTuple_SET_ITEM(result, 3, address);
+    return result;
+}
+
+/* Whether C converts the addresses of that family; otherwise the socket's own method is called,
+   which knows them all. */
+static int
+is_known_family(const cmsgx_sock *sock)
+{
+    if (sock->kind == CMSGX_NUMBER) {
+        return 1;
+    }
+    int family = cmsgx_sock_family(sock);
+    return family == AF_UNIX || family == AF_INET || family == AF_INET6;
+}
+
+/* The own method takes the arguments as they came. */
+static PyObject *
+call_own(PyObject *own, PyObject *name, PyObject *const *args, Py_ssize_t nargs,
+         cmsgx_sock_kind kind)
+{
+    return kind == CMSGX_FOREIGN
+        ? PyObject_VectorcallMethod(name, args, (size_t)nargs, NULL)
+        : PyObject_Vectorcall(own, args, (size_t)nargs, NULL);
+}
+
+/* recvmsg ---------------------------------------------------------------------------------- */
+
+/* What both have behind the first argument.  1, 0 where *result has the own method's answer
+   (or its exception), -1 with an exception. */
+static int
+plain_parse(PyObject *module, const char *function, PyObject *const *args, Py_ssize_t nargs,
+            PyObject *name, PyObject *own, cmsgx_sock *sock, Py_ssize_t *control_size,
+            int *flags, PyObject **result)
+{
+    if (nargs < 2 || nargs > 4) {
+        PyErr_Format(PyExc_TypeError, "%s() takes a socket and 1 to 3 arguments (%zd given)",
+                     function, nargs > 0 ? nargs - 1 : 0);
+        return -1;
+    }
+    if (cmsgx_sock_resolve(cmsgx_state_of(module), args[0], name, own, sock) < 0) {
+        return -1;
+    }
+    if (sock->kind == CMSGX_FOREIGN || !is_known_family(sock)) {
+        *result = call_own(own, name, args, nargs, sock->kind);
+        return 0;
+    }
+    *control_size = 0;
+    *flags = 0;
+    if ((nargs > 2 && cmsgx_as_size(args[2], control_size) < 0)
+        || (nargs > 3 && cmsgx_as_int(args[3], flags) < 0)) {
+        return -1;
+    }
+    return 1;
+}
+
+static PyObject *
+recvmsg_with(PyObject *module, PyObject *const *args, Py_ssize_t nargs, int more_flags)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    cmsgx_sock sock;
+    plain_call call;
+    Py_ssize_t size, control_size;
+    int flags;
+    PyObject *result = NULL;
+
+    int parsed = plain_parse(module, "recvmsg", args, nargs, state->str_recvmsg,
+                             state->own_recvmsg, &sock, &control_size, &flags, &result);
+    if (parsed <= 0) {
+        return result;
+    }
+    if (cmsgx_as_size(args[1], &size) < 0) {
+        return NULL;
+    }
+    if (size < 0) {
+        PyErr_SetString(PyExc_ValueError, "negative buffer size in recvmsg()");
+        return NULL;
+    }
+    PyObject *data = PyBytes_FromStringAndSize(NULL, size);
+    if (data == NULL) {
+        return NULL;
+    }
+    if (plain_init(&call, control_size, flags) == 0) {
+        struct iovec iov = {PyBytes_AS_STRING(data), (size_t)size};
+        call.msg.msg_iov = &iov;
+        call.msg.msg_iovlen = 1;
+        ssize_t received = cmsgx_call(&sock, POLLIN, try_recvmsg, &call, flags | more_flags,
+                                      NULL, NULL);
+        if (received >= 0) {
+            if (received < size) {
+                (void)_PyBytes_Resize(&data, received);
+            }
+            result = plain_result(&call, data);
+            data = NULL;
+        }
+    }
+    Py_XDECREF(data);
+    plain_clear(&call);
+    return result;
+}
+
+PyObject *
+cmsgx_recvmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    return recvmsg_with(module, args, nargs, CMSGX_MSG_CMSG_CLOEXEC);
+}
+
+PyObject *
+cmsgx_recvmsg_inheritable(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    return recvmsg_with(module, args, nargs, 0);
+}
+
+/* recvmsg_into ----------------------------------------------------------------------------- */
+
+static PyObject *
+recvmsg_into_with(PyObject *module, PyObject *const *args, Py_ssize_t nargs, int more_flags)
+{
+    enum {FEW = 8};
+    cmsgx_state *state = cmsgx_state_of(module);
+    cmsgx_sock sock;
+    plain_call call;
+    Py_ssize_t control_size, count = 0;
+    int flags;
+    Py_buffer few_buffers[FEW], *buffers = few_buffers;
+    struct iovec few_iov[FEW], *iov = few_iov;
+    PyObject *result = NULL;
+
+    int parsed = plain_parse(module, "recvmsg_into", args, nargs, state->str_recvmsg_into,
+                             state->own_recvmsg_into, &sock, &control_size, &flags, &result);
+    if (parsed <= 0) {
+        return result;
+    }
+    PyObject *sequence = cmsgx_sequence(args[1], "recvmsg_into() argument 1 must be an iterable");
+    if (sequence == NULL) {
+        return NULL;
+    }
+    call.control = call.small;
+    Py_ssize_t items = PySequence_Fast_GET_SIZE(sequence);
+    if (items > INT_MAX) {
+        PyErr_SetString(PyExc_OSError, "recvmsg_into() argument 1 is too long");
+        goto done;
+    }
+    if (items > FEW) {
+        buffers = PyMem_New(Py_buffer, (size_t)items);
+        iov = PyMem_New(struct iovec, (size_t)items);
+        if (buffers == NULL || iov == NULL) {
+            PyErr_NoMemory();
+            goto done;
+        }
+    }
+    for (; count < items; count++) {
+        if (count >= PySequence_Fast_GET_SIZE(sequence)) {
+            PyErr_SetString(PyExc_RuntimeError, "the list of buffers changed while it was read");
+            goto done;
+        }
+        PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(sequence, count));
+        int failed = !PyArg_Parse(item,
+                                  "w*;recvmsg_into() argument 1 must be an iterable of "
+                                  "single-segment read-write buffers",
+                                  &buffers[count]);
+        Py_DECREF(item);
+        if (failed) {
+            goto done;
+        }
+        iov[count].iov_base = buffers[count].buf;
+        iov[count].iov_len = (size_t)buffers[count].len;
+    }
+    if (plain_init(&call, control_size, flags) == 0) {
+        call.msg.msg_iov = iov;
+        call.msg.msg_iovlen = (__typeof__(call.msg.msg_iovlen))count;
+        ssize_t received = cmsgx_call(&sock, POLLIN, try_recvmsg, &call, flags | more_flags,
+                                      NULL, NULL);
+        if (received >= 0) {
+            result = plain_result(&call, PyLong_FromSsize_t(received));
+        }
+    }
+
+done:
+    plain_clear(&call);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyBuffer_Release(&buffers[i]);
+    }
+    if (buffers != few_buffers) {
+        PyMem_Free(buffers);
+    }
+    if (iov != few_iov) {
+        PyMem_Free(iov);
+    }
+    Py_DECREF(sequence);
+    return result;
+}
+
+PyObject *
+cmsgx_recvmsg_into(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    return recvmsg_into_with(module, args, nargs, CMSGX_MSG_CMSG_CLOEXEC);
+}
+
+PyObject *
+cmsgx_recvmsg_into_inheritable(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    return recvmsg_into_with(module, args, nargs, 0);
+}
+
+/* recv_fds --------------------------------------------------------------------------------- */
+
+#define RIGHTS_ROOM (CMSG_SPACE(CMSGX_MAX_FDS * sizeof(int)) + SMALL_CONTROL)
+
+/* [number, ...]: a new reference. */
+static PyObject *
+numbers_list(const int *fds, size_t count)
+{
+    PyObject *list = PyList_New((Py_ssize_t)count);
+    for (size_t i = 0; list != NULL && i < count; i++) {
+        PyObject *number = PyLong_FromLong(fds[i]);
+        if (number == NULL) {
+            Py_CLEAR(list);
+        }
+        else {
+            PyList_SET_ITEM(list, (Py_ssize_t)i, number);
+        }
+    }
+    return list;
+}
+
+/* Steals `data`.  Whatever is not in the list that is returned is closed. */
+static PyObject *
+rights_result(plain_call *call, cmsgx_state *state, PyObject *data, size_t most)
+{
+    int fds[RIGHTS_ROOM / sizeof(int)];
+    cmsgx_found found = cmsgx_gather(call->control, control_used(call), fds);
+    size_t keep = found.rights < most ? found.rights : most;
+
+    if (found.rights > keep) {
+        /* As if the room had been for no more. */
+        call->msg.msg_flags |= MSG_CTRUNC;
+    }
+    cmsgx_close_numbers(state, fds + keep, found.rights + found.pidfds - keep, 0);
+    if (found.malformed
+        && PyErr_WarnEx(PyExc_RuntimeWarning,
+                        "received malformed or improperly-truncated ancillary data", 1)
+               < 0) {
+        Py_CLEAR(data);
+    }
+    PyObject *list = data == NULL ? NULL : numbers_list(fds, keep);
+    PyObject *address = list == NULL ? NULL : plain_address(call);
+    PyObject *flags = address == NULL ? NULL : PyLong_FromLong(msg_flags(call));
+    PyObject *result = flags == NULL ? NULL : PyTuple_New(4);
+    if (result == NULL) {
+        Py_XDECREF(data);
+        Py_XDECREF(list);
+        Py_XDECREF(address);
+        Py_XDECREF(flags);
+        cmsgx_close_numbers(state, fds, keep, 0);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(result, 0, data);
+    PyTuple_SET_ITEM(result, 1, list);
+    PyTuple_SET_ITEM(result, 2, flags);
+    PyTuple_SET_ITEM(result, 3, address);
+    return result;
+}
+
+PyObject *
+cmsgx_recv_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"sock", "bufsize", "maxfds", "flags", "cloexec", NULL};
+    PyObject *values[5] = {NULL};
+    cmsgx_state *state = cmsgx_state_of(module);
+    unsigned char room[RIGHTS_ROOM] __attribute__((aligned(16)));
+    cmsgx_sock sock;
+    plain_call call;
+    Py_ssize_t size, most;
+    int flags = 0;
+
+    if (cmsgx_keywords("recv_fds", args, nargs, kwnames, names, 4, 3, values) < 0
+        || cmsgx_sock_resolve(state, values[0], state->str_recvmsg, state->own_recvmsg, &sock) < 0
+        || cmsgx_as_size(values[1], &size) < 0 || cmsgx_as_size(values[2], &most) < 0
+        || (values[3] != NULL && cmsgx_as_int(values[3], &flags) < 0)) {
+        return NULL;
+    }
+    int cloexec = values[4] == NULL ? 1 : PyObject_IsTrue(values[4]);
+    if (cloexec < 0) {
+        return NULL;
+    }
+    if (most < 0 || most > (Py_ssize_t)((INT_MAX - CMSG_LEN(0)) / sizeof(int))) {
+        PyErr_SetString(PyExc_OverflowError, "maxfds: CMSG_LEN() argument out of range");
+        return NULL;
+    }
+    if (size < 0) {
+        PyErr_SetString(PyExc_ValueError, "negative buffer size in recvmsg()");
+        return NULL;
+    }
+    if (sock.kind == CMSGX_FOREIGN || !is_known_family(&sock)) {
+        return PyObject_CallFunction(state->recv_fds_foreign, "Onnii", values[0], size, most,
+                                     flags, cloexec);
+    }
+    PyObject *data = PyBytes_FromStringAndSize(NULL, size);
+    if (data == NULL) {
+        return NULL;
+    }
+    (void)plain_init(&call, 0, flags);
+    call.control = room;
+    call.control_size = sizeof(room);
+    struct iovec iov = {PyBytes_AS_STRING(data), (size_t)size};
+    call.msg.msg_iov = &iov;
+    call.msg.msg_iovlen = 1;
+    ssize_t received = cmsgx_call(&sock, POLLIN, try_recvmsg, &call,
+                                  cloexec ? flags | CMSGX_MSG_CMSG_CLOEXEC : flags, NULL, NULL);
+    if (received < 0) {
+        Py_DECREF(data);
+        return NULL;
+    }
+    if (received < size) {
+        (void)_PyBytes_Resize(&data, received);
+    }
+    return rights_result(&call, state, data, (size_t)most);
+}
+
+/* receive ---------------------------------------------------------------------------------- */
+
+PyObject *
+cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    enum {SOCK, BUFSIZE, FDS, FLAGS, TIMEOUT, TRUNCATION, COUNT};
+    static const char *const names[] = {"sock", "bufsize", "fds", "flags", "timeout",
+                                        "on_truncation", NULL};
+    PyObject *values[COUNT] = {NULL};
+    cmsgx_state *state = cmsgx_state_of(module);
+    cmsgx_sock sock;
+    Py_ssize_t size, fds = 0;
+    int flags = 0, raise_truncated = 1;
+
+    if (cmsgx_keywords("receive", args, nargs, kwnames, names, 2, 2, values) < 0
+        || cmsgx_sock_resolve_typed(state, values[SOCK], state->str_recvmsg, state->own_recvmsg,
+                                    &sock) < 0
+        || cmsgx_sock_set_timeout(&sock, values[TIMEOUT]) < 0
+        || cmsgx_as_size(values[BUFSIZE], &size) < 0
+        || (values[FDS] != NULL && cmsgx_as_size(values[FDS], &fds) < 0)
+        || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], &flags) < 0)
+        || (values[TRUNCATION] != NULL
+            && cmsgx_as_truncation(values[TRUNCATION], &raise_truncated) < 0)
+        || cmsgx_check_fds(state, fds, flags) < 0) {
+        return NULL;
+    }
+    if (size < 0) {
+        return PyErr_Format(PyExc_ValueError, "bufsize: %zd; it cannot be negative", size);
+    }
+    PyObject *message = NULL;
+    cmsgx_request *request = cmsgx_request_new();
+    cmsgx_buffer *buffer =
+        request == NULL ? NULL : cmsgx_buffer_new((size_t)size, CMSGX_LARGEST_ROOM, NULL);
+    if (buffer != NULL) {
+        request->fds = (size_t)fds;
+        request->family = sock.kind == CMSGX_SOCKET ? cmsgx_sock_family(&sock) : -1;
+        request->type = sock.kind == CMSGX_SOCKET ? cmsgx_sock_type(&sock) : -1;
+        request->raise_truncated = raise_truncated;
+        request->takes_pidfd = 1;
+        message = cmsgx_receive(&sock, buffer, request, flags);
+    }
+    cmsgx_buffer_release(buffer);
+    cmsgx_request_release(request);
+    return message;
+}

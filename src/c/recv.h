@@ -1,0 +1,24 @@
+/* The calls that receive: recvmsg, recvmsg_into and recv_fds as in the socket module, and the
+   typed one-shot receive. */
+
+#ifndef CMSGX_RECV_H
+#define CMSGX_RECV_H
+
+#include "state.h"
+
+/* Room for all that one message can bring, where it is not known what is switched on: the
+   descriptors, and behind them labels, credentials, time stamps. */
+#define CMSGX_LARGEST_ROOM (CMSG_SPACE(CMSGX_MAX_FDS * sizeof(int)) + 3072)
+
+PyObject *cmsgx_recvmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+PyObject *cmsgx_recvmsg_into(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+/* Without close-on-exec, for install(cloexec=False). */
+PyObject *cmsgx_recvmsg_inheritable(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+PyObject *cmsgx_recvmsg_into_inheritable(PyObject *module, PyObject *const *args,
+                                         Py_ssize_t nargs);
+PyObject *cmsgx_recv_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *kwnames);
+PyObject *cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                             PyObject *kwnames);
+
+#endif

@@ -1,0 +1,404 @@
+#include "send.h"
+
+#include "address.h"
+#include "arguments.h"
+#include "errors.h"
+#include "outgoing.h"
+#include "record.h"
+
+#include <errno.h>
+
+#define NOT_ITERABLE "sendmsg() argument 1 must be an iterable"
+#define NO_CONVERSION \
+    "address: %R is a host name to resolve, or of a family that is sent only through a socket " \
+    "object%s"
+
+/* 1 ready, 0 the socket's own method must convert it, -1 raised. */
+static int
+set_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *address)
+{
+    socklen_t size;
+    if (address == NULL || address == Py_None) {
+        return 1;
+    }
+    int known = cmsgx_address_from_object(out->state, cmsgx_sock_family(sock), address,
+                                          &out->name, &size);
+    if (known > 0) {
+        out->msg.msg_name = &out->name;
+        out->msg.msg_namelen = size;
+    }
+    return known;
+}
+
+/* Through the type's own method ------------------------------------------------------------ */
+
+static int
+has_kinds(cmsgx_state *state, PyObject *ancdata)
+{
+    if (!PyList_Check(ancdata) && !PyTuple_Check(ancdata)) {
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(ancdata); i++) {
+        if (PyObject_TypeCheck(PySequence_Fast_GET_ITEM(ancdata, i), state->Record)) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static int add_ancdata(cmsgx_outgoing *out, PyObject *ancdata);
+
+/* The control data of `out` as a list of (level, type, data): a new reference. */
+static PyObject *
+as_tuples(const cmsgx_outgoing *out)
+{
+    PyObject *list = PyList_New(0);
+    cmsgx_header header;
+    size_t offset = 0;
+    while (list != NULL
+           && cmsgx_walk(out->control, out->control_used, &offset, &header) == CMSGX_MESSAGE) {
+        PyObject *item = Py_BuildValue("iiy#", header.level, header.type, header.data,
+                                       (Py_ssize_t)header.size);
+        if (item == NULL || PyList_Append(list, item) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(item);
+    }
+    return list;
+}
+
+/* `method` is a callable that takes the socket first, or NULL for the type's own. */
+static PyObject *
+call_own(cmsgx_state *state, PyObject *method, PyObject *sock, PyObject *buffers,
+         PyObject *ancdata, PyObject *flags, PyObject *address)
+{
+    /* One more in front, for the vectorcall protocol. */
+    PyObject *stack[6] = {NULL, sock, buffers, ancdata, flags, address};
+    size_t count = address != NULL ? 5 : flags != NULL ? 4 : ancdata != NULL ? 3 : 2;
+    return method != NULL
+        ? PyObject_Vectorcall(method, stack + 1, count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+        : PyObject_VectorcallMethod(state->str_sendmsg, stack + 1,
+                                    count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+}
+
+/* Typed control messages are turned into tuples first. */
+static PyObject *
+delegate(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *ancdata = nargs > 2 ? Py_NewRef(args[2]) : NULL;
+    PyObject *result = NULL;
+    if (ancdata != NULL && has_kinds(state, ancdata)) {
+        cmsgx_outgoing out;
+        cmsgx_outgoing_init(&out, state);
+        Py_SETREF(ancdata, add_ancdata(&out, ancdata) < 0 ? NULL : as_tuples(&out));
+        if (ancdata != NULL) {
+            result = call_own(state, method, args[0], args[1], ancdata,
+                              nargs > 3 ? args[3] : NULL, nargs > 4 ? args[4] : NULL);
+        }
+        cmsgx_outgoing_clear(&out);
+    }
+    else {
+        result = call_own(state, method, args[0], args[1], ancdata, nargs > 3 ? args[3] : NULL,
+                          nargs > 4 ? args[4] : NULL);
+    }
+    Py_XDECREF(ancdata);
+    return result;
+}
+
+/* sendmsg ---------------------------------------------------------------------------------- */
+
+static int
+add_raw(cmsgx_outgoing *out, PyObject *item)
+{
+    Py_buffer data;
+    int level, type;
+
+    if (PyTuple_CheckExact(item) && PyTuple_GET_SIZE(item) == 3
+        && PyLong_CheckExact(PyTuple_GET_ITEM(item, 0))
+        && PyLong_CheckExact(PyTuple_GET_ITEM(item, 1))) {
+        if (cmsgx_as_int(PyTuple_GET_ITEM(item, 0), &level) < 0
+            || cmsgx_as_int(PyTuple_GET_ITEM(item, 1), &type) < 0
+            || PyObject_GetBuffer(PyTuple_GET_ITEM(item, 2), &data, PyBUF_SIMPLE) < 0) {
+            return -1;
+        }
+    }
+    else if (!PyArg_Parse(item, "(iiy*):[sendmsg() ancillary data items]", &level, &type,
+                          &data)) {
+        return -1;
+    }
+    int result = cmsgx_outgoing_add_control(out, level, type, data.buf, (size_t)data.len);
+    PyBuffer_Release(&data);
+    return result;
+}
+
+static int
+add_ancdata(cmsgx_outgoing *out, PyObject *ancdata)
+{
+    PyObject *items = cmsgx_sequence(ancdata, "sendmsg() argument 2 must be an iterable");
+    if (items == NULL) {
+        return -1;
+    }
+    int result = 0;
+    for (Py_ssize_t i = 0; result == 0 && i < PySequence_Fast_GET_SIZE(items); i++) {
+        PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(items, i));
+        if (!PyObject_TypeCheck(item, out->state->Record)) {
+            result = add_raw(out, item);
+        }
+        else {
+            size_t from = out->fd_count;
+            result = cmsgx_outgoing_add_kind(out, item);
+            if (result == 0 && out->fd_count > from) {
+                result = cmsgx_outgoing_add_rights(out, from);
+            }
+        }
+        Py_DECREF(item);
+    }
+    Py_DECREF(items);
+    return result;
+}
+
+PyObject *
+cmsgx_sendmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    cmsgx_sock sock;
+    cmsgx_outgoing out;
+    PyObject *result = NULL;
+    int flags = 0;
+
+    if (nargs < 2 || nargs > 5) {
+        return PyErr_Format(PyExc_TypeError,
+                            "sendmsg() takes a socket and 1 to 4 arguments (%zd given)",
+                            nargs > 0 ? nargs - 1 : 0);
+    }
+    if (cmsgx_sock_resolve(state, args[0], state->str_sendmsg, state->own_sendmsg, &sock) < 0) {
+        return NULL;
+    }
+    if (sock.kind == CMSGX_FOREIGN) {
+        return delegate(state, NULL, args, nargs);
+    }
+    if (nargs > 3 && cmsgx_as_int(args[3], &flags) < 0) {
+        return NULL;
+    }
+    cmsgx_outgoing_init(&out, state);
+    PyObject *address = nargs > 4 ? args[4] : Py_None;
+    int known = set_address(&out, &sock, address);
+    if (known < 0) {
+        goto done;
+    }
+    if (known == 0) {
+        if (sock.kind == CMSGX_SOCKET) {
+            result = delegate(state, state->own_sendmsg, args, nargs);
+        }
+        else {
+            PyErr_Format(PyExc_ValueError, NO_CONVERSION, address, "");
+        }
+        goto done;
+    }
+    if (cmsgx_audit("socket.sendmsg", "OO", args[0], address) < 0
+        || cmsgx_outgoing_add_buffers(&out, args[1], NOT_ITERABLE) < 0
+        || (nargs > 2 && add_ancdata(&out, args[2]) < 0)) {
+        goto done;
+    }
+    ssize_t sent = cmsgx_outgoing_send(&out, &sock, flags);
+    result = sent < 0 ? NULL : PyLong_FromSsize_t(sent);
+
+done:
+    cmsgx_outgoing_clear(&out);
+    return result;
+}
+
+/* send_fds --------------------------------------------------------------------------------- */
+
+PyObject *
+cmsgx_send_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const names[] = {"sock", "buffers", "fds", "flags", "address", NULL};
+    PyObject *values[5] = {NULL};
+    cmsgx_state *state = cmsgx_state_of(module);
+    cmsgx_sock sock;
+    cmsgx_outgoing out;
+    PyObject *result = NULL;
+    int flags = 0;
+
+    if (cmsgx_keywords("send_fds", args, nargs, kwnames, names, 5, 3, values) < 0
+        || cmsgx_sock_resolve(state, values[0], state->str_sendmsg, state->own_sendmsg, &sock) < 0
+        || (values[3] != NULL && cmsgx_as_int(values[3], &flags) < 0)) {
+        return NULL;
+    }
+    cmsgx_outgoing_init(&out, state);
+    PyObject *address = values[4] != NULL ? values[4] : Py_None;
+    /* Before the buffers, which may be an iterator: they are read once, by whom it takes. */
+    int known = sock.kind == CMSGX_FOREIGN ? 0 : set_address(&out, &sock, address);
+    if (known < 0) {
+        goto done;
+    }
+    if (cmsgx_outgoing_add_fds(&out, values[2], 0) < 0
+        || (out.fd_count > 0 && cmsgx_outgoing_add_rights(&out, 0) < 0)) {
+        goto done;
+    }
+    if (known == 0) {
+        if (sock.kind == CMSGX_NUMBER) {
+            PyErr_Format(PyExc_ValueError, NO_CONVERSION, address, "");
+            goto done;
+        }
+        PyObject *ancdata = as_tuples(&out);
+        PyObject *number = PyLong_FromLong(flags);
+        if (ancdata != NULL && number != NULL) {
+            result = call_own(state, sock.kind == CMSGX_FOREIGN ? NULL : state->own_sendmsg,
+                              values[0], values[1], ancdata, number, address);
+        }
+        Py_XDECREF(ancdata);
+        Py_XDECREF(number);
+        goto done;
+    }
+    if (cmsgx_audit("socket.sendmsg", "OO", values[0], address) < 0
+        || cmsgx_outgoing_add_buffers(&out, values[1], NOT_ITERABLE) < 0) {
+        goto done;
+    }
+    ssize_t sent = cmsgx_outgoing_send(&out, &sock, flags);
+    result = sent < 0 ? NULL : PyLong_FromSsize_t(sent);
+
+done:
+    cmsgx_outgoing_clear(&out);
+    return result;
+}
+
+/* send ------------------------------------------------------------------------------------- */
+
+/* `control`: one typed control message, or an iterable of typed ones and (level, type, data). */
+static int
+add_control(cmsgx_outgoing *out, PyObject *control)
+{
+    if (PyObject_TypeCheck(control, out->state->Record)) {
+        return cmsgx_outgoing_add_kind(out, control);
+    }
+    PyObject *items = cmsgx_sequence(control, "control must be an iterable of control messages");
+    if (items == NULL) {
+        return -1;
+    }
+    int result = 0;
+    for (Py_ssize_t i = 0; result == 0 && i < PySequence_Fast_GET_SIZE(items); i++) {
+        PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(items, i));
+        result = PyTuple_Check(item) ? add_raw(out, item) : cmsgx_outgoing_add_kind(out, item);
+        Py_DECREF(item);
+    }
+    Py_DECREF(items);
+    return result;
+}
+
+/* Refuses what would lose descriptors without a word. */
+static int
+check_fds(const cmsgx_outgoing *out, const cmsgx_sock *sock)
+{
+    if (cmsgx_sock_family(sock) != AF_UNIX) {
+        PyObject *error = PyObject_CallFunction(
+            out->state->NotSupportedError, "is", EOPNOTSUPP,
+            "descriptors travel over AF_UNIX sockets only; over another family the kernel drops "
+            "them without an error");
+        if (error != NULL) {
+            PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+            Py_DECREF(error);
+        }
+        return -1;
+    }
+    if (out->total == 0 && cmsgx_sock_type(sock) == SOCK_STREAM) {
+        PyErr_SetString(PyExc_ValueError,
+                        "data: descriptors need at least one byte on a stream; with none the "
+                        "kernel drops them without an error");
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *
+send_through_own(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *data, int flags,
+                 PyObject *address)
+{
+    PyObject *result = NULL;
+    PyObject *buffers = PyObject_CheckBuffer(data) ? PyTuple_Pack(1, data) : Py_NewRef(data);
+    PyObject *ancdata = as_tuples(out);
+    PyObject *number = PyLong_FromLong(flags);
+    if (buffers != NULL && ancdata != NULL && number != NULL) {
+        result = call_own(out->state, out->state->own_sendmsg, sock->object, buffers, ancdata,
+                          number, address);
+    }
+    Py_XDECREF(buffers);
+    Py_XDECREF(ancdata);
+    Py_XDECREF(number);
+    return result;
+}
+
+PyObject *
+cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    enum {SOCK, DATA, FDS, CONTROL, FLAGS, ADDRESS, TIMEOUT, COUNT};
+    static const char *const names[] = {"sock", "data", "fds", "control", "flags", "address",
+                                        "timeout", NULL};
+    PyObject *values[COUNT] = {NULL};
+    cmsgx_state *state = cmsgx_state_of(module);
+    cmsgx_sock sock;
+    cmsgx_outgoing out;
+    PyObject *result = NULL;
+    int flags = 0;
+
+    if (cmsgx_keywords("send", args, nargs, kwnames, names, 2, 2, values) < 0
+        || cmsgx_sock_resolve_typed(state, values[SOCK], state->str_sendmsg, state->own_sendmsg,
+                                    &sock) < 0
+        || cmsgx_sock_set_timeout(&sock, values[TIMEOUT]) < 0
+        || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], &flags) < 0)) {
+        return NULL;
+    }
+    flags |= CMSGX_MSG_NOSIGNAL;
+    cmsgx_outgoing_init(&out, state);
+
+    if ((values[FDS] != NULL && cmsgx_outgoing_add_fds(&out, values[FDS], 1) < 0)
+        || (values[CONTROL] != NULL && add_control(&out, values[CONTROL]) < 0)
+        || (out.fd_count > 0 && cmsgx_outgoing_add_rights(&out, 0) < 0)) {
+        goto done;
+    }
+    PyObject *address = values[ADDRESS] != NULL ? values[ADDRESS] : Py_None;
+    int known = set_address(&out, &sock, address);
+    if (known < 0) {
+        goto done;
+    }
+    if (known == 0) {
+        if (sock.kind == CMSGX_NUMBER || out.fd_count > 0 || values[TIMEOUT] != NULL) {
+            PyErr_Format(PyExc_ValueError, NO_CONVERSION, address,
+                         ", without fds= and timeout=");
+            goto done;
+        }
+        result = send_through_own(&out, &sock, values[DATA], flags, address);
+        goto done;
+    }
+    if (cmsgx_audit("socket.sendmsg", "OO", values[SOCK], address) < 0) {
+        goto done;
+    }
+    int added = PyObject_CheckBuffer(values[DATA])
+        ? cmsgx_outgoing_add_buffer(&out, values[DATA])
+        : cmsgx_outgoing_add_buffers(&out, values[DATA],
+                                     "data must be bytes-like, or an iterable of bytes-like");
+    if (added < 0 || (out.fd_count > 0 && check_fds(&out, &sock) < 0)) {
+        goto done;
+    }
+    ssize_t sent = cmsgx_outgoing_send(&out, &sock, flags);
+    result = sent < 0 ? NULL : PyLong_FromSsize_t(sent);
+
+done:
+    cmsgx_outgoing_clear(&out);
+    return result;
+}
+
+PyObject *
+cmsgx_build(PyObject *module, PyObject *control)
+{
+    cmsgx_outgoing out;
+    PyObject *bytes = NULL;
+    cmsgx_outgoing_init(&out, cmsgx_state_of(module));
+    if (add_ancdata(&out, control) == 0) {
+        bytes = PyBytes_FromStringAndSize((const char *)out.control,
+                                          (Py_ssize_t)out.control_used);
+    }
+    cmsgx_outgoing_clear(&out);
+    return bytes;
+}

@@ -1,0 +1,345 @@
+#include "sock.h"
+
+#include "descriptor.h"
+#include "errors.h"
+#include "method.h"
+
+#include <errno.h>
+#include <math.h>
+#include <poll.h>
+#include <structmember.h>
+#include <time.h>
+
+#define SECOND INT64_C(1000000000)
+
+static int
+as_timeout(PyObject *value, int64_t *timeout)
+{
+    if (value == Py_None) {
+        *timeout = -1;
+        return 0;
+    }
+    double seconds = PyFloat_AsDouble(value);
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (!(seconds >= 0.0)) {
+        PyErr_Format(PyExc_ValueError, "timeout: %R; seconds that are not negative, or None",
+                     value);
+        return -1;
+    }
+    /* Rounded up: waiting too short would return before the time that was asked for. */
+    *timeout = seconds > 9e9 ? INT64_MAX / 2 : (int64_t)ceil(seconds * (double)SECOND);
+    return 0;
+}
+
+/* -1 where it is closed, as in socket. */
+static int
+number_of_socket(const cmsgx_sock *sock)
+{
+    PyObject *number = sock->state->socket_fileno(sock->object, NULL);
+    if (number == NULL) {
+        return -2;
+    }
+    long value = PyLong_AsLong(number);
+    Py_DECREF(number);
+    return (int)value;
+}
+
+int
+cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, PyObject *method, PyObject *own,
+                   cmsgx_sock *sock)
+{
+    sock->state = state;
+    sock->object = object;
+    sock->owner = NULL;
+    sock->timeout = -1;
+    sock->fd = -1;
+
+    if (PyObject_TypeCheck(object, state->socket)) {
+        PyObject *found = cmsgx_type_lookup(Py_TYPE(object), method);
+        int ours = found == own || (found != NULL && Py_IS_TYPE(found, state->Method));
+        Py_XDECREF(found);
+        if (!ours) {
+            sock->kind = CMSGX_FOREIGN;
+            return 0;
+        }
+        sock->kind = CMSGX_SOCKET;
+        sock->fd = number_of_socket(sock);
+        PyObject *timeout = state->socket_gettimeout(object, NULL);
+        if (timeout == NULL) {
+            return -1;
+        }
+        int result = as_timeout(timeout, &sock->timeout);
+        Py_DECREF(timeout);
+        return result;
+    }
+    if (PyLong_Check(object)) {
+        sock->kind = CMSGX_NUMBER;
+        sock->fd = cmsgx_number_of(state, object, "sock", -1, &sock->owner);
+        return sock->fd < 0 ? -1 : 0;
+    }
+    PyObject *found = cmsgx_type_lookup(Py_TYPE(object), method);
+    if (found != NULL) {
+        Py_DECREF(found);
+        sock->kind = CMSGX_FOREIGN;
+        return 0;
+    }
+    sock->kind = CMSGX_NUMBER;
+    sock->fd = cmsgx_number_of(state, object, "sock", -1, &sock->owner);
+    return sock->fd < 0 ? -1 : 0;
+}
+
+int
+cmsgx_sock_resolve_typed(cmsgx_state *state, PyObject *object, PyObject *method, PyObject *own,
+                         cmsgx_sock *sock)
+{
+    if (cmsgx_sock_resolve(state, object, method, own, sock) < 0) {
+        return -1;
+    }
+    if (sock->kind == CMSGX_FOREIGN) {
+        PyErr_Format(PyExc_TypeError,
+                     "sock: %.200s has a %U() of its own, which would be passed over; give the "
+                     "plain socket below it",
+                     Py_TYPE(object)->tp_name, method);
+        return -1;
+    }
+    return 0;
+}
+
+int
+cmsgx_sock_set_timeout(cmsgx_sock *sock, PyObject *timeout)
+{
+    if (timeout == NULL || timeout == Py_Ellipsis) {
+        return 0;
+    }
+    return as_timeout(timeout, &sock->timeout);
+}
+
+static int
+option_of(const cmsgx_sock *sock, PyMemberDef *member, int name)
+{
+    int value = -1;
+    if (sock->kind == CMSGX_SOCKET) {
+        PyObject *object = PyMember_GetOne((const char *)sock->object, member);
+        if (object != NULL) {
+            value = (int)PyLong_AsLong(object);
+            Py_DECREF(object);
+        }
+        PyErr_Clear();
+        return value;
+    }
+    socklen_t size = sizeof(value);
+    return getsockopt(sock->fd, SOL_SOCKET, name, &value, &size) == 0 ? value : -1;
+}
+
+int
+cmsgx_sock_family(const cmsgx_sock *sock)
+{
+#ifdef SO_DOMAIN
+    return option_of(sock, sock->state->socket_family, SO_DOMAIN);
+#else
+    if (sock->kind == CMSGX_SOCKET) {
+        return option_of(sock, sock->state->socket_family, 0);
+    }
+    struct sockaddr_storage name;
+    socklen_t size = sizeof(name);
+    return getsockname(sock->fd, (struct sockaddr *)&name, &size) == 0 ? name.ss_family : -1;
+#endif
+}
+
+int
+cmsgx_sock_type(const cmsgx_sock *sock)
+{
+    return option_of(sock, sock->state->socket_type, SO_TYPE);
+}
+
+static int64_t
+now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * SECOND + time.tv_nsec;
+}
+
+static void
+unpin(const cmsgx_pins *pins, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (pins->objects[i] != NULL) {
+            cmsgx_descriptor_unpin(pins->objects[i]);
+        }
+    }
+}
+
+static int
+pin(const cmsgx_pins *pins)
+{
+    for (size_t i = 0; i < pins->count; i++) {
+        if (pins->objects[i] != NULL && cmsgx_descriptor_pin(pins->objects[i]) < 0) {
+            unpin(pins, i);
+            cmsgx_raise_closed("fds", (Py_ssize_t)i, pins->objects[i]);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Waits until the socket is ready: 1 ready or to be tried again, 0 time is up, -1 raised. */
+static int
+wait_ready(cmsgx_sock *sock, int events, int64_t deadline)
+{
+    struct pollfd ready = {.fd = sock->fd, .events = (short)events};
+    int64_t left = deadline - now();
+    if (left <= 0) {
+        return 0;
+    }
+    int result, error;
+    Py_BEGIN_ALLOW_THREADS
+#ifdef __linux__
+    struct timespec time = {.tv_sec = (time_t)(left / SECOND), .tv_nsec = (long)(left % SECOND)};
+    result = ppoll(&ready, 1, &time, NULL);
+#else
+    int64_t milliseconds = (left + 999999) / 1000000;
+    result = poll(&ready, 1, milliseconds > INT_MAX ? INT_MAX : (int)milliseconds);
+#endif
+    error = errno;
+    Py_END_ALLOW_THREADS
+    if (result < 0) {
+        if (error != EINTR) {
+            errno = error;
+            PyErr_SetFromErrno(PyExc_OSError);
+            return -1;
+        }
+        return PyErr_CheckSignals() < 0 ? -1 : 1;
+    }
+    return result > 0 || now() < deadline;
+}
+
+ssize_t
+cmsgx_call(cmsgx_sock *sock, int events, cmsgx_try attempt, void *context, int flags,
+           const cmsgx_pins *pins, int *error_out)
+{
+    int64_t deadline = 0;
+    int has_pins = pins != NULL && pins->owned > 0;
+    int ignored;
+    int *error = error_out != NULL ? error_out : &ignored;
+
+    if (sock->timeout >= 0) {
+        flags |= MSG_DONTWAIT;
+    }
+    for (;;) {
+        ssize_t result;
+        *error = 0;
+        if (sock->owner != NULL && (sock->fd = cmsgx_descriptor_pin(sock->owner)) < 0) {
+            cmsgx_raise_closed("sock", -1, sock->owner);
+            return -1;
+        }
+        if (has_pins && pin(pins) < 0) {
+            *error = EBADF;
+            if (sock->owner != NULL) {
+                cmsgx_descriptor_unpin(sock->owner);
+            }
+            return -1;
+        }
+        int failed;
+        /* The caller's stack and buffers keep every pointer in `context` alive. */
+        Py_BEGIN_ALLOW_THREADS
+        result = attempt(sock->fd, context, flags);
+        failed = errno;
+        Py_END_ALLOW_THREADS
+        if (has_pins) {
+            unpin(pins, pins->count);
+        }
+        if (sock->owner != NULL) {
+            cmsgx_descriptor_unpin(sock->owner);
+        }
+        if (result >= 0) {
+            return result;
+        }
+        if (failed == EINTR) {
+            if (PyErr_CheckSignals() < 0) {
+                return -1;
+            }
+        }
+        else if ((failed == EAGAIN || failed == EWOULDBLOCK) && sock->timeout > 0) {
+            if (deadline == 0) {
+                deadline = now() + sock->timeout;
+            }
+            int ready = wait_ready(sock, events, deadline);
+            if (ready < 0) {
+                return -1;
+            }
+            if (ready == 0) {
+                PyErr_SetString(PyExc_TimeoutError, "timed out");
+                return -1;
+            }
+        }
+        else {
+            *error = failed;
+            errno = failed;
+            PyErr_SetFromErrno(PyExc_OSError);
+            return -1;
+        }
+        if (sock->kind == CMSGX_SOCKET && (sock->fd = number_of_socket(sock)) < -1) {
+            return -1;
+        }
+    }
+}
+
+/* What the socket module offers, found once -------------------------------------------- */
+
+static PyCFunction
+function_of(PyTypeObject *type, const char *name)
+{
+    PyCFunction function = NULL;
+    PyObject *descriptor = PyObject_GetAttrString((PyObject *)type, name);
+    if (descriptor != NULL && Py_IS_TYPE(descriptor, &PyMethodDescr_Type)
+        && ((PyMethodDescrObject *)descriptor)->d_method->ml_flags == METH_NOARGS) {
+        function = ((PyMethodDescrObject *)descriptor)->d_method->ml_meth;
+    }
+    Py_XDECREF(descriptor);
+    if (function == NULL && !PyErr_Occurred()) {
+        PyErr_Format(PyExc_ImportError, "_socket.socket.%s is not the expected method", name);
+    }
+    return function;
+}
+
+static PyMemberDef *
+member_of(PyTypeObject *type, const char *name)
+{
+    PyMemberDef *member = NULL;
+    PyObject *descriptor = PyObject_GetAttrString((PyObject *)type, name);
+    if (descriptor != NULL && Py_IS_TYPE(descriptor, &PyMemberDescr_Type)) {
+        member = ((PyMemberDescrObject *)descriptor)->d_member;
+    }
+    Py_XDECREF(descriptor);
+    if (member == NULL && !PyErr_Occurred()) {
+        PyErr_Format(PyExc_ImportError, "_socket.socket.%s is not the expected member", name);
+    }
+    return member;
+}
+
+int
+cmsgx_add_sock(PyObject *module)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    PyObject *socket = PyImport_ImportModule("_socket");
+    PyObject *type = socket == NULL ? NULL : PyObject_GetAttrString(socket, "socket");
+    Py_XDECREF(socket);
+    if (type == NULL) {
+        return -1;
+    }
+    state->socket = (PyTypeObject *)type;
+    state->own_sendmsg = PyObject_GetAttr(type, state->str_sendmsg);
+    state->own_recvmsg = PyObject_GetAttr(type, state->str_recvmsg);
+    state->own_recvmsg_into = PyObject_GetAttr(type, state->str_recvmsg_into);
+    if (state->own_sendmsg == NULL || state->own_recvmsg == NULL
+        || state->own_recvmsg_into == NULL) {
+        return -1;
+    }
+    return (state->socket_fileno = function_of(state->socket, "fileno")) != NULL
+            && (state->socket_gettimeout = function_of(state->socket, "gettimeout")) != NULL
+            && (state->socket_family = member_of(state->socket, "family")) != NULL
+            && (state->socket_type = member_of(state->socket, "type")) != NULL ? 0 : -1;
+}

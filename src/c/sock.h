@@ -1,0 +1,56 @@
+/* Which descriptor a `sock` argument stands for, how long its calls may wait, and the loop
+   around a system call: EINTR, EAGAIN, one deadline. */
+
+#ifndef CMSGX_SOCK_H
+#define CMSGX_SOCK_H
+
+#include "state.h"
+
+typedef enum {
+    CMSGX_SOCKET,           /* a socket.socket whose method is the class's own, or ours */
+    CMSGX_NUMBER,           /* an int, or an object with just a fileno() */
+    CMSGX_FOREIGN,          /* its type brings a method of its own */
+} cmsgx_sock_kind;
+
+typedef struct {
+    cmsgx_state *state;
+    PyObject *object;       /* borrowed */
+    PyObject *owner;        /* borrowed: the Descriptor to pin, or NULL */
+    cmsgx_sock_kind kind;
+    int fd;
+    int64_t timeout;        /* nanoseconds; negative: no limit, and no MSG_DONTWAIT */
+} cmsgx_sock;
+
+/* Looks at `object`; `method` is the interned name of the method that would be called, `own`
+   the method of socket.socket.  0, or -1 with an exception. */
+int cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, PyObject *method, PyObject *own,
+                       cmsgx_sock *sock);
+
+/* The same for a typed call, which refuses a FOREIGN one with TypeError. */
+int cmsgx_sock_resolve_typed(cmsgx_state *state, PyObject *object, PyObject *method,
+                             PyObject *own, cmsgx_sock *sock);
+
+/* Reads a `timeout=` argument (None, or seconds) over the socket's own; NULL keeps that. */
+int cmsgx_sock_set_timeout(cmsgx_sock *sock, PyObject *timeout);
+
+/* AF_* and SOCK_* of the socket: from the object, or asked of the kernel.  -1 where unknown. */
+int cmsgx_sock_family(const cmsgx_sock *sock);
+int cmsgx_sock_type(const cmsgx_sock *sock);
+
+/* Descriptor objects that a send borrows: pinned for each try, never across a wait. */
+typedef struct {
+    PyObject **objects;     /* borrowed; NULL for a plain number */
+    size_t count;
+    size_t owned;           /* how many are not NULL */
+} cmsgx_pins;
+
+typedef ssize_t (*cmsgx_try)(int fd, void *context, int flags);
+
+/* Calls `attempt` until it succeeds or fails for good, without the GIL.  For a socket with a
+   timeout each try carries MSG_DONTWAIT, and poll(2) waits only after EAGAIN.  The descriptor
+   is read again before each try.  PEP 475.  The result, or -1 with an exception; *error (may
+   be NULL) then has the errno, or 0 where it is no OSError of the call. */
+ssize_t cmsgx_call(cmsgx_sock *sock, int events, cmsgx_try attempt, void *context, int flags,
+                   const cmsgx_pins *pins, int *error);
+
+#endif

@@ -1,0 +1,106 @@
+#include "sockopt.h"
+
+#include "descriptor.h"
+#include "errors.h"
+
+#include <errno.h>
+
+/* Pins a Descriptor; 0, or -1 with an exception. */
+static int
+borrow(cmsgx_state *state, PyObject *object, int *fd, PyObject **owner)
+{
+    *fd = cmsgx_number_of(state, object, "sock", -1, owner);
+    if (*fd < 0) {
+        return -1;
+    }
+    if (*owner != NULL && (*fd = cmsgx_descriptor_pin(*owner)) < 0) {
+        cmsgx_raise_closed("sock", -1, object);
+        return -1;
+    }
+    return 0;
+}
+
+static void
+give_back(PyObject *owner)
+{
+    if (owner != NULL) {
+        cmsgx_descriptor_unpin(owner);
+    }
+}
+
+PyObject *
+cmsgx_getsockopt(PyObject *module, PyObject *args)
+{
+    PyObject *object, *owner;
+    int level, name, fd;
+    Py_ssize_t size;
+
+    if (!PyArg_ParseTuple(args, "Oiin:getsockopt", &object, &level, &name, &size)
+        || borrow(cmsgx_state_of(module), object, &fd, &owner) < 0) {
+        return NULL;
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
+    if (bytes != NULL) {
+        socklen_t length = (socklen_t)size;
+        if (getsockopt(fd, level, name, PyBytes_AS_STRING(bytes), &length) < 0) {
+            Py_CLEAR(bytes);
+            PyErr_SetFromErrno(PyExc_OSError);
+        }
+        else {
+            (void)_PyBytes_Resize(&bytes, (Py_ssize_t)length);
+        }
+    }
+    give_back(owner);
+    return bytes;
+}
+
+PyObject *
+cmsgx_setsockopt(PyObject *module, PyObject *args)
+{
+    PyObject *object, *owner;
+    int level, name, fd;
+    Py_buffer value;
+
+    if (!PyArg_ParseTuple(args, "Oiiy*:setsockopt", &object, &level, &name, &value)) {
+        return NULL;
+    }
+    PyObject *result = NULL;
+    if (borrow(cmsgx_state_of(module), object, &fd, &owner) == 0) {
+        if (setsockopt(fd, level, name, value.buf, (socklen_t)value.len) < 0) {
+            PyErr_SetFromErrno(PyExc_OSError);
+        }
+        else {
+            result = Py_NewRef(Py_None);
+        }
+        give_back(owner);
+    }
+    PyBuffer_Release(&value);
+    return result;
+}
+
+PyObject *
+cmsgx_getsockopt_pidfd(PyObject *module, PyObject *args)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    PyObject *object, *owner;
+    int level, name, fd, number;
+    socklen_t length = sizeof(number);
+
+    if (!PyArg_ParseTuple(args, "Oii:getsockopt_pidfd", &object, &level, &name)
+        || borrow(state, object, &fd, &owner) < 0) {
+        return NULL;
+    }
+    /* The owner first: nothing can fail once there is a descriptor. */
+    PyObject *pidfd = cmsgx_descriptor_new(state->PidFd, -1, 0);
+    if (pidfd != NULL) {
+        if (getsockopt(fd, level, name, &number, &length) < 0) {
+            Py_CLEAR(pidfd);
+            PyErr_SetFromErrno(PyExc_OSError);
+        }
+        else {
+            cmsgx_descriptor_set(pidfd, number);
+        }
+    }
+    give_back(owner);
+    return pidfd;
+}

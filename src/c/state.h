@@ -1,0 +1,97 @@
+/* The state of one module object: types, exceptions, interned names, what `socket` offers. */
+
+#ifndef CMSGX_STATE_H
+#define CMSGX_STATE_H
+
+#include "closer.h"
+#include "compat.h"
+#include "constants.h"
+#include "walk.h"
+
+typedef struct {
+    /* C types */
+    PyTypeObject *Method;
+    PyTypeObject *Descriptor;
+    PyTypeObject *Descriptors;
+    PyTypeObject *View;
+    PyTypeObject *Address;
+    PyTypeObject *Record;
+    PyTypeObject *Codec;
+    PyTypeObject *Message;
+    PyTypeObject *Receiver;
+
+    /* Classes of the Python layer, given to register(). */
+    PyTypeObject *Fd;
+    PyTypeObject *PidFd;
+    PyTypeObject *Rights;
+    PyTypeObject *Credentials;
+    PyTypeObject *Unknown;
+    PyObject *decode;               /* (family, level, type) -> kind */
+    PyObject *raise_truncated;      /* (message, asked, delivered, misses, full, withheld) */
+    PyObject *recv_fds_foreign;     /* recv_fds for a type with a recvmsg() of its own */
+
+    /* Exceptions of cmsgx.errors */
+    PyObject *TooManyFdsError;
+    PyObject *MalformedControlError;
+    PyObject *NotSupportedError;
+
+    /* Of the socket module: its C type, that type's own methods and functions. */
+    PyTypeObject *socket;
+    PyObject *own_sendmsg;
+    PyObject *own_recvmsg;
+    PyObject *own_recvmsg_into;
+    PyCFunction socket_fileno;
+    PyCFunction socket_gettimeout;
+    PyMemberDef *socket_family;
+    PyMemberDef *socket_type;
+
+    /* Interned names */
+    PyObject *str_sendmsg;
+    PyObject *str_recvmsg;
+    PyObject *str_recvmsg_into;
+    PyObject *str_codec;
+    PyObject *str_pack;
+    PyObject *str_level;
+    PyObject *str_type;
+
+    cmsgx_closer *closer;
+
+#if CMSGX_FREE_LIST
+    PyObject *free_messages[CMSGX_FREE_LIST];
+    int free_message_count;
+#endif
+} cmsgx_state;
+
+extern PyModuleDef cmsgx_module;
+
+static inline cmsgx_state *
+cmsgx_state_of(PyObject *module)
+{
+    return PyModule_GetState(module);
+}
+
+/* For the types that cannot be subclassed. */
+static inline cmsgx_state *
+cmsgx_state_of_self(PyObject *self)
+{
+    return PyType_GetModuleState(Py_TYPE(self));
+}
+
+/* For the types that can: looks along the bases. */
+cmsgx_state *cmsgx_state_of_type(PyTypeObject *type);
+
+/* Each file adds what it defines; 0, or -1 with an exception. */
+int cmsgx_add_sock(PyObject *module);
+int cmsgx_add_method(PyObject *module);
+int cmsgx_add_descriptor(PyObject *module);
+int cmsgx_add_view(PyObject *module);
+int cmsgx_add_address(PyObject *module);
+int cmsgx_add_record(PyObject *module);
+int cmsgx_add_message(PyObject *module);
+int cmsgx_add_receiver(PyObject *module);
+int cmsgx_add_constants(PyObject *module);
+
+/* Makes a type from its spec, keeps it in *slot, and adds it to the module. */
+int cmsgx_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot);
+
+#endif

@@ -1,0 +1,179 @@
+/* View: a read-only window into received bytes, a few nanoseconds cheaper to make and to slice
+   than a memoryview, which it exports to. */
+
+#include "buffer.h"
+
+typedef struct {
+    PyObject_HEAD
+    cmsgx_buffer *buffer;   /* owned use */
+    const unsigned char *start;
+    Py_ssize_t size;
+} cmsgx_view;
+
+PyObject *
+cmsgx_view_new(cmsgx_state *state, cmsgx_buffer *buffer, const unsigned char *start, size_t size)
+{
+    cmsgx_view *view = PyObject_New(cmsgx_view, state->View);
+    if (view != NULL) {
+        view->buffer = cmsgx_buffer_share(buffer);
+        view->start = start;
+        view->size = (Py_ssize_t)size;
+    }
+    return (PyObject *)view;
+}
+
+static void
+view_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    cmsgx_buffer_release(((cmsgx_view *)self)->buffer);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+static int
+view_getbuffer(PyObject *self, Py_buffer *out, int flags)
+{
+    cmsgx_view *view = (cmsgx_view *)self;
+    return PyBuffer_FillInfo(out, self, (void *)(uintptr_t)view->start, view->size, 1, flags);
+}
+
+static Py_ssize_t
+view_length(PyObject *self)
+{
+    return ((cmsgx_view *)self)->size;
+}
+
+static PyObject *
+view_tobytes(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    cmsgx_view *view = (cmsgx_view *)self;
+    return PyBytes_FromStringAndSize((const char *)view->start, view->size);
+}
+
+static PyObject *
+view_item(PyObject *self, Py_ssize_t index)
+{
+    cmsgx_view *view = (cmsgx_view *)self;
+    if (index < 0 || index >= view->size) {
+        PyErr_SetString(PyExc_IndexError, "view index out of range");
+        return NULL;
+    }
+    return PyLong_FromLong(view->start[index]);
+}
+
+static PyObject *
+view_subscript(PyObject *self, PyObject *key)
+{
+    cmsgx_view *view = (cmsgx_view *)self;
+    if (PySlice_Check(key)) {
+        Py_ssize_t start, stop, step;
+        if (PySlice_Unpack(key, &start, &stop, &step) < 0) {
+            return NULL;
+        }
+        Py_ssize_t size = PySlice_AdjustIndices(view->size, &start, &stop, step);
+        if (step == 1) {
+            return cmsgx_view_new(cmsgx_state_of_self(self), view->buffer, view->start + start,
+                                  (size_t)size);
+        }
+        PyObject *memory = PyMemoryView_FromObject(self);
+        PyObject *slice = memory == NULL ? NULL : PyObject_GetItem(memory, key);
+        Py_XDECREF(memory);
+        return slice;
+    }
+    Py_ssize_t index = PyNumber_AsSsize_t(key, PyExc_IndexError);
+    if (index == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    return view_item(self, index < 0 ? index + view->size : index);
+}
+
+static PyObject *
+view_compare(PyObject *self, PyObject *other, int operation)
+{
+    Py_buffer buffer;
+    if ((operation != Py_EQ && operation != Py_NE) || !PyObject_CheckBuffer(other)) {
+        Py_RETURN_NOTIMPLEMENTED;
+    }
+    if (PyObject_GetBuffer(other, &buffer, PyBUF_SIMPLE) < 0) {
+        PyErr_Clear();
+        Py_RETURN_NOTIMPLEMENTED;
+    }
+    cmsgx_view *view = (cmsgx_view *)self;
+    int equal = buffer.len == view->size
+                && memcmp(buffer.buf, view->start, (size_t)view->size) == 0;
+    PyBuffer_Release(&buffer);
+    return PyBool_FromLong(equal == (operation == Py_EQ));
+}
+
+static Py_hash_t
+view_hash(PyObject *self)
+{
+    PyObject *bytes = view_tobytes(self, NULL);
+    if (bytes == NULL) {
+        return -1;
+    }
+    Py_hash_t hash = PyObject_Hash(bytes);
+    Py_DECREF(bytes);
+    return hash;
+}
+
+static PyObject *
+view_repr(PyObject *self)
+{
+    return PyUnicode_FromFormat("<View of %zd bytes>", ((cmsgx_view *)self)->size);
+}
+
+static PyObject *
+view_nbytes(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromSsize_t(((cmsgx_view *)self)->size);
+}
+
+PyDoc_STRVAR(tobytes_doc,
+"tobytes($self, /)\n--\n\nA copy of the bytes.");
+
+static PyMethodDef view_methods[] = {
+    {"tobytes", view_tobytes, METH_NOARGS, tobytes_doc},
+    {"__bytes__", view_tobytes, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef view_getset[] = {
+    {"nbytes", view_nbytes, NULL, "Its length in bytes.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyDoc_STRVAR(view_doc,
+"Received bytes without a copy, read-only.  They never change: what received them takes other\n"
+"memory as long as a view or a slice of it lives.  A bytes-like object.");
+
+static PyType_Slot view_slots[] = {
+    {Py_tp_dealloc, view_dealloc},
+    {Py_tp_repr, view_repr},
+    {Py_tp_hash, view_hash},
+    {Py_tp_richcompare, view_compare},
+    {Py_tp_methods, view_methods},
+    {Py_tp_getset, view_getset},
+    {Py_tp_doc, (void *)view_doc},
+    {Py_sq_length, view_length},
+    {Py_sq_item, view_item},
+    {Py_mp_length, view_length},
+    {Py_mp_subscript, view_subscript},
+    {Py_bf_getbuffer, view_getbuffer},
+    {0, NULL},
+};
+
+static PyType_Spec view_spec = {
+    .name = "cmsgx._cmsg.View",
+    .basicsize = sizeof(cmsgx_view),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION
+             | Py_TPFLAGS_SEQUENCE,
+    .slots = view_slots,
+};
+
+int
+cmsgx_add_view(PyObject *module)
+{
+    return cmsgx_add_type(module, &view_spec, &cmsgx_state_of(module)->View);
+}

@@ -1,0 +1,16 @@
+/* The CMSG_* macros of the platform, for Python. */
+
+#ifndef CMSGX_WIRE_H
+#define CMSGX_WIRE_H
+
+#include "state.h"
+
+PyObject *cmsgx_cmsg_align(PyObject *module, PyObject *number);
+PyObject *cmsgx_cmsg_len(PyObject *module, PyObject *number);
+PyObject *cmsgx_cmsg_space(PyObject *module, PyObject *number);
+
+/* (buffer, offset) -> None, or (level, type, cmsg_len, start and end of the data, offset of the
+   next header, whether its length is one that fits). */
+PyObject *cmsgx_read_header(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+
+#endif

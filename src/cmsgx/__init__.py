@@ -1,0 +1,93 @@
+"""Ancillary data for Python: everything that travels beside the bytes.
+
+Descriptors, credentials, pidfds and every other control message, typed and without a leaked
+descriptor. sendmsg(2), recvmsg(2), cmsg(3), unix(7)
+"""
+
+from __future__ import annotations
+
+from . import errors as errors
+from ._cmsg import (
+    CMSG_ALIGN,
+    CMSG_LEN,
+    CMSG_SPACE,
+    Address,
+    Message,
+    View,
+    receive,
+    recv_fds,
+    recvmsg,
+    recvmsg_into,
+    send,
+    send_fds,
+    sendmsg,
+)
+from ._drop_in import fromfd, install, socket, socketpair, uninstall
+from ._fds import Fd, close_in_background
+from ._options import enable
+from ._peer import (
+    PeerCredentials,
+    accept_rights,
+    peer_credentials,
+    peer_groups,
+    peer_pidfd,
+    peer_security,
+)
+from ._sync import Receiver, send_all
+from ._version import __version__
+from .errors import (
+    CmsgError,
+    ControlTruncatedError,
+    DataTruncatedError,
+    FdLimitError,
+    MalformedControlError,
+    NotSupportedError,
+    TooManyFdsError,
+)
+from .kinds import Credentials, PidFd, Rights, SecurityLabel, Unknown, decode
+
+__all__ = [
+    "CMSG_ALIGN",
+    "CMSG_LEN",
+    "CMSG_SPACE",
+    "Address",
+    "CmsgError",
+    "ControlTruncatedError",
+    "Credentials",
+    "DataTruncatedError",
+    "Fd",
+    "FdLimitError",
+    "MalformedControlError",
+    "Message",
+    "NotSupportedError",
+    "PeerCredentials",
+    "PidFd",
+    "Receiver",
+    "Rights",
+    "SecurityLabel",
+    "TooManyFdsError",
+    "Unknown",
+    "View",
+    "__version__",
+    "accept_rights",
+    "close_in_background",
+    "decode",
+    "enable",
+    "fromfd",
+    "install",
+    "peer_credentials",
+    "peer_groups",
+    "peer_pidfd",
+    "peer_security",
+    "receive",
+    "recv_fds",
+    "recvmsg",
+    "recvmsg_into",
+    "send",
+    "send_all",
+    "send_fds",
+    "sendmsg",
+    "socket",
+    "socketpair",
+    "uninstall",
+]

@@ -1,0 +1,189 @@
+"""In place of the socket module's functions: as functions, as a class, or patched in."""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import socket as _stdlib
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from . import _cmsg
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["fromfd", "install", "socket", "socketpair", "uninstall"]
+
+
+class socket(_stdlib.socket):  # noqa: N801
+    """socket.socket, with the calls of cmsgx as its methods; accept() returns one too."""
+
+    __slots__ = ()
+
+    sendmsg = _cmsg.method(_cmsg.sendmsg)
+    recvmsg = _cmsg.method(_cmsg.recvmsg)
+    recvmsg_into = _cmsg.method(_cmsg.recvmsg_into)
+    send_fds = _cmsg.method(_cmsg.send_fds)
+    recv_fds = _cmsg.method(_cmsg.recv_fds)
+
+    def accept(self) -> tuple[Self, Any]:
+        """accept() -> (socket of this class, address): accept(2)"""
+        number, address = self._accept()  # type: ignore[attr-defined]
+        accepted = type(self)(self.family, self.type, self.proto, fileno=number)
+        # As in socket.accept(): with a timeout of its own a listener is non-blocking, and so
+        # may be what it accepts.
+        if _stdlib.getdefaulttimeout() is None and self.gettimeout():
+            accepted.setblocking(True)
+        return accepted, address
+
+
+def socketpair(
+    family: int | None = None, type: int = _stdlib.SOCK_STREAM, proto: int = 0
+) -> tuple[socket, socket]:
+    """socket.socketpair(), of cmsgx.socket: socketpair(2)"""
+    first, second = _stdlib.socketpair(family, type, proto)
+    return _same(first), _same(second)
+
+
+def fromfd(fd: int, family: int, type: int, proto: int = 0) -> socket:
+    """socket.fromfd(), of cmsgx.socket: a duplicate of `fd`, which stays the caller's."""
+    return _same(_stdlib.fromfd(fd, family, type, proto))
+
+
+def _same(plain: _stdlib.socket) -> socket:
+    made = socket(plain.family, plain.type, plain.proto, fileno=plain.fileno())
+    plain.detach()
+    return made
+
+
+def from_description(number: int) -> socket:
+    """A socket of that descriptor which changes no flag of the description; owns it if it returns."""
+    family = _option(number, _cmsg.SO_DOMAIN)
+    kind = _option(number, _cmsg.SO_TYPE)
+    proto = _option(number, _stdlib.SO_PROTOCOL)
+    non_blocking = bool(fcntl.fcntl(number, fcntl.F_GETFL) & os.O_NONBLOCK)
+    if non_blocking or _stdlib.getdefaulttimeout() is not None:
+        # Told so, the constructor neither asks for the default timeout nor sets O_NONBLOCK.
+        kind |= _stdlib.SOCK_NONBLOCK
+    return socket(family, kind, proto, fileno=number)
+
+
+def _option(number: int, name: int) -> int:
+    return int.from_bytes(_cmsg.getsockopt(number, _cmsg.SOL_SOCKET, name, 4), sys.byteorder)
+
+
+# Patched in -----------------------------------------------------------------------------------
+
+_METHODS: Final = ("sendmsg", "recvmsg", "recvmsg_into")
+_FUNCTIONS: Final = ("send_fds", "recv_fds", "CMSG_LEN", "CMSG_SPACE")
+
+# What this process has in place: name -> (what stood there before, what stands there now).
+_methods: dict[str, Any] = {}
+_functions: dict[str, tuple[Any, Any]] = {}
+
+
+def install(*, cloexec: bool = True) -> None:
+    """Puts the calls of cmsgx in place of socket's, for programs that cannot be edited.
+
+    Received descriptors are close-on-exec from then on, the one change of behaviour; with
+    cloexec=False they stay inheritable. Does nothing where that is installed already. It cannot
+    reach `_socket.socket`, nor names that were imported before (`from socket import send_fds`).
+    RuntimeError where another patch stands.
+    """
+    receive: tuple[Any, Any] = (
+        (_cmsg.recvmsg, _cmsg.recvmsg_into)
+        if cloexec
+        else (_cmsg.recvmsg_inheritable, _cmsg.recvmsg_into_inheritable)
+    )
+    methods = dict(zip(_METHODS, (_cmsg.sendmsg, *receive), strict=True))
+
+    def send_fds(
+        sock: Any, buffers: Iterable[Any], fds: Iterable[Any], flags: int = 0, address: Any = None
+    ) -> int:
+        # The standard library ignores flags and address, and programs rely on it.
+        return _cmsg.send_fds(sock, buffers, fds)
+
+    def recv_fds(
+        sock: Any, bufsize: int, maxfds: int, flags: int = 0
+    ) -> tuple[bytes, list[int], int, Any]:
+        return _cmsg.recv_fds(sock, bufsize, maxfds, cloexec=cloexec)
+
+    functions = dict(
+        zip(_FUNCTIONS, (send_fds, recv_fds, _cmsg.CMSG_LEN, _cmsg.CMSG_SPACE), strict=True)
+    )
+    _refuse_other_patches()
+    if _methods:
+        if _methods["recvmsg"].__wrapped__ is methods["recvmsg"]:
+            return
+        uninstall()
+    for name, function in methods.items():
+        _methods[name] = _cmsg.method(function)
+        setattr(_stdlib.socket, name, _methods[name])
+    for name, made in functions.items():
+        _functions[name] = (getattr(_stdlib, name), made)
+        setattr(_stdlib, name, made)
+
+
+def uninstall() -> None:
+    """Takes out what install() put in. RuntimeError where another patch was put over it."""
+    if not _methods:
+        return
+    _refuse_other_patches()
+    for name in _METHODS:
+        delattr(_stdlib.socket, name)
+        del _methods[name]
+    for name in _FUNCTIONS:
+        setattr(_stdlib, name, _functions.pop(name)[0])
+
+
+def _refuse_other_patches() -> None:
+    for name in _METHODS:
+        if vars(_stdlib.socket).get(name) is not _methods.get(name):
+            raise RuntimeError(
+                f"socket.socket.{name} was patched by something else: "
+                f"{vars(_stdlib.socket).get(name)!r}; take that out first"
+            )
+    for name in _FUNCTIONS:
+        here = getattr(_stdlib, name)
+        if name in _functions:
+            untouched = here is _functions[name][1]
+        else:
+            untouched = here is _ORIGINALS[name]
+        if not untouched:
+            raise RuntimeError(
+                f"socket.{name} was patched by something else: {here!r}; take that out first"
+            )
+
+
+def _original(name: str) -> Any:
+    """As the standard library made it, also where it was patched before this import."""
+    import _socket
+
+    here = getattr(_stdlib, name)
+    if hasattr(_socket, name):
+        return getattr(_socket, name)
+    return here if getattr(here, "__module__", None) == "socket" else None
+
+
+_ORIGINALS: Final = {name: _original(name) for name in _FUNCTIONS}
+
+
+def _recv_fds_foreign(
+    sock: Any, bufsize: int, maxfds: int, flags: int, cloexec: int
+) -> tuple[bytes, list[int], int, Any]:
+    """recv_fds() over a type that brings a recvmsg() of its own."""
+    if cloexec:
+        flags |= _cmsg.MSG_CMSG_CLOEXEC
+    room = _cmsg.CMSG_LEN(maxfds * 4)
+    data, ancdata, msg_flags, address = sock.recvmsg(bufsize, room, flags)
+    fds = array.array("i")
+    for level, kind, payload in ancdata:
+        if (level, kind) == (_cmsg.SOL_SOCKET, _cmsg.SCM_RIGHTS):
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    return data, fds.tolist(), msg_flags & ~_cmsg.MSG_CMSG_CLOEXEC, address
+
+
+_cmsg.register("recv_fds_foreign", _recv_fds_foreign)

@@ -1,0 +1,324 @@
+"""Who owns a descriptor."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import fcntl
+import io
+import os
+import re
+import select
+import signal
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterable
+from multiprocessing import reduction
+from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, Protocol, SupportsIndex, TypeAlias
+
+from . import _cmsg
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ._drop_in import socket
+
+__all__ = ["Fd", "FileDescriptorLike", "PidFd", "UnownedPidFd", "close_in_background"]
+
+
+class _HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
+FileDescriptorLike: TypeAlias = "int | _HasFileno"
+"""What a descriptor can be given as: a number, or an object with fileno()."""
+
+FdKind: TypeAlias = Literal[
+    "file", "directory", "socket", "pipe", "character", "block", "symlink", "memfd", "pidfd",
+    "eventfd", "epoll", "anonymous",
+]  # fmt: skip
+
+_FORMATS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFCHR: "character",
+    stat.S_IFBLK: "block",
+    stat.S_IFLNK: "symlink",
+}
+_ANONYMOUS = {"pidfd": "pidfd", "eventfd": "eventfd", "eventpoll": "epoll"}
+_O_PATH = getattr(os, "O_PATH", 0)
+
+
+class Fd(_cmsg.Descriptor):
+    """Owns one file descriptor: `Fd(number)` takes it over.
+
+    Closes it at the end of a `with`, by close(), or, with a ResourceWarning, when it is
+    collected. Equal by identity; neither copied nor pickled, but multiprocessing can send one
+    (the other process gets a duplicate). Raises ValueError where it owns none any more.
+    """
+
+    __slots__ = ()
+
+    def open(
+        self,
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> IO[Any]:
+        """A file object that owns the descriptor from now on, as `open()` makes it.
+
+        Where it raises, the descriptor is still owned here.
+        """
+        # What fails after the opener was asked closes its number, and what fails before does not:
+        # so it gets a duplicate, at the last moment.
+        duplicate = self.dup()
+        try:
+            file = io.open(  # noqa: SIM115
+                f"<descriptor {self.fileno()}>", mode, buffering, encoding, errors, newline,
+                opener=lambda path, flags: duplicate.detach(),
+            )  # fmt: skip
+        finally:
+            duplicate.close()
+        self.close()
+        return file
+
+    def socket(self) -> socket:
+        """A cmsgx.socket that owns the descriptor from now on.
+
+        Changes no flag of the open file description, which the sender shares: where it is
+        non-blocking, the socket has a timeout of 0. Where it raises, the descriptor is still
+        owned here.
+        """
+        from ._drop_in import from_description
+
+        made = from_description(self.fileno())
+        self.detach()
+        return made
+
+    def check(
+        self,
+        *,
+        kind: FdKind | Iterable[FdKind] | None = None,
+        access: Literal["r", "w", "rw"] | None = None,
+        seals: int = 0,
+        size: int | None = None,
+        path: bool = False,
+        device: int | None = None,
+    ) -> bool:
+        """Whether it is what the receiver expects, before it is used: fstat(2), fcntl(2).
+
+        kind     one of, or several of: file, directory, socket, pipe, character, block, symlink,
+                 memfd, pidfd, eventfd, epoll, anonymous. A memfd is a file too.
+        access   it can at least be read, written, or both
+        seals    it has at least these fcntl.F_SEAL_* bits (so it is a memfd)
+        size     it has at least that many bytes
+        path     whether O_PATH descriptors, which can be neither read nor written, will do
+        device   st_dev of the file system that it must be on
+        """
+        number = self.fileno()
+        flags = fcntl.fcntl(number, fcntl.F_GETFL)
+        status = os.fstat(number)
+        if flags & _O_PATH and not path:
+            return False
+        if kind is not None:
+            expected = {kind} if isinstance(kind, str) else set(kind)
+            if not expected & _kinds_of(number, status):
+                return False
+        if access is not None and not _allows(flags, access):
+            return False
+        if seals and _seals_of(number) & seals != seals:
+            return False
+        if size is not None and status.st_size < size:
+            return False
+        return device is None or status.st_dev == device
+
+    def close_in_background(self) -> None:
+        """Hands the descriptor to the background closer: see close_in_background()."""
+        close_in_background(self)
+
+    def __copy__(self) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} has one owner: use dup() for a second descriptor")
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        self.__copy__()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} cannot be pickled: send it over a socket, or by multiprocessing"
+        )
+
+
+def _kinds_of(number: int, status: os.stat_result) -> set[str]:
+    kinds = {_FORMATS.get(stat.S_IFMT(status.st_mode), "anonymous")}
+    try:
+        link = os.readlink(f"/proc/self/fd/{number}")
+    except OSError:
+        link = ""
+    if link.startswith("/memfd:"):
+        kinds.add("memfd")
+    elif match := re.match(r"(?:anon_inode:\[?)?(pidfd|eventfd|eventpoll)\b", link):
+        kinds = {_ANONYMOUS[match[1]], "anonymous"}
+    elif link.startswith("anon_inode:"):
+        kinds = {"anonymous"}
+    return kinds
+
+
+def _allows(flags: int, access: str) -> bool:
+    mode = flags & os.O_ACCMODE
+    return not flags & _O_PATH and {
+        "r": mode in (os.O_RDONLY, os.O_RDWR),
+        "w": mode in (os.O_WRONLY, os.O_RDWR),
+        "rw": mode == os.O_RDWR,
+    }[access]
+
+
+def _seals_of(number: int) -> int:
+    try:
+        return fcntl.fcntl(number, fcntl.F_GET_SEALS)
+    except OSError:
+        return 0
+
+
+class PidFd(Fd):
+    """Owns a pidfd: names one process for good, unlike its pid, which can be reused. pidfd_open(2)
+
+    As a control message (SCM_PIDFD, Linux 6.5) it names the process that sent the message. Where
+    the kernel could make none, because this process's table was full, which a peer can cause, it
+    owns nothing and `error` is the errno: the identity is unknown, so refuse.
+    """
+
+    __slots__ = ()
+
+    @property
+    def error(self) -> int | None:
+        """The errno that arrived in place of a descriptor, or None."""
+        return self._error or None
+
+    @property
+    def pid(self) -> int | None:
+        """Its pid here; None where it is not visible here, or was reaped. proc_pid_fdinfo(5)"""
+        with open(f"/proc/self/fdinfo/{self.fileno()}", encoding="ascii") as info:
+            for line in info:
+                if line.startswith("Pid:"):
+                    pid = int(line.split()[1])
+                    return pid if pid > 0 else None
+        raise OSError(errno.EINVAL, f"{self!r} is no pidfd")
+
+    def send_signal(self, number: int) -> None:
+        """Sends a signal: pidfd_send_signal(2). ProcessLookupError where it has ended."""
+        signal.pidfd_send_signal(self.fileno(), number)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Waits until the process has ended; TimeoutError after `timeout` seconds.
+
+        A child of this process is reaped, and its exit status returned as by subprocess (negative
+        for a signal); of others None. waitid(2), poll(2)
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        while not poll.poll(None if deadline is None else _milliseconds_until(deadline)):
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError("timed out")
+        try:
+            result = os.waitid(os.P_PIDFD, self.fileno(), os.WEXITED)
+        except ChildProcessError:
+            return None
+        if result is None:
+            return None
+        exited = result.si_code == os.CLD_EXITED
+        return result.si_status if exited else -result.si_status
+
+    @classmethod
+    def unpack(cls, data: bytes | bytearray | memoryview, /) -> UnownedPidFd:
+        """From the payload of SCM_PIDFD: holds the number, and owns nothing until own()."""
+        return UnownedPidFd(data)
+
+
+def _milliseconds_until(deadline: float) -> float:
+    return max(0.0, (deadline - time.monotonic()) * 1000)
+
+
+class UnownedPidFd:
+    """The payload of SCM_PIDFD: a number that nobody owns yet, or an errno."""
+
+    __slots__ = ("_tickets", "error", "number")
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        raw = bytes(data)
+        if len(raw) != 4:
+            from .errors import MalformedControlError
+
+            raise MalformedControlError(f"PidFd: {len(raw)} bytes came, it has 4")
+        value = int.from_bytes(raw, sys.byteorder, signed=True)
+        self.number: int | None = value if value >= 0 else None
+        self.error: int | None = -value if value < 0 else None
+        self._tickets = [True]
+
+    def own(self) -> PidFd:
+        """The PidFd that owns it, once; then ValueError. OSError where an errno came."""
+        if self.number is None:
+            assert self.error is not None
+            raise OSError(self.error, "the kernel could make no pidfd for the sender")
+        take_ticket(self._tickets)
+        return PidFd(self.number)
+
+    def __repr__(self) -> str:
+        return f"<UnownedPidFd {self.number if self.number is not None else self.error}>"
+
+
+def take_ticket(tickets: list[bool]) -> None:
+    """Lets one caller through, also of several threads."""
+    try:
+        tickets.pop()
+    except IndexError:
+        raise ValueError("own() was called before: the descriptors have their owner") from None
+
+
+# The background closer ------------------------------------------------------------------------
+
+
+def close_in_background(*descriptors: Fd | int) -> None:
+    """Hands descriptors of peers that are not trusted to one background thread that closes them.
+
+    The peer chose what it sent, and closing it can block: a socket that lingers, a file on a file
+    system of the peer's. Takes Fds, which own nothing afterwards, and numbers. The thread's queue
+    is bounded: what it cannot take is closed at once, by the caller. Waited for at exit, two
+    seconds at most.
+    """
+    for descriptor in descriptors:
+        if isinstance(descriptor, int):
+            _cmsg.closer_submit((descriptor,))
+        elif not descriptor.closed:
+            _cmsg.closer_submit((descriptor.detach(),))
+
+
+os.register_at_fork(
+    before=lambda: _cmsg.closer_fork(0),
+    after_in_parent=lambda: _cmsg.closer_fork(1),
+    after_in_child=lambda: _cmsg.closer_fork(2),
+)
+atexit.register(_cmsg.closer_wait, 2.0)
+
+
+# multiprocessing ------------------------------------------------------------------------------
+
+
+def _reduce(descriptor: Fd) -> tuple[Callable[..., Fd], tuple[type[Fd], Any]]:
+    return _rebuild, (type(descriptor), reduction.DupFd(descriptor.fileno()))
+
+
+def _rebuild(cls: type[Fd], duplicate: Any) -> Fd:
+    return cls(duplicate.detach())
+
+
+reduction.register(Fd, _reduce)
+reduction.register(PidFd, _reduce)
+
+_cmsg.register("Fd", Fd)
+_cmsg.register("PidFd", PidFd)

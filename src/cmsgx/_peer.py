@@ -1,0 +1,145 @@
+"""Who is at the other end: who connected, which is not who sent a message."""
+
+from __future__ import annotations
+
+import array
+import errno
+from typing import TYPE_CHECKING
+
+from . import _cmsg
+from ._options import need_unix, not_supported, set_int
+from .kinds.unix import IdMapped
+
+if TYPE_CHECKING:
+    from ._fds import FileDescriptorLike, PidFd
+
+__all__ = [
+    "PeerCredentials",
+    "accept_rights",
+    "peer_credentials",
+    "peer_groups",
+    "peer_pidfd",
+    "peer_security",
+]
+
+
+class PeerCredentials(_cmsg.Record, IdMapped):
+    """Who connected, or listened, or made the pair: SO_PEERCRED, unix(7). Fixed at that time.
+
+    pid, uid, gid, in the namespaces of this process; `pid` is None where it is not visible here.
+    The uid and gid are the effective ones of that time. It says nothing of who writes now: a
+    socket can be inherited, or passed on, and a privileged program that writes to it lends it
+    nothing here. Never equal to Credentials, which are of one message.
+    """
+
+    __slots__ = ("gid", "pid", "uid")
+
+    pid: int | None
+    uid: int
+    gid: int
+
+
+if hasattr(_cmsg, "SO_PEERCRED"):
+    PeerCredentials._codec = _cmsg.Codec(
+        PeerCredentials,
+        _cmsg.SOL_SOCKET,
+        _cmsg.SO_PEERCRED,
+        _cmsg.UCRED_SIZE,
+        (
+            ("pid", _cmsg.UCRED_PID, "P"),
+            ("uid", _cmsg.UCRED_UID, "I"),
+            ("gid", _cmsg.UCRED_GID, "I"),
+        ),
+    )
+
+
+def peer_credentials(sock: FileDescriptorLike) -> PeerCredentials:
+    """Who connected: SO_PEERCRED, unix(7).
+
+    NotSupportedError on a socket that is not AF_UNIX. A socket without a peer has (None, -1, -1)
+    in the kernel's words: OSError ENOTCONN.
+    """
+    need_unix(sock, "peer_credentials")
+    data = _cmsg.getsockopt(sock, _cmsg.SOL_SOCKET, _cmsg.SO_PEERCRED, _cmsg.UCRED_SIZE)
+    peer: PeerCredentials = PeerCredentials.unpack(data)
+    if peer.pid is None and peer.uid == peer.gid == 0xFFFFFFFF:
+        raise OSError(errno.ENOTCONN, "the socket has no peer")
+    return peer
+
+
+def peer_pidfd(sock: FileDescriptorLike) -> PidFd:
+    """A PidFd of who connected, which the caller owns: SO_PEERPIDFD, Linux 6.5.
+
+    Unlike a pid it cannot come to mean another process. NotSupportedError where the kernel has it
+    not, and on a socket that is not AF_UNIX.
+    """
+    need_unix(sock, "peer_pidfd")
+    try:
+        return _cmsg.getsockopt_pidfd(sock, _cmsg.SOL_SOCKET, _cmsg.SO_PEERPIDFD)
+    except OSError as error:
+        if error.errno == errno.ENOPROTOOPT:
+            raise not_supported(error, "peer_pidfd", "SO_PEERPIDFD", "6.5") from None
+        raise
+
+
+def peer_groups(sock: FileDescriptorLike) -> tuple[int, ...]:
+    """The supplementary groups of who connected: SO_PEERGROUPS, Linux 4.13.
+
+    NotSupportedError where the kernel has it not, and on a socket that is not AF_UNIX.
+    """
+    need_unix(sock, "peer_groups")
+    size = 64 * _GID
+    while True:
+        try:
+            data = _cmsg.getsockopt(sock, _cmsg.SOL_SOCKET, _cmsg.SO_PEERGROUPS, size)
+        except OSError as error:
+            if error.errno == errno.ENOPROTOOPT:
+                raise not_supported(error, "peer_groups", "SO_PEERGROUPS", "4.13") from None
+            if error.errno == errno.ENODATA:
+                return ()
+            if error.errno != errno.ERANGE or size > _MOST_GROUPS * _GID:
+                raise
+            size *= 4
+        else:
+            return tuple(array.array("I", data))
+
+
+_GID = 4
+_MOST_GROUPS = 65536  # NGROUPS_MAX
+
+
+def peer_security(sock: FileDescriptorLike) -> bytes | None:
+    """The security label of who connected: SO_PEERSEC, unix(7). None where there is none.
+
+    NotSupportedError on a socket that is not AF_UNIX.
+    """
+    need_unix(sock, "peer_security")
+    size = 256
+    while True:
+        try:
+            data = _cmsg.getsockopt(sock, _cmsg.SOL_SOCKET, _cmsg.SO_PEERSEC, size)
+        except OSError as error:
+            if error.errno == errno.ENOPROTOOPT:
+                return None
+            if error.errno != errno.ERANGE or size > 65536:
+                raise
+            size *= 4
+        else:
+            return data.removesuffix(b"\0")
+
+
+def accept_rights(sock: FileDescriptorLike, accept: bool) -> None:
+    """Whether peers may queue descriptors on `sock`: SO_PASSRIGHTS, Linux 6.16.
+
+    With False a peer that tries gets EPERM. An accepted socket inherits it, so set it on the
+    listener, and allow descriptors once the peer has proved who it is; what is queued already
+    still arrives. NotSupportedError where the kernel has it not, and on a socket that is not
+    AF_UNIX: there, receive with fds=0 until then, which has them dropped.
+    """
+    need_unix(sock, "accept_rights")
+    try:
+        set_int(sock, _cmsg.SOL_SOCKET, _cmsg.SO_PASSRIGHTS, int(accept))
+    except OSError as error:
+        if error.errno in (errno.ENOPROTOOPT, errno.EOPNOTSUPP):
+            raise not_supported(error, "accept_rights", "SO_PASSRIGHTS", "6.16") from None
+        raise

@@ -1,0 +1,144 @@
+"""Sending and receiving, blocking or with a timeout."""
+
+from __future__ import annotations
+
+import socket as _socket
+import time
+from collections.abc import Iterable, Sequence
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, Literal
+
+from . import _cmsg
+from ._cmsg import send
+from ._options import enable, family_of, room_for, type_of, unique
+from .kinds import PidFd
+
+if TYPE_CHECKING:
+    from ._fds import FileDescriptorLike
+    from .kinds import ControlMessage
+    from .kinds._base import Buffer
+
+__all__ = ["Receiver", "send_all"]
+
+
+class Receiver(_cmsg.Receiver):
+    """Receives messages of `sock`: the memory, the room and the options, made once.
+
+    sock           a socket, an Fd, an int, or an object with fileno()
+    bufsize        bytes of data at most for each message; or
+    into           a writable buffer, or a sequence of them, that is filled instead. It is yours: the
+                   next receive writes over it.
+    fds            descriptors at most for each message. A surplus is closed and counted.
+    want           kinds to switch on, see enable(); found in a message by `msg[Kind]`
+    on_truncation  "raise", or "keep" to get the message with `truncated` set
+    close          "background" has the descriptors that are not taken closed by the background
+                   closer: for peers that are not trusted, as what they send can block in close(2)
+
+    `for msg in receiver` yields message after message, closes what was left in the one before, and
+    ends at the end of the stream. Data that was received never changes: memory that a message or
+    a view still holds is not filled again. Of two threads that use one Receiver at once, one gets
+    a RuntimeError.
+    """
+
+    def __init__(
+        self,
+        sock: FileDescriptorLike,
+        bufsize: int | None = None,
+        *,
+        fds: int = 0,
+        want: Iterable[type[ControlMessage] | type[PidFd]] = (),
+        into: Buffer | Sequence[Buffer] | None = None,
+        on_truncation: Literal["raise", "keep"] = "raise",
+        close: Literal["now", "background"] = "now",
+    ) -> None:
+        if (bufsize is None) == (into is None):
+            raise TypeError("Receiver: bufsize or into= is needed, and not both")
+        if on_truncation not in ("raise", "keep"):
+            raise ValueError(f"on_truncation: {on_truncation!r}; it is 'raise' or 'keep'")
+        if close not in ("now", "background"):
+            raise ValueError(f"close: {close!r}; it is 'now' or 'background'")
+        super().__init__(sock, bufsize or 0, into)
+        self._fds = fds
+        self._want = unique(want)
+        self._raises = on_truncation == "raise"
+        self._in_background = close == "background"
+        enabled = enable(sock, *self._want)
+        try:
+            self.refresh()
+        except BaseException:
+            enabled.restore()
+            raise
+
+    def refresh(self) -> None:
+        """Makes room for what was switched on since, by others."""
+        family = family_of(self.sock)
+        self._configure(
+            self._fds,
+            room_for(self.sock, family, self._fds),
+            self._want,
+            family,
+            type_of(self.sock),
+            PidFd in self._want,
+            self._raises,
+            self._in_background,
+        )
+
+
+def send_all(
+    sock: FileDescriptorLike,
+    data: Buffer | Iterable[Buffer],
+    *,
+    fds: Iterable[FileDescriptorLike] = (),
+    control: ControlMessage | Iterable[ControlMessage] = (),
+    timeout: float | None | EllipsisType = ...,
+) -> None:
+    """Sends all of `data`, in as many calls as it takes: sendmsg(2).
+
+    The descriptors and the control messages go once, with the first byte. `timeout` is for all of
+    it. Where it raises, the attribute `sent` of the error is the number of bytes that were sent:
+    with more than 0, the descriptors went with them.
+    """
+    if timeout is ...:
+        gettimeout = getattr(sock, "gettimeout", None)
+        timeout = gettimeout() if gettimeout is not None else None
+        limit: dict[str, Any] = {}
+    else:
+        limit = {"timeout": timeout}
+    deadline = time.monotonic() + timeout if timeout else None
+    rest = _views(data)
+    total = sum(view.nbytes for view in rest)
+    sent = 0
+    try:
+        sent = send(sock, rest, fds=fds, control=control, **limit)
+        while sent < total:
+            if deadline is not None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError("timed out")
+                limit = {"timeout": left}
+            sent += send(sock, _behind(rest, sent), **limit)
+    except BaseException as error:
+        error.sent = sent  # type: ignore[attr-defined]
+        raise
+
+
+def _views(data: Any) -> list[memoryview]:
+    try:
+        return [memoryview(data).cast("B")]
+    except TypeError:
+        return [memoryview(item).cast("B") for item in data]
+
+
+def _behind(views: list[memoryview], sent: int) -> list[memoryview]:
+    rest = []
+    for view in views:
+        if sent >= view.nbytes:
+            sent -= view.nbytes
+        else:
+            rest.append(view[sent:])
+            sent = 0
+    # IOV_MAX: more would be refused.
+    return rest[:_IOV_MAX]
+
+
+_IOV_MAX = 1024

@@ -1,0 +1,114 @@
+"""What cmsgx raises. Everything that comes from the kernel is an OSError with its errno.
+
+Errors that are not named here stay as they are: BrokenPipeError, BlockingIOError, TimeoutError...
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from . import _cmsg
+
+if TYPE_CHECKING:
+    from ._cmsg import Message
+
+__all__ = [
+    "CmsgError",
+    "ControlTruncatedError",
+    "DataTruncatedError",
+    "FdLimitError",
+    "MalformedControlError",
+    "NotSupportedError",
+    "TooManyFdsError",
+]
+
+
+class CmsgError(Exception):
+    """The base of all errors of cmsgx."""
+
+
+class _TruncatedError(CmsgError, OSError):
+    message: Message
+
+    def __init__(self, number: int, text: str, message: Message) -> None:
+        super().__init__(number, f"{os.strerror(number)}: {text}")
+        self.message = message
+
+
+class ControlTruncatedError(_TruncatedError):
+    """Control data that was asked for did not arrive: MSG_CTRUNC, recvmsg(2). errno EMSGSIZE.
+
+    `message` holds the data and what arrived whole; its descriptors are closed.
+    """
+
+
+class FdLimitError(ControlTruncatedError):
+    """The kernel kept descriptors back although there was room for them. errno EMFILE.
+
+    It names RLIMIT_NOFILE where the descriptor table was seen to be full; otherwise a limit or
+    a security module withheld them.
+    """
+
+
+class DataTruncatedError(_TruncatedError):
+    """A datagram was longer than the buffer: MSG_TRUNC, recvmsg(2). errno EMSGSIZE.
+
+    `message` holds the data that fitted; its descriptors are closed.
+    """
+
+
+class TooManyFdsError(CmsgError, ValueError):
+    """More descriptors than one message carries: SCM_MAX_FD, 253 on Linux. unix(7)"""
+
+
+class MalformedControlError(CmsgError, ValueError):
+    """Control data whose lengths do not fit, or a payload that is not of its kind's layout."""
+
+
+class NotSupportedError(CmsgError, OSError):
+    """This kernel or this kind of socket has it not. errno ENOPROTOOPT or EOPNOTSUPP."""
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(number, f"{os.strerror(number)}: {text}")
+
+
+def raise_truncated(
+    message: Message, asked: int, delivered: int, misses: int, full: int, withheld: int
+) -> None:
+    """Called by C with a message that lacks something; its descriptors are closed already."""
+    if not misses:
+        raise DataTruncatedError(
+            errno.EMSGSIZE,
+            f"the datagram was longer than the buffer, {message.nbytes} bytes of it are here; "
+            "receive with a larger bufsize, or with on_truncation='keep'",
+            message,
+        )
+    what = f"{delivered} of {asked} descriptors arrived"
+    if full:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        raise FdLimitError(
+            errno.EMFILE,
+            f"{what}: the descriptor table is full, {limit} in use with RLIMIT_NOFILE at {limit}; "
+            "raise the limit, or close some",
+            message,
+        )
+    if withheld:
+        raise FdLimitError(
+            errno.EMFILE,
+            f"{what}; the others were withheld: limit or security module",
+            message,
+        )
+    raise ControlTruncatedError(
+        errno.EMSGSIZE,
+        f"{what}: other control data took the room; where an option was switched on meanwhile, "
+        "call refresh()",
+        message,
+    )
+
+
+for _function in (raise_truncated, TooManyFdsError, MalformedControlError, NotSupportedError):
+    _cmsg.register(_function.__name__, _function)
