@@ -1,0 +1,46 @@
+"""Every test leaves as many descriptors open as it found."""
+
+from __future__ import annotations
+
+import gc
+import socket
+from collections.abc import Iterator
+
+import pytest
+from support import UNIX_TYPES, Pair, close_pair, open_fds, unix_pair
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_descriptors() -> Iterator[None]:
+    gc.collect()
+    before = open_fds()
+    yield
+    gc.collect()
+    after = open_fds()
+    assert after.keys() == before.keys(), {
+        "leaked": {n: after[n] for n in after.keys() - before.keys()},
+        "lost": {n: before[n] for n in before.keys() - after.keys()},
+    }
+
+
+@pytest.fixture(params=UNIX_TYPES, ids=lambda kind: kind.name)
+def unix_type(request: pytest.FixtureRequest) -> socket.SocketKind:
+    """Each type of AF_UNIX socket."""
+    kind: socket.SocketKind = request.param
+    return kind
+
+
+@pytest.fixture
+def pair(unix_type: socket.SocketKind) -> Iterator[Pair]:
+    """A connected pair of cmsgx sockets, of each AF_UNIX type."""
+    sockets = unix_pair(unix_type)
+    yield sockets
+    close_pair(sockets)
+
+
+@pytest.fixture
+def stream() -> Iterator[Pair]:
+    """A connected pair of AF_UNIX stream sockets."""
+    sockets = unix_pair(socket.SOCK_STREAM)
+    yield sockets
+    close_pair(sockets)
