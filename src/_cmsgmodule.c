@@ -194,6 +194,7 @@ register_object(PyObject *module, PyObject *args)
         {"Rights", (PyObject **)&state->Rights},
         {"Credentials", (PyObject **)&state->Credentials},
         {"Unknown", (PyObject **)&state->Unknown},
+        {"socket", (PyObject **)&state->socket_class},
         {"decode", &state->decode},
         {"raise_truncated", &state->raise_truncated},
         {"recv_fds_foreign", &state->recv_fds_foreign},
@@ -250,10 +251,25 @@ add_names(cmsgx_state *state)
         PyObject **slot;
         const char *text;
     } names[] = {
-        {&state->str_sendmsg, "sendmsg"}, {&state->str_recvmsg, "recvmsg"},
-        {&state->str_recvmsg_into, "recvmsg_into"}, {&state->str_codec, "_codec"},
-        {&state->str_pack, "pack"}, {&state->str_level, "level"},
+        {&state->own_sendmsg.name, "sendmsg"},
+        {&state->own_recvmsg.name, "recvmsg"},
+        {&state->own_recvmsg_into.name, "recvmsg_into"},
+        {&state->str_codec, "_codec"},
+        {&state->str_pack, "pack"},
+        {&state->str_level, "level"},
         {&state->str_type, "type"},
+        {&state->keywords[CMSGX_KW_SOCK], "sock"},
+        {&state->keywords[CMSGX_KW_BUFFERS], "buffers"},
+        {&state->keywords[CMSGX_KW_DATA], "data"},
+        {&state->keywords[CMSGX_KW_FDS], "fds"},
+        {&state->keywords[CMSGX_KW_CONTROL], "control"},
+        {&state->keywords[CMSGX_KW_FLAGS], "flags"},
+        {&state->keywords[CMSGX_KW_ADDRESS], "address"},
+        {&state->keywords[CMSGX_KW_TIMEOUT], "timeout"},
+        {&state->keywords[CMSGX_KW_BUFSIZE], "bufsize"},
+        {&state->keywords[CMSGX_KW_MAXFDS], "maxfds"},
+        {&state->keywords[CMSGX_KW_CLOEXEC], "cloexec"},
+        {&state->keywords[CMSGX_KW_ON_TRUNCATION], "on_truncation"},
     };
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if ((*names[i].slot = PyUnicode_InternFromString(names[i].text)) == NULL) {
@@ -286,9 +302,10 @@ module_exec(PyObject *module)
     DO(Method) DO(Descriptor) DO(Descriptors) DO(View) DO(Address) DO(Record) DO(Codec) \
     DO(Message) DO(Receiver) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) DO(Unknown) \
     DO(decode) DO(raise_truncated) DO(recv_fds_foreign) DO(TooManyFdsError) \
-    DO(MalformedControlError) DO(NotSupportedError) DO(socket) DO(own_sendmsg) \
-    DO(own_recvmsg) DO(own_recvmsg_into) DO(str_sendmsg) DO(str_recvmsg) \
-    DO(str_recvmsg_into) DO(str_codec) DO(str_pack) DO(str_level) DO(str_type)
+    DO(MalformedControlError) DO(NotSupportedError) DO(socket) DO(socket_class) \
+    DO(own_sendmsg.name) DO(own_sendmsg.method) DO(own_recvmsg.name) DO(own_recvmsg.method) \
+    DO(own_recvmsg_into.name) DO(own_recvmsg_into.method) DO(str_codec) DO(str_pack) \
+    DO(str_level) DO(str_type)
 
 static int
 module_traverse(PyObject *module, visitproc visit, void *arg)
@@ -307,6 +324,9 @@ module_clear(PyObject *module)
 #define CLEAR(name) Py_CLEAR(state->name);
     EACH_OBJECT(CLEAR)
 #undef CLEAR
+    for (int i = 0; i < CMSGX_KEYWORDS; i++) {
+        Py_CLEAR(state->keywords[i]);
+    }
     return 0;
 }
 

@@ -72,10 +72,17 @@ cmsgx_check_fds(cmsgx_state *state, Py_ssize_t fds, int flags)
 }
 
 static Py_ssize_t
-position_of(PyObject *name, const char *const *names)
+position_of(cmsgx_state *state, const cmsgx_signature *signature, PyObject *name)
 {
-    for (Py_ssize_t i = 0; names[i] != NULL; i++) {
-        if (PyUnicode_CompareWithASCIIString(name, names[i]) == 0) {
+    const signed char *keywords = signature->keywords;
+    for (Py_ssize_t i = 0; keywords[i] >= 0; i++) {
+        if (state->keywords[keywords[i]] == name) {
+            return i;
+        }
+    }
+    /* Nearly all names are interned; one that was made at run time may not be. */
+    for (Py_ssize_t i = 0; keywords[i] >= 0; i++) {
+        if (PyUnicode_Compare(state->keywords[keywords[i]], name) == 0) {
             return i;
         }
     }
@@ -83,13 +90,13 @@ position_of(PyObject *name, const char *const *names)
 }
 
 int
-cmsgx_keywords(const char *function, PyObject *const *args, Py_ssize_t nargs,
-               PyObject *kwnames, const char *const *names, Py_ssize_t max_positional,
-               Py_ssize_t required, PyObject **values)
+cmsgx_keywords(cmsgx_state *state, const cmsgx_signature *signature, PyObject *const *args,
+               Py_ssize_t nargs, PyObject *kwnames, PyObject **values)
 {
-    if (nargs > max_positional) {
+    const char *function = signature->function;
+    if (nargs > signature->max_positional) {
         PyErr_Format(PyExc_TypeError, "%s() takes at most %zd positional arguments (%zd given)",
-                     function, max_positional, nargs);
+                     function, signature->max_positional, nargs);
         return -1;
     }
     for (Py_ssize_t i = 0; i < nargs; i++) {
@@ -98,7 +105,7 @@ cmsgx_keywords(const char *function, PyObject *const *args, Py_ssize_t nargs,
     Py_ssize_t count = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *name = PyTuple_GET_ITEM(kwnames, i);
-        Py_ssize_t at = position_of(name, names);
+        Py_ssize_t at = position_of(state, signature, name);
         if (at < 0) {
             PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", function,
                          name);
@@ -111,10 +118,10 @@ cmsgx_keywords(const char *function, PyObject *const *args, Py_ssize_t nargs,
         }
         values[at] = args[nargs + i];
     }
-    for (Py_ssize_t i = 0; i < required; i++) {
+    for (Py_ssize_t i = 0; i < signature->required; i++) {
         if (values[i] == NULL) {
-            PyErr_Format(PyExc_TypeError, "%s() missing required argument '%s' (pos %zd)",
-                         function, names[i], i + 1);
+            PyErr_Format(PyExc_TypeError, "%s() missing required argument %R (pos %zd)", function,
+                         state->keywords[signature->keywords[i]], i + 1);
             return -1;
         }
     }

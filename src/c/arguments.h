@@ -15,10 +15,16 @@ int cmsgx_as_truncation(PyObject *object, int *raises);
 /* How many descriptors may be asked for, and that they are not peeked at. */
 int cmsgx_check_fds(cmsgx_state *state, Py_ssize_t fds, int flags);
 
-/* Checks the keywords of a fast call against `names` (NULL at the end) and writes each value,
-   borrowed, to values[i], positional ones first.  0, or -1 with TypeError. */
-int cmsgx_keywords(const char *function, PyObject *const *args, Py_ssize_t nargs,
-                   PyObject *kwnames, const char *const *names, Py_ssize_t max_positional,
-                   Py_ssize_t required, PyObject **values);
+typedef struct {
+    const char *function;
+    Py_ssize_t max_positional;
+    Py_ssize_t required;
+    signed char keywords[8];    /* places in state->keywords, -1 at the end */
+} cmsgx_signature;
+
+/* Writes each argument, borrowed, to values[i], in the order of the signature's keywords.
+   0, or -1 with TypeError. */
+int cmsgx_keywords(cmsgx_state *state, const cmsgx_signature *signature, PyObject *const *args,
+                   Py_ssize_t nargs, PyObject *kwnames, PyObject **values);
 
 #endif

@@ -20,6 +20,18 @@ cmsgx_type_lookup(PyTypeObject *type, PyObject *name)
 #endif
 }
 
+/* A number that changes whenever an attribute of the type or of a base does; 0: look each time. */
+static inline unsigned int
+cmsgx_type_version(PyTypeObject *type)
+{
+#if defined(Py_GIL_DISABLED) || defined(PYPY_VERSION)
+    (void)type;
+    return 0;
+#else
+    return PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG) ? type->tp_version_tag : 0;
+#endif
+}
+
 /* What is being raised, put aside where a destructor must not disturb it. */
 static inline PyObject *
 cmsgx_save_exception(void)

@@ -314,7 +314,7 @@ cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind)
                      Py_TYPE(kind)->tp_name);
         return -1;
     }
-    if (PyObject_TypeCheck(kind, state->Rights)) {
+    if (codec->kind == state->Rights) {
         return cmsgx_outgoing_add_fds(out, kind, 1);
     }
     if (codec->size < 0 || codec->kind != Py_TYPE(kind)) {
@@ -325,9 +325,7 @@ cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind)
     if (size > sizeof(payload)) {
         return add_packed(out, kind);
     }
-    if (cmsgx_codec_encode(codec, kind, payload) < 0) {
-        return -1;
-    }
+    cmsgx_codec_encode(codec, kind, payload);
     return cmsgx_outgoing_add_control(out, codec->level, codec->type, payload, size);
 }
 

@@ -62,8 +62,7 @@ receive(cmsgx_receiver *self, int flags, PyObject *timeout, int *fd)
         PyErr_SetString(PyExc_ValueError, "the Receiver was not initialised");
         return NULL;
     }
-    if (cmsgx_sock_resolve_typed(state, self->sock, state->str_recvmsg, state->own_recvmsg,
-                                 &sock) < 0
+    if (cmsgx_sock_resolve_typed(state, self->sock, &state->own_recvmsg, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, timeout) < 0
         || cmsgx_check_fds(state, (Py_ssize_t)self->request->fds, flags) < 0) {
         return NULL;
@@ -89,13 +88,15 @@ PyDoc_STRVAR(receive_doc,
 static PyObject *
 receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const char *const names[] = {"flags", "timeout", NULL};
+    static const cmsgx_signature signature = {
+        "receive", 0, 0, {CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT, -1},
+    };
     cmsgx_receiver *self = (cmsgx_receiver *)object;
     PyObject *values[2] = {NULL};
     int flags = 0;
 
     if ((nargs > 0 || kwnames != NULL)
-        && (cmsgx_keywords("receive", args, nargs, kwnames, names, 0, 0, values) < 0
+        && (cmsgx_keywords(self->state, &signature, args, nargs, kwnames, values) < 0
             || (values[0] != NULL && cmsgx_as_int(values[0], &flags) < 0))) {
         return NULL;
     }

@@ -65,49 +65,29 @@ does_not_fit(const cmsgx_codec *codec, const cmsgx_field *field, PyObject *value
     return -1;
 }
 
-/* Checks too: with `to` NULL nothing is written. */
+/* 0, or -1 with an exception. */
 static int
-store(const cmsgx_codec *codec, const cmsgx_field *field, PyObject *object, unsigned char *to)
+check(const cmsgx_codec *codec, const cmsgx_field *field, PyObject *object)
 {
-    size_t size = size_of(field->format);
+    int overflow;
     if (field->format == 'P' && object == Py_None) {
-        object = NULL;
+        return 0;
     }
-    else if (!PyLong_Check(object) || PyBool_Check(object)) {
+    if (!PyLong_Check(object) || PyBool_Check(object)) {
         PyErr_Format(PyExc_TypeError, "%s.%U: an int is needed, not %.200s",
                      codec->kind->tp_name, field->name, Py_TYPE(object)->tp_name);
         return -1;
     }
-    union {
-        int8_t b; int16_t h; int32_t i; int64_t q; uint64_t Q;
-    } value;
     if (field->format == 'Q') {
-        value.Q = PyLong_AsUnsignedLongLong(object);
-        if (value.Q == (uint64_t)-1 && PyErr_Occurred()) {
-            return does_not_fit(codec, field, object);
-        }
+        uint64_t value = PyLong_AsUnsignedLongLong(object);
+        return value == UINT64_MAX && PyErr_Occurred() ? does_not_fit(codec, field, object) : 0;
     }
-    else {
-        int overflow = 0;
-        int64_t wide = object == NULL ? 0 : PyLong_AsLongLongAndOverflow(object, &overflow);
-        int is_signed = strchr("BHI", field->format) == NULL;
-        int64_t top = size == 8 ? INT64_MAX
-                                : (int64_t)(UINT64_C(1) << (8 * size - (size_t)is_signed)) - 1;
-        int64_t bottom = is_signed ? -top - 1 : 0;
-        if (overflow != 0 || wide > top || wide < bottom) {
-            return does_not_fit(codec, field, object);
-        }
-        switch (size) {
-        case 1: value.b = (int8_t)(uint8_t)wide; break;
-        case 2: value.h = (int16_t)(uint16_t)wide; break;
-        case 4: value.i = (int32_t)(uint32_t)wide; break;
-        default: value.q = wide; break;
-        }
-    }
-    if (to != NULL) {
-        memcpy(to, &value, size);
-    }
-    return 0;
+    size_t bits = 8 * size_of(field->format);
+    int is_signed = strchr("BHI", field->format) == NULL;
+    int64_t value = PyLong_AsLongLongAndOverflow(object, &overflow);
+    int64_t top = bits == 64 ? INT64_MAX : (INT64_C(1) << (bits - (size_t)is_signed)) - 1;
+    int64_t bottom = is_signed ? -top - 1 : 0;
+    return overflow != 0 || value > top || value < bottom ? does_not_fit(codec, field, object) : 0;
 }
 
 PyObject *
@@ -139,17 +119,39 @@ cmsgx_codec_decode(cmsgx_state *state, const cmsgx_codec *codec, const unsigned 
     return self;
 }
 
-int
+/* What a record holds was checked when it was made. */
+static void
+put(char format, PyObject *object, unsigned char *to)
+{
+    union {
+        int8_t b; int16_t h; int32_t i; int64_t q; uint64_t Q;
+    } value;
+    size_t size = size_of(format);
+    switch (size) {
+    case 1: value.b = (int8_t)(uint8_t)PyLong_AsLong(object); break;
+    case 2: value.h = (int16_t)(uint16_t)PyLong_AsLong(object); break;
+    case 4:
+        value.i = object == Py_None ? 0 : (int32_t)(uint32_t)PyLong_AsLongLong(object);
+        break;
+    default:
+        if (format == 'Q') {
+            value.Q = PyLong_AsUnsignedLongLong(object);
+        }
+        else {
+            value.q = PyLong_AsLongLong(object);
+        }
+    }
+    memcpy(to, &value, size);
+}
+
+void
 cmsgx_codec_encode(const cmsgx_codec *codec, PyObject *record, unsigned char *out)
 {
     memset(out, 0, (size_t)codec->size);
     for (Py_ssize_t i = 0; i < codec->count; i++) {
         const cmsgx_field *field = &codec->fields[i];
-        if (store(codec, field, *AT(record, field), out + field->offset) < 0) {
-            return -1;
-        }
+        put(field->format, *AT(record, field), out + field->offset);
     }
-    return 0;
 }
 
 /* Record --------------------------------------------------------------------------------- */
@@ -210,7 +212,7 @@ record_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
             PyErr_Format(PyExc_TypeError, "%s() misses field '%U'", type->tp_name, field->name);
             goto error;
         }
-        if (field->format != 'O' && store(codec, field, *AT(self, field), NULL) < 0) {
+        if (field->format != 'O' && check(codec, field, *AT(self, field)) < 0) {
             goto error;
         }
     }
@@ -248,9 +250,8 @@ record_pack(PyObject *self, PyObject *Py_UNUSED(ignored))
                             Py_TYPE(self)->tp_name);
     }
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, codec->size);
-    if (bytes != NULL
-        && cmsgx_codec_encode(codec, self, (unsigned char *)PyBytes_AS_STRING(bytes)) < 0) {
-        Py_CLEAR(bytes);
+    if (bytes != NULL) {
+        cmsgx_codec_encode(codec, self, (unsigned char *)PyBytes_AS_STRING(bytes));
     }
     return bytes;
 }

@@ -98,6 +98,27 @@ plain_address(const plain_call *call)
                                                                          : sizeof(call->name));
 }
 
+/* (level, type, data): a new reference. */
+static PyObject *
+as_tuple(const cmsgx_header *header)
+{
+    PyObject *level = PyLong_FromLong(header->level);
+    PyObject *type = level == NULL ? NULL : PyLong_FromLong(header->type);
+    PyObject *data = type == NULL ? NULL
+        : PyBytes_FromStringAndSize((const char *)header->data, (Py_ssize_t)header->size);
+    PyObject *tuple = data == NULL ? NULL : PyTuple_New(3);
+    if (tuple == NULL) {
+        Py_XDECREF(level);
+        Py_XDECREF(type);
+        Py_XDECREF(data);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(tuple, 0, level);
+    PyTuple_SET_ITEM(tuple, 1, type);
+    PyTuple_SET_ITEM(tuple, 2, data);
+    return tuple;
+}
+
 /* [(level, type, data), ...]: a new reference. */
 static PyObject *
 plain_ancdata(const plain_call *call)
@@ -124,8 +145,7 @@ plain_ancdata(const plain_call *call)
             Py_END_ALLOW_THREADS
             break;
         }
-        PyObject *item = Py_BuildValue("iiy#", header.level, header.type,
-                                       (const char *)header.data, (Py_ssize_t)header.size);
+        PyObject *item = as_tuple(&header);
         if (item == NULL || PyList_Append(list, item) < 0) {
             Py_CLEAR(list);
         }
@@ -171,12 +191,11 @@ is_known_family(const cmsgx_sock *sock)
 
 /* The own method takes the arguments as they came. */
 static PyObject *
-call_own(PyObject *own, PyObject *name, PyObject *const *args, Py_ssize_t nargs,
-         cmsgx_sock_kind kind)
+call_own(const cmsgx_own *own, PyObject *const *args, Py_ssize_t nargs, cmsgx_sock_kind kind)
 {
     return kind == CMSGX_FOREIGN
-        ? PyObject_VectorcallMethod(name, args, (size_t)nargs, NULL)
-        : PyObject_Vectorcall(own, args, (size_t)nargs, NULL);
+        ? PyObject_VectorcallMethod(own->name, args, (size_t)nargs, NULL)
+        : PyObject_Vectorcall(own->method, args, (size_t)nargs, NULL);
 }
 
 /* recvmsg ---------------------------------------------------------------------------------- */
@@ -185,19 +204,19 @@ call_own(PyObject *own, PyObject *name, PyObject *const *args, Py_ssize_t nargs,
    (or its exception), -1 with an exception. */
 static int
 plain_parse(PyObject *module, const char *function, PyObject *const *args, Py_ssize_t nargs,
-            PyObject *name, PyObject *own, cmsgx_sock *sock, Py_ssize_t *control_size,
-            int *flags, PyObject **result)
+            cmsgx_own *own, cmsgx_sock *sock, Py_ssize_t *control_size, int *flags,
+            PyObject **result)
 {
     if (nargs < 2 || nargs > 4) {
         PyErr_Format(PyExc_TypeError, "%s() takes a socket and 1 to 3 arguments (%zd given)",
                      function, nargs > 0 ? nargs - 1 : 0);
         return -1;
     }
-    if (cmsgx_sock_resolve(cmsgx_state_of(module), args[0], name, own, sock) < 0) {
+    if (cmsgx_sock_resolve(cmsgx_state_of(module), args[0], own, sock) < 0) {
         return -1;
     }
     if (sock->kind == CMSGX_FOREIGN || !is_known_family(sock)) {
-        *result = call_own(own, name, args, nargs, sock->kind);
+        *result = call_own(own, args, nargs, sock->kind);
         return 0;
     }
     *control_size = 0;
@@ -219,8 +238,8 @@ recvmsg_with(PyObject *module, PyObject *const *args, Py_ssize_t nargs, int more
     int flags;
     PyObject *result = NULL;
 
-    int parsed = plain_parse(module, "recvmsg", args, nargs, state->str_recvmsg,
-                             state->own_recvmsg, &sock, &control_size, &flags, &result);
+    int parsed = plain_parse(module, "recvmsg", args, nargs, &state->own_recvmsg, &sock,
+                             &control_size, &flags, &result);
     if (parsed <= 0) {
         return result;
     }
@@ -281,8 +300,8 @@ recvmsg_into_with(PyObject *module, PyObject *const *args, Py_ssize_t nargs, int
     struct iovec few_iov[FEW], *iov = few_iov;
     PyObject *result = NULL;
 
-    int parsed = plain_parse(module, "recvmsg_into", args, nargs, state->str_recvmsg_into,
-                             state->own_recvmsg_into, &sock, &control_size, &flags, &result);
+    int parsed = plain_parse(module, "recvmsg_into", args, nargs, &state->own_recvmsg_into, &sock,
+                             &control_size, &flags, &result);
     if (parsed <= 0) {
         return result;
     }
@@ -420,7 +439,10 @@ rights_result(plain_call *call, cmsgx_state *state, PyObject *data, size_t most)
 PyObject *
 cmsgx_recv_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const char *const names[] = {"sock", "bufsize", "maxfds", "flags", "cloexec", NULL};
+    static const cmsgx_signature signature = {
+        "recv_fds", 4, 3,
+        {CMSGX_KW_SOCK, CMSGX_KW_BUFSIZE, CMSGX_KW_MAXFDS, CMSGX_KW_FLAGS, CMSGX_KW_CLOEXEC, -1},
+    };
     PyObject *values[5] = {NULL};
     cmsgx_state *state = cmsgx_state_of(module);
     unsigned char room[RIGHTS_ROOM] __attribute__((aligned(16)));
@@ -429,8 +451,8 @@ cmsgx_recv_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObje
     Py_ssize_t size, most;
     int flags = 0;
 
-    if (cmsgx_keywords("recv_fds", args, nargs, kwnames, names, 4, 3, values) < 0
-        || cmsgx_sock_resolve(state, values[0], state->str_recvmsg, state->own_recvmsg, &sock) < 0
+    if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
+        || cmsgx_sock_resolve(state, values[0], &state->own_recvmsg, &sock) < 0
         || cmsgx_as_size(values[1], &size) < 0 || cmsgx_as_size(values[2], &most) < 0
         || (values[3] != NULL && cmsgx_as_int(values[3], &flags) < 0)) {
         return NULL;
@@ -479,17 +501,19 @@ PyObject *
 cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     enum {SOCK, BUFSIZE, FDS, FLAGS, TIMEOUT, TRUNCATION, COUNT};
-    static const char *const names[] = {"sock", "bufsize", "fds", "flags", "timeout",
-                                        "on_truncation", NULL};
+    static const cmsgx_signature signature = {
+        "receive", 2, 2,
+        {CMSGX_KW_SOCK, CMSGX_KW_BUFSIZE, CMSGX_KW_FDS, CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT,
+         CMSGX_KW_ON_TRUNCATION, -1},
+    };
     PyObject *values[COUNT] = {NULL};
     cmsgx_state *state = cmsgx_state_of(module);
     cmsgx_sock sock;
     Py_ssize_t size, fds = 0;
     int flags = 0, raise_truncated = 1;
 
-    if (cmsgx_keywords("receive", args, nargs, kwnames, names, 2, 2, values) < 0
-        || cmsgx_sock_resolve_typed(state, values[SOCK], state->str_recvmsg, state->own_recvmsg,
-                                    &sock) < 0
+    if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
+        || cmsgx_sock_resolve_typed(state, values[SOCK], &state->own_recvmsg, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, values[TIMEOUT]) < 0
         || cmsgx_as_size(values[BUFSIZE], &size) < 0
         || (values[FDS] != NULL && cmsgx_as_size(values[FDS], &fds) < 0)

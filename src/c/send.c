@@ -77,7 +77,7 @@ call_own(cmsgx_state *state, PyObject *method, PyObject *sock, PyObject *buffers
     size_t count = address != NULL ? 5 : flags != NULL ? 4 : ancdata != NULL ? 3 : 2;
     return method != NULL
         ? PyObject_Vectorcall(method, stack + 1, count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
-        : PyObject_VectorcallMethod(state->str_sendmsg, stack + 1,
+        : PyObject_VectorcallMethod(state->own_sendmsg.name, stack + 1,
                                     count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 }
 
@@ -141,7 +141,7 @@ add_ancdata(cmsgx_outgoing *out, PyObject *ancdata)
     int result = 0;
     for (Py_ssize_t i = 0; result == 0 && i < PySequence_Fast_GET_SIZE(items); i++) {
         PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(items, i));
-        if (!PyObject_TypeCheck(item, out->state->Record)) {
+        if (PyTuple_CheckExact(item) || !PyObject_TypeCheck(item, out->state->Record)) {
             result = add_raw(out, item);
         }
         else {
@@ -171,7 +171,7 @@ cmsgx_sendmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
                             "sendmsg() takes a socket and 1 to 4 arguments (%zd given)",
                             nargs > 0 ? nargs - 1 : 0);
     }
-    if (cmsgx_sock_resolve(state, args[0], state->str_sendmsg, state->own_sendmsg, &sock) < 0) {
+    if (cmsgx_sock_resolve(state, args[0], &state->own_sendmsg, &sock) < 0) {
         return NULL;
     }
     if (sock.kind == CMSGX_FOREIGN) {
@@ -188,7 +188,7 @@ cmsgx_sendmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     }
     if (known == 0) {
         if (sock.kind == CMSGX_SOCKET) {
-            result = delegate(state, state->own_sendmsg, args, nargs);
+            result = delegate(state, state->own_sendmsg.method, args, nargs);
         }
         else {
             PyErr_Format(PyExc_ValueError, NO_CONVERSION, address, "");
@@ -213,7 +213,10 @@ done:
 PyObject *
 cmsgx_send_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const char *const names[] = {"sock", "buffers", "fds", "flags", "address", NULL};
+    static const cmsgx_signature signature = {
+        "send_fds", 5, 3,
+        {CMSGX_KW_SOCK, CMSGX_KW_BUFFERS, CMSGX_KW_FDS, CMSGX_KW_FLAGS, CMSGX_KW_ADDRESS, -1},
+    };
     PyObject *values[5] = {NULL};
     cmsgx_state *state = cmsgx_state_of(module);
     cmsgx_sock sock;
@@ -221,8 +224,8 @@ cmsgx_send_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObje
     PyObject *result = NULL;
     int flags = 0;
 
-    if (cmsgx_keywords("send_fds", args, nargs, kwnames, names, 5, 3, values) < 0
-        || cmsgx_sock_resolve(state, values[0], state->str_sendmsg, state->own_sendmsg, &sock) < 0
+    if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
+        || cmsgx_sock_resolve(state, values[0], &state->own_sendmsg, &sock) < 0
         || (values[3] != NULL && cmsgx_as_int(values[3], &flags) < 0)) {
         return NULL;
     }
@@ -245,7 +248,8 @@ cmsgx_send_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObje
         PyObject *ancdata = as_tuples(&out);
         PyObject *number = PyLong_FromLong(flags);
         if (ancdata != NULL && number != NULL) {
-            result = call_own(state, sock.kind == CMSGX_FOREIGN ? NULL : state->own_sendmsg,
+            result = call_own(state, sock.kind == CMSGX_FOREIGN ? NULL
+                                                          : state->own_sendmsg.method,
                               values[0], values[1], ancdata, number, address);
         }
         Py_XDECREF(ancdata);
@@ -270,7 +274,8 @@ done:
 static int
 add_control(cmsgx_outgoing *out, PyObject *control)
 {
-    if (PyObject_TypeCheck(control, out->state->Record)) {
+    if (!PyTuple_CheckExact(control) && !PyList_CheckExact(control)
+        && PyObject_TypeCheck(control, out->state->Record)) {
         return cmsgx_outgoing_add_kind(out, control);
     }
     PyObject *items = cmsgx_sequence(control, "control must be an iterable of control messages");
@@ -320,7 +325,7 @@ send_through_own(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *data, int flag
     PyObject *ancdata = as_tuples(out);
     PyObject *number = PyLong_FromLong(flags);
     if (buffers != NULL && ancdata != NULL && number != NULL) {
-        result = call_own(out->state, out->state->own_sendmsg, sock->object, buffers, ancdata,
+        result = call_own(out->state, out->state->own_sendmsg.method, sock->object, buffers, ancdata,
                           number, address);
     }
     Py_XDECREF(buffers);
@@ -333,8 +338,11 @@ PyObject *
 cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     enum {SOCK, DATA, FDS, CONTROL, FLAGS, ADDRESS, TIMEOUT, COUNT};
-    static const char *const names[] = {"sock", "data", "fds", "control", "flags", "address",
-                                        "timeout", NULL};
+    static const cmsgx_signature signature = {
+        "send", 2, 2,
+        {CMSGX_KW_SOCK, CMSGX_KW_DATA, CMSGX_KW_FDS, CMSGX_KW_CONTROL, CMSGX_KW_FLAGS,
+         CMSGX_KW_ADDRESS, CMSGX_KW_TIMEOUT, -1},
+    };
     PyObject *values[COUNT] = {NULL};
     cmsgx_state *state = cmsgx_state_of(module);
     cmsgx_sock sock;
@@ -342,9 +350,8 @@ cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     PyObject *result = NULL;
     int flags = 0;
 
-    if (cmsgx_keywords("send", args, nargs, kwnames, names, 2, 2, values) < 0
-        || cmsgx_sock_resolve_typed(state, values[SOCK], state->str_sendmsg, state->own_sendmsg,
-                                    &sock) < 0
+    if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
+        || cmsgx_sock_resolve_typed(state, values[SOCK], &state->own_sendmsg, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, values[TIMEOUT]) < 0
         || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], &flags) < 0)) {
         return NULL;

@@ -46,9 +46,25 @@ number_of_socket(const cmsgx_sock *sock)
     return (int)value;
 }
 
+/* Whether the attribute of its class is the class's own method, or ours. */
+static int
+is_ours(cmsgx_state *state, PyTypeObject *type, cmsgx_own *own)
+{
+    unsigned int version = type == state->socket_class ? cmsgx_type_version(type) : 0;
+    if (version != 0 && version == own->version) {
+        return 1;
+    }
+    PyObject *found = cmsgx_type_lookup(type, own->name);
+    int ours = found == own->method || (found != NULL && Py_IS_TYPE(found, state->Method));
+    Py_XDECREF(found);
+    if (ours && version != 0) {
+        own->version = version;
+    }
+    return ours;
+}
+
 int
-cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, PyObject *method, PyObject *own,
-                   cmsgx_sock *sock)
+cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, cmsgx_own *own, cmsgx_sock *sock)
 {
     sock->state = state;
     sock->object = object;
@@ -56,11 +72,8 @@ cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, PyObject *method, PyObj
     sock->timeout = -1;
     sock->fd = -1;
 
-    if (PyObject_TypeCheck(object, state->socket)) {
-        PyObject *found = cmsgx_type_lookup(Py_TYPE(object), method);
-        int ours = found == own || (found != NULL && Py_IS_TYPE(found, state->Method));
-        Py_XDECREF(found);
-        if (!ours) {
+    if (Py_IS_TYPE(object, state->socket_class) || PyObject_TypeCheck(object, state->socket)) {
+        if (!is_ours(state, Py_TYPE(object), own)) {
             sock->kind = CMSGX_FOREIGN;
             return 0;
         }
@@ -79,7 +92,7 @@ cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, PyObject *method, PyObj
         sock->fd = cmsgx_number_of(state, object, "sock", -1, &sock->owner);
         return sock->fd < 0 ? -1 : 0;
     }
-    PyObject *found = cmsgx_type_lookup(Py_TYPE(object), method);
+    PyObject *found = cmsgx_type_lookup(Py_TYPE(object), own->name);
     if (found != NULL) {
         Py_DECREF(found);
         sock->kind = CMSGX_FOREIGN;
@@ -91,17 +104,16 @@ cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, PyObject *method, PyObj
 }
 
 int
-cmsgx_sock_resolve_typed(cmsgx_state *state, PyObject *object, PyObject *method, PyObject *own,
-                         cmsgx_sock *sock)
+cmsgx_sock_resolve_typed(cmsgx_state *state, PyObject *object, cmsgx_own *own, cmsgx_sock *sock)
 {
-    if (cmsgx_sock_resolve(state, object, method, own, sock) < 0) {
+    if (cmsgx_sock_resolve(state, object, own, sock) < 0) {
         return -1;
     }
     if (sock->kind == CMSGX_FOREIGN) {
         PyErr_Format(PyExc_TypeError,
                      "sock: %.200s has a %U() of its own, which would be passed over; give the "
                      "plain socket below it",
-                     Py_TYPE(object)->tp_name, method);
+                     Py_TYPE(object)->tp_name, own->name);
         return -1;
     }
     return 0;
@@ -121,12 +133,8 @@ option_of(const cmsgx_sock *sock, PyMemberDef *member, int name)
 {
     int value = -1;
     if (sock->kind == CMSGX_SOCKET) {
-        PyObject *object = PyMember_GetOne((const char *)sock->object, member);
-        if (object != NULL) {
-            value = (int)PyLong_AsLong(object);
-            Py_DECREF(object);
-        }
-        PyErr_Clear();
+        /* A member that was found to be a T_INT, at the place that its class declares. */
+        memcpy(&value, (const char *)sock->object + member->offset, sizeof(value));
         return value;
     }
     socklen_t size = sizeof(value);
@@ -310,7 +318,8 @@ member_of(PyTypeObject *type, const char *name)
 {
     PyMemberDef *member = NULL;
     PyObject *descriptor = PyObject_GetAttrString((PyObject *)type, name);
-    if (descriptor != NULL && Py_IS_TYPE(descriptor, &PyMemberDescr_Type)) {
+    if (descriptor != NULL && Py_IS_TYPE(descriptor, &PyMemberDescr_Type)
+        && ((PyMemberDescrObject *)descriptor)->d_member->type == T_INT) {
         member = ((PyMemberDescrObject *)descriptor)->d_member;
     }
     Py_XDECREF(descriptor);
@@ -331,12 +340,12 @@ cmsgx_add_sock(PyObject *module)
         return -1;
     }
     state->socket = (PyTypeObject *)type;
-    state->own_sendmsg = PyObject_GetAttr(type, state->str_sendmsg);
-    state->own_recvmsg = PyObject_GetAttr(type, state->str_recvmsg);
-    state->own_recvmsg_into = PyObject_GetAttr(type, state->str_recvmsg_into);
-    if (state->own_sendmsg == NULL || state->own_recvmsg == NULL
-        || state->own_recvmsg_into == NULL) {
-        return -1;
+    state->socket_class = (PyTypeObject *)Py_NewRef(type);
+    cmsgx_own *owns[] = {&state->own_sendmsg, &state->own_recvmsg, &state->own_recvmsg_into};
+    for (size_t i = 0; i < sizeof(owns) / sizeof(owns[0]); i++) {
+        if ((owns[i]->method = PyObject_GetAttr(type, owns[i]->name)) == NULL) {
+            return -1;
+        }
     }
     return (state->socket_fileno = function_of(state->socket, "fileno")) != NULL
             && (state->socket_gettimeout = function_of(state->socket, "gettimeout")) != NULL

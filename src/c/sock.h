@@ -21,14 +21,12 @@ typedef struct {
     int64_t timeout;        /* nanoseconds; negative: no limit, and no MSG_DONTWAIT */
 } cmsgx_sock;
 
-/* Looks at `object`; `method` is the interned name of the method that would be called, `own`
-   the method of socket.socket.  0, or -1 with an exception. */
-int cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, PyObject *method, PyObject *own,
-                       cmsgx_sock *sock);
+/* Looks at `object`, of which the method `own` would be called.  0, or -1 with an exception. */
+int cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, cmsgx_own *own, cmsgx_sock *sock);
 
 /* The same for a typed call, which refuses a FOREIGN one with TypeError. */
-int cmsgx_sock_resolve_typed(cmsgx_state *state, PyObject *object, PyObject *method,
-                             PyObject *own, cmsgx_sock *sock);
+int cmsgx_sock_resolve_typed(cmsgx_state *state, PyObject *object, cmsgx_own *own,
+                             cmsgx_sock *sock);
 
 /* Reads a `timeout=` argument (None, or seconds) over the socket's own; NULL keeps that. */
 int cmsgx_sock_set_timeout(cmsgx_sock *sock, PyObject *timeout);

@@ -8,6 +8,22 @@
 #include "constants.h"
 #include "walk.h"
 
+/* Keyword arguments of the functions that are called often: interned, at these places of
+   state->keywords. */
+enum {
+    CMSGX_KW_SOCK, CMSGX_KW_BUFFERS, CMSGX_KW_DATA, CMSGX_KW_FDS, CMSGX_KW_CONTROL,
+    CMSGX_KW_FLAGS, CMSGX_KW_ADDRESS, CMSGX_KW_TIMEOUT, CMSGX_KW_BUFSIZE, CMSGX_KW_MAXFDS,
+    CMSGX_KW_CLOEXEC, CMSGX_KW_ON_TRUNCATION,
+    CMSGX_KEYWORDS,
+};
+
+/* A method of socket.socket that has a function here. */
+typedef struct {
+    PyObject *name;         /* interned */
+    PyObject *method;       /* the class's own */
+    unsigned int version;   /* of socket_class, when its attribute was seen to be that, or ours */
+} cmsgx_own;
+
 typedef struct {
     /* C types */
     PyTypeObject *Method;
@@ -37,22 +53,21 @@ typedef struct {
 
     /* Of the socket module: its C type, that type's own methods and functions. */
     PyTypeObject *socket;
-    PyObject *own_sendmsg;
-    PyObject *own_recvmsg;
-    PyObject *own_recvmsg_into;
+    PyTypeObject *socket_class;     /* its subclass that nearly all sockets are of */
+    cmsgx_own own_sendmsg;
+    cmsgx_own own_recvmsg;
+    cmsgx_own own_recvmsg_into;
     PyCFunction socket_fileno;
     PyCFunction socket_gettimeout;
     PyMemberDef *socket_family;
     PyMemberDef *socket_type;
 
     /* Interned names */
-    PyObject *str_sendmsg;
-    PyObject *str_recvmsg;
-    PyObject *str_recvmsg_into;
     PyObject *str_codec;
     PyObject *str_pack;
     PyObject *str_level;
     PyObject *str_type;
+    PyObject *keywords[CMSGX_KEYWORDS];
 
     cmsgx_closer *closer;
 

@@ -91,6 +91,7 @@ cmsgx_gather(const void *control, size_t used, int *fds)
     cmsgx_found found = {0, 0, 0};
     cmsgx_header header;
     cmsgx_step step;
+    int has_pidfds = 0;
 
     for (size_t offset = 0;
          (step = cmsgx_walk(control, used, &offset, &header)) != CMSGX_END;) {
@@ -98,6 +99,10 @@ cmsgx_gather(const void *control, size_t used, int *fds)
         if (carries_rights(&header)) {
             found.rights += take_numbers(&header, step, fds + found.rights);
         }
+        has_pidfds |= carries_pidfd(&header);
+    }
+    if (!has_pidfds) {
+        return found;
     }
     for (size_t offset = 0;
          (step = cmsgx_walk(control, used, &offset, &header)) != CMSGX_END;) {

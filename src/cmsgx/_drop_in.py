@@ -187,3 +187,4 @@ def _recv_fds_foreign(
 
 
 _cmsg.register("recv_fds_foreign", _recv_fds_foreign)
+_cmsg.register("socket", _stdlib.socket)
