@@ -1,5 +1,7 @@
 /* cmsgx._cmsg: the front door.  What each function does is in c/, beside this file. */
 
+#include "c/descriptor.h"
+#include "c/errors.h"
 #include "c/recv.h"
 #include "c/send.h"
 #include "c/sockopt.h"
@@ -107,8 +109,8 @@ PyDoc_STRVAR(getsockopt_pidfd_doc,
 "A socket option whose value is a new pidfd: the PidFd that owns it.");
 
 PyDoc_STRVAR(closer_submit_doc,
-"closer_submit(numbers, /)\n--\n\n"
-"Hands descriptor numbers to the background closer; what it cannot take is closed here.");
+"closer_submit(descriptor, /)\n--\n\n"
+"Hands a Descriptor or a number to the background closer; what it cannot take is closed here.");
 
 PyDoc_STRVAR(closer_wait_doc,
 "closer_wait(seconds, /)\n--\n\n"
@@ -125,27 +127,29 @@ PyDoc_STRVAR(register_doc,
 /* Small functions that belong nowhere else ------------------------------------------------- */
 
 static PyObject *
-closer_submit(PyObject *module, PyObject *numbers)
+closer_submit(PyObject *module, PyObject *descriptor)
 {
     cmsgx_state *state = cmsgx_state_of(module);
-    PyObject *sequence = cmsgx_sequence(numbers, "numbers must be an iterable");
-    if (sequence == NULL) {
+    PyObject *owner;
+    int fd;
+
+    if (cmsgx_descriptor_check(state, descriptor)) {
+        fd = cmsgx_descriptor_take_to_close(descriptor);
+        if (fd < 0) {
+            Py_RETURN_NONE;
+        }
+    }
+    else if (!PyLong_Check(descriptor)) {
+        return cmsgx_raise_no_descriptor("descriptor", -1, descriptor);
+    }
+    else if ((fd = cmsgx_number_of(state, descriptor, "descriptor", -1, &owner)) < 0) {
         return NULL;
     }
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(sequence); i++) {
-        long number = PyLong_AsLong(PySequence_Fast_GET_ITEM(sequence, i));
-        int fd = (int)number;
-        if (number == -1 && PyErr_Occurred()) {
-            Py_DECREF(sequence);
-            return NULL;
-        }
-        if (!cmsgx_closer_submit(state->closer, &fd, 1)) {
-            Py_BEGIN_ALLOW_THREADS
-            cmsgx_close_all(&fd, 1);
-            Py_END_ALLOW_THREADS
-        }
+    if (!cmsgx_closer_submit(state->closer, &fd, 1)) {
+        Py_BEGIN_ALLOW_THREADS
+        cmsgx_close_all(&fd, 1);
+        Py_END_ALLOW_THREADS
     }
-    Py_DECREF(sequence);
     Py_RETURN_NONE;
 }
 

@@ -154,9 +154,13 @@ inet_from_object(int family, PyObject *object, struct sockaddr_storage *name, so
         || values[1] > 65535 || values[2] > 0xfffff) {
         return 0;
     }
-    const char *host = PyUnicode_AsUTF8(PyTuple_GET_ITEM(object, 0));
+    Py_ssize_t length;
+    const char *host = PyUnicode_AsUTF8AndSize(PyTuple_GET_ITEM(object, 0), &length);
     if (host == NULL) {
         PyErr_Clear();
+        return 0;
+    }
+    if (strlen(host) != (size_t)length) {
         return 0;
     }
     if (family == AF_INET) {
@@ -357,7 +361,7 @@ static PyType_Slot address_slots[] = {
 };
 
 static PyType_Spec address_spec = {
-    .name = "cmsgx._cmsg.Address",
+    .name = "cmsgx.Address",
     .basicsize = sizeof(cmsgx_address),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = address_slots,

@@ -2,7 +2,6 @@
 
 #include "walk.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -147,7 +146,7 @@ cmsgx_closer_wait(cmsgx_closer *closer, int64_t nanoseconds)
 
     pthread_mutex_lock(&closer->lock);
     while (closer->count + closer->busy > 0) {
-        if (pthread_cond_timedwait(&closer->changed, &closer->lock, &until) == ETIMEDOUT) {
+        if (pthread_cond_timedwait(&closer->changed, &closer->lock, &until) != 0) {
             break;
         }
     }

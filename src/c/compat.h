@@ -54,14 +54,17 @@ cmsgx_save_exception(void)
 #endif
 }
 
-/* Steals the reference; does nothing for NULL. */
+/* Steals the reference; for NULL nothing is being raised afterwards. */
 static inline void
 cmsgx_restore_exception(PyObject *exception)
 {
 #if PY_VERSION_HEX >= 0x030C0000
     PyErr_SetRaisedException(exception);
 #else
-    if (exception != NULL) {
+    if (exception == NULL) {
+        PyErr_Clear();
+    }
+    else {
         PyErr_Restore(Py_NewRef(Py_TYPE(exception)), exception,
                       PyException_GetTraceback(exception));
     }
@@ -100,6 +103,17 @@ cmsgx_leave(cmsgx_busy *busy)
 {
     *busy = 0;
 }
+#endif
+
+/* A flag that others may read at any time. */
+#ifdef Py_GIL_DISABLED
+typedef atomic_char cmsgx_flag;
+#  define cmsgx_flag_get(f) atomic_load_explicit((f), memory_order_acquire)
+#  define cmsgx_flag_set(f) atomic_store_explicit((f), 1, memory_order_release)
+#else
+typedef char cmsgx_flag;
+#  define cmsgx_flag_get(f) (*(f))
+#  define cmsgx_flag_set(f) ((void)(*(f) = 1))
 #endif
 
 /* A count of references to plain C memory. */

@@ -255,8 +255,8 @@ descriptor_dup(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (copy != NULL) {
         int duplicate = fcntl(number, F_DUPFD_CLOEXEC, 0);
         if (duplicate < 0) {
-            Py_CLEAR(copy);
             cmsgx_raise_errno(errno, "dup of descriptor %d", number);
+            Py_CLEAR(copy);
         }
         else {
             cmsgx_descriptor_set(copy, duplicate);
@@ -264,6 +264,53 @@ descriptor_dup(PyObject *self, PyObject *Py_UNUSED(ignored))
     }
     cmsgx_descriptor_unpin(self);
     return copy;
+}
+
+PyDoc_STRVAR(opener_doc,
+"_opener($self, /, *args)\n--\n\n"
+"detach() in the form of an opener of open(): from here to the file no Python code runs that\n"
+"could raise and lose the number.");
+
+static PyObject *
+descriptor_opener(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(nargs))
+{
+    return descriptor_detach(self, NULL);
+}
+
+PyDoc_STRVAR(give_to_socket_doc,
+"_give_to_socket($self, sock, family, type, proto, /)\n--\n\n"
+"Makes `sock`, a socket that was not initialised, the owner, in one step.");
+
+static PyObject *
+descriptor_give_to_socket(PyObject *self, PyObject *args)
+{
+    cmsgx_state *state = cmsgx_state_of_type(Py_TYPE(self));
+    PyObject *sock;
+    int family, type, proto;
+
+    if (!PyArg_ParseTuple(args, "O!iii:_give_to_socket", state->socket, &sock, &family, &type,
+                          &proto)) {
+        return NULL;
+    }
+    int number = cmsgx_descriptor_number(self);
+    if (number < 0) {
+        return raise_not_owned(self);
+    }
+    PyObject *arguments = Py_BuildValue("(iiii)", family, type, proto, number);
+    if (arguments == NULL) {
+        return NULL;
+    }
+    /* No longer ours before it can be the socket's: at no time two would close it. */
+    number = cmsgx_descriptor_detach(self);
+    int failed = number < 0 || state->socket->tp_init(sock, arguments, NULL) < 0;
+    if (failed && number >= 0) {
+        cmsgx_descriptor_set(self, number);
+    }
+    Py_DECREF(arguments);
+    if (number < 0) {
+        return raise_not_owned(self);
+    }
+    return failed ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *
@@ -309,8 +356,7 @@ descriptor_finalize(PyObject *self)
         return;
     }
     PyObject *pending = cmsgx_save_exception();
-    if (PyErr_ResourceWarning(self, 1, "%R was never closed", self) != 0
-        && PyErr_ExceptionMatches(PyExc_Warning)) {
+    if (PyErr_ResourceWarning(self, 1, "%R was never closed", self) != 0) {
         PyErr_WriteUnraisable(self);
     }
     number = cmsgx_descriptor_take_to_close(self);
@@ -326,8 +372,18 @@ static void
 descriptor_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    if (cmsgx_descriptor_number(self) >= 0 && PyObject_CallFinalizerFromDealloc(self) < 0) {
+    /* That of a subclass in Python was called before this is. */
+    if (cmsgx_descriptor_number(self) >= 0 && type->tp_finalize == descriptor_finalize
+        && PyObject_CallFinalizerFromDealloc(self) < 0) {
         return;
+    }
+    int number = cmsgx_descriptor_take_to_close(self);
+    if (number >= 0) {
+        PyObject *pending = cmsgx_save_exception();
+        Py_BEGIN_ALLOW_THREADS
+        cmsgx_close_all(&number, 1);
+        Py_END_ALLOW_THREADS
+        cmsgx_restore_exception(pending);
     }
     if (((cmsgx_descriptor *)self)->weakrefs != NULL) {
         PyObject_ClearWeakRefs(self);
@@ -341,6 +397,8 @@ static PyMethodDef descriptor_methods[] = {
     {"close", descriptor_close, METH_NOARGS, close_doc},
     {"detach", descriptor_detach, METH_NOARGS, detach_doc},
     {"dup", descriptor_dup, METH_NOARGS, dup_doc},
+    {"_opener", (PyCFunction)(void (*)(void))descriptor_opener, METH_FASTCALL, opener_doc},
+    {"_give_to_socket", descriptor_give_to_socket, METH_VARARGS, give_to_socket_doc},
     {"__enter__", descriptor_enter, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)(void (*)(void))descriptor_exit, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},

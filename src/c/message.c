@@ -87,7 +87,7 @@ static void
 close_rest(cmsgx_message *self, cmsgx_state *state)
 {
     size_t count = self->fds + self->pidfds;
-    self->closed = 1;
+    cmsgx_flag_set(&self->closed);
     if (count == 0) {
         return;
     }
@@ -105,7 +105,7 @@ int
 cmsgx_message_close(PyObject *object)
 {
     cmsgx_message *self = SELF(object);
-    if (self->closed) {
+    if (cmsgx_flag_get(&self->closed)) {
         return 0;
     }
     if (!cmsgx_enter(&self->busy)) {
@@ -122,7 +122,7 @@ static size_t
 unclaimed(const cmsgx_message *self)
 {
     size_t count = 0;
-    for (size_t i = 0; !self->closed && i < self->fds + self->pidfds; i++) {
+    for (size_t i = 0; !cmsgx_flag_get(&self->closed) && i < self->fds + self->pidfds; i++) {
         count += self->buffer->fds[i] >= 0;
     }
     return count;
@@ -143,8 +143,7 @@ message_dealloc(PyObject *object)
             cmsgx_close_numbers(state, self->buffer->fds, self->fds + self->pidfds,
                                 self->request->in_background);
             if (PyErr_ResourceWarning(NULL, 1, "Message with %zu descriptors was never closed",
-                                      count)
-                && PyErr_ExceptionMatches(PyExc_Warning)) {
+                                      count)) {
                 PyErr_WriteUnraisable(NULL);
             }
             cmsgx_restore_exception(pending);
@@ -387,7 +386,7 @@ cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request, in
 static int
 need_open(cmsgx_message *self)
 {
-    if (self->closed) {
+    if (cmsgx_flag_get(&self->closed)) {
         PyErr_SetString(PyExc_ValueError,
                         "the message was closed, and with it what was not taken");
         return -1;
@@ -412,14 +411,13 @@ object_at(cmsgx_message *self, size_t at)
     }
     cmsgx_slot *slot = &self->slots[at];
     if (slot->object == NULL) {
-        if (need_open(self) < 0) {
-            return NULL;
-        }
+        /* In a message that was closed the number is -1, and the object owns none. */
         int is_pidfd = at >= self->fds;
         int number = self->buffer->fds[at];
-        slot->object = is_pidfd && number < 0
-            ? cmsgx_descriptor_new(state->PidFd, -1, -number)
-            : cmsgx_descriptor_new(is_pidfd ? state->PidFd : state->Fd, number, 0);
+        int has_error = is_pidfd && number < 0 && number > INT_MIN
+                        && !cmsgx_flag_get(&self->closed);
+        slot->object = cmsgx_descriptor_new(is_pidfd ? state->PidFd : state->Fd,
+                                            number >= 0 ? number : -1, has_error ? -number : 0);
         if (slot->object != NULL) {
             self->buffer->fds[at] = -1;
         }
@@ -601,10 +599,6 @@ descriptors_compare(PyObject *self, PyObject *other, int operation)
 static PyObject *
 descriptors_repr(PyObject *self)
 {
-    const cmsgx_message *message = SELF(((cmsgx_descriptors *)self)->message);
-    if (message->closed && message->slots == NULL) {
-        return PyUnicode_FromFormat("<%zu descriptors, closed>", message->fds);
-    }
     PyObject *tuple = PySequence_Tuple(self);
     PyObject *text = tuple == NULL ? NULL : PyUnicode_FromFormat("<Descriptors %R>", tuple);
     Py_XDECREF(tuple);
@@ -660,7 +654,7 @@ decode(cmsgx_message *self, cmsgx_state *state, PyObject *kind, const cmsgx_code
                                    (Py_ssize_t)header->size);
     }
     PyObject *record = cmsgx_codec_decode(state, codec, header->data, header->size);
-    if (record != NULL && codec->kind == state->Credentials) {
+    if (record != NULL && codec->kind == state->Credentials && codec->extra != 0) {
         Py_SETREF(*cmsgx_codec_extra(codec, record), Py_NewRef(attached(self, header->data)));
     }
     return record;
@@ -1033,7 +1027,7 @@ message_truncated(PyObject *object, void *Py_UNUSED(closure))
 static PyObject *
 message_closed(PyObject *object, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(SELF(object)->closed);
+    return PyBool_FromLong(cmsgx_flag_get(&SELF(object)->closed));
 }
 
 static PyObject *
@@ -1079,7 +1073,7 @@ message_repr(PyObject *object)
     return PyUnicode_FromFormat("<Message %zu bytes, %zu descriptors%s%s%s>", self->nbytes,
                                 self->fds, self->truncated ? ", truncated" : "",
                                 self->eof == 1 ? ", end of stream" : "",
-                                self->closed ? ", closed" : "");
+                                cmsgx_flag_get(&self->closed) ? ", closed" : "");
 }
 
 static PyMethodDef message_methods[] = {
@@ -1140,7 +1134,7 @@ static PyType_Slot message_slots[] = {
 };
 
 static PyType_Spec message_spec = {
-    .name = "cmsgx._cmsg.Message",
+    .name = "cmsgx.Message",
     .basicsize = sizeof(cmsgx_message),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = message_slots,

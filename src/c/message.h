@@ -38,7 +38,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     cmsgx_busy busy;
-    char closed;
+    cmsgx_flag closed;
     char truncated;
     char eof;               /* 0, 1, or 2: cannot be told */
     char malformed;

@@ -1,5 +1,6 @@
 #include "outgoing.h"
 
+#include "arguments.h"
 #include "descriptor.h"
 #include "errors.h"
 #include "record.h"
@@ -12,6 +13,7 @@ void
 cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_state *state)
 {
     out->state = state;
+    out->is_typed = 0;
     memset(&out->msg, 0, sizeof(out->msg));
     out->total = 0;
     out->buffers = out->few_buffers;
@@ -219,10 +221,29 @@ add_fd(cmsgx_outgoing *out, PyObject *object, int strict)
         return -1;
     }
     out->numbers[index] = number;
-    out->owners[index] = Py_XNewRef(owner);
-    out->owned_count += owner != NULL;
+    /* Held until the call is over: what a generator made would close its file otherwise. */
+    out->owners[index] = PyLong_Check(object) ? NULL : Py_NewRef(object);
+    out->owned_count += !PyLong_Check(object);
     out->fd_count++;
     return 0;
+}
+
+/* The common case, which runs no code and cannot fail: 1, or 0 where it is something else. */
+static int
+add_plain_number(cmsgx_outgoing *out, PyObject *object)
+{
+    int overflow;
+    if (!PyLong_CheckExact(object)) {
+        return 0;
+    }
+    long number = PyLong_AsLongAndOverflow(object, &overflow);
+    if (overflow != 0 || number < 0 || number > INT_MAX) {
+        return 0;
+    }
+    out->numbers[out->fd_count] = (int)number;
+    out->owners[out->fd_count] = NULL;
+    out->fd_count++;
+    return 1;
 }
 
 int
@@ -248,8 +269,13 @@ cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict)
             PyErr_SetString(PyExc_RuntimeError, "the list of fds changed while it was read");
             goto done;
         }
-        PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(sequence, i));
-        int added = add_fd(out, item, strict);
+        PyObject *item = PySequence_Fast_GET_ITEM(sequence, i);
+        int added = add_plain_number(out, item);
+        if (added) {
+            continue;
+        }
+        Py_INCREF(item);
+        added = add_fd(out, item, strict);
         Py_DECREF(item);
         if (added < 0) {
             goto done;
@@ -271,13 +297,9 @@ number_attribute(PyObject *object, PyObject *name, int *value)
     if (number == NULL) {
         return -1;
     }
-    long wide = PyLong_AsLong(number);
+    int result = cmsgx_as_int(number, value);
     Py_DECREF(number);
-    if (wide == -1 && PyErr_Occurred()) {
-        return -1;
-    }
-    *value = (int)wide;
-    return 0;
+    return result;
 }
 
 static int
@@ -315,7 +337,7 @@ cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind)
         return -1;
     }
     if (codec->kind == state->Rights) {
-        return cmsgx_outgoing_add_fds(out, kind, 1);
+        return cmsgx_outgoing_add_fds(out, kind, out->is_typed);
     }
     if (codec->size < 0 || codec->kind != Py_TYPE(kind)) {
         return add_packed(out, kind);
@@ -325,7 +347,9 @@ cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind)
     if (size > sizeof(payload)) {
         return add_packed(out, kind);
     }
-    cmsgx_codec_encode(codec, kind, payload);
+    if (cmsgx_codec_encode(codec, kind, payload) < 0) {
+        return -1;
+    }
     return cmsgx_outgoing_add_control(out, codec->level, codec->type, payload, size);
 }
 
@@ -368,7 +392,8 @@ cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags)
         result = cmsgx_call(sock, POLLOUT, try_send, out, flags, NULL, &error);
     }
     else {
-        cmsgx_pins pins = {out->owners, out->fd_count, out->owned_count};
+        cmsgx_pins pins = {out->state->Descriptor, out->owners,
+                           out->owned_count > 0 ? out->fd_count : 0};
         out->msg.msg_iov = out->iov;
         out->msg.msg_iovlen = (__typeof__(out->msg.msg_iovlen))out->buffer_count;
         if (out->control_used > 0) {

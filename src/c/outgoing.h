@@ -13,6 +13,7 @@
 
 typedef struct {
     cmsgx_state *state;
+    int is_typed;               /* refuse by ourselves what the kernel would refuse */
     struct msghdr msg;
     size_t total;               /* bytes of data */
 
@@ -25,7 +26,7 @@ typedef struct {
     size_t control_capacity;
 
     int *numbers;               /* descriptors */
-    PyObject **owners;          /* new references to the Descriptors they come from, or NULL */
+    PyObject **owners;          /* owned: the objects they come from, NULL for plain numbers */
     size_t fd_count;
     size_t fd_capacity;
     size_t owned_count;

@@ -58,7 +58,7 @@ receive(cmsgx_receiver *self, int flags, PyObject *timeout, int *fd)
     cmsgx_state *state = self->state;
     cmsgx_sock sock;
 
-    if (self->request == NULL) {
+    if (self->request == NULL || self->sock == NULL) {
         PyErr_SetString(PyExc_ValueError, "the Receiver was not initialised");
         return NULL;
     }
@@ -178,6 +178,9 @@ receiver_configure(PyObject *object, PyObject *args)
                           &family, &type, &takes_pidfd, &raise_truncated, &in_background)
         || cmsgx_check_fds(state, fds, 0) < 0) {
         return NULL;
+    }
+    if (control_size < 0 || control_size > INT_MAX) {
+        return PyErr_Format(PyExc_ValueError, "control_size: %zd", control_size);
     }
     cmsgx_request *request = cmsgx_request_new();
     if (request == NULL) {

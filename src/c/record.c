@@ -10,13 +10,25 @@ cmsgx_codec_of(cmsgx_state *state, PyObject *kind)
     if (!PyType_Check(kind)) {
         return NULL;
     }
-    PyObject *codec = cmsgx_type_lookup((PyTypeObject *)kind, state->str_codec);
+    PyTypeObject *type = (PyTypeObject *)kind;
+    cmsgx_lately *lately = &state->lately[((uintptr_t)kind >> 6) % CMSGX_LATELY];
+    unsigned int version = cmsgx_type_version(type);
+    if (lately->kind == type && version != 0 && lately->version == version) {
+        return (cmsgx_codec *)lately->codec;
+    }
+    PyObject *codec = cmsgx_type_lookup(type, state->str_codec);
     if (codec == NULL) {
         return NULL;
     }
     /* The class holds it as long as the class lives, and the caller holds the class. */
     Py_DECREF(codec);
-    return Py_IS_TYPE(codec, state->Codec) ? (cmsgx_codec *)codec : NULL;
+    if (!Py_IS_TYPE(codec, state->Codec)) {
+        return NULL;
+    }
+    if (version != 0) {
+        *lately = (cmsgx_lately){type, version, codec};
+    }
+    return (cmsgx_codec *)codec;
 }
 
 /* One field between memory and object --------------------------------------------------- */
@@ -144,22 +156,36 @@ put(char format, PyObject *object, unsigned char *to)
     memcpy(to, &value, size);
 }
 
-void
+int
 cmsgx_codec_encode(const cmsgx_codec *codec, PyObject *record, unsigned char *out)
 {
     memset(out, 0, (size_t)codec->size);
     for (Py_ssize_t i = 0; i < codec->count; i++) {
         const cmsgx_field *field = &codec->fields[i];
-        put(field->format, *AT(record, field), out + field->offset);
+        PyObject *value = *AT(record, field);
+        if (value == NULL) {
+            PyErr_SetObject(PyExc_AttributeError, field->name);
+            return -1;
+        }
+        put(field->format, value, out + field->offset);
     }
+    return 0;
 }
 
 /* Record --------------------------------------------------------------------------------- */
 
+/* The codec whose fields lie in `self`; NULL with TypeError. */
 static cmsgx_codec *
 codec_of_record(PyObject *self)
 {
-    return cmsgx_codec_of(cmsgx_state_of_type(Py_TYPE(self)), (PyObject *)Py_TYPE(self));
+    PyTypeObject *type = Py_TYPE(self);
+    cmsgx_codec *codec = cmsgx_codec_of(cmsgx_state_of_type(type), (PyObject *)type);
+    if (codec == NULL || !PyType_IsSubtype(type, codec->kind)) {
+        PyErr_Format(PyExc_TypeError, "%s is not a registered kind of control message",
+                     type->tp_name);
+        return NULL;
+    }
+    return codec;
 }
 
 static Py_ssize_t
@@ -230,9 +256,16 @@ static PyObject *
 fields_of(PyObject *self)
 {
     cmsgx_codec *codec = codec_of_record(self);
-    PyObject *tuple = PyTuple_New(codec->count);
+    PyObject *tuple = codec == NULL ? NULL : PyTuple_New(codec->count);
     for (Py_ssize_t i = 0; tuple != NULL && i < codec->count; i++) {
-        PyTuple_SET_ITEM(tuple, i, Py_NewRef(*AT(self, &codec->fields[i])));
+        PyObject *value = *AT(self, &codec->fields[i]);
+        if (value == NULL) {
+            PyErr_SetObject(PyExc_AttributeError, codec->fields[i].name);
+            Py_CLEAR(tuple);
+        }
+        else {
+            PyTuple_SET_ITEM(tuple, i, Py_NewRef(value));
+        }
     }
     return tuple;
 }
@@ -245,13 +278,17 @@ static PyObject *
 record_pack(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     cmsgx_codec *codec = codec_of_record(self);
+    if (codec == NULL) {
+        return NULL;
+    }
     if (codec->size < 0) {
         return PyErr_Format(PyExc_TypeError, "%s does not say how it is packed",
                             Py_TYPE(self)->tp_name);
     }
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, codec->size);
-    if (bytes != NULL) {
-        cmsgx_codec_encode(codec, self, (unsigned char *)PyBytes_AS_STRING(bytes));
+    if (bytes != NULL
+        && cmsgx_codec_encode(codec, self, (unsigned char *)PyBytes_AS_STRING(bytes)) < 0) {
+        Py_CLEAR(bytes);
     }
     return bytes;
 }
@@ -328,6 +365,9 @@ static PyObject *
 record_repr(PyObject *self)
 {
     cmsgx_codec *codec = codec_of_record(self);
+    if (codec == NULL) {
+        return NULL;
+    }
     const char *dot = strrchr(codec->kind->tp_name, '.');
     PyObject *parts = PyList_New(0);
     PyObject *result = NULL;
@@ -361,7 +401,16 @@ record_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
+/* Immutable: a copy is the same. */
+static PyObject *
+record_copy(PyObject *self, PyObject *Py_UNUSED(memo))
+{
+    return Py_NewRef(self);
+}
+
 static PyMethodDef record_methods[] = {
+    {"__copy__", record_copy, METH_NOARGS, NULL},
+    {"__deepcopy__", record_copy, METH_O, NULL},
     {"pack", record_pack, METH_NOARGS, pack_doc},
     {"unpack", record_unpack, METH_O | METH_CLASS, unpack_doc},
     {"__reduce__", record_reduce, METH_NOARGS, NULL},
@@ -398,6 +447,7 @@ slot_of(PyTypeObject *kind, PyObject *name)
     Py_ssize_t offset = -1;
     PyObject *member = PyObject_GetAttr((PyObject *)kind, name);
     if (member != NULL && Py_IS_TYPE(member, &PyMemberDescr_Type)
+        && PyType_IsSubtype(kind, ((PyMemberDescrObject *)member)->d_common.d_type)
         && ((PyMemberDescrObject *)member)->d_member->type == T_OBJECT_EX) {
         offset = ((PyMemberDescrObject *)member)->d_member->offset;
     }
@@ -420,7 +470,7 @@ read_field(cmsgx_codec *codec, PyObject *item)
         return -1;
     }
     size_t size = size_of((char)format);
-    if ((size == 0 && format != 'O') || offset < 0
+    if ((size == 0) != (format == 'O' && codec->size < 0) || offset < 0
         || (codec->size >= 0 && (size_t)offset + size > (size_t)codec->size)) {
         PyErr_Format(PyExc_ValueError, "%s: field %R lies outside of its layout",
                      codec->kind->tp_name, item);

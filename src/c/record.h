@@ -34,8 +34,8 @@ cmsgx_codec *cmsgx_codec_of(cmsgx_state *state, PyObject *kind);
 PyObject *cmsgx_codec_decode(cmsgx_state *state, const cmsgx_codec *codec,
                              const unsigned char *data, size_t size);
 
-/* Writes the payload of `record`, codec->size bytes. */
-void cmsgx_codec_encode(const cmsgx_codec *codec, PyObject *record, unsigned char *out);
+/* Writes the payload of `record`, codec->size bytes.  0, or -1 with an exception. */
+int cmsgx_codec_encode(const cmsgx_codec *codec, PyObject *record, unsigned char *out);
 
 /* The slot of the extra attribute, to be set once by who made the record. */
 static inline PyObject **

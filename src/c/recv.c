@@ -121,7 +121,7 @@ as_tuple(const cmsgx_header *header)
 
 /* [(level, type, data), ...]: a new reference. */
 static PyObject *
-plain_ancdata(const plain_call *call)
+plain_ancdata(plain_call *call)
 {
     PyObject *list = PyList_New(0);
     cmsgx_header header;
@@ -143,6 +143,8 @@ plain_ancdata(const plain_call *call)
             Py_BEGIN_ALLOW_THREADS
             cmsgx_close_message(&header, step);
             Py_END_ALLOW_THREADS
+            /* And no longer there, should what follows fail. */
+            call->msg.msg_controllen = (__typeof__(call->msg.msg_controllen))header.offset;
             break;
         }
         PyObject *item = as_tuple(&header);
@@ -156,7 +158,7 @@ plain_ancdata(const plain_call *call)
 
 /* Steals `data`, the first item of the result. */
 static PyObject *
-plain_result(const plain_call *call, PyObject *data)
+plain_result(plain_call *call, PyObject *data)
 {
     PyObject *ancdata = data == NULL ? NULL : plain_ancdata(call);
     PyObject *address = ancdata == NULL ? NULL : plain_address(call);

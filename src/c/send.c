@@ -38,12 +38,16 @@ has_kinds(cmsgx_state *state, PyObject *ancdata)
     if (!PyList_Check(ancdata) && !PyTuple_Check(ancdata)) {
         return 0;
     }
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(ancdata); i++) {
-        if (PyObject_TypeCheck(PySequence_Fast_GET_ITEM(ancdata, i), state->Record)) {
-            return 1;
-        }
+    PyObject *items = cmsgx_sequence(ancdata, "");
+    if (items == NULL) {
+        return -1;
     }
-    return 0;
+    int has = 0;
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items); i++) {
+        has |= PyObject_TypeCheck(PySequence_Fast_GET_ITEM(items, i), state->Record);
+    }
+    Py_DECREF(items);
+    return has;
 }
 
 static int add_ancdata(cmsgx_outgoing *out, PyObject *ancdata);
@@ -87,7 +91,12 @@ delegate(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssize_t
 {
     PyObject *ancdata = nargs > 2 ? Py_NewRef(args[2]) : NULL;
     PyObject *result = NULL;
-    if (ancdata != NULL && has_kinds(state, ancdata)) {
+    int has = ancdata == NULL ? 0 : has_kinds(state, ancdata);
+    if (has < 0) {
+        Py_DECREF(ancdata);
+        return NULL;
+    }
+    if (has) {
         cmsgx_outgoing out;
         cmsgx_outgoing_init(&out, state);
         Py_SETREF(ancdata, add_ancdata(&out, ancdata) < 0 ? NULL : as_tuples(&out));
@@ -285,7 +294,8 @@ add_control(cmsgx_outgoing *out, PyObject *control)
     int result = 0;
     for (Py_ssize_t i = 0; result == 0 && i < PySequence_Fast_GET_SIZE(items); i++) {
         PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(items, i));
-        result = PyTuple_Check(item) ? add_raw(out, item) : cmsgx_outgoing_add_kind(out, item);
+        result = PyTuple_CheckExact(item) ? add_raw(out, item)
+                                          : cmsgx_outgoing_add_kind(out, item);
         Py_DECREF(item);
     }
     Py_DECREF(items);
@@ -358,6 +368,7 @@ cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     }
     flags |= CMSGX_MSG_NOSIGNAL;
     cmsgx_outgoing_init(&out, state);
+    out.is_typed = 1;
 
     if ((values[FDS] != NULL && cmsgx_outgoing_add_fds(&out, values[FDS], 1) < 0)
         || (values[CONTROL] != NULL && add_control(&out, values[CONTROL]) < 0)

@@ -13,10 +13,10 @@
 #define SECOND INT64_C(1000000000)
 
 static int
-as_timeout(PyObject *value, int64_t *timeout)
+as_timeout(PyObject *value, int64_t unlimited, int64_t *timeout)
 {
     if (value == Py_None) {
-        *timeout = -1;
+        *timeout = unlimited;
         return 0;
     }
     double seconds = PyFloat_AsDouble(value);
@@ -33,17 +33,17 @@ as_timeout(PyObject *value, int64_t *timeout)
     return 0;
 }
 
-/* -1 where it is closed, as in socket. */
+/* The number is -1 where the socket is closed, as in socket: the kernel says EBADF. */
 static int
-number_of_socket(const cmsgx_sock *sock)
+read_number(cmsgx_sock *sock)
 {
     PyObject *number = sock->state->socket_fileno(sock->object, NULL);
     if (number == NULL) {
-        return -2;
+        return -1;
     }
-    long value = PyLong_AsLong(number);
+    sock->fd = (int)PyLong_AsLong(number);
     Py_DECREF(number);
-    return (int)value;
+    return 0;
 }
 
 /* Whether the attribute of its class is the class's own method, or ours. */
@@ -69,7 +69,7 @@ cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, cmsgx_own *own, cmsgx_s
     sock->state = state;
     sock->object = object;
     sock->owner = NULL;
-    sock->timeout = -1;
+    sock->timeout = CMSGX_BLOCKING;
     sock->fd = -1;
 
     if (Py_IS_TYPE(object, state->socket_class) || PyObject_TypeCheck(object, state->socket)) {
@@ -78,12 +78,11 @@ cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, cmsgx_own *own, cmsgx_s
             return 0;
         }
         sock->kind = CMSGX_SOCKET;
-        sock->fd = number_of_socket(sock);
         PyObject *timeout = state->socket_gettimeout(object, NULL);
         if (timeout == NULL) {
             return -1;
         }
-        int result = as_timeout(timeout, &sock->timeout);
+        int result = as_timeout(timeout, CMSGX_BLOCKING, &sock->timeout);
         Py_DECREF(timeout);
         return result;
     }
@@ -125,7 +124,7 @@ cmsgx_sock_set_timeout(cmsgx_sock *sock, PyObject *timeout)
     if (timeout == NULL || timeout == Py_Ellipsis) {
         return 0;
     }
-    return as_timeout(timeout, &sock->timeout);
+    return as_timeout(timeout, CMSGX_FOR_EVER, &sock->timeout);
 }
 
 static int
@@ -170,11 +169,17 @@ now(void)
     return (int64_t)time.tv_sec * SECOND + time.tv_nsec;
 }
 
+static int
+is_pinned(const cmsgx_pins *pins, size_t i)
+{
+    return pins->objects[i] != NULL && PyObject_TypeCheck(pins->objects[i], pins->type);
+}
+
 static void
 unpin(const cmsgx_pins *pins, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        if (pins->objects[i] != NULL) {
+        if (is_pinned(pins, i)) {
             cmsgx_descriptor_unpin(pins->objects[i]);
         }
     }
@@ -184,7 +189,7 @@ static int
 pin(const cmsgx_pins *pins)
 {
     for (size_t i = 0; i < pins->count; i++) {
-        if (pins->objects[i] != NULL && cmsgx_descriptor_pin(pins->objects[i]) < 0) {
+        if (is_pinned(pins, i) && cmsgx_descriptor_pin(pins->objects[i]) < 0) {
             unpin(pins, i);
             cmsgx_raise_closed("fds", (Py_ssize_t)i, pins->objects[i]);
             return -1;
@@ -198,7 +203,7 @@ static int
 wait_ready(cmsgx_sock *sock, int events, int64_t deadline)
 {
     struct pollfd ready = {.fd = sock->fd, .events = (short)events};
-    int64_t left = deadline - now();
+    int64_t left = deadline < 0 ? SECOND * 3600 : deadline - now();
     if (left <= 0) {
         return 0;
     }
@@ -221,7 +226,9 @@ wait_ready(cmsgx_sock *sock, int events, int64_t deadline)
         }
         return PyErr_CheckSignals() < 0 ? -1 : 1;
     }
-    return result > 0 || now() < deadline;
+    /* Ready and refused all the same, as with a peer whose queue is full, must not spin past
+       a signal. */
+    return PyErr_CheckSignals() < 0 ? -1 : result > 0 || deadline < 0 || now() < deadline;
 }
 
 ssize_t
@@ -229,7 +236,7 @@ cmsgx_call(cmsgx_sock *sock, int events, cmsgx_try attempt, void *context, int f
            const cmsgx_pins *pins, int *error_out)
 {
     int64_t deadline = 0;
-    int has_pins = pins != NULL && pins->owned > 0;
+    int has_pins = pins != NULL && pins->count > 0;
     int ignored;
     int *error = error_out != NULL ? error_out : &ignored;
 
@@ -239,6 +246,11 @@ cmsgx_call(cmsgx_sock *sock, int events, cmsgx_try attempt, void *context, int f
     for (;;) {
         ssize_t result;
         *error = 0;
+        /* As late as this, also for the first: what ran while the arguments were read may have
+           closed the socket, and the number may be another file's by now. */
+        if (sock->kind == CMSGX_SOCKET && read_number(sock) < 0) {
+            return -1;
+        }
         if (sock->owner != NULL && (sock->fd = cmsgx_descriptor_pin(sock->owner)) < 0) {
             cmsgx_raise_closed("sock", -1, sock->owner);
             return -1;
@@ -270,9 +282,10 @@ cmsgx_call(cmsgx_sock *sock, int events, cmsgx_try attempt, void *context, int f
                 return -1;
             }
         }
-        else if ((failed == EAGAIN || failed == EWOULDBLOCK) && sock->timeout > 0) {
+        else if ((failed == EAGAIN || failed == EWOULDBLOCK)
+                 && (sock->timeout > 0 || sock->timeout == CMSGX_FOR_EVER)) {
             if (deadline == 0) {
-                deadline = now() + sock->timeout;
+                deadline = sock->timeout > 0 ? now() + sock->timeout : -1;
             }
             int ready = wait_ready(sock, events, deadline);
             if (ready < 0) {
@@ -287,9 +300,6 @@ cmsgx_call(cmsgx_sock *sock, int events, cmsgx_try attempt, void *context, int f
             *error = failed;
             errno = failed;
             PyErr_SetFromErrno(PyExc_OSError);
-            return -1;
-        }
-        if (sock->kind == CMSGX_SOCKET && (sock->fd = number_of_socket(sock)) < -1) {
             return -1;
         }
     }

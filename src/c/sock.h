@@ -12,13 +12,18 @@ typedef enum {
     CMSGX_FOREIGN,          /* its type brings a method of its own */
 } cmsgx_sock_kind;
 
+/* Without a limit, and so without MSG_DONTWAIT: where the descriptor is non-blocking all the
+   same, EAGAIN is raised, as in socket; or, where no limit was asked for, waited for. */
+#define CMSGX_BLOCKING (-1)
+#define CMSGX_FOR_EVER (-2)
+
 typedef struct {
     cmsgx_state *state;
     PyObject *object;       /* borrowed */
     PyObject *owner;        /* borrowed: the Descriptor to pin, or NULL */
     cmsgx_sock_kind kind;
     int fd;
-    int64_t timeout;        /* nanoseconds; negative: no limit, and no MSG_DONTWAIT */
+    int64_t timeout;        /* nanoseconds, or one of these */
 } cmsgx_sock;
 
 /* Looks at `object`, of which the method `own` would be called.  0, or -1 with an exception. */
@@ -35,11 +40,11 @@ int cmsgx_sock_set_timeout(cmsgx_sock *sock, PyObject *timeout);
 int cmsgx_sock_family(const cmsgx_sock *sock);
 int cmsgx_sock_type(const cmsgx_sock *sock);
 
-/* Descriptor objects that a send borrows: pinned for each try, never across a wait. */
+/* What a send borrows: its Descriptors are pinned for each try, never across a wait. */
 typedef struct {
+    PyTypeObject *type;     /* Descriptor */
     PyObject **objects;     /* borrowed; NULL for a plain number */
     size_t count;
-    size_t owned;           /* how many are not NULL */
 } cmsgx_pins;
 
 typedef ssize_t (*cmsgx_try)(int fd, void *context, int flags);

@@ -43,8 +43,8 @@ cmsgx_getsockopt(PyObject *module, PyObject *args)
     if (bytes != NULL) {
         socklen_t length = (socklen_t)size;
         if (getsockopt(fd, level, name, PyBytes_AS_STRING(bytes), &length) < 0) {
-            Py_CLEAR(bytes);
             PyErr_SetFromErrno(PyExc_OSError);
+            Py_CLEAR(bytes);
         }
         else {
             (void)_PyBytes_Resize(&bytes, (Py_ssize_t)length);
@@ -94,8 +94,8 @@ cmsgx_getsockopt_pidfd(PyObject *module, PyObject *args)
     PyObject *pidfd = cmsgx_descriptor_new(state->PidFd, -1, 0);
     if (pidfd != NULL) {
         if (getsockopt(fd, level, name, &number, &length) < 0) {
-            Py_CLEAR(pidfd);
             PyErr_SetFromErrno(PyExc_OSError);
+            Py_CLEAR(pidfd);
         }
         else {
             cmsgx_descriptor_set(pidfd, number);

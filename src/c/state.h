@@ -24,6 +24,14 @@ typedef struct {
     unsigned int version;   /* of socket_class, when its attribute was seen to be that, or ours */
 } cmsgx_own;
 
+/* The codecs of kinds that were looked up lately. */
+#define CMSGX_LATELY 8
+typedef struct {
+    PyTypeObject *kind;     /* borrowed: compared only, together with its version */
+    unsigned int version;
+    PyObject *codec;        /* borrowed from the kind, which has that version */
+} cmsgx_lately;
+
 typedef struct {
     /* C types */
     PyTypeObject *Method;
@@ -69,6 +77,7 @@ typedef struct {
     PyObject *str_type;
     PyObject *keywords[CMSGX_KEYWORDS];
 
+    cmsgx_lately lately[CMSGX_LATELY];
     cmsgx_closer *closer;
 
 #if CMSGX_FREE_LIST

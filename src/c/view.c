@@ -165,7 +165,7 @@ static PyType_Slot view_slots[] = {
 };
 
 static PyType_Spec view_spec = {
-    .name = "cmsgx._cmsg.View",
+    .name = "cmsgx.View",
     .basicsize = sizeof(cmsgx_view),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION
              | Py_TPFLAGS_SEQUENCE,

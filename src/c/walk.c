@@ -3,6 +3,7 @@
 #include "constants.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <string.h>
 #include <unistd.h>
@@ -70,9 +71,14 @@ number_at(const cmsgx_header *header, size_t index)
 static size_t
 count_numbers(const cmsgx_header *header, cmsgx_step step)
 {
-    size_t count = header->size / sizeof(int);
-    while (step != CMSGX_MESSAGE && count > 0 && number_at(header, count - 1) == 0) {
-        count--;
+    size_t most = header->size / sizeof(int);
+    if (step == CMSGX_MESSAGE) {
+        return most;
+    }
+    size_t count = 0;
+    while (count < most && number_at(header, count) > STDERR_FILENO
+           && fcntl(number_at(header, count), F_GETFD) >= 0) {
+        count++;
     }
     return count;
 }

@@ -43,7 +43,8 @@ typedef struct {
 
 /* Writes each descriptor number that the control buffer carries to `fds`, which has room for
    `used / sizeof(int)` of them.  Of a malformed SCM_RIGHTS everything that can be a descriptor
-   is taken; trailing zeros are what the kernel did not write, as the buffer was zeroed. */
+   is taken: what is open, up to the first that is not, and never one of the standard streams,
+   which zeros and other control messages behind it could be mistaken for. */
 cmsgx_found cmsgx_gather(const void *control, size_t used, int *fds);
 
 /* Closes each descriptor that the control buffer carries, by the same rules, without memory. */

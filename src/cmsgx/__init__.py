@@ -91,3 +91,10 @@ __all__ = [
     "socketpair",
     "uninstall",
 ]
+
+# Where the documentation has them, and where a traceback should send its reader.
+for _name in __all__:
+    _object = globals()[_name]
+    if getattr(_object, "__module__", "").startswith("cmsgx._"):
+        _object.__module__ = __name__
+del _name, _object

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 from . import _cmsg
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
+
+    from ._fds import Fd
 
 __all__ = ["fromfd", "install", "socket", "socketpair", "uninstall"]
 
 
-class socket(_stdlib.socket):  # noqa: N801
+class socket(_stdlib.socket):
     """socket.socket, with the calls of cmsgx as its methods; accept() returns one too."""
 
     __slots__ = ()
@@ -31,13 +33,14 @@ class socket(_stdlib.socket):  # noqa: N801
 
     def accept(self) -> tuple[Self, Any]:
         """accept() -> (socket of this class, address): accept(2)"""
-        number, address = self._accept()  # type: ignore[attr-defined]
-        accepted = type(self)(self.family, self.type, self.proto, fileno=number)
+        untyped: Any = self
+        pair: tuple[int, Any] = untyped._accept()
+        accepted = type(self)(self.family, self.type, self.proto, fileno=pair[0])
         # As in socket.accept(): with a timeout of its own a listener is non-blocking, and so
         # may be what it accepts.
         if _stdlib.getdefaulttimeout() is None and self.gettimeout():
             accepted.setblocking(True)
-        return accepted, address
+        return accepted, pair[1]
 
 
 def socketpair(
@@ -45,22 +48,24 @@ def socketpair(
 ) -> tuple[socket, socket]:
     """socket.socketpair(), of cmsgx.socket: socketpair(2)"""
     first, second = _stdlib.socketpair(family, type, proto)
-    return _same(first), _same(second)
+    return _ours(first), _ours(second)
 
 
 def fromfd(fd: int, family: int, type: int, proto: int = 0) -> socket:
     """socket.fromfd(), of cmsgx.socket: a duplicate of `fd`, which stays the caller's."""
-    return _same(_stdlib.fromfd(fd, family, type, proto))
+    return _ours(_stdlib.fromfd(fd, family, type, proto))
 
 
-def _same(plain: _stdlib.socket) -> socket:
-    made = socket(plain.family, plain.type, plain.proto, fileno=plain.fileno())
-    plain.detach()
-    return made
+def _ours(sock: Any) -> socket:
+    # The object itself changes its class: at no time do two own the descriptor.
+    sock.__class__ = socket
+    ours: socket = sock
+    return ours
 
 
-def from_description(number: int) -> socket:
-    """A socket of that descriptor which changes no flag of the description; owns it if it returns."""
+def adopt(fd: Fd) -> socket:
+    """A socket that owns the descriptor of `fd`; changes no flag of the description."""
+    number = fd.fileno()
     family = _option(number, _cmsg.SO_DOMAIN)
     kind = _option(number, _cmsg.SO_TYPE)
     proto = _option(number, _stdlib.SO_PROTOCOL)
@@ -68,7 +73,12 @@ def from_description(number: int) -> socket:
     if non_blocking or _stdlib.getdefaulttimeout() is not None:
         # Told so, the constructor neither asks for the default timeout nor sets O_NONBLOCK.
         kind |= _stdlib.SOCK_NONBLOCK
-    return socket(family, kind, proto, fileno=number)
+    made: Any = socket.__new__(socket)
+    made._io_refs = 0
+    made._closed = False
+    fd._give_to_socket(made, family, kind, proto)
+    ours: socket = made
+    return ours
 
 
 def _option(number: int, name: int) -> int:
@@ -148,11 +158,8 @@ def _refuse_other_patches() -> None:
             )
     for name in _FUNCTIONS:
         here = getattr(_stdlib, name)
-        if name in _functions:
-            untouched = here is _functions[name][1]
-        else:
-            untouched = here is _ORIGINALS[name]
-        if not untouched:
+        expected = _functions[name][1] if name in _functions else _ORIGINALS[name]
+        if here is not expected:
             raise RuntimeError(
                 f"socket.{name} was patched by something else: {here!r}; take that out first"
             )
@@ -180,10 +187,23 @@ def _recv_fds_foreign(
     room = _cmsg.CMSG_LEN(maxfds * 4)
     data, ancdata, msg_flags, address = sock.recvmsg(bufsize, room, flags)
     fds = array.array("i")
+    unasked = array.array("i")
     for level, kind, payload in ancdata:
-        if (level, kind) == (_cmsg.SOL_SOCKET, _cmsg.SCM_RIGHTS):
-            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-    return data, fds.tolist(), msg_flags & ~_cmsg.MSG_CMSG_CLOEXEC, address
+        if level == _cmsg.SOL_SOCKET and kind in _CARRY_DESCRIPTORS:
+            numbers = fds if kind == _cmsg.SCM_RIGHTS else unasked
+            numbers.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    if len(fds) > maxfds:
+        unasked += fds[maxfds:]
+        msg_flags |= _cmsg.MSG_CTRUNC
+    for number in unasked:
+        if number >= 0:
+            os.close(number)
+    return data, fds[:maxfds].tolist(), msg_flags & ~_cmsg.MSG_CMSG_CLOEXEC, address
+
+
+_CARRY_DESCRIPTORS = {
+    getattr(_cmsg, name) for name in ("SCM_RIGHTS", "SCM_PIDFD") if hasattr(_cmsg, name)
+}
 
 
 _cmsg.register("recv_fds_foreign", _recv_fds_foreign)

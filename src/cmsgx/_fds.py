@@ -15,13 +15,21 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from multiprocessing import reduction
-from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, Protocol, SupportsIndex, TypeAlias
+from typing import (
+    IO,
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NoReturn,
+    Protocol,
+    SupportsIndex,
+    TypeAlias,
+    get_args,
+)
 
 from . import _cmsg
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from ._drop_in import socket
 
 __all__ = ["Fd", "FileDescriptorLike", "PidFd", "UnownedPidFd", "close_in_background"]
@@ -48,6 +56,7 @@ _FORMATS = {
     stat.S_IFBLK: "block",
     stat.S_IFLNK: "symlink",
 }
+_KINDS = frozenset(get_args(FdKind))
 _ANONYMOUS = {"pidfd": "pidfd", "eventfd": "eventfd", "eventpoll": "epoll"}
 _O_PATH = getattr(os, "O_PATH", 0)
 
@@ -76,14 +85,11 @@ class Fd(_cmsg.Descriptor):
         """
         # What fails after the opener was asked closes its number, and what fails before does not:
         # so it gets a duplicate, at the last moment.
-        duplicate = self.dup()
-        try:
+        with self.dup() as duplicate:
             file = io.open(  # noqa: SIM115
                 f"<descriptor {self.fileno()}>", mode, buffering, encoding, errors, newline,
-                opener=lambda path, flags: duplicate.detach(),
+                opener=duplicate._opener,
             )  # fmt: skip
-        finally:
-            duplicate.close()
         self.close()
         return file
 
@@ -94,11 +100,9 @@ class Fd(_cmsg.Descriptor):
         non-blocking, the socket has a timeout of 0. Where it raises, the descriptor is still
         owned here.
         """
-        from ._drop_in import from_description
+        from ._drop_in import adopt
 
-        made = from_description(self.fileno())
-        self.detach()
-        return made
+        return adopt(self)
 
     def check(
         self,
@@ -120,6 +124,8 @@ class Fd(_cmsg.Descriptor):
         path     whether O_PATH descriptors, which can be neither read nor written, will do
         device   st_dev of the file system that it must be on
         """
+        if access not in (None, "r", "w", "rw"):
+            raise ValueError(f"access: {access!r}; it is 'r', 'w' or 'rw'")
         number = self.fileno()
         flags = fcntl.fcntl(number, fcntl.F_GETFL)
         status = os.fstat(number)
@@ -127,6 +133,8 @@ class Fd(_cmsg.Descriptor):
             return False
         if kind is not None:
             expected = {kind} if isinstance(kind, str) else set(kind)
+            if unknown := expected - _KINDS:
+                raise ValueError(f"kind: {sorted(unknown)}; it is one of {sorted(_KINDS)}")
             if not expected & _kinds_of(number, status):
                 return False
         if access is not None and not _allows(flags, access):
@@ -170,11 +178,12 @@ def _kinds_of(number: int, status: os.stat_result) -> set[str]:
 
 def _allows(flags: int, access: str) -> bool:
     mode = flags & os.O_ACCMODE
-    return not flags & _O_PATH and {
+    allowed = {
         "r": mode in (os.O_RDONLY, os.O_RDWR),
         "w": mode in (os.O_WRONLY, os.O_RDWR),
         "rw": mode == os.O_RDWR,
     }[access]
+    return allowed and not flags & _O_PATH
 
 
 def _seals_of(number: int) -> int:
@@ -292,10 +301,7 @@ def close_in_background(*descriptors: Fd | int) -> None:
     seconds at most.
     """
     for descriptor in descriptors:
-        if isinstance(descriptor, int):
-            _cmsg.closer_submit((descriptor,))
-        elif not descriptor.closed:
-            _cmsg.closer_submit((descriptor.detach(),))
+        _cmsg.closer_submit(descriptor)
 
 
 os.register_at_fork(

@@ -14,7 +14,7 @@ from .errors import NotSupportedError
 from .kinds._base import Option, row_of, rows
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
     from ._fds import FileDescriptorLike
     from .kinds import ControlMessage, PidFd
@@ -146,17 +146,25 @@ _INQ = [Option(_cmsg.SOL_SOCKET, _cmsg.SO_INQ, "SO_INQ", 4)] if hasattr(_cmsg, "
 _OTHER_FAMILIES = 4096
 
 
-def room_for(sock: FileDescriptorLike, family: int, fds: int) -> int:
+def switched_on(sock: FileDescriptorLike, family: int) -> dict[Any, Option]:
+    """The kinds that the kernel attaches now, whoever asked for them, and their options."""
+    return {
+        row.kind: row.option
+        for row in rows()
+        if row.option and (not row.families or family in row.families) and _is_on(sock, row.option)
+    }
+
+
+def room_for(sock: FileDescriptorLike, family: int, fds: int, known: Iterable[Option]) -> int:
     """The size of the control buffer for `fds` descriptors and all that is switched on.
 
     Exactly CMSG_LEN(4 * fds) where that is nothing: the kernel keeps a surplus out then.
     """
     if family != _socket.AF_UNIX:
         return _OTHER_FAMILIES
-    unix = [row.option for row in rows() if row.option and family in row.families]
-    switched_on = [option for option in (*unix, *_TIME_STAMPS, *_INQ) if _is_on(sock, option)]
-    others = sum(_cmsg.CMSG_SPACE(option.room) for option in switched_on)
-    if any(option.name in _BEHIND_RIGHTS for option in switched_on):
+    options = [*known, *(option for option in (*_TIME_STAMPS, *_INQ) if _is_on(sock, option))]
+    others = sum(_cmsg.CMSG_SPACE(option.room) for option in options)
+    if any(option.name in _BEHIND_RIGHTS for option in options):
         return others + _cmsg.CMSG_SPACE(_INT * _cmsg.MAX_FDS)
     return others + (_cmsg.CMSG_LEN(_INT * fds) if fds else 0)
 

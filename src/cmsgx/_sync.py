@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket as _socket
 import time
 from collections.abc import Iterable, Sequence
 from types import EllipsisType
@@ -10,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import _cmsg
 from ._cmsg import send
-from ._options import enable, family_of, room_for, type_of, unique
+from ._options import enable, family_of, room_for, switched_on, type_of, unique
 from .kinds import PidFd
 
 if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
     from ._fds import FileDescriptorLike
     from .kinds import ControlMessage
     from .kinds._base import Buffer
@@ -26,8 +27,8 @@ class Receiver(_cmsg.Receiver):
 
     sock           a socket, an Fd, an int, or an object with fileno()
     bufsize        bytes of data at most for each message; or
-    into           a writable buffer, or a sequence of them, that is filled instead. It is yours: the
-                   next receive writes over it.
+    into           a writable buffer, or a sequence of them, that is filled instead. It is yours:
+                   the next receive writes over it.
     fds            descriptors at most for each message. A surplus is closed and counted.
     want           kinds to switch on, see enable(); found in a message by `msg[Kind]`
     on_truncation  "raise", or "keep" to get the message with `truncated` set
@@ -47,7 +48,7 @@ class Receiver(_cmsg.Receiver):
         *,
         fds: int = 0,
         want: Iterable[type[ControlMessage] | type[PidFd]] = (),
-        into: Buffer | Sequence[Buffer] | None = None,
+        into: WriteableBuffer | Sequence[WriteableBuffer] | None = None,
         on_truncation: Literal["raise", "keep"] = "raise",
         close: Literal["now", "background"] = "now",
     ) -> None:
@@ -72,10 +73,11 @@ class Receiver(_cmsg.Receiver):
     def refresh(self) -> None:
         """Makes room for what was switched on since, by others."""
         family = family_of(self.sock)
+        kinds = switched_on(self.sock, family)
         self._configure(
             self._fds,
-            room_for(self.sock, family, self._fds),
-            self._want,
+            room_for(self.sock, family, self._fds, kinds.values()),
+            unique((*self._want, *kinds)),
             family,
             type_of(self.sock),
             PidFd in self._want,
@@ -90,7 +92,7 @@ def send_all(
     *,
     fds: Iterable[FileDescriptorLike] = (),
     control: ControlMessage | Iterable[ControlMessage] = (),
-    timeout: float | None | EllipsisType = ...,
+    timeout: float | EllipsisType | None = ...,
 ) -> None:
     """Sends all of `data`, in as many calls as it takes: sendmsg(2).
 
@@ -100,16 +102,17 @@ def send_all(
     """
     if timeout is ...:
         gettimeout = getattr(sock, "gettimeout", None)
-        timeout = gettimeout() if gettimeout is not None else None
+        seconds: float | None = gettimeout() if gettimeout is not None else None
         limit: dict[str, Any] = {}
     else:
+        seconds = timeout
         limit = {"timeout": timeout}
-    deadline = time.monotonic() + timeout if timeout else None
+    deadline = time.monotonic() + seconds if seconds else None
     rest = _views(data)
     total = sum(view.nbytes for view in rest)
     sent = 0
     try:
-        sent = send(sock, rest, fds=fds, control=control, **limit)
+        sent = send(sock, rest[:_IOV_MAX], fds=fds, control=control, **limit)
         while sent < total:
             if deadline is not None:
                 left = deadline - time.monotonic()
@@ -130,7 +133,7 @@ def _views(data: Any) -> list[memoryview]:
 
 
 def _behind(views: list[memoryview], sent: int) -> list[memoryview]:
-    rest = []
+    rest: list[memoryview] = []
     for view in views:
         if sent >= view.nbytes:
             sent -= view.nbytes

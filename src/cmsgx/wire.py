@@ -52,12 +52,12 @@ def _header_at(control: Any, offset: int) -> Header | None:
     return None if found is None else Header(view, offset, found)
 
 
-def CMSG_FIRSTHDR(control: Buffer) -> Header | None:  # noqa: N802
+def CMSG_FIRSTHDR(control: Buffer) -> Header | None:
     """The first header of a control buffer (as long as what the kernel returned), or None."""
     return _header_at(control, 0)
 
 
-def CMSG_NXTHDR(control: Buffer, header: Header) -> Header | None:  # noqa: N802
+def CMSG_NXTHDR(control: Buffer, header: Header) -> Header | None:
     """The header behind `header`, or None.
 
     Also finds a last message that lacks its padding, and one that is a header only. None behind a
@@ -66,7 +66,7 @@ def CMSG_NXTHDR(control: Buffer, header: Header) -> Header | None:  # noqa: N802
     return _header_at(control, header._next)
 
 
-def CMSG_DATA(header: Header) -> memoryview:  # noqa: N802
+def CMSG_DATA(header: Header) -> memoryview:
     """The payload, a slice of the buffer: writable where the buffer is.
 
     It ends with the buffer where the header's length reaches behind it.
@@ -79,7 +79,7 @@ def parse(control: Buffer) -> tuple[Any, ...]:
 
     MalformedControlError where a length does not fit.
     """
-    messages = []
+    messages: list[Any] = []
     header = CMSG_FIRSTHDR(control)
     while header is not None:
         if not header.fits:

@@ -68,3 +68,10 @@ def _kind_of(family: int, level: int, type: int) -> Any:
 
 _cmsg.register("Unknown", Unknown)
 _cmsg.register("decode", _kind_of)
+
+# Where the documentation has them.
+for _name in __all__:
+    _object = globals()[_name]
+    if _object.__module__.startswith("cmsgx."):
+        _object.__module__ = __name__
+del _name, _object

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from .. import _cmsg
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 Direction: TypeAlias = Literal["send", "receive", "both"]
-Buffer: TypeAlias = "bytes | bytearray | memoryview"
+Buffer: TypeAlias = "ReadableBuffer"
+"""What is bytes-like."""
 
 K = TypeVar("K", bound=type)
 
@@ -79,20 +83,23 @@ def register(
     option     what enable() sets for it
     extra      one more slot, that is None when made and no part of the payload
 
-    ValueError where another kind has that level and type.
+    ValueError where that level and type, or that class, is registered already.
     """
-    other = _by_number.setdefault((level, type), kind)
-    if other is not kind:
-        raise ValueError(f"({level}, {type}) is {other.__name__} already")
+    if kind in _rows:
+        raise ValueError(f"{kind.__name__} is registered already")
+    if (level, type) in _by_number:
+        raise ValueError(f"({level}, {type}) is {_by_number[level, type].__name__} already")
+    record: Any = kind
     if issubclass(kind, _cmsg.Record):
         if layout is None:
             names = tuple(getattr(kind, "__slots__", ()))
             layout = tuple((name, 0, "O") for name in names if name != extra)
             size = None
-        kind.level = level
-        kind.type = type
-        kind._codec = _cmsg.Codec(kind, level, type, -1 if size is None else size, layout, extra)
+        record.level = level
+        record.type = type
+        record._codec = _cmsg.Codec(kind, level, type, -1 if size is None else size, layout, extra)
     _rows[kind] = Row(kind, level, type, direction, families, option)
+    _by_number[level, type] = kind
     return kind
 
 

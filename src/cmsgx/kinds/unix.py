@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import socket as _socket
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,7 @@ from ..errors import MalformedControlError
 from ._base import Buffer, ControlMessage, Option, register
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["Credentials", "PidFd", "Rights", "SecurityLabel"]
 
@@ -100,10 +101,8 @@ class Rights(ControlMessage):
 
 
 def _close_quietly(number: int) -> None:
-    try:
+    with contextlib.suppress(OSError):
         os.close(number)
-    except OSError:
-        pass
 
 
 class IdMapped:
