@@ -304,7 +304,10 @@ descriptor_give_to_socket(PyObject *self, PyObject *args)
     number = cmsgx_descriptor_detach(self);
     int failed = number < 0 || state->socket->tp_init(sock, arguments, NULL) < 0;
     if (failed && number >= 0) {
-        cmsgx_descriptor_set(self, number);
+        /* Beside the pins that other threads may have on it. */
+        uint64_t word = cmsgx_word_get(word_of(self));
+        while (!cmsgx_word_swap(word_of(self), &word, word | (uint64_t)((int64_t)number + 1))) {
+        }
     }
     Py_DECREF(arguments);
     if (number < 0) {

@@ -614,6 +614,7 @@ static PyType_Slot descriptors_slots[] = {
     {Py_tp_repr, descriptors_repr},
     {Py_tp_hash, PyObject_HashNotImplemented},
     {Py_tp_richcompare, descriptors_compare},
+    {Py_tp_iter, PySeqIter_New},
     {Py_tp_doc, (void *)descriptors_doc},
     {Py_sq_length, descriptors_length},
     {Py_sq_item, descriptors_item},

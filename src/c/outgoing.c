@@ -247,6 +247,28 @@ add_plain_number(cmsgx_outgoing *out, PyObject *object)
 }
 
 int
+cmsgx_outgoing_add_fd_bytes(cmsgx_outgoing *out, PyObject *bytes)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(bytes, &view, PyBUF_SIMPLE) < 0) {
+        return -1;
+    }
+    int result = -1;
+    size_t count = (size_t)view.len / sizeof(int);
+    if (count * sizeof(int) != (size_t)view.len) {
+        PyErr_SetString(PyExc_ValueError, "bytes length not a multiple of item size");
+    }
+    else if (grow_fds(out, count) == 0) {
+        memcpy(out->numbers + out->fd_count, view.buf, (size_t)view.len);
+        memset(out->owners + out->fd_count, 0, count * sizeof(*out->owners));
+        out->fd_count += count;
+        result = 0;
+    }
+    PyBuffer_Release(&view);
+    return result;
+}
+
+int
 cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict)
 {
     PyObject *sequence = cmsgx_sequence(fds, "fds must be an iterable of descriptors");

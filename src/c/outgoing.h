@@ -53,6 +53,8 @@ int cmsgx_outgoing_add_buffers(cmsgx_outgoing *out, PyObject *buffers, const cha
 /* Descriptors, kept until they are put by add_rights.  Strict: what cannot be one is refused
    here, by its index; otherwise the kernel answers, as for the socket module. */
 int cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict);
+/* Descriptors as int fd[n], in bytes: what array('i') makes of bytes. */
+int cmsgx_outgoing_add_fd_bytes(cmsgx_outgoing *out, PyObject *bytes);
 /* One SCM_RIGHTS with the descriptors from index `from` on. */
 int cmsgx_outgoing_add_rights(cmsgx_outgoing *out, size_t from);
 /* One control message from bytes. */

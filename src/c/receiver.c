@@ -161,8 +161,8 @@ receiver_next(PyObject *object)
 }
 
 PyDoc_STRVAR(configure_doc,
-"_configure($self, /, fds, control_size, want, family, type, takes_pidfd,\n"
-"           raise_truncated, in_background)\n--\n\n"
+"_configure($self, fds, control_size, want, family, type, takes_pidfd, raise_truncated, "
+"in_background, /)\n--\n\n"
 "Sets what is asked for and the room for it, from the next receive on.");
 
 static PyObject *

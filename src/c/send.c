@@ -245,7 +245,10 @@ cmsgx_send_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObje
     if (known < 0) {
         goto done;
     }
-    if (cmsgx_outgoing_add_fds(&out, values[2], 0) < 0
+    int added = PyBytes_Check(values[2]) || PyByteArray_Check(values[2])
+        ? cmsgx_outgoing_add_fd_bytes(&out, values[2])
+        : cmsgx_outgoing_add_fds(&out, values[2], 0);
+    if (added < 0
         || (out.fd_count > 0 && cmsgx_outgoing_add_rights(&out, 0) < 0)) {
         goto done;
     }
@@ -396,7 +399,8 @@ cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
         ? cmsgx_outgoing_add_buffer(&out, values[DATA])
         : cmsgx_outgoing_add_buffers(&out, values[DATA],
                                      "data must be bytes-like, or an iterable of bytes-like");
-    if (added < 0 || (out.fd_count > 0 && check_fds(&out, &sock) < 0)) {
+    if (added < 0
+        || (out.fd_count > 0 && check_fds(&out, &sock) < 0)) {
         goto done;
     }
     ssize_t sent = cmsgx_outgoing_send(&out, &sock, flags);

@@ -153,6 +153,7 @@ static PyType_Slot view_slots[] = {
     {Py_tp_repr, view_repr},
     {Py_tp_hash, view_hash},
     {Py_tp_richcompare, view_compare},
+    {Py_tp_iter, PySeqIter_New},
     {Py_tp_methods, view_methods},
     {Py_tp_getset, view_getset},
     {Py_tp_doc, (void *)view_doc},

@@ -320,7 +320,9 @@ def _reduce(descriptor: Fd) -> tuple[Callable[..., Fd], tuple[type[Fd], Any]]:
 
 
 def _rebuild(cls: type[Fd], duplicate: Any) -> Fd:
-    return cls(duplicate.detach())
+    number = duplicate.detach()
+    os.set_inheritable(number, False)
+    return cls(number)
 
 
 reduction.register(Fd, _reduce)
