@@ -78,7 +78,8 @@ message_new(cmsgx_state *state)
             return NULL;
         }
     }
-    memset((char *)self + sizeof(PyObject), 0, sizeof(*self) - sizeof(PyObject));
+    memset((char *)self + sizeof(PyObject), 0,
+           offsetof(cmsgx_message, inline_slots) - sizeof(PyObject));
     return self;
 }
 
@@ -178,6 +179,7 @@ message_dealloc(PyObject *object)
 typedef struct {
     struct msghdr msg;
     cmsgx_buffer *buffer;
+    socklen_t name_size;
     struct iovec iov;
 } call_context;
 
@@ -190,8 +192,8 @@ try_recvmsg(int fd, void *context, int flags)
     /* The kernel shortens these, also in a call that fails: restored before every try.  All of
        the control buffer is zeroed, as what the kernel does not write must read as nothing. */
     memset(buffer->control, 0, buffer->control_size);
-    call->msg.msg_name = &buffer->name;
-    call->msg.msg_namelen = sizeof(buffer->name);
+    call->msg.msg_name = call->name_size > 0 ? &buffer->name : NULL;
+    call->msg.msg_namelen = call->name_size;
     call->msg.msg_control = buffer->control_size > 0 ? buffer->control : NULL;
     call->msg.msg_controllen = (__typeof__(call->msg.msg_controllen))buffer->control_size;
     call->msg.msg_flags = 0;
@@ -357,6 +359,7 @@ cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request, in
     call_context call;
     memset(&call.msg, 0, sizeof(call.msg));
     call.buffer = buffer;
+    call.name_size = request->type == SOCK_STREAM ? 0 : sizeof(buffer->name);
     if (buffer->into != NULL) {
         call.msg.msg_iov = buffer->into->iov;
         call.msg.msg_iovlen = (__typeof__(call.msg.msg_iovlen))buffer->into->count;
@@ -402,6 +405,7 @@ object_at(cmsgx_message *self, size_t at)
     size_t count = self->fds + self->pidfds;
     if (self->slots == NULL) {
         if (count <= CMSGX_INLINE_SLOTS + 1) {
+            memset(self->inline_slots, 0, sizeof(self->inline_slots));
             self->slots = self->inline_slots;
         }
         else if ((self->slots = PyMem_Calloc(count, sizeof(cmsgx_slot))) == NULL) {
@@ -1102,7 +1106,8 @@ static PyGetSetDef message_getset[] = {
     {"nbytes", message_nbytes, NULL, "What recvmsg(2) returned.", NULL},
     {"fds", message_fds, NULL, "The descriptors, a read-only sequence of Fd.", NULL},
     {"control", message_control, NULL, "The control messages, a tuple, decoded now.", NULL},
-    {"address", message_address, NULL, "Where it came from: an Address, or None.", NULL},
+    {"address", message_address, NULL, "Where it came from: an Address.  None where it has none, and on a stream, which has one peer:\n"
+     "getpeername().", NULL},
     {"truncated", message_truncated, NULL,
      "Whether data, control data or surplus descriptors were cut off.", NULL},
     {"eof", message_eof, NULL,

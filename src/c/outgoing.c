@@ -57,7 +57,13 @@ int
 cmsgx_outgoing_add_buffer(cmsgx_outgoing *out, PyObject *object)
 {
     Py_buffer *buffer = &out->buffers[out->buffer_count];
-    if (PyObject_GetBuffer(object, buffer, PyBUF_SIMPLE) < 0) {
+    if (PyBytes_CheckExact(object)) {
+        /* What bytes export, without asking: they neither count nor release. */
+        buffer->obj = Py_NewRef(object);
+        buffer->buf = PyBytes_AS_STRING(object);
+        buffer->len = PyBytes_GET_SIZE(object);
+    }
+    else if (PyObject_GetBuffer(object, buffer, PyBUF_SIMPLE) < 0) {
         return -1;
     }
     out->iov[out->buffer_count].iov_base = buffer->buf;
