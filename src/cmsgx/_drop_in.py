@@ -182,10 +182,11 @@ def _recv_fds_foreign(
     sock: Any, bufsize: int, maxfds: int, flags: int, cloexec: int
 ) -> tuple[bytes, list[int], int, Any]:
     """recv_fds() over a type that brings a recvmsg() of its own."""
-    if cloexec:
-        flags |= _cmsg.MSG_CMSG_CLOEXEC
+    unasked_flag = 0
+    if cloexec and not flags & _cmsg.MSG_CMSG_CLOEXEC:
+        unasked_flag = _cmsg.MSG_CMSG_CLOEXEC
     room = _cmsg.CMSG_LEN(maxfds * 4)
-    data, ancdata, msg_flags, address = sock.recvmsg(bufsize, room, flags)
+    data, ancdata, msg_flags, address = sock.recvmsg(bufsize, room, flags | unasked_flag)
     fds = array.array("i")
     unasked = array.array("i")
     for level, kind, payload in ancdata:
@@ -198,7 +199,7 @@ def _recv_fds_foreign(
     for number in unasked:
         if number >= 0:
             os.close(number)
-    return data, fds[:maxfds].tolist(), msg_flags & ~_cmsg.MSG_CMSG_CLOEXEC, address
+    return data, fds[:maxfds].tolist(), msg_flags & ~unasked_flag, address
 
 
 _CARRY_DESCRIPTORS = {

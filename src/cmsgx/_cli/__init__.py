@@ -1,1 +1,42 @@
-def main() -> int: return 0
+"""The command line. Each module here without an underscore is one command, of the module's name.
+
+It has a docstring, whose first line is the help, and two functions: add_arguments(parser), and
+run(arguments), which returns the exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .._version import __version__
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `cmsgx` with these arguments, by default those of the process; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="cmsgx", description="Ancillary data: descriptors, credentials, control messages."
+    )
+    parser.add_argument("--version", action="version", version=f"cmsgx {__version__}")
+    commands = parser.add_subparsers(metavar="command", required=True)
+    for name, module in _commands():
+        text = (module.__doc__ or "").strip()
+        command = commands.add_parser(
+            name, help=text.partition("\n")[0], description=text.replace("%", "%%")
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    arguments = parser.parse_args(argv)
+    status: int = arguments.run(arguments)
+    return status
+
+
+def _commands() -> Iterator[tuple[str, Any]]:
+    for _, name, _ in pkgutil.iter_modules(__path__):
+        if not name.startswith("_"):
+            yield name, importlib.import_module(f".{name}", __name__)
