@@ -145,11 +145,11 @@ closer_submit(PyObject *module, PyObject *descriptor)
     else if ((fd = cmsgx_number_of(state, descriptor, "descriptor", -1, &owner)) < 0) {
         return NULL;
     }
+    Py_BEGIN_ALLOW_THREADS
     if (!cmsgx_closer_submit(state->closer, &fd, 1)) {
-        Py_BEGIN_ALLOW_THREADS
         cmsgx_close_all(&fd, 1);
-        Py_END_ALLOW_THREADS
     }
+    Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 

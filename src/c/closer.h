@@ -12,7 +12,8 @@ typedef struct cmsgx_closer cmsgx_closer;
 /* NULL where there is no memory. */
 cmsgx_closer *cmsgx_closer_new(void);
 
-/* Hands descriptors over, all or none: 1 when it owns them now; 0 where the queue is full or no
+/* To be called without the GIL, as before_fork() keeps the lock while Python code runs.
+   Hands descriptors over, all or none: 1 when it owns them now; 0 where the queue is full or no
    thread can be had, and then the caller closes them. */
 int cmsgx_closer_submit(cmsgx_closer *closer, const int *fds, size_t count);
 
@@ -20,7 +21,7 @@ int cmsgx_closer_submit(cmsgx_closer *closer, const int *fds, size_t count);
    are still to be closed. */
 size_t cmsgx_closer_wait(cmsgx_closer *closer, int64_t nanoseconds);
 
-/* Around fork(2): the child gets a thread of its own, which closes the child's copies. */
+/* Around fork(2), with the GIL: the child gets a thread of its own, which closes the child's copies. */
 void cmsgx_closer_before_fork(cmsgx_closer *closer);
 void cmsgx_closer_after_fork(cmsgx_closer *closer, int in_child);
 

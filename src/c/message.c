@@ -46,14 +46,13 @@ cmsgx_close_numbers(cmsgx_state *state, int *fds, size_t count, int in_backgroun
     if (open == 0) {
         return;
     }
-    if (in_background) {
-        in_background = cmsgx_closer_submit(state->closer, fds, open);
-    }
-    if (!in_background) {
-        Py_BEGIN_ALLOW_THREADS
+    /* The closer too is entered without the GIL: a thread that forks holds its lock, and may
+       need the GIL to go on. */
+    Py_BEGIN_ALLOW_THREADS
+    if (!in_background || !cmsgx_closer_submit(state->closer, fds, open)) {
         cmsgx_close_all(fds, open);
-        Py_END_ALLOW_THREADS
     }
+    Py_END_ALLOW_THREADS
     for (size_t i = 0; i < count; i++) {
         fds[i] = -1;
     }
@@ -281,10 +280,12 @@ own(cmsgx_message *self, cmsgx_sock *sock, call_context *call, size_t nbytes, in
         self->is_table_full = (char)(keep < request->fds && is_fd_table_full(sock->fd));
     }
     /* What is kept stays in front, the rest is closed. */
-    size_t dropped = surplus + found.pidfds - keep_pidfds;
-    if (dropped > 0) {
-        int pidfd = keep_pidfds ? fds[found.rights] : -1;
-        fds[found.rights] = keep_pidfds ? -1 : fds[found.rights];
+    if (surplus + found.pidfds > keep_pidfds) {
+        int pidfd = -1;
+        if (keep_pidfds) {
+            pidfd = fds[found.rights];
+            fds[found.rights] = -1;
+        }
         cmsgx_close_numbers(sock->state, fds + keep, found.rights + found.pidfds - keep,
                             request->in_background);
         fds[keep] = pidfd;

@@ -58,6 +58,8 @@ class Receiver(_cmsg.Receiver):
             raise ValueError(f"on_truncation: {on_truncation!r}; it is 'raise' or 'keep'")
         if close not in ("now", "background"):
             raise ValueError(f"close: {close!r}; it is 'now' or 'background'")
+        if fds < 0:
+            raise ValueError(f"fds: {fds}; it cannot be negative")
         super().__init__(sock, bufsize or 0, into)
         self._fds = fds
         self._want = unique(want)

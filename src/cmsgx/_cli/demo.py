@@ -93,36 +93,30 @@ def _receiver(sock: cmsgx.socket, fds: int) -> tuple[cmsgx.Receiver, bool]:
         return cmsgx.Receiver(sock, 65536, fds=fds, want=[cmsgx.Credentials]), False
 
 
-def _identify(message: cmsgx.Message, has_pidfd: bool) -> list[_Identity]:
-    """Who sent a message, compared with what /proc says of that process."""
+def _identify(message: cmsgx.Message, has_pidfd: bool, expected: int) -> list[_Identity]:
+    """Who sent a message: is it that process, and does /proc say the same of it?"""
     who = message[cmsgx.Credentials]
-    found = [_compare_credentials(who)]
+    says = _person(who.pid, who.uid, who.gid)
+    there = _person_in_proc(who.pid)
+    agrees = f"/proc/{who.pid}/status" if there == says else f"/proc: {there}"
+    found = [_Identity("Credentials", says, agrees, there == says and who.pid == expected)]
     if not has_pidfd:
         return [*found, _Identity("PidFd", "-", _NO_PIDFD, None)]
     with message.take(cmsgx.PidFd) as pidfd:
         if pidfd.error is not None:
             return [*found, _Identity("PidFd", "-", os.strerror(pidfd.error), False)]
         pid = pidfd.pid
-        found.append(_Identity("PidFd", f"pid {pid}", f"Credentials: pid {who.pid}", pid == who.pid))
-    return found
+    return [*found, _Identity("PidFd", f"pid {pid}", "the pid in Credentials", pid == who.pid)]
 
 
-def _compare_credentials(who: cmsgx.Credentials) -> _Identity:
-    says = _person(who.pid, who.uid, who.gid)
-    if who.pid is None:
-        return _Identity("Credentials", says, "the sender is not visible here", False)
+def _person_in_proc(pid: int | None) -> str:
+    """The real ids, which are what the kernel attaches to a message."""
     status = {}
-    with open(f"/proc/{who.pid}/status", encoding="utf-8", errors="replace") as file:
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
         for line in file:
             name, _, values = line.partition(":")
             status[name] = values.split()
-    there = tuple(int(status[name][0]) for name in ("Pid", "Uid", "Gid"))
-    return _Identity(
-        "Credentials",
-        says,
-        f"/proc/{who.pid}/status: {_person(*there)}",
-        there == (who.pid, who.uid, who.gid),
-    )
+    return _person(*(int(status[name][0]) for name in ("Pid", "Uid", "Gid")))
 
 
 def _person(pid: int | None, uid: int, gid: int) -> str:
@@ -172,13 +166,9 @@ def _be_second(number: int) -> int:
         cmsgx.send(sock, b"ready", control=cmsgx.Credentials())
         with receiver.receive() as message:
             names = json.loads(message.data)
-            sender = _identify(message, has_pidfd)
-            uses = [
-                _use(name, fd) for name, fd in zip(names, message.take_all(), strict=True)
-            ]
-        report = {
-            "sender": sender, "uses": uses, "open before": before, "open": _open_descriptors()
-        }  # fmt: skip
+            sender = _identify(message, has_pidfd, os.getppid())
+            uses = [_use(name, fd) for name, fd in zip(names, message.take_all(), strict=True)]
+        report = {"sender": sender, "uses": uses, "opened": (before, _open_descriptors())}
         with _sealed("report", json.dumps(report).encode()) as fd:
             cmsgx.send(sock, str(fd.fileno()).encode(), fds=[fd], control=cmsgx.Credentials())
     return 0
@@ -189,10 +179,10 @@ def _use(name: str, fd: cmsgx.Fd) -> _Use:
     with fd:
         arrived, use = _USES[name]
         try:
-            _expect(not os.get_inheritable(number), "inheritable")
-            return _Use(f"{arrived}, close-on-exec", number, use(fd), True)
+            _expect(not os.get_inheritable(number), "it is not close-on-exec")
+            return _Use(arrived, number, use(fd), True)
         except (_CheckError, OSError) as error:
-            return _Use(arrived, number, f"{type(error).__name__}: {error}", False)
+            return _Use(arrived, number, str(error), False)
 
 
 def _use_file(fd: cmsgx.Fd) -> str:
@@ -248,164 +238,183 @@ _USES: Final[dict[str, tuple[str, Callable[[cmsgx.Fd], str]]]] = {
 # The first process ----------------------------------------------------------------------------
 
 
+class _Result(NamedTuple):
+    """What there is to print."""
+
+    pids: tuple[int, int]
+    nbytes: int
+    used: list[tuple[str, int, _Use]]  # what was sent, its number there, what became of it
+    senders: list[tuple[str, _Identity]]
+    opened: tuple[int, int]  # descriptors in the second process, before and after
+
+
 def _be_first() -> int:
     before = _open_descriptors()
     try:
-        lines, checks = _talk()
-    except (_CheckError, OSError, cmsgx.CmsgError) as error:
+        result = _talk()
+    except (_CheckError, OSError, cmsgx.CmsgError, subprocess.TimeoutExpired) as error:
         print(f"cmsgx demo: {error}", file=sys.stderr)
         return 1
     after = _open_descriptors()
-    checks.append(before == after)
-    failed = checks.count(False)
-    print(*lines, f"Open descriptors in the first process: {before} before, {after} after.", "",
-          f"{failed} of {len(checks)} checks FAILED." if failed
-          else f"All {len(checks)} checks passed.", sep="\n")  # fmt: skip
+    checks = [use.ok for _, _, use in result.used] + [one.ok for _, one in result.senders]
+    checks += [result.opened[0] == result.opened[1], before == after]
+    failed, impossible = checks.count(False), checks.count(None)
+    print(
+        *_shown(result),
+        f"Open descriptors in the first process: {before} before, {after} after.",
+        "",
+        f"{failed} of {len(checks)} checks FAILED."
+        if failed
+        else f"All {len(checks) - impossible} checks passed.",
+        sep="\n",
+    )
     return 1 if failed else 0
+
+
+def _talk() -> _Result:
+    """The whole conversation."""
+    with ExitStack() as stack:
+        ours, theirs = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            stack.enter_context(ours)
+            ours.settimeout(_SECONDS)
+            receiver, has_pidfd = _receiver(ours, fds=1)
+            second = stack.enter_context(_start_second(theirs.fileno()))
+        # Before the wait for the other process, which ends when it sees this end closed.
+        stack.callback(ours.close)
+        with receiver.receive() as message:
+            _expect(message.data == b"ready", "the second process ended before it was ready")
+
+        parcel = _Parcel(stack)
+        nbytes = parcel.send(ours)
+        connection = stack.enter_context(parcel.connect())
+
+        with receiver.receive() as message:
+            _expect(message.data, "the second process ended without an answer")
+            answered = _identify(message, has_pidfd, second.pid)
+            content = _mapped(message.fds[0])
+            text = f"read the report, {len(content)} bytes"
+            answer = _Use("memfd, sealed", message.fds[0].fileno(), text, True)
+            number = int(message.data)
+        maker = cmsgx.peer_credentials(ours)
+        report = json.loads(content)
+        used = parcel.check([_Use(*use) for use in report["uses"]], connection)
+        second.wait(_SECONDS)
+        _expect(second.returncode == 0, f"the second process ended with {second.returncode}")
+    made = _Identity(
+        "PeerCredentials", f"pid {maker.pid}", "the process that made it", maker.pid == os.getpid()
+    )
+    return _Result(
+        (os.getpid(), second.pid),
+        nbytes,
+        [*used, ("answer: memfd, sealed", number, answer)],
+        [
+            *(("what was sent", _Identity(*one)) for one in report["sender"]),
+            *(("the answer", one) for one in answered),
+            ("the socket pair", made),
+        ],
+        (report["opened"][0], report["opened"][1]),
+    )
+
+
+def _shown(result: _Result) -> list[str]:
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    first, second = result.pids
+    return [
+        f"cmsgx {cmsgx.__version__}, {python}, {platform.system()} {platform.release()}",
+        "",
+        f"Process {first} sent {len(result.used) - 1} descriptors in one message, beside "
+        f"{result.nbytes} bytes.",
+        f"Process {second} found each close-on-exec, used it, and answered with one of its own.",
+        "",
+        *table(
+            ("sent", "fd", "arrived as", "fd", "and was used", ""),
+            [
+                (sent, str(number), use.arrived, str(use.number), use.text, _mark(use.ok))
+                for sent, number, use in result.used
+            ],
+            (24, 4, 14, 4, 38, 6),
+        ),
+        "",
+        "Who sent it, as the kernel says, and what that was compared with:",
+        "",
+        *table(
+            ("of", "kind", "says", "compared with", ""),
+            [(of, one.kind, one.says, one.compared, _mark(one.ok)) for of, one in result.senders],
+            (15, 15, 28, 28, 6),
+        ),
+        "",
+        "Open descriptors in the second process: {} before, {} after.".format(*result.opened),
+    ]
+
+
+def _mark(ok: bool | None) -> str:
+    return {True: "ok", False: "FAILED", None: "-"}[ok]
 
 
 class _Parcel:
     """What the first process sends."""
 
     def __init__(self, stack: ExitStack) -> None:
-        self.file = stack.enter_context(tempfile.TemporaryFile(buffering=0))
+        self.file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        stack.enter_context(self.file)
         self.file.write(_FILE_READ + _FILE_LEFT)
         self.file.seek(0)
         self.file.read(len(_FILE_READ))
-        self.reader, self.writer = (stack.enter_context(cmsgx.Fd(end)) for end in os.pipe())
-        os.write(self.writer.fileno(), _PIPE_THERE)
+        reader, writer = os.pipe()
+        self.reader = stack.enter_context(cmsgx.Fd(reader))
+        self.writer = stack.enter_context(cmsgx.Fd(writer))
+        os.write(writer, _PIPE_THERE)
         self.listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         self.memory = stack.enter_context(_sealed("demo", _MEMORY))
-        port = self.listener.getsockname()[1]
+        self.address = self.listener.getsockname()
         self.items: dict[str, tuple[str, Any]] = {
             "file": (f"file at byte {len(_FILE_READ)}", self.file),
             "pipe reader": ("pipe, read end", self.reader),
             "pipe writer": ("pipe, write end", self.writer),
-            "listener": (f"TCP listener, port {port}", self.listener),
+            "listener": (f"TCP listener, port {self.address[1]}", self.listener),
             "memory": ("memfd, sealed", self.memory),
         }
 
-    def check(self, name: str, connection: socket.socket) -> str | None:
-        """What can be seen of the other's use from here, where there is anything to see."""
-        if name == "file":
-            offset = self.file.tell()
-            _expect(offset == len(_FILE_READ + _FILE_LEFT), f"the offset here is {offset}")
-            return f"here it is at byte {offset} now"
-        if name == "pipe writer":
-            text = _read(self.reader.fileno())
-            _expect(text == _PIPE_BACK, f"{text!r} came back")
-            return "read here"
-        if name == "listener":
-            text = connection.recv(4096)
-            _expect(text == _TCP_BACK, f"{text!r} came back")
-            return "read here"
-        return None
-
-
-def _talk() -> tuple[list[str], list[bool | None]]:
-    """The whole conversation: the lines to print, and what was verified (None: cannot be here)."""
-    with ExitStack() as stack:
-        ours, theirs = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        stack.enter_context(ours)
-        with theirs:
-            ours.settimeout(_SECONDS)
-            receiver, has_pidfd = _receiver(ours, fds=1)
-            second = stack.enter_context(_start_second(theirs.fileno()))
-        # In case of an error: the other one sees the end of the socket, and ends, too.
-        stack.callback(ours.close)
-        with receiver.receive() as message:
-            _expect(message.data == b"ready", "the second process ended before it was ready")
-
-        parcel = _Parcel(stack)
-        numbers = [item.fileno() for _, item in parcel.items.values()]
-        nbytes = cmsgx.send(
-            ours,
-            json.dumps(list(parcel.items)).encode(),
-            fds=[item for _, item in parcel.items.values()],
+    def send(self, sock: cmsgx.socket) -> int:
+        return cmsgx.send(
+            sock,
+            json.dumps(list(self.items)).encode(),
+            fds=[item for _, item in self.items.values()],
             control=cmsgx.Credentials(),
         )
-        address = parcel.listener.getsockname()
-        connection = stack.enter_context(socket.create_connection(address, timeout=_SECONDS))
+
+    def connect(self) -> socket.socket:
+        """A connection to the listener, for the second process to accept."""
+        connection = socket.create_connection(self.address, timeout=_SECONDS)
         connection.sendall(_TCP_THERE)
+        return connection
 
-        with receiver.receive() as message:
-            _expect(message.data, "the second process ended without an answer")
-            answered = _identify(message, has_pidfd)
-            arrived = message.fds[0].fileno()
-            content = _mapped(message.fds[0])
-        report = json.loads(content)
-        uses = [_Use(*use) for use in report["uses"]]
-        seen = [_Identity(*one) for one in report["sender"]]
-
-        items: list[tuple[str, ...]] = []
-        checks: list[bool | None] = []
-        for (name, (text, _)), number, use in zip(
-            parcel.items.items(), numbers, uses, strict=True
-        ):
-            what, ok = use.text, use.ok
-            try:
-                here = parcel.check(name, connection) if ok else None
-            except (_CheckError, OSError) as error:
-                here, ok = str(error), False
-            checks.append(ok)
-            what = f"{what}; {here}" if here else what
-            items.append((text, str(number), use.arrived, str(use.number), what, _mark(ok)))
-        back = f"read the report, {len(content)} bytes"
-        items.append(
-            ("answer: memfd, sealed", message.data.decode(), "memfd, sealed", str(arrived), back,
-             _mark(True))
-        )  # fmt: skip
-        checks.append(True)
-
-        mine = _person(os.getpid(), os.getuid(), os.getgid())
-        seen = [one._replace(ok=one.ok and one.says == _said_of(one.kind, os.getpid(), mine))
-                if one.ok else one for one in seen]  # fmt: skip
-        theirs_is = _person(second.pid, os.getuid(), os.getgid())
-        answered = [one._replace(ok=one.ok and one.says == _said_of(one.kind, second.pid, theirs_is))
-                    if one.ok else one for one in answered]  # fmt: skip
-        maker = cmsgx.peer_credentials(ours)
-        answered.append(
-            _Identity(
-                "peer_credentials()",
-                f"pid {maker.pid}",
-                "the process that made the socket pair, and not the sender",
-                maker.pid == os.getpid(),
-            )
-        )
-        senders = [
-            *(("to the second", *one[:3], _mark(one.ok)) for one in seen),
-            *(("the answer", *one[:3], _mark(one.ok)) for one in answered),
+    def check(self, uses: list[_Use], connection: socket.socket) -> list[tuple[str, int, _Use]]:
+        """What was sent, its number, and what the second process reports of it, after a look at
+        what can be seen from here."""
+        return [
+            (text, item.fileno(), self._check(name, use, connection) if use.ok else use)
+            for (name, (text, item)), use in zip(self.items.items(), uses, strict=True)
         ]
-        checks += [one.ok for one in (*seen, *answered)]
-        checks.append(report["open before"] == report["open"])
-        second.wait(_SECONDS)
-        _expect(second.returncode == 0, f"the second process ended with {second.returncode}")
-    return [
-        f"cmsgx {cmsgx.__version__}, {platform.python_implementation()} "
-        f"{platform.python_version()}, {platform.system()} {platform.release()}",
-        f"first process: pid {os.getpid()}; second process: pid {second.pid}",
-        "",
-        f"Descriptors: {len(numbers)} in one message beside {nbytes} bytes, 1 in the answer",
-        "",
-        *table(
-            ("sent", "fd", "arrived as", "fd", "and was used", ""), items, (25, 4, 16, 4, 35, 6)
-        ),
-        "",
-        "Who sent it: what the kernel said of the sender, and what it was compared with",
-        "",
-        *table(("message", "by", "says", "compared with", ""), senders, (13, 18, 28, 27, 6)),
-        "",
-        f"Open descriptors in the second process: {report['open before']} before, "
-        f"{report['open']} after.",
-    ], checks
 
-
-def _said_of(kind: str, pid: int, person: str) -> str:
-    return f"pid {pid}" if kind == "PidFd" else person
-
-
-def _mark(ok: bool | None) -> str:
-    return {True: "ok", False: "FAILED", None: "-"}[ok]
+    def _check(self, name: str, use: _Use, connection: socket.socket) -> _Use:
+        try:
+            if name == "file":
+                offset = self.file.tell()
+                _expect(offset == len(_FILE_READ + _FILE_LEFT), f"here at byte {offset}")
+                return use._replace(text=f"{use.text}; now the offset is {offset} in both")
+            if name == "pipe writer":
+                text = _read(self.reader.fileno())
+                _expect(text == _PIPE_BACK, f"{text!r} came back")
+                return use._replace(text=f"{use.text}, which came back")
+            if name == "listener":
+                text = connection.recv(4096)
+                _expect(text == _TCP_BACK, f"{text!r} came back")
+                return use._replace(text=f"{use.text}, which came back")
+        except (_CheckError, OSError) as error:
+            return use._replace(text=f"{use.text}; {error}", ok=False)
+        return use
 
 
 def _start_second(number: int) -> subprocess.Popen[bytes]:
