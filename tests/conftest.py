@@ -10,6 +10,12 @@ import pytest
 from support import UNIX_TYPES, Pair, close_pair, open_fds, unix_pair
 
 
+def pytest_collection_finish() -> None:
+    # What pytest has collected needs not be looked through before and after each test.
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def no_leaked_descriptors() -> Iterator[None]:
     gc.collect()

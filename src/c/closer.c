@@ -8,6 +8,8 @@
 #include <time.h>
 
 #define CAPACITY 4096
+/* The thread ends when it had nothing to do for so long: nanoseconds. */
+#define IDLE INT64_C(5000000000)
 
 struct cmsgx_closer {
     pthread_mutex_t lock;
@@ -66,14 +68,32 @@ drop_user(cmsgx_closer *closer)
     }
 }
 
+/* The time that many nanoseconds from now, on the clock of the condition. */
+static struct timespec
+after(int64_t nanoseconds)
+{
+    struct timespec until;
+#ifdef __APPLE__
+    clock_gettime(CLOCK_REALTIME, &until);
+#else
+    clock_gettime(CLOCK_MONOTONIC, &until);
+#endif
+    int64_t nanosecond = until.tv_nsec + nanoseconds % 1000000000;
+    until.tv_sec += (time_t)(nanoseconds / 1000000000 + nanosecond / 1000000000);
+    until.tv_nsec = (long)(nanosecond % 1000000000);
+    return until;
+}
+
 static void *
 run(void *argument)
 {
     cmsgx_closer *closer = argument;
     pthread_mutex_lock(&closer->lock);
     for (;;) {
-        while (closer->count == 0 && !closer->ending) {
-            pthread_cond_wait(&closer->changed, &closer->lock);
+        int waited = 0;
+        struct timespec until = after(IDLE);
+        while (closer->count == 0 && !closer->ending && waited == 0) {
+            waited = pthread_cond_timedwait(&closer->changed, &closer->lock, &until);
         }
         if (closer->count == 0) {
             break;
@@ -134,15 +154,7 @@ cmsgx_closer_submit(cmsgx_closer *closer, const int *fds, size_t count)
 size_t
 cmsgx_closer_wait(cmsgx_closer *closer, int64_t nanoseconds)
 {
-    struct timespec until;
-#ifdef __APPLE__
-    clock_gettime(CLOCK_REALTIME, &until);
-#else
-    clock_gettime(CLOCK_MONOTONIC, &until);
-#endif
-    int64_t nanosecond = until.tv_nsec + nanoseconds % 1000000000;
-    until.tv_sec += (time_t)(nanoseconds / 1000000000 + nanosecond / 1000000000);
-    until.tv_nsec = (long)(nanosecond % 1000000000);
+    struct timespec until = after(nanoseconds);
 
     pthread_mutex_lock(&closer->lock);
     while (closer->count + closer->busy > 0) {

@@ -1,5 +1,6 @@
 #include "descriptor.h"
 
+#include "arguments.h"
 #include "errors.h"
 
 #include <errno.h>
@@ -233,8 +234,13 @@ PyDoc_STRVAR(detach_doc,
 static PyObject *
 descriptor_detach(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    int number = cmsgx_descriptor_detach(self);
-    return number < 0 ? raise_not_owned(self) : PyLong_FromLong(number);
+    /* The object before the number is taken: nothing can fail between. */
+    PyObject *number = PyLong_FromLong(cmsgx_descriptor_number(self));
+    if (number != NULL && cmsgx_descriptor_detach(self) < 0) {
+        Py_DECREF(number);
+        return raise_not_owned(self);
+    }
+    return number;
 }
 
 PyDoc_STRVAR(dup_doc,
@@ -395,7 +401,55 @@ descriptor_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
+PyDoc_STRVAR(own_all_doc,
+"_own_all($type, numbers, tickets, /)\n--\n\n"
+"Owners for all of the numbers, a tuple, or for none: takes a ticket from the list, ValueError\n"
+"where none is left.");
+
+static PyObject *
+descriptor_own_all(PyObject *type, PyObject *args)
+{
+    PyObject *numbers, *tickets;
+    if (!PyArg_ParseTuple(args, "O!O!:_own_all", &PyTuple_Type, &numbers, &PyList_Type,
+                          &tickets)) {
+        return NULL;
+    }
+    Py_ssize_t count = PyTuple_GET_SIZE(numbers);
+    PyObject *owners = PyTuple_New(count);
+    for (Py_ssize_t i = 0; owners != NULL && i < count; i++) {
+        int number;
+        PyObject *owner = NULL;
+        if (cmsgx_as_int(PyTuple_GET_ITEM(numbers, i), &number) == 0) {
+            owner = fcntl(number, F_GETFD) < 0
+                ? cmsgx_raise_errno(errno, "number %zd: %d is not open", i, number)
+                : cmsgx_descriptor_new((PyTypeObject *)type, -1, 0);
+        }
+        if (owner == NULL) {
+            Py_CLEAR(owners);
+        }
+        else {
+            PyTuple_SET_ITEM(owners, i, owner);
+        }
+    }
+    PyObject *ticket = owners == NULL ? NULL : PyObject_CallMethod(tickets, "pop", NULL);
+    if (ticket == NULL) {
+        if (owners != NULL && PyErr_ExceptionMatches(PyExc_IndexError)) {
+            PyErr_SetString(PyExc_ValueError,
+                            "own() was called before: the descriptors have their owner");
+        }
+        Py_XDECREF(owners);
+        return NULL;
+    }
+    Py_DECREF(ticket);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        cmsgx_descriptor_set(PyTuple_GET_ITEM(owners, i),
+                             (int)PyLong_AsLong(PyTuple_GET_ITEM(numbers, i)));
+    }
+    return owners;
+}
+
 static PyMethodDef descriptor_methods[] = {
+    {"_own_all", descriptor_own_all, METH_VARARGS | METH_CLASS, own_all_doc},
     {"fileno", descriptor_fileno, METH_NOARGS, fileno_doc},
     {"close", descriptor_close, METH_NOARGS, close_doc},
     {"detach", descriptor_detach, METH_NOARGS, detach_doc},

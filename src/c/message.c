@@ -879,6 +879,13 @@ message_contains(PyObject *object, PyObject *kind)
 }
 
 static PyObject *
+unknown(cmsgx_state *state, const cmsgx_header *header)
+{
+    return PyObject_CallFunction((PyObject *)state->Unknown, "iiy#", header->level, header->type,
+                                 header->data, (Py_ssize_t)header->size);
+}
+
+static PyObject *
 message_control(PyObject *object, void *Py_UNUSED(closure))
 {
     cmsgx_message *self = SELF(object);
@@ -913,10 +920,15 @@ message_control(PyObject *object, void *Py_UNUSED(closure))
             record = codec != NULL && codec->kind == (PyTypeObject *)kind
                              && codec->level == header.level && codec->type == header.type
                 ? decode(self, state, kind, codec, &header)
-                : PyObject_CallFunction(kind, "iiy#", header.level, header.type, header.data,
-                                        (Py_ssize_t)header.size);
+                : unknown(state, &header);
         }
         Py_DECREF(kind);
+        if (record == NULL && (self->flags & MSG_CTRUNC)
+            && PyErr_ExceptionMatches(state->MalformedControlError)) {
+            /* The one that was cut: it must not hide those that arrived whole. */
+            PyErr_Clear();
+            record = unknown(state, &header);
+        }
         if (record == NULL || PyList_Append(list, record) < 0) {
             Py_CLEAR(list);
         }

@@ -33,21 +33,14 @@ set_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *address)
 /* Through the type's own method ------------------------------------------------------------ */
 
 static int
-has_kinds(cmsgx_state *state, PyObject *ancdata)
+has_kinds(cmsgx_state *state, PyObject *items)
 {
-    if (!PyList_Check(ancdata) && !PyTuple_Check(ancdata)) {
-        return 0;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(items); i++) {
+        if (PyObject_TypeCheck(PyTuple_GET_ITEM(items, i), state->Record)) {
+            return 1;
+        }
     }
-    PyObject *items = cmsgx_sequence(ancdata, "");
-    if (items == NULL) {
-        return -1;
-    }
-    int has = 0;
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items); i++) {
-        has |= PyObject_TypeCheck(PySequence_Fast_GET_ITEM(items, i), state->Record);
-    }
-    Py_DECREF(items);
-    return has;
+    return 0;
 }
 
 static int add_ancdata(cmsgx_outgoing *out, PyObject *ancdata);
@@ -89,14 +82,13 @@ call_own(cmsgx_state *state, PyObject *method, PyObject *sock, PyObject *buffers
 static PyObject *
 delegate(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssize_t nargs)
 {
-    PyObject *ancdata = nargs > 2 ? Py_NewRef(args[2]) : NULL;
     PyObject *result = NULL;
-    int has = ancdata == NULL ? 0 : has_kinds(state, ancdata);
-    if (has < 0) {
-        Py_DECREF(ancdata);
+    /* Read once, as it may be an iterator. */
+    PyObject *ancdata = nargs > 2 ? PySequence_Tuple(args[2]) : NULL;
+    if (nargs > 2 && ancdata == NULL) {
         return NULL;
     }
-    if (has) {
+    if (ancdata != NULL && has_kinds(state, ancdata)) {
         cmsgx_outgoing out;
         cmsgx_outgoing_init(&out, state);
         Py_SETREF(ancdata, add_ancdata(&out, ancdata) < 0 ? NULL : as_tuples(&out));
@@ -384,7 +376,8 @@ cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
         goto done;
     }
     if (known == 0) {
-        if (sock.kind == CMSGX_NUMBER || out.fd_count > 0 || values[TIMEOUT] != NULL) {
+        if (sock.kind == CMSGX_NUMBER || out.fd_count > 0
+            || (values[TIMEOUT] != NULL && values[TIMEOUT] != Py_Ellipsis)) {
             PyErr_Format(PyExc_ValueError, NO_CONVERSION, address,
                          ", without fds= and timeout=");
             goto done;

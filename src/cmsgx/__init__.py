@@ -7,6 +7,8 @@ descriptor. sendmsg(2), recvmsg(2), cmsg(3), unix(7)
 from __future__ import annotations
 
 from . import errors as errors
+from . import kinds as kinds
+from . import wire as wire
 from ._cmsg import (
     CMSG_ALIGN,
     CMSG_LEN,
@@ -93,8 +95,6 @@ __all__ = [
 ]
 
 # Where the documentation has them, and where a traceback should send its reader.
-for _name in __all__:
-    _object = globals()[_name]
+for _object in [globals()[name] for name in __all__]:
     if getattr(_object, "__module__", "").startswith("cmsgx._"):
         _object.__module__ = __name__
-del _name, _object

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import errno
 import fcntl
-import io
 import os
 import re
 import select
@@ -86,7 +85,7 @@ class Fd(_cmsg.Descriptor):
         # What fails after the opener was asked closes its number, and what fails before does not:
         # so it gets a duplicate, at the last moment.
         with self.dup() as duplicate:
-            file = io.open(  # noqa: SIM115
+            file = open(  # noqa: SIM115
                 f"<descriptor {self.fileno()}>", mode, buffering, encoding, errors, newline,
                 opener=duplicate._opener,
             )  # fmt: skip
@@ -274,19 +273,10 @@ class UnownedPidFd:
         if self.number is None:
             assert self.error is not None
             raise OSError(self.error, "the kernel could make no pidfd for the sender")
-        take_ticket(self._tickets)
-        return PidFd(self.number)
+        return PidFd._own_all((self.number,), self._tickets)[0]
 
     def __repr__(self) -> str:
         return f"<UnownedPidFd {self.number if self.number is not None else self.error}>"
-
-
-def take_ticket(tickets: list[bool]) -> None:
-    """Lets one caller through, also of several threads."""
-    try:
-        tickets.pop()
-    except IndexError:
-        raise ValueError("own() was called before: the descriptors have their owner") from None
 
 
 # The background closer ------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from . import _cmsg
 from ._options import need_unix, not_supported, set_int
-from .kinds.unix import IdMapped
+from .kinds._unix import IdMapped
 
 if TYPE_CHECKING:
     from ._fds import FileDescriptorLike, PidFd

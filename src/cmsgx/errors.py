@@ -74,7 +74,7 @@ class NotSupportedError(CmsgError, OSError):
         super().__init__(number, f"{os.strerror(number)}: {text}")
 
 
-def raise_truncated(
+def _raise_truncated(
     message: Message, asked: int, delivered: int, misses: int, full: int, withheld: int
 ) -> None:
     """Called by C with a message that lacks something; its descriptors are closed already."""
@@ -110,5 +110,6 @@ def raise_truncated(
     )
 
 
-for _function in (raise_truncated, TooManyFdsError, MalformedControlError, NotSupportedError):
-    _cmsg.register(_function.__name__, _function)
+_cmsg.register("raise_truncated", _raise_truncated)
+for _error in (TooManyFdsError, MalformedControlError, NotSupportedError):
+    _cmsg.register(_error.__name__, _error)

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import _cmsg
 from ._base import Buffer, ControlMessage, Option, lookup, register
-from .unix import Credentials, PidFd, Rights, SecurityLabel
+from ._unix import Credentials, PidFd, Rights, SecurityLabel
 
 __all__ = [
     "ControlMessage",
@@ -70,8 +70,6 @@ _cmsg.register("Unknown", Unknown)
 _cmsg.register("decode", _kind_of)
 
 # Where the documentation has them.
-for _name in __all__:
-    _object = globals()[_name]
+for _object in [globals()[name] for name in __all__]:
     if _object.__module__.startswith("cmsgx."):
         _object.__module__ = __name__
-del _name, _object

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import array
-import contextlib
 import os
 import socket as _socket
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, overload
 
 from .. import _cmsg
-from .._fds import Fd, FileDescriptorLike, PidFd, take_ticket
+from .._fds import Fd, FileDescriptorLike, PidFd
 from ..errors import MalformedControlError
 from ._base import Buffer, ControlMessage, Option, register
 
@@ -87,22 +86,7 @@ class Rights(ControlMessage):
             raise ValueError(
                 "only what unpack() or decode() made can be owned so; a message has take()"
             )
-        take_ticket(self.fds.tickets)
-        owners: list[Fd] = []
-        try:
-            owners.extend(map(Fd, self.fds))
-        except BaseException:
-            for owner in owners:
-                owner.detach()
-            for number in self.fds:
-                _close_quietly(number)
-            raise
-        return tuple(owners)
-
-
-def _close_quietly(number: int) -> None:
-    with contextlib.suppress(OSError):
-        os.close(number)
+        return Fd._own_all(tuple(self.fds), self.fds.tickets)
 
 
 class IdMapped:
@@ -161,7 +145,7 @@ class Credentials(ControlMessage, IdMapped):
     def __new__(cls, pid: int | None = -1, uid: int = -1, gid: int = -1) -> Self:
         return super().__new__(
             cls,
-            os.getpid() if pid == -1 else pid,
+            os.getpid() if pid == -1 else pid or None,
             os.getuid() if uid == -1 else uid,
             os.getgid() if gid == -1 else gid,
         )
