@@ -70,6 +70,8 @@ PyDoc_STRVAR(receive_doc,
 "receive(sock, bufsize, *, fds=0, flags=0, timeout=..., on_truncation='raise')\n--\n\n"
 "Receives one message of `bufsize` bytes and `fds` descriptors at most: recvmsg(2).  Sets no\n"
 "option of the socket, and decodes what comes.  Returns a Message, which owns its descriptors.\n\n"
+"Read a socket that carries descriptors by these calls only: recv(), read() and the streams of\n"
+"asyncio make no room for them, and the kernel drops them without a sign.\n\n"
 "Surplus descriptors are closed and counted.  Raises ControlTruncatedError (FdLimitError) where\n"
 "some that were asked for are missing, and DataTruncatedError where a datagram was cut;\n"
 "on_truncation='keep' returns the message instead.  ValueError for MSG_PEEK with descriptors.");

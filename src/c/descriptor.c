@@ -407,12 +407,23 @@ PyDoc_STRVAR(own_all_doc,
 "where none is left.");
 
 static PyObject *
+raise_owned(void)
+{
+    PyErr_SetString(PyExc_ValueError,
+                    "own() was called before: the descriptors have their owner");
+    return NULL;
+}
+
+static PyObject *
 descriptor_own_all(PyObject *type, PyObject *args)
 {
     PyObject *numbers, *tickets;
     if (!PyArg_ParseTuple(args, "O!O!:_own_all", &PyTuple_Type, &numbers, &PyList_Type,
                           &tickets)) {
         return NULL;
+    }
+    if (PyList_GET_SIZE(tickets) == 0) {
+        return raise_owned();
     }
     Py_ssize_t count = PyTuple_GET_SIZE(numbers);
     PyObject *owners = PyTuple_New(count);
@@ -433,9 +444,9 @@ descriptor_own_all(PyObject *type, PyObject *args)
     }
     PyObject *ticket = owners == NULL ? NULL : PyObject_CallMethod(tickets, "pop", NULL);
     if (ticket == NULL) {
+        /* Another thread was faster. */
         if (owners != NULL && PyErr_ExceptionMatches(PyExc_IndexError)) {
-            PyErr_SetString(PyExc_ValueError,
-                            "own() was called before: the descriptors have their owner");
+            raise_owned();
         }
         Py_XDECREF(owners);
         return NULL;

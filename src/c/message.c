@@ -892,7 +892,7 @@ message_control(PyObject *object, void *Py_UNUSED(closure))
     cmsgx_state *state = cmsgx_state_of_self(object);
     const cmsgx_buffer *buffer = self->buffer;
     PyObject *list = PyList_New(0);
-    PyObject *seen = NULL;      /* borrowed: the descriptor kind that was shown last */
+    int has_shown[2] = {0, 0};
     cmsgx_header header;
     size_t offset = 0;
 
@@ -908,11 +908,12 @@ message_control(PyObject *object, void *Py_UNUSED(closure))
         }
         if (is_descriptor_kind(state, kind)) {
             /* What came in several is shown as one; what was closed at once, not at all. */
-            if (kind == seen || !has_descriptor_kind(self, state, kind)) {
+            int *shown = &has_shown[kind == (PyObject *)state->PidFd];
+            if (*shown || !has_descriptor_kind(self, state, kind)) {
                 Py_DECREF(kind);
                 continue;
             }
-            seen = kind;
+            *shown = 1;
             record = descriptor_kind(self, state, kind);
         }
         else {

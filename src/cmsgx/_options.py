@@ -136,6 +136,7 @@ _TIME_STAMPS = [
     for name in ("SO_TIMESTAMP", "SO_TIMESTAMPNS", "SO_TIMESTAMPING")
     if hasattr(_cmsg, name)
 ]
+# Linux 6.18 sets SO_INQ but does not tell it: there its message may be cut, which is no loss.
 # The kernel writes these behind the descriptors, where a surplus of those would push them out.
 _BEHIND_RIGHTS = {
     getattr(_cmsg, name) for name in ("SO_PASSPIDFD", "SO_INQ") if hasattr(_cmsg, name)

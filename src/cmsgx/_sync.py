@@ -38,7 +38,8 @@ class Receiver(_cmsg.Receiver):
     `for msg in receiver` yields message after message, closes what was left in the one before, and
     ends at the end of the stream. Data that was received never changes: memory that a message or
     a view still holds is not filled again. Of two threads that use one Receiver at once, one gets
-    a RuntimeError.
+    a RuntimeError. Read the socket by this only: recv(), read() and the streams of asyncio make no
+    room for descriptors, and the kernel drops them without a sign.
     """
 
     def __init__(
