@@ -203,6 +203,7 @@ register_object(PyObject *module, PyObject *args)
         {"socket", (PyObject **)&state->socket_class},
         {"decode", &state->decode},
         {"raise_truncated", &state->raise_truncated},
+        {"recvmsg_foreign", &state->recvmsg_foreign},
         {"recv_fds_foreign", &state->recv_fds_foreign},
         {"TooManyFdsError", &state->TooManyFdsError},
         {"MalformedControlError", &state->MalformedControlError},
@@ -307,7 +308,7 @@ module_exec(PyObject *module)
 #define EACH_OBJECT(DO) \
     DO(Method) DO(Descriptor) DO(Descriptors) DO(View) DO(Address) DO(Record) DO(Codec) \
     DO(Message) DO(Receiver) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) DO(Unknown) \
-    DO(decode) DO(raise_truncated) DO(recv_fds_foreign) DO(TooManyFdsError) \
+    DO(decode) DO(raise_truncated) DO(recvmsg_foreign) DO(recv_fds_foreign) DO(TooManyFdsError) \
     DO(MalformedControlError) DO(NotSupportedError) DO(socket) DO(socket_class) \
     DO(own_sendmsg.name) DO(own_sendmsg.method) DO(own_recvmsg.name) DO(own_recvmsg.method) \
     DO(own_recvmsg_into.name) DO(own_recvmsg_into.method) DO(str_codec) DO(str_pack) \

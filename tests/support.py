@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -76,3 +79,72 @@ def run_python(
     )  # fmt: skip
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+@contextmanager
+def lingering_socket(seconds: int) -> Iterator[int]:
+    """A TCP socket whose last close(2) blocks for that long, as a peer can choose; its number, for
+    the caller to close."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sender = socket.create_connection(listener.getsockname())
+        reader = listener.accept()[0]
+    with reader, sender:
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, seconds))
+        sender.setblocking(False)
+        try:
+            while True:
+                sender.send(bytes(1 << 16))
+        except BlockingIOError:
+            pass
+        sender.setblocking(True)
+        yield sender.detach()
+
+
+class Ticker:
+    """A thread that counts: `gap` is the longest time in which it could not."""
+
+    def __init__(self) -> None:
+        self.gap = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        last = time.monotonic()
+        while not self._stop.wait(0.002):
+            now = time.monotonic()
+            self.gap = max(self.gap, now - last)
+            last = now
+        self.gap = max(self.gap, time.monotonic() - last)
+
+    def __enter__(self) -> Ticker:
+        self._thread.start()
+        time.sleep(0.01)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    """Whether it became true in that time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def write_and_close(fd: cmsgx.Fd, data: bytes) -> None:
+    """For a process that multiprocessing starts."""
+    with fd:
+        os.write(fd.fileno(), data)

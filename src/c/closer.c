@@ -33,7 +33,15 @@ init_sync(cmsgx_closer *closer)
 #ifndef __APPLE__
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 #endif
-    int result = pthread_mutex_init(&closer->lock, NULL);
+    /* Recursive: between before_fork() and after_fork() other hooks of the same thread may hand
+       descriptors over. */
+    pthread_mutexattr_t recursive;
+    int result = pthread_mutexattr_init(&recursive);
+    if (result == 0) {
+        pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+        result = pthread_mutex_init(&closer->lock, &recursive);
+        pthread_mutexattr_destroy(&recursive);
+    }
     if (result == 0) {
         result = pthread_cond_init(&closer->changed, &attributes);
     }

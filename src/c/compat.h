@@ -28,7 +28,7 @@ cmsgx_type_version(PyTypeObject *type)
     (void)type;
     return 0;
 #else
-    return PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG) ? type->tp_version_tag : 0;
+    return type->tp_version_tag;
 #endif
 }
 

@@ -45,6 +45,12 @@
 #else
 #  define CMSGX_MSG_CMSG_CLOEXEC 0
 #endif
+/* Linux alone has an error queue. */
+#ifdef MSG_ERRQUEUE
+#  define CMSGX_MSG_ERRQUEUE MSG_ERRQUEUE
+#else
+#  define CMSGX_MSG_ERRQUEUE 0
+#endif
 #ifdef MSG_NOSIGNAL
 #  define CMSGX_MSG_NOSIGNAL MSG_NOSIGNAL
 #else

@@ -31,7 +31,11 @@ try_recvmsg(int fd, void *context, int flags)
     call->msg.msg_control = call->control_size > 0 ? call->control : NULL;
     call->msg.msg_controllen = (__typeof__(call->msg.msg_controllen))call->control_size;
     call->msg.msg_flags = 0;
-    return recvmsg(fd, &call->msg, flags);
+    ssize_t result = recvmsg(fd, &call->msg, flags);
+    if (result < 0 && (flags & MSG_PEEK)) {
+        cmsgx_close_after_failed_peek(call->control, call->control_size);
+    }
+    return result;
 }
 
 static size_t
@@ -191,13 +195,20 @@ is_known_family(const cmsgx_sock *sock)
     return family == AF_UNIX || family == AF_INET || family == AF_INET6;
 }
 
-/* The own method takes the arguments as they came. */
+/* The own method takes the arguments as they came; that of another type, where there is room for
+   descriptors, is asked for close-on-exec too. */
 static PyObject *
-call_own(const cmsgx_own *own, PyObject *const *args, Py_ssize_t nargs, cmsgx_sock_kind kind)
+call_own(cmsgx_state *state, const cmsgx_own *own, PyObject *const *args, Py_ssize_t nargs,
+         cmsgx_sock_kind kind, int more_flags)
 {
-    return kind == CMSGX_FOREIGN
-        ? PyObject_VectorcallMethod(own->name, args, (size_t)nargs, NULL)
-        : PyObject_Vectorcall(own->method, args, (size_t)nargs, NULL);
+    if (kind != CMSGX_FOREIGN) {
+        return PyObject_Vectorcall(own->method, args, (size_t)nargs, NULL);
+    }
+    if (nargs < 3 || more_flags == 0) {
+        return PyObject_VectorcallMethod(own->name, args, (size_t)nargs, NULL);
+    }
+    PyObject *stack[5] = {own->name, args[0], args[1], args[2], nargs > 3 ? args[3] : NULL};
+    return PyObject_Vectorcall(state->recvmsg_foreign, stack, (size_t)nargs + 1, NULL);
 }
 
 /* recvmsg ---------------------------------------------------------------------------------- */
@@ -206,8 +217,8 @@ call_own(const cmsgx_own *own, PyObject *const *args, Py_ssize_t nargs, cmsgx_so
    (or its exception), -1 with an exception. */
 static int
 plain_parse(PyObject *module, const char *function, PyObject *const *args, Py_ssize_t nargs,
-            cmsgx_own *own, cmsgx_sock *sock, Py_ssize_t *control_size, int *flags,
-            PyObject **result)
+            cmsgx_own *own, int more_flags, cmsgx_sock *sock, Py_ssize_t *control_size,
+            int *flags, PyObject **result)
 {
     if (nargs < 2 || nargs > 4) {
         PyErr_Format(PyExc_TypeError, "%s() takes a socket and 1 to 3 arguments (%zd given)",
@@ -218,7 +229,7 @@ plain_parse(PyObject *module, const char *function, PyObject *const *args, Py_ss
         return -1;
     }
     if (sock->kind == CMSGX_FOREIGN || !is_known_family(sock)) {
-        *result = call_own(own, args, nargs, sock->kind);
+        *result = call_own(cmsgx_state_of(module), own, args, nargs, sock->kind, more_flags);
         return 0;
     }
     *control_size = 0;
@@ -240,7 +251,7 @@ recvmsg_with(PyObject *module, PyObject *const *args, Py_ssize_t nargs, int more
     int flags;
     PyObject *result = NULL;
 
-    int parsed = plain_parse(module, "recvmsg", args, nargs, &state->own_recvmsg, &sock,
+    int parsed = plain_parse(module, "recvmsg", args, nargs, &state->own_recvmsg, more_flags, &sock,
                              &control_size, &flags, &result);
     if (parsed <= 0) {
         return result;
@@ -255,6 +266,10 @@ recvmsg_with(PyObject *module, PyObject *const *args, Py_ssize_t nargs, int more
     PyObject *data = PyBytes_FromStringAndSize(NULL, size);
     if (data == NULL) {
         return NULL;
+    }
+    if (flags & MSG_TRUNC) {
+        /* On TCP it throws the bytes away: what was here before must not show instead. */
+        memset(PyBytes_AS_STRING(data), 0, (size_t)size);
     }
     if (plain_init(&call, control_size, flags) == 0) {
         struct iovec iov = {PyBytes_AS_STRING(data), (size_t)size};
@@ -302,8 +317,8 @@ recvmsg_into_with(PyObject *module, PyObject *const *args, Py_ssize_t nargs, int
     struct iovec few_iov[FEW], *iov = few_iov;
     PyObject *result = NULL;
 
-    int parsed = plain_parse(module, "recvmsg_into", args, nargs, &state->own_recvmsg_into, &sock,
-                             &control_size, &flags, &result);
+    int parsed = plain_parse(module, "recvmsg_into", args, nargs, &state->own_recvmsg_into,
+                             more_flags, &sock, &control_size, &flags, &result);
     if (parsed <= 0) {
         return result;
     }

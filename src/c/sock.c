@@ -231,78 +231,65 @@ wait_ready(cmsgx_sock *sock, int events, int64_t deadline)
     return PyErr_CheckSignals() < 0 ? -1 : result > 0 || deadline < 0 || now() < deadline;
 }
 
-ssize_t
-cmsgx_call(cmsgx_sock *sock, int events, cmsgx_try attempt, void *context, int flags,
-           const cmsgx_pins *pins, int *error_out)
+int
+cmsgx_before_try(cmsgx_sock *sock, const cmsgx_pins *pins, int *error)
 {
-    int64_t deadline = 0;
-    int has_pins = pins != NULL && pins->count > 0;
-    int ignored;
-    int *error = error_out != NULL ? error_out : &ignored;
-
-    if (sock->timeout >= 0) {
-        flags |= MSG_DONTWAIT;
+    *error = 0;
+    /* As late as this, also for the first: what ran while the arguments were read may have
+       closed the socket, and the number may be another file's by now. */
+    if (sock->kind == CMSGX_SOCKET && read_number(sock) < 0) {
+        return -1;
     }
-    for (;;) {
-        ssize_t result;
-        *error = 0;
-        /* As late as this, also for the first: what ran while the arguments were read may have
-           closed the socket, and the number may be another file's by now. */
-        if (sock->kind == CMSGX_SOCKET && read_number(sock) < 0) {
-            return -1;
-        }
-        if (sock->owner != NULL && (sock->fd = cmsgx_descriptor_pin(sock->owner)) < 0) {
-            cmsgx_raise_closed("sock", -1, sock->owner);
-            return -1;
-        }
-        if (has_pins && pin(pins) < 0) {
-            *error = EBADF;
-            if (sock->owner != NULL) {
-                cmsgx_descriptor_unpin(sock->owner);
-            }
-            return -1;
-        }
-        int failed;
-        /* The caller's stack and buffers keep every pointer in `context` alive. */
-        Py_BEGIN_ALLOW_THREADS
-        result = attempt(sock->fd, context, flags);
-        failed = errno;
-        Py_END_ALLOW_THREADS
-        if (has_pins) {
-            unpin(pins, pins->count);
-        }
+    if (sock->owner != NULL && (sock->fd = cmsgx_descriptor_pin(sock->owner)) < 0) {
+        cmsgx_raise_closed("sock", -1, sock->owner);
+        return -1;
+    }
+    if (pins != NULL && pins->count > 0 && pin(pins) < 0) {
+        *error = EBADF;
         if (sock->owner != NULL) {
             cmsgx_descriptor_unpin(sock->owner);
         }
-        if (result >= 0) {
-            return result;
+        return -1;
+    }
+    return 0;
+}
+
+void
+cmsgx_after_try(cmsgx_sock *sock, const cmsgx_pins *pins)
+{
+    if (pins != NULL && pins->count > 0) {
+        unpin(pins, pins->count);
+    }
+    if (sock->owner != NULL) {
+        cmsgx_descriptor_unpin(sock->owner);
+    }
+}
+
+int
+cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, int64_t *deadline, int *error)
+{
+    if (failed == EINTR) {
+        return PyErr_CheckSignals();
+    }
+    if ((failed == EAGAIN || failed == EWOULDBLOCK)
+        && (sock->timeout > 0 || sock->timeout == CMSGX_FOR_EVER)) {
+        if (*deadline == 0) {
+            *deadline = sock->timeout > 0 ? now() + sock->timeout : -1;
         }
-        if (failed == EINTR) {
-            if (PyErr_CheckSignals() < 0) {
-                return -1;
-            }
-        }
-        else if ((failed == EAGAIN || failed == EWOULDBLOCK)
-                 && (sock->timeout > 0 || sock->timeout == CMSGX_FOR_EVER)) {
-            if (deadline == 0) {
-                deadline = sock->timeout > 0 ? now() + sock->timeout : -1;
-            }
-            int ready = wait_ready(sock, events, deadline);
-            if (ready < 0) {
-                return -1;
-            }
-            if (ready == 0) {
-                PyErr_SetString(PyExc_TimeoutError, "timed out");
-                return -1;
-            }
-        }
-        else {
-            *error = failed;
-            errno = failed;
-            PyErr_SetFromErrno(PyExc_OSError);
+        int ready = wait_ready(sock, events, *deadline);
+        if (ready < 0) {
             return -1;
         }
+        if (ready == 0) {
+            PyErr_SetString(PyExc_TimeoutError, "timed out");
+            return -1;
+        }
+        return 0;
     }
+    *error = failed;
+    errno = failed;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
 }
 
 /* What the socket module offers, found once -------------------------------------------- */

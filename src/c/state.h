@@ -52,6 +52,7 @@ typedef struct {
     PyTypeObject *Unknown;
     PyObject *decode;               /* (family, level, type) -> kind */
     PyObject *raise_truncated;      /* (message, asked, delivered, misses, full, withheld) */
+    PyObject *recvmsg_foreign;      /* recvmsg or recvmsg_into of a type that has its own */
     PyObject *recv_fds_foreign;     /* recv_fds for a type with a recvmsg() of its own */
 
     /* Exceptions of cmsgx.errors */

@@ -143,6 +143,14 @@ cmsgx_close_received(const void *control, size_t used)
     }
 }
 
+void
+cmsgx_close_after_failed_peek(const void *control, size_t capacity)
+{
+    int saved = errno;
+    cmsgx_close_received(control, capacity);
+    errno = saved;
+}
+
 size_t
 cmsgx_put(void *control, int level, int type, const void *data, size_t size)
 {

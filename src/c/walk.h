@@ -53,6 +53,10 @@ void cmsgx_close_received(const void *control, size_t used);
 /* The same for the one message that a step found. */
 void cmsgx_close_message(const cmsgx_header *header, cmsgx_step step);
 
+/* The kernel (Linux 6.18) installs a pidfd for some peeks that it then answers with EAGAIN: closes
+   what it wrote to a buffer that was zeroed before.  Keeps errno. */
+void cmsgx_close_after_failed_peek(const void *control, size_t capacity);
+
 /* Writes header and data at `control` (which has CMSG_SPACE(size) bytes), padding zeroed.
    Returns the bytes used, padding included. */
 size_t cmsgx_put(void *control, int level, int type, const void *data, size_t size);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import fcntl
+import functools
 import os
 import socket as _stdlib
 import sys
@@ -178,15 +179,21 @@ def _original(name: str) -> Any:
 _ORIGINALS: Final = {name: _original(name) for name in _FUNCTIONS}
 
 
+def _recvmsg_foreign(
+    name: str, sock: Any, first: Any, ancbufsize: int, flags: int = 0
+) -> tuple[Any, list[tuple[int, int, bytes]], int, Any]:
+    """recvmsg() or recvmsg_into() of a type that brings its own, with close-on-exec."""
+    unasked = _cmsg.MSG_CMSG_CLOEXEC & ~int(flags)
+    result, ancdata, msg_flags, address = getattr(sock, name)(first, ancbufsize, flags | unasked)
+    return result, ancdata, msg_flags & ~unasked, address
+
+
 def _recv_fds_foreign(
     sock: Any, bufsize: int, maxfds: int, flags: int, cloexec: int
 ) -> tuple[bytes, list[int], int, Any]:
     """recv_fds() over a type that brings a recvmsg() of its own."""
-    unasked_flag = 0
-    if cloexec and not flags & _cmsg.MSG_CMSG_CLOEXEC:
-        unasked_flag = _cmsg.MSG_CMSG_CLOEXEC
-    room = _cmsg.CMSG_LEN(maxfds * 4)
-    data, ancdata, msg_flags, address = sock.recvmsg(bufsize, room, flags | unasked_flag)
+    receive = sock.recvmsg if not cloexec else functools.partial(_recvmsg_foreign, "recvmsg", sock)
+    data, ancdata, msg_flags, address = receive(bufsize, _cmsg.CMSG_LEN(maxfds * 4), flags)
     fds = array.array("i")
     unasked = array.array("i")
     for level, kind, payload in ancdata:
@@ -199,7 +206,7 @@ def _recv_fds_foreign(
     for number in unasked:
         if number >= 0:
             os.close(number)
-    return data, fds[:maxfds].tolist(), msg_flags & ~unasked_flag, address
+    return data, fds[:maxfds].tolist(), msg_flags, address
 
 
 _CARRY_DESCRIPTORS = {
@@ -207,5 +214,6 @@ _CARRY_DESCRIPTORS = {
 }
 
 
+_cmsg.register("recvmsg_foreign", _recvmsg_foreign)
 _cmsg.register("recv_fds_foreign", _recv_fds_foreign)
 _cmsg.register("socket", _stdlib.socket)

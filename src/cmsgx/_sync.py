@@ -42,6 +42,8 @@ class Receiver(_cmsg.Receiver):
     room for descriptors, and the kernel drops them without a sign.
     """
 
+    __slots__ = ("_fds", "_in_background", "_raises", "_want")
+
     def __init__(
         self,
         sock: FileDescriptorLike,

@@ -19,8 +19,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -111,7 +111,7 @@ def _identify(message: cmsgx.Message, has_pidfd: bool, expected: int) -> list[_I
 
 def _person_in_proc(pid: int | None) -> str:
     """The real ids, which are what the kernel attaches to a message."""
-    status = {}
+    status: dict[str, list[str]] = {}
     with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
         for line in file:
             name, _, values = line.partition(":")
@@ -279,9 +279,7 @@ def _talk() -> _Result:
             stack.enter_context(ours)
             ours.settimeout(_SECONDS)
             receiver, has_pidfd = _receiver(ours, fds=1)
-            second = stack.enter_context(_start_second(theirs.fileno()))
-        # Before the wait for the other process, which ends when it sees this end closed.
-        stack.callback(ours.close)
+            second = stack.enter_context(_second_process(theirs.fileno()))
         with receiver.receive() as message:
             _expect(message.data == b"ready", "the second process ended before it was ready")
 
@@ -341,7 +339,7 @@ def _shown(result: _Result) -> list[str]:
         *table(
             ("of", "kind", "says", "compared with", ""),
             [(of, one.kind, one.says, one.compared, _mark(one.ok)) for of, one in result.senders],
-            (15, 15, 28, 28, 6),
+            (15, 15, 32, 24, 6),
         ),
         "",
         "Open descriptors in the second process: {} before, {} after.".format(*result.opened),
@@ -415,6 +413,19 @@ class _Parcel:
         except (_CheckError, OSError) as error:
             return use._replace(text=f"{use.text}; {error}", ok=False)
         return use
+
+
+@contextmanager
+def _second_process(number: int) -> Generator[subprocess.Popen[bytes]]:
+    with _start_second(number) as second:
+        try:
+            yield second
+        except BaseException:
+            # It may be about to say what is wrong; but nobody answers it any more.
+            with suppress(subprocess.TimeoutExpired):
+                second.wait(1)
+            second.kill()
+            raise
 
 
 def _start_second(number: int) -> subprocess.Popen[bytes]:

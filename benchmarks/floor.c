@@ -1,0 +1,216 @@
+/* The floor: each row's work in plain C, with the libc calls and the CMSG_* macros alone.
+
+   A row's function does `rounds` rounds of it and returns 0, or the errno of what failed (EPROTO
+   where what came is not what was sent).  To add one: `int floor_NAME(const struct job *job,
+   long rounds)`, and a Row in rows.py that names it. */
+
+#define _GNU_SOURCE
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_FDS 253
+
+/* Mirrored by Job in run.py. */
+struct job {
+    int tx;
+    int rx;
+    int flags;          /* of both calls: MSG_DONTWAIT where the row has a timeout */
+    int fd_count;
+    size_t size;        /* bytes of data */
+    int fds[MAX_FDS];
+};
+
+union control {
+    unsigned char bytes[CMSG_SPACE(sizeof(int) * MAX_FDS)];
+    struct cmsghdr align;
+};
+
+static unsigned char sent_data[1 << 16];
+static unsigned char received_data[1 << 16];
+
+/* Numbers that not every version's socket module has. */
+int
+floor_constant(const char *name)
+{
+    const struct {
+        const char *name;
+        int value;
+    } constants[] = {
+        {"IP_PKTINFO", IP_PKTINFO},
+        {"SO_TIMESTAMPNS", SO_TIMESTAMPNS},
+    };
+    for (size_t i = 0; i < sizeof(constants) / sizeof(constants[0]); i++) {
+        if (strcmp(name, constants[i].name) == 0) {
+            return constants[i].value;
+        }
+    }
+    return -1;
+}
+
+/* One control message of `size` bytes into `control`; returns its space. */
+static size_t
+put(union control *control, int type, const void *data, size_t size)
+{
+    memset(control->bytes, 0, CMSG_SPACE(size));
+    control->align.cmsg_level = SOL_SOCKET;
+    control->align.cmsg_type = type;
+    control->align.cmsg_len = CMSG_LEN(size);
+    memcpy(CMSG_DATA(&control->align), data, size);
+    return CMSG_SPACE(size);
+}
+
+static int
+send_one(const struct job *job, union control *control, size_t control_size)
+{
+    struct iovec iov = {sent_data, job->size};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (control_size > 0) {
+        msg.msg_control = control->bytes;
+        msg.msg_controllen = control_size;
+    }
+    ssize_t sent = sendmsg(job->tx, &msg, job->flags);
+    return sent < 0 ? errno : (size_t)sent != job->size ? EPROTO : 0;
+}
+
+static int
+receive_one(const struct job *job, struct msghdr *msg, union control *control,
+            size_t control_size)
+{
+    struct iovec iov = {received_data, job->size};
+    memset(msg, 0, sizeof(*msg));
+    msg->msg_iov = &iov;
+    msg->msg_iovlen = 1;
+    if (control_size > 0) {
+        msg->msg_control = control->bytes;
+        msg->msg_controllen = control_size;
+    }
+    ssize_t got = recvmsg(job->rx, msg, job->flags | MSG_CMSG_CLOEXEC);
+    if (got < 0) {
+        return errno;
+    }
+    return (size_t)got != job->size || (msg->msg_flags & (MSG_CTRUNC | MSG_TRUNC)) ? EPROTO : 0;
+}
+
+int
+floor_plain(const struct job *job, long rounds)
+{
+    int error = 0;
+    for (long i = 0; i < rounds && error == 0; i++) {
+        struct msghdr msg;
+        error = send_one(job, NULL, 0);
+        if (error == 0) {
+            error = receive_one(job, &msg, NULL, 0);
+        }
+    }
+    return error;
+}
+
+static int
+close_each(struct msghdr *msg, int expected)
+{
+    int error = 0;
+    int count = 0;
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(msg); header != NULL;
+         header = CMSG_NXTHDR(msg, header)) {
+        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) {
+            continue;
+        }
+        size_t size = header->cmsg_len - CMSG_LEN(0);
+        for (size_t at = 0; at + sizeof(int) <= size; at += sizeof(int), count++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(header) + at, sizeof(fd));
+            if (close(fd) < 0) {
+                error = errno;
+            }
+        }
+    }
+    return error != 0 ? error : count != expected ? EPROTO : 0;
+}
+
+int
+floor_rights(const struct job *job, long rounds)
+{
+    union control control;
+    size_t size = sizeof(int) * (size_t)job->fd_count;
+    int error = 0;
+    for (long i = 0; i < rounds && error == 0; i++) {
+        struct msghdr msg;
+        error = send_one(job, &control, put(&control, SCM_RIGHTS, job->fds, size));
+        if (error == 0) {
+            error = receive_one(job, &msg, &control, CMSG_SPACE(size));
+        }
+        if (error == 0) {
+            error = close_each(&msg, job->fd_count);
+        }
+    }
+    return error;
+}
+
+int
+floor_credentials(const struct job *job, long rounds)
+{
+    const struct ucred own = {getpid(), getuid(), getgid()};
+    union control control;
+    int error = 0;
+    for (long i = 0; i < rounds && error == 0; i++) {
+        struct msghdr msg;
+        struct ucred theirs = {0, 0, 0};
+        error = send_one(job, &control, put(&control, SCM_CREDENTIALS, &own, sizeof(own)));
+        if (error == 0) {
+            error = receive_one(job, &msg, &control, CMSG_SPACE(sizeof(own)));
+        }
+        if (error != 0) {
+            break;
+        }
+        for (struct cmsghdr *header = CMSG_FIRSTHDR(&msg); header != NULL;
+             header = CMSG_NXTHDR(&msg, header)) {
+            if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_CREDENTIALS
+                && header->cmsg_len == CMSG_LEN(sizeof(theirs))) {
+                memcpy(&theirs, CMSG_DATA(header), sizeof(theirs));
+            }
+        }
+        error = theirs.pid == own.pid ? 0 : EPROTO;
+    }
+    return error;
+}
+
+/* A datagram whose time stamp and packet info are read. */
+int
+floor_datagram(const struct job *job, long rounds)
+{
+    const size_t room = CMSG_SPACE(sizeof(struct timespec)) + CMSG_SPACE(sizeof(struct in_pktinfo));
+    union control control;
+    int error = 0;
+    for (long i = 0; i < rounds && error == 0; i++) {
+        struct msghdr msg;
+        struct timespec stamp = {0, 0};
+        struct in_pktinfo info = {0};
+        error = send_one(job, NULL, 0);
+        if (error == 0) {
+            error = receive_one(job, &msg, &control, room);
+        }
+        if (error != 0) {
+            break;
+        }
+        for (struct cmsghdr *header = CMSG_FIRSTHDR(&msg); header != NULL;
+             header = CMSG_NXTHDR(&msg, header)) {
+            if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_TIMESTAMPNS
+                && header->cmsg_len == CMSG_LEN(sizeof(stamp))) {
+                memcpy(&stamp, CMSG_DATA(header), sizeof(stamp));
+            }
+            else if (header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_PKTINFO
+                     && header->cmsg_len == CMSG_LEN(sizeof(info))) {
+                memcpy(&info, CMSG_DATA(header), sizeof(info));
+            }
+        }
+        error = stamp.tv_sec != 0 && info.ipi_ifindex != 0 ? 0 : EPROTO;
+    }
+    return error;
+}

@@ -1,0 +1,436 @@
+"""What is measured: one `Row` for each kind of work, with the bar it must reach.
+
+A row names its function in floor.c, says how to make its sockets, and gives for each
+implementation a function that takes them (a `World`) and returns a loop: a plain function of
+the number of rounds, with everything bound to locals.  Each round sends and then receives on
+one thread.
+"""
+
+import importlib
+import os
+import socket
+import struct
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice, repeat
+from typing import Any
+
+cmsgx: Any
+try:
+    cmsgx = importlib.import_module("cmsgx")
+except ImportError:
+    cmsgx = None  # then only `socket` is measured
+
+Loop = Callable[[int], None]
+
+SOCKET, DROPIN, WITH, FOR = "socket", "drop-in", "with", "for"
+
+
+_open: list[int] = []
+
+
+def null_descriptors(count: int) -> list[int]:
+    """The same for all, so that what is received has low numbers: Python keeps the ints to 256."""
+    while len(_open) < count:
+        _open.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    return _open[:count]
+
+
+class World:
+    """A pair of sockets and what travels over it; each implementation has its own."""
+
+    def __init__(
+        self,
+        pair: tuple[socket.socket, socket.socket],
+        *,
+        size: int = 1,
+        fds: int = 0,
+        timeout: float | None = None,
+    ) -> None:
+        self.tx, self.rx = pair
+        self.size = size
+        self.data = bytes(size)
+        self.fds = null_descriptors(fds)
+        self.timeout = timeout
+        for sock in pair:
+            sock.settimeout(timeout)
+
+    def is_drained(self) -> bool:
+        self.rx.setblocking(False)
+        with suppress(BlockingIOError):
+            self.rx.recv(1)
+            return False
+        return True
+
+    def close(self) -> None:
+        self.tx.close()
+        self.rx.close()
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    floor: str  # in floor.c, without its prefix
+    world: Callable[[], World]
+    runners: Mapping[str, Callable[[World], Loop]]
+    at_most: Mapping[str, float] = field(default_factory=dict)  # runner: x plain C
+    faster: float | None = None  # the drop-in against socket
+    is_there: Callable[[], bool] = lambda: True  # whether cmsgx has what its runners need
+
+
+def unix_pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
+# Descriptors each way, and their close ----------------------------------------------------------
+
+
+def socket_fds(world: World) -> Loop:
+    tx, rx, fds, count, data = world.tx, world.rx, world.fds, len(world.fds), [world.data]
+    send, receive, close = socket.send_fds, socket.recv_fds, os.close
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(None, rounds):
+            send(tx, data, fds)
+            for fd in receive(rx, 1, count)[1]:
+                close(fd)
+
+    return loop
+
+
+def dropin_fds(world: World) -> Loop:
+    tx, rx, fds, count, data = world.tx, world.rx, world.fds, len(world.fds), [world.data]
+    send, receive, close = cmsgx.send_fds, cmsgx.recv_fds, os.close
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(None, rounds):
+            send(tx, data, fds)
+            for fd in receive(rx, 1, count)[1]:
+                close(fd)
+
+    return loop
+
+
+def with_fds(world: World) -> Loop:
+    tx, fds, data, send = world.tx, world.fds, world.data, cmsgx.send
+    rx = cmsgx.Receiver(world.rx, 1, fds=len(fds))
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(None, rounds):
+            send(tx, data, fds=fds)
+            with rx.receive() as m:
+                m.fds  # noqa: B018
+
+    return loop
+
+
+def for_fds(world: World) -> Loop:
+    tx, fds, data, send = world.tx, world.fds, world.data, cmsgx.send
+    rx = cmsgx.Receiver(world.rx, 1, fds=len(fds))
+
+    def loop(rounds: int) -> None:
+        send(tx, data, fds=fds)
+        for m in islice(rx, rounds - 1):
+            m.fds  # noqa: B018
+            send(tx, data, fds=fds)
+        with next(rx) as m:
+            m.fds  # noqa: B018
+
+    return loop
+
+
+def descriptors(
+    count: int, at_most: Mapping[str, float] | None = None, faster: float | None = None
+) -> Row:
+    return Row(
+        name=f"{count} descriptor{'s' if count > 1 else ''}",
+        floor="rights",
+        world=lambda: World(unix_pair(), fds=count),
+        runners={SOCKET: socket_fds, DROPIN: dropin_fds, WITH: with_fds, FOR: for_fds},
+        at_most=at_most or {},
+        faster=faster,
+    )
+
+
+# Credentials each way, decoded ------------------------------------------------------------------
+
+
+def credentials_world() -> World:
+    world = World(unix_pair())
+    world.rx.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    return world
+
+
+def tuple_credentials(module: Any) -> Callable[[World], Loop]:
+    def make(world: World) -> Loop:
+        layout = struct.Struct("3i")
+        level, kind = socket.SOL_SOCKET, socket.SCM_CREDENTIALS
+        own = layout.pack(os.getpid(), os.getuid(), os.getgid())
+        tx, rx, data, unpack = world.tx, world.rx, [world.data], layout.unpack
+        control = [(level, kind, own)]
+        room = socket.CMSG_SPACE(layout.size)
+        send, receive = module.sendmsg, module.recvmsg
+
+        def loop(rounds: int) -> None:
+            for _ in repeat(None, rounds):
+                send(tx, data, control)
+                for at, what, payload in receive(rx, 1, room)[1]:
+                    if at == level and what == kind:
+                        unpack(payload)[0]
+
+        return loop
+
+    return make
+
+
+def with_credentials(world: World) -> Loop:
+    tx, data, send, kind = world.tx, world.data, cmsgx.send, cmsgx.Credentials
+    control = (kind(os.getpid(), os.getuid(), os.getgid()),)
+    rx = cmsgx.Receiver(world.rx, 1, want=[kind])
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(None, rounds):
+            send(tx, data, control=control)
+            with rx.receive() as m:
+                m[kind].pid  # noqa: B018
+
+    return loop
+
+
+def for_credentials(world: World) -> Loop:
+    tx, data, send, kind = world.tx, world.data, cmsgx.send, cmsgx.Credentials
+    control = (kind(os.getpid(), os.getuid(), os.getgid()),)
+    rx = cmsgx.Receiver(world.rx, 1, want=[kind])
+
+    def loop(rounds: int) -> None:
+        send(tx, data, control=control)
+        for m in islice(rx, rounds - 1):
+            m[kind].pid  # noqa: B018
+            send(tx, data, control=control)
+        with next(rx) as m:
+            m[kind].pid  # noqa: B018
+
+    return loop
+
+
+# Plain data -------------------------------------------------------------------------------------
+
+
+def tuple_plain(module: Any) -> Callable[[World], Loop]:
+    def make(world: World) -> Loop:
+        tx, rx, data, size = world.tx, world.rx, [world.data], world.size
+        send, receive = module.sendmsg, module.recvmsg
+
+        def loop(rounds: int) -> None:
+            for _ in repeat(None, rounds):
+                send(tx, data)
+                receive(rx, size)
+
+        return loop
+
+    return make
+
+
+def tuple_into(module: Any) -> Callable[[World], Loop]:
+    def make(world: World) -> Loop:
+        tx, rx, data, into = world.tx, world.rx, [world.data], [bytearray(world.size)]
+        send, receive = module.sendmsg, module.recvmsg_into
+
+        def loop(rounds: int) -> None:
+            for _ in repeat(None, rounds):
+                send(tx, data)
+                receive(rx, into)
+
+        return loop
+
+    return make
+
+
+def with_plain(world: World) -> Loop:
+    tx, data, send = world.tx, world.data, cmsgx.send
+    rx = cmsgx.Receiver(world.rx, world.size)
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(None, rounds):
+            send(tx, data)
+            with rx.receive() as m:
+                m.data  # noqa: B018
+
+    return loop
+
+
+def for_plain(world: World) -> Loop:
+    tx, data, send = world.tx, world.data, cmsgx.send
+    rx = cmsgx.Receiver(world.rx, world.size)
+
+    def loop(rounds: int) -> None:
+        send(tx, data)
+        for m in islice(rx, rounds - 1):
+            m.data  # noqa: B018
+            send(tx, data)
+        with next(rx) as m:
+            m.data  # noqa: B018
+
+    return loop
+
+
+def with_into(world: World) -> Loop:
+    tx, data, send = world.tx, world.data, cmsgx.send
+    rx = cmsgx.Receiver(world.rx, into=bytearray(world.size))
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(None, rounds):
+            send(tx, data)
+            with rx.receive() as m:
+                m.nbytes  # noqa: B018
+
+    return loop
+
+
+def for_into(world: World) -> Loop:
+    tx, data, send = world.tx, world.data, cmsgx.send
+    rx = cmsgx.Receiver(world.rx, into=bytearray(world.size))
+
+    def loop(rounds: int) -> None:
+        send(tx, data)
+        for m in islice(rx, rounds - 1):
+            m.nbytes  # noqa: B018
+            send(tx, data)
+        with next(rx) as m:
+            m.nbytes  # noqa: B018
+
+    return loop
+
+
+def plain(size: int, *, into: bool, timeout: float | None = None, faster: float | None) -> Row:
+    make = tuple_into if into else tuple_plain
+    return Row(
+        name=f"{size // 1024} KiB{' into' if into else ''}{'' if timeout is None else ', timeout'}",
+        floor="plain",
+        world=lambda: World(unix_pair(), size=size, timeout=timeout),
+        runners={
+            SOCKET: make(socket.socket),
+            DROPIN: make(cmsgx),
+            WITH: with_into if into else with_plain,
+            FOR: for_into if into else for_plain,
+        },
+        faster=faster,
+    )
+
+
+# A datagram with its time stamp and packet info -------------------------------------------------
+
+
+def datagram_row(constant: Callable[[str], int]) -> Row:
+    stamp, info = constant("SO_TIMESTAMPNS"), constant("IP_PKTINFO")
+
+    def world() -> World:
+        rx = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        tx = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        rx.bind(("127.0.0.1", 0))
+        tx.connect(rx.getsockname())
+        rx.setsockopt(socket.SOL_SOCKET, stamp, 1)
+        rx.setsockopt(socket.IPPROTO_IP, info, 1)
+        return World((tx, rx), size=1200)
+
+    def tuples(module: Any) -> Callable[[World], Loop]:
+        def make(world: World) -> Loop:
+            times, packet = struct.Struct("ll"), struct.Struct("i4s4s")
+            of_socket, of_ip = socket.SOL_SOCKET, socket.IPPROTO_IP
+            room = socket.CMSG_SPACE(times.size) + socket.CMSG_SPACE(packet.size)
+            tx, rx, data, size = world.tx, world.rx, [world.data], world.size
+            send, receive = module.sendmsg, module.recvmsg
+
+            def loop(rounds: int) -> None:
+                for _ in repeat(None, rounds):
+                    send(tx, data)
+                    for level, kind, payload in receive(rx, size, room)[1]:
+                        if level == of_socket and kind == stamp:
+                            seconds, nanoseconds = times.unpack(payload)
+                            seconds * 1_000_000_000 + nanoseconds
+                        elif level == of_ip and kind == info:
+                            packet.unpack(payload)[0]
+
+            return loop
+
+        return make
+
+    def with_kinds(world: World) -> Loop:
+        tx, data, send = world.tx, world.data, cmsgx.send
+        stamp_kind, info_kind = cmsgx.kinds.Timestamp, cmsgx.kinds.PacketInfo
+        rx = cmsgx.Receiver(world.rx, world.size, want=[stamp_kind, info_kind])
+
+        def loop(rounds: int) -> None:
+            for _ in repeat(None, rounds):
+                send(tx, data)
+                with rx.receive() as m:
+                    m.view  # noqa: B018
+                    m[stamp_kind]
+                    m[info_kind]
+
+        return loop
+
+    def for_kinds(world: World) -> Loop:
+        tx, data, send = world.tx, world.data, cmsgx.send
+        stamp_kind, info_kind = cmsgx.kinds.Timestamp, cmsgx.kinds.PacketInfo
+        rx = cmsgx.Receiver(world.rx, world.size, want=[stamp_kind, info_kind])
+
+        def loop(rounds: int) -> None:
+            send(tx, data)
+            for m in islice(rx, rounds - 1):
+                m.view  # noqa: B018
+                m[stamp_kind]
+                m[info_kind]
+                send(tx, data)
+            with next(rx) as m:
+                m.view  # noqa: B018
+                m[stamp_kind]
+                m[info_kind]
+
+        return loop
+
+    return Row(
+        name="datagram, stamp + info",
+        floor="datagram",
+        world=world,
+        runners={
+            SOCKET: tuples(socket.socket),
+            DROPIN: tuples(cmsgx),
+            WITH: with_kinds,
+            FOR: for_kinds,
+        },
+        at_most={WITH: 1.25},
+        is_there=lambda: hasattr(getattr(cmsgx, "kinds", None), "PacketInfo"),
+    )
+
+
+def all_rows(constant: Callable[[str], int]) -> list[Row]:
+    """The rows in the order of the table; `constant` gives numbers of the C headers."""
+    return [
+        descriptors(1, {DROPIN: 1.30, WITH: 1.32, FOR: 1.24}, faster=1.30),
+        descriptors(4, {DROPIN: 1.30, WITH: 1.18, FOR: 1.18}, faster=1.22),
+        descriptors(64, {DROPIN: 1.25, WITH: 0.80, FOR: 0.80}),
+        descriptors(253),
+        Row(
+            name="credentials",
+            floor="credentials",
+            world=credentials_world,
+            runners={
+                SOCKET: tuple_credentials(socket.socket),
+                DROPIN: tuple_credentials(cmsgx),
+                WITH: with_credentials,
+                FOR: for_credentials,
+            },
+            at_most={WITH: 1.37, FOR: 1.27},
+        ),
+        plain(1024, into=False, faster=1.07),
+        plain(1024, into=True, faster=1.07),
+        plain(65536, into=False, faster=None),
+        plain(65536, into=True, faster=None),
+        plain(1024, into=False, timeout=5, faster=1.55),
+        plain(1024, into=True, timeout=5, faster=1.55),
+        plain(65536, into=False, timeout=5, faster=None),
+        plain(65536, into=True, timeout=5, faster=None),
+        datagram_row(constant),
+    ]

@@ -1,0 +1,659 @@
+/* LD_PRELOAD library: a kernel that lies, and a witness of what is asked of it.
+
+   cc -std=c11 -Wall -Wextra -Werror -O1 -shared -fPIC -o shim.so shim.c -ldl
+   LD_PRELOAD=./shim.so CMSGX_SHIM_MODE=rights-len=0 python ...
+
+   recvmsg() really receives, and then forges the control data by the mode, which the environment
+   gives or shim_mode() (tests/support.py: Shim):
+
+       rights-len=X pidfd-len=X   cmsg_len of the first such message is X: 0, 8, 12, 15, a number,
+                                  "past" (behind the end), "huge" (2^31 - 1), "max" (SIZE_MAX)
+       used=X                     msg_controllen: "full" (not shortened), "more" (beyond the
+                                  capacity), "max" (SIZE_MAX)
+       split                      an SCM_RIGHTS for each descriptor
+       pairs                      SCM_RIGHTS, SCM_PIDFD, SCM_RIGHTS, SCM_PIDFD, ...
+       twins                      one SCM_RIGHTS, one SCM_PIDFD that holds two
+       bare                       a header without data behind the rest
+       odd                        three bytes more in SCM_RIGHTS than its descriptors
+       short-pidfd=X              an SCM_PIDFD of X bytes, 0 to 3, behind the rest
+       withheld                   no descriptors, MSG_CTRUNC, though there was room
+       random                     several messages of all sorts, then some length or other forged,
+                                  by shim_seed()
+
+   It remembers which descriptors it delivered, and which of those a careful reader can find.
+   close() is counted by number.  While guarded, the close of a number that was not delivered is
+   counted as a stranger's and left out.  shim_interrupt() makes calls of close() fail with EINTR
+   once the descriptor is closed, as Linux does. */
+
+#define _GNU_SOURCE
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef SCM_PIDFD
+#  define SCM_PIDFD 4
+#endif
+
+#define PUBLIC __attribute__((visibility("default")))
+#define MOST 65536
+#define MANY 1024
+
+static char mode[64];
+static uint64_t seed;
+static atomic_int is_guarded, interrupts, send_delay, is_sending;
+static atomic_long dirty, strangers, closes[MOST], receives;
+static unsigned char captured[8192];
+static size_t captured_size;
+
+/* What the last recvmsg() delivered. */
+static int delivered[MANY];
+static int is_expected[MANY];
+static size_t delivered_count;
+
+/* Set where a length lies and yet fits: nobody can tell what it covers then. */
+static int is_deceptive;
+
+static void *
+real(const char *name)
+{
+    return dlsym(RTLD_NEXT, name);
+}
+
+#define REAL(name) ((__typeof__(&name))real(#name))
+
+__attribute__((constructor)) static void
+start(void)
+{
+    const char *value = getenv("CMSGX_SHIM_MODE");
+    if (value != NULL) {
+        strncpy(mode, value, sizeof(mode) - 1);
+    }
+}
+
+/* For the test ----------------------------------------------------------------------------- */
+
+PUBLIC void shim_mode(const char *value);
+PUBLIC void shim_seed(uint64_t value);
+PUBLIC void shim_guard(int on);
+PUBLIC void shim_interrupt(int count);
+PUBLIC void shim_delay_send(int milliseconds);
+PUBLIC int shim_is_sending(void);
+PUBLIC long shim_closes(int fd);
+PUBLIC long shim_dirty(void);
+PUBLIC long shim_strangers(void);
+PUBLIC long shim_receives(void);
+PUBLIC long shim_delivered(void);
+PUBLIC int shim_is_delivered(int fd);
+PUBLIC long shim_leaked(void);
+PUBLIC void shim_forget(void);
+PUBLIC void shim_reset(void);
+PUBLIC long shim_captured(unsigned char *out, size_t size);
+
+void
+shim_mode(const char *value)
+{
+    strncpy(mode, value, sizeof(mode) - 1);
+}
+
+void
+shim_seed(uint64_t value)
+{
+    seed = value * UINT64_C(0x9E3779B97F4A7C15) + 1;
+}
+
+void
+shim_guard(int on)
+{
+    is_guarded = on;
+}
+
+void
+shim_interrupt(int count)
+{
+    interrupts = count;
+}
+
+void
+shim_delay_send(int milliseconds)
+{
+    send_delay = milliseconds;
+}
+
+/* Whether a sendmsg() is being delayed now. */
+int
+shim_is_sending(void)
+{
+    return is_sending;
+}
+
+long
+shim_closes(int fd)
+{
+    return fd >= 0 && fd < MOST ? closes[fd] : -1;
+}
+
+/* Bytes of control buffers that were not zero when recvmsg() got them. */
+long
+shim_dirty(void)
+{
+    return dirty;
+}
+
+long
+shim_strangers(void)
+{
+    return strangers;
+}
+
+long
+shim_receives(void)
+{
+    return receives;
+}
+
+long
+shim_delivered(void)
+{
+    return (long)delivered_count;
+}
+
+int
+shim_is_delivered(int fd)
+{
+    for (size_t i = 0; i < delivered_count; i++) {
+        if (delivered[i] == fd) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* How many of those that a careful reader finds are still open. */
+long
+shim_leaked(void)
+{
+    long leaked = 0;
+    for (size_t i = 0; i < delivered_count; i++) {
+        leaked += is_expected[i] && fcntl(delivered[i], F_GETFD) >= 0;
+    }
+    return leaked;
+}
+
+/* Closes what nobody could have found, and forgets the rest. */
+void
+shim_forget(void)
+{
+    for (size_t i = 0; i < delivered_count; i++) {
+        if (!is_expected[i]) {
+            syscall(SYS_close, delivered[i]);
+        }
+    }
+    delivered_count = 0;
+}
+
+void
+shim_reset(void)
+{
+    for (size_t i = 0; i < MOST; i++) {
+        closes[i] = 0;
+    }
+    dirty = 0;
+    strangers = 0;
+    receives = 0;
+    captured_size = 0;
+}
+
+/* The control data of the last sendmsg(). */
+long
+shim_captured(unsigned char *out, size_t size)
+{
+    memcpy(out, captured, captured_size < size ? captured_size : size);
+    return (long)captured_size;
+}
+
+/* Closing ---------------------------------------------------------------------------------- */
+
+/* Whether the call is to be made. */
+static int
+note_close(int fd)
+{
+    if (fd >= 0 && fd < MOST) {
+        closes[fd]++;
+    }
+    if (is_guarded && fd >= 0 && !shim_is_delivered(fd)) {
+        strangers += !is_deceptive;
+        return 0;
+    }
+    return 1;
+}
+
+PUBLIC int
+close(int fd)
+{
+    if (!note_close(fd)) {
+        return 0;
+    }
+    int result = (int)syscall(SYS_close, fd);
+    if (result == 0 && interrupts > 0) {
+        interrupts--;
+        errno = EINTR;
+        return -1;
+    }
+    return result;
+}
+
+/* close_range(2) comes this way. */
+PUBLIC long
+syscall(long number, ...)
+{
+    long a[6];
+    va_list list;
+    va_start(list, number);
+    for (int i = 0; i < 6; i++) {
+        a[i] = va_arg(list, long);
+    }
+    va_end(list);
+#ifdef SYS_close_range
+    if (number == SYS_close_range && (unsigned)a[1] < MOST) {
+        int all = 1;
+        for (unsigned fd = (unsigned)a[0]; fd <= (unsigned)a[1]; fd++) {
+            all &= note_close((int)fd);
+        }
+        for (unsigned fd = (unsigned)a[0]; !all && fd <= (unsigned)a[1]; fd++) {
+            if (shim_is_delivered((int)fd)) {
+                (void)((int (*)(int))real("close"))((int)fd);
+            }
+        }
+        if (!all) {
+            return 0;
+        }
+    }
+#endif
+    return ((long (*)(long, long, long, long, long, long, long))real("syscall"))(
+        number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+/* Sending ---------------------------------------------------------------------------------- */
+
+PUBLIC ssize_t
+sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+    captured_size = 0;
+    if (msg->msg_control != NULL && msg->msg_controllen <= sizeof(captured)) {
+        captured_size = msg->msg_controllen;
+        memcpy(captured, msg->msg_control, captured_size);
+    }
+    if (send_delay > 0) {
+        struct timespec time = {.tv_sec = 0, .tv_nsec = send_delay * 1000000L};
+        is_sending = 1;
+        nanosleep(&time, NULL);
+        is_sending = 0;
+    }
+    return REAL(sendmsg)(fd, msg, flags);
+}
+
+/* Receiving -------------------------------------------------------------------------------- */
+
+typedef struct {
+    unsigned char *start;
+    size_t used;
+    size_t capacity;
+    int is_cut;
+} control_data;
+
+static uint32_t
+random_below(uint32_t limit)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return (uint32_t)(seed >> 32) % limit;
+}
+
+/* 1 where it was put; 0 where there is no room, as put_cmsg() of the kernel. */
+static int
+put(control_data *control, int level, int type, const void *data, size_t size)
+{
+    struct cmsghdr header;
+    size_t left = control->capacity - control->used;
+    if (left < CMSG_LEN(size)) {
+        control->is_cut = 1;
+        return 0;
+    }
+    memset(&header, 0, sizeof(header));
+    header.cmsg_len = CMSG_LEN(size);
+    header.cmsg_level = level;
+    header.cmsg_type = type;
+    memcpy(control->start + control->used, &header, sizeof(header));
+    if (size > 0) {
+        memcpy(control->start + control->used + CMSG_LEN(0), data, size);
+    }
+    control->used += CMSG_SPACE(size) < left ? CMSG_SPACE(size) : left;
+    return 1;
+}
+
+/* SCM_RIGHTS, or SCM_PIDFD, with as many as fit; the others are closed.  How many were put. */
+static size_t
+put_numbers(control_data *control, int type, const int *fds, size_t count, size_t odd)
+{
+    unsigned char payload[MANY * sizeof(int)];
+    size_t left = control->capacity - control->used;
+    size_t fit = left > CMSG_LEN(0) ? (left - CMSG_LEN(0)) / sizeof(int) : 0;
+    fit = fit < count ? fit : count;
+    if (fit < count || CMSG_LEN(fit * sizeof(int) + odd) > left) {
+        odd = 0;
+    }
+    memset(payload, 0, sizeof(payload));
+    memcpy(payload, fds, fit * sizeof(int));
+    if (fit > 0 && put(control, SOL_SOCKET, type, payload, fit * sizeof(int) + odd)) {
+        for (size_t i = 0; i < fit; i++) {
+            delivered[delivered_count] = fds[i];
+            is_expected[delivered_count++] = 1;
+        }
+    }
+    else {
+        fit = 0;
+    }
+    for (size_t i = fit; i < count; i++) {
+        control->is_cut = 1;
+        syscall(SYS_close, fds[i]);
+    }
+    return fit;
+}
+
+static int
+new_pidfd(void)
+{
+    return (int)syscall(SYS_pidfd_open, getpid(), 0);
+}
+
+static void
+read_header(const unsigned char *control, size_t offset, struct cmsghdr *header)
+{
+    memcpy(header, control + offset, sizeof(*header));
+}
+
+static void
+set_length(unsigned char *control, size_t offset, size_t length)
+{
+    memcpy(control + offset + offsetof(struct cmsghdr, cmsg_len), &length, sizeof(length));
+}
+
+/* Offsets of well-formed messages: how many. */
+static size_t
+offsets_of(const unsigned char *control, size_t used, size_t *offsets)
+{
+    size_t count = 0, offset = 0;
+    while (offset + CMSG_LEN(0) <= used && count < MANY) {
+        struct cmsghdr header;
+        read_header(control, offset, &header);
+        size_t length = header.cmsg_len;
+        if (length < CMSG_LEN(0) || length > used - offset) {
+            break;
+        }
+        offsets[count++] = offset;
+        offset += CMSG_SPACE(length - CMSG_LEN(0));
+    }
+    return count;
+}
+
+static int
+is_rights(const struct cmsghdr *header)
+{
+    return header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS;
+}
+
+static int
+is_pidfd(const struct cmsghdr *header)
+{
+    return header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_PIDFD;
+}
+
+static size_t
+length_of(const char *text, size_t used)
+{
+    return strcmp(text, "max") == 0    ? SIZE_MAX
+           : strcmp(text, "huge") == 0 ? INT_MAX
+           : strcmp(text, "past") == 0 ? used + 8
+                                       : strtoull(text, NULL, 0);
+}
+
+static size_t
+length_of_used(const char *text, size_t capacity)
+{
+    return strcmp(text, "max") == 0    ? SIZE_MAX
+           : strcmp(text, "more") == 0 ? capacity + 64
+                                       : capacity;
+}
+
+static size_t
+random_length(size_t used)
+{
+    switch (random_below(8)) {
+    case 0: return random_below(16);
+    case 1: return SIZE_MAX - random_below(32);
+    case 2: return INT_MAX - random_below(4);
+    case 3: return (size_t)(UINT64_C(1) << (31 + random_below(32)));
+    case 4: return used + random_below(64);
+    default: return random_below((uint32_t)used + 32);
+    }
+}
+
+static void
+random_messages(control_data *control, const int *fds, size_t count)
+{
+    size_t from = 0;
+    for (uint32_t n = 1 + random_below(6); n > 0; n--) {
+        static const unsigned char noise[64] = {1, 2, 3};
+        int pidfd;
+        switch (random_below(4)) {
+        case 0:
+        case 1: {
+            size_t some = random_below((uint32_t)(count - from) + 1);
+            put_numbers(control, SCM_RIGHTS, fds + from, some, random_below(4) ? 0 : 3);
+            from += some;
+            break;
+        }
+        case 2:
+            if ((pidfd = new_pidfd()) >= 0) {
+                put_numbers(control, SCM_PIDFD, &pidfd, 1, 0);
+            }
+            break;
+        default:
+            put(control, SOL_SOCKET, 200, noise, random_below(sizeof(noise)));
+        }
+    }
+    put_numbers(control, SCM_RIGHTS, fds + from, count - from, 0);
+}
+
+/* The same that a careful reader does, written another way: everything up to the first length
+   that does not fit, and of that one's message what begins it and can be a descriptor. */
+static void
+expect_by_hand(const unsigned char *control, size_t used)
+{
+    unsigned char seen[MANY * sizeof(int) * 4];
+    size_t seen_count = 0, offset = 0;
+    while (used >= CMSG_LEN(0) && offset <= used - CMSG_LEN(0)) {
+        struct cmsghdr header;
+        read_header(control, offset, &header);
+        size_t left = used - offset;
+        int fits = header.cmsg_len >= CMSG_LEN(0) && header.cmsg_len <= left;
+        size_t length = fits ? header.cmsg_len : left;
+        if (is_rights(&header) || is_pidfd(&header)) {
+            size_t size = (length - CMSG_LEN(0)) / sizeof(int) * sizeof(int);
+            if (seen_count + size > sizeof(seen)) {
+                abort();
+            }
+            for (size_t k = 0; k < size; k += sizeof(int)) {
+                int number;
+                memcpy(&number, control + offset + CMSG_LEN(0) + k, sizeof(number));
+                if (!fits && (number <= STDERR_FILENO || fcntl(number, F_GETFD) < 0)) {
+                    break;
+                }
+                memcpy(seen + seen_count, &number, sizeof(number));
+                seen_count += sizeof(number);
+            }
+        }
+        if (!fits) {
+            break;
+        }
+        offset += CMSG_SPACE(length - CMSG_LEN(0));
+    }
+    for (size_t i = 0; i < delivered_count; i++) {
+        is_expected[i] = 0;
+        for (size_t k = 0; k < seen_count && !is_expected[i]; k += sizeof(int)) {
+            int number;
+            memcpy(&number, seen + k, sizeof(number));
+            is_expected[i] = number == delivered[i];
+        }
+    }
+}
+
+static void
+forge(struct msghdr *msg, control_data *control, const int *fds, size_t count, int *pidfds,
+      size_t pidfd_count, const control_data *others)
+{
+    size_t offsets[MANY], lie = SIZE_MAX;
+    const char *value = strchr(mode, '=');
+    value = value == NULL ? "" : value + 1;
+
+    delivered_count = 0;
+    is_deceptive = 0;
+    if (strcmp(mode, "random") == 0) {
+        random_messages(control, fds, count);
+    }
+    else if (strcmp(mode, "withheld") == 0) {
+        control->is_cut = count > 0;
+        for (size_t i = 0; i < count; i++) {
+            syscall(SYS_close, fds[i]);
+        }
+    }
+    else if (strcmp(mode, "split") == 0 || strcmp(mode, "pairs") == 0) {
+        for (size_t i = 0; i < count; i++) {
+            put_numbers(control, SCM_RIGHTS, fds + i, 1, 0);
+            int pidfd = mode[0] == 'p' ? new_pidfd() : -1;
+            if (pidfd >= 0) {
+                put_numbers(control, SCM_PIDFD, &pidfd, 1, 0);
+            }
+        }
+    }
+    else {
+        put_numbers(control, SCM_RIGHTS, fds, count, strcmp(mode, "odd") == 0 ? 3 : 0);
+    }
+    if (strcmp(mode, "twins") == 0) {
+        int both[2] = {new_pidfd(), new_pidfd()};
+        put_numbers(control, SCM_PIDFD, both, 2, 0);
+    }
+    if (pidfd_count > 0) {
+        put_numbers(control, SCM_PIDFD, pidfds, pidfd_count, 0);
+    }
+    if (others->used > 0 && others->used <= control->capacity - control->used) {
+        memcpy(control->start + control->used, others->start, others->used);
+        control->used += others->used;
+    }
+    if (strcmp(mode, "bare") == 0) {
+        put(control, SOL_SOCKET, 99, NULL, 0);
+    }
+    if (strncmp(mode, "short-pidfd=", 12) == 0) {
+        put(control, SOL_SOCKET, SCM_PIDFD, "\1\1\1", strtoul(value, NULL, 0));
+    }
+
+    size_t n = offsets_of(control->start, control->used, offsets);
+    if (strncmp(mode, "rights-len=", 11) == 0 || strncmp(mode, "pidfd-len=", 10) == 0) {
+        for (size_t i = 0; i < n; i++) {
+            struct cmsghdr header;
+            read_header(control->start, offsets[i], &header);
+            if (mode[0] == 'r' ? is_rights(&header) : is_pidfd(&header)) {
+                set_length(control->start, offsets[i], length_of(value, control->used));
+                break;
+            }
+        }
+    }
+    msg->msg_controllen = control->used;
+    if (strncmp(mode, "used=", 5) == 0) {
+        msg->msg_controllen = length_of_used(value, control->capacity);
+    }
+    if (strcmp(mode, "random") == 0) {
+        if (n > 0 && random_below(4) > 0) {
+            size_t at = offsets[random_below((uint32_t)n)];
+            size_t length = random_length(control->used);
+            set_length(control->start, at, length);
+            lie = at;
+        }
+        if (random_below(4) == 0) {
+            msg->msg_controllen = random_length(control->used);
+        }
+    }
+    if (control->is_cut) {
+        msg->msg_flags |= MSG_CTRUNC;
+    }
+    size_t used = msg->msg_controllen;
+    used = used <= control->capacity ? used : control->capacity;
+    if (lie < used && used - lie >= CMSG_LEN(0)) {
+        struct cmsghdr header;
+        read_header(control->start, lie, &header);
+        is_deceptive = header.cmsg_len >= CMSG_LEN(0) && header.cmsg_len <= used - lie;
+    }
+    expect_by_hand(control->start, used);
+}
+
+PUBLIC ssize_t
+recvmsg(int fd, struct msghdr *msg, int flags)
+{
+    static _Alignas(16) unsigned char room[8192], rest[8192];
+    int fds[MANY], pidfds[MANY];
+    size_t fd_count = 0, pidfd_count = 0, offsets[MANY];
+    size_t capacity = msg->msg_control == NULL ? 0 : msg->msg_controllen;
+    unsigned char *control = msg->msg_control;
+
+    receives++;
+    for (size_t i = 0; i < capacity; i++) {
+        dirty += control[i] != 0;
+    }
+    if (mode[0] == 0 || capacity == 0) {
+        return REAL(recvmsg)(fd, msg, flags);
+    }
+    msg->msg_control = room;
+    msg->msg_controllen = sizeof(room);
+    ssize_t result = REAL(recvmsg)(fd, msg, flags);
+    size_t used = msg->msg_controllen;
+    msg->msg_control = control;
+    msg->msg_controllen = capacity;
+    if (result < 0) {
+        return result;
+    }
+    control_data others = {rest, 0, sizeof(rest), 0};
+    size_t n = offsets_of(room, used, offsets);
+    for (size_t i = 0; i < n; i++) {
+        struct cmsghdr header;
+        read_header(room, offsets[i], &header);
+        const unsigned char *data = room + offsets[i] + CMSG_LEN(0);
+        size_t size = header.cmsg_len - CMSG_LEN(0);
+        if (is_rights(&header)) {
+            memcpy(fds + fd_count, data, size);
+            fd_count += size / sizeof(int);
+        }
+        else if (is_pidfd(&header)) {
+            memcpy(pidfds + pidfd_count, data, sizeof(int));
+            pidfd_count++;
+        }
+        else {
+            put(&others, header.cmsg_level, header.cmsg_type, data, size);
+        }
+    }
+    control_data forged = {control, 0, capacity, 0};
+    forge(msg, &forged, fds, fd_count, pidfds, pidfd_count, &others);
+    return result;
+}

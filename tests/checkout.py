@@ -1,0 +1,24 @@
+"""For tests of what stands beside the tests in a checkout: documents, examples, the build."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+__all__ = ["checkout", "python_blocks"]
+
+
+def checkout() -> Path:
+    """The folder of the project; skips where the tests were copied away from it."""
+    folder = Path(__file__).resolve().parents[1]
+    if not (folder / "pyproject.toml").is_file():
+        pytest.skip(f"not in a checkout: there is no pyproject.toml in {folder}")
+    return folder
+
+
+def python_blocks(text: str) -> list[tuple[int, str]]:
+    """Each block of Python in a Markdown document, with the number of the line before it."""
+    found = re.finditer(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [(text.count("\n", 0, block.start()) + 1, block[1]) for block in found]

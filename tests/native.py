@@ -1,0 +1,83 @@
+"""The C that the tests bring along: programs and preloaded libraries of tests/c."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SOURCES = Path(__file__).parent / "c"
+WALK = SOURCES.parents[1] / "src" / "c"
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="cmsgx-c-")
+
+
+@functools.cache
+def build(target: str, *arguments: str) -> Path:
+    """What the C compiler makes of sources in tests/c, warnings being errors; once in a run."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler: neither cc nor gcc nor clang is on PATH")
+    path = Path(_folder().name) / target
+    done = subprocess.run(
+        [compiler, "-std=c11", "-Wall", "-Wextra", "-Werror", "-o", str(path), *arguments],
+        cwd=SOURCES, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def under_shim(mode: str = "") -> dict[str, str]:
+    """The environment of a process whose kernel lies, and is watched: tests/c/shim.c."""
+    library = build("shim.so", "-O1", "-shared", "-fPIC", "shim.c", "-ldl")
+    others = os.environ.get("LD_PRELOAD", "")
+    return {
+        "LD_PRELOAD": f"{library} {others}".strip(),
+        "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0",
+        "CMSGX_SHIM_MODE": mode,
+    }
+
+
+class Shim:
+    """For a process that was started under_shim(): what shim.c exports, without the `shim_`."""
+
+    def __init__(self) -> None:
+        # Not CDLL, which gives up the GIL and looks at errno.
+        self._library = ctypes.PyDLL(None)
+        for name in ("closes", "dirty", "strangers", "receives", "delivered", "leaked", "captured"):
+            getattr(self._library, f"shim_{name}").restype = ctypes.c_long
+        self._library.shim_mode.argtypes = [ctypes.c_char_p]
+        self._library.shim_seed.argtypes = [ctypes.c_uint64]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._library, f"shim_{name}")
+
+    def mode(self, mode: str) -> None:
+        self._library.shim_mode(mode.encode())
+
+    def captured(self) -> bytes:
+        """The control data of the last sendmsg()."""
+        room = ctypes.create_string_buffer(8192)
+        size = self._library.shim_captured(room, len(room))
+        return room.raw[:size]
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Closes of what was not delivered are counted, and left out."""
+        self._library.shim_guard(1)
+        try:
+            yield
+        finally:
+            self._library.shim_guard(0)

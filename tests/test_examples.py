@@ -1,0 +1,84 @@
+"""Each program of examples/, run as a user runs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from checkout import checkout
+
+PRINTED = {
+    "pass_one.py": "secret: only the parent could open this\n",
+    "shared_offset.py": (
+        "parent reads: b'first '\n"
+        "child reads on: 'second'\n"
+        "parent is at byte 12 now, and reads: b' third'\n"
+    ),
+    "pass_many.py": (
+        "child got 253\n"
+        "child got 253\n"
+        "child got 94\n"
+        "their numbers add up to 179700, expected 179700\n"
+    ),
+    "identity_and_descriptors.py": (
+        "parent: my child, my user\nchild read: hello from the parent\n"
+    ),
+}
+
+# Counted by each process as it ends: the fork copies the hook.
+COUNT_DESCRIPTORS = """
+import atexit, gc, os, runpy, sys
+
+def report():
+    gc.collect()
+    after = set(os.listdir("/proc/self/fd"))
+    if len(after) != len(before):
+        os.write(2, f"descriptors: {before} before, {after} after\\n".encode())
+
+before = set(os.listdir("/proc/self/fd"))
+atexit.register(report)
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_example(name: str) -> None:
+    done = run(str(checkout() / "examples" / name))
+    assert (done.stdout, done.stderr, done.returncode) == (PRINTED[name], "", 0)
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_neither_process_of_an_example_leaks(name: str) -> None:
+    done = run("-c", COUNT_DESCRIPTORS, str(checkout() / "examples" / name))
+    assert (done.stdout, done.stderr, done.returncode) == (PRINTED[name], "", 0)
+
+
+def test_a_leak_in_an_example_would_be_seen(tmp_path: Path) -> None:
+    leaks = tmp_path / "leaks.py"
+    leaks.write_text("import os\nos.fork()\nos.dup(0)\n")
+    done = run("-c", COUNT_DESCRIPTORS, str(leaks))
+    assert done.stderr.count("descriptors:") == 2, done.stderr
+
+
+def test_each_example_is_run() -> None:
+    there = {path.name for path in (checkout() / "examples").glob("*.py")}
+    assert there == set(PRINTED)
+
+
+def test_an_example_fails_with_its_child(tmp_path: Path) -> None:
+    for name in PRINTED:
+        text = (checkout() / "examples" / name).read_text()
+        broken = tmp_path / name
+        broken.write_text(text.replace("child(theirs)", "os._exit(3)", 1))
+        assert "os._exit(3)" in broken.read_text()
+        done = run(str(broken))
+        assert done.returncode != 0, name

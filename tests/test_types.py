@@ -1,0 +1,123 @@
+"""The types that users see: what mypy --strict makes of a sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SOURCES = Path(__file__).parent.parent / "src"
+
+GOOD = """
+import socket
+from typing import Any, assert_type
+
+import cmsgx
+from cmsgx import Credentials, Fd, Message, PidFd, Receiver, Rights, View
+from cmsgx.kinds import ControlMessage
+
+
+def lookups(msg: Message) -> None:
+    assert_type(msg[Credentials], Credentials)
+    assert_type(msg[Credentials].pid, int | None)
+    assert_type(msg[Rights], Rights)
+    assert_type(msg[PidFd], PidFd)
+    assert_type(msg.get(Credentials), Credentials | None)
+    assert_type(msg.get(PidFd, None), PidFd | None)
+    assert_type(msg.get(Credentials, "none"), Credentials | str)
+    assert_type(msg.get_all(Credentials), tuple[Credentials, ...])
+    assert_type(msg.take(0), Fd)
+    assert_type(msg.take(PidFd), PidFd)
+    assert_type(msg.take_all(), list[Fd])
+    assert_type(msg.control, tuple[ControlMessage | PidFd, ...])
+    assert_type(PidFd in msg, bool)
+    assert_type(msg.fds[0], Fd)
+    assert_type(msg.fds[:1], tuple[Fd, ...])
+    assert_type(msg.eof, bool | None)
+    assert_type(msg.closed_fds, int | None)
+    assert_type(msg.data, bytes)
+    for one in msg:
+        assert_type(one, ControlMessage | PidFd)
+    for fd in msg.fds:
+        assert_type(fd, Fd)
+
+
+def calls(sock: socket.socket, fd: Fd) -> None:
+    assert_type(cmsgx.send(sock, b"x", fds=[fd, 0, sock]), int)
+    assert_type(cmsgx.send(fd, [b"x", bytearray(1)], control=Credentials(), timeout=None), int)
+    assert_type(cmsgx.receive(sock, 10, fds=1, timeout=1.5, on_truncation="keep"), Message)
+    with Receiver(sock, 10, want=[Credentials, PidFd]).receive() as msg:
+        assert_type(msg, Message)
+        assert_type(cmsgx.sendmsg(sock, [msg.data], [Credentials(), (1, 1, b"")]), int)
+        if isinstance(msg.view, View):
+            assert_type(cmsgx.decode(1, 2, msg.view), Any)
+    for msg in Receiver(sock, into=bytearray(10), fds=3):
+        assert_type(msg.address, cmsgx.Address | None)
+        cmsgx.send(sock, b"answer", address=msg.address)
+    assert_type(
+        cmsgx.recvmsg(sock, 10, 20), tuple[bytes, list[tuple[int, int, bytes]], int, Any]
+    )
+    assert_type(cmsgx.recv_fds(sock, 10, 2, cloexec=False), tuple[bytes, list[int], int, Any])
+    with fd as same:
+        assert_type(same, Fd)
+    assert_type(fd.dup(), Fd)
+    assert_type(fd.socket(), cmsgx.socket)
+
+
+def methods(sock: cmsgx.socket) -> None:
+    assert_type(sock.sendmsg([b"x"], [Credentials()]), int)
+    assert_type(sock.recvmsg(10, 20), tuple[bytes, list[tuple[int, int, bytes]], int, Any])
+    assert_type(sock.recv_fds(10, maxfds=2), tuple[bytes, list[int], int, Any])
+    plain: socket.socket = sock
+    assert_type(plain.recvmsg(10)[0], bytes)
+"""
+# Each line is an error of its own: what stands behind it must be in mypy's words for it.
+BAD = """
+import cmsgx
+msg = cmsgx.receive(0, 1)
+msg[int]  # type-var
+msg.take("0")  # call-overload
+msg.get(cmsgx.Credentials).pid  # union-attr
+cmsgx.receive(0, 1, on_truncation="ignore")  # arg-type
+cmsgx.send(0, "text")  # arg-type
+cmsgx.sendmsg(0, buffers=[b""])  # call-arg
+cmsgx.Fd("0")  # arg-type
+msg.flags = 1  # misc
+cmsgx.Receiver(0, 1, want=[cmsgx.Fd])  # list-item
+cmsgx.install(True)  # call-arg
+"""
+
+
+def run_mypy(path: Path, text: str) -> list[str]:
+    api = pytest.importorskip("mypy.api")
+    path.write_text(text)
+    out, errors, _ = api.run(
+        [
+            "--strict", "--no-incremental", "--hide-error-context", "--no-error-summary",
+            "--no-pretty", "--config-file=", str(path),
+        ]
+    )  # fmt: skip
+    assert not errors, errors
+    return [line for line in str(out).splitlines() if ": note: " not in line]
+
+
+@pytest.fixture(autouse=True)
+def checked_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MYPYPATH", str(SOURCES))
+
+
+def test_kinds_and_calls_are_typed_precisely(tmp_path: Path) -> None:
+    assert run_mypy(tmp_path / "sample.py", GOOD) == []
+
+
+def test_misuse_is_a_type_error(tmp_path: Path) -> None:
+    expected = {
+        number: line.partition("#")[2].strip()
+        for number, line in enumerate(BAD.splitlines(), 1)
+        if "#" in line
+    }
+    found = {}
+    for line in run_mypy(tmp_path / "sample.py", BAD):
+        number, code = int(line.split(":")[1]), line.rpartition("[")[2].rstrip("]")
+        found[number] = code
+    assert found == expected
