@@ -1,12 +1,54 @@
-"""cmsgx.Fd: one owner."""
+"""cmsgx.Fd, PidFd and the background closer: one owner for each descriptor."""
 
 from __future__ import annotations
 
+import copy
+import errno
+import fcntl
+import gc
+import operator
 import os
+import pickle
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import (
+    Ticker,
+    close_pair,
+    eventually,
+    is_open,
+    lingering_socket,
+    open_fds,
+    open_files,
+    run_python,
+    unix_pair,
+)
 
 import cmsgx
-import pytest
-from support import open_files
+
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+F_SEAL_FUTURE_WRITE = 0x10
+
+
+def new_fd() -> cmsgx.Fd:
+    return cmsgx.Fd(os.open(os.devnull, os.O_RDWR))
+
+
+def identity(number: int) -> tuple[int, int]:
+    status = os.fstat(number)
+    return status.st_dev, status.st_ino
+
+
+# Fd: life ---------------------------------------------------------------------------------------
 
 
 def test_owns_and_closes() -> None:
@@ -21,3 +63,750 @@ def test_owns_and_closes() -> None:
             fd.fileno()
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(taken)
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (True, TypeError),
+        ("3", TypeError),
+        (3.0, TypeError),
+        (None, TypeError),
+        (sys.stdin, TypeError),
+        (-1, ValueError),
+        (2**31, ValueError),
+        (2**32, ValueError),
+        (2**70, ValueError),
+        (1_000_000, OSError),
+    ],
+    ids=repr,
+)
+def test_takes_over_what_is_open_only(number: Any, error: type[Exception]) -> None:
+    with pytest.raises(error) as caught:
+        cmsgx.Fd(number)
+    if error is OSError:
+        assert caught.value.errno == errno.EBADF  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        cmsgx.Fd.fileno,
+        cmsgx.Fd.detach,
+        cmsgx.Fd.dup,
+        cmsgx.Fd.open,
+        cmsgx.Fd.socket,
+        cmsgx.Fd.check,
+        cmsgx.Fd.__enter__,
+    ],
+    ids=lambda use: use.__name__,
+)
+@pytest.mark.parametrize("gone", ["closed", "detached"])
+def test_one_that_owns_nothing_raises(use: Callable[[cmsgx.Fd], object], gone: str) -> None:
+    fd = new_fd()
+    if gone == "closed":
+        fd.close()
+    else:
+        os.close(fd.detach())
+    assert fd.closed
+    with pytest.raises(ValueError, match="owns no descriptor"):
+        use(fd)
+
+
+def test_with_closes_also_when_it_raises() -> None:
+    fd = new_fd()
+    number = fd.fileno()
+    with pytest.raises(ZeroDivisionError), fd as inside:  # noqa: PT012
+        assert inside is fd
+        raise ZeroDivisionError
+    assert fd.closed
+    assert not is_open(number)
+
+
+def test_dup_is_a_second_owner_of_the_same_description() -> None:
+    with open_files(1) as [number], cmsgx.Fd(os.dup(number)) as first, first.dup() as second:
+        assert type(second) is cmsgx.Fd
+        assert not os.get_inheritable(second.fileno())
+        os.lseek(first.fileno(), 7, os.SEEK_SET)
+        assert os.lseek(second.fileno(), 0, os.SEEK_CUR) == 7
+        first.close()
+        assert is_open(second.fileno())
+
+
+def test_detach_gives_the_number_away_once() -> None:
+    fd = new_fd()
+    number = fd.fileno()
+    assert fd.detach() == number
+    del fd
+    gc.collect()
+    assert is_open(number)
+    os.close(number)
+
+
+def test_collected_open_warns_and_closes() -> None:
+    fd = new_fd()
+    number = fd.fileno()
+    with pytest.warns(ResourceWarning, match=rf"<Fd {number}> was never closed"):
+        del fd
+    assert not is_open(number)
+
+
+@pytest.mark.parametrize("give_away", ["close", "detach"])
+def test_of_many_threads_one_gets_it(give_away: str) -> None:
+    for _ in range(50):
+        fd = new_fd()
+        number = fd.fileno()
+        barrier = threading.Barrier(8)
+        got: list[object] = []
+
+        def use(fd: cmsgx.Fd = fd, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            with suppress(ValueError):
+                got.append(getattr(fd, give_away)())  # noqa: B023
+
+        threads = [threading.Thread(target=use) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if give_away == "detach":
+            assert got == [number]
+            os.close(number)
+        else:
+            assert got == [None] * 8
+            assert not is_open(number)
+
+
+def test_equal_by_identity_and_no_number() -> None:
+    with open_files(1) as [number], cmsgx.Fd(os.dup(number)) as one, one.dup() as other:
+        assert one == one
+        assert one != other
+        number_of_one: Any = one.fileno()
+        assert one != number_of_one
+        assert len({one, other, one}) == 2
+        converters: tuple[Any, ...] = (operator.index, int, os.fstat, os.close, range)
+        for convert in converters:
+            with pytest.raises(TypeError):
+                convert(one)
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, pickle.dumps], ids=lambda function: function.__name__
+)
+@pytest.mark.parametrize("kind", [cmsgx.Fd, cmsgx.PidFd])
+def test_neither_copied_nor_pickled(
+    duplicate: Callable[[object], object], kind: type[cmsgx.Fd]
+) -> None:
+    with kind(os.open(os.devnull, os.O_RDWR)) as fd, pytest.raises(TypeError, match=kind.__name__):
+        duplicate(fd)
+
+
+def test_repr_says_what_it_owns() -> None:
+    with new_fd() as fd:
+        assert repr(fd) == f"<Fd {fd.fileno()}>"
+    assert repr(fd) == "<Fd closed>"
+
+
+# Fd.open() --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content"),
+    [
+        ({}, "däta\n"),
+        ({"mode": "r"}, "däta\n"),
+        ({"mode": "r", "encoding": "latin-1"}, "dÃ¤ta\n"),
+        ({"mode": "r", "encoding": "ascii", "errors": "replace"}, "d��ta\n"),
+        ({"mode": "rb"}, b"d\xc3\xa4ta\n"),
+        ({"mode": "rb", "buffering": 0}, b"d\xc3\xa4ta\n"),
+        ({"mode": "r+b"}, b"d\xc3\xa4ta\n"),
+    ],
+    ids=str,
+)
+def test_open_reads(arguments: dict[str, Any], content: str | bytes) -> None:
+    with open_files(1) as [number]:
+        os.pwrite(number, "däta\n".encode(), 0)
+        fd = cmsgx.Fd(os.dup(number))
+        arguments = {"encoding": "utf-8", **arguments} if isinstance(content, str) else arguments
+        with fd.open(**arguments) as file:
+            assert fd.closed
+            assert not os.get_inheritable(file.fileno())
+            assert file.read() == content
+            inside = file.fileno()
+        assert not is_open(inside)
+
+
+@pytest.mark.parametrize(
+    ("mode", "content"), [("w", b"new\n"), ("wb", b"new\n"), ("r+", b"new\n"), ("a", b"0new\n")]
+)
+def test_open_writes_and_does_not_truncate(mode: str, content: bytes) -> None:
+    with open_files(1) as [number]:
+        data: Any = "new\n" if "b" not in mode else b"new\n"
+        with cmsgx.Fd(os.dup(number)).open(mode) as file:
+            file.write(data)
+        assert os.pread(number, 10, 0) == content
+
+
+def test_open_reads_on_from_the_shared_offset() -> None:
+    with open_files(1) as [number]:
+        os.pwrite(number, b"0123456789", 0)
+        os.lseek(number, 4, os.SEEK_SET)
+        with cmsgx.Fd(os.dup(number)).open("rb", 0) as file:
+            assert file.read(3) == b"456"
+        assert os.lseek(number, 0, os.SEEK_CUR) == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"mode": "bogus"}, ValueError),
+        ({"mode": "rw"}, ValueError),
+        ({"mode": "r", "encoding": "bogus"}, LookupError),
+        ({"mode": "r", "errors": "bogus"}, LookupError),
+        ({"mode": "rb", "encoding": "utf-8"}, ValueError),
+        ({"mode": "r", "newline": "bogus"}, ValueError),
+        ({"mode": "r", "buffering": 0}, ValueError),
+        ({"mode": "r", "buffering": "many"}, TypeError),
+        ({"mode": 3}, TypeError),
+    ],
+    ids=str,
+)
+def test_open_that_fails_keeps_ownership(arguments: dict[str, Any], error: type[Exception]) -> None:
+    if "errors" in arguments and not sys.flags.dev_mode:
+        arguments = {**arguments, "encoding": "bogus"}  # `errors` is only looked at in dev mode
+    with new_fd() as fd:
+        number, before = fd.fileno(), open_fds()
+        with pytest.raises(error):
+            fd.open(**arguments)
+        assert fd.fileno() == number
+        assert open_fds() == before
+
+
+def test_open_of_a_directory_keeps_ownership(tmp_path: Path) -> None:
+    with cmsgx.Fd(os.open(tmp_path, os.O_RDONLY)) as fd:
+        before = open_fds()
+        with pytest.raises(IsADirectoryError):
+            fd.open()
+        assert open_fds() == before
+
+
+# Fd.socket() ------------------------------------------------------------------------------------
+
+ADDRESS_TYPES = [
+    (socket.AF_UNIX, socket.SOCK_STREAM),
+    (socket.AF_UNIX, socket.SOCK_DGRAM),
+    (socket.AF_UNIX, socket.SOCK_SEQPACKET),
+    (socket.AF_INET, socket.SOCK_STREAM),
+    (socket.AF_INET, socket.SOCK_DGRAM),
+    (socket.AF_INET6, socket.SOCK_DGRAM),
+    (socket.AF_NETLINK, socket.SOCK_RAW),
+]
+
+
+@pytest.fixture
+def default_timeout() -> Iterator[Callable[[float | None], None]]:
+    """socket.setdefaulttimeout(), taken back at the end."""
+    yield socket.setdefaulttimeout
+    socket.setdefaulttimeout(None)
+
+
+@pytest.mark.parametrize(("family", "kind"), ADDRESS_TYPES)
+@pytest.mark.parametrize("is_blocking", [True, False], ids=["blocking", "O_NONBLOCK"])
+@pytest.mark.parametrize("default", [None, 0.0, 5.0], ids=lambda t: f"default timeout {t}")
+def test_socket_changes_no_flag_of_the_shared_description(
+    family: int,
+    kind: int,
+    is_blocking: bool,
+    default: float | None,
+    default_timeout: Callable[[float | None], None],
+) -> None:
+    with socket.socket(family, kind) as original:
+        original.setblocking(is_blocking)
+        flags = fcntl.fcntl(original, fcntl.F_GETFL)
+        default_timeout(default)
+        fd = cmsgx.Fd(os.dup(original.fileno()))
+        number = fd.fileno()
+        with fd.socket() as made:
+            assert fd.closed
+            assert fcntl.fcntl(original, fcntl.F_GETFL) == flags
+            assert type(made) is cmsgx.socket
+            assert made.fileno() == number
+            assert (made.family, made.type, made.proto) == (
+                family,
+                kind,
+                original.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL),
+            )
+            if default is None:
+                assert made.gettimeout() == (None if is_blocking else 0.0)
+        assert fcntl.fcntl(original, fcntl.F_GETFL) == flags
+        assert not is_open(number)
+
+
+def test_socket_of_what_is_none_keeps_ownership() -> None:
+    with new_fd() as fd:
+        number, before = fd.fileno(), open_fds()
+        with pytest.raises(OSError, match="Socket operation on non-socket"):
+            fd.socket()
+        assert fd.fileno() == number
+        assert open_fds() == before
+
+
+# Fd.check() -------------------------------------------------------------------------------------
+
+
+def make(what: str, path: Path, stack: ExitStack) -> cmsgx.Fd:
+    """A descriptor of that kind; what else it needs goes on the stack."""
+    (path / "file").write_bytes(b"12345")
+    os.symlink("file", path / "link")
+    match what:
+        case "file":
+            return cmsgx.Fd(os.open(path / "file", os.O_RDWR))
+        case "file, to read":
+            return cmsgx.Fd(os.open(path / "file", os.O_RDONLY))
+        case "file, to append":
+            return cmsgx.Fd(os.open(path / "file", os.O_WRONLY | os.O_APPEND))
+        case "file, O_PATH":
+            return cmsgx.Fd(os.open(path / "file", os.O_PATH))
+        case "directory":
+            return cmsgx.Fd(os.open(path, os.O_RDONLY))
+        case "socket":
+            return cmsgx.Fd(socket.socket().detach())
+        case "pipe":
+            reader, writer = os.pipe()
+            stack.callback(os.close, writer)
+            return cmsgx.Fd(reader)
+        case "fifo":
+            os.mkfifo(path / "fifo")
+            return cmsgx.Fd(os.open(path / "fifo", os.O_RDWR))
+        case "/dev/null":
+            return cmsgx.Fd(os.open("/dev/null", os.O_WRONLY))
+        case "tty":
+            main, other = os.openpty()
+            stack.callback(os.close, main)
+            return cmsgx.Fd(other)
+        case "symlink":
+            return cmsgx.Fd(os.open(path / "link", os.O_PATH | os.O_NOFOLLOW))
+        case "memfd":
+            return cmsgx.Fd(os.memfd_create("plain"))
+        case "memfd, sealed":
+            fd = cmsgx.Fd(os.memfd_create("sealed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+            os.ftruncate(fd.fileno(), 4096)
+            fcntl.fcntl(fd.fileno(), fcntl.F_ADD_SEALS, SEALS)
+            return fd
+        case "pidfd":
+            return cmsgx.Fd(os.pidfd_open(os.getpid()))
+        case "eventfd":
+            return cmsgx.Fd(os.eventfd(0))
+        case "epoll":
+            with closing(select.epoll()) as epoll:
+                return cmsgx.Fd(os.dup(epoll.fileno()))
+    raise AssertionError(what)
+
+
+KINDS: dict[str, set[Any]] = {
+    "file": {"file"},
+    "file, to read": {"file"},
+    "file, to append": {"file"},
+    "directory": {"directory"},
+    "socket": {"socket"},
+    "pipe": {"pipe"},
+    "fifo": {"pipe"},
+    "/dev/null": {"character"},
+    "tty": {"character"},
+    "memfd": {"memfd", "file"},
+    "memfd, sealed": {"memfd", "file"},
+    "pidfd": {"pidfd", "anonymous"},
+    "eventfd": {"eventfd", "anonymous"},
+    "epoll": {"epoll", "anonymous"},
+}
+ALL_KINDS: tuple[Any, ...] = (
+    *("file", "directory", "socket", "pipe", "character", "block", "symlink"),
+    *("memfd", "pidfd", "eventfd", "epoll", "anonymous"),
+)
+
+
+@pytest.mark.parametrize("what", KINDS)
+def test_check_tells_kinds_apart(what: str, tmp_path: Path) -> None:
+    with ExitStack() as stack, make(what, tmp_path, stack) as fd:
+        assert {kind for kind in ALL_KINDS if fd.check(kind=kind)} == KINDS[what]
+        assert fd.check()
+        assert fd.check(kind=ALL_KINDS)
+        assert not fd.check(kind=set(ALL_KINDS) - KINDS[what])
+        assert fd.check(device=os.fstat(fd.fileno()).st_dev)
+        assert not fd.check(device=os.fstat(fd.fileno()).st_dev + 1)
+
+
+@pytest.mark.parametrize(("what", "kind"), [("file, O_PATH", "file"), ("symlink", "symlink")])
+def test_check_refuses_o_path_unless_it_will_do(what: str, kind: Any, tmp_path: Path) -> None:
+    modes: tuple[Any, ...] = ("r", "w", "rw")
+    with ExitStack() as stack, make(what, tmp_path, stack) as fd:
+        assert not fd.check()
+        assert not fd.check(kind=kind)
+        assert fd.check(kind=kind, path=True)
+        assert {k for k in ALL_KINDS if fd.check(kind=k, path=True)} == {kind}
+        for access in modes:
+            assert not fd.check(access=access, path=True)
+
+
+@pytest.mark.parametrize(
+    ("what", "allowed"),
+    [
+        ("file", {"r", "w", "rw"}),
+        ("file, to read", {"r"}),
+        ("file, to append", {"w"}),
+        ("pipe", {"r"}),
+        ("/dev/null", {"w"}),
+        ("socket", {"r", "w", "rw"}),
+    ],
+)
+def test_check_access(what: str, allowed: set[str], tmp_path: Path) -> None:
+    modes: tuple[Any, ...] = ("r", "w", "rw")
+    with ExitStack() as stack, make(what, tmp_path, stack) as fd:
+        assert {access for access in modes if fd.check(access=access)} == allowed
+
+
+def test_check_seals_and_size(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        sealed = stack.enter_context(make("memfd, sealed", tmp_path, stack))
+        assert sealed.check(kind="memfd", seals=SEALS, size=4096)
+        assert sealed.check(seals=fcntl.F_SEAL_SHRINK, size=1)
+        assert not sealed.check(seals=SEALS | F_SEAL_FUTURE_WRITE)
+        assert not sealed.check(size=4097)
+    with cmsgx.Fd(os.memfd_create("plain")) as plain:
+        assert not plain.check(seals=fcntl.F_SEAL_SHRINK)
+        assert not plain.check(size=1)
+        assert plain.check(size=0)
+    with cmsgx.Fd(os.open(tmp_path / "file", os.O_RDONLY)) as file:
+        assert file.check(size=5)
+        assert not file.check(size=6)
+        assert not file.check(seals=fcntl.F_SEAL_SHRINK)
+
+
+def test_a_file_that_is_named_like_a_memfd_is_none(tmp_path: Path) -> None:
+    """The link in /proc shows a path; only a memfd's begins with /memfd: ."""
+    (tmp_path / "memfd:x").mkdir()
+    (tmp_path / "memfd:x" / "anon_inode:[pidfd]").touch()
+    with cmsgx.Fd(os.open(tmp_path / "memfd:x" / "anon_inode:[pidfd]", os.O_RDWR)) as fd:
+        assert not fd.check(kind="memfd")
+        assert not fd.check(kind="pidfd")
+        assert fd.check(kind="file")
+
+
+@pytest.mark.parametrize("arguments", [{"kind": "bogus"}, {"access": "x"}], ids=str)
+def test_check_refuses_a_word_that_it_does_not_know(arguments: dict[str, Any]) -> None:
+    with new_fd() as fd, pytest.raises(ValueError, match=next(iter(arguments))):
+        fd.check(**arguments)
+
+
+# multiprocessing --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_multiprocessing_passes_one_to_a_new_process(method: str) -> None:
+    code = """
+import multiprocessing, os, sys, cmsgx, support
+context = multiprocessing.get_context(sys.argv[1])
+r, w = os.pipe()
+with cmsgx.Fd(w) as fd:
+    process = context.Process(target=support.write_and_close, args=(fd, b"from the child"))
+    process.start()
+    assert not fd.closed
+process.join()
+assert process.exitcode == 0, process.exitcode
+print(os.read(r, 100).decode())
+"""
+    assert run_python(code, method).strip() == "from the child"
+
+
+def test_multiprocessing_sends_one_through_a_connection() -> None:
+    code = """
+import multiprocessing, os, cmsgx
+a, b = multiprocessing.Pipe()
+with cmsgx.Fd(os.memfd_create("x")) as fd:
+    os.write(fd.fileno(), b"content")
+    a.send(("some", fd))
+    word, other = b.recv()
+    assert type(other) is cmsgx.Fd and other.fileno() != fd.fileno()
+    with other:
+        assert not os.get_inheritable(other.fileno())
+        print(word, os.pread(other.fileno(), 100, 0).decode())
+with cmsgx.PidFd(os.pidfd_open(os.getpid())) as pidfd:
+    a.send(pidfd)
+    with b.recv() as other:
+        assert type(other) is cmsgx.PidFd and other.pid == os.getpid()
+"""
+    assert run_python(code).strip() == "some content"
+
+
+# PidFd ------------------------------------------------------------------------------------------
+
+
+def child(command: str) -> tuple[int, cmsgx.PidFd]:
+    pid = os.posix_spawn("/bin/sh", ["sh", "-c", command], os.environ)
+    return pid, cmsgx.PidFd(os.pidfd_open(pid))
+
+
+@pytest.mark.parametrize(("command", "status"), [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", -9)])
+def test_pidfd_waits_for_a_child_and_reaps_it(command: str, status: int) -> None:
+    pid, pidfd = child(command)
+    with pidfd:
+        assert pidfd.error is None
+        assert pidfd.wait(10) == status
+        assert pidfd.pid is None
+        with pytest.raises(ChildProcessError):
+            os.waitpid(pid, 0)
+        with pytest.raises(ProcessLookupError):
+            pidfd.send_signal(signal.SIGTERM)
+        assert pidfd.wait() is None
+
+
+def test_pidfd_signals_and_times_out() -> None:
+    pid, pidfd = child("exec sleep 60")
+    with pidfd:
+        assert pidfd.pid == pid
+        for timeout in (0, 0.1):
+            start = time.monotonic()
+            with pytest.raises(TimeoutError, match="timed out"):
+                pidfd.wait(timeout)
+            assert timeout <= time.monotonic() - start < timeout + 5
+        pidfd.send_signal(signal.SIGTERM)
+        assert pidfd.wait() == -signal.SIGTERM
+
+
+def test_pidfd_waits_for_a_stranger() -> None:
+    reader, writer = os.pipe()
+    with open(reader) as lines:
+        actions = [(os.POSIX_SPAWN_DUP2, writer, 1)]
+        starter = os.posix_spawn(
+            "/bin/sh", ["sh", "-c", "sleep 0.3 & echo $!"], os.environ, file_actions=actions
+        )
+        os.close(writer)
+        pid = int(lines.readline())
+    with cmsgx.PidFd(os.pidfd_open(pid)) as pidfd:
+        os.waitpid(starter, 0)
+        assert pidfd.pid == pid
+        assert pidfd.wait(30) is None
+
+
+def test_pidfd_wait_survives_a_signal_handler() -> None:
+    _, pidfd = child("exec sleep 0.4")
+    ran = []
+    before = signal.signal(signal.SIGALRM, lambda *_: ran.append(1))
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+    try:
+        with pidfd:
+            assert pidfd.wait(20) == 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert ran
+
+
+def test_pid_of_what_is_no_pidfd() -> None:
+    with cmsgx.PidFd(os.open(os.devnull, os.O_RDONLY)) as wrong:
+        with pytest.raises(OSError, match="is no pidfd"):
+            _ = wrong.pid
+        with pytest.raises(OSError):  # noqa: PT011
+            wrong.send_signal(0)
+
+
+def test_pidfd_is_an_fd() -> None:
+    with cmsgx.PidFd(os.pidfd_open(os.getpid())) as pidfd:
+        assert isinstance(pidfd, cmsgx.Fd)
+        assert pidfd.check(kind="pidfd")
+        with pidfd.dup() as second:
+            assert type(second) is cmsgx.PidFd
+            assert second.pid == os.getpid()
+            assert second != pidfd
+
+
+def test_pidfd_from_a_payload_is_owned_once() -> None:
+    number = os.pidfd_open(os.getpid())
+    unowned = cmsgx.PidFd.unpack(number.to_bytes(4, sys.byteorder))
+    assert (unowned.number, unowned.error) == (number, None)
+    assert is_open(number)
+    with unowned.own() as pidfd:
+        assert pidfd.pid == os.getpid()
+        with pytest.raises(ValueError, match="own"):
+            unowned.own()
+
+
+def test_pidfd_from_a_payload_that_is_an_errno() -> None:
+    unowned = cmsgx.PidFd.unpack((-errno.EMFILE).to_bytes(4, sys.byteorder, signed=True))
+    assert (unowned.number, unowned.error) == (None, errno.EMFILE)
+    with pytest.raises(OSError, match="no pidfd") as caught:
+        unowned.own()
+    assert caught.value.errno == errno.EMFILE
+
+
+@pytest.mark.parametrize("payload", [b"", b"123", b"12345"])
+def test_pidfd_from_a_payload_of_another_size(payload: bytes) -> None:
+    with pytest.raises(cmsgx.MalformedControlError, match=f"{len(payload)} bytes"):
+        cmsgx.PidFd.unpack(payload)
+
+
+# close(2) that blocks ---------------------------------------------------------------------------
+
+
+def by_collection(number: int) -> None:
+    fd = cmsgx.Fd(number)
+    with pytest.warns(ResourceWarning):
+        del fd
+
+
+def as_message(number: int, **arguments: Any) -> None:
+    pair = unix_pair()
+    cmsgx.send(pair[0], b"x", fds=[number])
+    os.close(number)
+    with cmsgx.receive(pair[1], 1, **arguments):
+        pass
+    close_pair(pair)
+
+
+def as_surplus_of_a_drop_in(number: int) -> None:
+    pair = unix_pair()
+    cmsgx.send(pair[0], b"x", fds=[number])
+    os.close(number)
+    cmsgx.recv_fds(pair[1], 1, 0)
+    close_pair(pair)
+
+
+WAYS_TO_CLOSE: dict[str, Callable[[int], None]] = {
+    "Fd.close": lambda number: cmsgx.Fd(number).close(),
+    "Fd collected": by_collection,
+    "Message": lambda number: as_message(number, fds=1),
+    "surplus": as_message,
+    "surplus of recv_fds": as_surplus_of_a_drop_in,
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_CLOSE)
+def test_close_gives_up_the_gil(way: str) -> None:
+    with lingering_socket(1) as number, Ticker() as ticker:
+        start = time.monotonic()
+        WAYS_TO_CLOSE[way](number)
+        blocked = time.monotonic() - start
+    assert blocked > 0.8, "the socket did not linger, so this showed nothing"
+    assert ticker.gap < 0.3
+
+
+def receive_in_background(number: int, fds: int) -> None:
+    pair = unix_pair()
+    cmsgx.send(pair[0], b"x", fds=[number])
+    os.close(number)
+    with cmsgx.Receiver(pair[1], 1, fds=fds, want=[cmsgx.PidFd], close="background").receive():
+        pass
+    close_pair(pair)
+
+
+WAYS_TO_CLOSE_IN_BACKGROUND: dict[str, Callable[[int], None]] = {
+    "a number": lambda number: cmsgx.close_in_background(number),
+    "an Fd": lambda number: cmsgx.close_in_background(cmsgx.Fd(number)),
+    "Fd.close_in_background": lambda number: cmsgx.Fd(number).close_in_background(),
+    "Message": lambda number: receive_in_background(number, 1),
+    "surplus": lambda number: receive_in_background(number, 0),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_CLOSE_IN_BACKGROUND)
+def test_closing_in_background_returns_at_once(way: str) -> None:
+    with lingering_socket(1) as number, open_files(1) as [file]:
+        queued = os.dup(file)
+        start = time.monotonic()
+        WAYS_TO_CLOSE_IN_BACKGROUND[way](number)
+        cmsgx.close_in_background(queued)
+        assert time.monotonic() - start < 0.4
+        assert is_open(queued)  # behind the one that lingers
+        assert eventually(lambda: not is_open(queued))
+        assert time.monotonic() - start > 0.7
+
+
+def test_an_fd_given_to_the_background_owns_nothing() -> None:
+    fd = new_fd()
+    number = fd.fileno()
+    fd.close_in_background()
+    assert fd.closed
+    cmsgx.close_in_background(fd)  # closed: nothing to do
+    assert eventually(lambda: not is_open(number))
+
+
+@pytest.mark.parametrize("wrong", [2**32, -1, True, 1.0, None], ids=repr)
+def test_background_refuses_what_is_no_descriptor(wrong: Any) -> None:
+    reader, writer = os.pipe()
+    try:
+        number = wrong + reader if wrong == 2**32 else wrong
+        with pytest.raises((TypeError, ValueError, OverflowError)):
+            cmsgx.close_in_background(number)
+        time.sleep(0.05)
+        assert is_open(reader)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+LINGERER = """
+import os, sys, time, cmsgx, support
+from cmsgx import _cmsg
+linger = support.lingering_socket(int(sys.argv[1]))
+cmsgx.close_in_background(linger.__enter__())
+time.sleep(0.1)     # its close has begun
+"""
+
+
+def test_the_queue_is_bounded() -> None:
+    """What it cannot take is closed at once, by the caller."""
+    code = """
+import resource
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 6000), hard))
+before = len(support.open_fds())
+null = os.open("/dev/null", os.O_RDONLY)
+numbers = [os.dup(null) for _ in range(5000)]
+os.close(null)
+start = time.monotonic()
+for number in numbers:
+    cmsgx.close_in_background(number)
+assert time.monotonic() - start < 1
+print(len(support.open_fds()) - before)
+assert _cmsg.closer_wait(20) == 0
+assert len(support.open_fds()) == before
+"""
+    queued = int(run_python(LINGERER + code, "2"))
+    assert 0 < queued < 5000
+
+
+def test_a_forked_child_closes_what_was_queued_and_starts_anew() -> None:
+    code = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)     # fork of a process with threads
+queued, kept = os.pipe()
+cmsgx.close_in_background(queued)
+child = os.fork()
+if child == 0:
+    assert support.eventually(lambda: not support.is_open(queued), 5)
+    again = os.dup(kept)
+    cmsgx.close_in_background(again)
+    assert support.eventually(lambda: not support.is_open(again), 5)
+    os._exit(7)
+assert support.is_open(queued)      # here it is still behind the one that lingers
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert support.eventually(lambda: not support.is_open(queued), 10)
+print("both")
+"""
+    assert run_python(LINGERER + code, "2").strip() == "both"
+
+
+@pytest.mark.parametrize(("linger", "least", "most"), [(1, 0.5, 4), (30, 1.5, 8)])
+def test_exit_waits_for_it_and_not_for_ever(linger: int, least: float, most: float) -> None:
+    code = LINGERER + "print(time.monotonic())"
+    finished = float(run_python(code, str(linger)))
+    assert least < time.monotonic() - finished < most
+
+
+def test_close_reports_what_the_kernel_reports() -> None:
+    fd = new_fd()
+    os.close(fd.fileno())
+    with pytest.raises(OSError, match=r"close of descriptor \d+") as caught:
+        fd.close()
+    assert caught.value.errno == errno.EBADF
+    assert fd.closed

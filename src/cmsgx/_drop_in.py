@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import fcntl
 import functools
+import operator
 import os
 import socket as _stdlib
 import sys
@@ -183,7 +184,8 @@ def _recvmsg_foreign(
     name: str, sock: Any, first: Any, ancbufsize: int, flags: int = 0
 ) -> tuple[Any, list[tuple[int, int, bytes]], int, Any]:
     """recvmsg() or recvmsg_into() of a type that brings its own, with close-on-exec."""
-    unasked = _cmsg.MSG_CMSG_CLOEXEC & ~int(flags)
+    flags = operator.index(flags)
+    unasked = _cmsg.MSG_CMSG_CLOEXEC & ~flags
     result, ancdata, msg_flags, address = getattr(sock, name)(first, ancbufsize, flags | unasked)
     return result, ancdata, msg_flags & ~unasked, address
 

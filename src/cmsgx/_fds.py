@@ -210,6 +210,8 @@ class PidFd(Fd):
     @property
     def pid(self) -> int | None:
         """Its pid here; None where it is not visible here, or was reaped. proc_pid_fdinfo(5)"""
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return None  # /proc is of another pid namespace, and so are the numbers in it
         with open(f"/proc/self/fdinfo/{self.fileno()}", encoding="ascii") as info:
             for line in info:
                 if line.startswith("Pid:"):

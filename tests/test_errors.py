@@ -1,0 +1,146 @@
+"""The error tree: what comes from the kernel is an OSError with its errno."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support import Pair, open_fds, open_files, run_python
+
+import cmsgx
+from cmsgx import errors
+
+TREE = {
+    cmsgx.CmsgError: (Exception,),
+    cmsgx.ControlTruncatedError: (cmsgx.CmsgError, OSError),
+    cmsgx.FdLimitError: (cmsgx.ControlTruncatedError,),
+    cmsgx.DataTruncatedError: (cmsgx.CmsgError, OSError),
+    cmsgx.TooManyFdsError: (cmsgx.CmsgError, ValueError),
+    cmsgx.MalformedControlError: (cmsgx.CmsgError, ValueError),
+    cmsgx.NotSupportedError: (cmsgx.CmsgError, OSError),
+}
+
+
+@pytest.mark.parametrize(("error", "bases"), TREE.items())
+def test_the_tree(error: type[Exception], bases: tuple[type, ...]) -> None:
+    assert set(bases) < set(error.__mro__)
+    assert error.__doc__
+    assert getattr(errors, error.__name__) is getattr(cmsgx, error.__name__) is error
+    assert sorted(errors.__all__) == sorted(one.__name__ for one in TREE)
+    if error is not cmsgx.FdLimitError:
+        assert not issubclass(cmsgx.ControlTruncatedError, error) or error in (
+            cmsgx.ControlTruncatedError,
+            cmsgx.CmsgError,
+        )
+
+
+def test_a_cut_datagram_keeps_what_fitted() -> None:
+    pair = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with pair[0], pair[1], open_files(2) as files:
+        rx = cmsgx.Receiver(pair[1], 3, fds=2, want=[cmsgx.Credentials])
+        cmsgx.send(pair[0], b"12345", fds=files)
+        before = open_fds()
+        with pytest.raises(cmsgx.DataTruncatedError, match="3 bytes of it are here") as caught:
+            rx.receive()
+        assert open_fds() == before
+        assert caught.value.errno == errno.EMSGSIZE
+        assert caught.value.strerror is not None
+        assert caught.value.strerror.startswith(os.strerror(errno.EMSGSIZE))
+        msg = caught.value.message
+        assert msg.data == b"123"
+        assert msg[cmsgx.Credentials] == cmsgx.Credentials()
+        assert msg.closed
+        assert msg.truncated
+        with pytest.raises(ValueError, match="closed"):
+            msg.take(0)
+
+
+def room_was_taken(pair: Pair, **arguments: Any) -> cmsgx.Receiver:
+    """A Receiver for whose descriptors another option takes the room, exactly."""
+    rx = cmsgx.Receiver(pair[1], 10, fds=4, **arguments)
+    assert cmsgx.CMSG_LEN(4 * 4) == cmsgx.CMSG_SPACE(12)
+    pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    return rx
+
+
+def test_missing_descriptors_raise(pair: Pair) -> None:
+    rx = room_was_taken(pair)
+    with open_files(4) as files:
+        cmsgx.send(pair[0], b"data", fds=files)
+        before = open_fds()
+        with pytest.raises(cmsgx.ControlTruncatedError, match="0 of 4 descriptors") as caught:
+            rx.receive()
+        assert open_fds() == before
+    assert type(caught.value) is cmsgx.ControlTruncatedError
+    assert caught.value.errno == errno.EMSGSIZE
+    assert caught.value.message.data == b"data"
+    assert caught.value.message.closed
+    assert caught.value.message.truncated
+    assert caught.value.message.closed_fds is None
+    assert caught.value.message[cmsgx.Credentials] == cmsgx.Credentials()
+    assert cmsgx.Credentials() in caught.value.message.control
+
+
+def test_keep_gives_the_message_instead(pair: Pair) -> None:
+    rx = room_was_taken(pair, on_truncation="keep")
+    with open_files(4) as files:
+        cmsgx.send(pair[0], b"data", fds=files)
+    with rx.receive() as msg:
+        assert msg.truncated
+        assert msg.data == b"data"
+        assert len(msg.fds) == 0
+
+
+def test_the_limit_is_named() -> None:
+    code = """
+import cmsgx, os, resource, support
+a, b = cmsgx.socketpair()
+rx = cmsgx.Receiver(b, 10, fds=4)
+cmsgx.send(a, b"data", fds=[0] * 4)
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+limit = max(support.open_fds()) + 3
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+used = [os.dup(0) for _ in range(limit - len(os.listdir("/proc/self/fd")) - 1)]
+try:
+    rx.receive()
+except cmsgx.FdLimitError as error:
+    print(error.errno, f"RLIMIT_NOFILE at {limit}" in str(error), error.message.data)
+a.close(); b.close()
+"""
+    assert run_python(code).split() == [str(errno.EMFILE), "True", "b'data'"]
+
+
+def test_truncation_of_the_descriptor_free_part_raises_for_nobody(pair: Pair) -> None:
+    """fds=0 never raises for descriptors."""
+    ways: tuple[Callable[[], cmsgx.Message], ...] = (
+        cmsgx.Receiver(pair[1], 10).receive,
+        lambda: cmsgx.receive(pair[1], 10),
+    )
+    for receive in ways:
+        with open_files(3) as files:
+            cmsgx.send(pair[0], b"x", fds=files)
+        with receive() as msg:
+            assert msg.truncated
+            assert len(msg.fds) == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "number"),
+    [
+        (lambda: cmsgx.NotSupportedError(errno.ENOPROTOOPT, "what"), errno.ENOPROTOOPT),
+        (lambda: cmsgx.NotSupportedError(errno.EOPNOTSUPP, "what"), errno.EOPNOTSUPP),
+    ],
+)
+def test_not_supported_has_its_errno(make: Any, number: int) -> None:
+    error = make()
+    assert error.errno == number
+    assert str(error) == f"[Errno {number}] {os.strerror(number)}: what"
+
+
+def test_names_say_where_they_are_documented() -> None:
+    for error in TREE:
+        assert error.__module__ in ("cmsgx", "cmsgx.errors")

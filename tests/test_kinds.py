@@ -1,0 +1,558 @@
+"""Kinds: small immutable objects, one class for each control message."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import socket
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support import Pair, content, is_open, open_fds, open_files, unix_pair
+
+import cmsgx
+from cmsgx import kinds
+from cmsgx.kinds import _base
+
+SOL_SOCKET = 1
+SO_TIMESTAMPNS = 35
+IP_TTL, IP_RECVTTL = 2, 12
+
+
+# Kinds of a user, registered for the tests of this file -----------------------------------------
+
+
+class Stamp(kinds.ControlMessage):
+    """SCM_TIMESTAMPNS with a layout of C fields."""
+
+    __slots__ = ("nanoseconds", "seconds")
+    nanoseconds: int
+    seconds: int
+
+
+class TimeToLive(kinds.ControlMessage):
+    """IP_TTL, which packs itself."""
+
+    __slots__ = ("hops",)
+    hops: int
+
+    def pack(self) -> bytes:
+        return struct.pack("=i", self.hops)
+
+    @classmethod
+    def unpack(cls, data: Any, /) -> TimeToLive:
+        return cls(*struct.unpack("=i", data))
+
+
+class Every(kinds.ControlMessage):
+    """One field of each format."""
+
+    __slots__ = ("b", "h", "i", "p", "q", "u1", "u2", "u4", "u8")
+
+
+FORMATS = {
+    "b": ("b", 0),
+    "u1": ("B", 1),
+    "h": ("h", 2),
+    "u2": ("H", 4),
+    "i": ("i", 8),
+    "u4": ("I", 12),
+    "q": ("q", 16),
+    "u8": ("Q", 24),
+    "p": ("P", 32),
+}
+BOUNDS = {
+    "b": (-(2**7), 2**7 - 1),
+    "u1": (0, 2**8 - 1),
+    "h": (-(2**15), 2**15 - 1),
+    "u2": (0, 2**16 - 1),
+    "i": (-(2**31), 2**31 - 1),
+    "u4": (0, 2**32 - 1),
+    "q": (-(2**63), 2**63 - 1),
+    "u8": (0, 2**64 - 1),
+    "p": (-(2**31), 2**31 - 1),
+}
+ZERO = dict.fromkeys(FORMATS, 0)
+
+
+class Picky(kinds.ControlMessage):
+    """Its decoder fails."""
+
+    __slots__ = ("value",)
+
+    def pack(self) -> bytes:
+        raise ZeroDivisionError("pack")
+
+    @classmethod
+    def unpack(cls, data: Any, /) -> Picky:
+        raise ZeroDivisionError("unpack")
+
+
+@pytest.fixture(autouse=True)
+def user_kinds() -> Iterator[None]:
+    """Registers them, in the place of what has their numbers; takes them out again."""
+    numbers, rows = dict(_base._by_number), dict(_base._rows)
+    for number in ((SOL_SOCKET, SO_TIMESTAMPNS), (socket.IPPROTO_IP, IP_TTL)):
+        other = _base._by_number.pop(number, None)
+        _base._rows.pop(other, None)
+    kinds.register(
+        Stamp,
+        level=SOL_SOCKET,
+        type=SO_TIMESTAMPNS,
+        layout=(("seconds", 0, "q"), ("nanoseconds", 8, "q")),
+        size=16,
+        direction="receive",
+        families=frozenset({socket.AF_UNIX, socket.AF_INET}),
+        option=kinds.Option(SOL_SOCKET, SO_TIMESTAMPNS, "SO_TIMESTAMPNS", 16),
+    )
+    kinds.register(
+        TimeToLive,
+        level=socket.IPPROTO_IP,
+        type=IP_TTL,
+        families=frozenset({socket.AF_INET}),
+        option=kinds.Option(socket.IPPROTO_IP, IP_RECVTTL, "IP_RECVTTL", 4),
+    )
+    kinds.register(
+        Every,
+        level=SOL_SOCKET,
+        type=0x7E00,
+        layout=tuple((name, offset, code) for name, (code, offset) in FORMATS.items()),
+        size=36,
+    )
+    yield
+    for table, before in ((_base._by_number, numbers), (_base._rows, rows)):
+        table.clear()
+        table.update(before)
+
+
+ONE_OF_EACH: list[tuple[Any, Callable[[], Any], str]] = [
+    (cmsgx.Rights, lambda: cmsgx.Rights([0, 1]), "Rights(fds=(0, 1))"),
+    (
+        cmsgx.Credentials,
+        lambda: cmsgx.Credentials(1, 2, 3),
+        "Credentials(pid=1, uid=2, gid=3)",
+    ),
+    (
+        cmsgx.Credentials,
+        lambda: cmsgx.Credentials(pid=None, uid=2, gid=3),
+        "Credentials(pid=None, uid=2, gid=3)",
+    ),
+    (cmsgx.SecurityLabel, lambda: cmsgx.SecurityLabel(b"label"), "SecurityLabel(label=b'label')"),
+    (
+        cmsgx.Unknown,
+        lambda: cmsgx.Unknown(1, 99, b"data"),
+        "Unknown(level=1, type=99, data=b'data')",
+    ),
+    (cmsgx.PeerCredentials, lambda: cmsgx.PeerCredentials(1, 2, 3), "PeerCredentials("),
+    (Stamp, lambda: Stamp(seconds=1, nanoseconds=2), "Stamp(seconds=1, nanoseconds=2)"),
+    (TimeToLive, lambda: TimeToLive(64), "TimeToLive(hops=64)"),
+    (Every, lambda: Every(**{**ZERO, "p": 7}), "Every(b=0"),
+]
+EACH = pytest.mark.parametrize(
+    ("kind", "make", "text"), ONE_OF_EACH, ids=[row[2].split("(")[0] for row in ONE_OF_EACH]
+)
+
+
+# What every kind is -----------------------------------------------------------------------------
+
+
+@EACH
+def test_immutable(kind: Any, make: Callable[[], Any], text: str) -> None:
+    record = make()
+    for name in (*kind.__slots__, "level", "new"):
+        with pytest.raises((AttributeError, TypeError)):
+            setattr(record, name, 1)
+        with pytest.raises((AttributeError, TypeError)):
+            delattr(record, name)
+    assert record == make()
+
+
+@EACH
+def test_equal_hashable_true_and_readable(kind: Any, make: Callable[[], Any], text: str) -> None:
+    assert type(make()) is kind
+    assert make() == make()
+    assert not make() != make()  # noqa: SIM202
+    assert hash(make()) == hash(make())
+    assert len({make(), make()}) == 1
+    assert bool(make()) is True
+    assert not isinstance(make(), tuple)
+    assert repr(make()).startswith(text)
+    with pytest.raises(TypeError):
+        make() < make()  # noqa: B015
+
+
+@EACH
+def test_equal_only_within_one_class(kind: Any, make: Callable[[], Any], text: str) -> None:
+    for _, other, other_text in ONE_OF_EACH:
+        assert (make() == other()) == (text == other_text)
+    for no_kind in (1, None, (1, 2, 3), text, b""):
+        assert make() != no_kind
+
+
+@EACH
+@pytest.mark.parametrize(
+    "duplicate",
+    [
+        copy.copy,
+        copy.deepcopy,
+        *(
+            lambda record, p=protocol: pickle.loads(pickle.dumps(record, p))
+            for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+        ),
+    ],
+)
+def test_copied_and_pickled(
+    kind: Any, make: Callable[[], Any], text: str, duplicate: Callable[[Any], Any]
+) -> None:
+    record = make()
+    same = duplicate(record)
+    assert type(same) is kind
+    assert same == record
+    assert repr(same) == repr(record)
+
+
+@EACH
+def test_packed_and_unpacked_without_a_socket(
+    kind: Any, make: Callable[[], Any], text: str
+) -> None:
+    payload = make().pack()
+    assert type(payload) is bytes
+    if kind is cmsgx.Unknown:
+        assert payload == b"data"
+        with pytest.raises(TypeError, match="level"):
+            kind.unpack(payload)
+        return
+    for form in (payload, bytearray(payload), memoryview(b"x" + payload)[1:]):
+        same = kind.unpack(form)
+        assert type(same) is kind
+        assert same.pack() == payload
+        assert same == make()
+    if issubclass(kind, kinds.ControlMessage):
+        assert cmsgx.decode(kind.level, kind.type, payload) == make()
+
+
+@EACH
+def test_new_is_strict_about_fields(kind: Any, make: Callable[[], Any], text: str) -> None:
+    fields = {name: getattr(make(), name) for name in kind.__slots__ if name != "attached"}
+    assert kind(**fields) == make()
+    with pytest.raises(TypeError):
+        kind(**fields, more=1)
+    with pytest.raises(TypeError):
+        kind(*fields.values(), 1, 2)
+    if kind is not cmsgx.Credentials:
+        with pytest.raises(TypeError):
+            kind()
+
+
+# Fields -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_bounds_of_each_format(name: str) -> None:
+    code, offset = FORMATS[name]
+    low, high = BOUNDS[name]
+    for value in (low, high, 0, 1):
+        record = Every(**{**ZERO, name: value})
+        packed = struct.pack("=i" if code == "P" else f"={code}", value)
+        assert record.pack()[offset : offset + len(packed)] == packed
+        back = getattr(Every.unpack(record.pack()), name)
+        assert back == (None if code == "P" and value == 0 else value)
+    for value in (low - 1, high + 1, 2**64, -(2**64)):
+        with pytest.raises(OverflowError, match=rf"Every\.{name}: -?\d+ does not fit"):
+            Every(**{**ZERO, name: value})
+    for wrong in (True, 1.0, "1", b"1", *([] if code == "P" else [None])):
+        with pytest.raises(TypeError, match=rf"Every\.{name}: an int is needed"):
+            Every(**{**ZERO, name: wrong})
+
+
+@pytest.mark.parametrize("length", [0, 1, 11, 13, 16])
+def test_a_payload_of_another_length_is_malformed(length: int) -> None:
+    with pytest.raises(cmsgx.MalformedControlError, match=f"Credentials: {length} bytes") as caught:
+        cmsgx.Credentials.unpack(bytes(length))
+    assert ("truncated" in str(caught.value)) == (length < 12)
+
+
+def test_padding_is_packed_as_zero() -> None:
+    packed = Every(**dict.fromkeys(FORMATS, 1)).pack()
+    assert packed[6:8] == b"\0\0"
+
+
+@pytest.mark.parametrize(
+    ("layout", "size", "error"),
+    [
+        ((("value", 0, "i"),), 3, ValueError),
+        ((("value", 1, "i"),), 4, ValueError),
+        ((("value", -1, "i"),), 4, ValueError),
+        ((("value", 0, "z"),), 4, ValueError),
+        ((("other", 0, "i"),), 4, (TypeError, AttributeError)),
+        ((("value", 0),), 4, TypeError),
+        ((("value", 0, "ii"),), 8, TypeError),
+    ],
+    ids=str,
+)
+def test_a_layout_that_does_not_fit_is_refused(
+    layout: Any, size: int, error: type[Exception]
+) -> None:
+    class Wrong(kinds.ControlMessage):
+        __slots__ = ("value",)
+
+    with pytest.raises(error):
+        kinds.register(Wrong, level=SOL_SOCKET, type=0x7E01, layout=layout, size=size)
+
+
+def test_a_registration_that_failed_leaves_the_number_free() -> None:
+    class Wrong(kinds.ControlMessage):
+        __slots__ = ("value",)
+
+    with pytest.raises(ValueError, match="layout"):
+        kinds.register(Wrong, level=SOL_SOCKET, type=0x7E02, layout=(("value", 0, "i"),), size=1)
+    assert type(cmsgx.decode(SOL_SOCKET, 0x7E02, b"1234")) is cmsgx.Unknown
+
+
+def test_a_number_has_one_kind() -> None:
+    class Other(kinds.ControlMessage):
+        __slots__ = ()
+
+    with pytest.raises(ValueError, match=r"\(1, 2\) is Credentials already"):
+        kinds.register(Other, level=SOL_SOCKET, type=2)
+    with pytest.raises(TypeError, match="not a registered kind"):
+        Other()
+
+
+# The kinds of the contract ----------------------------------------------------------------------
+
+
+def test_credentials_are_ones_own() -> None:
+    own = cmsgx.Credentials()
+    assert (own.pid, own.uid, own.gid) == (os.getpid(), os.getuid(), os.getgid())
+    assert own.attached is None
+    assert cmsgx.Credentials(uid=7).uid == 7
+    assert cmsgx.Credentials.unpack(struct.pack("=iII", 0, 1, 2)).pid is None
+    assert cmsgx.Credentials(None, 1, 2).pack() == struct.pack("=iII", 0, 1, 2)
+    assert (cmsgx.Credentials.level, cmsgx.Credentials.type) == (SOL_SOCKET, 2)
+
+
+def test_a_security_label_loses_its_nul() -> None:
+    for payload in (b"label", b"label\0"):
+        label = cmsgx.SecurityLabel.unpack(payload)
+        assert label.label == b"label"
+        assert str(label) == "label"
+    assert cmsgx.SecurityLabel.unpack(b"").label == b""
+
+
+def test_rights_are_a_sequence() -> None:
+    rights = cmsgx.Rights(iter([3, 4, 5]))
+    assert rights.fds == (3, 4, 5)
+    assert (len(rights), rights[0], rights[-1], rights[1:]) == (3, 3, 5, (4, 5))
+    assert list(rights) == [3, 4, 5]
+    assert 4 in rights
+    assert bool(cmsgx.Rights([])) is True
+    assert rights.pack() == struct.pack("=3i", 3, 4, 5)
+    with pytest.raises(ValueError, match="unpack"):
+        rights.own()
+
+
+def test_rights_pack_what_has_a_number(stream: Pair) -> None:
+    with cmsgx.Fd(os.open(os.devnull, os.O_RDONLY)) as fd:
+        assert cmsgx.Rights([fd, stream[0]]).pack() == struct.pack(
+            "=2i", fd.fileno(), stream[0].fileno()
+        )
+
+
+@pytest.mark.parametrize("decode", [cmsgx.Rights.unpack, lambda p: cmsgx.decode(SOL_SOCKET, 1, p)])
+def test_unpacked_rights_own_nothing_until_own_once(decode: Callable[[bytes], Any]) -> None:
+    numbers = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
+    payload = struct.pack("=3i", *numbers)
+    unowned = decode(payload)
+    assert type(unowned) is cmsgx.Rights
+    assert list(unowned) == numbers
+    del unowned
+    assert all(map(is_open, numbers))
+    unowned = decode(payload)
+    fds = unowned.own()
+    assert type(fds) is tuple
+    assert [fd.fileno() for fd in fds] == numbers
+    with pytest.raises(ValueError, match="before"):
+        unowned.own()
+    for fd in fds:
+        fd.close()
+    assert not any(map(is_open, numbers))
+
+
+def test_own_that_fails_owns_none() -> None:
+    numbers = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
+    os.close(numbers[1])
+    unowned = cmsgx.Rights.unpack(struct.pack("=3i", *numbers))
+    for _ in range(2):
+        with pytest.raises(OSError, match=f"{numbers[1]} is not open"):
+            unowned.own()
+        assert is_open(numbers[0])
+        assert is_open(numbers[2])
+    os.dup2(numbers[0], numbers[1])
+    for fd in unowned.own():
+        fd.close()
+    assert not any(map(is_open, numbers))
+
+
+@pytest.mark.parametrize("length", [1, 3, 5])
+def test_rights_of_a_broken_length_are_malformed(length: int) -> None:
+    with pytest.raises(cmsgx.MalformedControlError, match=f"Rights: {length} bytes"):
+        cmsgx.Rights.unpack(bytes(length))
+
+
+def test_a_pidfd_is_exempt() -> None:
+    unowned = cmsgx.decode(SOL_SOCKET, 4, struct.pack("=i", -24))
+    assert type(unowned) is not cmsgx.PidFd
+    assert unowned.error == 24
+    assert repr(unowned)
+
+
+# decode() in an existing loop -------------------------------------------------------------------
+
+
+def test_decode_lets_an_existing_loop_adopt_one_line(stream: Pair) -> None:
+    stream[1].setsockopt(SOL_SOCKET, 16, 1)
+    with open_files(2) as files:
+        cmsgx.send(stream[0], b"x", fds=files)
+    _, ancdata, _, _ = socket.socket.recvmsg(stream[1], 10, 1000)
+    found = {type(one): one for one in (cmsgx.decode(*item) for item in ancdata)}
+    assert found[cmsgx.Credentials] == cmsgx.Credentials()
+    first, second = found[cmsgx.Rights].own()
+    assert [content(first), content(second)] == ["0", "1"]
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize(
+    ("level", "number"), [(99, 99), (SOL_SOCKET, 0x7F00), (-1, -1), (2**31 - 1, 0)]
+)
+def test_decode_of_what_is_not_registered(level: int, number: int) -> None:
+    for data in (b"", b"data", bytearray(b"data"), memoryview(b"data")):
+        unknown = cmsgx.decode(level, number, data)
+        assert type(unknown) is cmsgx.Unknown
+        assert (unknown.level, unknown.type, unknown.data) == (level, number, bytes(data))
+
+
+# User kinds over real sockets -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["receive", "Receiver"])
+def test_a_kind_of_a_user_is_received(by: str) -> None:
+    sender, receiver = unix_pair(socket.SOCK_DGRAM)
+    with sender, receiver:
+        rx = cmsgx.Receiver(receiver, 10, fds=1, want=[Stamp, cmsgx.Credentials])
+        with open_files(1) as files:
+            cmsgx.send(sender, b"x", fds=files)
+        with rx.receive() if by == "Receiver" else cmsgx.receive(receiver, 10, fds=1) as msg:
+            assert Stamp in msg
+            stamp: Any = msg[Stamp]
+            assert type(stamp) is Stamp
+            assert stamp.seconds > 1_600_000_000
+            assert stamp in msg.control
+            assert msg.get_all(Stamp) == (stamp,)
+            assert cmsgx.Unknown not in msg
+            assert content(msg.fds[0]) == "0"
+
+
+def test_a_kind_of_a_user_is_sent_and_received() -> None:
+    with (
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        server.bind(("127.0.0.1", 0))
+        rx = cmsgx.Receiver(server, 10, want=[TimeToLive])
+        sends: tuple[Callable[[], int], ...] = (
+            lambda: cmsgx.send(client, b"x", control=TimeToLive(7), address=server.getsockname()),
+            lambda: cmsgx.sendmsg(client, [b"x"], [TimeToLive(7)], 0, server.getsockname()),
+            lambda: cmsgx.sendmsg(
+                client, [b"x"], [(0, IP_TTL, struct.pack("=i", 7))], 0, server.getsockname()
+            ),
+        )
+        for send in sends:
+            send()
+            assert rx.receive()[TimeToLive] == TimeToLive(7)
+        with pytest.raises(OSError, match="Invalid argument"):
+            cmsgx.send(client, b"x", control=TimeToLive(300), address=server.getsockname())
+
+
+def test_a_decoder_that_fails_raises_at_look_up_and_loses_nothing() -> None:
+    sender, receiver = unix_pair(socket.SOCK_DGRAM)
+    with sender, receiver:
+        before = open_fds()
+        unpack = Stamp.__dict__.get("unpack")
+        assert unpack is None
+        rx = cmsgx.Receiver(receiver, 10, fds=1, want=[Stamp, cmsgx.Credentials])
+        with open_files(1) as files:
+            cmsgx.send(sender, b"data", fds=files)
+        with rx.receive() as msg:
+            with pytest.raises(ZeroDivisionError):
+                cmsgx.send(sender, b"y", control=failing(Picky))
+            assert msg.data == b"data"
+            assert msg[cmsgx.Credentials] == cmsgx.Credentials()
+            assert content(msg.fds[0]) == "0"
+        assert open_fds() == before
+
+
+def failing(kind: type[Picky]) -> Picky:
+    """Registers it late: what came before is decoded by it from then on."""
+    kinds.register(kind, level=SOL_SOCKET, type=0x7E03)
+    return kind(1)
+
+
+def test_a_failing_decoder_of_a_received_message() -> None:
+    with (
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        server.bind(("127.0.0.1", 0))
+        server.setsockopt(socket.IPPROTO_IP, 13, 1)  # IP_RECVTOS
+
+        class Tos(kinds.ControlMessage):
+            __slots__ = ("value",)
+
+            @classmethod
+            def unpack(cls, data: Any, /) -> Any:
+                raise ZeroDivisionError
+
+        kinds.register(Tos, level=socket.IPPROTO_IP, type=1)
+        rx = cmsgx.Receiver(server, 10, want=[TimeToLive])
+        cmsgx.send(client, b"data", address=server.getsockname())
+        msg = rx.receive()
+        assert Tos in msg
+        for look_up in (
+            lambda: msg[Tos],
+            lambda: msg.get(Tos),
+            lambda: msg.get_all(Tos),
+            lambda: msg.control,
+            lambda: list(msg),
+        ):
+            with pytest.raises(ZeroDivisionError):
+                look_up()
+        assert msg[TimeToLive].hops > 0
+        assert msg.data == b"data"
+
+
+def test_unknown_can_be_sent_on() -> None:
+    """Nothing is dropped: what is not known can be passed through."""
+    with (
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        server.bind(("127.0.0.1", 0))
+        rx = cmsgx.Receiver(server, 10, want=[TimeToLive])
+        ttl = cmsgx.Unknown(0, IP_TTL, (9).to_bytes(4, sys.byteorder))
+        cmsgx.send(client, b"x", control=[ttl], address=server.getsockname())
+        assert rx.receive()[TimeToLive] == TimeToLive(9)
+        with pytest.raises(OSError, match="Invalid argument"):
+            cmsgx.send(
+                client, b"x", control=cmsgx.Unknown(0, 9999, b""), address=server.getsockname()
+            )
+
+
+def test_names_of_kinds_say_where_they_are_documented() -> None:
+    for name in kinds.__all__:
+        assert getattr(kinds, name).__module__ in ("cmsgx", "cmsgx.kinds")

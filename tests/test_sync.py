@@ -1,0 +1,1075 @@
+"""send, send_all, receive, Receiver: one message after the other, blocking or with a timeout."""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import fcntl
+import itertools
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+from support import Pair, close_pair, content, open_fds, open_files, run_python, unix_pair
+
+import cmsgx
+
+TIMESTAMPNS = 35  # SO_TIMESTAMPNS: attached to messages of AF_UNIX datagram sockets
+
+
+@contextmanager
+def new_pair(kind: int = socket.SOCK_STREAM) -> Iterator[Pair]:
+    sockets = unix_pair(kind)
+    try:
+        yield sockets
+    finally:
+        close_pair(sockets)
+
+
+def fill(sock: socket.socket) -> int:
+    """Sends until the buffer is full; how many bytes that took. Of a socket without a timeout:
+    poll(2) says long before that there is no room."""
+    sent = 0
+    for size in (4096, 1):
+        with suppress(BlockingIOError):
+            while True:
+                sent += sock.send(bytes(size), socket.MSG_DONTWAIT)
+    return sent
+
+
+@contextmanager
+def later(seconds: float, action: Callable[[], object]) -> Iterator[None]:
+    timer = threading.Timer(seconds, action)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+# Data -------------------------------------------------------------------------------------------
+
+DATA: list[tuple[str, Any, bytes]] = [
+    ("bytes", b"abc", b"abc"),
+    ("bytearray", bytearray(b"abc"), b"abc"),
+    ("memoryview", memoryview(b"xabcx")[1:4], b"abc"),
+    ("array", array.array("H", [0x6161, 0x6262]), b"aabb"),
+    ("list", [b"a", bytearray(b"b"), memoryview(b"c")], b"abc"),
+    ("tuple", (b"a", b"", b"bc"), b"abc"),
+    ("generator", None, b"abc"),
+    ("many", [b"a"] * 100, b"a" * 100),
+]
+
+
+@pytest.mark.parametrize("call", [cmsgx.send, cmsgx.send_all], ids=["send", "send_all"])
+@pytest.mark.parametrize(("data", "expected"), [row[1:] for row in DATA], ids=[r[0] for r in DATA])
+def test_data_is_one_buffer_or_several(
+    pair: Pair, call: Callable[..., int | None], data: Any, expected: bytes
+) -> None:
+    if data is None:
+        data = (bytes([byte]) for byte in b"abc")
+    sent = call(pair[0], data)
+    assert sent == (None if call is cmsgx.send_all else len(expected))
+    assert cmsgx.receive(pair[1], 1000).data == expected
+
+
+@pytest.mark.parametrize("call", [cmsgx.send, cmsgx.send_all], ids=["send", "send_all"])
+@pytest.mark.parametrize("data", ["text", 3, None, [1, 2], ["text"], memoryview(b"abcd")[::2]])
+def test_data_that_is_no_buffer(stream: Pair, call: Callable[..., int | None], data: Any) -> None:
+    with pytest.raises((TypeError, BufferError)):
+        call(stream[0], data)
+
+
+def test_a_received_view_can_be_sent_on(stream: Pair) -> None:
+    cmsgx.send(stream[0], b"there and back")
+    with cmsgx.receive(stream[1], 100) as msg:
+        assert cmsgx.send(stream[1], msg.view[10:]) == 4
+    assert cmsgx.receive(stream[0], 100).data == b"back"
+
+
+@pytest.mark.parametrize("fds", [0, 1, 253])
+def test_descriptors_of_each_sort_arrive_in_order(pair: Pair, fds: int) -> None:
+    with open_files(fds) as numbers:
+        owners = [cmsgx.Fd(os.dup(number)) for number in numbers]
+        mixed: list[Any] = [
+            owner if index % 2 else number
+            for index, (owner, number) in enumerate(zip(owners, numbers, strict=True))
+        ]
+        assert cmsgx.send(pair[0], b"x", fds=iter(mixed)) == 1
+        with cmsgx.receive(pair[1], 1, fds=fds) as msg:
+            assert [content(fd) for fd in msg.fds] == [str(index) for index in range(fds)]
+            assert not any(os.get_inheritable(fd.fileno()) for fd in msg.fds)
+        assert not any(owner.closed for owner in owners)
+        for owner in owners:
+            owner.close()
+
+
+def test_fds_come_before_the_rights_of_control(pair: Pair) -> None:
+    with open_files(5) as files:
+        cmsgx.send(
+            pair[0],
+            b"x",
+            fds=files[:2],
+            control=[cmsgx.Rights(files[2:3]), cmsgx.Credentials(), cmsgx.Rights(files[3:])],
+        )
+        with cmsgx.receive(pair[1], 1, fds=5) as msg:
+            assert [content(fd) for fd in msg.fds] == list("01234")
+            assert len(msg[cmsgx.Rights]) == 5
+
+
+def test_one_control_message_needs_no_list(pair: Pair) -> None:
+    with open_files(1) as files:
+        cmsgx.send(pair[0], b"x", control=cmsgx.Rights(files))
+        with cmsgx.receive(pair[1], 1, fds=1) as msg:
+            assert content(msg.fds[0]) == "0"
+
+
+# What would lose descriptors is refused ---------------------------------------------------------
+
+
+class Closed:
+    def fileno(self) -> int:
+        raise ValueError("I/O operation on closed file")
+
+
+def closed_fd() -> cmsgx.Fd:
+    fd = cmsgx.Fd(os.open(os.devnull, os.O_RDONLY))
+    fd.close()
+    return fd
+
+
+BAD_DESCRIPTORS: list[tuple[Any, type[Exception]]] = [
+    (True, TypeError),
+    ("0", TypeError),
+    (None, TypeError),
+    (0.0, TypeError),
+    (object(), TypeError),
+    (-1, ValueError),
+    (2**31, ValueError),
+    (2**70, ValueError),
+    (Closed(), ValueError),
+    (closed_fd(), OSError),
+    (1_000_000, OSError),
+]
+
+
+@pytest.mark.parametrize(("bad", "error"), BAD_DESCRIPTORS, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize("by", ["fds", "Rights"])
+@pytest.mark.parametrize("index", [0, 2])
+def test_a_bad_descriptor_is_named_by_its_index(
+    stream: Pair, bad: Any, error: type[Exception], by: str, index: int
+) -> None:
+    with open_files(3) as files:
+        fds: list[Any] = [*files[:index], bad, *files[index:]]
+        arguments: dict[str, Any] = {"fds": fds} if by == "fds" else {"control": cmsgx.Rights(fds)}
+        with pytest.raises(error, match=rf"fds\[{index}\]") as caught:
+            cmsgx.send(stream[0], b"x", **arguments)
+        if error is OSError:
+            assert caught.value.errno == 9  # type: ignore[attr-defined]
+
+
+def test_too_many_descriptors(pair: Pair) -> None:
+    with pytest.raises(cmsgx.TooManyFdsError, match=r"254 descriptors.* 253"):
+        cmsgx.send(pair[0], b"x", fds=[0] * 254)
+    with pytest.raises(cmsgx.TooManyFdsError, match=r"254 descriptors.* 253"):
+        cmsgx.send(pair[0], b"x", fds=[0] * 200, control=cmsgx.Rights([0] * 54))
+    with pytest.raises(cmsgx.TooManyFdsError, match="253"):
+        cmsgx.receive(pair[1], 1, fds=254)
+    with pytest.raises(cmsgx.TooManyFdsError, match="253"):
+        cmsgx.Receiver(pair[1], 1, fds=254)
+    with pytest.raises(ValueError, match="fds"):
+        cmsgx.receive(pair[1], 1, fds=-1)
+
+
+@pytest.mark.parametrize("wrong", [cmsgx.PidFd, cmsgx.Credentials, 3, b"x", "x", [3], [None]])
+def test_control_that_is_none(stream: Pair, wrong: Any) -> None:
+    with pytest.raises(TypeError, match="control"):
+        cmsgx.send(stream[0], b"x", control=wrong)
+
+
+# send_all ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", ["one buffer", "many buffers"])
+def test_send_all_sends_all(stream: Pair, shape: str) -> None:
+    stream[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    payload = os.urandom(300_000)
+    data: Any = payload
+    if shape == "many buffers":
+        data = [payload[at : at + 3_333] for at in range(0, len(payload), 3_333)]
+    with open_files(2) as files:
+        thread = threading.Thread(
+            target=cmsgx.send_all, args=(stream[0], data), kwargs={"fds": files}
+        )
+        thread.start()
+        got, fds = b"", 0
+        while len(got) < len(payload):
+            with cmsgx.receive(stream[1], 50_000, fds=10) as msg:
+                got += msg.data
+                fds += len(msg.fds)
+        thread.join()
+    assert got == payload
+    assert fds == 2
+
+
+def test_send_all_takes_more_buffers_than_one_call(stream: Pair) -> None:
+    cmsgx.send_all(stream[0], [b"a"] * 3000)
+    got = b""
+    while len(got) < 3000:
+        got += cmsgx.receive(stream[1], 4000, timeout=5).data
+    assert got == b"a" * 3000
+
+
+@pytest.mark.parametrize("data", [b"", [], [b"", b""]], ids=repr)
+def test_send_all_of_nothing(stream: Pair, data: Any) -> None:
+    cmsgx.send_all(stream[0], data)
+    with pytest.raises(BlockingIOError):
+        cmsgx.receive(stream[1], 1, timeout=0)
+
+
+@pytest.mark.parametrize(
+    ("own", "arguments", "error"),
+    [
+        (None, {"timeout": 0.2}, TimeoutError),
+        (0.2, {}, TimeoutError),
+        (60, {"timeout": 0.2}, TimeoutError),
+        (0, {}, BlockingIOError),
+        (None, {"timeout": 0}, BlockingIOError),
+    ],
+    ids=str,
+)
+def test_send_all_that_fails_says_how_much_went(
+    stream: Pair, own: float | None, arguments: dict[str, Any], error: type[OSError]
+) -> None:
+    stream[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    stream[0].settimeout(own)
+    payload = os.urandom(1_000_000)
+    start = time.monotonic()
+    with open_files(1) as files, pytest.raises(error) as caught:
+        cmsgx.send_all(stream[0], payload, fds=files, **arguments)
+    elapsed = time.monotonic() - start
+    assert elapsed < 5
+    assert error is BlockingIOError or elapsed >= 0.2
+    sent = caught.value.sent  # type: ignore[attr-defined]
+    assert 0 < sent < len(payload)
+    got, fds = b"", 0
+    while len(got) < sent:
+        with cmsgx.receive(stream[1], 100_000, fds=5) as msg:
+            got += msg.data
+            fds += len(msg.fds)
+    assert got == payload[:sent]
+    assert fds == 1
+    with pytest.raises(BlockingIOError):
+        cmsgx.receive(stream[1], 1, timeout=0)
+
+
+def test_send_all_has_one_deadline_for_all_of_it(stream: Pair) -> None:
+    """A peer that takes a little now and then does not make it longer."""
+    stream[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    stop = threading.Event()
+
+    def trickle() -> None:
+        while not stop.wait(0.05):
+            stream[1].recv(4000, socket.MSG_DONTWAIT)
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    start = time.monotonic()
+    with pytest.raises(TimeoutError) as caught:
+        cmsgx.send_all(stream[0], bytes(10_000_000), timeout=0.4)
+    elapsed = time.monotonic() - start
+    stop.set()
+    thread.join()
+    assert 0.4 <= elapsed < 3
+    assert caught.value.sent > 0  # type: ignore[attr-defined]
+
+
+def test_send_all_that_sent_nothing_says_so(stream: Pair) -> None:
+    fill(stream[0])
+    with open_files(1) as files, pytest.raises(TimeoutError) as caught:
+        cmsgx.send_all(stream[0], b"x", fds=files, timeout=0.05)
+    assert caught.value.sent == 0  # type: ignore[attr-defined]
+
+
+def test_send_all_with_a_number_never_waits(stream: Pair) -> None:
+    stream[0].setblocking(False)
+    with pytest.raises(BlockingIOError) as caught:
+        cmsgx.send_all(stream[0].fileno(), bytes(10_000_000))
+    assert caught.value.sent > 0  # type: ignore[attr-defined]
+
+
+def test_send_all_waits_without_end_where_timeout_is_none(stream: Pair) -> None:
+    stream[0].settimeout(0.05)
+    received: list[bytes] = []
+
+    def read_slowly() -> None:
+        time.sleep(0.3)
+        with suppress(OSError):
+            while sum(map(len, received)) < 1_000_000:
+                received.append(stream[1].recv(100_000) or bytes(1_000_000))
+
+    thread = threading.Thread(target=read_slowly)
+    thread.start()
+    try:
+        cmsgx.send_all(stream[0], bytes(1_000_000), timeout=None)
+    finally:
+        stream[0].close()
+        thread.join()
+
+
+# Timeouts ---------------------------------------------------------------------------------------
+
+
+def receives(sock: Any, **arguments: Any) -> bytes:
+    return cmsgx.receive(sock, 10, **arguments).data
+
+
+def receives_by_receiver(sock: Any, **arguments: Any) -> bytes:
+    return cmsgx.Receiver(sock, 10).receive(**arguments).data
+
+
+RECEIVES = pytest.mark.parametrize(
+    "receive", [receives, receives_by_receiver], ids=["receive", "Receiver"]
+)
+
+
+@RECEIVES
+@pytest.mark.parametrize(
+    ("own", "arguments", "error", "waits"),
+    [
+        (0, {}, BlockingIOError, 0.0),
+        (0.1, {}, TimeoutError, 0.1),
+        (0.1, {"timeout": ...}, TimeoutError, 0.1),
+        (None, {"timeout": 0}, BlockingIOError, 0.0),
+        (None, {"timeout": 0.05}, TimeoutError, 0.05),
+        (None, {"timeout": 1e-9}, TimeoutError, 0.0),
+        (60, {"timeout": 0}, BlockingIOError, 0.0),
+        (60, {"timeout": 0.05}, TimeoutError, 0.05),
+        (0, {"timeout": 0.05}, TimeoutError, 0.05),
+    ],
+    ids=str,
+)
+def test_timeout_is_the_sockets_own_or_the_one_given(
+    pair: Pair,
+    receive: Callable[..., bytes],
+    own: float | None,
+    arguments: dict[str, Any],
+    error: type[Exception],
+    waits: float,
+) -> None:
+    pair[1].settimeout(own)
+    start = time.monotonic()
+    with pytest.raises(error):
+        receive(pair[1], **arguments)
+    assert waits <= time.monotonic() - start < waits + 3
+    pair[0].send(b"data")
+    assert receive(pair[1], **arguments) == b"data"
+
+
+@RECEIVES
+@pytest.mark.parametrize("own", [0, 0.05, None])
+def test_timeout_none_waits_without_end(
+    pair: Pair, receive: Callable[..., bytes], own: float | None
+) -> None:
+    pair[1].settimeout(own)
+    with later(0.3, lambda: pair[0].send(b"late")):
+        assert receive(pair[1], timeout=None) == b"late"
+
+
+@pytest.mark.parametrize("own", [0, 0.05, None])
+def test_send_with_timeout_none_waits_without_end(stream: Pair, own: float | None) -> None:
+    filled = fill(stream[0])
+    stream[0].settimeout(own)
+    with later(0.3, lambda: stream[1].recv(filled)):
+        assert cmsgx.send(stream[0], b"late", timeout=None) == 4
+
+
+@RECEIVES
+@pytest.mark.parametrize("timeout", [-1, -0.001, float("nan"), "1", b"1", []], ids=repr)
+def test_timeout_that_is_none(receive: Callable[..., bytes], timeout: Any, stream: Pair) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        receive(stream[1], timeout=timeout)
+    with pytest.raises((ValueError, TypeError)):
+        cmsgx.send(stream[0], b"x", timeout=timeout)
+
+
+@RECEIVES
+def test_a_timeout_that_never_comes_is_no_overflow(
+    stream: Pair, receive: Callable[..., bytes]
+) -> None:
+    for timeout in (1e9, 1e300, float("inf"), sys.maxsize):
+        with later(0.02, lambda: stream[0].send(b"x")):
+            assert receive(stream[1], timeout=timeout) == b"x"
+
+
+@RECEIVES
+def test_a_number_never_waits_for_a_timeout(stream: Pair, receive: Callable[..., bytes]) -> None:
+    stream[1].settimeout(5)
+    start = time.monotonic()
+    with pytest.raises(BlockingIOError):
+        receive(stream[1].fileno())
+    assert time.monotonic() - start < 1
+
+
+@RECEIVES
+@pytest.mark.parametrize("own", [0, 0.2])
+def test_o_nonblock_that_a_dup_cleared_does_not_block(
+    stream: Pair, receive: Callable[..., bytes], own: float
+) -> None:
+    stream[1].settimeout(own)
+    with cmsgx.Fd(os.dup(stream[1].fileno())) as dup:
+        os.set_blocking(dup.fileno(), True)
+    start = time.monotonic()
+    with later(3, lambda: stream[0].send(b"too late")):
+        with pytest.raises(TimeoutError if own else BlockingIOError):
+            receive(stream[1])
+        assert time.monotonic() - start < 2
+
+
+def test_o_nonblock_that_a_dup_cleared_does_not_block_a_send(stream: Pair) -> None:
+    filled = fill(stream[0])
+    stream[0].settimeout(0.1)
+    os.set_blocking(stream[0].fileno(), True)
+    start = time.monotonic()
+    with later(3, lambda: stream[1].recv(filled)):
+        with pytest.raises(TimeoutError):
+            cmsgx.send(stream[0], b"x")
+        assert time.monotonic() - start < 2
+
+
+@pytest.fixture
+def alarm() -> Iterator[list[float]]:
+    """SIGALRM every 20 ms; the handler notes when it ran."""
+    ran: list[float] = []
+    before = signal.signal(signal.SIGALRM, lambda *_: ran.append(time.monotonic()))
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+    yield ran
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@RECEIVES
+@pytest.mark.parametrize("own", [None, 5.0])
+def test_a_signal_handler_that_returns_is_no_error(
+    stream: Pair, alarm: list[float], receive: Callable[..., bytes], own: float | None
+) -> None:
+    stream[1].settimeout(own)
+    with later(0.3, lambda: stream[0].send(b"x")):
+        assert receive(stream[1]) == b"x"
+    assert len(alarm) > 3
+
+
+@RECEIVES
+def test_signals_do_not_put_the_deadline_off(
+    stream: Pair, alarm: list[float], receive: Callable[..., bytes]
+) -> None:
+    start = time.monotonic()
+    with pytest.raises(TimeoutError):
+        receive(stream[1], timeout=0.3)
+    assert 0.3 <= time.monotonic() - start < 2
+    assert len(alarm) > 3
+
+
+@RECEIVES
+@pytest.mark.parametrize("own", [None, 30.0])
+def test_a_signal_handler_that_raises_ends_the_call(
+    stream: Pair, receive: Callable[..., bytes], own: float | None
+) -> None:
+    def handler(*_: object) -> None:
+        raise ZeroDivisionError
+
+    stream[1].settimeout(own)
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            receive(stream[1])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+# receive ----------------------------------------------------------------------------------------
+
+
+def test_receive_asks_and_sets_no_option(stream: Pair) -> None:
+    stream[0].send(b"x")
+    cmsgx.receive(stream[1], 1)
+    for option in (16, 34, 76):  # SO_PASSCRED, SO_PASSSEC, SO_PASSPIDFD
+        assert stream[1].getsockopt(socket.SOL_SOCKET, option) == 0
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_receive_has_room_for_all_that_others_switched_on(kind: int) -> None:
+    """What is switched on takes no room from the descriptors."""
+    with new_pair(kind) as pair, open_files(253) as files:
+        for option in (16, 34, 76, TIMESTAMPNS):
+            pair[1].setsockopt(socket.SOL_SOCKET, option, 1)
+        cmsgx.send(pair[0], b"x", fds=files)
+        with cmsgx.receive(pair[1], 1, fds=253) as msg:
+            assert len(msg.fds) == 253
+            assert not msg.truncated
+            assert msg[cmsgx.Credentials].pid == os.getpid()
+            assert msg[cmsgx.PidFd].pid == os.getpid()
+            assert (msg[cmsgx.Unknown].level, msg[cmsgx.Unknown].type) == (1, TIMESTAMPNS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"bufsize": -1}, ValueError),
+        ({"bufsize": "1"}, TypeError),
+        ({"bufsize": 1, "fds": "1"}, TypeError),
+        ({"bufsize": 1, "on_truncation": "ignore"}, ValueError),
+        ({"bufsize": 1, "on_truncation": None}, ValueError),
+        ({"bufsize": 1, "fds": 1, "flags": socket.MSG_PEEK}, ValueError),
+        ({"bufsize": 1, "colour": 1}, TypeError),
+        ({}, TypeError),
+    ],
+    ids=str,
+)
+def test_receive_with_wrong_arguments(
+    stream: Pair, arguments: dict[str, Any], error: type[Exception]
+) -> None:
+    stream[0].send(b"x")
+    with pytest.raises(error):
+        cmsgx.receive(stream[1], **arguments)
+    with pytest.raises(TypeError):
+        cmsgx.receive(stream[1], 1, 1)  # type: ignore[call-arg]
+    assert stream[1].recv(10) == b"x"
+
+
+def test_peeking_at_data_is_allowed(pair: Pair) -> None:
+    with open_files(1) as files:
+        cmsgx.send(pair[0], b"abc", fds=files)
+        before = open_fds()
+        rx = cmsgx.Receiver(pair[1], 10)
+        for _ in range(3):
+            assert cmsgx.receive(pair[1], 10, flags=socket.MSG_PEEK).data == b"abc"
+            assert rx.receive(flags=socket.MSG_PEEK).data == b"abc"
+            assert open_fds() == before
+        with cmsgx.receive(pair[1], 10, fds=1) as msg:
+            assert content(msg.fds[0]) == "0"
+
+
+def closed_socket() -> cmsgx.socket:
+    sock = cmsgx.socket()
+    sock.close()
+    return sock
+
+
+@pytest.mark.parametrize("call", [lambda s: cmsgx.receive(s, 1), lambda s: cmsgx.send(s, b"x")])
+def test_a_closed_socket_is_ebadf(call: Callable[[Any], object]) -> None:
+    with pytest.raises(OSError, match="Bad file descriptor") as caught:
+        call(closed_socket())
+    assert caught.value.errno == 9
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda sock: sock,
+        lambda sock: sock.fileno(),
+        lambda sock: cmsgx.Fd(os.dup(sock.fileno())),
+        lambda sock: open(os.dup(sock.fileno()), "r+b", 0),  # noqa: SIM115
+    ],
+    ids=["socket", "int", "Fd", "file"],
+)
+def test_each_sort_of_socket_will_do(pair: Pair, wrap: Callable[[socket.socket], Any]) -> None:
+    sender, receiver = wrap(pair[0]), wrap(pair[1])
+    try:
+        with open_files(1) as files:
+            assert cmsgx.send(sender, b"x", fds=files) == 1
+            cmsgx.send_all(sender, b"y")
+            with cmsgx.Receiver(receiver, 1, fds=1, want=[cmsgx.Credentials]).receive() as msg:
+                assert content(msg.fds[0]) == "0"
+            with cmsgx.receive(receiver, 1, fds=1) as msg:
+                assert msg.data == b"y"
+    finally:
+        for sock in (sender, receiver):
+            if not isinstance(sock, int):
+                sock.close()
+
+
+# Receiver: construction -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({}, TypeError),
+        ({"bufsize": 1, "into": bytearray(1)}, TypeError),
+        ({"bufsize": -1}, ValueError),
+        ({"bufsize": "1"}, TypeError),
+        ({"into": b"read-only"}, (TypeError, BufferError)),
+        ({"into": [bytearray(1), b"read-only"]}, (TypeError, BufferError)),
+        ({"into": 3}, TypeError),
+        ({"bufsize": 1, "fds": -1}, ValueError),
+        ({"bufsize": 1, "want": [int]}, TypeError),
+        ({"bufsize": 1, "want": [cmsgx.Unknown]}, TypeError),
+        ({"bufsize": 1, "on_truncation": "?"}, ValueError),
+        ({"bufsize": 1, "close": "later"}, ValueError),
+    ],
+    ids=str,
+)
+def test_receiver_with_wrong_arguments(
+    stream: Pair, arguments: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        cmsgx.Receiver(stream[1], **{"want": [cmsgx.Credentials], **arguments})
+    assert stream[1].getsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED) == 0
+
+
+def test_receiver_switches_on_what_it_wants(pair: Pair) -> None:
+    rx = cmsgx.Receiver(pair[1], 10, want=[cmsgx.Credentials, cmsgx.PidFd, cmsgx.Credentials])
+    pair[0].send(b"x")
+    with rx.receive() as msg:
+        assert msg[cmsgx.Credentials] == cmsgx.Credentials()
+        assert msg[cmsgx.PidFd].pid == os.getpid()
+    assert rx.sock is pair[1]
+
+
+def test_receiver_gives_no_pidfd_that_it_did_not_want(pair: Pair) -> None:
+    cmsgx.enable(pair[1], cmsgx.PidFd)
+    rx = cmsgx.Receiver(pair[1], 10)
+    pair[0].send(b"x")
+    before = open_fds()
+    with rx.receive() as msg:
+        assert cmsgx.PidFd not in msg
+        assert open_fds() == before
+
+
+def room_of(rx: cmsgx.Receiver, pair: Pair, sent: int) -> int:
+    """How many descriptors the kernel let in: what is not counted was kept out."""
+    with open_files(sent) as files:
+        cmsgx.send(pair[0], b"x", fds=files)
+        with rx.receive() as msg:
+            return len(msg.fds) + (msg.closed_fds or 0)
+
+
+@pytest.mark.parametrize("fds", [0, 1, 2, 3, 252, 253])
+def test_the_room_is_exact_so_the_kernel_keeps_a_surplus_out(pair: Pair, fds: int) -> None:
+    rx = cmsgx.Receiver(pair[1], 1, fds=fds)
+    assert room_of(rx, pair, 253) == fds
+    with open_files(fds + 1 if fds < 253 else fds) as files:
+        cmsgx.send(pair[0], b"x", fds=files)
+        with rx.receive() as msg:
+            assert len(msg.fds) == fds
+            assert msg.truncated == (fds < 253)
+            assert msg.closed_fds == (None if fds < 253 else 0)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_refresh_makes_room_for_what_others_switched_on(kind: int) -> None:
+    with new_pair(kind) as pair:
+        rx = cmsgx.Receiver(pair[1], 1, fds=2)
+        for option in (16, 76, TIMESTAMPNS):
+            pair[1].setsockopt(socket.SOL_SOCKET, option, 1)
+        with open_files(2) as files:
+            cmsgx.send(pair[0], b"x", fds=files)
+            with pytest.raises(cmsgx.ControlTruncatedError, match=r"refresh\(\)"):
+                rx.receive()
+            rx.refresh()
+            cmsgx.send(pair[0], b"x", fds=files)
+            with rx.receive() as msg:
+                assert len(msg.fds) == 2
+                assert cmsgx.Credentials in msg
+
+
+def test_receiver_reads_what_is_on_when_it_is_made() -> None:
+    with new_pair(socket.SOCK_DGRAM) as pair:
+        for option in (16, 76, TIMESTAMPNS):
+            pair[1].setsockopt(socket.SOL_SOCKET, option, 1)
+        rx = cmsgx.Receiver(pair[1], 1, fds=3)
+        with open_files(3) as files:
+            cmsgx.send(pair[0], b"x", fds=files)
+            with rx.receive() as msg:
+                assert [content(fd) for fd in msg.fds] == list("012")
+                records: list[Any] = list(msg)
+                assert {record.type for record in records} >= {1, 2, TIMESTAMPNS}
+
+
+@pytest.mark.parametrize("setting", ["raise", "keep"])
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+@pytest.mark.parametrize("by", ["receive", "Receiver"])
+def test_on_truncation(setting: Any, kind: int, by: str) -> None:
+    with new_pair(kind) as pair, open_files(1) as files:
+        cmsgx.send(pair[0], b"12345", fds=files)
+        before = open_fds()
+
+        def receive() -> cmsgx.Message:
+            if by == "receive":
+                return cmsgx.receive(pair[1], 3, fds=1, on_truncation=setting)
+            return cmsgx.Receiver(pair[1], 3, fds=1, on_truncation=setting).receive()
+
+        if setting == "raise":
+            with pytest.raises(cmsgx.DataTruncatedError) as caught:
+                receive()
+            msg = caught.value.message
+            assert msg.closed
+            assert open_fds() == before
+        else:
+            msg = receive()
+            assert content(msg.fds[0]) == "0"
+        with msg:
+            assert (msg.data, msg.nbytes, msg.truncated) == (b"123", 3, True)
+            assert msg.flags & socket.MSG_TRUNC
+
+
+# into= ------------------------------------------------------------------------------------------
+
+
+def test_into_one_buffer(pair: Pair) -> None:
+    buffer = bytearray(b"-" * 8)
+    rx = cmsgx.Receiver(pair[1], into=buffer)
+    pair[0].send(b"first")
+    with rx.receive() as msg:
+        assert (msg.nbytes, msg.data, bytes(msg.view)) == (5, b"first", b"first")
+        assert buffer == b"first---"
+    pair[0].send(b"two")
+    with rx.receive() as second:
+        assert buffer == b"twost---"
+        assert second.data == b"two"
+        assert msg.data == b"first"  # made on first use
+
+
+def test_into_several_buffers(pair: Pair) -> None:
+    parts: list[Any] = [bytearray(2), array.array("H", [0, 0]), memoryview(bytearray(6))[1:4]]
+    rx = cmsgx.Receiver(pair[1], into=parts)
+    pair[0].send(b"12345678")
+    with rx.receive() as msg:
+        assert [bytes(part) for part in parts] == [b"12", b"3456", b"78\0"]
+        assert msg.data == b"12345678"
+        assert bytes(msg.view) == b"12345678"
+    pair[0].send(b"abc")
+    with rx.receive() as msg:
+        assert msg.data == b"abc"
+
+
+def test_into_keeps_the_buffers_from_being_resized(stream: Pair) -> None:
+    buffer = bytearray(8)
+    rx = cmsgx.Receiver(stream[1], into=buffer)
+    with pytest.raises(BufferError):
+        buffer.append(1)
+    del rx
+    buffer.append(1)
+
+
+def test_into_with_descriptors_and_kinds(pair: Pair) -> None:
+    buffer = bytearray(4)
+    rx = cmsgx.Receiver(pair[1], into=buffer, fds=1, want=[cmsgx.Credentials])
+    with open_files(1) as files:
+        cmsgx.send(pair[0], b"data", fds=files)
+        with rx.receive() as msg:
+            assert buffer == b"data"
+            assert content(msg.fds[0]) == "0"
+            assert msg[cmsgx.Credentials].pid == os.getpid()
+
+
+# The loop ---------------------------------------------------------------------------------------
+
+
+def test_for_ends_at_the_end_of_a_stream(stream: Pair) -> None:
+    rx = cmsgx.Receiver(stream[1], 3)
+    stream[0].send(b"abcdefgh")
+    stream[0].close()
+    assert [msg.data for msg in rx] == [b"abc", b"def", b"gh"]
+    assert list(rx) == []
+
+
+def test_for_goes_on_after_a_shutdown_that_left_data(stream: Pair) -> None:
+    rx = cmsgx.Receiver(stream[1], 10)
+    stream[0].send(b"rest")
+    stream[0].shutdown(socket.SHUT_WR)
+    assert [msg.data for msg in rx] == [b"rest"]
+
+
+@pytest.mark.parametrize("want", [[], [cmsgx.Credentials]], ids=["plain", "with credentials"])
+@pytest.mark.parametrize("how", ["close", "shutdown"])
+def test_for_yields_empty_messages_and_ends_at_the_end_of_a_seqpacket(
+    want: list[Any], how: str
+) -> None:
+    with new_pair(socket.SOCK_SEQPACKET) as (sender, receiver):
+        rx = cmsgx.Receiver(receiver, 10, want=want)
+        for data in (b"one", b"", b"three"):
+            sender.send(data)
+        loop = iter(rx)
+        assert [next(loop).data for _ in range(3)] == [b"one", b"", b"three"]
+        if how == "close":
+            sender.close()
+        else:
+            sender.shutdown(socket.SHUT_WR)
+        assert list(loop) == []
+
+
+def test_an_empty_seqpacket_with_a_descriptor_is_no_end() -> None:
+    with new_pair(socket.SOCK_SEQPACKET) as (sender, receiver), open_files(1) as files:
+        rx = cmsgx.Receiver(receiver, 10, fds=1)
+        cmsgx.send(sender, b"", fds=files)
+        sender.close()
+        assert [[content(fd) for fd in msg.fds] for msg in rx] == [["0"]]
+
+
+def test_for_yields_empty_datagrams() -> None:
+    with new_pair(socket.SOCK_DGRAM) as (sender, receiver):
+        for data in (b"", b"", b"last"):
+            sender.send(data)
+        rx = cmsgx.Receiver(receiver, 10)
+        assert [msg.data for msg in itertools.islice(rx, 3)] == [b"", b"", b"last"]
+
+
+def test_for_uses_the_timeout_of_the_socket(pair: Pair) -> None:
+    pair[1].settimeout(0.05)
+    rx = cmsgx.Receiver(pair[1], 10)
+    pair[0].send(b"x")
+    assert next(rx).data == b"x"
+    with pytest.raises(TimeoutError):
+        next(rx)
+
+
+def test_for_closes_the_message_before(pair: Pair) -> None:
+    rx = cmsgx.Receiver(pair[1], 1, fds=2)
+    with open_files(2) as files:
+        for _ in range(3):
+            cmsgx.send(pair[0], b"x", fds=files)
+        before = open_fds()
+        messages: list[cmsgx.Message] = []
+        taken: list[cmsgx.Fd] = []
+        for msg in itertools.islice(rx, 3):
+            assert all(old.closed for old in messages)
+            assert not msg.closed
+            messages.append(msg)
+            taken.append(msg.take(1))
+            assert len(open_fds()) == len(before) + len(taken) + 1
+        assert [content(fd) for fd in taken] == ["1"] * 3
+        with pytest.raises(ValueError, match="closed"):
+            messages[0].fds[0].fileno()
+        messages[2].close()
+        for fd in taken:
+            fd.close()
+        assert open_fds() == before
+
+
+@pytest.mark.parametrize("keeps", ["the message", "nothing"])
+def test_a_loop_that_stops_half_way_leaks_nothing(pair: Pair, keeps: str) -> None:
+    with open_files(2) as files:
+        before = open_fds()
+        rx = cmsgx.Receiver(pair[1], 1, fds=2)
+        cmsgx.send(pair[0], b"x", fds=files)
+        msg = next(rx)
+        if keeps == "nothing":
+            del msg
+            with pytest.warns(ResourceWarning, match="Message with 2 descriptors"):
+                del rx
+        else:
+            del rx
+            msg.close()
+        assert open_fds() == before
+
+
+# Bytes never change under a reader --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda msg: msg,
+        lambda msg: msg.view,
+        lambda msg: msg.view[:],
+        lambda msg: msg.view[1:-1][0:-1],
+        lambda msg: memoryview(msg.view),
+        lambda msg: memoryview(msg.view)[2:],
+        lambda msg: memoryview(msg.view)[::3],
+        lambda msg: msg.data,
+    ],
+    ids=[
+        *("message", "view", "slice", "slice of a slice"),
+        *("memoryview", "slice of a memoryview", "every third", "data"),
+    ],
+)
+@pytest.mark.parametrize("by", ["receive", "for"])
+def test_bytes_never_change_under_a_reader(hold: Callable[[cmsgx.Message], Any], by: str) -> None:
+    with new_pair(socket.SOCK_SEQPACKET) as (sender, receiver):
+        rx = cmsgx.Receiver(receiver, 64)
+        held: list[tuple[Any, bytes]] = []
+
+        def look(msg: cmsgx.Message) -> None:
+            thing = hold(msg)
+            held.append((thing, as_bytes(thing)))
+
+        for number in range(40):
+            sender.send(bytes([number]) * 50)
+            if by == "receive":
+                with rx.receive() as msg:
+                    look(msg)
+            else:
+                for msg in rx:
+                    look(msg)
+                    break
+            if number % 7 == 3:
+                del held[::2]
+        for thing, then in held:
+            assert as_bytes(thing) == then
+        assert len({then for _, then in held}) == len(held)
+
+
+def as_bytes(thing: Any) -> bytes:
+    return bytes(thing.view if isinstance(thing, cmsgx.Message) else thing)
+
+
+def test_a_loop_that_holds_nothing_needs_no_more_memory(stream: Pair) -> None:
+    rx = cmsgx.Receiver(stream[1], 1 << 20)
+    starts: set[int | None] = set()
+    for _ in range(20):
+        stream[0].send(b"x" * 100)
+        with rx.receive() as msg:
+            starts.add(address_of(msg.view))
+    assert len(starts) <= 3
+
+
+def address_of(view: cmsgx.View | bytes) -> int | None:
+    # A read-only buffer has no from_buffer(): PyObject_GetBuffer is asked itself.
+    raw = (ctypes.c_void_p * 32)()  # larger than a Py_buffer, which begins with the address
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(raw), 0)
+    start = raw[0]
+    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(raw))
+    return start
+
+
+def test_views_outlive_receiver_socket_and_message() -> None:
+    with new_pair() as (sender, receiver):
+        sender.send(b"still here")
+        rx = cmsgx.Receiver(receiver, 100)
+        view = memoryview(rx.receive().view)[6:]
+        del rx
+    assert bytes(view) == b"here"
+    assert view.readonly
+
+
+# Two threads at once ----------------------------------------------------------------------------
+
+
+def test_a_receiver_used_by_two_threads_at_once_raises(stream: Pair) -> None:
+    rx = cmsgx.Receiver(stream[1], 10)
+    got = []
+    thread = threading.Thread(target=lambda: got.append(rx.receive().data))
+    thread.start()
+    time.sleep(0.1)
+    for use in (rx.receive, rx.refresh, lambda: next(iter(rx))):
+        with pytest.raises(RuntimeError, match="another thread"):
+            use()
+    stream[0].send(b"x")
+    thread.join()
+    assert got == [b"x"]
+    stream[0].send(b"y")
+    assert rx.receive().data == b"y"
+
+
+# Typed sends never raise SIGPIPE, addresses -----------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM])
+@pytest.mark.parametrize("server_type", ["cmsgx.socket", "int"])
+def test_answering_costs_no_text(kind: int, server_type: str) -> None:
+    with cmsgx.socket(socket.AF_INET, kind) as server, cmsgx.socket(socket.AF_INET, kind) as client:
+        server.bind(("127.0.0.1", 0))
+        client.bind(("127.0.0.1", 0))
+        end: Any = server if server_type == "cmsgx.socket" else server.fileno()
+        cmsgx.send(client, b"question", address=server.getsockname())
+        msg = cmsgx.receive(end, 100)
+        assert msg.address == client.getsockname()
+        assert cmsgx.send(end, b"answer", address=msg.address) == 6
+        assert cmsgx.receive(client, 100).data == b"answer"
+
+
+@pytest.mark.parametrize("name", [b"\0cmsgx-test-sync-abstract", "path", b"path"])
+def test_unix_addresses(name: Any, tmp_path: Any) -> None:
+    if name in ("path", b"path"):
+        path = str(tmp_path / "socket")
+        name = path if name == "path" else os.fsencode(path)
+    with cmsgx.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(name)
+        with cmsgx.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client, open_files(1) as files:
+            cmsgx.send(client, b"x", fds=files, address=name)
+            with cmsgx.receive(server, 10, fds=1) as msg:
+                assert content(msg.fds[0]) == "0"
+                assert msg.address is None or msg.address == ""
+            client.bind(b"\0cmsgx-test-sync-client")
+            cmsgx.send(client, b"x", address=server.getsockname())
+            msg = cmsgx.receive(server, 10)
+            assert msg.address == b"\0cmsgx-test-sync-client"
+            cmsgx.send(server, b"back", address=msg.address)
+            assert cmsgx.receive(client, 10).data == b"back"
+
+
+def test_a_host_name_is_resolved_by_the_socket() -> None:
+    with cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        with cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            address = ("localhost", server.getsockname()[1])
+            assert cmsgx.send(client, b"x", address=address) == 1
+            assert cmsgx.receive(server, 10).data == b"x"
+            with pytest.raises(ValueError, match="localhost"):
+                cmsgx.send(client.fileno(), b"x", address=address)
+
+
+def test_a_peer_that_is_gone_stays_a_plain_error(stream: Pair) -> None:
+    stream[1].close()
+    for call in (cmsgx.send, cmsgx.send_all):
+        with pytest.raises(BrokenPipeError) as caught:
+            call(stream[0], b"x")
+        assert type(caught.value) is BrokenPipeError
+
+
+def test_flags_are_passed_on(stream: Pair) -> None:
+    fill(stream[0])
+    with pytest.raises(BlockingIOError):
+        cmsgx.send(stream[0], b"x", flags=socket.MSG_DONTWAIT)
+    with pytest.raises(BlockingIOError):
+        cmsgx.receive(stream[0], 1, flags=socket.MSG_DONTWAIT)
+    with pytest.raises(BlockingIOError):
+        cmsgx.Receiver(stream[0], 1).receive(flags=socket.MSG_DONTWAIT)
+
+
+def test_a_listener_hands_its_options_to_what_it_accepts() -> None:
+    """What is queued between accept() and Receiver carries credentials, if enabled in time."""
+    with cmsgx.socket(socket.AF_UNIX) as listener:
+        listener.bind(b"\0cmsgx-test-sync-listener")
+        cmsgx.enable(listener, cmsgx.Credentials)
+        listener.listen()
+        with cmsgx.socket(socket.AF_UNIX) as client:
+            client.connect(listener.getsockname())
+            client.send(b"early")
+            accepted, _ = listener.accept()
+            with accepted, cmsgx.receive(accepted, 10) as msg:
+                assert msg[cmsgx.Credentials] == cmsgx.Credentials()
+
+
+def test_nothing_is_left_behind_in_a_new_process() -> None:
+    code = """
+import cmsgx, socket, os
+a, b = cmsgx.socketpair()
+rx = cmsgx.Receiver(b, 10, fds=1)
+cmsgx.send(a, b"x", fds=[0])
+with rx.receive() as msg:
+    print(msg.data.decode(), len(msg.fds))
+a.close(); b.close()
+"""
+    assert run_python(code).split() == ["x", "1"]
+
+
+def test_close_on_exec_is_set(pair: Pair) -> None:
+    with open_files(1) as files:
+        os.set_inheritable(files[0], True)
+        cmsgx.send(pair[0], b"x", fds=files)
+        with cmsgx.Receiver(pair[1], 1, fds=1).receive() as msg:
+            assert fcntl.fcntl(msg.fds[0].fileno(), fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+            assert not msg.flags & 0x40000000

@@ -1,0 +1,327 @@
+"""Many threads at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support import Pair, Ticker, close_pair, content, open_fds, open_files, unix_pair
+
+import cmsgx
+
+THREADS = 8
+
+
+@pytest.fixture(autouse=True)
+def switch_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+def run_all(*targets: Callable[[], object]) -> None:
+    """Runs each in a thread; the first error that one raised is raised here."""
+    errors: list[BaseException] = []
+
+    def guarded(target: Callable[[], object]) -> None:
+        try:
+            target()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(target,)) for target in targets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+@pytest.mark.parametrize("by", ["typed", "drop-in"])
+def test_a_socket_shared_by_threads(kind: int, by: str) -> None:
+    """Each message arrives once, whole, with its own descriptors."""
+    each = 150
+    sender, receiver = unix_pair(kind)
+    got: Counter[str] = Counter()
+    lock = threading.Lock()
+    received = threading.Semaphore(0)
+
+    def send(index: int, files: list[int]) -> None:
+        for number in range(each):
+            data = f"{index} {number}".encode()
+            if by == "typed":
+                cmsgx.send(sender, data, fds=[files[index]])
+            else:
+                cmsgx.send_fds(sender, [data], [files[index]])
+
+    def receive() -> None:
+        while True:
+            with contextlib.ExitStack() as stack:
+                if by == "typed":
+                    msg = stack.enter_context(cmsgx.receive(receiver, 100, fds=2))
+                    data, numbers = msg.data, [fd.fileno() for fd in msg.fds]
+                else:
+                    data, numbers = cmsgx.recv_fds(receiver, 100, 2)[:2]
+                    for number in numbers:
+                        stack.callback(os.close, number)
+                if data == b"end":
+                    return
+                assert [content(number) for number in numbers] == [data.decode().split()[0]]
+                with lock:
+                    got[data.decode()] += 1
+                received.release()
+
+    def finish() -> None:
+        for _ in range(THREADS // 2 * each):
+            assert received.acquire(timeout=60)
+        for _ in range(THREADS // 2):
+            cmsgx.send(sender, b"end")
+
+    with open_files(THREADS // 2) as files:
+        run_all(
+            *(lambda index=index: send(index, files) for index in range(THREADS // 2)),
+            *[receive] * (THREADS // 2),
+            finish,
+        )
+    assert got == {f"{i} {n}": 1 for i in range(THREADS // 2) for n in range(each)}
+    close_pair((sender, receiver))
+
+
+def test_one_receiver_by_many_threads_is_refused_and_never_confused() -> None:
+    """One at a time gets through; the others get RuntimeError, and nothing is lost."""
+    sender, receiver = unix_pair(socket.SOCK_SEQPACKET)
+    total = 400
+    rx = cmsgx.Receiver(receiver, 100, fds=1)
+    got: list[tuple[bytes, str]] = []
+    refused = []
+
+    def send() -> None:
+        with open_files(1) as files:
+            for number in range(total):
+                cmsgx.send(sender, str(number).encode(), fds=files)
+
+    def receive() -> None:
+        while len(got) < total:
+            try:
+                msg = rx.receive(timeout=0.01)
+            except RuntimeError as error:
+                refused.append(str(error))
+                time.sleep(0.0005)
+            except TimeoutError:
+                pass
+            else:
+                with msg:
+                    got.append((msg.data, content(msg.fds[0])))
+
+    run_all(send, *[receive] * 4)
+    assert sorted(got) == sorted((str(number).encode(), "0") for number in range(total))
+    assert refused
+    assert all("in use by another thread" in text for text in refused)
+    close_pair((sender, receiver))
+
+
+def test_the_gil_is_given_up_while_it_waits(stream: Pair) -> None:
+    for timeout in (None, 5.0):
+        stream[1].settimeout(timeout)
+        timer = threading.Timer(0.3, stream[0].send, [b"x"])
+        with Ticker() as ticker:
+            timer.start()
+            assert cmsgx.receive(stream[1], 1).data == b"x"
+            timer.join()
+        assert ticker.gap < 0.2
+
+
+def test_closing_an_fd_while_it_is_sent(stream: Pair) -> None:
+    """close() returns at once; the right file goes out, or none."""
+    rounds = 300
+    outcomes: Counter[str] = Counter()
+    with open_files(2) as [right, wrong]:
+        for _ in range(rounds):
+            fd = cmsgx.Fd(os.dup(right))
+            barrier = threading.Barrier(2)
+
+            def send(fd: cmsgx.Fd = fd, barrier: threading.Barrier = barrier) -> None:
+                barrier.wait()
+                try:
+                    cmsgx.send(stream[0], b"x", fds=[fd])
+                except OSError as error:
+                    outcomes["refused" if "fds[0]" in str(error) else repr(error)] += 1
+                else:
+                    with cmsgx.receive(stream[1], 1, fds=1) as msg:
+                        outcomes[content(msg.fds[0])] += 1
+
+            def close(fd: cmsgx.Fd = fd, barrier: threading.Barrier = barrier) -> None:
+                barrier.wait()
+                fd.close()
+                os.close(os.dup(wrong))  # takes the number, if it is free
+
+            run_all(send, close)
+            assert fd.closed
+    assert outcomes.keys() <= {"0", "refused"}
+    assert outcomes.total() == rounds
+
+
+def test_close_returns_at_once_while_a_send_waits() -> None:
+    """And the descriptor goes when that call returns."""
+    sender, receiver = unix_pair()
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sender.send(bytes(4096), socket.MSG_DONTWAIT)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sender.send(b"x", socket.MSG_DONTWAIT)
+    reader, writer = os.pipe()
+    fd = cmsgx.Fd(writer)
+    thread = threading.Thread(target=cmsgx.send, args=(sender, b"x"), kwargs={"fds": [fd]})
+    thread.start()
+    time.sleep(0.1)
+    start = time.monotonic()
+    fd.close()
+    assert time.monotonic() - start < 0.2
+    assert fd.closed
+    assert os.fstat(writer)  # pinned
+    assert thread.is_alive()
+    fds = 0
+    while fds == 0:
+        with cmsgx.receive(receiver, 1 << 20, fds=1) as msg:
+            fds = len(msg.fds)
+            if fds:
+                os.write(msg.fds[0].fileno(), b"still the pipe")
+    thread.join()
+    assert os.read(reader, 100) == b"still the pipe"
+    assert os.read(reader, 100) == b""  # nobody has the other end any more
+    os.close(reader)
+    close_pair((sender, receiver))
+
+
+def test_a_wait_that_ends_after_the_close_sends_nothing() -> None:
+    """With a timeout the call waits without holding the descriptor: then EBADF, with the index."""
+    sender, receiver = unix_pair()
+    sender.settimeout(20)
+    for size in (4096, 1):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                cmsgx.send(sender, bytes(size), timeout=0)
+    fd = cmsgx.Fd(os.open(os.devnull, os.O_RDONLY))
+    errors = []
+
+    def send() -> None:
+        try:
+            cmsgx.send(sender, b"x", fds=[0, fd])
+        except OSError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    time.sleep(0.1)
+    number = fd.fileno()
+    fd.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+    receiver.recv(1 << 20)
+    thread.join()
+    assert [error.errno for error in errors] == [9]
+    assert "fds[1]" in str(errors[0])
+    close_pair((sender, receiver))
+
+
+def test_an_fd_that_is_a_socket_closed_while_it_is_used() -> None:
+    for _ in range(100):
+        first, second = unix_pair()
+        fd = cmsgx.Fd(second.detach())
+
+        def receive(fd: cmsgx.Fd = fd) -> None:
+            with contextlib.suppress(OSError):
+                while cmsgx.receive(fd, 10).eof is False:
+                    pass
+
+        def close(fd: cmsgx.Fd = fd, first: cmsgx.socket = first) -> None:
+            first.send(b"x")
+            fd.close()
+            first.close()
+
+        run_all(receive, close)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_message_by_many_threads(taken: bool) -> None:
+    """Each descriptor is handed out once; a clash is a RuntimeError."""
+    pair = unix_pair()
+    with open_files(50) as files:
+        for _ in range(20):
+            cmsgx.send(pair[0], b"x", fds=files)
+            msg = cmsgx.receive(pair[1], 1, fds=50)
+            got: list[cmsgx.Fd] = []
+
+            def take(msg: cmsgx.Message = msg, got: list[cmsgx.Fd] = got) -> None:
+                for index in range(50):
+                    while True:
+                        try:
+                            got.append(msg.take(index) if taken else msg.fds[index])
+                        except RuntimeError:
+                            continue
+                        except ValueError:
+                            assert taken
+                        break
+
+            run_all(*[take] * 4)
+            if taken:
+                assert sorted(int(content(fd)) for fd in got) == list(range(50))
+            else:
+                assert len(got) == 200
+                assert len(set(got)) == 50
+            msg.close()
+            for fd in got:
+                fd.close()
+    close_pair(pair)
+
+
+def test_views_are_read_while_more_is_received() -> None:
+    sender, receiver = unix_pair(socket.SOCK_SEQPACKET)
+    rx = cmsgx.Receiver(receiver, 256)
+    views: list[tuple[Any, bytes]] = []
+    done = threading.Event()
+
+    def receive() -> None:
+        for number in range(600):
+            payload = bytes([number % 256]) * 200
+            sender.send(payload)
+            with rx.receive() as msg:
+                views.append((msg.view[10:150], payload[10:150]))
+        done.set()
+
+    def look() -> None:
+        while not done.is_set():
+            for view, expected in views[-20:]:
+                assert view == expected
+            del views[:-40]
+
+    run_all(receive, look, look)
+    for view, expected in views:
+        assert view == expected
+    close_pair((sender, receiver))
+
+
+def test_options_and_identity_from_many_threads(stream: Pair) -> None:
+    def ask() -> None:
+        for _ in range(50):
+            assert cmsgx.peer_credentials(stream[0]).pid == os.getpid()
+            with cmsgx.peer_pidfd(stream[0]) as pidfd:
+                assert pidfd.pid == os.getpid()
+            with cmsgx.enable(stream[0], cmsgx.Rights):
+                pass
+
+    before = open_fds()
+    run_all(*[ask] * THREADS)
+    assert open_fds() == before
