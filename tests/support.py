@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,10 +26,8 @@ def open_fds() -> dict[int, str]:
     """The open descriptors of this process: number -> what /proc says it is."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
-        try:
+        with suppress(OSError):  # the directory that was listed
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except OSError:
-            pass  # the directory that was listed
     return found
 
 

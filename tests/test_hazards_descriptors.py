@@ -496,6 +496,7 @@ IN_PYTHON: dict[str, Act] = {
 
 @pytest.mark.parametrize("name", IN_PYTHON)
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_A3_interrupted_at_every_instruction(name: str) -> None:
     """Between any two bytecodes a signal handler can run: no descriptor is lost or closed twice."""
     prepare, act, undo = IN_PYTHON[name]
@@ -571,6 +572,7 @@ def short_of_memory(pair: Pair, files: list[int]) -> dict[str, dict[str, Act]]:
     plain = cmsgx.Receiver(right, 16, fds=20, want=[cmsgx.Credentials, cmsgx.PidFd])
     small = cmsgx.Receiver(right, 2, fds=20, want=[cmsgx.Credentials, cmsgx.PidFd])
     owners = [cmsgx.Fd(os.dup(files[0])) for _ in range(3)]
+    buffers = [b"x"] * 20
     many: list[int | cmsgx.Fd] = [*owners, *files, *([files[0]] * 60)]
 
     def from_queue(act: Callable[[Pair], Any], undo: Callable[[Any, Any], object]) -> Act:
@@ -611,12 +613,12 @@ def short_of_memory(pair: Pair, files: list[int]) -> dict[str, dict[str, Act]]:
         },
         "send": {
             "send": sending(lambda p: cmsgx.send(p[0], b"x", fds=owners)),
-            "send, many": sending(lambda p: cmsgx.send(p[0], [b"x"] * 20, fds=many)),
+            "send, many": sending(lambda p: cmsgx.send(p[0], buffers, fds=many)),
             "send, Rights": sending(
                 lambda p: cmsgx.send(p[0], b"x", control=[cmsgx.Rights(many), cmsgx.Credentials()])
             ),
             "send_all": sending(lambda p: cmsgx.send_all(p[0], b"x", fds=many)),
-            "send_fds": sending(lambda p: cmsgx.send_fds(p[0], [b"x"] * 20, many)),
+            "send_fds": sending(lambda p: cmsgx.send_fds(p[0], buffers, many)),
             "sendmsg": sending(lambda p: cmsgx.sendmsg(p[0], [b"x"], [cmsgx.Rights(owners)])),
         },
         "message": {

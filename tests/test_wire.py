@@ -282,3 +282,13 @@ def test_padding_is_zeroed_also_in_memory_that_was_used() -> None:
         space = cmsgx.CMSG_SPACE(length)
         for at in (0, space):
             assert not any(built[at + cmsgx.CMSG_LEN(length) : at + space])
+
+
+def test_a_header_shows_what_stands_there() -> None:
+    """The fields of wire.Header are those of struct cmsghdr, and its repr shows them."""
+    control = wire.build([cmsgx.Rights([0])])
+    header = wire.CMSG_FIRSTHDR(control)
+    assert isinstance(header, wire.Header)
+    assert (header.level, header.type) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+    assert (header.len, header.offset, header.fits) == (wire.CMSG_LEN(4), 0, True)
+    assert repr(header) == f"<Header level=1 type=1 len={wire.CMSG_LEN(4)} at 0>"
