@@ -260,7 +260,9 @@ def main() -> int:
     header = ["row", "plain C, ns", "full/C", "abi3/C"]
     header += [f"{name}/full" for name in FORMS if name != FULL]
     show([header, *map(cells, results)], options.markdown)
-    print(f"\n{sum(result.spoilt for result in results)} pairs dropped (context switches)")
+    kept = min(len(ratios) for result in results for ratios in result.to_full.values())
+    spoilt = sum(result.spoilt for result in results)
+    print(f"\n{kept} pairs or more for each; {spoilt} dropped (context switches)")
     return 0
 
 
