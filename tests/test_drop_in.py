@@ -927,7 +927,8 @@ cmsgx.install()
 import multiprocessing, os, socket
 from multiprocessing import reduction
 a, b = socket.socketpair()
-reduction.send_handle(type("C", (), {"fileno": lambda self: a.fileno()})(), 0, os.getpid())
+b.send(b"A")  # the acknowledgement, in advance: from 3.14 on sendfds() waits for it
+reduction.sendfds(a, [0])
 [fd] = reduction.recvfds(b, 1)
 print(os.get_inheritable(fd))
 """

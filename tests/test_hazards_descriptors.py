@@ -567,7 +567,10 @@ def close_message(message: cmsgx.Message, result: Any) -> None:
 
 
 def short_of_memory(pair: Pair, files: list[int]) -> dict[str, dict[str, Act]]:
-    """Every call that has to do with descriptors, by group."""
+    """Every call that has to do with descriptors, by group.
+
+    Without a list literal: where it gets no memory for one, free-threaded CPython 3.13 crashes.
+    """
     right = pair[1]
     plain = cmsgx.Receiver(right, 16, fds=20, want=[cmsgx.Credentials, cmsgx.PidFd])
     small = cmsgx.Receiver(right, 2, fds=20, want=[cmsgx.Credentials, cmsgx.PidFd])
@@ -608,18 +611,18 @@ def short_of_memory(pair: Pair, files: list[int]) -> dict[str, dict[str, Act]]:
                 lambda p: cmsgx.recvmsg(p[1], 2000, 5000), close_owned_numbers
             ),
             "recvmsg_into": from_queue(
-                lambda p: cmsgx.recvmsg_into(p[1], [bytearray(9)] * 20, 500), close_owned_numbers
+                lambda p: cmsgx.recvmsg_into(p[1], (bytearray(9),) * 20, 500), close_owned_numbers
             ),
         },
         "send": {
             "send": sending(lambda p: cmsgx.send(p[0], b"x", fds=owners)),
             "send, many": sending(lambda p: cmsgx.send(p[0], buffers, fds=many)),
             "send, Rights": sending(
-                lambda p: cmsgx.send(p[0], b"x", control=[cmsgx.Rights(many), cmsgx.Credentials()])
+                lambda p: cmsgx.send(p[0], b"x", control=(cmsgx.Rights(many), cmsgx.Credentials()))
             ),
             "send_all": sending(lambda p: cmsgx.send_all(p[0], b"x", fds=many)),
             "send_fds": sending(lambda p: cmsgx.send_fds(p[0], buffers, many)),
-            "sendmsg": sending(lambda p: cmsgx.sendmsg(p[0], [b"x"], [cmsgx.Rights(owners)])),
+            "sendmsg": sending(lambda p: cmsgx.sendmsg(p[0], (b"x",), (cmsgx.Rights(owners),))),
         },
         "message": {
             "fds": of_message(lambda msg: msg.fds),

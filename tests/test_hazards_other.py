@@ -207,6 +207,7 @@ def run_storm(spawns: int, program: Path, cloexec: int) -> list[int]:
 def fork_storm(forks: int) -> None:
     """Forks while threads receive and close in background; each child uses all of it too."""
     warnings.simplefilter("ignore", DeprecationWarning)
+    before = open_fds()
     stop = threading.Event()
     pairs = [unix_pair(socket.SOCK_SEQPACKET) for _ in range(3)]
     null = os.open(os.devnull, os.O_RDONLY)
@@ -253,7 +254,7 @@ def fork_storm(forks: int) -> None:
         close_pair(pair)
     os.close(null)
     assert all(received)
-    assert eventually(lambda: len(open_fds()) <= 3)
+    assert eventually(lambda: open_fds().keys() == before.keys())
     print("done")
 
 
@@ -813,13 +814,13 @@ def test_I4_a_real_nobody_of_another_pid_namespace_is_told_from_none_at_all() ->
 @needs_root
 def test_I4_a_sender_in_a_namespace_below_is_seen_with_its_pid_here() -> None:
     pair = unix_pair(socket.SOCK_SEQPACKET)
-    rx = cmsgx.Receiver(pair[1], 100, want=[cmsgx.Credentials, cmsgx.PidFd])
-    code = "import os, sys; os.write(int(sys.argv[1]), str(os.getpid()).encode())"
-    run_apart(PID_NAMESPACE, code, pair[0].fileno())
-    with rx.receive() as msg:
-        assert msg.data == b"1"
-        assert msg[cmsgx.Credentials].pid not in (None, 0, 1)
-    close_pair(pair)
+    with pair[0], pair[1]:
+        rx = cmsgx.Receiver(pair[1], 100, want=[cmsgx.Credentials, cmsgx.PidFd])
+        code = "import os, sys; os.write(int(sys.argv[1]), str(os.getpid()).encode())"
+        run_apart(PID_NAMESPACE, code, pair[0].fileno())
+        with rx.receive() as msg:
+            assert msg.data == b"1"
+            assert msg[cmsgx.Credentials].pid not in (None, 0, 1)
 
 
 # I5: a pid can be another's -----------------------------------------------------------------------

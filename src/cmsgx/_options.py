@@ -164,8 +164,8 @@ def room_for(sock: FileDescriptorLike, family: int, fds: int, known: Iterable[Op
     if family != _socket.AF_UNIX:
         return _OTHER_FAMILIES
     options = [*known, *(option for option in (*_TIME_STAMPS, *_INQ) if _is_on(sock, option))]
-    others = sum(_cmsg.CMSG_SPACE(option.room) for option in options)
-    if any(option.name in _BEHIND_RIGHTS for option in options):
+    others = sum([_cmsg.CMSG_SPACE(option.room) for option in options])
+    if not _BEHIND_RIGHTS.isdisjoint([option.name for option in options]):
         return others + _cmsg.CMSG_SPACE(_INT * _cmsg.MAX_FDS)
     return others + (_cmsg.CMSG_LEN(_INT * fds) if fds else 0)
 

@@ -27,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, module in _commands():
         text = (module.__doc__ or "").strip()
         command = commands.add_parser(
-            name, help=text.partition("\n")[0], description=text.replace("%", "%%")
+            name,
+            help=text.partition("\n")[0].replace("%", "%%"),
+            description=text.replace("%", "%%"),
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run)
