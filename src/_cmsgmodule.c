@@ -297,7 +297,7 @@ module_exec(PyObject *module)
     if (add_names(state) < 0 || cmsgx_add_sock(module) < 0 || cmsgx_add_method(module) < 0
         || cmsgx_add_descriptor(module) < 0 || cmsgx_add_view(module) < 0
         || cmsgx_add_address(module) < 0 || cmsgx_add_record(module) < 0
-        || cmsgx_add_message(module) < 0 || cmsgx_add_receiver(module) < 0
+        || cmsgx_add_descriptors(module) < 0 || cmsgx_add_message(module) < 0 || cmsgx_add_receiver(module) < 0
         || cmsgx_add_constants(module) < 0) {
         return -1;
     }

@@ -3,7 +3,6 @@
 #include "address.h"
 #include "descriptor.h"
 #include "errors.h"
-#include "record.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -402,569 +401,6 @@ cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request, in
     return (PyObject *)self;
 }
 
-/* Descriptors ---------------------------------------------------------------------------- */
-
-static int
-need_open(cmsgx_message *self)
-{
-    if (cmsgx_flag_get(&self->closed)) {
-        PyErr_SetString(PyExc_ValueError,
-                        "the message was closed, and with it what was not taken");
-        return -1;
-    }
-    return 0;
-}
-
-/* Makes the object for descriptor `at`, which owns the number from then on: borrowed. */
-static PyObject *
-object_at(cmsgx_message *self, size_t at)
-{
-    cmsgx_state *state = cmsgx_state_of_self((PyObject *)self);
-    size_t count = self->fds + self->pidfds;
-    if (self->slots == NULL) {
-        if (count <= CMSGX_INLINE_SLOTS + 1) {
-            self->slots = memset(self->inline_slots, 0, sizeof(self->inline_slots));
-        }
-        else if ((self->slots = PyMem_Calloc(count, sizeof(cmsgx_slot))) == NULL) {
-            PyErr_NoMemory();
-            return NULL;
-        }
-    }
-    cmsgx_slot *slot = &self->slots[at];
-    if (slot->object == NULL) {
-        /* In a message that was closed the number is -1, and the object owns none. */
-        int is_pidfd = at >= self->fds;
-        int number = self->buffer->fds[at];
-        int has_error = is_pidfd && number < 0 && number > INT_MIN
-                        && !cmsgx_flag_get(&self->closed);
-        slot->object = cmsgx_descriptor_new(is_pidfd ? state->PidFd : state->Fd,
-                                            number >= 0 ? number : -1, has_error ? -number : 0);
-        if (slot->object != NULL) {
-            self->buffer->fds[at] = -1;
-        }
-    }
-    return slot->object;
-}
-
-static PyObject *
-take_at(cmsgx_message *self, size_t at)
-{
-    if (need_open(self) < 0) {
-        return NULL;
-    }
-    PyObject *object = object_at(self, at);
-    if (object == NULL) {
-        return NULL;
-    }
-    if (self->slots[at].taken) {
-        if (at < self->fds) {
-            PyErr_Format(PyExc_ValueError, "descriptor %zu was taken before", at);
-        }
-        else {
-            PyErr_SetString(PyExc_ValueError, "the PidFd was taken before");
-        }
-        return NULL;
-    }
-    self->slots[at].taken = 1;
-    return Py_NewRef(object);
-}
-
-PyDoc_STRVAR(take_doc,
-"take($self, which, /)\n--\n\n"
-"Moves one descriptor out: `which` is an index of `fds`, or the class PidFd.  The caller owns\n"
-"the Fd that is returned; closing the message leaves it open.  IndexError or KeyError where\n"
-"there is none; ValueError where it was taken before or the message is closed.");
-
-static PyObject *
-message_take(PyObject *object, PyObject *which)
-{
-    cmsgx_message *self = SELF(object);
-    cmsgx_state *state = cmsgx_state_of_self(object);
-    PyObject *result = NULL;
-    size_t at;
-
-    if (which == (PyObject *)state->PidFd) {
-        if (self->pidfds == 0) {
-            return PyErr_Format(PyExc_KeyError, "no PidFd came with this message");
-        }
-        at = self->fds;
-    }
-    else {
-        Py_ssize_t index = PyNumber_AsSsize_t(which, PyExc_IndexError);
-        if (index == -1 && PyErr_Occurred()) {
-            return NULL;
-        }
-        Py_ssize_t count = (Py_ssize_t)self->fds;
-        index += index < 0 ? count : 0;
-        if (index < 0 || index >= count) {
-            return PyErr_Format(PyExc_IndexError, "%R: the message has %zd descriptors", which,
-                                count);
-        }
-        at = (size_t)index;
-    }
-    if (!cmsgx_enter(&self->busy)) {
-        return cmsgx_raise_busy(object);
-    }
-    result = take_at(self, at);
-    cmsgx_leave(&self->busy);
-    return result;
-}
-
-PyDoc_STRVAR(take_all_doc,
-"take_all($self, /)\n--\n\n"
-"Moves each descriptor of `fds` that was not taken yet out, as a list of Fd that the caller\n"
-"owns.  ValueError where the message is closed.");
-
-static PyObject *
-message_take_all(PyObject *object, PyObject *Py_UNUSED(ignored))
-{
-    cmsgx_message *self = SELF(object);
-    if (!cmsgx_enter(&self->busy)) {
-        return cmsgx_raise_busy(object);
-    }
-    PyObject *list = need_open(self) < 0 ? NULL : PyList_New(0);
-    /* Objects first, taken second: what fails half way leaves all with the message. */
-    for (size_t i = 0; list != NULL && i < self->fds; i++) {
-        PyObject *fd = object_at(self, i);
-        if (fd == NULL || (!self->slots[i].taken && PyList_Append(list, fd) < 0)) {
-            Py_CLEAR(list);
-        }
-    }
-    for (size_t i = 0; list != NULL && i < self->fds; i++) {
-        self->slots[i].taken = 1;
-    }
-    cmsgx_leave(&self->busy);
-    return list;
-}
-
-/* Descriptors: the read-only sequence that is msg.fds. */
-
-typedef struct {
-    PyObject_HEAD
-    PyObject *message;      /* owned */
-} cmsgx_descriptors;
-
-static PyObject *
-descriptors_new(PyObject *message)
-{
-    cmsgx_state *state = cmsgx_state_of_self(message);
-    cmsgx_descriptors *self = PyObject_New(cmsgx_descriptors, state->Descriptors);
-    if (self != NULL) {
-        self->message = Py_NewRef(message);
-    }
-    return (PyObject *)self;
-}
-
-static void
-descriptors_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    Py_DECREF(((cmsgx_descriptors *)self)->message);
-    PyObject_Free(self);
-    Py_DECREF(type);
-}
-
-static Py_ssize_t
-descriptors_length(PyObject *self)
-{
-    return (Py_ssize_t)SELF(((cmsgx_descriptors *)self)->message)->fds;
-}
-
-static PyObject *
-descriptors_item(PyObject *self, Py_ssize_t index)
-{
-    PyObject *message = ((cmsgx_descriptors *)self)->message;
-    if (index < 0 || index >= (Py_ssize_t)SELF(message)->fds) {
-        return PyErr_Format(PyExc_IndexError, "the message has %zu descriptors",
-                            SELF(message)->fds);
-    }
-    if (!cmsgx_enter(&SELF(message)->busy)) {
-        return cmsgx_raise_busy(message);
-    }
-    PyObject *item = Py_XNewRef(object_at(SELF(message), (size_t)index));
-    cmsgx_leave(&SELF(message)->busy);
-    return item;
-}
-
-static PyObject *
-descriptors_subscript(PyObject *self, PyObject *key)
-{
-    if (PySlice_Check(key)) {
-        PyObject *tuple = PySequence_Tuple(self);
-        PyObject *slice = tuple == NULL ? NULL : PyObject_GetItem(tuple, key);
-        Py_XDECREF(tuple);
-        return slice;
-    }
-    Py_ssize_t index = PyNumber_AsSsize_t(key, PyExc_IndexError);
-    if (index == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    return descriptors_item(self, index < 0 ? index + descriptors_length(self) : index);
-}
-
-static PyObject *
-descriptors_compare(PyObject *self, PyObject *other, int operation)
-{
-    if ((operation != Py_EQ && operation != Py_NE) || !PySequence_Check(other)
-        || PyUnicode_Check(other) || PyBytes_Check(other)) {
-        Py_RETURN_NOTIMPLEMENTED;
-    }
-    PyObject *a = PySequence_Tuple(self);
-    PyObject *b = a == NULL ? NULL : PySequence_Tuple(other);
-    PyObject *result = b == NULL ? NULL : PyObject_RichCompare(a, b, operation);
-    Py_XDECREF(a);
-    Py_XDECREF(b);
-    return result;
-}
-
-static PyObject *
-descriptors_repr(PyObject *self)
-{
-    PyObject *tuple = PySequence_Tuple(self);
-    PyObject *text = tuple == NULL ? NULL : PyUnicode_FromFormat("<Descriptors %R>", tuple);
-    Py_XDECREF(tuple);
-    return text;
-}
-
-PyDoc_STRVAR(descriptors_doc,
-"The descriptors that came with a message, in order, as Fd objects: a read-only sequence.  The\n"
-"message owns them until they are taken.");
-
-static PyType_Slot descriptors_slots[] = {
-    {Py_tp_dealloc, descriptors_dealloc},
-    {Py_tp_repr, descriptors_repr},
-    {Py_tp_hash, PyObject_HashNotImplemented},
-    {Py_tp_richcompare, descriptors_compare},
-    {Py_tp_iter, PySeqIter_New},
-    {Py_tp_doc, (void *)descriptors_doc},
-    {Py_sq_length, descriptors_length},
-    {Py_sq_item, descriptors_item},
-    {Py_mp_length, descriptors_length},
-    {Py_mp_subscript, descriptors_subscript},
-    {0, NULL},
-};
-
-static PyType_Spec descriptors_spec = {
-    .name = "cmsgx._cmsg.Descriptors",
-    .basicsize = sizeof(cmsgx_descriptors),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION
-             | Py_TPFLAGS_SEQUENCE,
-    .slots = descriptors_slots,
-};
-
-/* Control messages ----------------------------------------------------------------------- */
-
-/* Whether credentials were attached at all: (0, 65534, 65534) is also what was never sent, and
-   only a pidfd that was asked for tells.  Borrowed True, False or None. */
-static PyObject *
-attached(const cmsgx_message *self, const unsigned char *ucred)
-{
-    uint32_t words[3];
-    memcpy(words, ucred, sizeof(words));
-    if (words[0] != 0 || words[1] != 65534 || words[2] != 65534 || self->pidfds > 0) {
-        return Py_True;
-    }
-    return self->request->asked_pidfd ? Py_False : Py_None;
-}
-
-static PyObject *
-decode(cmsgx_message *self, cmsgx_state *state, PyObject *kind, const cmsgx_codec *codec,
-       const cmsgx_header *header)
-{
-    if (codec->size < 0) {
-        return PyObject_CallMethod(kind, "unpack", "y#", header->data,
-                                   (Py_ssize_t)header->size);
-    }
-    PyObject *record = cmsgx_codec_decode(state, codec, header->data, header->size);
-    if (record != NULL && codec->kind == state->Credentials && codec->extra != 0) {
-        Py_SETREF(*cmsgx_codec_extra(codec, record), Py_NewRef(attached(self, header->data)));
-    }
-    return record;
-}
-
-/* The object of a kind whose payload is descriptors: a new reference. */
-static PyObject *
-descriptor_kind(cmsgx_message *self, cmsgx_state *state, PyObject *kind)
-{
-    PyObject *result = NULL;
-    if (!cmsgx_enter(&self->busy)) {
-        return cmsgx_raise_busy((PyObject *)self);
-    }
-    if (kind == (PyObject *)state->PidFd) {
-        result = Py_XNewRef(object_at(self, self->fds));
-    }
-    else {
-        PyObject *fds = PyTuple_New((Py_ssize_t)self->fds);
-        for (size_t i = 0; fds != NULL && i < self->fds; i++) {
-            PyObject *fd = object_at(self, i);
-            if (fd == NULL) {
-                Py_CLEAR(fds);
-            }
-            else {
-                PyTuple_SET_ITEM(fds, (Py_ssize_t)i, Py_NewRef(fd));
-            }
-        }
-        if (fds != NULL) {
-            result = PyObject_CallOneArg(kind, fds);
-            Py_DECREF(fds);
-        }
-    }
-    cmsgx_leave(&self->busy);
-    return result;
-}
-
-static int
-is_descriptor_kind(const cmsgx_state *state, PyObject *kind)
-{
-    return kind == (PyObject *)state->PidFd || kind == (PyObject *)state->Rights;
-}
-
-static int
-has_descriptor_kind(const cmsgx_message *self, const cmsgx_state *state, PyObject *kind)
-{
-    return kind == (PyObject *)state->PidFd ? self->pidfds > 0 : self->fds > 0;
-}
-
-static cmsgx_codec *
-codec_or_raise(cmsgx_state *state, PyObject *kind)
-{
-    cmsgx_codec *codec = cmsgx_codec_of(state, kind);
-    if (codec == NULL) {
-        PyErr_Format(PyExc_TypeError, "%R is not a kind of control message", kind);
-    }
-    return codec;
-}
-
-/* Finds the next message that `codec` stands for: 1, or 0 at the end. */
-static int
-find(const cmsgx_message *self, const cmsgx_codec *codec, size_t *offset, cmsgx_header *header)
-{
-    const cmsgx_buffer *buffer = self->buffer;
-    while (cmsgx_walk(buffer->control, buffer->control_used, offset, header) == CMSGX_MESSAGE) {
-        if (header->level == codec->level && header->type == codec->type) {
-            return 1;
-        }
-    }
-    return 0;
-}
-
-static PyObject *message_control(PyObject *object, void *closure);
-
-/* Those of no registered kind: a new list. */
-static PyObject *
-unknown_ones(cmsgx_message *self, cmsgx_state *state)
-{
-    PyObject *control = message_control((PyObject *)self, NULL);
-    PyObject *list = control == NULL ? NULL : PyList_New(0);
-    for (Py_ssize_t i = 0; list != NULL && i < PyTuple_GET_SIZE(control); i++) {
-        PyObject *item = PyTuple_GET_ITEM(control, i);
-        if (Py_IS_TYPE(item, state->Unknown) && PyList_Append(list, item) < 0) {
-            Py_CLEAR(list);
-        }
-    }
-    Py_XDECREF(control);
-    return list;
-}
-
-/* The first of its kind: 1 and *result, 0 where there is none, -1 with an exception. */
-static int
-look_up(cmsgx_message *self, PyObject *kind, PyObject **result)
-{
-    cmsgx_state *state = cmsgx_state_of_self((PyObject *)self);
-    cmsgx_header header;
-    size_t offset = 0;
-
-    *result = NULL;
-    if (is_descriptor_kind(state, kind)) {
-        if (!has_descriptor_kind(self, state, kind)) {
-            return 0;
-        }
-        *result = descriptor_kind(self, state, kind);
-        return *result != NULL ? 1 : -1;
-    }
-    if (kind == (PyObject *)state->Unknown) {
-        PyObject *list = unknown_ones(self, state);
-        int found = list == NULL ? -1 : PyList_GET_SIZE(list) > 0;
-        if (found > 0) {
-            *result = Py_NewRef(PyList_GET_ITEM(list, 0));
-        }
-        Py_XDECREF(list);
-        return found;
-    }
-    cmsgx_codec *codec = codec_or_raise(state, kind);
-    if (codec == NULL) {
-        return -1;
-    }
-    if (!find(self, codec, &offset, &header)) {
-        return 0;
-    }
-    *result = decode(self, state, kind, codec, &header);
-    return *result != NULL ? 1 : -1;
-}
-
-static PyObject *
-message_subscript(PyObject *object, PyObject *kind)
-{
-    PyObject *result;
-    int found = look_up(SELF(object), kind, &result);
-    if (found != 0) {
-        return result;
-    }
-    const char *name = ((PyTypeObject *)kind)->tp_name;
-    PyObject *want = SELF(object)->request->want;
-    const char *reason = ": whether it is switched on was not asked";
-    if (want != NULL) {
-        int is_wanted = PySequence_Contains(want, kind);
-        if (is_wanted < 0) {
-            return NULL;
-        }
-        reason = is_wanted ? ", though it is switched on" : ": it was not switched on (want=)";
-    }
-    return PyErr_Format(PyExc_KeyError, "no %s came with this message%s", name, reason);
-}
-
-PyDoc_STRVAR(get_doc,
-"get($self, kind, default=None, /)\n--\n\n"
-"The first control message of that kind, or `default`.");
-
-static PyObject *
-message_get(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
-{
-    PyObject *result;
-    if (nargs < 1 || nargs > 2) {
-        return PyErr_Format(PyExc_TypeError, "get() takes 1 or 2 arguments (%zd given)", nargs);
-    }
-    int found = look_up(SELF(object), args[0], &result);
-    return found != 0 ? result : Py_NewRef(nargs == 2 ? args[1] : Py_None);
-}
-
-PyDoc_STRVAR(get_all_doc,
-"get_all($self, kind, /)\n--\n\n"
-"Each control message of that kind, as a tuple in the order of arrival.");
-
-static PyObject *
-message_get_all(PyObject *object, PyObject *kind)
-{
-    cmsgx_message *self = SELF(object);
-    cmsgx_state *state = cmsgx_state_of_self(object);
-    cmsgx_header header;
-    size_t offset = 0;
-
-    if (is_descriptor_kind(state, kind)) {
-        PyObject *one;
-        int found = look_up(self, kind, &one);
-        if (found <= 0) {
-            return found < 0 ? NULL : PyTuple_New(0);
-        }
-        PyObject *tuple = PyTuple_Pack(1, one);
-        Py_DECREF(one);
-        return tuple;
-    }
-    int is_unknown = kind == (PyObject *)state->Unknown;
-    cmsgx_codec *codec = is_unknown ? NULL : codec_or_raise(state, kind);
-    PyObject *list = is_unknown ? unknown_ones(self, state) : codec == NULL ? NULL : PyList_New(0);
-    while (list != NULL && codec != NULL && find(self, codec, &offset, &header)) {
-        PyObject *record = decode(self, state, kind, codec, &header);
-        if (record == NULL || PyList_Append(list, record) < 0) {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(record);
-    }
-    PyObject *tuple = list == NULL ? NULL : PyList_AsTuple(list);
-    Py_XDECREF(list);
-    return tuple;
-}
-
-static int
-message_contains(PyObject *object, PyObject *kind)
-{
-    cmsgx_state *state = cmsgx_state_of_self(object);
-    cmsgx_header header;
-    size_t offset = 0;
-    if (is_descriptor_kind(state, kind)) {
-        return has_descriptor_kind(SELF(object), state, kind);
-    }
-    if (kind == (PyObject *)state->Unknown) {
-        PyObject *one;
-        int found = look_up(SELF(object), kind, &one);
-        Py_XDECREF(one);
-        return found;
-    }
-    cmsgx_codec *codec = codec_or_raise(state, kind);
-    return codec == NULL ? -1 : find(SELF(object), codec, &offset, &header);
-}
-
-static PyObject *
-unknown(cmsgx_state *state, const cmsgx_header *header)
-{
-    return PyObject_CallFunction((PyObject *)state->Unknown, "iiy#", header->level, header->type,
-                                 header->data, (Py_ssize_t)header->size);
-}
-
-static PyObject *
-message_control(PyObject *object, void *Py_UNUSED(closure))
-{
-    cmsgx_message *self = SELF(object);
-    cmsgx_state *state = cmsgx_state_of_self(object);
-    const cmsgx_buffer *buffer = self->buffer;
-    PyObject *list = PyList_New(0);
-    int has_shown[2] = {0, 0};
-    cmsgx_header header;
-    size_t offset = 0;
-
-    while (list != NULL
-           && cmsgx_walk(buffer->control, buffer->control_used, &offset, &header)
-                  == CMSGX_MESSAGE) {
-        PyObject *record = NULL;
-        PyObject *kind = PyObject_CallFunction(state->decode, "iii", self->request->family,
-                                               header.level, header.type);
-        if (kind == NULL) {
-            Py_CLEAR(list);
-            break;
-        }
-        if (is_descriptor_kind(state, kind)) {
-            /* What came in several is shown as one; what was closed at once, not at all. */
-            int *shown = &has_shown[kind == (PyObject *)state->PidFd];
-            if (*shown || !has_descriptor_kind(self, state, kind)) {
-                Py_DECREF(kind);
-                continue;
-            }
-            *shown = 1;
-            record = descriptor_kind(self, state, kind);
-        }
-        else {
-            cmsgx_codec *codec = cmsgx_codec_of(state, kind);
-            record = codec != NULL && codec->kind == (PyTypeObject *)kind
-                             && codec->level == header.level && codec->type == header.type
-                ? decode(self, state, kind, codec, &header)
-                : unknown(state, &header);
-        }
-        Py_DECREF(kind);
-        if (record == NULL && (self->flags & MSG_CTRUNC)
-            && PyErr_ExceptionMatches(state->MalformedControlError)) {
-            /* The one that was cut: it must not hide those that arrived whole. */
-            PyErr_Clear();
-            record = unknown(state, &header);
-        }
-        if (record == NULL || PyList_Append(list, record) < 0) {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(record);
-    }
-    PyObject *tuple = list == NULL ? NULL : PyList_AsTuple(list);
-    Py_XDECREF(list);
-    return tuple;
-}
-
-static PyObject *
-message_iter(PyObject *object)
-{
-    PyObject *control = message_control(object, NULL);
-    PyObject *iterator = control == NULL ? NULL : PyObject_GetIter(control);
-    Py_XDECREF(control);
-    return iterator;
-}
-
 /* Data and the rest ------------------------------------------------------------------------ */
 
 static PyObject *
@@ -1044,7 +480,7 @@ message_address(PyObject *object, void *Py_UNUSED(closure))
 static PyObject *
 message_fds(PyObject *object, void *Py_UNUSED(closure))
 {
-    return descriptors_new(object);
+    return cmsgx_descriptors_new(object);
 }
 
 static PyObject *
@@ -1111,11 +547,30 @@ message_repr(PyObject *object)
                                 cmsgx_flag_get(&self->closed) ? ", closed" : "");
 }
 
+PyDoc_STRVAR(take_doc,
+"take($self, which, /)\n--\n\n"
+"Moves one descriptor out: `which` is an index of `fds`, or the class PidFd.  The caller owns\n"
+"the Fd that is returned; closing the message leaves it open.  IndexError or KeyError where\n"
+"there is none; ValueError where it was taken before or the message is closed.");
+
+PyDoc_STRVAR(take_all_doc,
+"take_all($self, /)\n--\n\n"
+"Moves each descriptor of `fds` that was not taken yet out, as a list of Fd that the caller\n"
+"owns.  ValueError where the message is closed.");
+
+PyDoc_STRVAR(get_doc,
+"get($self, kind, default=None, /)\n--\n\n"
+"The first control message of that kind, or `default`.");
+
+PyDoc_STRVAR(get_all_doc,
+"get_all($self, kind, /)\n--\n\n"
+"Each control message of that kind, as a tuple in the order of arrival.");
+
 static PyMethodDef message_methods[] = {
-    {"take", message_take, METH_O, take_doc},
-    {"take_all", message_take_all, METH_NOARGS, take_all_doc},
-    {"get", (PyCFunction)(void (*)(void))message_get, METH_FASTCALL, get_doc},
-    {"get_all", message_get_all, METH_O, get_all_doc},
+    {"take", cmsgx_message_take, METH_O, take_doc},
+    {"take_all", cmsgx_message_take_all, METH_NOARGS, take_all_doc},
+    {"get", (PyCFunction)(void (*)(void))cmsgx_message_get, METH_FASTCALL, get_doc},
+    {"get_all", cmsgx_message_get_all, METH_O, get_all_doc},
     {"close", message_close_method, METH_NOARGS, close_doc},
     {"__enter__", message_enter, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)(void (*)(void))message_exit, METH_FASTCALL, NULL},
@@ -1135,7 +590,7 @@ static PyGetSetDef message_getset[] = {
      NULL},
     {"nbytes", message_nbytes, NULL, "What recvmsg(2) returned.", NULL},
     {"fds", message_fds, NULL, "The descriptors, a read-only sequence of Fd.", NULL},
-    {"control", message_control, NULL, "The control messages, a tuple, decoded now.", NULL},
+    {"control", cmsgx_message_control, NULL, "The control messages, a tuple, decoded now.", NULL},
     {"address", message_address, NULL, "Where it came from: an Address.  None where it has none, and on a stream, which has one peer:\n"
      "getpeername().", NULL},
     {"truncated", message_truncated, NULL,
@@ -1159,13 +614,13 @@ PyDoc_STRVAR(message_doc,
 static PyType_Slot message_slots[] = {
     {Py_tp_dealloc, message_dealloc},
     {Py_tp_repr, message_repr},
-    {Py_tp_iter, message_iter},
+    {Py_tp_iter, cmsgx_message_iter},
     {Py_tp_methods, message_methods},
     {Py_tp_members, message_members},
     {Py_tp_getset, message_getset},
     {Py_tp_doc, (void *)message_doc},
-    {Py_mp_subscript, message_subscript},
-    {Py_sq_contains, message_contains},
+    {Py_mp_subscript, cmsgx_message_subscript},
+    {Py_sq_contains, cmsgx_message_contains},
     {0, NULL},
 };
 
@@ -1179,9 +634,5 @@ static PyType_Spec message_spec = {
 int
 cmsgx_add_message(PyObject *module)
 {
-    cmsgx_state *state = cmsgx_state_of(module);
-    if (cmsgx_add_type(module, &descriptors_spec, &state->Descriptors) < 0) {
-        return -1;
-    }
-    return cmsgx_add_type(module, &message_spec, &state->Message);
+    return cmsgx_add_type(module, &message_spec, &cmsgx_state_of(module)->Message);
 }

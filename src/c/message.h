@@ -64,6 +64,21 @@ PyObject *cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *r
 /* Closes what was not taken.  0, or -1 with RuntimeError where another thread uses it. */
 int cmsgx_message_close(PyObject *self);
 
+/* descriptors.c: the parts of Message that hand descriptors out.  cmsgx_message_object() is the
+   object for one of them, which owns the number from then on: borrowed. */
+PyObject *cmsgx_message_object(cmsgx_message *self, size_t at);
+PyObject *cmsgx_message_take(PyObject *object, PyObject *which);
+PyObject *cmsgx_message_take_all(PyObject *object, PyObject *ignored);
+PyObject *cmsgx_descriptors_new(PyObject *message);
+
+/* lookup.c: the parts of Message that find control messages. */
+PyObject *cmsgx_message_subscript(PyObject *object, PyObject *kind);
+PyObject *cmsgx_message_get(PyObject *object, PyObject *const *args, Py_ssize_t nargs);
+PyObject *cmsgx_message_get_all(PyObject *object, PyObject *kind);
+int cmsgx_message_contains(PyObject *object, PyObject *kind);
+PyObject *cmsgx_message_control(PyObject *object, void *closure);
+PyObject *cmsgx_message_iter(PyObject *object);
+
 /* Gives up the GIL to close; or hands over to the background closer. */
 void cmsgx_close_numbers(cmsgx_state *state, int *fds, size_t count, int in_background);
 

@@ -112,6 +112,7 @@ int cmsgx_add_descriptor(PyObject *module);
 int cmsgx_add_view(PyObject *module);
 int cmsgx_add_address(PyObject *module);
 int cmsgx_add_record(PyObject *module);
+int cmsgx_add_descriptors(PyObject *module);
 int cmsgx_add_message(PyObject *module);
 int cmsgx_add_receiver(PyObject *module);
 int cmsgx_add_constants(PyObject *module);

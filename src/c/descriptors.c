@@ -1,0 +1,251 @@
+/* The descriptors of a message: objects made when they are asked for, and moved out when they are
+   taken. */
+
+#include "descriptor.h"
+#include "errors.h"
+#include "message.h"
+
+#define SELF(object) ((cmsgx_message *)(object))
+
+static int
+need_open(cmsgx_message *self)
+{
+    if (cmsgx_flag_get(&self->closed)) {
+        PyErr_SetString(PyExc_ValueError,
+                        "the message was closed, and with it what was not taken");
+        return -1;
+    }
+    return 0;
+}
+
+/* Makes the object for descriptor `at`, which owns the number from then on: borrowed. */
+PyObject *
+cmsgx_message_object(cmsgx_message *self, size_t at)
+{
+    cmsgx_state *state = cmsgx_state_of_self((PyObject *)self);
+    size_t count = self->fds + self->pidfds;
+    if (self->slots == NULL) {
+        if (count <= CMSGX_INLINE_SLOTS + 1) {
+            self->slots = memset(self->inline_slots, 0, sizeof(self->inline_slots));
+        }
+        else if ((self->slots = PyMem_Calloc(count, sizeof(cmsgx_slot))) == NULL) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+    }
+    cmsgx_slot *slot = &self->slots[at];
+    if (slot->object == NULL) {
+        /* In a message that was closed the number is -1, and the object owns none. */
+        int is_pidfd = at >= self->fds;
+        int number = self->buffer->fds[at];
+        int has_error = is_pidfd && number < 0 && number > INT_MIN
+                        && !cmsgx_flag_get(&self->closed);
+        slot->object = cmsgx_descriptor_new(is_pidfd ? state->PidFd : state->Fd,
+                                            number >= 0 ? number : -1, has_error ? -number : 0);
+        if (slot->object != NULL) {
+            self->buffer->fds[at] = -1;
+        }
+    }
+    return slot->object;
+}
+
+static PyObject *
+take_at(cmsgx_message *self, size_t at)
+{
+    if (need_open(self) < 0) {
+        return NULL;
+    }
+    PyObject *object = cmsgx_message_object(self, at);
+    if (object == NULL) {
+        return NULL;
+    }
+    if (self->slots[at].taken) {
+        if (at < self->fds) {
+            PyErr_Format(PyExc_ValueError, "descriptor %zu was taken before", at);
+        }
+        else {
+            PyErr_SetString(PyExc_ValueError, "the PidFd was taken before");
+        }
+        return NULL;
+    }
+    self->slots[at].taken = 1;
+    return Py_NewRef(object);
+}
+
+PyObject *
+cmsgx_message_take(PyObject *object, PyObject *which)
+{
+    cmsgx_message *self = SELF(object);
+    cmsgx_state *state = cmsgx_state_of_self(object);
+    PyObject *result = NULL;
+    size_t at;
+
+    if (which == (PyObject *)state->PidFd) {
+        if (self->pidfds == 0) {
+            return PyErr_Format(PyExc_KeyError, "no PidFd came with this message");
+        }
+        at = self->fds;
+    }
+    else {
+        Py_ssize_t index = PyNumber_AsSsize_t(which, PyExc_IndexError);
+        if (index == -1 && PyErr_Occurred()) {
+            return NULL;
+        }
+        Py_ssize_t count = (Py_ssize_t)self->fds;
+        index += index < 0 ? count : 0;
+        if (index < 0 || index >= count) {
+            return PyErr_Format(PyExc_IndexError, "%R: the message has %zd descriptors", which,
+                                count);
+        }
+        at = (size_t)index;
+    }
+    if (!cmsgx_enter(&self->busy)) {
+        return cmsgx_raise_busy(object);
+    }
+    result = take_at(self, at);
+    cmsgx_leave(&self->busy);
+    return result;
+}
+
+PyObject *
+cmsgx_message_take_all(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    cmsgx_message *self = SELF(object);
+    if (!cmsgx_enter(&self->busy)) {
+        return cmsgx_raise_busy(object);
+    }
+    PyObject *list = need_open(self) < 0 ? NULL : PyList_New(0);
+    /* Objects first, taken second: what fails half way leaves all with the message. */
+    for (size_t i = 0; list != NULL && i < self->fds; i++) {
+        PyObject *fd = cmsgx_message_object(self, i);
+        if (fd == NULL || (!self->slots[i].taken && PyList_Append(list, fd) < 0)) {
+            Py_CLEAR(list);
+        }
+    }
+    for (size_t i = 0; list != NULL && i < self->fds; i++) {
+        self->slots[i].taken = 1;
+    }
+    cmsgx_leave(&self->busy);
+    return list;
+}
+
+/* Descriptors: the read-only sequence that is msg.fds. */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *message;      /* owned */
+} cmsgx_descriptors;
+
+PyObject *
+cmsgx_descriptors_new(PyObject *message)
+{
+    cmsgx_state *state = cmsgx_state_of_self(message);
+    cmsgx_descriptors *self = PyObject_New(cmsgx_descriptors, state->Descriptors);
+    if (self != NULL) {
+        self->message = Py_NewRef(message);
+    }
+    return (PyObject *)self;
+}
+
+static void
+descriptors_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    Py_DECREF(((cmsgx_descriptors *)self)->message);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+static Py_ssize_t
+descriptors_length(PyObject *self)
+{
+    return (Py_ssize_t)SELF(((cmsgx_descriptors *)self)->message)->fds;
+}
+
+static PyObject *
+descriptors_item(PyObject *self, Py_ssize_t index)
+{
+    PyObject *message = ((cmsgx_descriptors *)self)->message;
+    if (index < 0 || index >= (Py_ssize_t)SELF(message)->fds) {
+        return PyErr_Format(PyExc_IndexError, "the message has %zu descriptors",
+                            SELF(message)->fds);
+    }
+    if (!cmsgx_enter(&SELF(message)->busy)) {
+        return cmsgx_raise_busy(message);
+    }
+    PyObject *item = Py_XNewRef(cmsgx_message_object(SELF(message), (size_t)index));
+    cmsgx_leave(&SELF(message)->busy);
+    return item;
+}
+
+static PyObject *
+descriptors_subscript(PyObject *self, PyObject *key)
+{
+    if (PySlice_Check(key)) {
+        PyObject *tuple = PySequence_Tuple(self);
+        PyObject *slice = tuple == NULL ? NULL : PyObject_GetItem(tuple, key);
+        Py_XDECREF(tuple);
+        return slice;
+    }
+    Py_ssize_t index = PyNumber_AsSsize_t(key, PyExc_IndexError);
+    if (index == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    return descriptors_item(self, index < 0 ? index + descriptors_length(self) : index);
+}
+
+static PyObject *
+descriptors_compare(PyObject *self, PyObject *other, int operation)
+{
+    if ((operation != Py_EQ && operation != Py_NE) || !PySequence_Check(other)
+        || PyUnicode_Check(other) || PyBytes_Check(other)) {
+        Py_RETURN_NOTIMPLEMENTED;
+    }
+    PyObject *a = PySequence_Tuple(self);
+    PyObject *b = a == NULL ? NULL : PySequence_Tuple(other);
+    PyObject *result = b == NULL ? NULL : PyObject_RichCompare(a, b, operation);
+    Py_XDECREF(a);
+    Py_XDECREF(b);
+    return result;
+}
+
+static PyObject *
+descriptors_repr(PyObject *self)
+{
+    PyObject *tuple = PySequence_Tuple(self);
+    PyObject *text = tuple == NULL ? NULL : PyUnicode_FromFormat("<Descriptors %R>", tuple);
+    Py_XDECREF(tuple);
+    return text;
+}
+
+PyDoc_STRVAR(descriptors_doc,
+"The descriptors that came with a message, in order, as Fd objects: a read-only sequence.  The\n"
+"message owns them until they are taken.");
+
+static PyType_Slot descriptors_slots[] = {
+    {Py_tp_dealloc, descriptors_dealloc},
+    {Py_tp_repr, descriptors_repr},
+    {Py_tp_hash, PyObject_HashNotImplemented},
+    {Py_tp_richcompare, descriptors_compare},
+    {Py_tp_iter, PySeqIter_New},
+    {Py_tp_doc, (void *)descriptors_doc},
+    {Py_sq_length, descriptors_length},
+    {Py_sq_item, descriptors_item},
+    {Py_mp_length, descriptors_length},
+    {Py_mp_subscript, descriptors_subscript},
+    {0, NULL},
+};
+
+static PyType_Spec descriptors_spec = {
+    .name = "cmsgx._cmsg.Descriptors",
+    .basicsize = sizeof(cmsgx_descriptors),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION
+             | Py_TPFLAGS_SEQUENCE,
+    .slots = descriptors_slots,
+};
+
+int
+cmsgx_add_descriptors(PyObject *module)
+{
+    return cmsgx_add_type(module, &descriptors_spec, &cmsgx_state_of(module)->Descriptors);
+}
