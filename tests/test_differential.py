@@ -122,8 +122,27 @@ class Foreign(socket.socket):
 
 def failing(items: Sequence[object]) -> Iterator[object]:
     yield from items
-    # From 3.14 on socket.sendmsg() hides any other error of an iterator behind a TypeError.
-    raise (TypeError if sys.version_info >= (3, 14) else LookupError)("from the iterator")
+    raise ITERATOR_ERROR("from the iterator")
+
+
+def shown_error() -> type[Exception]:
+    """LookupError where socket.sendmsg() lets an iterator's own error through. Later releases hide
+    any behind a TypeError; then that has to be the error, for both to say the same."""
+
+    def broken() -> Iterator[bytes]:
+        yield b""
+        raise LookupError
+
+    left, right = socket.socketpair()
+    with left, right:
+        try:
+            left.sendmsg(broken())
+        except (LookupError, TypeError) as error:
+            return type(error)
+    raise AssertionError("no error at all")
+
+
+ITERATOR_ERROR = shown_error()
 
 
 def open_descriptors() -> int:

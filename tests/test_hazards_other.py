@@ -956,7 +956,7 @@ def without_passrights() -> None:
 
 def test_I7_where_the_kernel_has_it_not() -> None:
     library = build("no_passrights.so", "-shared", "-fPIC", "no_passrights.c", "-ldl")
-    preload = " ".join(filter(None, [str(library), os.environ.get("LD_PRELOAD")]))
+    preload = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), str(library)]))
     output = in_child("without_passrights", env={"LD_PRELOAD": preload})
     number, text = output.split(maxsplit=1)
     assert int(number) == errno.ENOPROTOOPT

@@ -13,6 +13,7 @@ import pkgutil
 import re
 import socket
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -670,8 +671,20 @@ def test_leak_tests_are_of_public_names() -> None:
     assert set(LEAK_TESTS) <= set(CALLABLES.values())
 
 
+def is_a_class_freed() -> bool:
+    class Plain:
+        pass
+
+    reference = weakref.ref(Plain)
+    del Plain
+    gc.collect()
+    return reference() is None
+
+
 @pytest.mark.parametrize("exercise", list(dict.fromkeys(LEAK_TESTS.values())))
 def test_leaks_nothing(exercise: Callable[[], object]) -> None:
+    if exercise is registering and not is_a_class_freed():
+        pytest.skip("an empty class was made and dropped, and is still there: immortal here")
     assert leaks(exercise) == {}
 
 
