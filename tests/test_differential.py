@@ -558,6 +558,9 @@ ODD_INET_ADDRESSES = words(r"""
     ('',9) ('a'*64+'.b',9) ('<broadcast>',9)
 """)
 RECEIVE_FLAGS = words("DONTWAIT PEEK PEEK TRUNC WAITALL OOB ERRQUEUE CMSG_CLOEXEC")
+if sys.version_info >= (3, 15):
+    # There socket.recvmsg() raises ValueError for a longer datagram with it, and loses that.
+    RECEIVE_FLAGS.remove("TRUNC")
 SEND_FLAGS = words("DONTWAIT NOSIGNAL OOB EOR CONFIRM DONTROUTE CMSG_CLOEXEC")
 
 
