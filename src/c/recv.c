@@ -160,26 +160,38 @@ plain_ancdata(plain_call *call)
     return list;
 }
 
+/* (data, second, msg_flags, address): a new reference.  Steals `data` and `second`, also where it
+   fails, and takes NULL for either where that raised.  The descriptors that arrived stay the
+   caller's: after NULL it closes them. */
+static PyObject *
+result_of(const plain_call *call, PyObject *data, PyObject *second)
+{
+    PyObject *address = data == NULL || second == NULL ? NULL : plain_address(call);
+    PyObject *flags = address == NULL ? NULL : PyLong_FromLong(msg_flags(call));
+    PyObject *result = flags == NULL ? NULL : PyTuple_New(4);
+    if (result == NULL) {
+        Py_XDECREF(data);
+        Py_XDECREF(second);
+        Py_XDECREF(address);
+        Py_XDECREF(flags);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(result, 0, data);
+    PyTuple_SET_ITEM(result, 1, second);
+    PyTuple_SET_ITEM(result, 2, flags);
+    PyTuple_SET_ITEM(result, 3, address);
+    return result;
+}
+
 /* Steals `data`, the first item of the result. */
 static PyObject *
 plain_result(plain_call *call, PyObject *data)
 {
     PyObject *ancdata = data == NULL ? NULL : plain_ancdata(call);
-    PyObject *address = ancdata == NULL ? NULL : plain_address(call);
-    PyObject *flags = address == NULL ? NULL : PyLong_FromLong(msg_flags(call));
-    PyObject *result = flags == NULL ? NULL : PyTuple_New(4);
+    PyObject *result = result_of(call, data, ancdata);
     if (result == NULL) {
-        Py_XDECREF(data);
-        Py_XDECREF(ancdata);
-        Py_XDECREF(address);
-        Py_XDECREF(flags);
         plain_close(call);
-        return NULL;
     }
-    PyTuple_SET_ITEM(result, 0, data);
-    PyTuple_SET_ITEM(result, 1, ancdata);
-    PyTuple_SET_ITEM(result, 2, flags);
-    PyTuple_SET_ITEM(result, 3, address);
     return result;
 }
 
@@ -435,21 +447,10 @@ rights_result(plain_call *call, cmsgx_state *state, PyObject *data, size_t most)
         Py_CLEAR(data);
     }
     PyObject *list = data == NULL ? NULL : numbers_list(fds, keep);
-    PyObject *address = list == NULL ? NULL : plain_address(call);
-    PyObject *flags = address == NULL ? NULL : PyLong_FromLong(msg_flags(call));
-    PyObject *result = flags == NULL ? NULL : PyTuple_New(4);
+    PyObject *result = result_of(call, data, list);
     if (result == NULL) {
-        Py_XDECREF(data);
-        Py_XDECREF(list);
-        Py_XDECREF(address);
-        Py_XDECREF(flags);
         cmsgx_close_numbers(state, fds, keep, 0);
-        return NULL;
     }
-    PyTuple_SET_ITEM(result, 0, data);
-    PyTuple_SET_ITEM(result, 1, list);
-    PyTuple_SET_ITEM(result, 2, flags);
-    PyTuple_SET_ITEM(result, 3, address);
     return result;
 }
 
