@@ -3,6 +3,7 @@
 #include "address.h"
 #include "descriptor.h"
 #include "errors.h"
+#include "msghdr.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -195,20 +196,8 @@ try_recvmsg(int fd, void *context, int flags)
 {
     call_context *call = context;
     cmsgx_buffer *buffer = call->buffer;
-
-    /* The kernel shortens these, also in a call that fails: restored before every try.  All of
-       the control buffer is zeroed, as what the kernel does not write must read as nothing. */
-    memset(buffer->control, 0, buffer->control_size);
-    call->msg.msg_name = call->name_size > 0 ? &buffer->name : NULL;
-    call->msg.msg_namelen = call->name_size;
-    call->msg.msg_control = buffer->control_size > 0 ? buffer->control : NULL;
-    call->msg.msg_controllen = (__typeof__(call->msg.msg_controllen))buffer->control_size;
-    call->msg.msg_flags = 0;
-    ssize_t result = recvmsg(fd, &call->msg, flags);
-    if (result < 0 && (flags & MSG_PEEK)) {
-        cmsgx_close_after_failed_peek(buffer->control, buffer->control_size);
-    }
-    return result;
+    return cmsgx_msghdr_receive(fd, &call->msg, flags, buffer->control, buffer->control_size,
+                                &buffer->name, call->name_size);
 }
 
 static int

@@ -5,6 +5,7 @@
 #include "buffer.h"
 #include "errors.h"
 #include "message.h"
+#include "msghdr.h"
 #include "sock.h"
 
 #include <poll.h>
@@ -25,17 +26,8 @@ static ssize_t
 try_recvmsg(int fd, void *context, int flags)
 {
     plain_call *call = context;
-    memset(call->control, 0, call->control_size);
-    call->msg.msg_name = &call->name;
-    call->msg.msg_namelen = sizeof(call->name);
-    call->msg.msg_control = call->control_size > 0 ? call->control : NULL;
-    call->msg.msg_controllen = (__typeof__(call->msg.msg_controllen))call->control_size;
-    call->msg.msg_flags = 0;
-    ssize_t result = recvmsg(fd, &call->msg, flags);
-    if (result < 0 && (flags & MSG_PEEK)) {
-        cmsgx_close_after_failed_peek(call->control, call->control_size);
-    }
-    return result;
+    return cmsgx_msghdr_receive(fd, &call->msg, flags, call->control, call->control_size,
+                                &call->name, sizeof(call->name));
 }
 
 static size_t
