@@ -78,6 +78,24 @@ call_own(cmsgx_state *state, PyObject *method, PyObject *sock, PyObject *buffers
                                     count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 }
 
+/* With the control data that `out` has by now. */
+static PyObject *
+send_through_own(const cmsgx_outgoing *out, const cmsgx_sock *sock, PyObject *buffers, int flags,
+                 PyObject *address)
+{
+    cmsgx_state *state = out->state;
+    PyObject *result = NULL;
+    PyObject *ancdata = as_tuples(out);
+    PyObject *number = PyLong_FromLong(flags);
+    if (ancdata != NULL && number != NULL) {
+        result = call_own(state, sock->kind == CMSGX_FOREIGN ? NULL : state->own_sendmsg.method,
+                          sock->object, buffers, ancdata, number, address);
+    }
+    Py_XDECREF(ancdata);
+    Py_XDECREF(number);
+    return result;
+}
+
 /* Typed control messages are turned into tuples first. */
 static PyObject *
 delegate(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssize_t nargs)
@@ -158,6 +176,22 @@ add_ancdata(cmsgx_outgoing *out, PyObject *ancdata)
     return result;
 }
 
+/* What sendmsg() and send_fds() do once the address is set, in the order of socket: audit, buffers,
+   `ancdata` (NULL where `out` has all control data), the call.  How many bytes, a new reference.
+   Inline for the reason that stands at cmsgx_call(). */
+static inline __attribute__((always_inline)) PyObject *
+send_plain(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *buffers, PyObject *ancdata, int flags,
+           PyObject *address)
+{
+    if (cmsgx_audit("socket.sendmsg", "OO", sock->object, address) < 0
+        || cmsgx_outgoing_add_buffers(out, buffers, NOT_ITERABLE) < 0
+        || (ancdata != NULL && add_ancdata(out, ancdata) < 0)) {
+        return NULL;
+    }
+    ssize_t sent = cmsgx_outgoing_send(out, sock, flags);
+    return sent < 0 ? NULL : PyLong_FromSsize_t(sent);
+}
+
 PyObject *
 cmsgx_sendmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -196,13 +230,7 @@ cmsgx_sendmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         }
         goto done;
     }
-    if (cmsgx_audit("socket.sendmsg", "OO", args[0], address) < 0
-        || cmsgx_outgoing_add_buffers(&out, args[1], NOT_ITERABLE) < 0
-        || (nargs > 2 && add_ancdata(&out, args[2]) < 0)) {
-        goto done;
-    }
-    ssize_t sent = cmsgx_outgoing_send(&out, &sock, flags);
-    result = sent < 0 ? NULL : PyLong_FromSsize_t(sent);
+    result = send_plain(&out, &sock, args[1], nargs > 2 ? args[2] : NULL, flags, address);
 
 done:
     cmsgx_outgoing_clear(&out);
@@ -249,23 +277,10 @@ cmsgx_send_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObje
             PyErr_Format(PyExc_ValueError, NO_CONVERSION, address, "");
             goto done;
         }
-        PyObject *ancdata = as_tuples(&out);
-        PyObject *number = PyLong_FromLong(flags);
-        if (ancdata != NULL && number != NULL) {
-            result = call_own(state, sock.kind == CMSGX_FOREIGN ? NULL
-                                                          : state->own_sendmsg.method,
-                              values[0], values[1], ancdata, number, address);
-        }
-        Py_XDECREF(ancdata);
-        Py_XDECREF(number);
+        result = send_through_own(&out, &sock, values[1], flags, address);
         goto done;
     }
-    if (cmsgx_audit("socket.sendmsg", "OO", values[0], address) < 0
-        || cmsgx_outgoing_add_buffers(&out, values[1], NOT_ITERABLE) < 0) {
-        goto done;
-    }
-    ssize_t sent = cmsgx_outgoing_send(&out, &sock, flags);
-    result = sent < 0 ? NULL : PyLong_FromSsize_t(sent);
+    result = send_plain(&out, &sock, values[1], NULL, flags, address);
 
 done:
     cmsgx_outgoing_clear(&out);
@@ -321,24 +336,6 @@ check_fds(const cmsgx_outgoing *out, const cmsgx_sock *sock)
     return 0;
 }
 
-static PyObject *
-send_through_own(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *data, int flags,
-                 PyObject *address)
-{
-    PyObject *result = NULL;
-    PyObject *buffers = PyObject_CheckBuffer(data) ? PyTuple_Pack(1, data) : Py_NewRef(data);
-    PyObject *ancdata = as_tuples(out);
-    PyObject *number = PyLong_FromLong(flags);
-    if (buffers != NULL && ancdata != NULL && number != NULL) {
-        result = call_own(out->state, out->state->own_sendmsg.method, sock->object, buffers, ancdata,
-                          number, address);
-    }
-    Py_XDECREF(buffers);
-    Py_XDECREF(ancdata);
-    Py_XDECREF(number);
-    return result;
-}
-
 PyObject *
 cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
@@ -382,7 +379,12 @@ cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
                          ", without fds= and timeout=");
             goto done;
         }
-        result = send_through_own(&out, &sock, values[DATA], flags, address);
+        PyObject *buffers = PyObject_CheckBuffer(values[DATA]) ? PyTuple_Pack(1, values[DATA])
+                                                               : Py_NewRef(values[DATA]);
+        if (buffers != NULL) {
+            result = send_through_own(&out, &sock, buffers, flags, address);
+            Py_DECREF(buffers);
+        }
         goto done;
     }
     if (cmsgx_audit("socket.sendmsg", "OO", values[SOCK], address) < 0) {
