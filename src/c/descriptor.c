@@ -357,24 +357,33 @@ descriptor_repr(PyObject *self)
     return PyUnicode_FromFormat("<%s %d>", name, number);
 }
 
+/* Closes what is still owned; where a send has it pinned, the end of that closes it.  Keeps the
+   exception that is set: objects die while others are raised. */
+static void
+close_left(PyObject *self)
+{
+    int number = cmsgx_descriptor_take_to_close(self);
+    if (number >= 0) {
+        PyObject *pending = cmsgx_save_exception();
+        Py_BEGIN_ALLOW_THREADS
+        cmsgx_close_all(&number, 1);
+        Py_END_ALLOW_THREADS
+        cmsgx_restore_exception(pending);
+    }
+}
+
 static void
 descriptor_finalize(PyObject *self)
 {
-    int number = cmsgx_descriptor_number(self);
-    if (number < 0) {
+    if (cmsgx_descriptor_number(self) < 0) {
         return;
     }
     PyObject *pending = cmsgx_save_exception();
     if (PyErr_ResourceWarning(self, 1, "%R was never closed", self) != 0) {
         PyErr_WriteUnraisable(self);
     }
-    number = cmsgx_descriptor_take_to_close(self);
-    if (number >= 0) {
-        Py_BEGIN_ALLOW_THREADS
-        cmsgx_close_all(&number, 1);
-        Py_END_ALLOW_THREADS
-    }
     cmsgx_restore_exception(pending);
+    close_left(self);
 }
 
 static void
@@ -386,14 +395,7 @@ descriptor_dealloc(PyObject *self)
         && PyObject_CallFinalizerFromDealloc(self) < 0) {
         return;
     }
-    int number = cmsgx_descriptor_take_to_close(self);
-    if (number >= 0) {
-        PyObject *pending = cmsgx_save_exception();
-        Py_BEGIN_ALLOW_THREADS
-        cmsgx_close_all(&number, 1);
-        Py_END_ALLOW_THREADS
-        cmsgx_restore_exception(pending);
-    }
+    close_left(self);
     if (((cmsgx_descriptor *)self)->weakrefs != NULL) {
         PyObject_ClearWeakRefs(self);
     }
