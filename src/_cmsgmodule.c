@@ -200,6 +200,7 @@ register_object(PyObject *module, PyObject *args)
         {"Rights", (PyObject **)&state->Rights},
         {"Credentials", (PyObject **)&state->Credentials},
         {"Unknown", (PyObject **)&state->Unknown},
+        {"IPAddress", (PyObject **)&state->IPAddress},
         {"socket", (PyObject **)&state->socket_class},
         {"decode", &state->decode},
         {"raise_truncated", &state->raise_truncated},
@@ -297,8 +298,10 @@ module_exec(PyObject *module)
     if (add_names(state) < 0 || cmsgx_add_sock(module) < 0 || cmsgx_add_method(module) < 0
         || cmsgx_add_descriptor(module) < 0 || cmsgx_add_view(module) < 0
         || cmsgx_add_address(module) < 0 || cmsgx_add_record(module) < 0
-        || cmsgx_add_descriptors(module) < 0 || cmsgx_add_message(module) < 0 || cmsgx_add_receiver(module) < 0
-        || cmsgx_add_constants(module) < 0) {
+        || cmsgx_add_codec(module) < 0
+        || cmsgx_add_descriptors(module) < 0 || cmsgx_add_message(module) < 0
+        || cmsgx_add_receiver(module) < 0 || cmsgx_add_constants(module) < 0
+        || cmsgx_add_layouts(module) < 0) {
         return -1;
     }
     return 0;
@@ -306,8 +309,8 @@ module_exec(PyObject *module)
 
 /* Each object that the state owns. */
 #define EACH_OBJECT(DO) \
-    DO(Method) DO(Descriptor) DO(Descriptors) DO(View) DO(Address) DO(Record) DO(Codec) \
-    DO(Message) DO(Receiver) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) DO(Unknown) \
+    DO(Method) DO(Descriptor) DO(Descriptors) DO(View) DO(Address) DO(Record) DO(Struct) \
+    DO(Field) DO(Codec) DO(IPAddress) DO(Message) DO(Receiver) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) DO(Unknown) \
     DO(decode) DO(raise_truncated) DO(recvmsg_foreign) DO(recv_fds_foreign) DO(TooManyFdsError) \
     DO(MalformedControlError) DO(NotSupportedError) DO(socket) DO(socket_class) \
     DO(own_sendmsg.name) DO(own_sendmsg.method) DO(own_recvmsg.name) DO(own_recvmsg.method) \

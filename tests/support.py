@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cmsgx
+from cmsgx.kinds import _base
 
 TESTS = Path(__file__).parent
 UNIX_TYPES = (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET)
@@ -53,6 +54,24 @@ def open_files(count: int) -> Iterator[list[int]]:
     finally:
         for number in numbers:
             os.close(number)
+
+
+@contextmanager
+def unregistered(*kinds: Any) -> Iterator[None]:
+    """Takes these kinds out of the table meanwhile: what they are arrives as Unknown."""
+    tables: tuple[Any, ...] = (_base._received, _base._sent, _base._rows)
+    before = [dict(table) for table in tables]
+    try:
+        for table in tables[:2]:
+            for number, entries in list(table.items()):
+                table[number] = [entry for entry in entries if entry[1] not in kinds]
+        for kind in kinds:
+            tables[2].pop(kind, None)
+        yield
+    finally:
+        for table, entries in zip(tables, before, strict=True):
+            table.clear()
+            table.update(entries)
 
 
 def content(fd: int | cmsgx.Fd) -> str:

@@ -166,8 +166,8 @@ import warnings
 warnings.simplefilter("ignore")
 import cmsgx
 from cmsgx import kinds
-class Mine(kinds.ControlMessage):
-    __slots__ = ("value",)
+class Mine(kinds.StructMessage):
+    __slots__ = ()
 kinds.register(Mine, level=9, type=9, layout=(("value", 0, "i"),), size=4)
 interpreter = make()
 run(interpreter, '''

@@ -21,6 +21,7 @@ from support import (
     open_fds,
     open_files,
     unix_pair,
+    unregistered,
 )
 
 import cmsgx
@@ -203,7 +204,10 @@ def full() -> Iterator[cmsgx.Message]:
     """A message with two descriptors, credentials, a pidfd and one of an unknown kind."""
     pair = unix_pair(socket.SOCK_DGRAM)
     pair[1].setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-    with receive_with(pair, 2, want=[cmsgx.Credentials, cmsgx.PidFd]) as msg:
+    with (
+        receive_with(pair, 2, want=[cmsgx.Credentials, cmsgx.PidFd]) as msg,
+        unregistered(cmsgx.kinds.Timestamp),
+    ):
         yield msg
     close_pair(pair)
 

@@ -100,7 +100,7 @@ def test_not_supported_says_what_was_tried(stream: Pair) -> None:
             assert part in str(caught.value)
 
 
-class Missing(cmsgx.kinds.ControlMessage):
+class Missing(cmsgx.kinds.StructMessage):
     """A kind whose option no kernel has."""
 
     __slots__ = ()

@@ -489,6 +489,7 @@ def credentials() -> None:
     assert who == cmsgx.Credentials.unpack(who.pack())
     assert hash(who) == hash(cmsgx.Credentials(who.pid, who.uid, who.gid))
     who.uid_mapped, repr(who), who.__reduce__()
+    who.attached, who.gid, hash(who)
     with suppress(AttributeError, TypeError):
         who.pid = 1
     with suppress(TypeError, OverflowError):
@@ -526,21 +527,21 @@ def cmsgx_numbers() -> tuple[int, int]:
 
 @exercises(cmsgx.kinds.ControlMessage, cmsgx.kinds.Option, cmsgx.kinds.register)
 def registering() -> None:
-    class Mine(cmsgx.kinds.ControlMessage):
-        __slots__ = ("number",)
+    class Mine(cmsgx.kinds.StructMessage):
+        __slots__ = ()
 
     option = cmsgx.kinds.Option(1, 2, "SO_MINE", 4)
     register: Any = cmsgx.kinds.register
     with suppress(ValueError):
         register(Mine, level=1, type=1, size=4, layout=(("number", 0, "i"),), option=option)
-    with suppress(ValueError, AttributeError):
-        register(Mine, level=-5, type=1, size=4, layout=(("no_such_field", 0, "i"),))
+    with suppress(ValueError):
+        register(Mine, level=-5, type=1, size=4, layout=(("number", 2, "i"),))
     register(Mine, level=-5, type=1, size=4, layout=(("number", 0, "i"),))
     made: Any = Mine
     assert made.unpack(made(7).pack()) == made(7)
     assert cmsgx.decode(-5, 1, made(7).pack()) == made(7)
     # There is no way back for users.
-    del _base._rows[Mine], _base._by_number[-5, 1]
+    del _base._rows[Mine], _base._received[-5, 1], _base._sent[-5, 1]
 
 
 @exercises(

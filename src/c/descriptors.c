@@ -22,7 +22,7 @@ need_open(cmsgx_message *self)
 PyObject *
 cmsgx_message_object(cmsgx_message *self, size_t at)
 {
-    cmsgx_state *state = cmsgx_state_of_self((PyObject *)self);
+    cmsgx_state *state = self->request->state;
     size_t count = self->fds + self->pidfds;
     if (self->slots == NULL) {
         if (count <= CMSGX_INLINE_SLOTS + 1) {

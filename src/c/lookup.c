@@ -7,29 +7,29 @@
 #define SELF(object) ((cmsgx_message *)(object))
 
 /* Whether credentials were attached at all: (0, 65534, 65534) is also what was never sent, and
-   only a pidfd that was asked for tells.  Borrowed True, False or None. */
-static PyObject *
+   only a pidfd that was asked for tells.  Noted in the record: 0 unknown, 1 no, 2 yes. */
+static int
 attached(const cmsgx_message *self, const unsigned char *ucred)
 {
     uint32_t words[3];
     memcpy(words, ucred, sizeof(words));
     if (words[0] != 0 || words[1] != 65534 || words[2] != 65534 || self->pidfds > 0) {
-        return Py_True;
+        return 2;
     }
-    return self->request->asked_pidfd ? Py_False : Py_None;
+    return self->request->asked_pidfd ? 1 : 0;
 }
 
 static PyObject *
-decode(cmsgx_message *self, cmsgx_state *state, PyObject *kind, const cmsgx_codec *codec,
-       const cmsgx_header *header)
+decode(cmsgx_message *self, cmsgx_state *state, PyObject *kind, cmsgx_codec *codec,
+       const cmsgx_form *form, const cmsgx_header *header)
 {
-    if (codec->size < 0) {
+    if (codec->least < 0) {
         return PyObject_CallMethod(kind, "unpack", "y#", header->data,
                                    (Py_ssize_t)header->size);
     }
-    PyObject *record = cmsgx_codec_decode(state, codec, header->data, header->size);
-    if (record != NULL && codec->kind == state->Credentials && codec->extra != 0) {
-        Py_SETREF(*cmsgx_codec_extra(codec, record), Py_NewRef(attached(self, header->data)));
+    PyObject *record = cmsgx_struct_read(state, codec, form, header->data, header->size);
+    if (record != NULL && codec->kind == state->Credentials) {
+        ((cmsgx_struct *)record)->note = attached(self, header->data);
     }
     return record;
 }
@@ -87,17 +87,20 @@ codec_or_raise(cmsgx_state *state, PyObject *kind)
     return codec;
 }
 
-/* Finds the next message that `codec` stands for: 1, or 0 at the end. */
-static int
+/* Finds the next message that `codec` stands for: the form in which it came, or NULL at the
+   end. */
+static const cmsgx_form *
 find(const cmsgx_message *self, const cmsgx_codec *codec, size_t *offset, cmsgx_header *header)
 {
     const cmsgx_buffer *buffer = self->buffer;
     while (cmsgx_walk(buffer->control, buffer->control_used, offset, header) == CMSGX_MESSAGE) {
-        if (header->level == codec->level && header->type == codec->type) {
-            return 1;
+        const cmsgx_form *form =
+            cmsgx_codec_received(codec, self->request->family, header->level, header->type);
+        if (form != NULL) {
+            return form;
         }
     }
-    return 0;
+    return NULL;
 }
 
 /* Those of no registered kind: a new list. */
@@ -120,7 +123,7 @@ unknown_ones(cmsgx_message *self, cmsgx_state *state)
 static int
 look_up(cmsgx_message *self, PyObject *kind, PyObject **result)
 {
-    cmsgx_state *state = cmsgx_state_of_self((PyObject *)self);
+    cmsgx_state *state = self->request->state;
     cmsgx_header header;
     size_t offset = 0;
 
@@ -145,10 +148,11 @@ look_up(cmsgx_message *self, PyObject *kind, PyObject **result)
     if (codec == NULL) {
         return -1;
     }
-    if (!find(self, codec, &offset, &header)) {
+    const cmsgx_form *form = find(self, codec, &offset, &header);
+    if (form == NULL) {
         return 0;
     }
-    *result = decode(self, state, kind, codec, &header);
+    *result = decode(self, state, kind, codec, form, &header);
     return *result != NULL ? 1 : -1;
 }
 
@@ -188,7 +192,7 @@ PyObject *
 cmsgx_message_get_all(PyObject *object, PyObject *kind)
 {
     cmsgx_message *self = SELF(object);
-    cmsgx_state *state = cmsgx_state_of_self(object);
+    cmsgx_state *state = SELF(object)->request->state;
     cmsgx_header header;
     size_t offset = 0;
 
@@ -205,8 +209,10 @@ cmsgx_message_get_all(PyObject *object, PyObject *kind)
     int is_unknown = kind == (PyObject *)state->Unknown;
     cmsgx_codec *codec = is_unknown ? NULL : codec_or_raise(state, kind);
     PyObject *list = is_unknown ? unknown_ones(self, state) : codec == NULL ? NULL : PyList_New(0);
-    while (list != NULL && codec != NULL && find(self, codec, &offset, &header)) {
-        PyObject *record = decode(self, state, kind, codec, &header);
+    const cmsgx_form *form;
+    while (list != NULL && codec != NULL
+           && (form = find(self, codec, &offset, &header)) != NULL) {
+        PyObject *record = decode(self, state, kind, codec, form, &header);
         if (record == NULL || PyList_Append(list, record) < 0) {
             Py_CLEAR(list);
         }
@@ -220,7 +226,7 @@ cmsgx_message_get_all(PyObject *object, PyObject *kind)
 int
 cmsgx_message_contains(PyObject *object, PyObject *kind)
 {
-    cmsgx_state *state = cmsgx_state_of_self(object);
+    cmsgx_state *state = SELF(object)->request->state;
     cmsgx_header header;
     size_t offset = 0;
     if (is_descriptor_kind(state, kind)) {
@@ -233,7 +239,7 @@ cmsgx_message_contains(PyObject *object, PyObject *kind)
         return found;
     }
     cmsgx_codec *codec = codec_or_raise(state, kind);
-    return codec == NULL ? -1 : find(SELF(object), codec, &offset, &header);
+    return codec == NULL ? -1 : find(SELF(object), codec, &offset, &header) != NULL;
 }
 
 static PyObject *
@@ -247,7 +253,7 @@ PyObject *
 cmsgx_message_control(PyObject *object, void *Py_UNUSED(closure))
 {
     cmsgx_message *self = SELF(object);
-    cmsgx_state *state = cmsgx_state_of_self(object);
+    cmsgx_state *state = SELF(object)->request->state;
     const cmsgx_buffer *buffer = self->buffer;
     PyObject *list = PyList_New(0);
     int has_shown[2] = {0, 0};
@@ -276,10 +282,11 @@ cmsgx_message_control(PyObject *object, void *Py_UNUSED(closure))
         }
         else {
             cmsgx_codec *codec = cmsgx_codec_of(state, kind);
-            record = codec != NULL && codec->kind == (PyTypeObject *)kind
-                             && codec->level == header.level && codec->type == header.type
-                ? decode(self, state, kind, codec, &header)
-                : unknown(state, &header);
+            const cmsgx_form *form = codec == NULL || codec->kind != (PyTypeObject *)kind
+                ? NULL
+                : cmsgx_codec_received(codec, self->request->family, header.level, header.type);
+            record = form != NULL ? decode(self, state, kind, codec, form, &header)
+                                  : unknown(state, &header);
         }
         Py_DECREF(kind);
         if (record == NULL && (self->flags & MSG_CTRUNC)

@@ -14,7 +14,7 @@
 #define SELF(object) ((cmsgx_message *)(object))
 
 cmsgx_request *
-cmsgx_request_new(void)
+cmsgx_request_new(cmsgx_state *state)
 {
     cmsgx_request *request = PyMem_Calloc(1, sizeof(*request));
     if (request == NULL) {
@@ -22,6 +22,7 @@ cmsgx_request_new(void)
         return NULL;
     }
     request->users = 1;
+    request->state = state;
     return request;
 }
 
@@ -121,7 +122,7 @@ cmsgx_message_close(PyObject *object)
         cmsgx_raise_busy(object);
         return -1;
     }
-    close_rest(self, cmsgx_state_of_self(object));
+    close_rest(self, self->request->state);
     cmsgx_leave(&self->busy);
     return 0;
 }
@@ -142,7 +143,8 @@ message_dealloc(PyObject *object)
 {
     cmsgx_message *self = SELF(object);
     PyTypeObject *type = Py_TYPE(object);
-    cmsgx_state *state = PyType_GetModuleState(type);
+    cmsgx_state *state =
+        self->request != NULL ? self->request->state : PyType_GetModuleState(type);
 
     if (self->buffer != NULL) {
         size_t count = unclaimed(self);
@@ -437,7 +439,7 @@ static PyObject *
 message_view(PyObject *object, void *Py_UNUSED(closure))
 {
     cmsgx_message *self = SELF(object);
-    cmsgx_state *state = cmsgx_state_of_self(object);
+    cmsgx_state *state = self->request->state;
     const cmsgx_into *into = self->buffer->into;
     const unsigned char *start = self->buffer->data;
     if (into != NULL) {
@@ -458,7 +460,7 @@ message_address(PyObject *object, void *Py_UNUSED(closure))
         return cmsgx_raise_busy(object);
     }
     if (self->address == NULL) {
-        self->address = cmsgx_address_new(cmsgx_state_of_self(object), &self->buffer->name,
+        self->address = cmsgx_address_new(self->request->state, &self->buffer->name,
                                           self->buffer->name_size);
     }
     PyObject *address = Py_XNewRef(self->address);

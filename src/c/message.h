@@ -13,6 +13,7 @@
 /* What a receiver was asked for: shared, unchanging, one for each configuration. */
 typedef struct {
     cmsgx_count users;
+    cmsgx_state *state;     /* borrowed: who has a request has an object of the module */
     size_t fds;             /* descriptors asked for */
     size_t control_size;    /* room given to the kernel */
     int family;             /* AF_*, -1 unknown */
@@ -24,7 +25,7 @@ typedef struct {
     PyObject *want;         /* owned: tuple of kinds that were switched on, or NULL: unknown */
 } cmsgx_request;
 
-cmsgx_request *cmsgx_request_new(void);
+cmsgx_request *cmsgx_request_new(cmsgx_state *state);
 void cmsgx_request_release(cmsgx_request *request);
 
 /* A descriptor that was given out as an object, or not yet. */

@@ -7,12 +7,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 
 void
-cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_state *state)
+cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_state *state, cmsgx_sock *sock)
 {
     out->state = state;
+    out->sock = sock;
     out->is_typed = 0;
     memset(&out->msg, 0, sizeof(out->msg));
     out->total = 0;
@@ -33,7 +35,9 @@ void
 cmsgx_outgoing_clear(cmsgx_outgoing *out)
 {
     for (Py_ssize_t i = 0; i < out->buffer_count; i++) {
-        PyBuffer_Release(&out->buffers[i]);
+        if (out->buffers[i].obj != NULL) {
+            PyBuffer_Release(&out->buffers[i]);
+        }
     }
     for (size_t i = 0; out->owned_count > 0 && i < out->fd_count; i++) {
         Py_XDECREF(out->owners[i]);
@@ -54,12 +58,12 @@ cmsgx_outgoing_clear(cmsgx_outgoing *out)
 /* Data ------------------------------------------------------------------------------------- */
 
 int
-cmsgx_outgoing_add_buffer(cmsgx_outgoing *out, PyObject *object)
+cmsgx_outgoing_add_buffer(cmsgx_outgoing *out, PyObject *object, int is_held)
 {
     Py_buffer *buffer = &out->buffers[out->buffer_count];
     if (PyBytes_CheckExact(object)) {
         /* What bytes export, without asking: they neither count nor release. */
-        buffer->obj = Py_NewRef(object);
+        buffer->obj = is_held ? NULL : Py_NewRef(object);
         buffer->buf = PyBytes_AS_STRING(object);
         buffer->len = PyBytes_GET_SIZE(object);
     }
@@ -105,7 +109,7 @@ cmsgx_outgoing_add_buffers(cmsgx_outgoing *out, PyObject *buffers, const char *e
         }
         /* The export holds the item from then on. */
         PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(sequence, i));
-        int added = cmsgx_outgoing_add_buffer(out, item);
+        int added = cmsgx_outgoing_add_buffer(out, item, 0);
         Py_DECREF(item);
         if (added < 0) {
             goto done;
@@ -354,6 +358,35 @@ add_packed(cmsgx_outgoing *out, PyObject *kind)
     return result;
 }
 
+static int
+is_mapped(const struct sockaddr_storage *name)
+{
+    struct sockaddr_in6 in;
+    memcpy(&in, name, sizeof(in));
+    return name->ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&in.sin6_addr);
+}
+
+/* Whether it goes over IPv4, where the kernel ignores what is of IPv6 without a word. */
+static int
+goes_to_ipv4(const cmsgx_outgoing *out)
+{
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof(peer);
+    if (out->sock == NULL) {
+        return 0;
+    }
+    int family = cmsgx_sock_family(out->sock);
+    if (family != AF_INET6) {
+        return family == AF_INET;
+    }
+    if (out->msg.msg_name != NULL) {
+        return is_mapped(&out->name);
+    }
+    memset(&peer, 0, sizeof(peer));
+    return getpeername(cmsgx_sock_number(out->sock), (struct sockaddr *)&peer, &size) == 0
+           && is_mapped(&peer);
+}
+
 int
 cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind)
 {
@@ -367,18 +400,28 @@ cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind)
     if (codec->kind == state->Rights) {
         return cmsgx_outgoing_add_fds(out, kind, out->is_typed);
     }
-    if (codec->size < 0 || codec->kind != Py_TYPE(kind)) {
+    if (codec->least < 0 || codec->kind != Py_TYPE(kind)) {
         return add_packed(out, kind);
     }
-    size_t size = (size_t)codec->size;
-    unsigned char payload[64];
-    if (size > sizeof(payload)) {
-        return add_packed(out, kind);
+    int as_ipv4 = cmsgx_codec_has_ipv4(codec) && goes_to_ipv4(out);
+    const cmsgx_form *form = cmsgx_codec_sent(codec, as_ipv4);
+    if (form == NULL && out->sock == NULL && codec->form_count > 0) {
+        /* For a buffer that is no call's own: as it would arrive. */
+        form = &codec->forms[0];
     }
-    if (cmsgx_codec_encode(codec, kind, payload) < 0) {
+    if (form == NULL) {
+        PyErr_Format(PyExc_ValueError, "control: the kernel takes no %.200s, it only delivers it",
+                     Py_TYPE(kind)->tp_name);
         return -1;
     }
-    return cmsgx_outgoing_add_control(out, codec->level, codec->type, payload, size);
+    size_t size = cmsgx_struct_wire_size(kind, form);
+    unsigned char *to = reserve(out, size);
+    if (to == NULL) {
+        return -1;
+    }
+    out->control_used += cmsgx_put(to, form->level, form->type, NULL, size);
+    cmsgx_struct_write(kind, form, to + CMSG_LEN(0));
+    return 0;
 }
 
 /* Sending ---------------------------------------------------------------------------------- */

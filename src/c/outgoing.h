@@ -13,6 +13,7 @@
 
 typedef struct {
     cmsgx_state *state;
+    cmsgx_sock *sock;           /* borrowed: where it goes; NULL where that is not known */
     int is_typed;               /* refuse by ourselves what the kernel would refuse */
     struct msghdr msg;
     size_t total;               /* bytes of data */
@@ -41,13 +42,13 @@ typedef struct {
         __attribute__((aligned(16)));
 } cmsgx_outgoing;
 
-void cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_state *state);
+void cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_state *state, cmsgx_sock *sock);
 void cmsgx_outgoing_clear(cmsgx_outgoing *out);
 
 /* Each of these: 0, or -1 with an exception. */
 
-/* One bytes-like object. */
-int cmsgx_outgoing_add_buffer(cmsgx_outgoing *out, PyObject *buffer);
+/* One bytes-like object; `is_held`: the caller keeps it alive until the call is over. */
+int cmsgx_outgoing_add_buffer(cmsgx_outgoing *out, PyObject *buffer, int is_held);
 /* An iterable of bytes-like objects; `error` is the TypeError for what is none. */
 int cmsgx_outgoing_add_buffers(cmsgx_outgoing *out, PyObject *buffers, const char *error);
 /* Descriptors, kept until they are put by add_rights.  Strict: what cannot be one is refused
@@ -60,7 +61,8 @@ int cmsgx_outgoing_add_rights(cmsgx_outgoing *out, size_t from);
 /* One control message from bytes. */
 int cmsgx_outgoing_add_control(cmsgx_outgoing *out, int level, int type, const void *data,
                                size_t size);
-/* One typed control message; its descriptors join the others, and are not put. */
+/* One typed control message; its descriptors join the others, and are not put.  After the
+   address: to an IPv4-mapped one some go in their IPv4 form. */
 int cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind);
 
 /* Sends it: bytes sent, or -1 with an exception.  EBADF names the descriptor that is not open. */

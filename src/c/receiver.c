@@ -182,7 +182,7 @@ receiver_configure(PyObject *object, PyObject *args)
     if (control_size < 0 || control_size > INT_MAX) {
         return PyErr_Format(PyExc_ValueError, "control_size: %zd", control_size);
     }
-    cmsgx_request *request = cmsgx_request_new();
+    cmsgx_request *request = cmsgx_request_new(state);
     if (request == NULL) {
         return NULL;
     }

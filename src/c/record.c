@@ -1,182 +1,16 @@
 #include "record.h"
 
+#include "errors.h"
+
 #include <structmember.h>
 
-#define AT(object, field) ((PyObject **)(void *)((char *)(object) + (field)->slot))
+#define MOST_FIELDS 32
+
+#define SLOT(object, codec, i) \
+    ((PyObject **)(void *)((char *)(object) + (codec)->slots[i]))
 
 cmsgx_codec *
-cmsgx_codec_of(cmsgx_state *state, PyObject *kind)
-{
-    if (!PyType_Check(kind)) {
-        return NULL;
-    }
-    PyTypeObject *type = (PyTypeObject *)kind;
-    cmsgx_lately *lately = &state->lately[((uintptr_t)kind >> 6) % CMSGX_LATELY];
-    unsigned int version = cmsgx_type_version(type);
-    if (lately->kind == type && version != 0 && lately->version == version) {
-        return (cmsgx_codec *)lately->codec;
-    }
-    PyObject *codec = cmsgx_type_lookup(type, state->str_codec);
-    if (codec == NULL) {
-        return NULL;
-    }
-    /* The class holds it as long as the class lives, and the caller holds the class. */
-    Py_DECREF(codec);
-    if (!Py_IS_TYPE(codec, state->Codec)) {
-        return NULL;
-    }
-    if (version != 0) {
-        *lately = (cmsgx_lately){type, version, codec};
-    }
-    return (cmsgx_codec *)codec;
-}
-
-/* One field between memory and object --------------------------------------------------- */
-
-static size_t
-size_of(char format)
-{
-    switch (format) {
-    case 'b': case 'B': return 1;
-    case 'h': case 'H': return 2;
-    case 'i': case 'I': case 'P': return 4;
-    case 'q': case 'Q': return 8;
-    default: return 0;
-    }
-}
-
-static PyObject *
-load(char format, const unsigned char *from)
-{
-    union {
-        int8_t b; uint8_t B; int16_t h; uint16_t H; int32_t i; uint32_t I; int64_t q; uint64_t Q;
-    } value;
-    memcpy(&value, from, size_of(format));
-    switch (format) {
-    case 'b': return PyLong_FromLong(value.b);
-    case 'B': return PyLong_FromLong(value.B);
-    case 'h': return PyLong_FromLong(value.h);
-    case 'H': return PyLong_FromLong(value.H);
-    case 'i': return PyLong_FromLong(value.i);
-    case 'I': return PyLong_FromUnsignedLong(value.I);
-    case 'P': return value.i == 0 ? Py_NewRef(Py_None) : PyLong_FromLong(value.i);
-    case 'q': return PyLong_FromLongLong(value.q);
-    default: return PyLong_FromUnsignedLongLong(value.Q);
-    }
-}
-
-static int
-does_not_fit(const cmsgx_codec *codec, const cmsgx_field *field, PyObject *value)
-{
-    if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_OverflowError)) {
-        PyErr_Clear();
-        PyErr_Format(PyExc_OverflowError, "%s.%U: %R does not fit in %zu bits, %s",
-                     codec->kind->tp_name, field->name, value, 8 * size_of(field->format),
-                     strchr("BHIQ", field->format) != NULL ? "unsigned" : "signed");
-    }
-    return -1;
-}
-
-/* 0, or -1 with an exception. */
-static int
-check(const cmsgx_codec *codec, const cmsgx_field *field, PyObject *object)
-{
-    int overflow;
-    if (field->format == 'P' && object == Py_None) {
-        return 0;
-    }
-    if (!PyLong_Check(object) || PyBool_Check(object)) {
-        PyErr_Format(PyExc_TypeError, "%s.%U: an int is needed, not %.200s",
-                     codec->kind->tp_name, field->name, Py_TYPE(object)->tp_name);
-        return -1;
-    }
-    if (field->format == 'Q') {
-        uint64_t value = PyLong_AsUnsignedLongLong(object);
-        return value == UINT64_MAX && PyErr_Occurred() ? does_not_fit(codec, field, object) : 0;
-    }
-    size_t bits = 8 * size_of(field->format);
-    int is_signed = strchr("BHI", field->format) == NULL;
-    int64_t value = PyLong_AsLongLongAndOverflow(object, &overflow);
-    int64_t top = bits == 64 ? INT64_MAX : (INT64_C(1) << (bits - (size_t)is_signed)) - 1;
-    int64_t bottom = is_signed ? -top - 1 : 0;
-    return overflow != 0 || value > top || value < bottom ? does_not_fit(codec, field, object) : 0;
-}
-
-PyObject *
-cmsgx_codec_decode(cmsgx_state *state, const cmsgx_codec *codec, const unsigned char *data,
-                   size_t size)
-{
-    if (size != (size_t)codec->size) {
-        PyErr_Format(state->MalformedControlError, "%s: %zu bytes came, it has %zd%s",
-                     codec->kind->tp_name, size, codec->size,
-                     size < (size_t)codec->size ? " (truncated)" : "");
-        return NULL;
-    }
-    PyObject *self = codec->kind->tp_alloc(codec->kind, 0);
-    if (self == NULL) {
-        return NULL;
-    }
-    for (Py_ssize_t i = 0; i < codec->count; i++) {
-        const cmsgx_field *field = &codec->fields[i];
-        PyObject *value = load(field->format, data + field->offset);
-        if (value == NULL) {
-            Py_DECREF(self);
-            return NULL;
-        }
-        *AT(self, field) = value;
-    }
-    if (codec->extra != 0) {
-        *cmsgx_codec_extra(codec, self) = Py_NewRef(Py_None);
-    }
-    return self;
-}
-
-/* What a record holds was checked when it was made. */
-static void
-put(char format, PyObject *object, unsigned char *to)
-{
-    union {
-        int8_t b; int16_t h; int32_t i; int64_t q; uint64_t Q;
-    } value;
-    size_t size = size_of(format);
-    switch (size) {
-    case 1: value.b = (int8_t)(uint8_t)PyLong_AsLong(object); break;
-    case 2: value.h = (int16_t)(uint16_t)PyLong_AsLong(object); break;
-    case 4:
-        value.i = object == Py_None ? 0 : (int32_t)(uint32_t)PyLong_AsLongLong(object);
-        break;
-    default:
-        if (format == 'Q') {
-            value.Q = PyLong_AsUnsignedLongLong(object);
-        }
-        else {
-            value.q = PyLong_AsLongLong(object);
-        }
-    }
-    memcpy(to, &value, size);
-}
-
-int
-cmsgx_codec_encode(const cmsgx_codec *codec, PyObject *record, unsigned char *out)
-{
-    memset(out, 0, (size_t)codec->size);
-    for (Py_ssize_t i = 0; i < codec->count; i++) {
-        const cmsgx_field *field = &codec->fields[i];
-        PyObject *value = *AT(record, field);
-        if (value == NULL) {
-            PyErr_SetObject(PyExc_AttributeError, field->name);
-            return -1;
-        }
-        put(field->format, value, out + field->offset);
-    }
-    return 0;
-}
-
-/* Record --------------------------------------------------------------------------------- */
-
-/* The codec whose fields lie in `self`; NULL with TypeError. */
-static cmsgx_codec *
-codec_of_record(PyObject *self)
+cmsgx_codec_of_record(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     cmsgx_codec *codec = cmsgx_codec_of(cmsgx_state_of_type(type), (PyObject *)type);
@@ -188,139 +22,279 @@ codec_of_record(PyObject *self)
     return codec;
 }
 
+/* Making one ------------------------------------------------------------------------------ */
+
+static cmsgx_struct *
+struct_new(cmsgx_codec *codec, size_t size)
+{
+    PyTypeObject *type = codec->kind;
+    cmsgx_struct *self;
+    if (type->tp_flags & Py_TPFLAGS_HAVE_GC) {
+        /* A class of a user that has a __dict__. */
+        self = (cmsgx_struct *)type->tp_alloc(type, (Py_ssize_t)size);
+        if (self == NULL) {
+            return NULL;
+        }
+    }
+    else {
+#if CMSGX_FREE_LIST
+        self = (cmsgx_struct *)codec->spare;
+        codec->spare = NULL;
+        if (self == NULL || Py_SIZE(self) != (Py_ssize_t)size) {
+            PyObject_Free(self);
+            self = PyObject_Malloc((size_t)type->tp_basicsize + size);
+        }
+#else
+        self = PyObject_Malloc((size_t)type->tp_basicsize + size);
+#endif
+        if (self == NULL) {
+            return (cmsgx_struct *)PyErr_NoMemory();
+        }
+        (void)PyObject_InitVar((PyVarObject *)self, type, (Py_ssize_t)size);
+    }
+    self->codec = (cmsgx_codec *)Py_NewRef(codec);
+    self->note = 0;
+    return self;
+}
+
+static void
+struct_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    cmsgx_codec *codec = ((cmsgx_struct *)self)->codec;
+#if CMSGX_FREE_LIST
+    if (codec != NULL && codec->spare == NULL && Py_SIZE(self) <= CMSGX_CANONICAL
+        && type == codec->kind && !(type->tp_flags & Py_TPFLAGS_HAVE_GC)) {
+        /* Plain memory from now on. */
+        codec->spare = self;
+    }
+    else
+#endif
+    {
+        type->tp_free(self);
+    }
+    Py_XDECREF(codec);
+    Py_DECREF(type);
+}
+
+static PyObject *
+wrong_size(cmsgx_state *state, const cmsgx_codec *codec, size_t size, size_t right)
+{
+    PyErr_Format(state->MalformedControlError, "%s: %zu bytes came, it has %zu%s",
+                 codec->kind->tp_name, size, right, size < right ? " (truncated)" : "");
+    return NULL;
+}
+
+PyObject *
+cmsgx_struct_read(cmsgx_state *state, cmsgx_codec *codec, const cmsgx_form *form,
+                  const unsigned char *data, size_t size)
+{
+    unsigned char canonical[CMSGX_CANONICAL];
+    if (form != NULL && form->transform != CMSGX_AS_IT_IS) {
+        if (form->transform == CMSGX_WITHOUT_NUL) {
+            size -= size > 0 && data[size - 1] == 0;
+        }
+        else {
+            ptrdiff_t length = cmsgx_form_read(form->transform, data, size, canonical);
+            if (length < 0) {
+                return wrong_size(state, codec, size, form->size);
+            }
+            data = canonical;
+            size = (size_t)length;
+        }
+    }
+    if (size < (size_t)codec->least) {
+        return wrong_size(state, codec, size, (size_t)codec->least);
+    }
+    if (codec->most >= 0 && size > (size_t)codec->most) {
+        return wrong_size(state, codec, size, (size_t)codec->most);
+    }
+    cmsgx_struct *self = struct_new(codec, size);
+    if (self != NULL) {
+        memcpy(self->payload, data, size);
+    }
+    return (PyObject *)self;
+}
+
+PyObject *
+cmsgx_ip_new(cmsgx_state *state, const unsigned char *data, size_t size)
+{
+    cmsgx_codec *codec = cmsgx_codec_of(state, (PyObject *)state->IPAddress);
+    if (codec == NULL || codec->kind != state->IPAddress) {
+        return PyErr_Format(PyExc_TypeError, "IPAddress is not registered");
+    }
+    cmsgx_struct *self = struct_new(codec, size);
+    if (self != NULL) {
+        memcpy(self->payload, data, size);
+    }
+    return (PyObject *)self;
+}
+
+size_t
+cmsgx_struct_wire_size(const PyObject *record, const cmsgx_form *form)
+{
+    return form->transform <= CMSGX_WITHOUT_NUL ? (size_t)Py_SIZE(record) : form->size;
+}
+
+void
+cmsgx_struct_write(const PyObject *record, const cmsgx_form *form, unsigned char *out)
+{
+    const cmsgx_struct *self = (const cmsgx_struct *)record;
+    cmsgx_form_write(form->transform, self->payload, (size_t)Py_SIZE(record), out,
+                     cmsgx_struct_wire_size(record, form));
+}
+
 static Py_ssize_t
 field_named(const cmsgx_codec *codec, PyObject *name)
 {
     for (Py_ssize_t i = 0; i < codec->count; i++) {
-        if (PyUnicode_Compare(codec->fields[i].name, name) == 0) {
+        if (PyUnicode_Compare(codec->fields[i]->name, name) == 0) {
             return i;
         }
     }
     return -1;
 }
 
+/* The value for each field, borrowed; NULL where an optional one is not given.  0, or -1 with an
+   exception. */
+static int
+arguments(const cmsgx_codec *codec, PyObject *args, PyObject *kwargs, PyObject **values)
+{
+    const char *kind = codec->kind->tp_name;
+    PyObject *name, *value;
+    Py_ssize_t position = 0;
+    if (PyTuple_GET_SIZE(args) > codec->count) {
+        PyErr_Format(PyExc_TypeError, "%s() takes %zd fields (%zd given)", kind, codec->count,
+                     PyTuple_GET_SIZE(args));
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args); i++) {
+        values[i] = PyTuple_GET_ITEM(args, i);
+    }
+    while (kwargs != NULL && PyDict_Next(kwargs, &position, &name, &value)) {
+        Py_ssize_t at = field_named(codec, name);
+        if (at < 0 || values[at] != NULL) {
+            PyErr_Format(PyExc_TypeError, at < 0 ? "%s() has no field %R"
+                                                 : "%s() got multiple values for field %R",
+                         kind, name);
+            return -1;
+        }
+        values[at] = value;
+    }
+    for (Py_ssize_t i = 0; i < codec->count; i++) {
+        if (values[i] == NULL) {
+            values[i] = codec->fields[i]->fallback;
+        }
+        const cmsgx_field *field = codec->fields[i];
+        if (values[i] == NULL
+            && (codec->least < 0 || field->size == 0
+                || field->offset + field->size <= (size_t)codec->least)) {
+            PyErr_Format(PyExc_TypeError, "%s() misses field '%U'", kind, field->name);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static PyObject *
+make_struct(cmsgx_state *state, cmsgx_codec *codec, PyObject **values)
+{
+    PyTypeObject *type = codec->kind;
+    size_t size = (size_t)codec->least;
+    for (Py_ssize_t i = 0; i < codec->count; i++) {
+        Py_ssize_t end = values[i] == NULL
+            ? 0 : cmsgx_field_end(state, type, codec->fields[i], values[i]);
+        if (end < 0) {
+            return NULL;
+        }
+        if ((size_t)end > size) {
+            size = (size_t)end;
+        }
+    }
+    if (codec->most >= 0 && size > (size_t)codec->most) {
+        return PyErr_Format(PyExc_ValueError, "%s: %zu bytes; %zd at most", type->tp_name, size,
+                            codec->most);
+    }
+    cmsgx_struct *self = struct_new(codec, size);
+    if (self == NULL) {
+        return NULL;
+    }
+    memset(self->payload, 0, size);
+    for (Py_ssize_t i = 0; i < codec->count; i++) {
+        if (values[i] != NULL
+            && cmsgx_field_store(state, type, codec->fields[i], values[i], self->payload, size)
+                   < 0) {
+            Py_DECREF(self);
+            return NULL;
+        }
+    }
+    return (PyObject *)self;
+}
+
 static PyObject *
 record_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    cmsgx_codec *codec = cmsgx_codec_of(cmsgx_state_of_type(type), (PyObject *)type);
-    if (codec == NULL || codec->kind != type) {
+    cmsgx_state *state = cmsgx_state_of_type(type);
+    cmsgx_codec *codec = cmsgx_codec_of(state, (PyObject *)type);
+    PyObject *values[MOST_FIELDS] = {NULL};
+    if (codec == NULL || codec->kind != type || codec->count > MOST_FIELDS) {
         return PyErr_Format(PyExc_TypeError,
                             "%s is not a registered kind of control message: see "
                             "cmsgx.kinds.register",
                             type->tp_name);
     }
-    if (PyTuple_GET_SIZE(args) > codec->count) {
-        return PyErr_Format(PyExc_TypeError, "%s() takes %zd fields (%zd given)", type->tp_name,
-                            codec->count, PyTuple_GET_SIZE(args));
-    }
-    PyObject *self = type->tp_alloc(type, 0);
-    if (self == NULL) {
+    if (arguments(codec, args, kwargs, values) < 0) {
         return NULL;
     }
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args); i++) {
-        *AT(self, &codec->fields[i]) = Py_NewRef(PyTuple_GET_ITEM(args, i));
+    if (codec->least >= 0) {
+        return make_struct(state, codec, values);
     }
-    PyObject *name, *value;
-    Py_ssize_t position = 0;
-    while (kwargs != NULL && PyDict_Next(kwargs, &position, &name, &value)) {
-        Py_ssize_t at = field_named(codec, name);
-        if (at < 0 || *AT(self, &codec->fields[at]) != NULL) {
-            PyErr_Format(PyExc_TypeError, at < 0 ? "%s() has no field %R"
-                                                 : "%s() got multiple values for field %R",
-                         type->tp_name, name);
-            goto error;
-        }
-        *AT(self, &codec->fields[at]) = Py_NewRef(value);
-    }
-    for (Py_ssize_t i = 0; i < codec->count; i++) {
-        const cmsgx_field *field = &codec->fields[i];
-        if (*AT(self, field) == NULL) {
-            PyErr_Format(PyExc_TypeError, "%s() misses field '%U'", type->tp_name, field->name);
-            goto error;
-        }
-        if (field->format != 'O' && check(codec, field, *AT(self, field)) < 0) {
-            goto error;
-        }
-    }
-    if (codec->extra != 0) {
-        *cmsgx_codec_extra(codec, self) = Py_NewRef(Py_None);
+    PyObject *self = type->tp_alloc(type, 0);
+    for (Py_ssize_t i = 0; self != NULL && i < codec->count; i++) {
+        *SLOT(self, codec, i) = Py_NewRef(values[i]);
     }
     return self;
+}
 
-error:
-    Py_DECREF(self);
-    return NULL;
+/* What every record has ------------------------------------------------------------------- */
+
+static PyObject *
+value_of(PyObject *self, const cmsgx_codec *codec, Py_ssize_t i)
+{
+    const cmsgx_struct *record = (const cmsgx_struct *)self;
+    if (codec->least >= 0) {
+        return cmsgx_field_load(cmsgx_state_of_type(codec->kind), codec->fields[i],
+                                record->payload, (size_t)Py_SIZE(record));
+    }
+    PyObject *value = *SLOT(self, codec, i);
+    if (value == NULL) {
+        PyErr_SetObject(PyExc_AttributeError, codec->fields[i]->name);
+    }
+    return Py_XNewRef(value);
 }
 
 static PyObject *
-fields_of(PyObject *self)
+values_of(PyObject *self)
 {
-    cmsgx_codec *codec = codec_of_record(self);
+    cmsgx_codec *codec = cmsgx_codec_of_record(self);
     PyObject *tuple = codec == NULL ? NULL : PyTuple_New(codec->count);
     for (Py_ssize_t i = 0; tuple != NULL && i < codec->count; i++) {
-        PyObject *value = *AT(self, &codec->fields[i]);
+        PyObject *value = value_of(self, codec, i);
         if (value == NULL) {
-            PyErr_SetObject(PyExc_AttributeError, codec->fields[i].name);
             Py_CLEAR(tuple);
         }
         else {
-            PyTuple_SET_ITEM(tuple, i, Py_NewRef(value));
+            PyTuple_SET_ITEM(tuple, i, value);
         }
     }
     return tuple;
 }
 
-PyDoc_STRVAR(pack_doc,
-"pack($self, /)\n--\n\n"
-"The payload as the kernel takes it, without header or padding: cmsg(3).");
-
-static PyObject *
-record_pack(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    cmsgx_codec *codec = codec_of_record(self);
-    if (codec == NULL) {
-        return NULL;
-    }
-    if (codec->size < 0) {
-        return PyErr_Format(PyExc_TypeError, "%s does not say how it is packed",
-                            Py_TYPE(self)->tp_name);
-    }
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, codec->size);
-    if (bytes != NULL
-        && cmsgx_codec_encode(codec, self, (unsigned char *)PyBytes_AS_STRING(bytes)) < 0) {
-        Py_CLEAR(bytes);
-    }
-    return bytes;
-}
-
-PyDoc_STRVAR(unpack_doc,
-"unpack($type, data, /)\n--\n\n"
-"Makes one from a payload (without its header), a bytes-like object.  MalformedControlError\n"
-"where its length is not that of the layout.");
-
-static PyObject *
-record_unpack(PyObject *type, PyObject *data)
-{
-    cmsgx_state *state = cmsgx_state_of_type((PyTypeObject *)type);
-    cmsgx_codec *codec = cmsgx_codec_of(state, type);
-    Py_buffer buffer;
-    if (codec == NULL || codec->size < 0) {
-        return PyErr_Format(PyExc_TypeError, "%s does not say how it is unpacked",
-                            ((PyTypeObject *)type)->tp_name);
-    }
-    if (PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE) < 0) {
-        return NULL;
-    }
-    PyObject *self = cmsgx_codec_decode(state, codec, buffer.buf, (size_t)buffer.len);
-    PyBuffer_Release(&buffer);
-    return self;
-}
-
 static PyObject *
 record_reduce(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *fields = fields_of(self);
-    return fields == NULL ? NULL : Py_BuildValue("ON", Py_TYPE(self), fields);
+    PyObject *values = values_of(self);
+    return values == NULL ? NULL : Py_BuildValue("ON", Py_TYPE(self), values);
 }
 
 static int
@@ -338,8 +312,8 @@ record_compare(PyObject *self, PyObject *other, int operation)
         Py_RETURN_NOTIMPLEMENTED;
     }
     PyObject *result = NULL;
-    PyObject *a = fields_of(self);
-    PyObject *b = a == NULL ? NULL : fields_of(other);
+    PyObject *a = values_of(self);
+    PyObject *b = a == NULL ? NULL : values_of(other);
     if (b != NULL) {
         result = PyObject_RichCompare(a, b, operation);
     }
@@ -348,12 +322,12 @@ record_compare(PyObject *self, PyObject *other, int operation)
     return result;
 }
 
+/* Steals `content`, which may be NULL. */
 static Py_hash_t
-record_hash(PyObject *self)
+hash_with(PyObject *self, PyObject *content)
 {
-    PyObject *fields = fields_of(self);
-    Py_hash_t hash = fields == NULL ? -1 : PyObject_Hash(fields);
-    Py_XDECREF(fields);
+    Py_hash_t hash = content == NULL ? -1 : PyObject_Hash(content);
+    Py_XDECREF(content);
     if (hash == -1) {
         return -1;
     }
@@ -361,10 +335,16 @@ record_hash(PyObject *self)
     return hash == -1 ? -2 : hash;
 }
 
+static Py_hash_t
+record_hash(PyObject *self)
+{
+    return hash_with(self, values_of(self));
+}
+
 static PyObject *
 record_repr(PyObject *self)
 {
-    cmsgx_codec *codec = codec_of_record(self);
+    cmsgx_codec *codec = cmsgx_codec_of_record(self);
     if (codec == NULL) {
         return NULL;
     }
@@ -372,12 +352,14 @@ record_repr(PyObject *self)
     PyObject *parts = PyList_New(0);
     PyObject *result = NULL;
     for (Py_ssize_t i = 0; parts != NULL && i < codec->count; i++) {
-        const cmsgx_field *field = &codec->fields[i];
-        PyObject *part = PyUnicode_FromFormat("%U=%R", field->name, *AT(self, field));
+        PyObject *value = value_of(self, codec, i);
+        PyObject *part = value == NULL
+            ? NULL : PyUnicode_FromFormat("%U=%R", codec->fields[i]->name, value);
         if (part == NULL || PyList_Append(parts, part) < 0) {
             Py_CLEAR(parts);
         }
         Py_XDECREF(part);
+        Py_XDECREF(value);
     }
     if (parts != NULL) {
         PyObject *comma = PyUnicode_FromString(", ");
@@ -411,8 +393,6 @@ record_copy(PyObject *self, PyObject *Py_UNUSED(memo))
 static PyMethodDef record_methods[] = {
     {"__copy__", record_copy, METH_NOARGS, NULL},
     {"__deepcopy__", record_copy, METH_O, NULL},
-    {"pack", record_pack, METH_NOARGS, pack_doc},
-    {"unpack", record_unpack, METH_O | METH_CLASS, unpack_doc},
     {"__reduce__", record_reduce, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -439,158 +419,166 @@ static PyType_Spec record_spec = {
     .slots = record_slots,
 };
 
-/* Codec ---------------------------------------------------------------------------------- */
+/* Struct ---------------------------------------------------------------------------------- */
 
-static Py_ssize_t
-slot_of(PyTypeObject *kind, PyObject *name)
+static const cmsgx_form canonical = {.transform = CMSGX_AS_IT_IS};
+
+PyDoc_STRVAR(pack_doc,
+"pack($self, /)\n--\n\n"
+"The payload as the kernel has it, without header or padding: cmsg(3).");
+
+static PyObject *
+struct_pack(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    Py_ssize_t offset = -1;
-    PyObject *member = PyObject_GetAttr((PyObject *)kind, name);
-    if (member != NULL && Py_IS_TYPE(member, &PyMemberDescr_Type)
-        && PyType_IsSubtype(kind, ((PyMemberDescrObject *)member)->d_common.d_type)
-        && ((PyMemberDescrObject *)member)->d_member->type == T_OBJECT_EX) {
-        offset = ((PyMemberDescrObject *)member)->d_member->offset;
+    const cmsgx_codec *codec = ((cmsgx_struct *)self)->codec;
+    const cmsgx_form *form = cmsgx_codec_sent(codec, 0);
+    if (form == NULL) {
+        form = codec->form_count > 0 ? &codec->forms[0] : &canonical;
     }
-    Py_XDECREF(member);
-    if (offset < 0 && !PyErr_Occurred()) {
-        PyErr_Format(PyExc_TypeError, "%s: field %R must be one of its __slots__", kind->tp_name,
-                     name);
+    PyObject *bytes =
+        PyBytes_FromStringAndSize(NULL, (Py_ssize_t)cmsgx_struct_wire_size(self, form));
+    if (bytes != NULL) {
+        cmsgx_struct_write(self, form, (unsigned char *)PyBytes_AS_STRING(bytes));
     }
-    return offset;
+    return bytes;
 }
 
-static int
-read_field(cmsgx_codec *codec, PyObject *item)
+/* Reads one from a buffer, in the form that `level` and `type` name, or (NULL) in the kind's own;
+   `plain`: in the canonical one. */
+static PyObject *
+read_buffer(PyObject *type, PyObject *data, const int *number, int plain)
 {
-    cmsgx_field *field = &codec->fields[codec->count];
-    Py_ssize_t offset;
-    int format;
-    if (!PyArg_ParseTuple(item, "UnC;a field is (name, offset, format)", &field->name, &offset,
-                          &format)) {
-        return -1;
+    cmsgx_state *state = cmsgx_state_of_type((PyTypeObject *)type);
+    cmsgx_codec *codec = cmsgx_codec_of(state, type);
+    Py_buffer buffer;
+    if (codec == NULL || codec->least < 0 || codec->kind != (PyTypeObject *)type) {
+        return PyErr_Format(PyExc_TypeError, "%s is not a registered kind of control message",
+                            ((PyTypeObject *)type)->tp_name);
     }
-    size_t size = size_of((char)format);
-    if ((size == 0) != (format == 'O' && codec->size < 0) || offset < 0
-        || (codec->size >= 0 && (size_t)offset + size > (size_t)codec->size)) {
-        PyErr_Format(PyExc_ValueError, "%s: field %R lies outside of its layout",
-                     codec->kind->tp_name, item);
-        return -1;
+    const cmsgx_form *form = codec->form_count > 0 && !plain ? &codec->forms[0] : &canonical;
+    if (number != NULL) {
+        form = cmsgx_codec_received(codec, -1, number[0], number[1]);
+        if (form == NULL) {
+            form = &codec->forms[0];
+        }
     }
-    field->offset = (size_t)offset;
-    field->format = (char)format;
-    field->slot = slot_of(codec->kind, field->name);
-    if (field->slot < 0) {
-        return -1;
+    if (PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE) < 0) {
+        return NULL;
     }
-    Py_INCREF(field->name);
-    codec->count++;
-    return 0;
+    PyObject *self = cmsgx_struct_read(state, codec, form, buffer.buf, (size_t)buffer.len);
+    PyBuffer_Release(&buffer);
+    return self;
+}
+
+PyDoc_STRVAR(unpack_doc,
+"unpack($type, data, /)\n--\n\n"
+"Makes one from a payload (without its header), a bytes-like object.  MalformedControlError\n"
+"where its length is not that of the layout.");
+
+static PyObject *
+struct_unpack(PyObject *type, PyObject *data)
+{
+    return read_buffer(type, data, NULL, 0);
+}
+
+PyDoc_STRVAR(unpack_as_doc,
+"_unpack_as($type, level, type, data, /)\n--\n\n"
+"The same for a payload that came with that level and type.");
+
+static PyObject *
+struct_unpack_as(PyObject *type, PyObject *args)
+{
+    PyObject *data;
+    int number[2];
+    if (!PyArg_ParseTuple(args, "iiO:_unpack_as", &number[0], &number[1], &data)) {
+        return NULL;
+    }
+    return read_buffer(type, data, number, 0);
 }
 
 static PyObject *
-codec_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+struct_restore(PyObject *type, PyObject *args)
 {
-    static const char *const names[] = {"kind", "level", "type", "size", "fields", "extra", NULL};
-    PyObject *kind, *fields, *extra = NULL;
-    int level, number;
-    Py_ssize_t size;
-    cmsgx_state *state = cmsgx_state_of_type(type);
-
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!iinO!|O", (char **)(void *)names,
-                                     &PyType_Type, &kind, &level, &number, &size, &PyTuple_Type,
-                                     &fields, &extra)) {
+    PyObject *data;
+    int note;
+    if (!PyArg_ParseTuple(args, "Oi:_restore", &data, &note)) {
         return NULL;
     }
-    if (!PyType_IsSubtype((PyTypeObject *)kind, state->Record)) {
-        return PyErr_Format(PyExc_TypeError, "%R is not a subclass of ControlMessage", kind);
+    PyObject *self = read_buffer(type, data, NULL, 1);
+    if (self != NULL) {
+        ((cmsgx_struct *)self)->note = note;
     }
-    cmsgx_codec *codec = (cmsgx_codec *)type->tp_alloc(type, 0);
-    if (codec == NULL) {
-        return NULL;
-    }
-    codec->kind = (PyTypeObject *)Py_NewRef(kind);
-    codec->level = level;
-    codec->type = number;
-    codec->size = size;
-    codec->fields = PyMem_Calloc((size_t)PyTuple_GET_SIZE(fields) + 1, sizeof(cmsgx_field));
-    if (codec->fields == NULL) {
-        PyErr_NoMemory();
-        goto error;
-    }
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(fields); i++) {
-        if (read_field(codec, PyTuple_GET_ITEM(fields, i)) < 0) {
-            goto error;
-        }
-    }
-    if (extra != NULL && extra != Py_None && (codec->extra = slot_of(codec->kind, extra)) < 0) {
-        goto error;
-    }
-    return (PyObject *)codec;
-
-error:
-    Py_DECREF(codec);
-    return NULL;
+    return self;
 }
 
-static int
-codec_traverse(PyObject *self, visitproc visit, void *arg)
+static PyObject *
+struct_reduce(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(((cmsgx_codec *)self)->kind);
-    return 0;
+    const cmsgx_struct *record = (const cmsgx_struct *)self;
+    PyObject *restore = PyObject_GetAttrString((PyObject *)Py_TYPE(self), "_restore");
+    return restore == NULL ? NULL
+                           : Py_BuildValue("N(y#i)", restore, (const char *)record->payload,
+                                           Py_SIZE(self), record->note);
 }
 
-static int
-codec_clear(PyObject *self)
+static PyObject *
+struct_compare(PyObject *self, PyObject *other, int operation)
 {
-    Py_CLEAR(((cmsgx_codec *)self)->kind);
-    return 0;
-}
-
-static void
-codec_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    cmsgx_codec *codec = (cmsgx_codec *)self;
-    PyObject_GC_UnTrack(self);
-    (void)codec_clear(self);
-    for (Py_ssize_t i = 0; i < codec->count; i++) {
-        Py_DECREF(codec->fields[i].name);
+    if ((operation != Py_EQ && operation != Py_NE) || !Py_IS_TYPE(other, Py_TYPE(self))) {
+        Py_RETURN_NOTIMPLEMENTED;
     }
-    PyMem_Free(codec->fields);
-    type->tp_free(self);
-    Py_DECREF(type);
+    int equal = Py_SIZE(self) == Py_SIZE(other)
+                && memcmp(((cmsgx_struct *)self)->payload, ((cmsgx_struct *)other)->payload,
+                          (size_t)Py_SIZE(self)) == 0;
+    return PyBool_FromLong(equal == (operation == Py_EQ));
 }
 
-static PyMemberDef codec_members[] = {
-    {"kind", T_OBJECT, offsetof(cmsgx_codec, kind), READONLY, "The class."},
-    {"level", T_INT, offsetof(cmsgx_codec, level), READONLY, "cmsg_level"},
-    {"type", T_INT, offsetof(cmsgx_codec, type), READONLY, "cmsg_type"},
-    {"size", T_PYSSIZET, offsetof(cmsgx_codec, size), READONLY,
-     "Bytes of the payload; -1 where the class packs and unpacks itself."},
-    {NULL, 0, 0, 0, NULL},
+static Py_hash_t
+struct_hash(PyObject *self)
+{
+    return hash_with(self, PyBytes_FromStringAndSize(
+                               (const char *)((cmsgx_struct *)self)->payload, Py_SIZE(self)));
+}
+
+static PyObject *
+struct_note(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLong(((cmsgx_struct *)self)->note);
+}
+
+static PyMethodDef struct_methods[] = {
+    {"pack", struct_pack, METH_NOARGS, pack_doc},
+    {"unpack", struct_unpack, METH_O | METH_CLASS, unpack_doc},
+    {"_unpack_as", struct_unpack_as, METH_VARARGS | METH_CLASS, unpack_as_doc},
+    {"_restore", struct_restore, METH_VARARGS | METH_CLASS, NULL},
+    {"__reduce__", struct_reduce, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
 };
 
-PyDoc_STRVAR(codec_doc,
-"Codec(kind, level, type, size, fields, extra=None)\n--\n\n"
-"What a kind is in a control message.  `fields` has a (name, offset, format) for each: bBhHiIqQ\n"
-"as in struct, native; P an i where 0 stands for None; O an object outside of the payload.");
+static PyGetSetDef struct_getset[] = {
+    {"_note", struct_note, NULL, "What who received it knows besides; 0: nothing.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
 
-static PyType_Slot codec_slots[] = {
-    {Py_tp_new, codec_make},
-    {Py_tp_dealloc, codec_dealloc},
-    {Py_tp_traverse, codec_traverse},
-    {Py_tp_clear, codec_clear},
-    {Py_tp_members, codec_members},
-    {Py_tp_doc, (void *)codec_doc},
+PyDoc_STRVAR(struct_doc,
+"An immutable record that is its payload; its fields are windows into that.");
+
+static PyType_Slot struct_slots[] = {
+    {Py_tp_richcompare, struct_compare},
+    {Py_tp_hash, struct_hash},
+    {Py_tp_dealloc, struct_dealloc},
+    {Py_tp_methods, struct_methods},
+    {Py_tp_getset, struct_getset},
+    {Py_tp_doc, (void *)struct_doc},
     {0, NULL},
 };
 
-static PyType_Spec codec_spec = {
-    .name = "cmsgx._cmsg.Codec",
-    .basicsize = sizeof(cmsgx_codec),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = codec_slots,
+static PyType_Spec struct_spec = {
+    .name = "cmsgx._cmsg.Struct",
+    .basicsize = offsetof(cmsgx_struct, payload),
+    .itemsize = 1,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = struct_slots,
 };
 
 int
@@ -600,5 +588,7 @@ cmsgx_add_record(PyObject *module)
     if (cmsgx_add_type(module, &record_spec, &state->Record) < 0) {
         return -1;
     }
-    return cmsgx_add_type(module, &codec_spec, &state->Codec);
+    state->Struct = (PyTypeObject *)PyType_FromModuleAndSpec(module, &struct_spec,
+                                                             (PyObject *)state->Record);
+    return state->Struct == NULL ? -1 : PyModule_AddType(module, state->Struct);
 }

@@ -537,7 +537,7 @@ cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs, Py
         return PyErr_Format(PyExc_ValueError, "bufsize: %zd; it cannot be negative", size);
     }
     PyObject *message = NULL;
-    cmsgx_request *request = cmsgx_request_new();
+    cmsgx_request *request = cmsgx_request_new(state);
     cmsgx_buffer *buffer =
         request == NULL ? NULL : cmsgx_buffer_new((size_t)size, CMSGX_LARGEST_ROOM, NULL);
     if (buffer != NULL) {

@@ -108,7 +108,7 @@ delegate(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssize_t
     }
     if (ancdata != NULL && has_kinds(state, ancdata)) {
         cmsgx_outgoing out;
-        cmsgx_outgoing_init(&out, state);
+        cmsgx_outgoing_init(&out, state, NULL);
         Py_SETREF(ancdata, add_ancdata(&out, ancdata) < 0 ? NULL : as_tuples(&out));
         if (ancdata != NULL) {
             result = call_own(state, method, args[0], args[1], ancdata,
@@ -215,7 +215,7 @@ cmsgx_sendmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     if (nargs > 3 && cmsgx_as_int(args[3], &flags) < 0) {
         return NULL;
     }
-    cmsgx_outgoing_init(&out, state);
+    cmsgx_outgoing_init(&out, state, &sock);
     PyObject *address = nargs > 4 ? args[4] : Py_None;
     int known = set_address(&out, &sock, address);
     if (known < 0) {
@@ -258,7 +258,7 @@ cmsgx_send_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObje
         || (values[3] != NULL && cmsgx_as_int(values[3], &flags) < 0)) {
         return NULL;
     }
-    cmsgx_outgoing_init(&out, state);
+    cmsgx_outgoing_init(&out, state, &sock);
     PyObject *address = values[4] != NULL ? values[4] : Py_None;
     /* Before the buffers, which may be an iterator: they are read once, by whom it takes. */
     int known = sock.kind == CMSGX_FOREIGN ? 0 : set_address(&out, &sock, address);
@@ -359,17 +359,15 @@ cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
         return NULL;
     }
     flags |= CMSGX_MSG_NOSIGNAL;
-    cmsgx_outgoing_init(&out, state);
+    cmsgx_outgoing_init(&out, state, &sock);
     out.is_typed = 1;
 
-    if ((values[FDS] != NULL && cmsgx_outgoing_add_fds(&out, values[FDS], 1) < 0)
-        || (values[CONTROL] != NULL && add_control(&out, values[CONTROL]) < 0)
-        || (out.fd_count > 0 && cmsgx_outgoing_add_rights(&out, 0) < 0)) {
-        goto done;
-    }
     PyObject *address = values[ADDRESS] != NULL ? values[ADDRESS] : Py_None;
     int known = set_address(&out, &sock, address);
-    if (known < 0) {
+    if (known < 0
+        || (values[FDS] != NULL && cmsgx_outgoing_add_fds(&out, values[FDS], 1) < 0)
+        || (values[CONTROL] != NULL && add_control(&out, values[CONTROL]) < 0)
+        || (out.fd_count > 0 && cmsgx_outgoing_add_rights(&out, 0) < 0)) {
         goto done;
     }
     if (known == 0) {
@@ -390,8 +388,8 @@ cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     if (cmsgx_audit("socket.sendmsg", "OO", values[SOCK], address) < 0) {
         goto done;
     }
-    int added = PyObject_CheckBuffer(values[DATA])
-        ? cmsgx_outgoing_add_buffer(&out, values[DATA])
+    int added = PyBytes_CheckExact(values[DATA]) || PyObject_CheckBuffer(values[DATA])
+        ? cmsgx_outgoing_add_buffer(&out, values[DATA], 1)
         : cmsgx_outgoing_add_buffers(&out, values[DATA],
                                      "data must be bytes-like, or an iterable of bytes-like");
     if (added < 0
@@ -411,7 +409,7 @@ cmsgx_build(PyObject *module, PyObject *control)
 {
     cmsgx_outgoing out;
     PyObject *bytes = NULL;
-    cmsgx_outgoing_init(&out, cmsgx_state_of(module));
+    cmsgx_outgoing_init(&out, cmsgx_state_of(module), NULL);
     if (add_ancdata(&out, control) == 0) {
         bytes = PyBytes_FromStringAndSize((const char *)out.control,
                                           (Py_ssize_t)out.control_used);

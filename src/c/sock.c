@@ -33,17 +33,58 @@ as_timeout(PyObject *value, int64_t unlimited, int64_t *timeout)
     return 0;
 }
 
-/* The number is -1 where the socket is closed, as in socket: the kernel says EBADF. */
+/* What gettimeout() says.  It is read where the socket keeps it, in nanoseconds, if that place
+   was found: for a float to be made and read again the time of a system call's tenth would go. */
+static int
+read_timeout(cmsgx_sock *sock)
+{
+    cmsgx_state *state = sock->state;
+    if (state->socket_timeout_at > 0) {
+        int64_t kept = __atomic_load_n(
+            (const int64_t *)(const void *)((const char *)sock->object + state->socket_timeout_at),
+            __ATOMIC_RELAXED);
+        sock->timeout = kept < 0 ? CMSGX_BLOCKING : kept;
+        return 0;
+    }
+    PyObject *timeout = state->socket_gettimeout(sock->object, NULL);
+    if (timeout == NULL) {
+        return -1;
+    }
+    int result = as_timeout(timeout, CMSGX_BLOCKING, &sock->timeout);
+    Py_DECREF(timeout);
+    return result;
+}
+
+/* The number is -1 where the socket is closed, as in socket: the kernel says EBADF.  It is read
+   where the socket keeps it, once that place has shown a first descriptor as fileno() has it. */
 static int
 read_number(cmsgx_sock *sock)
 {
-    PyObject *number = sock->state->socket_fileno(sock->object, NULL);
+    cmsgx_state *state = sock->state;
+    if (cmsgx_flag_get(&state->socket_fd_known)) {
+        sock->fd = cmsgx_kept_number(sock);
+        return 0;
+    }
+    PyObject *number = state->socket_fileno(sock->object, NULL);
     if (number == NULL) {
         return -1;
     }
     sock->fd = (int)PyLong_AsLong(number);
     Py_DECREF(number);
+    if (sock->fd >= 0 && state->socket_fd_at > 0 && cmsgx_kept_number(sock) == sock->fd) {
+        cmsgx_flag_set(&state->socket_fd_known);
+    }
     return 0;
+}
+
+int
+cmsgx_sock_number(cmsgx_sock *sock)
+{
+    if (sock->kind == CMSGX_SOCKET && read_number(sock) < 0) {
+        PyErr_Clear();
+        return -1;
+    }
+    return sock->fd;
 }
 
 /* Whether the attribute of its class is the class's own method, or ours. */
@@ -78,13 +119,7 @@ cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, cmsgx_own *own, cmsgx_s
             return 0;
         }
         sock->kind = CMSGX_SOCKET;
-        PyObject *timeout = state->socket_gettimeout(object, NULL);
-        if (timeout == NULL) {
-            return -1;
-        }
-        int result = as_timeout(timeout, CMSGX_BLOCKING, &sock->timeout);
-        Py_DECREF(timeout);
-        return result;
+        return read_timeout(sock);
     }
     if (PyLong_Check(object)) {
         sock->kind = CMSGX_NUMBER;
@@ -326,6 +361,51 @@ member_of(PyTypeObject *type, const char *name)
     return member;
 }
 
+static int
+keeps(PyObject *sock, Py_ssize_t at, const char *seconds, int64_t nanoseconds)
+{
+    int64_t kept;
+    PyObject *timeout = PyFloat_FromDouble(PyOS_string_to_double(seconds, NULL, NULL));
+    PyObject *result = timeout == NULL
+        ? NULL : PyObject_CallMethod(sock, "settimeout", "O", timeout);
+    Py_XDECREF(timeout);
+    Py_XDECREF(result);
+    /* It has no descriptor, which settimeout() says after it has kept the number. */
+    PyErr_Clear();
+    memcpy(&kept, (const char *)sock + at, sizeof(kept));
+    return kept == nanoseconds;
+}
+
+/* Where a socket keeps its descriptor and its timeout: before its family, and behind its protocol
+   number and a pointer, in every CPython so far.  Believed only where a socket that has nothing
+   open shows them there; otherwise it is asked each time. */
+static void
+find_places(cmsgx_state *state, PyTypeObject *type, const PyMemberDef *family,
+            const PyMemberDef *proto)
+{
+    size_t at = (size_t)proto->offset + sizeof(int);
+    at = (at + sizeof(void *) - 1) / sizeof(void *) * sizeof(void *) + sizeof(void *);
+    at = (at + sizeof(int64_t) - 1) / sizeof(int64_t) * sizeof(int64_t);
+    if (at + sizeof(int64_t) > (size_t)type->tp_basicsize
+        || (size_t)family->offset < sizeof(PyObject) + sizeof(int)) {
+        return;
+    }
+    PyObject *none = PyTuple_New(0);
+    PyObject *sock = none == NULL ? NULL : type->tp_new(type, none, NULL);
+    if (sock != NULL && keeps(sock, (Py_ssize_t)at, "1.25", INT64_C(1250000000))
+        && keeps(sock, (Py_ssize_t)at, "86400.5", INT64_C(86400500000000))
+        && keeps(sock, (Py_ssize_t)at, "0", 0)) {
+        int fd;
+        state->socket_timeout_at = (Py_ssize_t)at;
+        at = (size_t)family->offset - sizeof(fd);
+        memcpy(&fd, (const char *)sock + at, sizeof(fd));
+        state->socket_fd_at = fd == -1 ? (Py_ssize_t)at : 0;
+    }
+    Py_XDECREF(sock);
+    Py_XDECREF(none);
+    PyErr_Clear();
+}
+
 int
 cmsgx_add_sock(PyObject *module)
 {
@@ -344,8 +424,14 @@ cmsgx_add_sock(PyObject *module)
             return -1;
         }
     }
-    return (state->socket_fileno = function_of(state->socket, "fileno")) != NULL
-            && (state->socket_gettimeout = function_of(state->socket, "gettimeout")) != NULL
-            && (state->socket_family = member_of(state->socket, "family")) != NULL
-            && (state->socket_type = member_of(state->socket, "type")) != NULL ? 0 : -1;
+    PyMemberDef *proto = member_of(state->socket, "proto");
+    if (proto == NULL
+        || (state->socket_fileno = function_of(state->socket, "fileno")) == NULL
+        || (state->socket_gettimeout = function_of(state->socket, "gettimeout")) == NULL
+        || (state->socket_family = member_of(state->socket, "family")) == NULL
+        || (state->socket_type = member_of(state->socket, "type")) == NULL) {
+        return -1;
+    }
+    find_places(state, state->socket, state->socket_family, proto);
+    return 0;
 }

@@ -38,6 +38,9 @@ int cmsgx_sock_resolve_typed(cmsgx_state *state, PyObject *object, cmsgx_own *ow
 /* Reads a `timeout=` argument (None, or seconds) over the socket's own; NULL keeps that. */
 int cmsgx_sock_set_timeout(cmsgx_sock *sock, PyObject *timeout);
 
+/* Its descriptor as it is now; -1 where it is closed. */
+int cmsgx_sock_number(cmsgx_sock *sock);
+
 /* AF_* and SOCK_* of the socket: from the object, or asked of the kernel.  -1 where unknown. */
 int cmsgx_sock_family(const cmsgx_sock *sock);
 int cmsgx_sock_type(const cmsgx_sock *sock);
@@ -50,6 +53,15 @@ typedef struct {
 } cmsgx_pins;
 
 typedef ssize_t (*cmsgx_try)(int fd, void *context, int flags);
+
+/* Where the socket object keeps it: only where state->socket_fd_known. */
+static inline int
+cmsgx_kept_number(const cmsgx_sock *sock)
+{
+    return __atomic_load_n((const int *)(const void *)((const char *)sock->object
+                                                       + sock->state->socket_fd_at),
+                           __ATOMIC_RELAXED);
+}
 
 /* The steps of cmsgx_call() that are no system call of the hot path. */
 int cmsgx_before_try(cmsgx_sock *sock, const cmsgx_pins *pins, int *error);
@@ -76,7 +88,12 @@ cmsgx_call(cmsgx_sock *sock, int events, cmsgx_try attempt, void *context, int f
         flags |= MSG_DONTWAIT;
     }
     do {
-        if (cmsgx_before_try(sock, pins, error) < 0) {
+        if (sock->kind == CMSGX_SOCKET && cmsgx_flag_get(&sock->state->socket_fd_known)
+            && (pins == NULL || pins->count == 0)) {
+            *error = 0;
+            sock->fd = cmsgx_kept_number(sock);
+        }
+        else if (cmsgx_before_try(sock, pins, error) < 0) {
             return -1;
         }
         ssize_t result;

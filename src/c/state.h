@@ -40,6 +40,8 @@ typedef struct {
     PyTypeObject *View;
     PyTypeObject *Address;
     PyTypeObject *Record;
+    PyTypeObject *Struct;
+    PyTypeObject *Field;
     PyTypeObject *Codec;
     PyTypeObject *Message;
     PyTypeObject *Receiver;
@@ -50,6 +52,7 @@ typedef struct {
     PyTypeObject *Rights;
     PyTypeObject *Credentials;
     PyTypeObject *Unknown;
+    PyTypeObject *IPAddress;
     PyObject *decode;               /* (family, level, type) -> kind */
     PyObject *raise_truncated;      /* (message, asked, delivered, misses, full, withheld) */
     PyObject *recvmsg_foreign;      /* recvmsg or recvmsg_into of a type that has its own */
@@ -70,6 +73,9 @@ typedef struct {
     PyCFunction socket_gettimeout;
     PyMemberDef *socket_family;
     PyMemberDef *socket_type;
+    Py_ssize_t socket_timeout_at;   /* int64_t of nanoseconds in the object; 0: not known */
+    Py_ssize_t socket_fd_at;        /* int in the object; 0: not known */
+    cmsgx_flag socket_fd_known;     /* and seen to be that */
 
     /* Interned names */
     PyObject *str_codec;
@@ -112,10 +118,12 @@ int cmsgx_add_descriptor(PyObject *module);
 int cmsgx_add_view(PyObject *module);
 int cmsgx_add_address(PyObject *module);
 int cmsgx_add_record(PyObject *module);
+int cmsgx_add_codec(PyObject *module);
 int cmsgx_add_descriptors(PyObject *module);
 int cmsgx_add_message(PyObject *module);
 int cmsgx_add_receiver(PyObject *module);
 int cmsgx_add_constants(PyObject *module);
+int cmsgx_add_layouts(PyObject *module);
 
 /* Makes a type from its spec, keeps it in *slot, and adds it to the module. */
 int cmsgx_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot);

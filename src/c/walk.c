@@ -164,7 +164,7 @@ cmsgx_put(void *control, int level, int type, const void *data, size_t size)
     raw.cmsg_len = (__typeof__(raw.cmsg_len))CMSG_LEN(size);
     memset(start, 0, CMSG_LEN(0));
     memcpy(start, &raw, sizeof(raw));
-    if (size > 0) {
+    if (size > 0 && data != NULL) {
         memcpy(start + CMSG_LEN(0), data, size);
     }
     memset(start + CMSG_LEN(size), 0, CMSG_SPACE(size) - CMSG_LEN(size));

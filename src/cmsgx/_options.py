@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket as _socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -67,23 +67,48 @@ class Enabled:
     def __init__(self, sock: FileDescriptorLike, kinds: tuple[Any, ...]) -> None:
         self._sock = sock
         self.kinds = kinds
-        self._before: list[tuple[Option, int]] = []
+        self._before: list[tuple[Option, bytes]] = []
 
-    def _set(self, kind: Any, option: Option) -> None:
-        try:
-            before = get_int(self._sock, option.level, option.name)
-            set_int(self._sock, option.level, option.name, 1)
-        except OSError as error:
-            if error.errno in _NOT_THERE:
-                raise not_supported(error, kind.__name__, option.text, option.since) from None
-            raise
+    def _set(self, option: Option) -> None:
+        before = _read(self._sock, option)
+        after = option.on[: len(before)]
+        if option.is_mask:
+            after = bytes(old | new for old, new in zip(before, after, strict=True))
+        _cmsg.setsockopt(self._sock, option.level, option.name, after)
         self._before.append((option, before))
+
+    def _enable(self, kind: Any, family: int) -> None:
+        options = [
+            option
+            for option in row_of(kind).options
+            if not option.families or family in option.families
+        ]
+        others = [option for option in options if option.is_watched_only]
+        # Where setting one puts out another (SO_TIMESTAMP and SO_TIMESTAMPNS), that one is set
+        # again after this one is undone.
+        self._before += [
+            (option, _read(self._sock, option)) for option in others if _is_on(self._sock, option)
+        ]
+        is_first = True
+        for option in options:
+            if option.is_watched_only:
+                continue
+            try:
+                self._set(option)
+            except OSError as error:
+                if error.errno not in _NOT_THERE:
+                    raise
+                if is_first:
+                    raise not_supported(
+                        error, kind.__name__, option.text, option.since
+                    ) from None
+            is_first = False
 
     def restore(self) -> None:
         """Sets the options to what they were before. Does nothing the second time."""
         while self._before:
             option, value = self._before.pop()
-            set_int(self._sock, option.level, option.name, value)
+            _cmsg.setsockopt(self._sock, option.level, option.name, value)
 
     def __enter__(self) -> Self:
         return self
@@ -100,21 +125,33 @@ class Enabled:
         return f"<Enabled {', '.join(kind.__name__ for kind in self.kinds)}>"
 
 
+def _read(sock: FileDescriptorLike, option: Option) -> bytes:
+    """The option's value; zeros where the kernel takes it, but does not tell it (SO_INQ)."""
+    try:
+        return _cmsg.getsockopt(sock, option.level, option.name, option.size)
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return bytes(option.size)
+        raise
+
+
 def enable(sock: FileDescriptorLike, *kinds: type[ControlMessage] | type[PidFd]) -> Enabled:
     """Makes the kernel attach these kinds to what `sock` receives: setsockopt(2).
 
     Returns a handle that restores what was before, by restore() or at the end of its `with`; not
     when it is collected. An accepted socket inherits the options of the listener: enable them
-    there before listen(), or what is queued before accept() carries none.
+    there before listen(), or what is queued before accept() carries none. On an AF_INET6 socket a
+    kind of IPv6 is enabled for IPv4-mapped peers too.
 
     NotSupportedError where the kernel has a kind not, and then no option is changed.
     """
-    options = [(kind, row_of(kind).option) for kind in kinds]
+    for kind in kinds:
+        row_of(kind)
     enabled = Enabled(sock, kinds)
+    family = family_of(sock) if kinds else -1
     try:
-        for kind, option in options:
-            if option is not None:
-                enabled._set(kind, option)
+        for kind in kinds:
+            enabled._enable(kind, family)
     except BaseException:
         enabled.restore()
         raise
@@ -123,48 +160,55 @@ def enable(sock: FileDescriptorLike, *kinds: type[ControlMessage] | type[PidFd])
 
 def _is_on(sock: FileDescriptorLike, option: Option) -> bool:
     try:
-        return get_int(sock, option.level, option.name) != 0
+        value = _cmsg.getsockopt(sock, option.level, option.name, option.size)
     except OSError as error:
-        if error.errno in _NOT_THERE:
+        if error.errno in (*_NOT_THERE, errno.EINVAL):
             return False
         raise
+    if option.is_mask:
+        return any(now & bit for now, bit in zip(value, option.on, strict=False))
+    return any(value)
 
 
-# Attached by AF_UNIX, but of no kind here: the room for each still has to be there.
-_TIME_STAMPS = [
-    Option(_cmsg.SOL_SOCKET, getattr(_cmsg, name), name, 64)
-    for name in ("SO_TIMESTAMP", "SO_TIMESTAMPNS", "SO_TIMESTAMPING")
-    if hasattr(_cmsg, name)
-]
-# Linux 6.18 sets SO_INQ but does not tell it: there its message may be cut, which is no loss.
 # The kernel writes these behind the descriptors, where a surplus of those would push them out.
 _BEHIND_RIGHTS = {
     getattr(_cmsg, name) for name in ("SO_PASSPIDFD", "SO_INQ") if hasattr(_cmsg, name)
 }
-_INQ = [Option(_cmsg.SOL_SOCKET, _cmsg.SO_INQ, "SO_INQ", 4)] if hasattr(_cmsg, "SO_INQ") else []
-
-# Other families carry no descriptors, so there is nothing to keep out by a narrow room.
-_OTHER_FAMILIES = 4096
 
 
-def switched_on(sock: FileDescriptorLike, family: int) -> dict[Any, Option]:
-    """The kinds that the kernel attaches now, whoever asked for them, and their options."""
-    return {
-        row.kind: row.option
-        for row in rows()
-        if row.option and (not row.families or family in row.families) and _is_on(sock, row.option)
-    }
+def switched_on(
+    sock: FileDescriptorLike, family: int, wanted: Iterable[Any] = ()
+) -> dict[Any, tuple[Option, ...]]:
+    """The kinds that the kernel attaches now, whoever asked for them, and their options.
+
+    Those of `wanted`, which were set just now, also where the kernel does not tell them.
+    """
+    wanted = frozenset(wanted)
+    found: dict[Any, tuple[Option, ...]] = {}
+    for row in rows():
+        if row.families and family not in row.families:
+            continue
+        options = tuple(
+            option
+            for option in row.options
+            if (not option.families or family in option.families)
+            and (_is_on(sock, option) or (row.kind in wanted and not option.is_watched_only))
+        )
+        if options or row.always:
+            found[row.kind] = options
+    return found
 
 
-def room_for(sock: FileDescriptorLike, family: int, fds: int, known: Iterable[Option]) -> int:
+def room_for(family: int, fds: int, known: Mapping[Any, Iterable[Option]]) -> int:
     """The size of the control buffer for `fds` descriptors and all that is switched on.
 
     Exactly CMSG_LEN(4 * fds) where that is nothing: the kernel keeps a surplus out then.
     """
+    options = [option for some in known.values() for option in some]
+    others = sum(_cmsg.CMSG_SPACE(option.room) for option in options)
+    others += sum(_cmsg.CMSG_SPACE(row_of(kind).always) for kind in known if row_of(kind).always)
     if family != _socket.AF_UNIX:
-        return _OTHER_FAMILIES
-    options = [*known, *(option for option in (*_TIME_STAMPS, *_INQ) if _is_on(sock, option))]
-    others = sum([_cmsg.CMSG_SPACE(option.room) for option in options])
+        return others
     if not _BEHIND_RIGHTS.isdisjoint([option.name for option in options]):
         return others + _cmsg.CMSG_SPACE(_INT * _cmsg.MAX_FDS)
     return others + (_cmsg.CMSG_LEN(_INT * fds) if fds else 0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from . import _cmsg
 from ._options import need_unix, not_supported, set_int
+from .kinds._base import bind, member
 from .kinds._unix import IdMapped
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 
-class PeerCredentials(_cmsg.Record, IdMapped):
+class PeerCredentials(_cmsg.Struct, IdMapped):
     """Who connected, or listened, or made the pair: SO_PEERCRED, unix(7). Fixed at that time.
 
     pid, uid, gid, in the namespaces of this process; `pid` is None where it is not visible here.
@@ -32,25 +33,15 @@ class PeerCredentials(_cmsg.Record, IdMapped):
     nothing here. Never equal to Credentials, which are of one message.
     """
 
-    __slots__ = ("gid", "pid", "uid")
+    __slots__ = ()
 
-    pid: int | None
-    uid: int
-    gid: int
+    pid: int | None = member("pid")
+    uid: int = member("uid")
+    gid: int = member("gid")
 
 
-if hasattr(_cmsg, "SO_PEERCRED"):
-    PeerCredentials._codec = _cmsg.Codec(
-        PeerCredentials,
-        _cmsg.SOL_SOCKET,
-        _cmsg.SO_PEERCRED,
-        _cmsg.UCRED_SIZE,
-        (
-            ("pid", _cmsg.UCRED_PID, "P"),
-            ("uid", _cmsg.UCRED_UID, "I"),
-            ("gid", _cmsg.UCRED_GID, "I"),
-        ),
-    )
+bind(PeerCredentials, (), "ucred")
+_UCRED = _cmsg.LAYOUTS["ucred"][0]
 
 
 def peer_credentials(sock: FileDescriptorLike) -> PeerCredentials:
@@ -60,7 +51,7 @@ def peer_credentials(sock: FileDescriptorLike) -> PeerCredentials:
     in the kernel's words: OSError ENOTCONN.
     """
     need_unix(sock, "peer_credentials")
-    data = _cmsg.getsockopt(sock, _cmsg.SOL_SOCKET, _cmsg.SO_PEERCRED, _cmsg.UCRED_SIZE)
+    data = _cmsg.getsockopt(sock, _cmsg.SOL_SOCKET, _cmsg.SO_PEERCRED, _UCRED)
     peer: PeerCredentials = PeerCredentials.unpack(data)
     if peer.pid is None and peer.uid == peer.gid == 0xFFFFFFFF:
         raise OSError(errno.ENOTCONN, "the socket has no peer")

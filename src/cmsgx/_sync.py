@@ -78,10 +78,10 @@ class Receiver(_cmsg.Receiver):
     def refresh(self) -> None:
         """Makes room for what was switched on since, by others."""
         family = family_of(self.sock)
-        kinds = switched_on(self.sock, family)
+        kinds = switched_on(self.sock, family, self._want)
         self._configure(
             self._fds,
-            room_for(self.sock, family, self._fds, kinds.values()),
+            room_for(family, self._fds, kinds),
             unique((*self._want, *kinds)),
             family,
             type_of(self.sock),

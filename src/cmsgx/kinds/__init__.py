@@ -9,26 +9,53 @@ from __future__ import annotations
 from typing import Any
 
 from .. import _cmsg
-from ._base import Buffer, ControlMessage, Option, lookup, register
-from ._unix import Credentials, PidFd, Rights, SecurityLabel
+from . import _error, _ip, _ipv6, _net, _socket, _time, _udp_tcp, _unix
+from ._address import IPAddress
+from ._base import (
+    Buffer,
+    ControlMessage,
+    Form,
+    Option,
+    StructMessage,
+    bind,
+    lookup,
+    member,
+    register,
+)
+from ._error import *
+from ._ip import *
+from ._ipv6 import *
+from ._net import *
+from ._socket import *
+from ._time import *
+from ._udp_tcp import *
+from ._unix import *
 
 __all__ = [
     "ControlMessage",
-    "Credentials",
+    "Form",
+    "IPAddress",
     "Option",
-    "PidFd",
-    "Rights",
-    "SecurityLabel",
+    "StructMessage",
     "Unknown",
     "decode",
+    "member",
     "register",
 ]
+__all__ += _error.__all__
+__all__ += _ip.__all__
+__all__ += _ipv6.__all__
+__all__ += _net.__all__
+__all__ += _socket.__all__
+__all__ += _time.__all__
+__all__ += _udp_tcp.__all__
+__all__ += _unix.__all__
 
 
 class Unknown(ControlMessage):
     """A control message of no registered kind: its level, type and payload, as they came."""
 
-    __slots__ = ("data", "level", "type")
+    __slots__ = ("level", "type", "data")  # noqa: RUF023 (the order of the constructor)
 
     data: bytes
 
@@ -45,25 +72,28 @@ class Unknown(ControlMessage):
         raise TypeError("Unknown(level, type, data) has to be told its level and type")
 
 
-type.__setattr__(
-    Unknown,
-    "_codec",
-    _cmsg.Codec(Unknown, -1, -1, -1, (("level", 0, "O"), ("type", 0, "O"), ("data", 0, "O"))),
-)
+bind(Unknown, (), None)
 
 
-def decode(level: int, type: int, data: Buffer) -> Any:
+def decode(level: int, type: int, data: Buffer, family: int = -1) -> Any:
     """The typed control message for what recvmsg() gave as (level, type, data).
+
+    `family`, AF_* of the socket, tells apart what has the same numbers: level 0 is that of IP, of
+    Bluetooth's HCI, of IEEE 802.15.4 and of mISDN. Without it that is IP.
 
     Owns no descriptor: Rights and the payload of PidFd hold numbers until their own() is called.
     MalformedControlError where the payload is not of the layout; Unknown for no registered kind.
     """
-    kind = lookup(level, type)
-    return Unknown(level, type, data) if kind is None else kind.unpack(data)  # type: ignore[attr-defined]
+    kind = lookup(level, type, family)
+    if kind is None:
+        return Unknown(level, type, data)
+    if issubclass(kind, StructMessage):
+        return kind._unpack_as(level, type, data)
+    return kind.unpack(data)
 
 
 def _kind_of(family: int, level: int, type: int) -> Any:
-    return lookup(level, type) or Unknown
+    return lookup(level, type, family) or Unknown
 
 
 _cmsg.register("Unknown", Unknown)

@@ -2,20 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+import enum
+import socket as _socket
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, dataclass_transform, overload
 
 from .. import _cmsg
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from _typeshed import ReadableBuffer
 
 Direction: TypeAlias = Literal["send", "receive", "both"]
 Buffer: TypeAlias = "ReadableBuffer"
 """What is bytes-like."""
+Transform: TypeAlias = Literal[
+    "", "without NUL", "integer", "timeval", "timespec", "timeval64", "timespec64", "bintime",
+    "stamping", "stamping64", "pktinfo",
+]  # fmt: skip
+"""How a form differs from the payload that the kind holds: form.h, in that order."""
 
 K = TypeVar("K", bound=type)
+
+IS_LINUX = sys.platform == "linux"
+
+_REQUIRED: Any = object()
+
+
+class OpenEnum(enum.IntEnum):
+    """An enumeration of the kernel's: a value that a later kernel brings is one too."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if not isinstance(value, int):
+            return None
+        other = int.__new__(cls, value)
+        other._name_, other._value_ = f"VALUE_{value}", value
+        return other
+
+
+class Member:
+    """What member() noted, until register() makes a Field of it."""
+
+    __slots__ = ("convert", "default", "name")
+
+    def __init__(self, name: str, default: Any, convert: Callable[[Any], Any] | None) -> None:
+        self.name = name
+        self.default = default
+        self.convert = convert
+
+
+def member(
+    name: str = "", /, *, default: Any = _REQUIRED, convert: Callable[[Any], Any] | None = None
+) -> Any:
+    """A field of a StructMessage: the member `name` of its C struct.
+
+    Without a name: the only one of its layout. `default` is what the constructor takes where the
+    field is not given; `convert` is called with what is read.
+    """
+    return Member(name, default, convert)
 
 
 class ControlMessage(_cmsg.Record):
@@ -23,12 +71,34 @@ class ControlMessage(_cmsg.Record):
 
     `level` and `type` are those of struct cmsghdr, cmsg(3). pack() gives the payload, unpack()
     makes one from a payload; neither needs a socket.
+
+    A kind that derives from this one directly has its fields in `__slots__`, and packs and
+    unpacks itself. StructMessage is for those that C can read.
     """
 
     __slots__ = ()
 
     level: int
     type: int
+
+    def pack(self) -> bytes:
+        """The payload as the kernel has it, without header or padding: cmsg(3)."""
+        raise TypeError(f"{type(self).__name__} does not say how it is packed")
+
+    @classmethod
+    def unpack(cls, data: Buffer, /) -> Self:
+        """Makes one from a payload (without its header), a bytes-like object."""
+        raise TypeError(f"{cls.__name__} does not say how it is unpacked")
+
+
+@dataclass_transform(eq_default=False, frozen_default=True, field_specifiers=(member,))
+class StructMessage(_cmsg.Struct, ControlMessage):  # type: ignore[misc]
+    """A kind whose payload is a C struct: it holds the payload, and its fields are read from it.
+
+    The class body names the fields, `ttl: int = member("...")`; register() gives the layout.
+    """
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +113,39 @@ class Option:
     """The largest payload that it brings, in bytes."""
     since: str | None = None
     """The first Linux release that has it, where that was verified."""
+    value: int | bytes = 1
+    """What switches it on; with `is_mask`, the bits that are added to those that are set."""
+    is_mask: bool = False
+    families: frozenset[int] = frozenset()
+    """AF_* of the sockets that take it; empty for any."""
+    is_watched_only: bool = False
+    """Brings the kind where others have set it, but is not what enable() sets."""
+    size: int = 4
+    """Of the option's value in bytes."""
+
+    @property
+    def on(self) -> bytes:
+        """What switches it on, as setsockopt(2) takes it."""
+        if isinstance(self.value, int):
+            return self.value.to_bytes(self.size, sys.byteorder)
+        return self.value.ljust(self.size, b"\0")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One more level and type that a kind comes or goes as."""
+
+    level: int
+    type: int
+    transform: Transform = ""
+    families: frozenset[int] = frozenset()
+    """Empty: those of the kind."""
+    direction: Direction | None = None
+    """None: that of the kind."""
+    size: int = 0
+    """Of the payload that is sent, in bytes, where the transform leaves it open."""
+    is_ipv4: bool = False
+    """Sent instead of the kind's own on an IPv4 socket, or to an IPv4-mapped address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,52 +157,241 @@ class Row:
     type: int
     direction: Direction
     families: frozenset[int]
-    option: Option | None
+    options: tuple[Option, ...]
+    forms: tuple[Form, ...]
+    always: int
+    """The payload that comes without being asked for, in bytes; 0 for none."""
+    since: str | None
 
 
-_by_number: dict[tuple[int, int], Any] = {}
+# (level, type): the kinds that it may be, and the families that tell them apart.
+_Table: TypeAlias = dict[tuple[int, int], list[tuple[frozenset[int], Any]]]
+_received: _Table = {}
+_sent: _Table = {}
 _rows: dict[Any, Row] = {}
 
+_TRANSFORMS: dict[str, int] = {name: i for i, name in enumerate(Transform.__args__)}  # type: ignore[attr-defined]
 
+_DIRECTIONS: dict[str, int] = {"receive": 1, "send": 2, "both": 3}
+
+
+def number(name: int | str) -> int | None:
+    """A constant of the C headers by its name; None where the platform has it not."""
+    return name if isinstance(name, int) else getattr(_cmsg, name, None)
+
+
+def constant(name: str) -> int:
+    """The same for a flag or an enumerator; 0 where the platform has it not."""
+    value: int = getattr(_cmsg, name, 0)
+    return value
+
+
+def families(*names: str) -> frozenset[int]:
+    """AF_* numbers by their names; those that the platform has not are left out."""
+    return frozenset(
+        value
+        for name in names
+        for value in [getattr(_cmsg, name, getattr(_socket, name, None))]
+        if value is not None
+    )
+
+
+def option(
+    level: str,
+    name: str,
+    room: int,
+    since: str | None = None,
+    **more: Any,
+) -> Option | None:
+    """An Option by the names of the headers, or None where the platform has it not."""
+    at, what = number(level), number(name)
+    return None if at is None or what is None else Option(at, what, name, room, since, **more)
+
+
+def form(level: str, type: str, transform: Transform = "", **more: Any) -> Form | None:
+    """A Form by the names of the headers, or None where the platform has it not."""
+    at, what = number(level), number(type)
+    return None if at is None or what is None else Form(at, what, transform, **more)
+
+
+def _packed_form(form: Form) -> tuple[int, int, int, int, int, int]:
+    return (
+        sum(1 << family for family in form.families if family < 64),
+        form.level,
+        form.type,
+        _DIRECTIONS[form.direction or "both"] & (1 if form.is_ipv4 else 3)
+        | (4 if form.is_ipv4 and form.direction != "receive" else 0),
+        form.size or (4 if form.transform == "integer" else 0),
+        _TRANSFORMS[form.transform],
+    )
+
+
+def _fields_of(
+    kind: Any, layout: dict[str, tuple[int, str, int]]
+) -> tuple[_cmsg.Field, ...]:
+    """Makes a Field of each member() of the class, and puts it in its place."""
+    fields: list[_cmsg.Field] = []
+    for name, spec in list(vars(kind).items()):
+        if isinstance(spec, Member):
+            member_name = spec.name or next(iter(layout))
+            if member_name not in layout:
+                # A member that this platform's struct has not.
+                type.__setattr__(kind, name, None)
+                continue
+            offset, format, size = layout[member_name]
+            default = {} if spec.default is _REQUIRED else {"default": spec.default}
+            field = _cmsg.Field(name, offset, format, size, convert=spec.convert, **default)
+            type.__setattr__(kind, name, field)
+            fields.append(field)
+    return tuple(fields)
+
+
+def bind(
+    kind: Any,
+    forms: tuple[Form, ...],
+    layout: str | tuple[tuple[str, int, str], ...] | None,
+    size: int | None = None,
+) -> None:
+    """Gives the class its codec, and its fields their places."""
+    if not issubclass(kind, _cmsg.Struct):
+        slots = [name for name in getattr(kind, "__slots__", ()) if name != "__weakref__"]
+        least = most = -1
+        fields: tuple[_cmsg.Field, ...] = tuple(_cmsg.Field(name, 0, "O") for name in slots)
+    elif isinstance(layout, str):
+        least, most, places = _cmsg.LAYOUTS[layout]
+        fields = _fields_of(kind, places)
+    else:
+        least = most = size or 0
+        fields = tuple(_cmsg.Field(*place) for place in layout or ())
+        for place, field in zip(layout or (), fields, strict=True):
+            type.__setattr__(kind, place[0], field)
+    codec = _cmsg.Codec(kind, tuple(map(_packed_form, forms)), least, most, fields)
+    type.__setattr__(kind, "_codec", codec)
+
+
+def _check_free(table: _Table, form: Form) -> None:
+    for others, other in table.get((form.level, form.type), ()):
+        if not others or not form.families or others & form.families:
+            raise ValueError(f"({form.level}, {form.type}) is {other.__name__} already")
+
+
+@overload
 def register(
     kind: K,
     *,
-    level: int,
-    type: int,
-    layout: tuple[tuple[str, int, str], ...] | None = None,
+    level: int | str,
+    type: int | str,
+    layout: str | tuple[tuple[str, int, str], ...] | None = None,
     size: int | None = None,
     direction: Direction = "both",
     families: frozenset[int] = frozenset(),
-    option: Option | None = None,
-    extra: str | None = None,
-) -> K:
+    option: Option | Iterable[Option | None] | None = None,
+    transform: Transform = "",
+    also: Iterable[Form | None] = (),
+    always: int = 0,
+    since: str | None = None,
+) -> K: ...
+@overload
+def register(
+    *,
+    level: int | str,
+    type: int | str,
+    layout: str | tuple[tuple[str, int, str], ...] | None = None,
+    size: int | None = None,
+    direction: Direction = "both",
+    families: frozenset[int] = frozenset(),
+    option: Option | Iterable[Option | None] | None = None,
+    transform: Transform = "",
+    also: Iterable[Form | None] = (),
+    always: int = 0,
+    since: str | None = None,
+) -> Callable[[K], K]: ...
+def register(
+    kind: Any = None,
+    *,
+    level: int | str,
+    type: int | str,
+    layout: str | tuple[tuple[str, int, str], ...] | None = None,
+    size: int | None = None,
+    direction: Direction = "both",
+    families: frozenset[int] = frozenset(),
+    option: Option | Iterable[Option | None] | None = None,
+    transform: Transform = "",
+    also: Iterable[Form | None] = (),
+    always: int = 0,
+    since: str | None = None,
+) -> Any:
     """Makes a subclass of ControlMessage the kind of (level, type), and returns it.
 
-    layout     (field, offset in bytes, format) for each of its `__slots__`, where C shall pack and
-               unpack it; a format is one of bBhHiIqQ as in `struct`, native, or P: an i where 0
-               stands for None. None: the class has pack() and unpack() of its own.
-    size       the payload in bytes, with `layout`
-    families   the AF_* of the sockets it travels over; empty for any
-    option     what enable() sets for it
-    extra      one more slot, that is None when made and no part of the payload
+    Without a class, a decorator of one.
 
-    ValueError where that level and type, or that class, is registered already.
+    level, type  of struct cmsghdr, or their names in the C headers
+    layout       of a StructMessage: (field, offset in bytes, format) for each field. A format is
+                 one of bBhHiIqQ as in `struct`, native; n or N: 16 or 32 bits in network order;
+                 P: an i where 0 stands for None; T: a q of nanoseconds, likewise; a or A: an
+                 IPv4 or IPv6 address; t: all bytes that follow. A name: a layout of the C
+                 headers, which the member()s of the class name. Neither: the class has pack() and
+                 unpack() of its own.
+    size         the payload in bytes, with `layout`
+    families     the AF_* of the sockets it travels over; empty for any
+    option       what enable() sets for it; the first of several is the one that has to be there
+    transform    how the payload differs from the layout
+    also         other forms that it comes or goes as
+    always       bytes of payload that come without an option
+    since        the first Linux release that has it, where that was verified
+
+    ValueError where that level and type, or that class, is registered already. A name that the
+    platform has not leaves the class unregistered.
     """
+    if kind is None:
+        return lambda one: register(
+            one, level=level, type=type, layout=layout, size=size, direction=direction,
+            families=families, option=option, transform=transform, also=also, always=always,
+            since=since,
+        )  # fmt: skip
     if kind in _rows:
         raise ValueError(f"{kind.__name__} is registered already")
-    if (level, type) in _by_number:
-        raise ValueError(f"({level}, {type}) is {_by_number[level, type].__name__} already")
-    record: Any = kind
+    at, what = number(level), number(type)
+    if isinstance(layout, str) and layout not in _cmsg.LAYOUTS:
+        return kind
+    forms = [one for one in also if one is not None]
+    if at is not None and what is not None:
+        forms.insert(0, Form(at, what, transform, families, direction))
+    if not forms:
+        return kind
+    forms = [
+        replace(
+            one, families=one.families or families, direction=one.direction or direction
+        )
+        for one in forms
+    ]
+    received = [one for one in forms if one.direction != "send"]
+    sent = [one for one in forms if one.direction != "receive" and not one.is_ipv4]
+    is_own = [one for one in forms if not one.is_ipv4]
+    for table, some in ((_received, received), (_sent, sent)):
+        for one in some:
+            if one in is_own:
+                _check_free(table, one)
     if issubclass(kind, _cmsg.Record):
-        if layout is None:
-            names = tuple(getattr(kind, "__slots__", ()))
-            layout = tuple((name, 0, "O") for name in names if name != extra)
-            size = None
-        record.level = level
-        record.type = type
-        record._codec = _cmsg.Codec(kind, level, type, -1 if size is None else size, layout, extra)
-    _rows[kind] = Row(kind, level, type, direction, families, option)
-    _by_number[level, type] = kind
+        record: Any = kind
+        record.level, record.type = forms[0].level, forms[0].type
+        bind(kind, tuple(forms), layout, size)
+    options = (option,) if isinstance(option, Option) else tuple(option or ())
+    _rows[kind] = Row(
+        kind,
+        forms[0].level,
+        forms[0].type,
+        direction,
+        families,
+        tuple(one for one in options if one is not None),
+        tuple(forms),
+        always,
+        since,
+    )
+    for table, some in ((_received, received), (_sent, sent)):
+        for one in some:
+            if one in is_own:
+                table.setdefault((one.level, one.type), []).append((one.families, kind))
     return kind
 
 
@@ -116,5 +408,13 @@ def rows() -> tuple[Row, ...]:
     return tuple(_rows.values())
 
 
-def lookup(level: int, type: int) -> Callable[..., Any] | None:
-    return _by_number.get((level, type))
+def lookup(level: int, type: int, family: int = -1) -> Any:
+    """The kind that (level, type) of a socket of that family is; None for none.
+
+    Without a family the first that was registered; one that is received before one that is sent.
+    """
+    for table in (_received, _sent):
+        for some, kind in table.get((level, type), ()):
+            if family < 0 or not some or family in some:
+                return kind
+    return None

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import array
 import os
-import socket as _socket
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, overload
 
 from .. import _cmsg
 from .._fds import Fd, FileDescriptorLike, PidFd
 from ..errors import MalformedControlError
-from ._base import Buffer, ControlMessage, Option, register
+from ._base import (
+    Buffer,
+    ControlMessage,
+    StructMessage,
+    families,
+    form,
+    member,
+    option,
+    register,
+)
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Credentials", "PidFd", "Rights", "SecurityLabel"]
+__all__ = ["Credentials", "Inq", "PidFd", "Rights", "SecurityLabel"]
 
-_UNIX = frozenset({_socket.AF_UNIX})
-_UNIX_AND_NETLINK = _UNIX | {_socket.AF_NETLINK} if hasattr(_socket, "AF_NETLINK") else _UNIX
+_UNIX = families("AF_UNIX")
+_UNIX_AND_MORE = families("AF_UNIX", "AF_NETLINK", "AF_BLUETOOTH")
 
 
 class _Unowned(tuple[int, ...]):
@@ -121,7 +129,14 @@ def _is_mapped(number: int, which: str) -> bool | None:
     return None if any(first <= number < first + count for first, _, count in ranges) else False
 
 
-class Credentials(ControlMessage, IdMapped):
+@register(
+    level="SOL_SOCKET",
+    type="SCM_CREDENTIALS",
+    layout="ucred",
+    families=_UNIX_AND_MORE,
+    option=option("SOL_SOCKET", "SO_PASSCRED", 12),
+)
+class Credentials(StructMessage, IdMapped):
     """Who sent this message, as the kernel checked it then: SCM_CREDENTIALS, unix(7).
 
     pid, uid, gid, in the namespaces of this process. `pid` is None where the sender is not
@@ -135,12 +150,11 @@ class Credentials(ControlMessage, IdMapped):
     PidFd that was asked for too tells it from a nobody of another pid namespace.
     """
 
-    __slots__ = ("attached", "gid", "pid", "uid")
+    __slots__ = ()
 
-    pid: int | None
-    uid: int
-    gid: int
-    attached: bool | None
+    pid: int | None = member("pid", default=-1)
+    uid: int = member("uid", default=-1)
+    gid: int = member("gid", default=-1)
 
     def __new__(cls, pid: int | None = -1, uid: int = -1, gid: int = -1) -> Self:
         return super().__new__(
@@ -150,70 +164,68 @@ class Credentials(ControlMessage, IdMapped):
             os.getgid() if gid == -1 else gid,
         )
 
+    @property
+    def attached(self) -> bool | None:
+        """Whether they were attached at all, or None."""
+        return (None, False, True)[self._note]
 
-class SecurityLabel(ControlMessage):
+
+@register(
+    level="SOL_SOCKET",
+    type="SCM_SECURITY",
+    layout="bytes",
+    transform="without NUL",
+    direction="receive",
+    families=_UNIX_AND_MORE,
+    option=option("SOL_SOCKET", "SO_PASSSEC", 4096),
+    also=[
+        form("SOL_IP", "SCM_SECURITY", "without NUL", families=families("AF_INET", "AF_INET6"))
+    ],
+)
+class SecurityLabel(StructMessage):
     """The label of the sender's process by the Linux security module: SCM_SECURITY, unix(7).
 
     `label` is bytes, without the NUL that some modules append. Only attached where a module that
     has labels (SELinux, Smack) is active.
     """
 
-    __slots__ = ("label",)
+    __slots__ = ()
 
-    label: bytes
+    label: bytes = member()
 
     def __str__(self) -> str:
         return os.fsdecode(self.label)
 
-    def pack(self) -> bytes:
-        """The payload: the label."""
-        return self.label
 
-    @classmethod
-    def unpack(cls, data: Buffer, /) -> Self:
-        """From a payload, with or without a NUL behind."""
-        return cls(bytes(data).removesuffix(b"\0"))
-
-
+register(Rights, level="SOL_SOCKET", type="SCM_RIGHTS", families=_UNIX)
 register(
-    Rights,
-    level=_cmsg.SOL_SOCKET,
-    type=_cmsg.SCM_RIGHTS,
+    PidFd,
+    level="SOL_SOCKET",
+    type="SCM_PIDFD",
+    direction="receive",
     families=_UNIX,
+    option=option("SOL_SOCKET", "SO_PASSPIDFD", 4, "6.5"),
 )
-if hasattr(_cmsg, "SCM_CREDENTIALS"):
-    register(
-        Credentials,
-        level=_cmsg.SOL_SOCKET,
-        type=_cmsg.SCM_CREDENTIALS,
-        size=_cmsg.UCRED_SIZE,
-        layout=(
-            ("pid", _cmsg.UCRED_PID, "P"),
-            ("uid", _cmsg.UCRED_UID, "I"),
-            ("gid", _cmsg.UCRED_GID, "I"),
-        ),
-        extra="attached",
-        families=_UNIX_AND_NETLINK,
-        option=Option(_cmsg.SOL_SOCKET, _cmsg.SO_PASSCRED, "SO_PASSCRED", 12),
-    )
-if hasattr(_cmsg, "SCM_SECURITY"):
-    register(
-        SecurityLabel,
-        level=_cmsg.SOL_SOCKET,
-        type=_cmsg.SCM_SECURITY,
-        direction="receive",
-        families=_UNIX_AND_NETLINK,
-        option=Option(_cmsg.SOL_SOCKET, _cmsg.SO_PASSSEC, "SO_PASSSEC", 4096),
-    )
-if hasattr(_cmsg, "SCM_PIDFD"):
-    register(
-        PidFd,
-        level=_cmsg.SOL_SOCKET,
-        type=_cmsg.SCM_PIDFD,
-        direction="receive",
-        families=_UNIX,
-        option=Option(_cmsg.SOL_SOCKET, _cmsg.SO_PASSPIDFD, "SO_PASSPIDFD", 4, since="6.5"),
-    )
+
+
+@register(
+    level="SOL_SOCKET",
+    type="SCM_INQ",
+    layout="int",
+    direction="receive",
+    families=_UNIX,
+    option=option("SOL_SOCKET", "SO_INQ", 4, "6.17"),
+)
+class Inq(StructMessage):
+    """Bytes that were still queued behind what this message took: SO_INQ, Linux 6.17.
+
+    On a SOCK_STREAM only.
+    """
+
+    __slots__ = ()
+
+    nbytes: int = member()
+
 
 _cmsg.register("Rights", Rights)
 _cmsg.register("Credentials", Credentials)

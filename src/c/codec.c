@@ -1,0 +1,699 @@
+#include "codec.h"
+
+#include "address.h"
+#include "record.h"
+
+#include <arpa/inet.h>
+#include <structmember.h>
+
+cmsgx_codec *
+cmsgx_codec_of(cmsgx_state *state, PyObject *kind)
+{
+    if (!PyType_Check(kind)) {
+        return NULL;
+    }
+    PyTypeObject *type = (PyTypeObject *)kind;
+    cmsgx_lately *lately = &state->lately[((uintptr_t)kind >> 6) % CMSGX_LATELY];
+    unsigned int version = cmsgx_type_version(type);
+    if (lately->kind == type && version != 0 && lately->version == version) {
+        return (cmsgx_codec *)lately->codec;
+    }
+    PyObject *codec = cmsgx_type_lookup(type, state->str_codec);
+    if (codec == NULL) {
+        return NULL;
+    }
+    /* The class holds it as long as the class lives, and the caller holds the class. */
+    Py_DECREF(codec);
+    if (!Py_IS_TYPE(codec, state->Codec)) {
+        return NULL;
+    }
+    if (version != 0) {
+        *lately = (cmsgx_lately){type, version, codec};
+    }
+    return (cmsgx_codec *)codec;
+}
+
+const cmsgx_form *
+cmsgx_codec_sent(const cmsgx_codec *codec, int as_ipv4)
+{
+    const cmsgx_form *found = NULL;
+    for (Py_ssize_t i = 0; i < codec->form_count; i++) {
+        const cmsgx_form *form = &codec->forms[i];
+        if (as_ipv4 && (form->directions & CMSGX_SENT_AS_IPV4)) {
+            return form;
+        }
+        if (found == NULL && (form->directions & CMSGX_SENT)) {
+            found = form;
+        }
+    }
+    return found;
+}
+
+int
+cmsgx_codec_has_ipv4(const cmsgx_codec *codec)
+{
+    for (Py_ssize_t i = 0; i < codec->form_count; i++) {
+        if (codec->forms[i].directions & CMSGX_SENT_AS_IPV4) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* One field between memory and object --------------------------------------------------- */
+
+/* Bytes of a format; 0 for one that has no size of its own. */
+static size_t
+size_of(char format)
+{
+    switch (format) {
+    case 'b': case 'B': return 1;
+    case 'h': case 'H': case 'n': return 2;
+    case 'i': case 'I': case 'P': case 'N': case 'a': return 4;
+    case 'q': case 'Q': case 'T': return 8;
+    case 'A': return 16;
+    default: return 0;
+    }
+}
+
+static PyObject *
+load_sockaddr(cmsgx_state *state, const unsigned char *from, size_t size)
+{
+    struct sockaddr_storage name;
+    if (size > sizeof(name)) {
+        size = sizeof(name);
+    }
+    memset(&name, 0, sizeof(name));
+    memcpy(&name, from, size);
+    /* All zero (AF_UNSPEC) is the kernel's word for none. */
+    return name.ss_family == AF_UNSPEC ? Py_NewRef(Py_None)
+                                       : cmsgx_address_new(state, &name, (socklen_t)size);
+}
+
+static PyObject *
+load(cmsgx_state *state, const cmsgx_field *field, const unsigned char *from, size_t rest)
+{
+    union {
+        int8_t b; uint8_t B; int16_t h; uint16_t H; int32_t i; uint32_t I; int64_t q; uint64_t Q;
+    } value;
+    size_t size = size_of(field->format);
+    if (size <= sizeof(value)) {
+        memcpy(&value, from, size);
+    }
+    switch (field->format) {
+    case 'b': return PyLong_FromLong(value.b);
+    case 'B': return PyLong_FromLong(value.B);
+    case 'h': return PyLong_FromLong(value.h);
+    case 'H': return PyLong_FromLong(value.H);
+    case 'i': return PyLong_FromLong(value.i);
+    case 'I': return PyLong_FromUnsignedLong(value.I);
+    case 'q': return PyLong_FromLongLong(value.q);
+    case 'Q': return PyLong_FromUnsignedLongLong(value.Q);
+    case 'n': return PyLong_FromLong(ntohs(value.H));
+    case 'N': return PyLong_FromUnsignedLong(ntohl(value.I));
+    case 'P': return value.i == 0 ? Py_NewRef(Py_None) : PyLong_FromLong(value.i);
+    case 'T': return value.q == 0 ? Py_NewRef(Py_None) : PyLong_FromLongLong(value.q);
+    case 'a': case 'A': return cmsgx_ip_new(state, from, size);
+    case 's': return PyBytes_FromStringAndSize((const char *)from, (Py_ssize_t)field->size);
+    case 'S': return load_sockaddr(state, from, rest);
+    default: return PyBytes_FromStringAndSize((const char *)from, (Py_ssize_t)rest);
+    }
+}
+
+PyObject *
+cmsgx_field_load(cmsgx_state *state, const cmsgx_field *field, const unsigned char *payload,
+                 size_t size)
+{
+    if (field->offset > size || field->size > size - field->offset) {
+        Py_RETURN_NONE;
+    }
+    PyObject *value = load(state, field, payload + field->offset, size - field->offset);
+    if (field->convert != NULL && value != NULL && value != Py_None) {
+        Py_SETREF(value, PyObject_CallOneArg(field->convert, value));
+    }
+    return value;
+}
+
+static int
+is_integer(char format)
+{
+    return format != 0 && strchr("bBhHiIqQnNPT", format) != NULL;
+}
+
+static int
+does_not_fit(PyTypeObject *kind, const cmsgx_field *field, PyObject *value)
+{
+    if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_OverflowError, "%s.%U: %R does not fit in %zu bits, %s",
+                     kind->tp_name, field->name, value, 8 * size_of(field->format),
+                     strchr("BHIQnN", field->format) != NULL ? "unsigned" : "signed");
+    }
+    return -1;
+}
+
+/* 0, or -1 with an exception. */
+static int
+check_integer(PyTypeObject *kind, const cmsgx_field *field, PyObject *object)
+{
+    char format = field->format;
+    int overflow;
+    if ((format == 'P' || format == 'T') && object == Py_None) {
+        return 0;
+    }
+    if (!PyLong_Check(object) || PyBool_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "%s.%U: an int is needed, not %.200s", kind->tp_name,
+                     field->name, Py_TYPE(object)->tp_name);
+        return -1;
+    }
+    if (format == 'Q') {
+        uint64_t value = PyLong_AsUnsignedLongLong(object);
+        return value == UINT64_MAX && PyErr_Occurred() ? does_not_fit(kind, field, object) : 0;
+    }
+    size_t bits = 8 * size_of(format);
+    int is_signed = strchr("BHInN", format) == NULL;
+    int64_t value = PyLong_AsLongLongAndOverflow(object, &overflow);
+    int64_t top = bits == 64 ? INT64_MAX : (INT64_C(1) << (bits - (size_t)is_signed)) - 1;
+    int64_t bottom = is_signed ? -top - 1 : 0;
+    return overflow != 0 || value > top || value < bottom ? does_not_fit(kind, field, object) : 0;
+}
+
+/* For one that was checked. */
+static void
+store_integer(char format, PyObject *object, unsigned char *to)
+{
+    union {
+        int8_t b; int16_t h; uint16_t H; int32_t i; uint32_t I; int64_t q; uint64_t Q;
+    } value;
+    if (object == Py_None) {
+        memset(to, 0, size_of(format));
+        return;
+    }
+    switch (size_of(format)) {
+    case 1: value.b = (int8_t)(uint8_t)PyLong_AsLong(object); break;
+    case 2: value.h = (int16_t)(uint16_t)PyLong_AsLong(object); break;
+    case 4: value.i = (int32_t)(uint32_t)PyLong_AsLongLong(object); break;
+    default:
+        if (format == 'Q') {
+            value.Q = PyLong_AsUnsignedLongLong(object);
+        }
+        else {
+            value.q = PyLong_AsLongLong(object);
+        }
+    }
+    if (format == 'n') {
+        value.H = htons(value.H);
+    }
+    else if (format == 'N') {
+        value.I = htonl(value.I);
+    }
+    memcpy(to, &value, size_of(format));
+}
+
+/* An IPAddress of the field's size: a new reference; anything that makes one will do. */
+static PyObject *
+as_ip(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field, PyObject *value)
+{
+    PyObject *ip = Py_IS_TYPE(value, state->IPAddress)
+        ? Py_NewRef(value)
+        : PyObject_CallOneArg((PyObject *)state->IPAddress, value);
+    if (ip != NULL && (!Py_IS_TYPE(ip, state->IPAddress)
+                       || Py_SIZE(ip) != (Py_ssize_t)size_of(field->format))) {
+        PyErr_Format(PyExc_ValueError, "%s.%U: %R is no IPv%d address", kind->tp_name, field->name,
+                     value, field->format == 'a' ? 4 : 6);
+        Py_CLEAR(ip);
+    }
+    return ip;
+}
+
+/* Bytes of the socket address; -1 with an exception. */
+static Py_ssize_t
+as_sockaddr(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field, PyObject *value,
+            struct sockaddr_storage *name)
+{
+    socklen_t size;
+    if (value == Py_None) {
+        memset(name, 0, sizeof(*name));
+        return sizeof(struct sockaddr_in);
+    }
+    int family = PyTuple_Check(value) && PyTuple_GET_SIZE(value) > 2 ? AF_INET6 : AF_INET;
+    int known = cmsgx_address_from_object(state, family, value, name, &size);
+    if (known == 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "%s.%U: %R; a numeric (host, port), or (host, port, flowinfo, scope), or an "
+                     "Address",
+                     kind->tp_name, field->name, value);
+    }
+    return known > 0 ? (Py_ssize_t)size : -1;
+}
+
+Py_ssize_t
+cmsgx_field_end(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field, PyObject *value)
+{
+    Py_ssize_t size = (Py_ssize_t)field->size;
+    if (is_integer(field->format)) {
+        if (check_integer(kind, field, value) < 0) {
+            return -1;
+        }
+    }
+    else if (field->format == 'a' || field->format == 'A') {
+        PyObject *ip = as_ip(state, kind, field, value);
+        if (ip == NULL) {
+            return -1;
+        }
+        Py_DECREF(ip);
+    }
+    else if (field->format == 'S') {
+        struct sockaddr_storage name;
+        if ((size = as_sockaddr(state, kind, field, value, &name)) < 0) {
+            return -1;
+        }
+    }
+    else {
+        Py_buffer buffer;
+        if (PyObject_GetBuffer(value, &buffer, PyBUF_SIMPLE) < 0) {
+            return -1;
+        }
+        size = buffer.len;
+        PyBuffer_Release(&buffer);
+        if (field->format == 's' && size != (Py_ssize_t)field->size) {
+            PyErr_Format(PyExc_ValueError, "%s.%U: %zd bytes; it has %zu", kind->tp_name,
+                         field->name, size, field->size);
+            return -1;
+        }
+    }
+    return (Py_ssize_t)field->offset + size;
+}
+
+int
+cmsgx_field_store(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field,
+                  PyObject *value, unsigned char *payload, size_t size)
+{
+    unsigned char *to = payload + field->offset;
+    size_t rest = size - field->offset;
+    if (is_integer(field->format)) {
+        store_integer(field->format, value, to);
+    }
+    else if (field->format == 'a' || field->format == 'A') {
+        PyObject *ip = as_ip(state, kind, field, value);
+        if (ip == NULL) {
+            return -1;
+        }
+        memcpy(to, ((cmsgx_struct *)ip)->payload, size_of(field->format));
+        Py_DECREF(ip);
+    }
+    else if (field->format == 'S') {
+        struct sockaddr_storage name;
+        Py_ssize_t length = as_sockaddr(state, kind, field, value, &name);
+        if (length < 0) {
+            return -1;
+        }
+        memcpy(to, &name, (size_t)length < rest ? (size_t)length : rest);
+    }
+    else {
+        Py_buffer buffer;
+        if (PyObject_GetBuffer(value, &buffer, PyBUF_SIMPLE) < 0) {
+            return -1;
+        }
+        /* What has changed its length since it was measured. */
+        memcpy(to, buffer.buf, (size_t)buffer.len < rest ? (size_t)buffer.len : rest);
+        PyBuffer_Release(&buffer);
+    }
+    return 0;
+}
+
+/* Field ----------------------------------------------------------------------------------- */
+
+static PyObject *
+field_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"name", "offset", "format", "size", "default", "convert",
+                                        NULL};
+    PyObject *name, *fallback = NULL, *convert = Py_None;
+    Py_ssize_t offset, size = 0;
+    int format;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UnC|nOO:Field", (char **)(void *)names, &name,
+                                     &offset, &format, &size, &fallback, &convert)) {
+        return NULL;
+    }
+    if (format > 127 || strchr("bBhHiIqQnNPTaAstSO", format) == NULL || offset < 0 || size < 0
+        || offset > INT_MAX || size > INT_MAX) {
+        return PyErr_Format(PyExc_ValueError, "field %R: no such layout", name);
+    }
+    cmsgx_field *self = (cmsgx_field *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->name = Py_NewRef(name);
+        self->offset = (size_t)offset;
+        self->size = format == 's' ? (size_t)size : size_of((char)format);
+        self->format = (char)format;
+        self->fallback = Py_XNewRef(fallback);
+        self->convert = convert == Py_None ? NULL : Py_NewRef(convert);
+        self->is_plain = convert == Py_None && strchr("iIP", format) != NULL;
+    }
+    return (PyObject *)self;
+}
+
+static PyObject *
+field_get(PyObject *self, PyObject *object, PyObject *Py_UNUSED(type))
+{
+    const cmsgx_field *field = (const cmsgx_field *)self;
+    if (field->is_plain && object != NULL && Py_IS_TYPE(object, field->kind)
+        && field->offset + sizeof(int32_t) <= (size_t)Py_SIZE(object)) {
+        uint32_t word;
+        memcpy(&word, ((cmsgx_struct *)object)->payload + field->offset, sizeof(word));
+        return field->format == 'I' ? PyLong_FromUnsignedLong(word)
+            : field->format == 'P' && word == 0 ? Py_NewRef(Py_None)
+            : PyLong_FromLong((int32_t)word);
+    }
+    cmsgx_state *state = cmsgx_state_of_self(self);
+    if (object == NULL) {
+        return Py_NewRef(self);
+    }
+    if (!PyObject_TypeCheck(object, state->Struct)) {
+        return PyErr_Format(PyExc_TypeError, "field %R is not of a %.200s",
+                            ((cmsgx_field *)self)->name, Py_TYPE(object)->tp_name);
+    }
+    const cmsgx_struct *record = (const cmsgx_struct *)object;
+    return cmsgx_field_load(state, (cmsgx_field *)self, record->payload, (size_t)Py_SIZE(record));
+}
+
+/* A data descriptor: nobody has to look for one in the instance first. */
+static int
+field_set(PyObject *self, PyObject *object, PyObject *Py_UNUSED(value))
+{
+    PyErr_Format(PyExc_AttributeError, "%s is immutable: cannot set %R", Py_TYPE(object)->tp_name,
+                 ((cmsgx_field *)self)->name);
+    return -1;
+}
+
+static int
+field_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((cmsgx_field *)self)->kind);
+    Py_VISIT(((cmsgx_field *)self)->fallback);
+    Py_VISIT(((cmsgx_field *)self)->convert);
+    return 0;
+}
+
+static int
+field_clear(PyObject *self)
+{
+    Py_CLEAR(((cmsgx_field *)self)->kind);
+    Py_CLEAR(((cmsgx_field *)self)->fallback);
+    Py_CLEAR(((cmsgx_field *)self)->convert);
+    return 0;
+}
+
+static void
+field_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    (void)field_clear(self);
+    Py_XDECREF(((cmsgx_field *)self)->name);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+field_repr(PyObject *object)
+{
+    const cmsgx_field *self = (const cmsgx_field *)object;
+    return PyUnicode_FromFormat("<Field %U at %zu, %c>", self->name, self->offset, self->format);
+}
+
+static PyMemberDef field_members[] = {
+    {"__name__", T_OBJECT, offsetof(cmsgx_field, name), READONLY, NULL},
+    {"offset", T_PYSSIZET, offsetof(cmsgx_field, offset), READONLY, "In bytes of the payload."},
+    {"size", T_PYSSIZET, offsetof(cmsgx_field, size), READONLY,
+     "In bytes; 0: all that follows."},
+    {"format", T_CHAR, offsetof(cmsgx_field, format), READONLY, "Its format."},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyDoc_STRVAR(field_doc,
+"Field(name, offset, format, size=0, default=..., convert=None)\n--\n\n"
+"A window into the payload of a Struct.  Formats: bBhHiIqQ as in struct, native; n N: 16 and 32\n"
+"bits in network order; P: an i where 0 is None; T: a q of nanoseconds where 0 is None; a A: an\n"
+"IPv4 or IPv6 address; s: `size` bytes; t: all bytes that follow; S: a socket address, as all\n"
+"that follows; O: an object of the instance, not in the payload.  `convert` is called with what\n"
+"is read.");
+
+static PyType_Slot field_slots[] = {
+    {Py_tp_new, field_make},
+    {Py_tp_dealloc, field_dealloc},
+    {Py_tp_traverse, field_traverse},
+    {Py_tp_clear, field_clear},
+    {Py_tp_descr_get, field_get},
+    {Py_tp_descr_set, field_set},
+    {Py_tp_repr, field_repr},
+    {Py_tp_members, field_members},
+    {Py_tp_doc, (void *)field_doc},
+    {0, NULL},
+};
+
+static PyType_Spec field_spec = {
+    .name = "cmsgx._cmsg.Field",
+    .basicsize = sizeof(cmsgx_field),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = field_slots,
+};
+
+/* Codec ---------------------------------------------------------------------------------- */
+
+static Py_ssize_t
+slot_of(PyTypeObject *kind, PyObject *name)
+{
+    Py_ssize_t offset = -1;
+    PyObject *member = PyObject_GetAttr((PyObject *)kind, name);
+    if (member != NULL && Py_IS_TYPE(member, &PyMemberDescr_Type)
+        && PyType_IsSubtype(kind, ((PyMemberDescrObject *)member)->d_common.d_type)
+        && ((PyMemberDescrObject *)member)->d_member->type == T_OBJECT_EX) {
+        offset = ((PyMemberDescrObject *)member)->d_member->offset;
+    }
+    Py_XDECREF(member);
+    if (offset < 0 && !PyErr_Occurred()) {
+        PyErr_Format(PyExc_TypeError, "%s: field %R must be one of its __slots__", kind->tp_name,
+                     name);
+    }
+    return offset;
+}
+
+static int
+add_field(cmsgx_codec *codec, cmsgx_state *state, PyObject *item)
+{
+    if (!Py_IS_TYPE(item, state->Field)) {
+        PyErr_Format(PyExc_TypeError, "%R is no Field", item);
+        return -1;
+    }
+    cmsgx_field *field = (cmsgx_field *)item;
+    int is_object = field->format == 'O';
+    if (is_object != (codec->least < 0)
+        || (codec->most >= 0 && field->offset + field->size > (size_t)codec->most)) {
+        PyErr_Format(PyExc_ValueError, "%s: %R lies outside of its layout", codec->kind->tp_name,
+                     item);
+        return -1;
+    }
+    if (is_object && (codec->slots[codec->count] = slot_of(codec->kind, field->name)) < 0) {
+        return -1;
+    }
+    if (!is_object && field->kind == NULL) {
+        field->kind = (PyTypeObject *)Py_NewRef(codec->kind);
+    }
+    codec->fields[codec->count++] = (cmsgx_field *)Py_NewRef(item);
+    return 0;
+}
+
+static int
+read_form(cmsgx_codec *codec, PyObject *item)
+{
+    cmsgx_form *form = &codec->forms[codec->form_count];
+    unsigned long long families;
+    Py_ssize_t size;
+    int transform;
+    if (!PyArg_ParseTuple(item,
+                          "Kiiini;a form is (families, level, type, directions, size, transform)",
+                          &families, &form->level, &form->type, &form->directions, &size,
+                          &transform)) {
+        return -1;
+    }
+    size_t fixed = transform < 0 || transform >= CMSGX_TRANSFORMS
+        ? 0 : cmsgx_form_size((cmsgx_transform)transform);
+    if (transform < 0 || transform >= CMSGX_TRANSFORMS || size < 0
+        || (transform == CMSGX_INTEGER && size != 1 && size != 2 && size != 4)) {
+        PyErr_Format(PyExc_ValueError, "%s: %R is no form", codec->kind->tp_name, item);
+        return -1;
+    }
+    form->families = families;
+    form->size = fixed != 0 ? fixed : (size_t)size;
+    form->transform = (cmsgx_transform)transform;
+    codec->form_count++;
+    return 0;
+}
+
+/* Python makes each class for the garbage collector.  Instances that are nothing but bytes can be
+   in no cycle: they are taken out of its hands, with half the cost of making and dropping one. */
+static void
+without_gc(PyTypeObject *kind, const PyTypeObject *base)
+{
+    if (kind->tp_basicsize == base->tp_basicsize && kind->tp_dictoffset == 0
+        && kind->tp_weaklistoffset == 0 && kind->tp_finalize == NULL) {
+        kind->tp_flags &= ~(unsigned long)Py_TPFLAGS_HAVE_GC;
+        kind->tp_traverse = NULL;
+        kind->tp_clear = NULL;
+        kind->tp_free = PyObject_Free;
+        kind->tp_dealloc = base->tp_dealloc;
+    }
+}
+
+static PyObject *
+codec_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"kind", "forms", "least", "most", "fields", NULL};
+    PyObject *kind, *fields, *forms;
+    Py_ssize_t least, most;
+    cmsgx_state *state = cmsgx_state_of_type(type);
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!nnO!", (char **)(void *)names,
+                                     &PyType_Type, &kind, &PyTuple_Type, &forms, &least, &most,
+                                     &PyTuple_Type, &fields)) {
+        return NULL;
+    }
+    if (!PyType_IsSubtype((PyTypeObject *)kind, least < 0 ? state->Record : state->Struct)) {
+        return PyErr_Format(PyExc_TypeError, "%R is not a subclass of %s", kind,
+                            least < 0 ? "ControlMessage" : "StructMessage");
+    }
+    cmsgx_codec *codec = (cmsgx_codec *)type->tp_alloc(type, 0);
+    if (codec == NULL) {
+        return NULL;
+    }
+    size_t count = (size_t)PyTuple_GET_SIZE(fields);
+    codec->kind = (PyTypeObject *)Py_NewRef(kind);
+    codec->least = least;
+    codec->most = most;
+    codec->forms = PyMem_Calloc((size_t)PyTuple_GET_SIZE(forms) + 1, sizeof(cmsgx_form));
+    codec->fields = PyMem_Calloc(count + 1, sizeof(cmsgx_field *));
+    codec->slots = PyMem_Calloc(count + 1, sizeof(Py_ssize_t));
+    if (codec->forms == NULL || codec->fields == NULL || codec->slots == NULL) {
+        PyErr_NoMemory();
+        goto error;
+    }
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(forms); i++) {
+        if (read_form(codec, PyTuple_GET_ITEM(forms, i)) < 0) {
+            goto error;
+        }
+    }
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(fields); i++) {
+        if (add_field(codec, state, PyTuple_GET_ITEM(fields, i)) < 0) {
+            goto error;
+        }
+    }
+    if (least >= 0) {
+        without_gc(codec->kind, state->Struct);
+    }
+    return (PyObject *)codec;
+
+error:
+    Py_DECREF(codec);
+    return NULL;
+}
+
+static int
+codec_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    const cmsgx_codec *codec = (const cmsgx_codec *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(codec->kind);
+    for (Py_ssize_t i = 0; i < codec->count; i++) {
+        Py_VISIT(codec->fields[i]);
+    }
+    return 0;
+}
+
+static int
+codec_clear(PyObject *self)
+{
+    Py_CLEAR(((cmsgx_codec *)self)->kind);
+    return 0;
+}
+
+static void
+codec_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    cmsgx_codec *codec = (cmsgx_codec *)self;
+    PyObject_GC_UnTrack(self);
+    (void)codec_clear(self);
+    for (Py_ssize_t i = 0; i < codec->count; i++) {
+        Py_DECREF(codec->fields[i]);
+    }
+    PyMem_Free(codec->forms);
+    PyMem_Free(codec->fields);
+    PyMem_Free(codec->slots);
+#if CMSGX_FREE_LIST
+    PyObject_Free(codec->spare);
+#endif
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+codec_fields(PyObject *self, void *Py_UNUSED(closure))
+{
+    const cmsgx_codec *codec = (const cmsgx_codec *)self;
+    PyObject *names = PyTuple_New(codec->count);
+    for (Py_ssize_t i = 0; names != NULL && i < codec->count; i++) {
+        PyTuple_SET_ITEM(names, i, Py_NewRef(codec->fields[i]->name));
+    }
+    return names;
+}
+
+static PyMemberDef codec_members[] = {
+    {"kind", T_OBJECT, offsetof(cmsgx_codec, kind), READONLY, "The class."},
+    {"least", T_PYSSIZET, offsetof(cmsgx_codec, least), READONLY,
+     "Bytes of the payload at least; -1 where the class packs and unpacks itself."},
+    {"most", T_PYSSIZET, offsetof(cmsgx_codec, most), READONLY,
+     "Bytes of the payload at most; -1: any number."},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef codec_getset[] = {
+    {"fields", codec_fields, NULL, "The names of the fields, in order.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyDoc_STRVAR(codec_doc,
+"Codec(kind, forms, least, most, fields)\n--\n\n"
+"What a kind is in a control message.  Each form is (families, level, type, directions, size,\n"
+"transform): a bit mask of AF_*, 0 for any; 1 received, 2 sent, 4 sent as IPv4; the bytes of the\n"
+"payload, where CMSGX_INTEGER leaves them open.");
+
+static PyType_Slot codec_slots[] = {
+    {Py_tp_new, codec_make},
+    {Py_tp_dealloc, codec_dealloc},
+    {Py_tp_traverse, codec_traverse},
+    {Py_tp_clear, codec_clear},
+    {Py_tp_members, codec_members},
+    {Py_tp_getset, codec_getset},
+    {Py_tp_doc, (void *)codec_doc},
+    {0, NULL},
+};
+
+static PyType_Spec codec_spec = {
+    .name = "cmsgx._cmsg.Codec",
+    .basicsize = sizeof(cmsgx_codec),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = codec_slots,
+};
+
+int
+cmsgx_add_codec(PyObject *module)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    if (cmsgx_add_type(module, &field_spec, &state->Field) < 0) {
+        return -1;
+    }
+    return cmsgx_add_type(module, &codec_spec, &state->Codec);
+}

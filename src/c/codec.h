@@ -1,0 +1,94 @@
+/* Codec: what a class is in a control message.  It has the class's fields, each a window into
+   the payload, and the forms in which the payload comes and goes: level, type and family.
+   Field: one such window, a descriptor of the class that makes the value when it is read. */
+
+#ifndef CMSGX_CODEC_H
+#define CMSGX_CODEC_H
+
+#include "form.h"
+#include "state.h"
+
+typedef struct {
+    PyObject_HEAD
+    PyTypeObject *kind;     /* owned: the class it is a field of, or NULL */
+    PyObject *name;         /* owned */
+    PyObject *convert;      /* owned: what is read goes through it; or NULL */
+    PyObject *fallback;     /* owned: what a constructor takes where it is not given; or NULL */
+    size_t offset;          /* in the payload */
+    size_t size;            /* in bytes, at least what a format says; 0 for 't' and 'S' */
+    char format;            /* see field_doc */
+    char is_plain;          /* a 32-bit integer as it is: what is read most often */
+} cmsgx_field;
+
+/* What a form is for. */
+enum {
+    CMSGX_RECEIVED = 1,
+    CMSGX_SENT = 2,
+    CMSGX_SENT_AS_IPV4 = 4, /* on AF_INET, or to an IPv4-mapped address */
+};
+
+typedef struct {
+    uint64_t families;      /* bit AF_*; 0: any */
+    int level;
+    int type;
+    int directions;
+    size_t size;            /* of the payload that is sent, where CMSGX_INTEGER leaves it open */
+    cmsgx_transform transform;
+} cmsgx_form;
+
+typedef struct {
+    PyObject_HEAD
+    PyTypeObject *kind;     /* owned */
+    Py_ssize_t least;       /* bytes of the canonical payload; negative: its fields are objects */
+    Py_ssize_t most;        /* negative: no limit */
+    Py_ssize_t form_count;
+    cmsgx_form *forms;      /* the first is the kind's own level and type; NULL: in no message */
+    Py_ssize_t count;
+    cmsgx_field **fields;   /* owned */
+    Py_ssize_t *slots;      /* byte offset in the instance, for fields that are objects */
+#if CMSGX_FREE_LIST
+    PyObject *spare;        /* plain memory of the last instance that was dropped, or NULL */
+#endif
+} cmsgx_codec;
+
+/* The codec of a kind, borrowed from the class; NULL, without an exception, where `kind` is
+   none. */
+cmsgx_codec *cmsgx_codec_of(cmsgx_state *state, PyObject *kind);
+
+/* The same for what a record is made and read with; NULL with TypeError. */
+cmsgx_codec *cmsgx_codec_of_record(PyObject *record);
+
+/* The form in which (level, type) of a socket of that family (-1: unknown) is this kind, or
+   NULL. */
+static inline const cmsgx_form *
+cmsgx_codec_received(const cmsgx_codec *codec, int family, int level, int type)
+{
+    for (Py_ssize_t i = 0; i < codec->form_count; i++) {
+        const cmsgx_form *form = &codec->forms[i];
+        if (form->type == type && form->level == level && (form->directions & CMSGX_RECEIVED)
+            && (form->families == 0 || (unsigned)family >= 64
+                || (form->families >> family & 1))) {
+            return form;
+        }
+    }
+    return NULL;
+}
+
+/* The form that is sent; NULL where the kind is only received. */
+const cmsgx_form *cmsgx_codec_sent(const cmsgx_codec *codec, int as_ipv4);
+int cmsgx_codec_has_ipv4(const cmsgx_codec *codec);
+
+/* The value of a field of a payload: a new reference.  None where an optional one is not there. */
+PyObject *cmsgx_field_load(cmsgx_state *state, const cmsgx_field *field,
+                           const unsigned char *payload, size_t size);
+
+/* Where in the payload the field will end with that value; -1 with an exception where the value
+   is none of the field. */
+Py_ssize_t cmsgx_field_end(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field,
+                           PyObject *value);
+
+/* Writes it, to a payload of `size` bytes that reaches there.  0, or -1 with an exception. */
+int cmsgx_field_store(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field,
+                      PyObject *value, unsigned char *payload, size_t size);
+
+#endif

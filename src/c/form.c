@@ -1,0 +1,248 @@
+#include "form.h"
+
+#include <netinet/in.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/time.h>
+#include <time.h>
+
+#define BILLION INT64_C(1000000000)
+
+/* What the kernel fills for a 32-bit program with the OLD option, and for any 64-bit one: two
+   longs, whatever time_t the C library has. */
+typedef struct {
+    long seconds;
+    long fraction;
+} pair_of_longs;
+
+typedef struct {
+    int64_t seconds;
+    int64_t fraction;
+} pair_of_64;
+
+#ifdef __linux__
+typedef pair_of_longs native_timeval;
+typedef pair_of_longs native_timespec;
+#  define NATIVE_PAIR 1
+#else
+typedef struct timeval native_timeval;
+typedef struct timespec native_timespec;
+#endif
+
+typedef struct {
+    int64_t seconds;
+    uint64_t fraction;
+} bintime;
+
+#ifdef IP_PKTINFO
+typedef struct in_pktinfo packet_info;
+#endif
+
+size_t
+cmsgx_form_size(cmsgx_transform transform)
+{
+    switch (transform) {
+    case CMSGX_TIMEVAL: return sizeof(native_timeval);
+    case CMSGX_TIMESPEC: return sizeof(native_timespec);
+    case CMSGX_TIMEVAL64: case CMSGX_TIMESPEC64: return sizeof(pair_of_64);
+    case CMSGX_BINTIME: return sizeof(bintime);
+    case CMSGX_STAMPING: return 3 * sizeof(native_timespec);
+    case CMSGX_STAMPING64: return 3 * sizeof(pair_of_64);
+#ifdef IP_PKTINFO
+    case CMSGX_PKTINFO: return sizeof(packet_info);
+#endif
+    default: return 0;
+    }
+}
+
+/* A second count out of range of nanoseconds (the year 2262) wraps, which no clock does. */
+static int64_t
+nanoseconds(int64_t seconds, int64_t fraction, int64_t unit)
+{
+    return (int64_t)((uint64_t)seconds * (uint64_t)BILLION + (uint64_t)fraction * (uint64_t)unit);
+}
+
+static int64_t
+read_time(cmsgx_transform transform, const unsigned char *data)
+{
+    pair_of_64 wide;
+    native_timeval timeval;
+    native_timespec timespec;
+    bintime binary;
+
+    switch (transform) {
+    case CMSGX_TIMEVAL:
+        memcpy(&timeval, data, sizeof(timeval));
+#ifdef NATIVE_PAIR
+        return nanoseconds(timeval.seconds, timeval.fraction, 1000);
+#else
+        return nanoseconds(timeval.tv_sec, timeval.tv_usec, 1000);
+#endif
+    case CMSGX_TIMESPEC:
+        memcpy(&timespec, data, sizeof(timespec));
+#ifdef NATIVE_PAIR
+        return nanoseconds(timespec.seconds, timespec.fraction, 1);
+#else
+        return nanoseconds(timespec.tv_sec, timespec.tv_nsec, 1);
+#endif
+    case CMSGX_BINTIME:
+        memcpy(&binary, data, sizeof(binary));
+        return nanoseconds(binary.seconds,
+                           (int64_t)(((binary.fraction >> 32) * (uint64_t)BILLION) >> 32), 1);
+    default:
+        memcpy(&wide, data, sizeof(wide));
+        return nanoseconds(wide.seconds, wide.fraction, transform == CMSGX_TIMEVAL64 ? 1000 : 1);
+    }
+}
+
+static void
+write_time(cmsgx_transform transform, int64_t value, unsigned char *out)
+{
+    int64_t seconds = value / BILLION - (value % BILLION < 0);
+    int64_t rest = value - seconds * BILLION;
+    switch (transform) {
+    case CMSGX_TIMEVAL: {
+#ifdef NATIVE_PAIR
+        native_timeval timeval = {(long)seconds, (long)(rest / 1000)};
+#else
+        native_timeval timeval = {.tv_sec = (time_t)seconds};
+        timeval.tv_usec = (__typeof__(timeval.tv_usec))(rest / 1000);
+#endif
+        memcpy(out, &timeval, sizeof(timeval));
+        break;
+    }
+    case CMSGX_TIMESPEC: {
+#ifdef NATIVE_PAIR
+        native_timespec timespec = {(long)seconds, (long)rest};
+#else
+        native_timespec timespec = {.tv_sec = (time_t)seconds, .tv_nsec = (long)rest};
+#endif
+        memcpy(out, &timespec, sizeof(timespec));
+        break;
+    }
+    case CMSGX_BINTIME: {
+        bintime binary = {seconds, (((uint64_t)rest << 32) / (uint64_t)BILLION) << 32};
+        memcpy(out, &binary, sizeof(binary));
+        break;
+    }
+    default: {
+        pair_of_64 wide = {seconds, transform == CMSGX_TIMEVAL64 ? rest / 1000 : rest};
+        memcpy(out, &wide, sizeof(wide));
+    }
+    }
+}
+
+ptrdiff_t
+cmsgx_form_read(cmsgx_transform transform, const unsigned char *data, size_t size,
+                unsigned char *out)
+{
+    size_t fixed = cmsgx_form_size(transform);
+    if (fixed != 0 && size != fixed) {
+        return -1;
+    }
+    switch (transform) {
+    case CMSGX_INTEGER: {
+        int value;
+        if (size == 1) {
+            value = data[0];
+        }
+        else if (size == sizeof(uint16_t)) {
+            uint16_t half;
+            memcpy(&half, data, sizeof(half));
+            value = half;
+        }
+        else if (size == sizeof(value)) {
+            memcpy(&value, data, sizeof(value));
+        }
+        else {
+            return -1;
+        }
+        memcpy(out, &value, sizeof(value));
+        return sizeof(value);
+    }
+    case CMSGX_TIMEVAL: case CMSGX_TIMESPEC: case CMSGX_TIMEVAL64: case CMSGX_TIMESPEC64:
+    case CMSGX_BINTIME: {
+        int64_t value = read_time(transform, data);
+        memcpy(out, &value, sizeof(value));
+        return sizeof(value);
+    }
+    case CMSGX_STAMPING: case CMSGX_STAMPING64: {
+        cmsgx_transform one = transform == CMSGX_STAMPING ? CMSGX_TIMESPEC : CMSGX_TIMESPEC64;
+        int64_t values[3];
+        for (size_t i = 0; i < 3; i++) {
+            values[i] = read_time(one, data + i * cmsgx_form_size(one));
+        }
+        memcpy(out, values, sizeof(values));
+        return sizeof(values);
+    }
+#ifdef IP_PKTINFO
+    case CMSGX_PKTINFO: {
+        packet_info info;
+        struct in6_pktinfo mapped;
+        memset(&mapped, 0, sizeof(mapped));
+        memcpy(&info, data, sizeof(info));
+        memset((unsigned char *)&mapped.ipi6_addr + 10, 0xff, 2);
+        memcpy((unsigned char *)&mapped.ipi6_addr + 12, &info.ipi_addr, sizeof(info.ipi_addr));
+        mapped.ipi6_ifindex = (__typeof__(mapped.ipi6_ifindex))info.ipi_ifindex;
+        memcpy(out, &mapped, sizeof(mapped));
+        return sizeof(mapped);
+    }
+#endif
+    default:
+        return -1;
+    }
+}
+
+void
+cmsgx_form_write(cmsgx_transform transform, const unsigned char *value, size_t size,
+                 unsigned char *out, size_t wire_size)
+{
+    switch (transform) {
+    case CMSGX_INTEGER: {
+        int number;
+        memcpy(&number, value, sizeof(number));
+        if (wire_size == 1) {
+            out[0] = (unsigned char)number;
+        }
+        else if (wire_size == sizeof(uint16_t)) {
+            uint16_t half = (uint16_t)number;
+            memcpy(out, &half, sizeof(half));
+        }
+        else {
+            memcpy(out, &number, sizeof(number));
+        }
+        break;
+    }
+    case CMSGX_TIMEVAL: case CMSGX_TIMESPEC: case CMSGX_TIMEVAL64: case CMSGX_TIMESPEC64:
+    case CMSGX_BINTIME: {
+        int64_t time;
+        memcpy(&time, value, sizeof(time));
+        write_time(transform, time, out);
+        break;
+    }
+    case CMSGX_STAMPING: case CMSGX_STAMPING64: {
+        cmsgx_transform one = transform == CMSGX_STAMPING ? CMSGX_TIMESPEC : CMSGX_TIMESPEC64;
+        int64_t times[3];
+        memcpy(times, value, sizeof(times));
+        for (size_t i = 0; i < 3; i++) {
+            write_time(one, times[i], out + i * cmsgx_form_size(one));
+        }
+        break;
+    }
+#ifdef IP_PKTINFO
+    case CMSGX_PKTINFO: {
+        packet_info info;
+        struct in6_pktinfo mapped;
+        memset(&info, 0, sizeof(info));
+        memcpy(&mapped, value, sizeof(mapped));
+        memcpy(&info.ipi_spec_dst, (unsigned char *)&mapped.ipi6_addr + 12,
+               sizeof(info.ipi_spec_dst));
+        info.ipi_ifindex = (__typeof__(info.ipi_ifindex))mapped.ipi6_ifindex;
+        memcpy(out, &info, sizeof(info));
+        break;
+    }
+#endif
+    default:
+        memcpy(out, value, size < wire_size ? size : wire_size);
+    }
+}

@@ -1,0 +1,42 @@
+/* The forms in which one value lies in control messages: the kernel tells a time stamp in six
+   ways, and IPv4 and IPv6 their packet info each in its own.  A kind holds one of them, its
+   canonical form; these functions lead there and back.  Plain C, no Python.h. */
+
+#ifndef CMSGX_FORM_H
+#define CMSGX_FORM_H
+
+#include <stddef.h>
+
+typedef enum {
+    CMSGX_AS_IT_IS,         /* canonical: the payload itself */
+    CMSGX_WITHOUT_NUL,      /* canonical: the payload, without one NUL at its end */
+    /* Those that change more, and have a canonical form of 32 bytes at most: */
+    CMSGX_INTEGER,          /* 1, 2 or 4 bytes in the byte order of the machine; canonical: int */
+    CMSGX_TIMEVAL,          /* struct timeval with the C library's long; canonical: int64_t ns */
+    CMSGX_TIMESPEC,
+    CMSGX_TIMEVAL64,        /* struct __kernel_sock_timeval */
+    CMSGX_TIMESPEC64,       /* struct __kernel_timespec */
+    CMSGX_BINTIME,          /* FreeBSD: time_t, and 2^-64 seconds */
+    CMSGX_STAMPING,         /* three timespecs; canonical: three int64_t ns */
+    CMSGX_STAMPING64,
+    CMSGX_PKTINFO,          /* struct in_pktinfo; canonical: struct in6_pktinfo, mapped */
+    CMSGX_TRANSFORMS,
+} cmsgx_transform;
+
+/* Bytes of the payload in a form of fixed size; 0 where any size may be right. */
+size_t cmsgx_form_size(cmsgx_transform transform);
+
+#define CMSGX_CANONICAL 32
+
+/* Reads a payload of `size` bytes in one of the forms that change it into `out`, which has room
+   for CMSGX_CANONICAL bytes.  Returns the bytes of the canonical form, or -1 where the payload
+   has not the size of that form. */
+ptrdiff_t cmsgx_form_read(cmsgx_transform transform, const unsigned char *data, size_t size,
+                          unsigned char *out);
+
+/* Writes a canonical value of `size` bytes as a payload of `wire_size` bytes, which has to be
+   what the form asks for: cmsgx_form_size(), for CMSGX_INTEGER 1, 2 or 4, else `size`. */
+void cmsgx_form_write(cmsgx_transform transform, const unsigned char *value, size_t size,
+                      unsigned char *out, size_t wire_size);
+
+#endif

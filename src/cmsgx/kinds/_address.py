@@ -1,0 +1,73 @@
+"""IP addresses as they lie in control messages."""
+
+from __future__ import annotations
+
+import socket as _socket
+from typing import TYPE_CHECKING, Any
+
+from .. import _cmsg
+
+if TYPE_CHECKING:
+    import ipaddress
+    from typing import Self
+
+    from ._base import Buffer
+
+__all__ = ["IPAddress"]
+
+
+class IPAddress(_cmsg.Struct):
+    """An IPv4 or IPv6 address: 4 or 16 bytes, made text only on demand.
+
+    From text, from the bytes, or from an address of `ipaddress`. str() is its text, `packed` its
+    bytes in network order, `ip` the object of `ipaddress`.
+    """
+
+    __slots__ = ()
+
+    packed: bytes
+
+    def __new__(
+        cls, value: IPAddress | ipaddress.IPv4Address | ipaddress.IPv6Address | str | Buffer, /
+    ) -> Self:
+        packed: Any = getattr(value, "packed", value)
+        if isinstance(packed, str):
+            family = _socket.AF_INET6 if ":" in packed else _socket.AF_INET
+            try:
+                packed = _socket.inet_pton(family, packed)
+            except OSError:
+                raise ValueError(f"{value!r} is no IP address") from None
+        if memoryview(packed).nbytes not in (4, 16):
+            raise ValueError(f"{value!r}; an address has 4 or 16 bytes")
+        return super().__new__(cls, packed)
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return 4 if len(self.packed) == 4 else 6
+
+    @property
+    def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+        """The same as an address of the module `ipaddress`."""
+        import ipaddress
+
+        return ipaddress.ip_address(self.packed)
+
+    @property
+    def is_unspecified(self) -> bool:
+        """Whether all its bits are zero."""
+        return not any(self.packed)
+
+    def __str__(self) -> str:
+        packed = self.packed
+        family = _socket.AF_INET if len(packed) == 4 else _socket.AF_INET6
+        return _socket.inet_ntop(family, packed)
+
+    def __repr__(self) -> str:
+        return f"IPAddress('{self}')"
+
+
+_packed = _cmsg.Field("packed", 0, "t")
+type.__setattr__(IPAddress, "packed", _packed)
+type.__setattr__(IPAddress, "_codec", _cmsg.Codec(IPAddress, (), 4, 16, (_packed,)))
+_cmsg.register("IPAddress", IPAddress)

@@ -1,0 +1,81 @@
+"""The error queue: what went wrong with a packet that was sent, or when it went. ip(7)"""
+
+from __future__ import annotations
+
+import os
+
+from .. import _cmsg
+from ._base import OpenEnum, StructMessage, constant, families, form, member, option, register
+
+__all__ = ["ErrorOrigin", "ExtendedError", "SentStage"]
+
+_IP = families("AF_INET", "AF_INET6")
+
+
+class ErrorOrigin(OpenEnum):
+    """SO_EE_ORIGIN_*: who put an entry on the error queue. linux/errqueue.h"""
+
+    NONE = constant("SO_EE_ORIGIN_NONE")
+    LOCAL = constant("SO_EE_ORIGIN_LOCAL")
+    ICMP = constant("SO_EE_ORIGIN_ICMP")
+    ICMP6 = constant("SO_EE_ORIGIN_ICMP6")
+    TIMESTAMPING = constant("SO_EE_ORIGIN_TIMESTAMPING")
+    ZEROCOPY = constant("SO_EE_ORIGIN_ZEROCOPY")
+    TXTIME = constant("SO_EE_ORIGIN_TXTIME")
+
+
+class SentStage(OpenEnum):
+    """SCM_TSTAMP_*: how far a packet had come when its transmit time stamp was taken."""
+
+    SENT = constant("SCM_TSTAMP_SND")
+    """The driver gave it to the network adapter, or (hardware) that sent it."""
+    SCHEDULED = constant("SCM_TSTAMP_SCHED")
+    """It came to the packet scheduler."""
+    ACKNOWLEDGED = constant("SCM_TSTAMP_ACK")
+    """All of it was acknowledged (TCP)."""
+    COMPLETED = constant("SCM_TSTAMP_COMPLETION")
+    """The controller said that it was sent (Bluetooth). Linux 6.15."""
+
+
+@register(
+    level="SOL_IP",
+    type="IP_RECVERR",
+    layout="sock_extended_err",
+    direction="receive",
+    families=_IP | families("AF_RDS"),
+    option=(
+        option("SOL_IPV6", "IPV6_RECVERR", 44, "2.2", families=families("AF_INET6")),
+        option("SOL_IP", "IP_RECVERR", 44, "2.2", families=_IP),
+        option("SOL_CAN_J1939", "SO_J1939_ERRQUEUE", 16, "5.4", families=families("AF_CAN")),
+    ),
+    also=[
+        form("SOL_IPV6", "IPV6_RECVERR", families=families("AF_INET6")),
+        form("SOL_PACKET", "PACKET_TX_TIMESTAMP", families=families("AF_PACKET")),
+        form("SOL_CAN_RAW", "SCM_CAN_RAW_ERRQUEUE", families=families("AF_CAN")),
+        form("SOL_CAN_J1939", "SCM_J1939_ERRQUEUE", families=families("AF_CAN")),
+        form("SOL_BLUETOOTH", "BT_SCM_ERROR", families=families("AF_BLUETOOTH")),
+        form("SOL_VSOCK", "VSOCK_RECVERR", families=families("AF_VSOCK")),
+    ],
+)
+class ExtendedError(StructMessage):
+    """An entry of the error queue, struct sock_extended_err: IP_RECVERR, ip(7).
+
+    What `ee_info`, `ee_data`, `ee_type` and `ee_code` mean depends on `ee_origin`; what
+    receive_errors() gives says it in words. `offender` is the Address of who sent an ICMP error, None for any other origin. Of TCP,
+    UDP and raw sockets, and the like for AF_PACKET, CAN, Bluetooth, vsock and RDS.
+    """
+
+    __slots__ = ()
+
+    ee_errno: int = member("ee_errno")
+    ee_origin: ErrorOrigin = member("ee_origin", convert=ErrorOrigin)
+    ee_type: int = member("ee_type", default=0)
+    ee_code: int = member("ee_code", default=0)
+    ee_info: int = member("ee_info", default=0)
+    ee_data: int = member("ee_data", default=0)
+    offender: _cmsg.Address | None = member("offender", default=None)
+
+    @property
+    def error(self) -> OSError | None:
+        """What `ee_errno` says, as the exception that a call would raise; None for 0."""
+        return OSError(self.ee_errno, os.strerror(self.ee_errno)) if self.ee_errno else None

@@ -1,0 +1,220 @@
+"""IPv4: ip(7)."""
+
+from __future__ import annotations
+
+from .. import _cmsg
+from ._address import IPAddress
+from ._base import IS_LINUX, StructMessage, families, form, member, option, register
+from ._net import OnInterface, WithTrafficClass
+
+__all__ = [
+    "Checksum",
+    "DestinationAddress",
+    "FlowProtocol",
+    "FragmentSize",
+    "OriginalDestination",
+    "PacketInfo",
+    "ReceivedOptions",
+    "ReturnOptions",
+    "Tos",
+    "Ttl",
+]
+
+# An AF_INET6 socket has these too, where it takes IPv4.
+IP = families("AF_INET", "AF_INET6")
+# The BSDs and macOS name what they deliver by the option, and it is one byte there.
+_BY_OPTION = not IS_LINUX
+
+_ANY = IPAddress(bytes(4))
+
+
+@register(
+    level="SOL_IP",
+    type="IP_PKTINFO",
+    layout="in_pktinfo",
+    families=IP,
+    option=(
+        option("SOL_IP", "IP_RECVPKTINFO", 12, is_watched_only=IS_LINUX)
+        or option("SOL_IP", "IP_PKTINFO", 12, "2.2"),
+    ),
+)
+class PacketInfo(StructMessage, OnInterface):
+    """Where an IPv4 packet came in, and to which address: IP_PKTINFO, ip(7).
+
+    `interface` is the index of the interface it came in by, `destination` the address in its
+    header, `local` the address to answer from (they differ for a broadcast). To send: `local` is
+    the source address, `interface` (where it is not 0) the way out, and `destination` is ignored.
+    """
+
+    __slots__ = ()
+
+    interface: int = member("ipi_ifindex", default=0)
+    local: IPAddress = member("ipi_spec_dst", default=_ANY)
+    destination: IPAddress = member("ipi_addr", default=_ANY)
+
+
+@register(
+    level="SOL_IP",
+    type="IP_RECVTTL" if _BY_OPTION else "IP_TTL",
+    layout="int",
+    transform="integer",
+    direction="receive" if _BY_OPTION else "both",
+    families=IP,
+    option=option("SOL_IP", "IP_RECVTTL", 4, "2.2"),
+    also=[form("SOL_IP", "IP_TTL", "integer", direction="send") if _BY_OPTION else None],
+)
+class Ttl(StructMessage):
+    """The time to live of an IPv4 packet: IP_TTL, ip(7). Sent: 1 to 255."""
+
+    __slots__ = ()
+
+    ttl: int = member()
+
+
+@register(
+    level="SOL_IP",
+    type="IP_RECVTOS" if _BY_OPTION else "IP_TOS",
+    layout="int",
+    transform="integer",
+    direction="receive" if _BY_OPTION else "both",
+    families=IP,
+    option=option("SOL_IP", "IP_RECVTOS", 4, "2.2"),
+    also=[form("SOL_IP", "IP_TOS", "integer", direction="send", size=1) if _BY_OPTION else None],
+)
+class Tos(StructMessage, WithTrafficClass):
+    """The type of service of an IPv4 packet, DSCP and ECN: IP_TOS, ip(7). 0 to 255."""
+
+    __slots__ = ()
+
+    value: int = member()
+
+
+@register(
+    level="SOL_IP",
+    type="IP_RECVOPTS",
+    layout="bytes",
+    direction="receive",
+    families=IP,
+    option=option("SOL_IP", "IP_RECVOPTS", 40, "2.2"),
+)
+class ReceivedOptions(StructMessage):
+    """The options in the header of an IPv4 packet, as they came: IP_RECVOPTS, ip(7)."""
+
+    __slots__ = ()
+
+    options: bytes = member()
+
+
+@register(
+    level="SOL_IP",
+    type="IP_RETOPTS",
+    layout="bytes",
+    families=IP,
+    option=option("SOL_IP", "IP_RETOPTS", 40, "2.2"),
+)
+class ReturnOptions(StructMessage):
+    """The options for an answer, with the route filled in: IP_RETOPTS, ip(7).
+
+    To send: the options of this packet, at most 40 bytes.
+    """
+
+    __slots__ = ()
+
+    options: bytes = member()
+
+
+@register(
+    level="SOL_IP",
+    type="IP_ORIGDSTADDR",
+    layout="sockaddr_in",
+    direction="receive",
+    families=IP,
+    option=option("SOL_IP", "IP_RECVORIGDSTADDR", 16, "2.6.29"),
+)
+class OriginalDestination(StructMessage):
+    """Address and port that an IPv4 packet was sent to, before TPROXY: IP_ORIGDSTADDR, ip(7)."""
+
+    __slots__ = ()
+
+    address: _cmsg.Address = member("sockaddr")
+
+
+@register(
+    level="SOL_IP",
+    type="IP_CHECKSUM",
+    layout="u32",
+    direction="receive",
+    families=families("AF_INET"),
+    option=option("SOL_IP", "IP_CHECKSUM", 4, "4.0"),
+)
+class Checksum(StructMessage):
+    """The sum over the payload that the network adapter made: IP_CHECKSUM. Linux 4.0.
+
+    Folded to 32 bits, not complemented. Not there where no adapter made one.
+    """
+
+    __slots__ = ()
+
+    checksum: int = member()
+
+
+@register(
+    level="SOL_IP",
+    type="IP_RECVFRAGSIZE",
+    layout="int",
+    direction="receive",
+    families=IP,
+    option=(
+        option("SOL_IPV6", "IPV6_RECVFRAGSIZE", 4, "4.10", families=families("AF_INET6")),
+        option("SOL_IP", "IP_RECVFRAGSIZE", 4, "4.10"),
+    ),
+    also=[form("SOL_IPV6", "IPV6_RECVFRAGSIZE", families=families("AF_INET6"))],
+)
+class FragmentSize(StructMessage):
+    """The largest fragment of a datagram that came in several: IP_RECVFRAGSIZE. Linux 4.10.
+
+    In bytes, IPv4 and IPv6. Not there where it came in one.
+    """
+
+    __slots__ = ()
+
+    size: int = member()
+
+
+@register(
+    level="SOL_IP",
+    type="IP_PROTOCOL",
+    layout="int",
+    direction="send",
+    families=families("AF_INET"),
+    since="6.4",
+)
+class FlowProtocol(StructMessage):
+    """The protocol by which the route of a raw packet is chosen: IP_PROTOCOL. Linux 6.4.
+
+    For packets that bring their own header; 1 to 255. The header stays as it is.
+    """
+
+    __slots__ = ()
+
+    protocol: int = member()
+
+
+@register(
+    level="SOL_IP",
+    type="IP_RECVDSTADDR",
+    layout="in_addr",
+    direction="receive",
+    families=IP,
+    option=option("SOL_IP", "IP_RECVDSTADDR", 4),
+    also=[form("SOL_IP", "IP_SENDSRCADDR", direction="send")],
+)
+class DestinationAddress(StructMessage):
+    """The address an IPv4 packet was sent to, on BSD and macOS: IP_RECVDSTADDR, ip(4).
+
+    To send, on BSD: the source address of this packet (IP_SENDSRCADDR). Linux has PacketInfo.
+    """
+
+    __slots__ = ()
+
+    address: IPAddress = member()

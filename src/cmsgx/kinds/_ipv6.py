@@ -1,0 +1,311 @@
+"""IPv6: ipv6(7), RFC 3542.
+
+Each kind that IPv4 has in another form is that form too on an AF_INET6 socket with an IPv4-mapped
+peer, received and sent: there the kernel ignores the form of IPv6 without a word.
+"""
+
+from __future__ import annotations
+
+from .. import _cmsg
+from ._address import IPAddress
+from ._base import IS_LINUX, StructMessage, families, form, member, option, register
+from ._ip import IP
+from ._net import OnInterface, WithTrafficClass
+
+__all__ = [
+    "DestinationOptions",
+    "DontFragment",
+    "FlowInfo",
+    "HopByHopOptions",
+    "HopLimit",
+    "NextHop",
+    "OriginalDestination6",
+    "PacketInfo6",
+    "PathMtu",
+    "PreferTemporaryAddress",
+    "RoutingDestinationOptions",
+    "RoutingHeader",
+    "TrafficClass",
+    "UseMinimumMtu",
+]
+
+_IPV6 = families("AF_INET6")
+_ANY = IPAddress(bytes(16))
+# The largest header that one byte can tell the length of, 8 bytes each.
+_HEADER = 2048
+
+
+@register(
+    level="SOL_IPV6",
+    type="IPV6_PKTINFO",
+    layout="in6_pktinfo",
+    families=_IPV6,
+    option=(
+        option("SOL_IPV6", "IPV6_RECVPKTINFO", 20, "2.6.14", families=_IPV6),
+        option("SOL_IPV6", "IPV6_2292PKTINFO", 20, families=_IPV6, is_watched_only=True),
+        option("SOL_IP", "IP_PKTINFO", 12, families=IP),
+    ),
+    also=[
+        form("SOL_IPV6", "IPV6_2292PKTINFO"),
+        form("SOL_IP", "IP_PKTINFO", "pktinfo", families=IP, is_ipv4=True) if IS_LINUX else None,
+    ],
+)
+class PacketInfo6(StructMessage, OnInterface):
+    """Where a packet came in, and to which address: IPV6_PKTINFO, RFC 3542.
+
+    `address` is the destination in its header, `interface` the index of the interface it came in
+    by. To send: `address` is the source address, `interface` (where it is not 0) the way out.
+    """
+
+    __slots__ = ()
+
+    address: IPAddress = member("ipi6_addr", default=_ANY)
+    interface: int = member("ipi6_ifindex", default=0)
+
+
+@register(
+    level="SOL_IPV6",
+    type="IPV6_HOPLIMIT",
+    layout="int",
+    transform="integer",
+    families=_IPV6,
+    option=(
+        option("SOL_IPV6", "IPV6_RECVHOPLIMIT", 4, "2.6.14", families=_IPV6),
+        option("SOL_IPV6", "IPV6_2292HOPLIMIT", 4, families=_IPV6, is_watched_only=True),
+        option("SOL_IP", "IP_RECVTTL", 4, families=IP),
+    ),
+    also=[
+        form("SOL_IPV6", "IPV6_2292HOPLIMIT", "integer"),
+        form("SOL_IP", "IP_TTL", "integer", families=IP, is_ipv4=True),
+    ],
+)
+class HopLimit(StructMessage):
+    """The hop limit of a packet: IPV6_HOPLIMIT, RFC 3542.
+
+    Sent: 0 to 255, -1 for the default; to IPv4 1 to 255.
+    """
+
+    __slots__ = ()
+
+    hops: int = member()
+
+
+@register(
+    level="SOL_IPV6",
+    type="IPV6_TCLASS",
+    layout="int",
+    transform="integer",
+    families=_IPV6,
+    option=(
+        option("SOL_IPV6", "IPV6_RECVTCLASS", 4, "2.6.14", families=_IPV6),
+        option("SOL_IP", "IP_RECVTOS", 4, families=IP),
+    ),
+    also=[form("SOL_IP", "IP_TOS", "integer", families=IP, is_ipv4=True)],
+)
+class TrafficClass(StructMessage, WithTrafficClass):
+    """The traffic class of a packet, DSCP and ECN: IPV6_TCLASS, RFC 3542. 0 to 255."""
+
+    __slots__ = ()
+
+    value: int = member()
+
+
+@register(
+    level="SOL_IPV6",
+    type="IPV6_FLOWINFO",
+    layout="be32",
+    families=_IPV6,
+    option=option("SOL_IPV6", "IPV6_FLOWINFO", 4, "2.2.7"),
+)
+class FlowInfo(StructMessage):
+    """Traffic class and flow label, as in the header: IPV6_FLOWINFO. Linux 2.2.7.
+
+    Not there where both are 0. Sent, the label has to be one that the socket may use.
+    """
+
+    __slots__ = ()
+
+    value: int = member()
+
+    @property
+    def label(self) -> int:
+        """The flow label, the low 20 bits: RFC 6437."""
+        return self.value & 0xFFFFF
+
+    @property
+    def traffic_class(self) -> int:
+        """The traffic class, the 8 bits above."""
+        return self.value >> 20 & 0xFF
+
+
+@register(
+    level="SOL_IPV6",
+    type="IPV6_HOPOPTS",
+    layout="bytes",
+    families=_IPV6,
+    option=(
+        option("SOL_IPV6", "IPV6_RECVHOPOPTS", _HEADER, "2.6.14"),
+        option("SOL_IPV6", "IPV6_2292HOPOPTS", _HEADER, is_watched_only=True),
+    ),
+    also=[form("SOL_IPV6", "IPV6_2292HOPOPTS")],
+)
+class HopByHopOptions(StructMessage):
+    """The hop-by-hop options header, whole: IPV6_HOPOPTS, RFC 3542.
+
+    A multiple of 8 bytes. Sent it needs CAP_NET_RAW: EPERM; once in a message.
+    """
+
+    __slots__ = ()
+
+    header: bytes = member()
+
+
+@register(
+    level="SOL_IPV6",
+    type="IPV6_DSTOPTS",
+    layout="bytes",
+    families=_IPV6,
+    option=(
+        option("SOL_IPV6", "IPV6_RECVDSTOPTS", _HEADER, "2.6.14"),
+        option("SOL_IPV6", "IPV6_2292DSTOPTS", _HEADER, is_watched_only=True),
+    ),
+    also=[form("SOL_IPV6", "IPV6_2292DSTOPTS")],
+)
+class DestinationOptions(StructMessage):
+    """A destination options header, whole: IPV6_DSTOPTS, RFC 3542. Several may come."""
+
+    __slots__ = ()
+
+    header: bytes = member()
+
+
+@register(
+    level="SOL_IPV6",
+    type="IPV6_RTHDR",
+    layout="bytes",
+    families=_IPV6,
+    option=(
+        option("SOL_IPV6", "IPV6_RECVRTHDR", _HEADER, "2.6.14"),
+        option("SOL_IPV6", "IPV6_2292RTHDR", _HEADER, is_watched_only=True),
+    ),
+    also=[form("SOL_IPV6", "IPV6_2292RTHDR")],
+)
+class RoutingHeader(StructMessage):
+    """A routing header, whole: IPV6_RTHDR, RFC 3542.
+
+    Linux sends type 2 only, and that only with mobile IPv6: EINVAL.
+    """
+
+    __slots__ = ()
+
+    header: bytes = member()
+
+
+@register(
+    level="SOL_IPV6",
+    type="IPV6_RTHDRDSTOPTS",
+    layout="bytes",
+    direction="send",
+    families=_IPV6,
+    since="2.6.14",
+)
+class RoutingDestinationOptions(StructMessage):
+    """A destination options header before a routing header, whole: IPV6_RTHDRDSTOPTS, RFC 3542.
+
+    Arrives as DestinationOptions.
+    """
+
+    __slots__ = ()
+
+    header: bytes = member()
+
+
+@register(
+    level="SOL_IPV6",
+    type="IPV6_DONTFRAG",
+    layout="int",
+    direction="send",
+    families=_IPV6,
+    since="2.6.35",
+)
+class DontFragment(StructMessage):
+    """Whether a datagram that is too long fails with EMSGSIZE: IPV6_DONTFRAG, RFC 3542. 0 or 1."""
+
+    __slots__ = ()
+
+    dont: int = member()
+
+
+@register(
+    level="SOL_IPV6",
+    type="IPV6_ORIGDSTADDR",
+    layout="sockaddr_in6",
+    direction="receive",
+    families=_IPV6,
+    option=option("SOL_IPV6", "IPV6_RECVORIGDSTADDR", 28, "2.6.37"),
+)
+class OriginalDestination6(StructMessage):
+    """Address and port that a packet was sent to, before TPROXY: IPV6_ORIGDSTADDR."""
+
+    __slots__ = ()
+
+    address: _cmsg.Address = member("sockaddr")
+
+
+@register(
+    level="SOL_IPV6",
+    type="IPV6_PATHMTU",
+    layout="ip6_mtuinfo",
+    direction="receive",
+    families=_IPV6,
+    option=option("SOL_IPV6", "IPV6_RECVPATHMTU", 32, "2.6.35"),
+)
+class PathMtu(StructMessage):
+    """The path MTU, after a datagram was too long for it: IPV6_PATHMTU, RFC 3542.
+
+    In bytes. Comes alone, in a message without data, from an ordinary receive; poll(2) does not
+    tell it. `sockaddr` is the destination as a struct sockaddr_in6.
+    """
+
+    __slots__ = ()
+
+    sockaddr: bytes = member("address")
+    mtu: int = member("mtu")
+
+
+@register(
+    level="SOL_IPV6",
+    # Linux has the number, and takes no such message.
+    type="" if IS_LINUX else "IPV6_NEXTHOP",
+    layout="sockaddr_in6",
+    direction="send",
+    families=_IPV6,
+)
+class NextHop(StructMessage):
+    """The next hop of this packet, on BSD and macOS: IPV6_NEXTHOP, RFC 3542. Privileged."""
+
+    __slots__ = ()
+
+    address: _cmsg.Address = member("sockaddr")
+
+
+@register(
+    level="SOL_IPV6", type="IPV6_USE_MIN_MTU", layout="int", direction="send", families=_IPV6
+)
+class UseMinimumMtu(StructMessage):
+    """Whether to keep to 1280 bytes, on BSD and macOS: IPV6_USE_MIN_MTU, RFC 3542. -1, 0 or 1."""
+
+    __slots__ = ()
+
+    use: int = member()
+
+
+@register(
+    level="SOL_IPV6", type="IPV6_PREFER_TEMPADDR", layout="int", direction="send", families=_IPV6
+)
+class PreferTemporaryAddress(StructMessage):
+    """Whether to prefer a temporary source address, on BSD and macOS: IPV6_PREFER_TEMPADDR."""
+
+    __slots__ = ()
+
+    prefer: int = member()

@@ -1,0 +1,165 @@
+"""What any socket may have: socket(7)."""
+
+from __future__ import annotations
+
+from ._base import StructMessage, families, member, option, register
+
+__all__ = [
+    "DevmemDmabuf",
+    "DevmemLinear",
+    "DevmemSend",
+    "Mark",
+    "Priority",
+    "ReceiveQueueOverflow",
+    "WifiStatus",
+]
+
+_IP = families("AF_INET", "AF_INET6")
+# Those that receive by sock_recv_cmsgs(), and send by sock_cmsg_send().
+_DATAGRAMS = _IP | families(
+    "AF_PACKET", "AF_CAN", "AF_BLUETOOTH", "AF_NFC", "AF_KEY", "AF_MCTP", "AF_IEEE802154",
+    "AF_ATMPVC", "AF_ATMSVC",
+)  # fmt: skip
+
+
+@register(
+    level="SOL_SOCKET",
+    type="SO_RXQ_OVFL",
+    layout="u32",
+    direction="receive",
+    families=_DATAGRAMS,
+    option=option("SOL_SOCKET", "SO_RXQ_OVFL", 4, "2.6.33"),
+)
+class ReceiveQueueOverflow(StructMessage):
+    """How many datagrams the socket has dropped since it was made: SO_RXQ_OVFL, socket(7).
+
+    Its receive queue was full. Not there before the first drop; wraps at 2**32.
+    """
+
+    __slots__ = ()
+
+    drops: int = member()
+
+
+@register(
+    level="SOL_SOCKET",
+    type="SO_MARK",
+    layout="u32",
+    families=_DATAGRAMS,
+    option=option("SOL_SOCKET", "SO_RCVMARK", 4, "5.19"),
+)
+class Mark(StructMessage):
+    """The firewall mark of this packet: SO_MARK, socket(7).
+
+    Received since Linux 5.19. Sent it needs CAP_NET_ADMIN or CAP_NET_RAW: EPERM.
+    """
+
+    __slots__ = ()
+
+    mark: int = member()
+
+
+@register(
+    level="SOL_SOCKET",
+    type="SO_PRIORITY",
+    layout="u32",
+    families=_DATAGRAMS,
+    option=option("SOL_SOCKET", "SO_RCVPRIORITY", 4, "6.14"),
+    since="6.14",
+)
+class Priority(StructMessage):
+    """The queueing priority of this packet: SO_PRIORITY, socket(7). Linux 6.14.
+
+    Sent, above 6 it needs CAP_NET_ADMIN or CAP_NET_RAW: EPERM.
+    """
+
+    __slots__ = ()
+
+    priority: int = member()
+
+
+@register(
+    level="SOL_SOCKET",
+    type="SCM_WIFI_STATUS",
+    layout="int",
+    direction="receive",
+    families=families("AF_PACKET", "AF_INET", "AF_INET6"),
+    option=option("SOL_SOCKET", "SO_WIFI_STATUS", 4, "3.3"),
+)
+class WifiStatus(StructMessage):
+    """Whether a wireless frame was acknowledged: SO_WIFI_STATUS. Linux 3.3.
+
+    On the error queue.
+    """
+
+    __slots__ = ()
+
+    acked: bool = member(convert=bool)
+
+
+@register(
+    level="SOL_SOCKET",
+    type="SCM_DEVMEM_LINEAR",
+    layout="dmabuf_cmsg",
+    direction="receive",
+    families=_IP,
+    since="6.12",
+)
+class DevmemLinear(StructMessage):
+    """A piece of a TCP stream that was copied to the buffer: SCM_DEVMEM_LINEAR. Linux 6.12.
+
+    In the order of the stream, among DevmemDmabuf. `size` in bytes. Only with MSG_SOCK_DEVMEM.
+    Documentation/networking/devmem.rst
+    """
+
+    __slots__ = ()
+
+    offset: int = member("frag_offset", default=0)
+    size: int = member("frag_size")
+    token: int = member("frag_token", default=0)
+    dmabuf: int = member("dmabuf_id", default=0)
+    flags: int = member("flags", default=0)
+
+
+@register(
+    level="SOL_SOCKET",
+    type="SCM_DEVMEM_DMABUF",
+    layout="dmabuf_cmsg",
+    direction="receive",
+    families=_IP,
+    since="6.12",
+)
+class DevmemDmabuf(StructMessage):
+    """A piece of a TCP stream that lies in device memory: SCM_DEVMEM_DMABUF. Linux 6.12.
+
+    `size` bytes at `offset` of the dma-buf `dmabuf`. `token` is given back by
+    setsockopt(SO_DEVMEM_DONTNEED). Only with MSG_SOCK_DEVMEM; with too small a control buffer
+    the kernel fails instead of cutting. Documentation/networking/devmem.rst
+    """
+
+    __slots__ = ()
+
+    offset: int = member("frag_offset")
+    size: int = member("frag_size")
+    token: int = member("frag_token")
+    dmabuf: int = member("dmabuf_id")
+    flags: int = member("flags", default=0)
+
+
+@register(
+    level="SOL_SOCKET",
+    type="SCM_DEVMEM_DMABUF",
+    layout="u32",
+    direction="send",
+    families=_IP,
+    since="6.16",
+)
+class DevmemSend(StructMessage):
+    """Sends from the dma-buf of that id, with MSG_ZEROCOPY: SCM_DEVMEM_DMABUF. Linux 6.16.
+
+    The addresses of the data are then offsets in it. Documentation/networking/devmem.rst
+    """
+
+    __slots__ = ()
+
+    dmabuf: int = member()

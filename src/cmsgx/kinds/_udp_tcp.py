@@ -1,0 +1,99 @@
+"""UDP, TCP and kTLS: udp(7), tcp(7), Documentation/networking/tls.rst."""
+
+from __future__ import annotations
+
+from ._base import OpenEnum, StructMessage, constant, families, form, member, option, register
+
+__all__ = ["TcpInq", "TlsRecordType", "TlsType", "UdpGro", "UdpSegment"]
+
+_IP = families("AF_INET", "AF_INET6")
+
+
+@register(
+    level="SOL_UDP",
+    type="UDP_SEGMENT",
+    layout="u16",
+    direction="send",
+    families=_IP,
+    since="4.18",
+)
+class UdpSegment(StructMessage):
+    """Cuts the data into datagrams of `size` bytes, the last maybe shorter: UDP_SEGMENT, udp(7).
+
+    Linux 4.18. At most 64 of them (128 since 6.12), 65507 bytes in all; `size` with its headers
+    has to fit in the MTU.
+    """
+
+    __slots__ = ()
+
+    size: int = member()
+
+
+@register(
+    level="SOL_UDP",
+    type="UDP_GRO",
+    layout="int",
+    transform="integer",
+    direction="receive",
+    families=_IP,
+    option=option("SOL_UDP", "UDP_GRO", 4, "5.0"),
+)
+class UdpGro(StructMessage):
+    """The data is datagrams of `size` bytes, joined, the last maybe shorter: UDP_GRO, udp(7).
+
+    Linux 5.0. Not there for a datagram that came alone. Give 64 KiB: what does not fit is lost.
+    """
+
+    __slots__ = ()
+
+    size: int = member()
+
+
+@register(
+    level="SOL_TCP",
+    type="TCP_CM_INQ",
+    layout="int",
+    direction="receive",
+    families=_IP,
+    option=option("SOL_TCP", "TCP_INQ", 4, "4.18"),
+)
+class TcpInq(StructMessage):
+    """Bytes that are left in the receive queue behind these: TCP_INQ. Linux 4.18. 1 at the end."""
+
+    __slots__ = ()
+
+    nbytes: int = member()
+
+
+class TlsType(OpenEnum):
+    """The type of a TLS record: RFC 8446 section 5.1."""
+
+    CHANGE_CIPHER_SPEC = constant("TLS_RECORD_TYPE_CHANGE_CIPHER_SPEC")
+    ALERT = constant("TLS_RECORD_TYPE_ALERT")
+    HANDSHAKE = constant("TLS_RECORD_TYPE_HANDSHAKE")
+    APPLICATION_DATA = constant("TLS_RECORD_TYPE_DATA")
+    HEARTBEAT = constant("TLS_RECORD_TYPE_HEARTBEAT")
+    TLS12_CID = constant("TLS_RECORD_TYPE_TLS12_CID")
+    ACK = constant("TLS_RECORD_TYPE_ACK")
+
+
+@register(
+    level="SOL_TLS",
+    type="TLS_GET_RECORD_TYPE",
+    layout="u8",
+    direction="receive",
+    families=_IP,
+    always=1,
+    also=[form("SOL_TLS", "TLS_SET_RECORD_TYPE", direction="send")],
+    since="4.17",
+)
+class TlsRecordType(StructMessage):
+    """The type of a record of kTLS, received and sent: TLS_GET_RECORD_TYPE, TLS_SET_RECORD_TYPE.
+
+    Each receive from a socket with TLS_RX takes records of one type. What is sent without one is
+    application data; one that is sent may not come with MSG_MORE.
+    """
+
+    __slots__ = ()
+
+    record: TlsType = member(convert=TlsType)
