@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import ipaddress
 import os
 import pickle
 import socket
 import struct
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from support import Pair, content, is_open, open_fds, open_files, unix_pair, unregistered
@@ -557,3 +558,73 @@ def test_unknown_can_be_sent_on() -> None:
 def test_names_of_kinds_say_where_they_are_documented() -> None:
     for name in kinds.__all__:
         assert getattr(kinds, name).__module__ in ("cmsgx", "cmsgx.kinds")
+
+
+# IP addresses -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0", "192.0.2.1", "255.255.255.255", "::", "2001:db8::1"])
+def test_an_ip_address_is_made_of_what_means_one(text: str) -> None:
+    ip = ipaddress.ip_address(text)
+    address = kinds.IPAddress(text)
+    for same in (ip, ip.packed, bytearray(ip.packed), address):
+        made = kinds.IPAddress(same)
+        assert type(made) is kinds.IPAddress
+        assert (made, hash(made)) == (address, hash(address))
+    assert (str(address), address.ip, address.packed) == (text, ip, ip.packed)
+    assert (address.version, address.is_unspecified) == (ip.version, ip.is_unspecified)
+    assert repr(address) == f"IPAddress('{text}')"
+    assert pickle.loads(pickle.dumps(address)) == address
+    assert address != kinds.IPAddress(bytes(15) + b"\7")
+    assert address != text
+
+
+@pytest.mark.parametrize("wrong", ["", "localhost", "1.2.3", "::g", b"", b"12345", bytes(17)])
+def test_what_is_no_ip_address_is_named(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="address") as caught:
+        kinds.IPAddress(wrong)
+    assert repr(wrong) in str(caught.value)
+    with pytest.raises(TypeError):
+        kinds.IPAddress(cast(Any, 1))
+
+
+def test_a_field_takes_an_address_of_its_version_only() -> None:
+    info = kinds.PacketInfo(1, "192.0.2.1")
+    assert info == kinds.PacketInfo(1, ipaddress.IPv4Address("192.0.2.1"))
+    assert info.local == kinds.IPAddress("192.0.2.1")
+    with pytest.raises(ValueError, match=r"PacketInfo\.local: .* is no IPv4 address"):
+        kinds.PacketInfo(1, "::1")
+    with pytest.raises(ValueError, match=r"PacketInfo6\.address: .* is no IPv6 address"):
+        kinds.PacketInfo6("192.0.2.1")
+
+
+def test_interfaces_have_names_on_demand() -> None:
+    name = socket.if_nameindex()[0]
+    assert kinds.PacketInfo(name[0]).interface_name == name[1]
+    assert kinds.PacketInfo(2**31 - 1).interface_name is None
+
+
+def test_open_enumerations_take_what_a_later_kernel_brings() -> None:
+    error = kinds.ExtendedError.unpack(struct.pack("=IBBBBII", 1, 200, 0, 0, 0, 0, 0))
+    assert error.ee_origin == 200
+    assert "200" in repr(error)
+    assert error.offender is None
+    assert error.error is not None
+    assert (kinds.Tos(0xBB).dscp, kinds.Tos(0xBB).ecn) == (0x2E, kinds.Ecn.CE)
+
+
+def test_members_and_forms_declare_a_kind() -> None:
+    class Declared(kinds.StructMessage):
+        __slots__ = ()
+
+        number: int = kinds.member("value", default=3, convert=abs)
+
+    other = kinds.Form(SOL_SOCKET, 0x7E11, "integer")
+    with unregistered():
+        kinds.register(Declared, level=SOL_SOCKET, type=0x7E10, layout="int", also=[other])
+        assert Declared().number == 3
+        assert Declared(-4).number == 4
+        assert Declared(-4).pack() == struct.pack("=i", -4)
+        assert cmsgx.decode(SOL_SOCKET, 0x7E10, struct.pack("=i", 5)) == Declared(5)
+        assert cmsgx.decode(SOL_SOCKET, 0x7E11, b"\5") == Declared(5)
+    assert type(cmsgx.decode(SOL_SOCKET, 0x7E10, bytes(4))) is cmsgx.Unknown

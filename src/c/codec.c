@@ -429,6 +429,8 @@ static PyMemberDef field_members[] = {
     {"offset", T_PYSSIZET, offsetof(cmsgx_field, offset), READONLY, "In bytes of the payload."},
     {"size", T_PYSSIZET, offsetof(cmsgx_field, size), READONLY,
      "In bytes; 0: all that follows."},
+    {"default", T_OBJECT_EX, offsetof(cmsgx_field, fallback), READONLY,
+     "What a constructor takes where it is not given; absent where it has to be."},
     {"format", T_CHAR, offsetof(cmsgx_field, format), READONLY, "Its format."},
     {NULL, 0, 0, 0, NULL},
 };

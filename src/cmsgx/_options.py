@@ -99,9 +99,7 @@ class Enabled:
                 if error.errno not in _NOT_THERE:
                     raise
                 if is_first:
-                    raise not_supported(
-                        error, kind.__name__, option.text, option.since
-                    ) from None
+                    raise not_supported(error, kind.__name__, option.text, option.since) from None
             is_first = False
 
     def restore(self) -> None:

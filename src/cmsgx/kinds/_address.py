@@ -9,9 +9,20 @@ from .. import _cmsg
 
 if TYPE_CHECKING:
     import ipaddress
-    from typing import Self
+    from typing import Self, TypeAlias
 
     from ._base import Buffer
+
+    IPAddressLike: TypeAlias = (
+        "IPAddress | ipaddress.IPv4Address | ipaddress.IPv6Address | str | Buffer"
+    )
+
+    class IPMember:
+        """The type of a field that gives an IPAddress, and takes what means one."""
+
+        def __get__(self, record: Any, kind: Any = None, /) -> IPAddress: ...
+        def __set__(self, record: Any, value: IPAddressLike, /) -> None: ...
+
 
 __all__ = ["IPAddress"]
 
@@ -27,9 +38,7 @@ class IPAddress(_cmsg.Struct):
 
     packed: bytes
 
-    def __new__(
-        cls, value: IPAddress | ipaddress.IPv4Address | ipaddress.IPv6Address | str | Buffer, /
-    ) -> Self:
+    def __new__(cls, value: IPAddressLike, /) -> Self:
         packed: Any = getattr(value, "packed", value)
         if isinstance(packed, str):
             family = _socket.AF_INET6 if ":" in packed else _socket.AF_INET

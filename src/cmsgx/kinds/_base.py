@@ -7,7 +7,17 @@ import socket as _socket
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, dataclass_transform, overload
+from functools import partial
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    TypeAlias,
+    TypeVar,
+    dataclass_transform,
+    get_args,
+    overload,
+)
 
 from .. import _cmsg
 
@@ -29,7 +39,13 @@ K = TypeVar("K", bound=type)
 
 IS_LINUX = sys.platform == "linux"
 
-_REQUIRED: Any = object()
+
+class _Required:
+    def __repr__(self) -> str:
+        return "REQUIRED"
+
+
+_REQUIRED: Any = _Required()
 
 
 class OpenEnum(enum.IntEnum):
@@ -92,7 +108,7 @@ class ControlMessage(_cmsg.Record):
 
 
 @dataclass_transform(eq_default=False, frozen_default=True, field_specifiers=(member,))
-class StructMessage(_cmsg.Struct, ControlMessage):  # type: ignore[misc]
+class StructMessage(_cmsg.Struct, ControlMessage):
     """A kind whose payload is a C struct: it holds the payload, and its fields are read from it.
 
     The class body names the fields, `ttl: int = member("...")`; register() gives the layout.
@@ -170,7 +186,7 @@ _received: _Table = {}
 _sent: _Table = {}
 _rows: dict[Any, Row] = {}
 
-_TRANSFORMS: dict[str, int] = {name: i for i, name in enumerate(Transform.__args__)}  # type: ignore[attr-defined]
+_TRANSFORMS: dict[str, int] = {name: i for i, name in enumerate(get_args(Transform))}
 
 _DIRECTIONS: dict[str, int] = {"receive": 1, "send": 2, "both": 3}
 
@@ -226,12 +242,11 @@ def _packed_form(form: Form) -> tuple[int, int, int, int, int, int]:
     )
 
 
-def _fields_of(
-    kind: Any, layout: dict[str, tuple[int, str, int]]
-) -> tuple[_cmsg.Field, ...]:
+def _fields_of(kind: Any, layout: dict[str, tuple[int, str, int]]) -> tuple[_cmsg.Field, ...]:
     """Makes a Field of each member() of the class, and puts it in its place."""
     fields: list[_cmsg.Field] = []
-    for name, spec in list(vars(kind).items()):
+    body: dict[str, Any] = kind.__dict__
+    for name, spec in list(body.items()):
         if isinstance(spec, Member):
             member_name = spec.name or next(iter(layout))
             if member_name not in layout:
@@ -344,8 +359,8 @@ def register(
     platform has not leaves the class unregistered.
     """
     if kind is None:
-        return lambda one: register(
-            one, level=level, type=type, layout=layout, size=size, direction=direction,
+        return partial(
+            register, level=level, type=type, layout=layout, size=size, direction=direction,
             families=families, option=option, transform=transform, also=also, always=always,
             since=since,
         )  # fmt: skip
@@ -360,9 +375,7 @@ def register(
     if not forms:
         return kind
     forms = [
-        replace(
-            one, families=one.families or families, direction=one.direction or direction
-        )
+        replace(one, families=one.families or families, direction=one.direction or direction)
         for one in forms
     ]
     received = [one for one in forms if one.direction != "send"]

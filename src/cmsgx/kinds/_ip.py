@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .. import _cmsg
 from ._address import IPAddress
 from ._base import IS_LINUX, StructMessage, families, form, member, option, register
 from ._net import OnInterface, WithTrafficClass
+
+if TYPE_CHECKING:
+    from ._address import IPMember
 
 __all__ = [
     "Checksum",
@@ -49,8 +54,8 @@ class PacketInfo(StructMessage, OnInterface):
     __slots__ = ()
 
     interface: int = member("ipi_ifindex", default=0)
-    local: IPAddress = member("ipi_spec_dst", default=_ANY)
-    destination: IPAddress = member("ipi_addr", default=_ANY)
+    local: IPMember = member("ipi_spec_dst", default=_ANY)
+    destination: IPMember = member("ipi_addr", default=_ANY)
 
 
 @register(
@@ -217,4 +222,4 @@ class DestinationAddress(StructMessage):
 
     __slots__ = ()
 
-    address: IPAddress = member()
+    address: IPMember = member()

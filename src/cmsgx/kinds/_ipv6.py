@@ -6,11 +6,16 @@ peer, received and sent: there the kernel ignores the form of IPv6 without a wor
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .. import _cmsg
 from ._address import IPAddress
 from ._base import IS_LINUX, StructMessage, families, form, member, option, register
 from ._ip import IP
 from ._net import OnInterface, WithTrafficClass
+
+if TYPE_CHECKING:
+    from ._address import IPMember
 
 __all__ = [
     "DestinationOptions",
@@ -59,7 +64,7 @@ class PacketInfo6(StructMessage, OnInterface):
 
     __slots__ = ()
 
-    address: IPAddress = member("ipi6_addr", default=_ANY)
+    address: IPMember = member("ipi6_addr", default=_ANY)
     interface: int = member("ipi6_ifindex", default=0)
 
 
@@ -289,9 +294,7 @@ class NextHop(StructMessage):
     address: _cmsg.Address = member("sockaddr")
 
 
-@register(
-    level="SOL_IPV6", type="IPV6_USE_MIN_MTU", layout="int", direction="send", families=_IPV6
-)
+@register(level="SOL_IPV6", type="IPV6_USE_MIN_MTU", layout="int", direction="send", families=_IPV6)
 class UseMinimumMtu(StructMessage):
     """Whether to keep to 1280 bytes, on BSD and macOS: IPV6_USE_MIN_MTU, RFC 3542. -1, 0 or 1."""
 

@@ -114,8 +114,8 @@ class DevmemLinear(StructMessage):
 
     __slots__ = ()
 
-    offset: int = member("frag_offset", default=0)
     size: int = member("frag_size")
+    offset: int = member("frag_offset", default=0)
     token: int = member("frag_token", default=0)
     dmabuf: int = member("dmabuf_id", default=0)
     flags: int = member("flags", default=0)

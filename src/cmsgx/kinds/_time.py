@@ -262,9 +262,7 @@ _STATS_ON = _Flags.OPT_STATS | _Flags.OPT_TSONLY | _Flags.TX_ACK | _Flags.SOFTWA
     layout="bytes",
     direction="receive",
     families=families("AF_INET", "AF_INET6"),
-    option=option(
-        "SOL_SOCKET", "SO_TIMESTAMPING", 512, "4.10", value=int(_STATS_ON), is_mask=True
-    ),
+    option=option("SOL_SOCKET", "SO_TIMESTAMPING", 512, "4.10", value=int(_STATS_ON), is_mask=True),
 )
 class TcpStats(_Stats):
     """How a TCP connection was doing when a transmit time stamp was taken: OPT_STATS, Linux 4.10.
@@ -287,9 +285,7 @@ class TcpStats(_Stats):
     layout="bytes",
     direction="receive",
     families=families("AF_CAN"),
-    option=option(
-        "SOL_SOCKET", "SO_TIMESTAMPING", 128, "5.4", value=int(_STATS_ON), is_mask=True
-    ),
+    option=option("SOL_SOCKET", "SO_TIMESTAMPING", 128, "5.4", value=int(_STATS_ON), is_mask=True),
 )
 class J1939Stats(_Stats):
     """How far a J1939 transfer has come: `values` has J1939_NLA_* by name, linux/can/j1939.h.

@@ -178,9 +178,7 @@ class Credentials(StructMessage, IdMapped):
     direction="receive",
     families=_UNIX_AND_MORE,
     option=option("SOL_SOCKET", "SO_PASSSEC", 4096),
-    also=[
-        form("SOL_IP", "SCM_SECURITY", "without NUL", families=families("AF_INET", "AF_INET6"))
-    ],
+    also=[form("SOL_IP", "SCM_SECURITY", "without NUL", families=families("AF_INET", "AF_INET6"))],
 )
 class SecurityLabel(StructMessage):
     """The label of the sender's process by the Linux security module: SCM_SECURITY, unix(7).
