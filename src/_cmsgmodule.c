@@ -2,6 +2,7 @@
 
 #include "c/descriptor.h"
 #include "c/errors.h"
+#include "c/message.h"
 #include "c/recv.h"
 #include "c/send.h"
 #include "c/sockopt.h"
@@ -345,11 +346,7 @@ module_free(void *module)
 {
     cmsgx_state *state = cmsgx_state_of(module);
     (void)module_clear(module);
-#if CMSGX_FREE_LIST
-    while (state->free_message_count > 0) {
-        PyObject_Free(state->free_messages[--state->free_message_count]);
-    }
-#endif
+    cmsgx_message_free_all(state);
     cmsgx_closer_release(state->closer);
     state->closer = NULL;
 }

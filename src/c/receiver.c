@@ -138,7 +138,7 @@ next(cmsgx_receiver *self)
     if (message == NULL) {
         return NULL;
     }
-    int eof = ((cmsgx_message *)message)->eof;
+    int eof = ((cmsgx_message *)message)->buffer->got.eof;
     if (eof == 1 || (eof == 2 && has_hung_up(fd))) {
         (void)cmsgx_message_close(message);
         Py_DECREF(message);

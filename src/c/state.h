@@ -88,7 +88,7 @@ typedef struct {
     cmsgx_closer *closer;
 
 #if CMSGX_FREE_LIST
-    PyObject *free_messages[CMSGX_FREE_LIST];
+    PyObject *free_messages;        /* plain memory, linked by `data` */
     int free_message_count;
 #endif
 } cmsgx_state;
