@@ -169,6 +169,34 @@ try_recvmsg(int fd, void *context, int flags)
                                 &buffer->name, call->name_size);
 }
 
+/* Whether recvmsg(2) of that family fails for MSG_CMSG_CLOEXEC, as for each flag that it does not
+   know.  None of them brings descriptors. */
+static int
+refuses_cloexec(int family)
+{
+#ifdef __linux__
+    return family == AF_PACKET || family == AF_CAN || family == AF_MCTP;
+#else
+    (void)family;
+    return 0;
+#endif
+}
+
+static ssize_t
+receive_into(cmsgx_sock *sock, call_context *call, const cmsgx_request *request, int flags)
+{
+    int cloexec = refuses_cloexec(request->family) ? 0 : CMSGX_MSG_CMSG_CLOEXEC;
+    int error;
+    ssize_t nbytes = cmsgx_call(sock, POLLIN, try_recvmsg, call, flags | cloexec, NULL, &error);
+    if (nbytes < 0 && (error == EINVAL || error == EOPNOTSUPP) && request->family < 0
+        && refuses_cloexec(cmsgx_sock_family(sock))) {
+        /* A number, whose family was not asked for before it mattered. */
+        PyErr_Clear();
+        nbytes = cmsgx_call(sock, POLLIN, try_recvmsg, call, flags, NULL, NULL);
+    }
+    return nbytes;
+}
+
 static int
 check(cmsgx_message *self, cmsgx_sock *sock)
 {
@@ -226,8 +254,7 @@ cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request, in
         /* On TCP it throws the bytes away: what was here before must not show instead. */
         memset(buffer->data, 0, buffer->data_size);
     }
-    ssize_t nbytes = cmsgx_call(sock, POLLIN, try_recvmsg, &call, flags | CMSGX_MSG_CMSG_CLOEXEC,
-                                NULL, NULL);
+    ssize_t nbytes = receive_into(sock, &call, request, flags);
     if (nbytes < 0) {
         Py_DECREF(message);
         return NULL;
