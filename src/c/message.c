@@ -239,7 +239,10 @@ cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request, in
     call_context call;
     memset(&call.msg, 0, sizeof(call.msg));
     call.buffer = buffer;
-    call.name_size = request->type == SOCK_STREAM ? 0 : sizeof(buffer->name);
+    /* A stream has one peer, but what is on its error queue has a destination. */
+    call.name_size = request->type == SOCK_STREAM && !(flags & CMSGX_MSG_ERRQUEUE)
+        ? 0
+        : sizeof(buffer->name);
     if (buffer->into != NULL) {
         call.msg.msg_iov = buffer->into->iov;
         call.msg.msg_iovlen = (__typeof__(call.msg.msg_iovlen))buffer->into->count;
