@@ -571,8 +571,40 @@ WITH_A_NUMBER = [
 ]  # fmt: skip
 
 
+REPORTS = {
+    value
+    for value in OTHERS
+    if issubclass(value, cmsgx.kinds.ErrorReport | cmsgx.kinds.IcmpExtension)
+}
+
+
+@exercises(cmsgx.receive_errors, *REPORTS)
+def reports() -> None:
+    with cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        cmsgx.enable(sock, cmsgx.kinds.ExtendedError)
+        for _ in range(2):
+            sock.sendto(b"1", ("127.0.0.1", 1))
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        stopped = cmsgx.receive_errors(sock)
+        next(stopped)
+        [report] = cmsgx.receive_errors(sock)
+        del stopped
+        for kind in REPORTS - {cmsgx.kinds.IcmpExtension}:
+            one = kind(report.message, report.error)
+            for name in dir(one):
+                with suppress(KeyError):  # of what this message has not
+                    getattr(one, name)
+            with suppress(KeyError):
+                repr(one)
+        repr(cmsgx.kinds.IcmpExtension(1, 2, b"data"))
+        with suppress(ValueError):
+            cmsgx.receive_errors(sock, limit=-1)
+    with pair() as (left, _), suppress(cmsgx.NotSupportedError):
+        cmsgx.receive_errors(left)
+
+
 @exercises(
-    *(OTHERS - {cmsgx.Credentials, cmsgx.PidFd, cmsgx.Rights, cmsgx.SecurityLabel}),
+    *(OTHERS - REPORTS - {cmsgx.Credentials, cmsgx.PidFd, cmsgx.Rights, cmsgx.SecurityLabel}),
     cmsgx.kinds.StructMessage,
 )
 def kinds_of_structs() -> None:
