@@ -9,6 +9,7 @@ from __future__ import annotations
 from . import errors as errors
 from . import kinds as kinds
 from . import wire as wire
+from ._batch import BatchReceiver, Outgoing, segment_support, send_segments
 from ._cmsg import (
     CMSG_ALIGN,
     CMSG_LEN,
@@ -24,7 +25,6 @@ from ._cmsg import (
     send_fds,
     sendmsg,
 )
-from ._batch import BatchReceiver, Outgoing, segment_support, send_segments
 from ._drop_in import fromfd, install, socket, socketpair, uninstall
 from ._fds import Fd, close_in_background
 from ._options import enable

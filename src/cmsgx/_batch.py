@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import weakref
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from . import _cmsg
 from ._cmsg import send, send_batch
-from ._options import enable, get_int, set_int
-from ._sync import configuration, unique
+from ._options import enable, get_int, set_int, unique
+from ._sync import configuration
 from .kinds import UdpSegment
 
 if TYPE_CHECKING:
@@ -127,10 +128,8 @@ def _known(sock: Any) -> int | None:
 
 
 def _remember(sock: Any, most: int) -> None:
-    try:
+    with suppress(TypeError):  # an int
         _limits[sock] = most
-    except TypeError:
-        pass
 
 
 def send_segments(
@@ -169,17 +168,16 @@ def send_segments(
                 raise
             most = 0
             _remember(sock, most)
-    rest = [(part, (), kinds, address) for part in _cut(view[sent:], size)]
     done = -(-sent // size)
-    if rest or not len(view):
-        try:
-            done += send_batch(sock, rest or [(b"", (), kinds, address)], **limit)
-        except OSError:
-            if not sent:
-                raise
-    return done
+    parts = list(_cut(view[sent:], size)) if sent < len(view) or not len(view) else []
+    try:
+        return done + send_batch(sock, [(part, (), kinds, address) for part in parts], **limit)
+    except OSError:
+        if not sent:
+            raise
+        return done
 
 
 def _cut(view: memoryview, size: int) -> Iterator[memoryview]:
-    for at in range(0, len(view), size):
+    for at in range(0, max(len(view), 1), size):
         yield view[at : at + size]

@@ -22,6 +22,7 @@ from typing import (
 from _typeshed import ReadableBuffer, WriteableBuffer
 from typing_extensions import Buffer, disjoint_base
 
+from ._batch import Outgoing
 from ._fds import Fd, FileDescriptorLike, PidFd
 from .kinds._base import ControlMessage
 
