@@ -107,6 +107,13 @@ static PyObject *
 view_subscript(PyObject *self, PyObject *key)
 {
     cmsgx_view *view = (cmsgx_view *)self;
+    if (PyLong_CheckExact(key)) {
+        Py_ssize_t at = PyLong_AsSsize_t(key);
+        if ((size_t)at < (size_t)view->size) {
+            return PyLong_FromLong(view->start[at]);
+        }
+        PyErr_Clear();
+    }
     if (PySlice_Check(key)) {
         Py_ssize_t start, stop, step;
         if (PySlice_Unpack(key, &start, &stop, &step) < 0) {
