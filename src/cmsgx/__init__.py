@@ -9,18 +9,19 @@ from __future__ import annotations
 from . import errors as errors
 from . import kinds as kinds
 from . import wire as wire
+from ._batch import BatchReceiver, Outgoing, segment_support, send_segments
 from ._cmsg import (
     CMSG_ALIGN,
     CMSG_LEN,
     CMSG_SPACE,
     Address,
     Message,
-    View,
     receive,
     recv_fds,
     recvmsg,
     recvmsg_into,
     send,
+    send_batch,
     send_fds,
     sendmsg,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "CMSG_LEN",
     "CMSG_SPACE",
     "Address",
+    "BatchReceiver",
     "CmsgError",
     "ControlTruncatedError",
     "Credentials",
@@ -63,6 +65,7 @@ __all__ = [
     "MalformedControlError",
     "Message",
     "NotSupportedError",
+    "Outgoing",
     "PeerCredentials",
     "PidFd",
     "Receiver",
@@ -70,7 +73,6 @@ __all__ = [
     "SecurityLabel",
     "TooManyFdsError",
     "Unknown",
-    "View",
     "__version__",
     "accept_rights",
     "close_in_background",
@@ -87,9 +89,12 @@ __all__ = [
     "recv_fds",
     "recvmsg",
     "recvmsg_into",
+    "segment_support",
     "send",
     "send_all",
+    "send_batch",
     "send_fds",
+    "send_segments",
     "sendmsg",
     "socket",
     "socketpair",
