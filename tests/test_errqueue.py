@@ -224,10 +224,16 @@ def test_of_tcp(chain: Chain, family: int, as_what: str) -> None:
     assert report.payload[13] == 2
 
 
+@pytest.mark.parametrize("how", ["receive", "Receiver", "BatchReceiver"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_receive_has_the_destination_too(chain: Chain, family: int) -> None:
+def test_other_ways_have_the_destination_too(chain: Chain, family: int, how: str) -> None:
     with lost_on_the_way(chain, family) as sock:
-        message = cmsgx.receive(sock, 100, flags=socket.MSG_ERRQUEUE)
+        if how == "receive":
+            message = cmsgx.receive(sock, 100, flags=socket.MSG_ERRQUEUE)
+        elif how == "Receiver":
+            message = cmsgx.Receiver(sock, 100).receive(flags=socket.MSG_ERRQUEUE)
+        else:
+            message, *_ = cmsgx.BatchReceiver(sock, 4, 100).receive(flags=socket.MSG_ERRQUEUE)
     assert message.address is not None
     assert message.address[:2] == (chain.address(family, 3), 80)
 
@@ -536,7 +542,7 @@ def test_stamps_of_frames(as_what: str) -> None:
             assert report.message.address is None
 
 
-@pytest.mark.parametrize("how", ["socket", "int", "Receiver"])
+@pytest.mark.parametrize("how", ["socket", "int", "Receiver", "BatchReceiver"])
 def test_frames_can_be_received(how: str) -> None:
     """AF_PACKET refuses the flag that asks for close-on-exec."""
     with Namespace() as space, space.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
@@ -545,6 +551,8 @@ def test_frames_can_be_received(how: str) -> None:
         sock.send(frame)
         if how == "Receiver":
             message = cmsgx.Receiver(sock, 100).receive(timeout=5)
+        elif how == "BatchReceiver":
+            message, *_ = cmsgx.BatchReceiver(sock, 4, 100).receive(timeout=5)
         else:
             message = cmsgx.receive(sock if how == "socket" else sock.fileno(), 100, timeout=5)
         assert message.data == frame

@@ -187,27 +187,14 @@ try_recvmsg(int fd, void *context, int flags)
                                 &buffer->name, call->name_size);
 }
 
-/* Whether recvmsg(2) of that family fails for MSG_CMSG_CLOEXEC, as for each flag that it does not
-   know.  None of them brings descriptors. */
-static int
-refuses_cloexec(int family)
-{
-#ifdef __linux__
-    return family == AF_PACKET || family == AF_CAN || family == AF_MCTP;
-#else
-    (void)family;
-    return 0;
-#endif
-}
-
 static ssize_t
 receive_into(cmsgx_sock *sock, call_context *call, const cmsgx_request *request, int flags)
 {
-    int cloexec = refuses_cloexec(request->family) ? 0 : CMSGX_MSG_CMSG_CLOEXEC;
     int error;
-    ssize_t nbytes = cmsgx_call(sock, POLLIN, try_recvmsg, call, flags | cloexec, NULL, &error);
+    ssize_t nbytes = cmsgx_call(sock, POLLIN, try_recvmsg, call,
+                                flags | cmsgx_cloexec_flag(request->family), NULL, &error);
     if (nbytes < 0 && (error == EINVAL || error == EOPNOTSUPP) && request->family < 0
-        && refuses_cloexec(cmsgx_sock_family(sock))) {
+        && cmsgx_cloexec_flag(cmsgx_sock_family(sock)) == 0) {
         /* A number, whose family was not asked for before it mattered. */
         PyErr_Clear();
         nbytes = cmsgx_call(sock, POLLIN, try_recvmsg, call, flags, NULL, NULL);
@@ -257,10 +244,7 @@ cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request, in
     call_context call;
     memset(&call.msg, 0, sizeof(call.msg));
     call.buffer = buffer;
-    /* A stream has one peer, but what is on its error queue has a destination. */
-    call.name_size = request->type == SOCK_STREAM && !(flags & CMSGX_MSG_ERRQUEUE)
-        ? 0
-        : sizeof(buffer->name);
+    call.name_size = cmsgx_name_room(request->type, flags);
     if (buffer->into != NULL) {
         call.msg.msg_iov = buffer->into->iov;
         call.msg.msg_iovlen = (__typeof__(call.msg.msg_iovlen))buffer->into->count;
