@@ -425,6 +425,51 @@ def owners() -> None:
         cmsgx.Fd(os.dup(left.fileno())).socket().close()
 
 
+@exercises(cmsgx.share)
+def shared_memory() -> None:
+    with cmsgx.share(b"content") as fd:
+        with fd.map() as mapping:
+            assert mapping[:] == b"content"
+        with suppress(ValueError):
+            fd.map(size=8)
+    with cmsgx.Fd(os.memfd_create("x")) as fd, suppress(ValueError):
+        fd.map(seals=1)
+    with suppress(TypeError):
+        cmsgx.share("text")  # type: ignore[arg-type]
+
+
+@exercises(cmsgx.ZeroCopySender)
+def without_a_copy() -> None:
+    with (
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer,
+    ):
+        peer.bind(("127.0.0.1", 0))
+        cmsgx.enable(sock, cmsgx.kinds.ExtendedError)
+        sock.settimeout(10)
+        buffer = bytearray(1000)
+        with cmsgx.ZeroCopySender(sock, max_pending=2) as sender:
+            for _ in range(4):
+                sender.send([buffer, b"more"], address=peer.getsockname())
+            peer.close()
+            sock.connect(("127.0.0.1", 1))
+            with suppress(ConnectionRefusedError):
+                sender.send_all(buffer)
+            with suppress(OSError):
+                sender.send(bytes(1 << 17))
+            with suppress(TypeError):
+                sender.send("text")  # type: ignore[arg-type]
+            sender.reap(), sender.pending, sender.copied, sender.stopped, repr(sender)
+        assert sender.close() == ()
+        buffer.append(0)
+        sender = cmsgx.ZeroCopySender(sock, next_id=sender.next_id)
+        with suppress(ConnectionRefusedError):
+            sender.send(buffer)
+        sender.release()
+    with pair() as (left, _), suppress(cmsgx.NotSupportedError):
+        cmsgx.ZeroCopySender(left)
+
+
 @exercises(cmsgx.close_in_background)
 def in_background() -> None:
     fd = cmsgx.Fd(os.dup(0))

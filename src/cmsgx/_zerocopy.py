@@ -36,6 +36,8 @@ __all__ = ["Pending", "ZeroCopySender"]
 _FLAG = getattr(_cmsg, "MSG_ZEROCOPY", 0)
 _ERRQUEUE = getattr(_cmsg, "MSG_ERRQUEUE", 0)
 _ONCE_AT_MOST = 1024
+# One in so many sends looks for completions: the kernel puts what is there together.
+_EVERY = 8
 _KEPT_REPORTS = 1024
 # Of the packet that another report is about: enough for the extensions of RFC 4884.
 _REPORT_SIZE = 2048
@@ -112,7 +114,8 @@ class ZeroCopySender:
     and must not be, as what is written may go out. Immutable bytes need no care. The kernel takes
     buffers of some 10 KB and more faster so; smaller ones a plain send.
 
-    Completions arrive on the error queue, which only this may read, or give what it read to
+    One in eight sends, and each that finds too much in flight, looks for completions; reap() does
+    at once. They arrive on the error queue, which only this may read, or give what it read to
     acknowledge(). What else is there goes to `reports`, a deque to be emptied by popleft();
     `lost_reports` counts the oldest, dropped where it is full.
 
@@ -125,7 +128,8 @@ class ZeroCopySender:
     """
 
     __slots__ = (
-        "__weakref__", "_arrived", "_bytes", "_in_flight", "_is_closed", "_is_copied", "_lock",
+        "__weakref__", "_arrived", "_bytes", "_in_flight", "_is_closed", "_is_copied", "_is_sure",
+        "_lock",
         "_next_id", "_receive", "_stops", "_unsettled", "lost_reports", "max_bytes", "max_pending",
         "reports", "sock",
     )  # fmt: skip
@@ -158,6 +162,8 @@ class ZeroCopySender:
         self._stops = on_copied == "stop"
         self._is_closed = False
         self._unsettled: _Sending | None = None
+        # Whether _next_id is what the kernel gives next.
+        self._is_sure = True
         self._arrived: list[_cmsg.Message] = []
         self._lock = Lock()
         self._set_option()
@@ -290,12 +296,10 @@ class ZeroCopySender:
     def _try(self, sending: _Sending, size: int, call: Callable[[], int]) -> bool:
         """One try; False where too much is in flight."""
         with self._lock:
-            # Each time, as UDP also gives an id to a send that fails late, which shows here.
-            self._take_completions()
-            count = len(self._in_flight)
-            if count >= self.max_pending or (count and self._bytes + size > self.max_bytes):
-                return False
-            if self.stopped:
+            self._settle()
+            if not self._is_sure or self._next_id % _EVERY == 0 or self._is_full(size):
+                self._take_completions()
+            if self.stopped or self._is_full(size):
                 return False
             sending.id = self._next_id
             self._unsettled = sending
@@ -307,6 +311,10 @@ class ZeroCopySender:
             finally:
                 self._settle()
             return True
+
+    def _is_full(self, size: int) -> bool:
+        count = len(self._in_flight)
+        return count >= self.max_pending or (count > 0 and self._bytes + size > self.max_bytes)
 
     def _settle(self) -> None:
         """Counts the last send, or forgets it where it was none; also after an interruption.
@@ -323,6 +331,8 @@ class ZeroCopySender:
             self._next_id = next_id
             self._unsettled = None
         else:
+            # UDP gives also a send that fails late an id, as a completion will show.
+            self._is_sure = False
             self._in_flight.pop(sending.id, None)
             self._unsettled = None
 
@@ -390,6 +400,7 @@ class ZeroCopySender:
             while self._arrived:
                 count += self._take(report_of(self._arrived[0]))
                 del self._arrived[0]
+        self._is_sure = True
         return count
 
     def _take(self, report: ErrorReport) -> int:
@@ -446,7 +457,7 @@ class ZeroCopySender:
             # A pending error or a hang-up says so again and again, and is not for us to take.
             left = deadline.left()
             time.sleep(nap if left is None else min(left, nap))
-            nap = min(2 * nap, 0.05)
+            nap = 0
 
     def __enter__(self) -> Self:
         return self
