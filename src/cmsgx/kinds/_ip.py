@@ -62,11 +62,11 @@ class PacketInfo(StructMessage, OnInterface):
     level="SOL_IP",
     type="IP_RECVTTL" if _BY_OPTION else "IP_TTL",
     layout="int",
-    transform="integer",
+    transform="integer" if _BY_OPTION else "",
     direction="receive" if _BY_OPTION else "both",
     families=IP,
     option=option("SOL_IP", "IP_RECVTTL", 4, "2.2"),
-    also=[form("SOL_IP", "IP_TTL", "integer", direction="send") if _BY_OPTION else None],
+    also=[form("SOL_IP", "IP_TTL", direction="send") if _BY_OPTION else None],
 )
 class Ttl(StructMessage):
     """The time to live of an IPv4 packet: IP_TTL, ip(7). Sent: 1 to 255."""

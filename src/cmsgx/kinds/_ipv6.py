@@ -72,7 +72,6 @@ class PacketInfo6(StructMessage, OnInterface):
     level="SOL_IPV6",
     type="IPV6_HOPLIMIT",
     layout="int",
-    transform="integer",
     families=_IPV6,
     option=(
         option("SOL_IPV6", "IPV6_RECVHOPLIMIT", 4, "2.6.14", families=_IPV6),
@@ -80,8 +79,8 @@ class PacketInfo6(StructMessage, OnInterface):
         option("SOL_IP", "IP_RECVTTL", 4, families=IP),
     ),
     also=[
-        form("SOL_IPV6", "IPV6_2292HOPLIMIT", "integer"),
-        form("SOL_IP", "IP_TTL", "integer", families=IP, is_ipv4=True),
+        form("SOL_IPV6", "IPV6_2292HOPLIMIT"),
+        form("SOL_IP", "IP_TTL", "" if IS_LINUX else "integer", families=IP, is_ipv4=True),
     ],
 )
 class HopLimit(StructMessage):
@@ -99,7 +98,6 @@ class HopLimit(StructMessage):
     level="SOL_IPV6",
     type="IPV6_TCLASS",
     layout="int",
-    transform="integer",
     families=_IPV6,
     option=(
         option("SOL_IPV6", "IPV6_RECVTCLASS", 4, "2.6.14", families=_IPV6),

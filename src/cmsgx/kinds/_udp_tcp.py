@@ -33,7 +33,6 @@ class UdpSegment(StructMessage):
     level="SOL_UDP",
     type="UDP_GRO",
     layout="int",
-    transform="integer",
     direction="receive",
     families=_IP,
     option=option("SOL_UDP", "UDP_GRO", 4, "5.0"),
