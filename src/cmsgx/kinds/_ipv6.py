@@ -48,7 +48,8 @@ _HEADER = 2048
     option=(
         option("SOL_IPV6", "IPV6_RECVPKTINFO", 20, "2.6.14", families=_IPV6),
         option("SOL_IPV6", "IPV6_2292PKTINFO", 20, families=_IPV6, is_watched_only=True),
-        option("SOL_IP", "IP_PKTINFO", 12, families=IP),
+        # An AF_INET6 socket tells an IPv4-mapped peer's in the form of IPv6.
+        option("SOL_IP", "IP_PKTINFO", 12, families=families("AF_INET")),
     ),
     also=[
         form("SOL_IPV6", "IPV6_2292PKTINFO"),
