@@ -38,6 +38,8 @@ _IPV6 = families("AF_INET6")
 _ANY = IPAddress(bytes(16))
 # The largest header that one byte can tell the length of, 8 bytes each.
 _HEADER = 2048
+# Before a routing header and behind it.
+_TWO_HEADERS = _HEADER + _cmsg.CMSG_SPACE(_HEADER)
 
 
 @register(
@@ -170,8 +172,8 @@ class HopByHopOptions(StructMessage):
     layout="bytes",
     families=_IPV6,
     option=(
-        option("SOL_IPV6", "IPV6_RECVDSTOPTS", _HEADER, "2.6.14"),
-        option("SOL_IPV6", "IPV6_2292DSTOPTS", _HEADER, is_watched_only=True),
+        option("SOL_IPV6", "IPV6_RECVDSTOPTS", _TWO_HEADERS, "2.6.14"),
+        option("SOL_IPV6", "IPV6_2292DSTOPTS", _TWO_HEADERS, is_watched_only=True),
     ),
     also=[form("SOL_IPV6", "IPV6_2292DSTOPTS")],
 )
