@@ -85,7 +85,7 @@ class Enabled:
         ]
         others = [option for option in options if option.is_watched_only]
         # Where setting one puts out another (SO_TIMESTAMP and SO_TIMESTAMPNS), that one is set
-        # again after this one is undone.
+        # again after this one is undone: the first of them last.
         self._before += [
             (option, _read(self._sock, option)) for option in others if _is_on(self._sock, option)
         ]
@@ -189,7 +189,8 @@ def switched_on(
         options = tuple(
             option
             for option in row.options
-            if (not option.families or family in option.families)
+            if (option.room or not option.is_watched_only)
+            and (not option.families or family in option.families)
             and (_is_on(sock, option) or (row.kind in wanted and not option.is_watched_only))
         )
         if options or row.always:

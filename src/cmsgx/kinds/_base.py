@@ -135,7 +135,8 @@ class Option:
     families: frozenset[int] = frozenset()
     """AF_* of the sockets that take it; empty for any."""
     is_watched_only: bool = False
-    """Brings the kind where others have set it, but is not what enable() sets."""
+    """Brings the kind where others have set it, but is not what enable() sets. With no `room` it
+    brings nothing: it is put out by what enable() sets, and set again when that is undone."""
     size: int = 4
     """Of the option's value in bytes."""
 

@@ -9,7 +9,7 @@ import time
 from typing import ClassVar
 
 from .. import _cmsg
-from ._base import StructMessage, constant, families, form, member, option, register
+from ._base import Option, StructMessage, constant, families, form, member, option, register
 from ._net import OnInterface
 
 __all__ = [
@@ -59,6 +59,26 @@ class TimestampingFlags(enum.IntFlag, boundary=enum.KEEP):
 _Flags = TimestampingFlags
 _RECEIVED = _Flags.RX_SOFTWARE | _Flags.RX_HARDWARE | _Flags.SOFTWARE | _Flags.RAW_HARDWARE
 
+# struct so_timestamping: the flags, and (Linux 5.13) the clock that BIND_PHC names.
+_STAMPING_SIZE = 8
+
+
+def _stamping(room: int, since: str, flags: TimestampingFlags) -> tuple[Option | None, ...]:
+    """Adds flags to SO_TIMESTAMPING. One bit of the socket says for all its time stamps whether
+    they come in the form for the year 2038, and this clears it."""
+    return (
+        option(
+            "SOL_SOCKET", "SO_TIMESTAMPING", room, since,
+            value=int(flags).to_bytes(4, sys.byteorder), size=_STAMPING_SIZE, is_mask=True,
+        ),
+        # Linux tells SO_TIMESTAMPNS_NEW by the other name too.
+        option("SOL_SOCKET", "SO_TIMESTAMPNS_NEW", 0, is_watched_only=True),
+        option("SOL_SOCKET", "SO_TIMESTAMP_NEW", 0, is_watched_only=True),
+        option(
+            "SOL_SOCKET", "SO_TIMESTAMPING_NEW", 0, is_watched_only=True, size=_STAMPING_SIZE
+        ),
+    )  # fmt: skip
+
 
 @register(
     level="SOL_SOCKET",
@@ -70,11 +90,13 @@ _RECEIVED = _Flags.RX_SOFTWARE | _Flags.RX_HARDWARE | _Flags.SOFTWARE | _Flags.R
     option=(
         option("SOL_SOCKET", "SO_TIMESTAMPNS", 32, "2.6.22")
         or option("SOL_SOCKET", "SO_TIMESTAMP", 16),
-        # The kernel has them out of one another, and tells each only by its own name.
-        option("SOL_SOCKET", "SO_TIMESTAMP_OLD", 32, is_watched_only=True),
-        option("SOL_SOCKET", "SO_TIMESTAMP_NEW", 32, is_watched_only=True),
+        # The kernel has them out of one another. It tells each only by its own name, besides
+        # SO_TIMESTAMPNS_NEW, which SO_TIMESTAMP_NEW tells too.
         option("SOL_SOCKET", "SO_TIMESTAMPNS_OLD", 32, is_watched_only=True),
         option("SOL_SOCKET", "SO_TIMESTAMPNS_NEW", 32, is_watched_only=True),
+        option("SOL_SOCKET", "SO_TIMESTAMP_OLD", 32, is_watched_only=True),
+        option("SOL_SOCKET", "SO_TIMESTAMP_NEW", 32, is_watched_only=True),
+        option("SOL_SOCKET", "SO_TIMESTAMPING_NEW", 0, is_watched_only=True, size=_STAMPING_SIZE),
     ),
     also=[
         form("SOL_SOCKET", "SO_TIMESTAMP_OLD", "timeval"),
@@ -104,9 +126,7 @@ class Timestamp(StructMessage):
     transform="stamping",
     direction="receive",
     families=_STAMPED,
-    option=option(
-        "SOL_SOCKET", "SO_TIMESTAMPING", 48, "2.6.30", value=int(_RECEIVED), is_mask=True
-    ),
+    option=_stamping(48, "2.6.30", _RECEIVED),
     also=[form("SOL_SOCKET", "SO_TIMESTAMPING_NEW", "stamping64")],
 )
 class Timestamping(StructMessage):
@@ -197,11 +217,8 @@ class TxTime(StructMessage):
     layout="scm_ts_pktinfo",
     direction="receive",
     families=families("AF_INET", "AF_INET6", "AF_PACKET"),
-    option=option(
-        "SOL_SOCKET", "SO_TIMESTAMPING", 16, "4.13",
-        value=int(_Flags.OPT_PKTINFO | _Flags.RX_HARDWARE | _Flags.RAW_HARDWARE), is_mask=True,
-    ),
-)  # fmt: skip
+    option=_stamping(16, "4.13", _Flags.OPT_PKTINFO | _Flags.RX_HARDWARE | _Flags.RAW_HARDWARE),
+)
 class TimestampingPacketInfo(StructMessage, OnInterface):
     """Where a packet with a hardware time stamp came in: SCM_TIMESTAMPING_PKTINFO. Linux 4.13.
 
@@ -262,7 +279,7 @@ _STATS_ON = _Flags.OPT_STATS | _Flags.OPT_TSONLY | _Flags.TX_ACK | _Flags.SOFTWA
     layout="bytes",
     direction="receive",
     families=families("AF_INET", "AF_INET6"),
-    option=option("SOL_SOCKET", "SO_TIMESTAMPING", 512, "4.10", value=int(_STATS_ON), is_mask=True),
+    option=_stamping(512, "4.10", _STATS_ON),
 )
 class TcpStats(_Stats):
     """How a TCP connection was doing when a transmit time stamp was taken: OPT_STATS, Linux 4.10.
@@ -285,7 +302,7 @@ class TcpStats(_Stats):
     layout="bytes",
     direction="receive",
     families=families("AF_CAN"),
-    option=option("SOL_SOCKET", "SO_TIMESTAMPING", 128, "5.4", value=int(_STATS_ON), is_mask=True),
+    option=_stamping(128, "5.4", _STATS_ON),
 )
 class J1939Stats(_Stats):
     """How far a J1939 transfer has come: `values` has J1939_NLA_* by name, linux/can/j1939.h.
