@@ -203,7 +203,7 @@ class TxTime(StructMessage):
 
     enable() sets SO_TXTIME with CLOCK_MONOTONIC, which the qdisc fq takes; etf wants CLOCK_TAI,
     set by setsockopt(2). Without such a qdisc the packet goes at once. EINVAL where SO_TXTIME is
-    not set.
+    not set. Linux cannot unset it: restore() gives back the clock that another had set, no more.
     """
 
     __slots__ = ()
