@@ -126,7 +126,8 @@ class TrafficClass(StructMessage, WithTrafficClass):
 class FlowInfo(StructMessage):
     """Traffic class and flow label, as in the header: IPV6_FLOWINFO. Linux 2.2.7.
 
-    Not there where both are 0. Sent, the label has to be one that the socket may use.
+    Not there where both are 0. Sent, the label has to be one that the socket may use, and the class
+    is that of TrafficClass or of the socket.
     """
 
     __slots__ = ()
@@ -218,7 +219,7 @@ class RoutingHeader(StructMessage):
 class RoutingDestinationOptions(StructMessage):
     """A destination options header before a routing header, whole: IPV6_RTHDRDSTOPTS, RFC 3542.
 
-    Arrives as DestinationOptions.
+    Arrives as DestinationOptions. Left out, without an error, where there is no routing header.
     """
 
     __slots__ = ()
@@ -269,8 +270,9 @@ class OriginalDestination6(StructMessage):
 class PathMtu(StructMessage):
     """The path MTU, after a datagram was too long for it: IPV6_PATHMTU, RFC 3542.
 
-    In bytes. Comes alone, in a message without data, from an ordinary receive; poll(2) does not
-    tell it. `sockaddr` is the destination as a struct sockaddr_in6.
+    In bytes. On Linux only where DontFragment or IPV6_DONTFRAG kept it from being cut. Comes alone,
+    in a message without data, from an ordinary receive; poll(2) does not tell it. `sockaddr` is the
+    destination as a struct sockaddr_in6.
     """
 
     __slots__ = ()
