@@ -179,7 +179,7 @@ def test_the_reference_has_nothing_else_and_nothing_twice() -> None:
 
 
 # Their constructor is no part of the interface.
-NOT_MADE_BY_USERS = (cmsgx.Message, cmsgx.View, cmsgx.Address, cmsgx.wire.Header)
+NOT_MADE_BY_USERS = (cmsgx.Message, cmsgx.wire.View, cmsgx.Address, cmsgx.wire.Header)
 
 
 def expected_signature(value: Any) -> str:
@@ -322,7 +322,7 @@ def sockets() -> None:
         pass
 
 
-@exercises(cmsgx.send, cmsgx.receive, cmsgx.Message, cmsgx.View, cmsgx.TooManyFdsError)
+@exercises(cmsgx.send, cmsgx.receive, cmsgx.Message, cmsgx.wire.View, cmsgx.TooManyFdsError)
 def typed() -> None:
     with pair(socket.SOCK_SEQPACKET) as (left, right), cmsgx.Fd(os.dup(0)) as fd:
         for _ in range(2):

@@ -69,6 +69,9 @@ cmsgx_buffer_room(const cmsgx_buffer *buffer)
 cmsgx_into *cmsgx_into_new(PyObject *buffers);
 void cmsgx_into_release(cmsgx_into *into);
 
+/* Gives back the memory that is kept for the next views. */
+void cmsgx_view_free_all(cmsgx_state *state);
+
 /* A read-only view of `size` bytes that keeps `buffer` in use: a new reference. */
 PyObject *cmsgx_view_new(cmsgx_state *state, cmsgx_buffer *buffer, const unsigned char *start,
                          size_t size);

@@ -4,6 +4,7 @@
 #include "descriptor.h"
 #include "errors.h"
 #include "msghdr.h"
+#include "segments.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -45,23 +46,40 @@ cmsgx_message_new(cmsgx_state *state, cmsgx_buffer *buffer, cmsgx_request *reque
     return (PyObject *)self;
 }
 
-/* Closes everything that was not taken; without the busy flag, which the caller holds. */
-static void
-close_rest(cmsgx_message *self, cmsgx_state *state)
+int
+cmsgx_message_hold(PyObject *object)
 {
+    return cmsgx_enter(&SELF(object)->busy);
+}
+
+void
+cmsgx_message_let_go(PyObject *object)
+{
+    cmsgx_leave(&SELF(object)->busy);
+}
+
+size_t
+cmsgx_message_collect(PyObject *object)
+{
+    cmsgx_message *self = SELF(object);
     size_t count = self->buffer->got.fds + self->buffer->got.pidfds;
-    cmsgx_flag_set(&self->closed);
-    if (count == 0) {
-        return;
-    }
     int *fds = self->buffer->fds;
+    cmsgx_flag_set(&self->closed);
     for (size_t i = 0; self->slots != NULL && i < count; i++) {
         cmsgx_slot *slot = &self->slots[i];
         if (slot->object != NULL && !slot->taken) {
             fds[i] = cmsgx_descriptor_take_to_close(slot->object);
         }
     }
-    cmsgx_close_numbers(state, fds, count, self->request->in_background);
+    return count;
+}
+
+/* Closes everything that was not taken; without the busy flag, which the caller holds. */
+static void
+close_rest(cmsgx_message *self, cmsgx_state *state)
+{
+    size_t count = cmsgx_message_collect((PyObject *)self);
+    cmsgx_close_numbers(state, self->buffer->fds, count, self->request->in_background);
 }
 
 int
@@ -300,6 +318,48 @@ message_view(PyObject *object, void *Py_UNUSED(closure))
     return cmsgx_view_new(state, self->buffer, start, bytes_here(self));
 }
 
+/* The size that UDP_GRO told; 0 where the datagram came alone. */
+static size_t
+segment_size(const cmsgx_message *self)
+{
+    const cmsgx_buffer *buffer = self->buffer;
+    cmsgx_header header;
+    size_t offset = 0;
+    int size = 0;
+#ifdef UDP_GRO
+    while (cmsgx_walk(buffer->control, buffer->control_used, &offset, &header)
+           == CMSGX_MESSAGE) {
+        if (header.level == IPPROTO_UDP && header.type == UDP_GRO && header.size == sizeof(size)) {
+            memcpy(&size, header.data, sizeof(size));
+        }
+    }
+#else
+    (void)buffer;
+    (void)header;
+    (void)offset;
+#endif
+    return size > 0 ? (size_t)size : 0;
+}
+
+static PyObject *
+message_segments(PyObject *object, void *Py_UNUSED(closure))
+{
+    const cmsgx_message *self = SELF(object);
+    const cmsgx_into *into = self->buffer->into;
+    const unsigned char *start = self->buffer->data;
+    if (into != NULL) {
+        if (into->count != 1) {
+            PyErr_SetString(PyExc_ValueError,
+                            "segments: the data lies in several buffers (into=), which segments "
+                            "would cross");
+            return NULL;
+        }
+        start = into->iov[0].iov_base;
+    }
+    return cmsgx_segments_new(self->request->state, self->buffer, start, bytes_here(self),
+                              segment_size(self));
+}
+
 static PyObject *
 message_address(PyObject *object, void *Py_UNUSED(closure))
 {
@@ -430,6 +490,8 @@ static PyGetSetDef message_getset[] = {
     {"flags", message_flags, NULL,
      "msg_flags of recvmsg(2): MSG_CTRUNC, MSG_TRUNC, MSG_EOR, ...", NULL},
     {"nbytes", message_nbytes, NULL, "What recvmsg(2) returned.", NULL},
+    {"segments", message_segments, NULL,
+     "The datagrams that UDP_GRO joined, a sequence of View; one where it came alone.", NULL},
     {"fds", message_fds, NULL, "The descriptors, a read-only sequence of Fd.", NULL},
     {"control", cmsgx_message_control, NULL, "The control messages, a tuple, decoded now.", NULL},
     {"address", message_address, NULL, "Where it came from: an Address.  None where it has none, and on a stream, which has one peer:\n"

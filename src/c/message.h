@@ -37,6 +37,13 @@ PyObject *cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *r
 /* Gives back the memory that is kept for the next ones. */
 void cmsgx_message_free_all(cmsgx_state *state);
 
+/* For who closes many at once.  While a message is held (0: another thread has it),
+   cmsgx_message_collect() ends its ownership: what was not taken stands in buffer->fds from then
+   on, in as many places as it returns, -1 where there is none. */
+int cmsgx_message_hold(PyObject *self);
+size_t cmsgx_message_collect(PyObject *self);
+void cmsgx_message_let_go(PyObject *self);
+
 /* Closes what was not taken.  0, or -1 with RuntimeError where another thread uses it. */
 int cmsgx_message_close(PyObject *self);
 

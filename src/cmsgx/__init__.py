@@ -9,18 +9,19 @@ from __future__ import annotations
 from . import errors as errors
 from . import kinds as kinds
 from . import wire as wire
+from ._batch import BatchReceiver, Outgoing, segment_support, send_segments
 from ._cmsg import (
     CMSG_ALIGN,
     CMSG_LEN,
     CMSG_SPACE,
     Address,
     Message,
-    View,
     receive,
     recv_fds,
     recvmsg,
     recvmsg_into,
     send,
+    send_batch,
     send_fds,
     sendmsg,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "CMSG_LEN",
     "CMSG_SPACE",
     "Address",
+    "BatchReceiver",
     "CmsgError",
     "ControlTruncatedError",
     "Credentials",
@@ -62,6 +64,7 @@ __all__ = [
     "MalformedControlError",
     "Message",
     "NotSupportedError",
+    "Outgoing",
     "PeerCredentials",
     "PidFd",
     "Receiver",
@@ -69,7 +72,6 @@ __all__ = [
     "SecurityLabel",
     "TooManyFdsError",
     "Unknown",
-    "View",
     "__version__",
     "accept_rights",
     "close_in_background",
@@ -85,9 +87,12 @@ __all__ = [
     "recv_fds",
     "recvmsg",
     "recvmsg_into",
+    "segment_support",
     "send",
     "send_all",
+    "send_batch",
     "send_fds",
+    "send_segments",
     "sendmsg",
     "socket",
     "socketpair",

@@ -1,4 +1,7 @@
-"""How control messages lie in memory: the macros of cmsg(3), over any buffer, without a copy."""
+"""How control messages lie in memory: the macros of cmsg(3), over any buffer, without a copy.
+
+And the types of received memory: View, Segments, Batch.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from . import _cmsg
-from ._cmsg import CMSG_ALIGN, CMSG_LEN, CMSG_SPACE
+from ._cmsg import CMSG_ALIGN, CMSG_LEN, CMSG_SPACE, Batch, Segments, View
 from .errors import MalformedControlError
 from .kinds import ControlMessage, decode
 from .kinds._base import Buffer
@@ -18,7 +21,10 @@ __all__ = [
     "CMSG_LEN",
     "CMSG_NXTHDR",
     "CMSG_SPACE",
+    "Batch",
     "Header",
+    "Segments",
+    "View",
     "build",
     "parse",
 ]
