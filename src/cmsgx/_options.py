@@ -54,9 +54,8 @@ def need_unix(sock: FileDescriptorLike, what: str) -> None:
 
 def not_supported(error: OSError, what: str, option: str, since: str | None) -> NotSupportedError:
     text = f"{what}: this kernel or socket has no {option}"
-    return NotSupportedError(
-        error.errno or errno.ENOPROTOOPT, text + (f" (Linux {since})" if since else "")
-    )
+    number = error.errno if error.errno in _NOT_THERE else errno.EOPNOTSUPP
+    return NotSupportedError(number, text + (f" (Linux {since})" if since else ""))
 
 
 class Enabled:
@@ -99,10 +98,12 @@ class Enabled:
             try:
                 self._set(option)
             except OSError as error:
-                if error.errno not in _NOT_THERE:
+                # EINVAL: a flag that this kernel has not, or an option that this type of socket
+                # has not (IP_RECVFRAGSIZE on TCP).
+                if error.errno not in (*_NOT_THERE, errno.EINVAL):
                     raise
                 if is_first:
-                    raise not_supported(error, kind.__name__, option.text, option.since) from None
+                    raise not_supported(error, kind.__name__, option.text, option.since) from error
             is_first = False
 
     def restore(self) -> None:
