@@ -169,9 +169,9 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *fd)
         return NULL;
     }
     call_context call = {self, (unsigned)bounded(self),
-                         self->request->type == SOCK_STREAM ? 0 : sizeof(struct sockaddr_storage)};
-    ssize_t count = cmsgx_call(&sock, POLLIN, try_recvmmsg, &call, flags | CMSGX_MSG_CMSG_CLOEXEC,
-                               NULL, NULL);
+                         cmsgx_name_room(self->request->type, flags)};
+    ssize_t count = cmsgx_call(&sock, POLLIN, try_recvmmsg, &call,
+                               flags | cmsgx_cloexec_flag(self->request->family), NULL, NULL);
     if (count < 0) {
         Py_DECREF(batch);
         return NULL;

@@ -205,6 +205,13 @@ static const row rows[] = {
         MEMBER(struct cmsgx_sock_extended_err, ee_data, 'I', 12),
         /* SO_EE_OFFENDER */
         ALONE("offender", 'S', CHECKED(16, sizeof(struct cmsgx_sock_extended_err) == 16), 0),
+    /* Not of a control message: what io_uring puts before a message, and the name there. */
+    OPEN("io_uring_recvmsg_out", CHECKED(16, sizeof(struct cmsgx_io_uring_recvmsg_out) == 16), -1),
+        MEMBER(struct cmsgx_io_uring_recvmsg_out, namelen, 'I', 0),
+        MEMBER(struct cmsgx_io_uring_recvmsg_out, controllen, 'I', 4),
+        MEMBER(struct cmsgx_io_uring_recvmsg_out, payloadlen, 'I', 8),
+        MEMBER(struct cmsgx_io_uring_recvmsg_out, flags, 'I', 12),
+        ALONE("name", 'S', 16, 0),
     STRUCT("scm_ts_pktinfo", struct cmsgx_scm_ts_pktinfo, 16),
         MEMBER(struct cmsgx_scm_ts_pktinfo, if_index, 'I', 0),
         MEMBER(struct cmsgx_scm_ts_pktinfo, pkt_length, 'I', 4),

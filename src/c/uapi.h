@@ -424,6 +424,14 @@ struct cmsgx_rxrpc_call_timeouts {
     uint32_t normal;
 };
 
+/* linux/io_uring.h, 6.0 */
+struct cmsgx_io_uring_recvmsg_out {
+    uint32_t namelen;
+    uint32_t controllen;
+    uint32_t payloadlen;
+    uint32_t flags;
+};
+
 /* linux/llc.h */
 struct cmsgx_llc_pktinfo {
     int lpi_ifindex;

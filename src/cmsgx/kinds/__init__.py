@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import _cmsg
-from . import _error, _ip, _ipv6, _net, _socket, _time, _udp_tcp, _unix
+from . import _error, _ip, _ipv6, _net, _reports, _socket, _time, _udp_tcp, _unix
 from ._address import IPAddress
 from ._base import (
     Buffer,
@@ -26,6 +26,7 @@ from ._error import *
 from ._ip import *
 from ._ipv6 import *
 from ._net import *
+from ._reports import *
 from ._socket import *
 from ._time import *
 from ._udp_tcp import *
@@ -46,6 +47,7 @@ __all__ += _error.__all__
 __all__ += _ip.__all__
 __all__ += _ipv6.__all__
 __all__ += _net.__all__
+__all__ += _reports.__all__
 __all__ += _socket.__all__
 __all__ += _time.__all__
 __all__ += _udp_tcp.__all__
