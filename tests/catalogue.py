@@ -18,6 +18,7 @@ import pytest
 from native import build
 
 from cmsgx import _cmsg
+from cmsgx.kinds import _base
 
 CATALOGUE = Path(__file__).parent / "data" / "control_messages.csv"
 
@@ -161,6 +162,34 @@ def family_number(name: str) -> int:
     return int(value)
 
 
+# What cmsgx has for them --------------------------------------------------------------------------
+
+DIRECTIONS = {"recv": "receive", "send": "send"}
+
+
+def find(entry: Entry, family: str) -> Any:
+    """The class of a row on a socket of that family."""
+    table = _base._received if entry.direction == "recv" else _base._sent
+    number = family_number(family)
+    found = [
+        kind
+        for families, kind in table.get((entry.level, entry.type), ())
+        if not families or number in families
+    ]
+    assert found, f"{entry}: no class on {family}"
+    assert len(found) == 1, f"{entry}: {found} on {family}"
+    return found[0]
+
+
+def options_of(entry: Entry) -> list[Named]:
+    """Those that a socket takes: no flags, and none that would switch it off."""
+    return [
+        option
+        for option in entry.options
+        if not option.name.startswith("MSG_") and option.name != "SO_PASSRIGHTS"
+    ]
+
+
 # What C makes of them -----------------------------------------------------------------------------
 
 
@@ -248,3 +277,9 @@ def read_by_c(entry: Entry, control: bytes) -> Made:
     """What C reads from a control buffer with one message of that row."""
     arguments = (entry.level_name, entry.type_name, entry.direction)
     return _read(json.loads(_run("read", *arguments, control=control)))
+
+
+def payloads_of(entry: Entry, family: str) -> list[Made]:
+    found = made().of(entry, family)
+    assert found, f"{entry}: no bytes that were not made by cmsgx: add it to tests/c/messages"
+    return found

@@ -7,29 +7,31 @@ looks a class up by its name: by level, type, family and direction, as a message
 from __future__ import annotations
 
 import ast
-import errno
 import inspect
 import itertools
-import socket
+import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import replace
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 from catalogue import (
+    DIRECTIONS,
     IS_GENERIC,
     SIZES,
     Entry,
     Made,
     Member,
-    Named,
     each,
     entries,
     family_number,
+    find,
     made,
     of_linux,
+    options_of,
+    payloads_of,
     read_by_c,
 )
 from support import unregistered
@@ -38,25 +40,10 @@ import cmsgx
 from cmsgx import _cmsg, kinds, wire
 from cmsgx.kinds import _base
 
-DIRECTIONS = {"recv": "receive", "send": "send"}
 ELSEWHERE = [entry for entry in entries() if entry.platform != "linux"]
 
 
-# Finding a class ----------------------------------------------------------------------------------
-
-
-def find(entry: Entry, family: str) -> Any:
-    """The class of a row on a socket of that family."""
-    table = _base._received if entry.direction == "recv" else _base._sent
-    number = family_number(family)
-    found = [
-        kind
-        for families, kind in table.get((entry.level, entry.type), ())
-        if not families or number in families
-    ]
-    assert found, f"{entry}: no class on {family}"
-    assert len(found) == 1, f"{entry}: {found} on {family}"
-    return found[0]
+# The fields of a class ----------------------------------------------------------------------------
 
 
 def form_of(kind: Any, entry: Entry, family: str) -> kinds.Form:
@@ -76,26 +63,10 @@ def fields_of(kind: Any) -> dict[str, _cmsg.Field]:
     return {name: inspect.getattr_static(kind, name) for name in kind._codec.fields}
 
 
-def options_of(entry: Entry) -> list[Named]:
-    """Those that a socket takes: no flags, and none that would switch it off."""
-    return [
-        option
-        for option in entry.options
-        if not option.name.startswith("MSG_") and option.name != "SO_PASSRIGHTS"
-    ]
-
-
-def payloads_of(entry: Entry, family: str) -> list[Made]:
-    found = made().of(entry, family)
-    assert found, f"{entry}: no bytes that were not made by cmsgx: add it to tests/c/messages"
-    return found
-
-
 # What a field has to be ---------------------------------------------------------------------------
 
 # Where the kind holds not the payload but a canonical form of it: its fields in order.
 UNITS = {"timeval": 1000, "timeval64": 1000, "timespec": 1, "timespec64": 1}
-STAMPINGS = ("stamping", "stamping64")
 
 
 def transformed(transform: str, one: Made) -> list[Any]:
@@ -139,8 +110,15 @@ def expected(kind: Any, transform: str, one: Made) -> dict[str, Any]:
     }
 
 
-def same(field: _cmsg.Field, value: Any, wanted: Any) -> bool:
+def same(field: _cmsg.Field, value: Any, wanted: Any, one: Made) -> bool:
     """Whether a field that was read is what C had there."""
+    if isinstance(value, tuple):
+        # An array: the numbers in its place.
+        wanted = tuple(
+            member.value
+            for member in one.members
+            if field.offset <= member.at < field.offset + field.size
+        )
     if field.format in "PT" and wanted == 0:
         return value is None
     if field.format == "S":
@@ -165,6 +143,28 @@ def uncovered(kind: Any, one: Made) -> list[Member]:
     ]
 
 
+def attributes(one: Made) -> tuple[str, dict[str, int]]:
+    """struct nlattr, by name without the prefix."""
+    return "values", {
+        re.sub(r"^[A-Z0-9]+_NLA_", "", member.name).lower(): member.value for member in one.members
+    }
+
+
+def latencies(one: Made) -> tuple[str, dict[int, int]]:
+    stages = [one.value(f"rx_trace_pos[{i}]") for i in range(3)]
+    return "latencies", dict(
+        zip(stages, [one.value(f"rx_trace[{i}]") for i in range(3)], strict=True)
+    )
+
+
+# What is read of several members together: a name, and its value.
+WORKED_OUT: dict[str, Callable[[Made], tuple[str, Any]]] = {
+    "SCM_TIMESTAMPING_OPT_STATS": attributes,
+    "RDS_CMSG_RXPATH_LATENCY": latencies,
+    "RDS_CMSG_ZCOPY_COMPLETION": lambda one: ("cookies", one.numbers[1:]),
+}
+
+
 # The checks ---------------------------------------------------------------------------------------
 
 
@@ -187,11 +187,14 @@ def check_received(
     for name in fields:
         value = getattr(message, name)
         if name in wanted:
-            assert same(fields[name], value, wanted[name]), (entry, name, value, wanted[name])
+            assert same(fields[name], value, wanted[name], one), (entry, name, value, wanted[name])
         else:
             assert value is None, (entry, name, value)
     if not form.transform:
         assert not uncovered(kind, one), entry
+    if entry.type_constant in WORKED_OUT:
+        name, value = WORKED_OUT[entry.type_constant](one)
+        assert getattr(message, name) == value, (entry, name)
 
 
 def build_of(entry: Entry, kind: Any, family: str, one: Made) -> Any:
@@ -315,8 +318,10 @@ def test_no_class_comes_or_goes_as_what_the_catalogue_lacks(kind: Any) -> None:
         for entry in of_linux()
         for family in entry.sockets
     }
-    for form in _base.row_of(kind).forms:
-        ways = {"receive", "send"} if form.direction == "both" else {form.direction}
+    row = _base.row_of(kind)
+    seen: set[str] = set()
+    for form in row.forms:
+        ways = {"receive", "send"} if form.direction == "both" else {str(form.direction)}
         if form.is_ipv4:
             # Those of IPv4, on a socket that hears both: the families are of the socket.
             ways.discard("send")
@@ -324,6 +329,8 @@ def test_no_class_comes_or_goes_as_what_the_catalogue_lacks(kind: Any) -> None:
             found = {family for *number, family in known if number == [form.level, form.type, way]}
             assert found, f"{kind.__name__} ({form.level}, {form.type}) {way}: in no row"
             assert not form.families or form.families & found, (kind, form)
+        seen |= ways
+    assert row.direction == ("both" if len(seen) == 2 else seen.pop())
 
 
 # What makes the kernel answer what was sent, or report it: it is up to who sends.
@@ -401,116 +408,6 @@ def test_a_row_without_bytes_is_named() -> None:
         payloads_of(entry, "AF_INET")
 
 
-# The kernel of this machine -----------------------------------------------------------------------
-
-# What socket() takes for what the catalogue calls them; the first where it does not say.
-_IP = {
-    "udp": (socket.SOCK_DGRAM, 0),
-    "tcp": (socket.SOCK_STREAM, 0),
-    "mptcp": (socket.SOCK_STREAM, 262),
-    "raw": (socket.SOCK_RAW, socket.IPPROTO_UDP),
-    "sctp": (socket.SOCK_SEQPACKET, 132),
-    "dccp": (6, 33),
-}
-SOCKETS: dict[str, dict[str, tuple[int, int]]] = {
-    "AF_UNIX": {"dgram": (socket.SOCK_DGRAM, 0), "stream": (socket.SOCK_STREAM, 0)},
-    "AF_INET": _IP,
-    "AF_INET6": _IP,
-    "AF_PACKET": {"": (socket.SOCK_RAW, 0)},
-    "AF_NETLINK": {"": (socket.SOCK_RAW, 0)},
-    "AF_CAN": {"raw": (socket.SOCK_RAW, 1), "j1939": (socket.SOCK_DGRAM, 7)},
-    "AF_BLUETOOTH": {
-        "L2CAP": (socket.SOCK_SEQPACKET, 0),
-        "HCI": (socket.SOCK_RAW, 1),
-        "SCO": (socket.SOCK_SEQPACKET, 2),
-        "ISO": (socket.SOCK_SEQPACKET, 8),
-    },
-    "AF_NFC": {"": (socket.SOCK_DGRAM, 1)},
-    "AF_KEY": {"": (socket.SOCK_RAW, 2)},
-    "AF_MCTP": {"": (socket.SOCK_DGRAM, 0)},
-    "AF_IEEE802154": {"": (socket.SOCK_DGRAM, 0)},
-    "AF_ATMPVC": {"": (socket.SOCK_DGRAM, 5)},
-    "AF_ATMSVC": {"": (socket.SOCK_DGRAM, 5)},
-    "AF_RXRPC": {"": (socket.SOCK_DGRAM, socket.AF_INET)},
-    "AF_RDS": {"": (socket.SOCK_SEQPACKET, 0)},
-    "AF_ALG": {"": (socket.SOCK_SEQPACKET, 0)},
-    "AF_IUCV": {"": (socket.SOCK_STREAM, 0)},
-    "AF_LLC": {"": (socket.SOCK_DGRAM, 0)},
-    "AF_TIPC": {"": (socket.SOCK_RDM, 0)},
-    "AF_ISDN": {"": (socket.SOCK_RAW, 0)},
-    "AF_VSOCK": {"": (socket.SOCK_STREAM, 0)},
-}
-
-
-def refused(call: str, error: OSError, source: str) -> NoReturn:
-    name = errno.errorcode.get(error.errno or 0, str(error.errno))
-    source = source.replace("stated: ", "what tests/c/messages has from ")
-    pytest.skip(f"{call}: {name}; the layout is checked against {source}")
-
-
-def open_socket(entry: Entry, family: str, source: str) -> socket.socket:
-    """A socket that has the row; skips where the kernel has none."""
-    shapes = SOCKETS[family]
-    word = next((word for word in entry.sockets[family] if word in shapes), next(iter(shapes)))
-    kind, protocol = shapes[word]
-    try:
-        return socket.socket(family_number(family), kind, protocol)
-    except OSError as error:
-        name = kind.name if isinstance(kind, socket.SocketKind) else kind
-        refused(f"socket({family}, {name}, {protocol})", error, source)
-
-
-def is_on(sock: socket.socket, option: kinds.Option) -> bool:
-    try:
-        return any(sock.getsockopt(option.level, option.name, option.size))
-    except OSError as error:
-        # SO_INQ can be set, but not read.
-        return error.errno == errno.ENOPROTOOPT
-
-
-# What is sent needs no switch, and these sockets are everywhere: other files send over them.
-EVERYWHERE = ("AF_UNIX", "AF_INET", "AF_INET6")
-EACH_SOCKET = [
-    (entry, family)
-    for entry in of_linux()
-    for family, words in entry.sockets.items()
-    if entry.direction == "recv" or family not in EVERYWHERE or words in (("sctp",), ("dccp",))
-]
-
-
-@pytest.mark.parametrize(
-    ("entry", "family"), EACH_SOCKET, ids=[f"{entry} {family}" for entry, family in EACH_SOCKET]
-)
-def test_the_kernel(entry: Entry, family: str) -> None:
-    """A socket of the family takes the option of the catalogue, and enable() switches it on."""
-    kind = find(entry, family)
-    [source, *_] = [one.source for one in payloads_of(entry, family)]
-    on = {(option.level, option.name): option for option in _base.row_of(kind).options}
-    with open_socket(entry, family, source) as sock:
-        assert find(entry, family) is kind
-        for named in options_of(entry):
-            number = (getattr(_cmsg, named.level), getattr(_cmsg, named.name))
-            value = on[number].on if number in on else struct.pack("=i", 1)
-            try:
-                sock.setsockopt(*number, value)
-            except OSError as error:
-                refused(f"{family}: setsockopt({named.level}, {named.name})", error, source)
-    if entry.direction == "send":
-        return
-    with open_socket(entry, family, source) as sock:
-        try:
-            enabled = cmsgx.enable(sock, kind)
-        except cmsgx.NotSupportedError as error:
-            if options_of(entry):
-                pytest.fail(f"{entry}: the kernel takes it, enable() does not: {error}")
-            refused(f"{family}: enable({kind.__name__})", error, source)
-        with enabled:
-            for named in options_of(entry):
-                number = (getattr(_cmsg, named.level), getattr(_cmsg, named.name))
-                if number in on and not on[number].is_watched_only:
-                    assert is_on(sock, on[number]), named
-
-
 # Other systems ------------------------------------------------------------------------------------
 
 
@@ -528,20 +425,39 @@ def calls_of_register(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
                 yield name, call
 
 
+def words_of(node: ast.AST, values: Set[str] = frozenset()) -> set[str]:
+    """The strings in it; with each of `values` in the holes of those that have some."""
+    words: set[str] = set()
+    for part in ast.walk(node):
+        if isinstance(part, ast.Constant) and isinstance(part.value, str):
+            words.add(part.value)
+        elif isinstance(part, ast.JoinedStr):
+            for value in values:
+                pieces = [
+                    piece.value if isinstance(piece, ast.Constant) else value
+                    for piece in part.values
+                ]
+                words.add("".join(map(str, pieces)))
+    return words
+
+
 def declared() -> dict[tuple[str, str], set[str]]:
     """Each level and type by name that a class is registered as, on whatever system: from the
     source, since Linux has not the numbers of the others."""
     found: dict[tuple[str, str], set[str]] = {}
     for module in vars(kinds).values():
-        if isinstance(module, ModuleType) and module.__name__.startswith("cmsgx.kinds."):
-            for name, call in calls_of_register(ast.parse(inspect.getsource(module))):
-                words = {
-                    node.value
-                    for node in ast.walk(call)
-                    if isinstance(node, ast.Constant) and isinstance(node.value, str)
-                }
-                for level, type in itertools.product(words, words):
-                    found.setdefault((level, type), set()).add(name)
+        if not isinstance(module, ModuleType) or not module.__name__.startswith("cmsgx.kinds."):
+            continue
+        tree = ast.parse(inspect.getsource(module))
+        functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        for name, call in calls_of_register(tree):
+            words = words_of(call)
+            # register(**function(...))
+            for part in ast.walk(call):
+                if isinstance(part, ast.Name) and part.id in functions:
+                    words |= words_of(functions[part.id], words)
+            for level, type in itertools.product(words, words):
+                found.setdefault((level, type), set()).add(name)
     return found
 
 
