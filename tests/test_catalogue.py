@@ -234,7 +234,7 @@ def check_sent(entry: Entry, kind: Any, family: str, one: Made) -> None:
 
 
 def test_the_catalogue_is_there() -> None:
-    assert len(of_linux()) == 162
+    assert len(of_linux()) >= 162
     assert {entry.direction for entry in of_linux()} == {"recv", "send"}
     for entry in entries():
         assert entry.source, entry

@@ -123,3 +123,18 @@ def test_the_kernel(entry: Entry, family: str) -> None:
                 number = (getattr(_cmsg, named.level), getattr(_cmsg, named.name))
                 if number in on and not on[number].is_watched_only:
                     assert is_on(sock, on[number]), named
+
+
+def test_the_kernel_has_tls() -> None:
+    """The rows of SOL_TLS need no option of a number, but that the connection has TLS."""
+    entry = next(entry for entry in of_linux("recv") if entry.level_name == "SOL_TLS")
+    [source, *_] = [one.source for one in payloads_of(entry, "AF_INET")]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sender = socket.create_connection(listener.getsockname())
+        receiver = listener.accept()[0]
+    with sender, receiver:
+        try:
+            receiver.setsockopt(socket.IPPROTO_TCP, _cmsg.TCP_ULP, b"tls")
+        except OSError as error:
+            refused('setsockopt(SOL_TCP, TCP_ULP, "tls")', error, source)
+        assert receiver.getsockopt(socket.IPPROTO_TCP, _cmsg.TCP_ULP, 4) == b"tls\0"
