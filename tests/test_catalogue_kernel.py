@@ -78,8 +78,8 @@ def is_on(sock: socket.socket, option: kinds.Option) -> bool:
     try:
         return any(sock.getsockopt(option.level, option.name, option.size))
     except OSError as error:
-        # SO_INQ can be set, but not read.
-        return error.errno == errno.ENOPROTOOPT
+        # Set, but not told: SO_INQ; or told in another size: MISDN_TIME_STAMP.
+        return error.errno in (errno.ENOPROTOOPT, errno.EINVAL)
 
 
 # What is sent needs no switch, and these sockets are everywhere: other files send over them.
