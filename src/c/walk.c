@@ -7,9 +7,6 @@
 #include <limits.h>
 #include <string.h>
 #include <unistd.h>
-#ifdef __linux__
-#  include <sys/syscall.h>
-#endif
 
 _Static_assert(CMSG_LEN(0) >= sizeof(struct cmsghdr), "a header fits before its data");
 _Static_assert(sizeof(int) == 4, "SCM_RIGHTS carries 32-bit numbers");
@@ -152,6 +149,39 @@ cmsgx_close_after_failed_peek(const void *control, size_t capacity)
 }
 
 size_t
+cmsgx_shorten(void *control, size_t used, size_t room)
+{
+    unsigned char *start = control;
+    cmsgx_header header;
+    cmsgx_step step;
+    size_t offset = 0, end = 0;
+
+    while ((step = cmsgx_walk(control, used, &offset, &header)) == CMSGX_MESSAGE
+           && header.offset + CMSG_LEN(header.size) <= room) {
+        /* Without its padding, where that is not there. */
+        end = offset < room ? offset : room;
+    }
+    /* The first that does not fit: a part of it may. */
+    int in_numbers = carries_rights(&header) || carries_pidfd(&header);
+    if (step == CMSGX_MESSAGE
+        && header.offset + CMSG_LEN(in_numbers ? sizeof(int) : 0) <= room) {
+        struct cmsghdr raw;
+        size_t size = room - header.offset - CMSG_LEN(0);
+        size -= in_numbers ? size % sizeof(int) : 0;
+        memcpy(&raw, start + header.offset, sizeof(raw));
+        raw.cmsg_len = (__typeof__(raw.cmsg_len))CMSG_LEN(size);
+        memcpy(start + header.offset, &raw, sizeof(raw));
+        end = header.offset + CMSG_SPACE(size) < room ? header.offset + CMSG_SPACE(size) : room;
+        header.data += size;
+        header.size -= size;
+    }
+    for (; step != CMSGX_END; step = cmsgx_walk(control, used, &offset, &header)) {
+        cmsgx_close_message(&header, step);
+    }
+    return end < used ? end : used;
+}
+
+size_t
 cmsgx_put(void *control, int level, int type, const void *data, size_t size)
 {
     unsigned char *start = control;
@@ -171,17 +201,6 @@ cmsgx_put(void *control, int level, int type, const void *data, size_t size)
     return CMSG_SPACE(size);
 }
 
-static int
-close_run(int first, int last)
-{
-#ifdef SYS_close_range
-    return (int)syscall(SYS_close_range, (unsigned)first, (unsigned)last, 0u);
-#else
-    (void)first, (void)last;
-    return -1;
-#endif
-}
-
 void
 cmsgx_close_all(const int *fds, size_t count)
 {
@@ -194,7 +213,8 @@ cmsgx_close_all(const int *fds, size_t count)
             while (end < count && fds[end - 1] < INT_MAX && fds[end] == fds[end - 1] + 1) {
                 end++;
             }
-            if (end - i == 1 || close_run(fds[i], fds[end - 1]) != 0) {
+            if (end - i == 1
+                || cmsgx_close_range((unsigned int)fds[i], (unsigned int)fds[end - 1]) != 0) {
                 for (size_t k = i; k < end; k++) {
                     (void)close(fds[k]);
                 }
