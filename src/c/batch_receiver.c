@@ -25,7 +25,7 @@ typedef struct {
     size_t count;
     cmsgx_buffer **buffers;     /* owned uses, NULL until the first call: what is filled next */
     cmsgx_buffer **spares;      /* owned uses, or NULL: the batch before mostly still holds these */
-    struct mmsghdr *headers;
+    struct cmsgx_mmsg *headers;
     struct iovec *iov;
     PyObject *last;             /* owned: the batch of the step before, in a loop */
 } batch_receiver;
@@ -142,7 +142,8 @@ try_recvmmsg(int fd, void *context, int flags)
     }
     /* Waits for the first only.  The timeout of recvmmsg(2) itself is looked at between messages,
        so that it can wait for ever: it is not used. */
-    int result = recvmmsg(fd, self->headers, (unsigned)count, flags | MSG_WAITFORONE, NULL);
+    int result =
+        cmsgx_recvmmsg(fd, self->headers, (unsigned)count, flags | CMSGX_MSG_WAITFORONE);
     if (result < 0 && (flags & MSG_PEEK)) {
         cmsgx_close_after_failed_peek(self->buffers[0]->control, self->buffers[0]->control_size);
     }
