@@ -6,11 +6,9 @@
 #include "errors.h"
 #include "msghdr.h"
 
-#include <dirent.h>
 #include <poll.h>
 #include <structmember.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 
 /* 16 Mi messages would not fit in an int of the kernel's by far; a mistake, then. */
 #define MOST_MESSAGES (1 << 20)
@@ -24,7 +22,7 @@ typedef struct {
     size_t size;                /* bytes of data of each */
     size_t count;
     cmsgx_buffer **buffers;     /* owned uses; NULL until the first call */
-    struct mmsghdr *headers;
+    struct cmsgx_mmsg *headers;
     struct iovec *iov;
     PyObject *last;             /* owned: the batch of the step before, in a loop */
 } batch_receiver;
@@ -63,29 +61,6 @@ free_buffers(batch_receiver *self)
     return 0;
 }
 
-/* How many descriptors are open. */
-static size_t
-count_open(void)
-{
-#ifdef __linux__
-    struct stat status;
-    /* Linux 6.2 tells the number as the size. */
-    if (stat("/proc/self/fd", &status) == 0 && status.st_size > 0) {
-        return (size_t)status.st_size;
-    }
-#endif
-    size_t count = 0;
-    DIR *folder = opendir("/dev/fd");
-    if (folder == NULL) {
-        return SIZE_MAX;
-    }
-    while (readdir(folder) != NULL) {
-        count++;
-    }
-    (void)closedir(folder);
-    return count;
-}
-
 /* How many messages may be received before the descriptors in them could fill the table: the
    kernel goes on when it is full, and drops them. */
 static size_t
@@ -94,8 +69,12 @@ bounded(const batch_receiver *self)
     const cmsgx_request *request = self->request;
     struct rlimit limit;
     size_t each = request->takes_pidfd ? 1 : 0;
-    if (request->fds > 0 && request->control_size > CMSG_LEN(0)) {
-        each += (request->control_size - CMSG_LEN(0)) / sizeof(int);
+    size_t room = request->fds > 0 ? request->control_size : 0;
+    if (request->family == AF_UNIX) {
+        room += CMSGX_MORE_ROOM;
+    }
+    if (room > CMSG_LEN(0)) {
+        each += (room - CMSG_LEN(0)) / sizeof(int);
     }
     if (each == 0 || self->count == 1) {
         return self->count;
@@ -106,8 +85,9 @@ bounded(const batch_receiver *self)
     if (limit.rlim_cur == RLIM_INFINITY) {
         return self->count;
     }
-    size_t open = count_open();
-    size_t left = open < limit.rlim_cur ? ((size_t)limit.rlim_cur - open) / each : 0;
+    size_t open = cmsgx_count_open();
+    size_t most = (size_t)limit.rlim_cur;
+    size_t left = open < most ? (most - open) / each : 0;
     return left == 0 ? 1 : left < self->count ? left : self->count;
 }
 
@@ -129,7 +109,11 @@ try_recvmmsg(int fd, void *context, int flags)
     }
     /* Waits for the first only.  The timeout of recvmmsg(2) itself is looked at between messages,
        so that it can wait for ever: it is not used. */
-    return recvmmsg(fd, self->headers, call->count, flags | MSG_WAITFORONE, NULL);
+    int result = cmsgx_recvmmsg(fd, self->headers, call->count, flags | CMSGX_MSG_WAITFORONE);
+    for (int i = 0; CMSGX_MORE_ROOM > 0 && i < result; i++) {
+        cmsgx_msghdr_finish(&self->headers[i].msg_hdr, self->buffers[i]->control_size);
+    }
+    return result;
 }
 
 /* The messages at the end of a stream, each empty, are one: it is left out behind others. */

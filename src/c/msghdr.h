@@ -39,9 +39,11 @@ cmsgx_msghdr_finish(struct msghdr *msg, size_t control_size)
 {
     size_t used = (size_t)msg->msg_controllen;
     if (CMSGX_MORE_ROOM > 0 && used > control_size) {
-        used = cmsgx_shorten(msg->msg_control, used, control_size);
+        int cut;
+        used = used < control_size + CMSGX_MORE_ROOM ? used : control_size + CMSGX_MORE_ROOM;
+        used = cmsgx_shorten(msg->msg_control, used, control_size, &cut);
         msg->msg_controllen = (__typeof__(msg->msg_controllen))used;
-        msg->msg_flags |= MSG_CTRUNC;
+        msg->msg_flags |= cut ? MSG_CTRUNC : 0;
     }
 }
 
