@@ -158,6 +158,22 @@ cmsgx_form_read(cmsgx_transform transform, const unsigned char *data, size_t siz
     }
 }
 
+int
+cmsgx_form_has(cmsgx_transform transform, const unsigned char *value, size_t size)
+{
+#ifdef IP_PKTINFO
+    struct in6_pktinfo mapped;
+    if (transform == CMSGX_PKTINFO && size == sizeof(mapped)) {
+        memcpy(&mapped, value, sizeof(mapped));
+        return IN6_IS_ADDR_V4MAPPED(&mapped.ipi6_addr)
+            || IN6_IS_ADDR_UNSPECIFIED(&mapped.ipi6_addr);
+    }
+#else
+    (void)transform, (void)value, (void)size;
+#endif
+    return 1;
+}
+
 void
 cmsgx_form_write(cmsgx_transform transform, const unsigned char *value, size_t size,
                  unsigned char *out, size_t wire_size)

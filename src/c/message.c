@@ -187,6 +187,21 @@ try_recvmsg(int fd, void *context, int flags)
                                 &buffer->name, call->name_size);
 }
 
+static ssize_t
+receive_into(cmsgx_sock *sock, call_context *call, const cmsgx_request *request, int flags)
+{
+    int error;
+    ssize_t nbytes = cmsgx_call(sock, POLLIN, try_recvmsg, call,
+                                flags | cmsgx_cloexec_flag(request->family), NULL, &error);
+    if (nbytes < 0 && (error == EINVAL || error == EOPNOTSUPP) && request->family < 0
+        && cmsgx_cloexec_flag(cmsgx_sock_family(sock)) == 0) {
+        /* A number, whose family was not asked for before it mattered. */
+        PyErr_Clear();
+        nbytes = cmsgx_call(sock, POLLIN, try_recvmsg, call, flags, NULL, NULL);
+    }
+    return nbytes;
+}
+
 static int
 check(cmsgx_message *self, cmsgx_sock *sock)
 {
@@ -229,7 +244,7 @@ cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request, in
     call_context call;
     memset(&call.msg, 0, sizeof(call.msg));
     call.buffer = buffer;
-    call.name_size = request->type == SOCK_STREAM ? 0 : sizeof(buffer->name);
+    call.name_size = cmsgx_name_room(request->type, flags);
     if (buffer->into != NULL) {
         call.msg.msg_iov = buffer->into->iov;
         call.msg.msg_iovlen = (__typeof__(call.msg.msg_iovlen))buffer->into->count;
@@ -244,8 +259,7 @@ cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request, in
         /* On TCP it throws the bytes away: what was here before must not show instead. */
         memset(buffer->data, 0, buffer->data_size);
     }
-    ssize_t nbytes = cmsgx_call(sock, POLLIN, try_recvmsg, &call, flags | CMSGX_MSG_CMSG_CLOEXEC,
-                                NULL, NULL);
+    ssize_t nbytes = receive_into(sock, &call, request, flags);
     if (nbytes < 0) {
         Py_DECREF(message);
         return NULL;

@@ -47,6 +47,15 @@ cmsgx_msghdr_finish(struct msghdr *msg, size_t control_size)
     }
 }
 
+/* For a call that failed. */
+static inline __attribute__((always_inline)) void
+cmsgx_msghdr_failed(const void *control, size_t control_size, int flags)
+{
+    if (CMSGX_PEEK_INSTALLS && (flags & MSG_PEEK)) {
+        cmsgx_close_after_failed_peek(control, control_size + CMSGX_MORE_ROOM);
+    }
+}
+
 /* One try of recvmsg(2).  Its result and errno; whoever asked owns the descriptors in `control`
    once it succeeded, and there are none after a failure. */
 static inline __attribute__((always_inline)) ssize_t
@@ -58,8 +67,8 @@ cmsgx_msghdr_receive(int fd, struct msghdr *msg, int flags, void *control, size_
     if (result >= 0) {
         cmsgx_msghdr_finish(msg, control_size);
     }
-    else if (CMSGX_PEEK_INSTALLS && (flags & MSG_PEEK)) {
-        cmsgx_close_after_failed_peek(control, control_size + CMSGX_MORE_ROOM);
+    else {
+        cmsgx_msghdr_failed(control, control_size, flags);
     }
     return result;
 }

@@ -300,6 +300,7 @@ cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, int64_t *deadline,
             return -1;
         }
         if (ready == 0) {
+            *error = ETIMEDOUT;
             PyErr_SetString(PyExc_TimeoutError, "timed out");
             return -1;
         }

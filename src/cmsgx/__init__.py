@@ -26,6 +26,7 @@ from ._cmsg import (
     sendmsg,
 )
 from ._drop_in import fromfd, install, socket, socketpair, uninstall
+from ._errqueue import receive_errors
 from ._fds import Fd, close_in_background
 from ._options import enable
 from ._peer import (
@@ -84,6 +85,7 @@ __all__ = [
     "peer_pidfd",
     "peer_security",
     "receive",
+    "receive_errors",
     "recv_fds",
     "recvmsg",
     "recvmsg_into",
