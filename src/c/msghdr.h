@@ -39,9 +39,20 @@ cmsgx_msghdr_finish(struct msghdr *msg, size_t control_size)
 {
     size_t used = (size_t)msg->msg_controllen;
     if (CMSGX_MORE_ROOM > 0 && used > control_size) {
-        used = cmsgx_shorten(msg->msg_control, used, control_size);
+        int cut;
+        used = used < control_size + CMSGX_MORE_ROOM ? used : control_size + CMSGX_MORE_ROOM;
+        used = cmsgx_shorten(msg->msg_control, used, control_size, &cut);
         msg->msg_controllen = (__typeof__(msg->msg_controllen))used;
-        msg->msg_flags |= MSG_CTRUNC;
+        msg->msg_flags |= cut ? MSG_CTRUNC : 0;
+    }
+}
+
+/* For a call that failed. */
+static inline __attribute__((always_inline)) void
+cmsgx_msghdr_failed(const void *control, size_t control_size, int flags)
+{
+    if (CMSGX_PEEK_INSTALLS && (flags & MSG_PEEK)) {
+        cmsgx_close_after_failed_peek(control, control_size + CMSGX_MORE_ROOM);
     }
 }
 
@@ -56,8 +67,8 @@ cmsgx_msghdr_receive(int fd, struct msghdr *msg, int flags, void *control, size_
     if (result >= 0) {
         cmsgx_msghdr_finish(msg, control_size);
     }
-    else if (CMSGX_PEEK_INSTALLS && (flags & MSG_PEEK)) {
-        cmsgx_close_after_failed_peek(control, control_size + CMSGX_MORE_ROOM);
+    else {
+        cmsgx_msghdr_failed(control, control_size, flags);
     }
     return result;
 }

@@ -2,12 +2,15 @@
 
 #include "walk.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #if defined(__FreeBSD__) || defined(__APPLE__)
 #  include <sys/param.h>
+#  include <sys/sysctl.h>
 #  include <sys/ucred.h>
 #endif
 
@@ -60,46 +63,7 @@ cmsgx_disown_peeked(struct msghdr *msg)
 
 /* Many messages ----------------------------------------------------------------------------- */
 
-#if CMSGX_HAS_MMSG
-
-_Static_assert(sizeof(struct cmsgx_mmsg) == sizeof(struct mmsghdr)
-                   && offsetof(struct cmsgx_mmsg, msg_hdr) == offsetof(struct mmsghdr, msg_hdr)
-                   && offsetof(struct cmsgx_mmsg, msg_len) == offsetof(struct mmsghdr, msg_len)
-                   && sizeof(((struct cmsgx_mmsg *)0)->msg_len)
-                      == sizeof(((struct mmsghdr *)0)->msg_len),
-               "struct mmsghdr");
-
-/* Their argument for the flags is unsigned with NetBSD and musl. */
-#if defined(__GLIBC__) || defined(__BIONIC__) || defined(__OpenBSD__)
-typedef int flags_type;
-#else
-typedef unsigned int flags_type;
-#endif
-
-int
-cmsgx_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
-{
-    int done = recvmmsg(fd, (struct mmsghdr *)(void *)msgs, count, (flags_type)flags, NULL);
-    if (!CMSGX_PEEK_INSTALLS && (flags & MSG_PEEK)) {
-        for (int i = 0; i < done; i++) {
-            cmsgx_disown_peeked(&msgs[i].msg_hdr);
-        }
-    }
-    return done;
-}
-
-int
-cmsgx_sendmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
-{
-#if CMSGX_RAW_SENDMSG
-    /* musl's is a loop around its sendmsg(). */
-    return (int)syscall(SYS_sendmmsg, fd, msgs, count, flags);
-#else
-    return sendmmsg(fd, (struct mmsghdr *)(void *)msgs, count, (flags_type)flags);
-#endif
-}
-
-#else
+#if !CMSGX_HAS_MMSG
 
 /* One that may be of many, as the system calls have it: -1 only where it is the first. */
 static int
@@ -144,7 +108,7 @@ cmsgx_sendmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
 
 #endif
 
-/* Waiting ------------------------------------------------------------------------------------ */
+/* Waiting, and counting ---------------------------------------------------------------------- */
 
 int
 cmsgx_poll(struct pollfd *fds, nfds_t count, int64_t nanoseconds)
@@ -157,6 +121,51 @@ cmsgx_poll(struct pollfd *fds, nfds_t count, int64_t nanoseconds)
 #else
     int64_t milliseconds = (nanoseconds + 999999) / 1000000;
     return poll(fds, count, milliseconds > INT_MAX ? INT_MAX : (int)milliseconds);
+#endif
+}
+
+#if defined(__linux__) || defined(__APPLE__)
+/* With "." and "..".  The BSDs show only the standard streams there, unless fdescfs is mounted. */
+static size_t
+count_entries(void)
+{
+    size_t count = 0;
+    DIR *folder = opendir("/dev/fd");
+    if (folder == NULL) {
+        return SIZE_MAX;
+    }
+    while (readdir(folder) != NULL) {
+        count++;
+    }
+    (void)closedir(folder);
+    return count;
+}
+#endif
+
+size_t
+cmsgx_count_open(void)
+{
+#if defined(__linux__)
+    struct stat status;
+    /* Linux 6.2 tells the number as the size. */
+    if (stat("/proc/self/fd", &status) == 0 && status.st_size > 0) {
+        return (size_t)status.st_size;
+    }
+    return count_entries();
+#elif defined(__APPLE__)
+    return count_entries();
+#elif defined(__FreeBSD__)
+    int name[] = {CTL_KERN, KERN_PROC, KERN_PROC_NFDS, 0};
+    int count;
+    size_t size = sizeof(count);
+    return sysctl(name, 4, &count, &size, NULL, 0) == 0 ? (size_t)count : SIZE_MAX;
+#elif defined(__NetBSD__)
+    int last = fcntl(0, F_MAXFD);
+    return last >= 0 ? (size_t)last + 1 : SIZE_MAX;
+#elif defined(__OpenBSD__)
+    return (size_t)getdtablecount();
+#else
+    return SIZE_MAX;
 #endif
 }
 

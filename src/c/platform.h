@@ -130,7 +130,11 @@ static inline __attribute__((always_inline)) ssize_t
 cmsgx_sys_recvmsg(int fd, struct msghdr *msg, int flags)
 {
     int known = CMSGX_HAS_CLOEXEC ? flags : flags & ~CMSGX_MSG_CMSG_CLOEXEC;
+    __typeof__(msg->msg_controllen) capacity = msg->msg_controllen;
     ssize_t result = recvmsg(fd, msg, known);
+    if (!CMSGX_IS_LINUX && msg->msg_controllen > capacity) {
+        msg->msg_controllen = capacity;
+    }
     /* First of all, as the comment at CMSGX_MSG_CMSG_CLOEXEC says why. */
     if (known != flags && result >= 0) {
         cmsgx_set_cloexec(msg);
@@ -159,12 +163,52 @@ struct cmsgx_mmsg {
 /* recvmmsg(2): how many of `count` messages were received, each with its length in msg_len; -1
    with errno where the first fails.  `flags` may have CMSGX_MSG_WAITFORONE and
    CMSGX_MSG_CMSG_CLOEXEC.  An error behind the first ends the call.  Linux tells it to the next
-   one; a loop cannot, and it is lost, as in FreeBSD's C library. */
-int cmsgx_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags);
+   one; a loop cannot, and it is lost, as in FreeBSD's C library.  The caller prepares and finishes
+   each message: msghdr.h.
 
-/* sendmmsg(2): how many were sent, each with its length in msg_len; -1 with errno where the first
+   sendmmsg(2): how many were sent, each with its length in msg_len; -1 with errno where the first
    fails.  An error behind the first ends the call: sending that message again tells it. */
+#if CMSGX_HAS_MMSG
+
+_Static_assert(sizeof(struct cmsgx_mmsg) == sizeof(struct mmsghdr)
+                   && offsetof(struct cmsgx_mmsg, msg_hdr) == offsetof(struct mmsghdr, msg_hdr)
+                   && offsetof(struct cmsgx_mmsg, msg_len) == offsetof(struct mmsghdr, msg_len)
+                   && sizeof(((struct cmsgx_mmsg *)0)->msg_len)
+                      == sizeof(((struct mmsghdr *)0)->msg_len),
+               "struct mmsghdr");
+
+/* Their argument for the flags is unsigned with NetBSD and musl. */
+#  if defined(__GLIBC__) || defined(__BIONIC__) || defined(__OpenBSD__)
+typedef int cmsgx_mmsg_flags;
+#  else
+typedef unsigned int cmsgx_mmsg_flags;
+#  endif
+
+static inline __attribute__((always_inline)) int
+cmsgx_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
+{
+    int done = recvmmsg(fd, (struct mmsghdr *)(void *)msgs, count, (cmsgx_mmsg_flags)flags, NULL);
+    for (int i = 0; !CMSGX_PEEK_INSTALLS && (flags & MSG_PEEK) && i < done; i++) {
+        cmsgx_disown_peeked(&msgs[i].msg_hdr);
+    }
+    return done;
+}
+
+static inline __attribute__((always_inline)) int
+cmsgx_sendmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
+{
+#  if CMSGX_RAW_SENDMSG
+    /* musl's is a loop around its sendmsg(). */
+    return (int)syscall(SYS_sendmmsg, fd, msgs, count, flags);
+#  else
+    return sendmmsg(fd, (struct mmsghdr *)(void *)msgs, count, (cmsgx_mmsg_flags)flags);
+#  endif
+}
+
+#else
+int cmsgx_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags);
 int cmsgx_sendmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags);
+#endif
 
 /* Other calls ------------------------------------------------------------------------------ */
 
@@ -206,6 +250,10 @@ cmsgx_set_condition_clock(pthread_condattr_t *attributes)
     pthread_condattr_setclock(attributes, CMSGX_CONDITION_CLOCK);
 #endif
 }
+
+/* How many descriptors this process has open, or a bound of it; SIZE_MAX where that cannot be
+   told. */
+size_t cmsgx_count_open(void);
 
 /* Sockets ---------------------------------------------------------------------------------- */
 

@@ -358,7 +358,7 @@ cmsgx_send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyOb
     batch self = {.state = state, .sock = &sock, .flags = flags | CMSGX_MSG_NOSIGNAL};
     PyObject *result = NULL;
 
-    self.letters = PyMem_Malloc((most + 1) * (sizeof(letter) + sizeof(struct cmsgx_mmsg)));
+    self.letters = PyMem_Malloc((most + 1) * (sizeof(letter) + sizeof(*self.headers)));
     if (self.letters == NULL) {
         PyErr_NoMemory();
     }

@@ -116,15 +116,20 @@ cmsgx_gather(const void *control, size_t used, int *fds)
     return found;
 }
 
+static void
+close_numbers(const cmsgx_header *header, size_t from, size_t count)
+{
+    for (size_t i = from; i < count; i++) {
+        int fd = number_at(header, i);
+        cmsgx_close_all(&fd, 1);
+    }
+}
+
 void
 cmsgx_close_message(const cmsgx_header *header, cmsgx_step step)
 {
     if (carries_rights(header) || carries_pidfd(header)) {
-        size_t count = count_numbers(header, step);
-        for (size_t i = 0; i < count; i++) {
-            int fd = number_at(header, i);
-            cmsgx_close_all(&fd, 1);
-        }
+        close_numbers(header, 0, count_numbers(header, step));
     }
 }
 
@@ -149,7 +154,7 @@ cmsgx_close_after_failed_peek(const void *control, size_t capacity)
 }
 
 size_t
-cmsgx_shorten(void *control, size_t used, size_t room)
+cmsgx_shorten(void *control, size_t used, size_t room, int *cut)
 {
     unsigned char *start = control;
     cmsgx_header header;
@@ -161,24 +166,36 @@ cmsgx_shorten(void *control, size_t used, size_t room)
         /* Without its padding, where that is not there. */
         end = offset < room ? offset : room;
     }
-    /* The first that does not fit: a part of it may. */
-    int in_numbers = carries_rights(&header) || carries_pidfd(&header);
-    if (step == CMSGX_MESSAGE
-        && header.offset + CMSG_LEN(in_numbers ? sizeof(int) : 0) <= room) {
-        struct cmsghdr raw;
-        size_t size = room - header.offset - CMSG_LEN(0);
-        size -= in_numbers ? size % sizeof(int) : 0;
-        memcpy(&raw, start + header.offset, sizeof(raw));
-        raw.cmsg_len = (__typeof__(raw.cmsg_len))CMSG_LEN(size);
-        memcpy(start + header.offset, &raw, sizeof(raw));
-        end = header.offset + CMSG_SPACE(size) < room ? header.offset + CMSG_SPACE(size) : room;
-        header.data += size;
-        header.size -= size;
+    *cut = step != CMSGX_END;
+    if (step == CMSGX_END) {
+        return end < used ? end : used;
     }
-    for (; step != CMSGX_END; step = cmsgx_walk(control, used, &offset, &header)) {
+    /* The first that does not fit: a part of it may.  One whose length lies stays as it is. */
+    int in_numbers = carries_rights(&header) || carries_pidfd(&header);
+    size_t kept = 0;
+    if (header.offset + CMSG_LEN(in_numbers ? sizeof(int) : 0) <= room) {
+        size_t size = room - header.offset - CMSG_LEN(0);
+        end = room;
+        kept = size / sizeof(int);
+        *cut = step == CMSGX_MESSAGE;
+        if (step == CMSGX_MESSAGE) {
+            struct cmsghdr raw;
+            size -= in_numbers ? size % sizeof(int) : 0;
+            memcpy(&raw, start + header.offset, sizeof(raw));
+            raw.cmsg_len = (__typeof__(raw.cmsg_len))CMSG_LEN(size);
+            memcpy(start + header.offset, &raw, sizeof(raw));
+            if (header.offset + CMSG_SPACE(size) < room) {
+                end = header.offset + CMSG_SPACE(size);
+            }
+        }
+    }
+    if (in_numbers) {
+        close_numbers(&header, kept, count_numbers(&header, step));
+    }
+    while ((step = cmsgx_walk(control, used, &offset, &header)) != CMSGX_END) {
         cmsgx_close_message(&header, step);
     }
-    return end < used ? end : used;
+    return end;
 }
 
 size_t

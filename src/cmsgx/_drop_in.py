@@ -68,19 +68,27 @@ def _ours(sock: Any) -> socket:
 def adopt(fd: Fd) -> socket:
     """A socket that owns the descriptor of `fd`; changes no flag of the description."""
     number = fd.fileno()
-    family = _option(number, _cmsg.SO_DOMAIN)
+    family = _cmsg.getfamily(number)
     kind = _option(number, _cmsg.SO_TYPE)
-    proto = _option(number, _stdlib.SO_PROTOCOL)
+    # Where the system does not tell it, as macOS and NetBSD: that of the type.
+    proto = _option(number, _SO_PROTOCOL) if _SO_PROTOCOL is not None else 0
     non_blocking = bool(fcntl.fcntl(number, fcntl.F_GETFL) & os.O_NONBLOCK)
     if non_blocking or _stdlib.getdefaulttimeout() is not None:
         # Told so, the constructor neither asks for the default timeout nor sets O_NONBLOCK.
-        kind |= _stdlib.SOCK_NONBLOCK
+        kind |= _SOCK_NONBLOCK
     made: Any = socket.__new__(socket)
     made._io_refs = 0
     made._closed = False
     fd._give_to_socket(made, family, kind, proto)
+    if not _SOCK_NONBLOCK:
+        # macOS cannot be told: what the constructor may have set is put back.
+        made.setblocking(not non_blocking)
     ours: socket = made
     return ours
+
+
+_SO_PROTOCOL: int | None = getattr(_stdlib, "SO_PROTOCOL", None)
+_SOCK_NONBLOCK: int = getattr(_stdlib, "SOCK_NONBLOCK", 0)
 
 
 def _option(number: int, name: int) -> int:
@@ -187,7 +195,19 @@ def _recvmsg_foreign(
     flags = operator.index(flags)
     unasked = _cmsg.MSG_CMSG_CLOEXEC & ~flags
     result, ancdata, msg_flags, address = getattr(sock, name)(first, ancbufsize, flags | unasked)
+    if not _cmsg.MSG_CMSG_CLOEXEC:
+        # macOS: as soon as they are known; C does it right after its own calls.
+        for level, kind, payload in ancdata:
+            if level == _cmsg.SOL_SOCKET and kind == _cmsg.SCM_RIGHTS:
+                for number in _numbers_in(payload):
+                    os.set_inheritable(number, False)
     return result, ancdata, msg_flags & ~unasked, address
+
+
+def _numbers_in(payload: bytes) -> array.array[int]:
+    numbers = array.array("i")
+    numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
+    return numbers
 
 
 def _recv_fds_foreign(
@@ -201,7 +221,7 @@ def _recv_fds_foreign(
     for level, kind, payload in ancdata:
         if level == _cmsg.SOL_SOCKET and kind in _CARRY_DESCRIPTORS:
             numbers = fds if kind == _cmsg.SCM_RIGHTS else unasked
-            numbers.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+            numbers += _numbers_in(payload)
     if len(fds) > maxfds:
         unasked += fds[maxfds:]
         msg_flags |= _cmsg.MSG_CTRUNC
