@@ -8,6 +8,8 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/udp.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,6 +18,12 @@
 #include <unistd.h>
 
 #define MAX_FDS 253
+#define BATCH 64
+#define SEGMENTS 50
+#ifndef UDP_SEGMENT
+#  define UDP_SEGMENT 103
+#  define UDP_GRO 104
+#endif
 
 /* Mirrored by Job in run.py. */
 struct job {
@@ -32,7 +40,7 @@ union control {
     struct cmsghdr align;
 };
 
-static unsigned char sent_data[1 << 16];
+static unsigned char sent_data[1 << 17];
 static unsigned char received_data[1 << 16];
 
 /* Numbers that not every version's socket module has. */
@@ -44,6 +52,8 @@ floor_constant(const char *name)
         int value;
     } constants[] = {
         {"IP_PKTINFO", IP_PKTINFO},
+        {"IP_RECVTOS", IP_RECVTOS},
+        {"UDP_GRO", UDP_GRO},
         {"SO_TIMESTAMPNS", SO_TIMESTAMPNS},
     };
     for (size_t i = 0; i < sizeof(constants) / sizeof(constants[0]); i++) {
@@ -211,6 +221,203 @@ floor_datagram(const struct job *job, long rounds)
             }
         }
         error = stamp.tv_sec != 0 && info.ipi_ifindex != 0 ? 0 : EPROTO;
+    }
+    return error;
+}
+
+/* Many messages for one system call: BATCH of them are a round -------------------------------- */
+
+struct batch {
+    struct mmsghdr headers[BATCH];
+    struct iovec iov[BATCH];
+    struct sockaddr_in names[BATCH];
+    union {
+        unsigned char bytes[256];
+        struct cmsghdr align;
+    } control[BATCH];
+};
+
+static struct batch outgoing, incoming;
+static unsigned char batch_data[BATCH][1 << 11];
+
+static int
+receive_batch(int fd, const struct job *job, size_t control_size, int with_names)
+{
+    for (int i = 0; i < BATCH; i++) {
+        struct msghdr *msg = &incoming.headers[i].msg_hdr;
+        incoming.iov[i] = (struct iovec){batch_data[i], job->size};
+        *msg = (struct msghdr){.msg_iov = &incoming.iov[i], .msg_iovlen = 1};
+        if (control_size > 0) {
+            msg->msg_control = incoming.control[i].bytes;
+            msg->msg_controllen = control_size;
+        }
+        if (with_names) {
+            msg->msg_name = &incoming.names[i];
+            msg->msg_namelen = sizeof(incoming.names[i]);
+        }
+    }
+    int got = recvmmsg(fd, incoming.headers, BATCH, MSG_WAITFORONE | MSG_CMSG_CLOEXEC, NULL);
+    return got < 0 ? errno : got != BATCH ? EPROTO : 0;
+}
+
+static int
+send_batch(int fd, const struct job *job)
+{
+    for (int i = 0; i < BATCH; i++) {
+        outgoing.iov[i] = (struct iovec){sent_data, job->size};
+        outgoing.headers[i].msg_hdr =
+            (struct msghdr){.msg_iov = &outgoing.iov[i], .msg_iovlen = 1};
+    }
+    int sent = sendmmsg(fd, outgoing.headers, BATCH, 0);
+    return sent < 0 ? errno : sent != BATCH ? EPROTO : 0;
+}
+
+/* Reads time stamp and packet info of each. */
+static int
+read_batch(void)
+{
+    for (int i = 0; i < BATCH; i++) {
+        struct msghdr *msg = &incoming.headers[i].msg_hdr;
+        struct timespec stamp = {0, 0};
+        struct in_pktinfo info = {0};
+        for (struct cmsghdr *header = CMSG_FIRSTHDR(msg); header != NULL;
+             header = CMSG_NXTHDR(msg, header)) {
+            if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_TIMESTAMPNS
+                && header->cmsg_len == CMSG_LEN(sizeof(stamp))) {
+                memcpy(&stamp, CMSG_DATA(header), sizeof(stamp));
+            }
+            else if (header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_PKTINFO
+                     && header->cmsg_len == CMSG_LEN(sizeof(info))) {
+                memcpy(&info, CMSG_DATA(header), sizeof(info));
+            }
+        }
+        if (stamp.tv_sec == 0 || info.ipi_ifindex == 0) {
+            return EPROTO;
+        }
+    }
+    return 0;
+}
+
+int
+floor_batch_datagram(const struct job *job, long rounds)
+{
+    const size_t room = CMSG_SPACE(sizeof(struct timespec)) + CMSG_SPACE(sizeof(struct in_pktinfo));
+    int error = 0;
+    for (long i = 0; i < rounds && error == 0; i++) {
+        error = send_batch(job->tx, job);
+        if (error == 0) {
+            error = receive_batch(job->rx, job, room, 1);
+        }
+        if (error == 0) {
+            error = read_batch();
+        }
+    }
+    return error;
+}
+
+/* BATCH datagrams, one call for each. */
+int
+floor_each_datagram(const struct job *job, long rounds)
+{
+    return floor_datagram(job, rounds * BATCH);
+}
+
+/* BATCH messages with a descriptor each, one call for each. */
+int
+floor_each_rights(const struct job *job, long rounds)
+{
+    int error = 0;
+    for (long i = 0; i < rounds && error == 0; i++) {
+        error = floor_rights(job, BATCH);
+    }
+    return error;
+}
+
+/* SEGMENTS datagrams of job->size bytes by one call each way; each is touched. */
+int
+floor_segments(const struct job *job, long rounds)
+{
+    static unsigned char joined[1 << 16];
+    const uint16_t size = (uint16_t)job->size;
+    volatile unsigned char touched = 0;
+    union control control;
+    int error = 0;
+    for (long i = 0; i < rounds && error == 0; i++) {
+        struct iovec iov = {sent_data, job->size * SEGMENTS};
+        struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+        memset(control.bytes, 0, CMSG_SPACE(sizeof(size)));
+        control.align.cmsg_level = IPPROTO_UDP;
+        control.align.cmsg_type = UDP_SEGMENT;
+        control.align.cmsg_len = CMSG_LEN(sizeof(size));
+        memcpy(CMSG_DATA(&control.align), &size, sizeof(size));
+        msg.msg_control = control.bytes;
+        msg.msg_controllen = CMSG_SPACE(sizeof(size));
+        if (sendmsg(job->tx, &msg, job->flags) < 0) {
+            return errno;
+        }
+        iov = (struct iovec){joined, sizeof(joined)};
+        msg = (struct msghdr){.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
+                              .msg_controllen = CMSG_SPACE(sizeof(int))};
+        ssize_t got = recvmsg(job->rx, &msg, job->flags);
+        if (got < 0) {
+            return errno;
+        }
+        int each = 0;
+        struct cmsghdr *header = CMSG_FIRSTHDR(&msg);
+        if (header != NULL && header->cmsg_level == IPPROTO_UDP && header->cmsg_type == UDP_GRO) {
+            memcpy(&each, CMSG_DATA(header), sizeof(each));
+        }
+        if (each != size || (size_t)got != job->size * SEGMENTS) {
+            return EPROTO;
+        }
+        for (ssize_t at = 0; at < got; at += each) {
+            touched = joined[at];
+        }
+    }
+    (void)touched;
+    return error;
+}
+
+/* A server that answers BATCH datagrams to where they came from, from the address that they were
+   sent to; and its client. */
+int
+floor_answer(const struct job *job, long rounds)
+{
+    const size_t room = CMSG_SPACE(sizeof(struct timespec)) + CMSG_SPACE(sizeof(struct in_pktinfo))
+                        + CMSG_SPACE(sizeof(int));
+    int error = 0;
+    for (long i = 0; i < rounds && error == 0; i++) {
+        error = send_batch(job->tx, job);
+        if (error == 0) {
+            error = receive_batch(job->rx, job, room, 1);
+        }
+        if (error == 0) {
+            error = read_batch();
+        }
+        if (error != 0) {
+            break;
+        }
+        for (int k = 0; k < BATCH; k++) {
+            struct msghdr *msg = &outgoing.headers[k].msg_hdr;
+            struct msghdr *came = &incoming.headers[k].msg_hdr;
+            outgoing.iov[k] = (struct iovec){batch_data[k], incoming.headers[k].msg_len};
+            *msg = (struct msghdr){.msg_iov = &outgoing.iov[k], .msg_iovlen = 1,
+                                   .msg_name = came->msg_name, .msg_namelen = came->msg_namelen};
+            for (struct cmsghdr *header = CMSG_FIRSTHDR(came); header != NULL;
+                 header = CMSG_NXTHDR(came, header)) {
+                if (header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_PKTINFO) {
+                    size_t space = CMSG_SPACE(sizeof(struct in_pktinfo));
+                    memset(outgoing.control[k].bytes, 0, space);
+                    memcpy(outgoing.control[k].bytes, header, header->cmsg_len);
+                    msg->msg_control = outgoing.control[k].bytes;
+                    msg->msg_controllen = space;
+                }
+            }
+        }
+        if (sendmmsg(job->rx, outgoing.headers, BATCH, 0) != BATCH) {
+            return errno != 0 ? errno : EPROTO;
+        }
+        error = receive_batch(job->tx, job, 0, 0);
     }
     return error;
 }

@@ -24,7 +24,7 @@ except ImportError:
 
 Loop = Callable[[int], None]
 
-SOCKET, DROPIN, WITH, FOR = "socket", "drop-in", "with", "for"
+SOCKET, DROPIN, WITH, FOR, BATCH = "socket", "drop-in", "with", "for", "batch"
 
 
 _open: list[int] = []
@@ -75,7 +75,7 @@ class Row:
     world: Callable[[], World]
     runners: Mapping[str, Callable[[World], Loop]]
     at_most: Mapping[str, float] = field(default_factory=dict)  # runner: x plain C
-    faster: float | None = None  # the drop-in against socket
+    faster: float | None = None  # the drop-in (or the batch) against socket
     is_there: Callable[[], bool] = lambda: True  # whether cmsgx has what its runners need
 
 
@@ -405,6 +405,220 @@ def datagram_row(constant: Callable[[str], int]) -> Row:
     )
 
 
+# Many messages for one system call: a round is MANY of them, or SEGMENTS -------------------------
+
+MANY = 64
+SEGMENTS = 50
+
+
+def udp_world(constant: Callable[[str], int], *options: str) -> Callable[[], World]:
+    def world() -> World:
+        rx = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        tx = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        rx.bind(("127.0.0.1", 0))
+        tx.connect(rx.getsockname())
+        for name in options:
+            level = socket.SOL_SOCKET if name.startswith("SO_") else socket.IPPROTO_IP
+            rx.setsockopt(
+                socket.IPPROTO_UDP if name.startswith("UDP_") else level, constant(name), 1
+            )
+        return World((tx, rx), size=1200)
+
+    return world
+
+
+def each_datagram(constant: Callable[[str], int]) -> Callable[[World], Loop]:
+    """`socket`, one by one."""
+
+    def make(world: World) -> Loop:
+        stamp, info = constant("SO_TIMESTAMPNS"), constant("IP_PKTINFO")
+        times, packet = struct.Struct("ll"), struct.Struct("i4s4s")
+        room = socket.CMSG_SPACE(times.size) + socket.CMSG_SPACE(packet.size)
+        tx, rx, data, size = world.tx, world.rx, [world.data], world.size
+        send, receive = socket.socket.sendmsg, socket.socket.recvmsg
+
+        def loop(rounds: int) -> None:
+            for _ in repeat(None, rounds):
+                for _ in repeat(None, MANY):
+                    send(tx, data)
+                for _ in repeat(None, MANY):
+                    for level, kind, payload in receive(rx, size, room)[1]:
+                        if level == socket.SOL_SOCKET and kind == stamp:
+                            seconds, nanoseconds = times.unpack(payload)
+                            seconds * 1_000_000_000 + nanoseconds
+                        elif level == socket.IPPROTO_IP and kind == info:
+                            packet.unpack(payload)[0]
+
+        return loop
+
+    return make
+
+
+def batch_datagrams(world: World) -> Loop:
+    tx, messages, send = world.tx, [world.data] * MANY, cmsgx.send_batch
+    stamp, info = cmsgx.kinds.Timestamp, cmsgx.kinds.PacketInfo
+    rx = cmsgx.BatchReceiver(world.rx, MANY, world.size, want=[stamp, info])
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(None, rounds):
+            send(tx, messages)
+            for m in rx.receive():
+                m.view  # noqa: B018
+
+    return loop
+
+
+def batch_decoded(world: World) -> Loop:
+    tx, messages, send = world.tx, [world.data] * MANY, cmsgx.send_batch
+    stamp, info = cmsgx.kinds.Timestamp, cmsgx.kinds.PacketInfo
+    rx = cmsgx.BatchReceiver(world.rx, MANY, world.size, want=[stamp, info])
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(None, rounds):
+            send(tx, messages)
+            for m in rx.receive():
+                m.view  # noqa: B018
+                m[stamp]
+                m[info]
+
+    return loop
+
+
+def batch_descriptors(world: World) -> Loop:
+    tx, send = world.tx, cmsgx.send_batch
+    messages = [(world.data, world.fds)] * MANY
+    rx = cmsgx.BatchReceiver(world.rx, MANY, 1, fds=1)
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(None, rounds):
+            send(tx, messages)
+            with rx.receive() as batch:
+                for m in batch:
+                    m.fds  # noqa: B018
+
+    return loop
+
+
+def socket_each_descriptor(world: World) -> Loop:
+    one = socket_fds(world)
+    return lambda rounds: one(rounds * MANY)
+
+
+def socket_segments(world: World) -> Loop:
+    tx, rx, data, size = world.tx, world.rx, world.data, world.size
+    send, receive = socket.socket.send, socket.socket.recvfrom
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(None, rounds):
+            for _ in repeat(None, SEGMENTS):
+                send(tx, data)
+            for _ in repeat(None, SEGMENTS):
+                receive(rx, size)
+
+    return loop
+
+
+def joined_segments(touch: bool) -> Callable[[World], Loop]:
+    def make(world: World) -> Loop:
+        tx, data, send = world.tx, world.data * SEGMENTS, cmsgx.send
+        control = (cmsgx.kinds.UdpSegment(world.size),)
+        rx = cmsgx.Receiver(world.rx, 65536, want=[cmsgx.kinds.UdpGro])
+
+        def untouched(rounds: int) -> None:
+            for _ in repeat(None, rounds):
+                send(tx, data, control=control)
+                with rx.receive() as m:
+                    m.segments  # noqa: B018
+
+        def touched(rounds: int) -> None:
+            for _ in repeat(None, rounds):
+                send(tx, data, control=control)
+                with rx.receive() as m:
+                    for segment in m.segments:
+                        segment[0]
+
+        return touched if touch else untouched
+
+    return make
+
+
+def answer(world: World) -> Loop:
+    kinds = cmsgx.kinds
+    tx, messages, send = world.tx, [world.data] * MANY, cmsgx.send_batch
+    info = kinds.PacketInfo
+    want = [info, kinds.Tos, kinds.Timestamp]
+    server = cmsgx.BatchReceiver(world.rx, MANY, world.size, want=want)
+    client = cmsgx.BatchReceiver(world.tx, MANY, world.size)
+    rx = world.rx
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(None, rounds):
+            send(tx, messages)
+            batch = server.receive()
+            send(rx, [(m.view, (), m[info], m.address) for m in batch])
+            client.receive()
+
+    return loop
+
+
+def batch_rows(constant: Callable[[str], int]) -> list[Row]:
+    stamped = udp_world(constant, "SO_TIMESTAMPNS", "IP_PKTINFO")
+    has_batches = lambda: hasattr(cmsgx, "BatchReceiver")  # noqa: E731
+    return [
+        Row(
+            name="64 datagrams, a view of each",
+            floor="batch_datagram",
+            world=stamped,
+            runners={SOCKET: each_datagram(constant), BATCH: batch_datagrams},
+            at_most={BATCH: 1.08},
+            is_there=has_batches,
+        ),
+        Row(
+            name="64 datagrams, stamp + info of each",
+            floor="batch_datagram",
+            world=stamped,
+            runners={SOCKET: each_datagram(constant), BATCH: batch_decoded},
+            is_there=has_batches,
+        ),
+        Row(
+            name="64 datagrams, C by one call for each",
+            floor="each_datagram",
+            world=stamped,
+            runners={BATCH: batch_decoded},
+            at_most={BATCH: 1.00},
+            is_there=has_batches,
+        ),
+        Row(
+            name="64 messages with 1 descriptor",
+            floor="each_rights",
+            world=lambda: World(socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM), fds=1),
+            runners={SOCKET: socket_each_descriptor, BATCH: batch_descriptors},
+            at_most={BATCH: 0.80},
+            is_there=has_batches,
+        ),
+        *(
+            Row(
+                name=f"50 segments{', each touched' if touch else ''}",
+                floor="segments",
+                world=udp_world(constant, "UDP_GRO"),
+                runners={SOCKET: socket_segments, BATCH: joined_segments(touch)},
+                at_most={BATCH: 1.42 if touch else 1.18},
+                faster=None if touch else 25,
+                is_there=has_batches,
+            )
+            for touch in (False, True)
+        ),
+        Row(
+            name="64 datagrams answered",
+            floor="answer",
+            world=udp_world(constant, "SO_TIMESTAMPNS", "IP_PKTINFO", "IP_RECVTOS"),
+            runners={BATCH: answer},
+            at_most={BATCH: 1.15},
+            is_there=has_batches,
+        ),
+    ]
+
+
 def all_rows(constant: Callable[[str], int]) -> list[Row]:
     """The rows in the order of the table; `constant` gives numbers of the C headers."""
     return [
@@ -433,4 +647,5 @@ def all_rows(constant: Callable[[str], int]) -> list[Row]:
         plain(65536, into=False, timeout=5, faster=None),
         plain(65536, into=True, timeout=5, faster=None),
         datagram_row(constant),
+        *batch_rows(constant),
     ]

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import rows
-from rows import DROPIN, FOR, SOCKET, WITH, Loop, Row, World, all_rows
+from rows import BATCH, DROPIN, FOR, SOCKET, WITH, Loop, Row, World, all_rows
 
 HERE = Path(__file__).resolve().parent
 CHUNK = 2_500_000  # ns that one implementation runs before the next has its turn
@@ -39,7 +39,7 @@ QUICK_ROUNDS = 12
 ENOUGH = 5  # pairs without a context switch, below which no ratio is shown
 PATIENCE = 4  # times the rounds, at most, where context switches spoil them
 MAX_FDS = 253
-RUNNERS = (SOCKET, DROPIN, WITH, FOR)
+RUNNERS = (SOCKET, DROPIN, WITH, FOR, BATCH)
 
 
 # The floor --------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class Result:
     row: Row
     floor_ns: float = 0.0
     ratios: dict[str, list[float]] = field(default_factory=dict)  # runner: x plain C, each pair
-    faster: list[float] = field(default_factory=list)  # socket against the drop-in
+    faster: list[float] = field(default_factory=list)  # socket against the drop-in or the batch
     noise: list[float] = field(default_factory=list)  # C against C
     spoilt: int = 0  # pairs dropped for a context switch
 
@@ -206,10 +206,11 @@ def measure(row: Row, library: ctypes.CDLL, rounds: int) -> Result:
             else:
                 result.spoilt += 1
             last, last_is_clean = after, after_is_clean
-        if SOCKET in this_round and DROPIN in this_round:
-            result.faster.append(this_round[SOCKET] / this_round[DROPIN])
+        ours = next((one for one in (DROPIN, BATCH) if one in this_round), None)
+        if SOCKET in this_round and ours:
+            result.faster.append(this_round[SOCKET] / this_round[ours])
         if min(map(len, result.ratios.values())) >= rounds and (
-            DROPIN not in runners or len(result.faster) >= rounds
+            SOCKET not in runners or len(runners) == 1 or len(result.faster) >= rounds
         ):
             break
     result.floor_ns = statistics.median(floors) if floors else float("nan")
@@ -280,7 +281,8 @@ HEADER = [
     "drop-in/C",
     "typed with/C",
     "typed for/C",
-    "socket/drop-in",
+    "batch/C",
+    "socket/cmsgx",
 ]
 
 

@@ -2,6 +2,7 @@
 
 #include "c/descriptor.h"
 #include "c/errors.h"
+#include "c/message.h"
 #include "c/recv.h"
 #include "c/send.h"
 #include "c/sockopt.h"
@@ -65,6 +66,18 @@ PyDoc_STRVAR(send_doc,
 "Raises TooManyFdsError for more than 253 descriptors, NotSupportedError for descriptors over\n"
 "another family than AF_UNIX, ValueError for descriptors without data on a stream, OSError\n"
 "(EBADF) that names a descriptor which is not open, and what the kernel reports.");
+
+PyDoc_STRVAR(send_batch_doc,
+"send_batch(sock, messages, *, flags=0, timeout=...)\n--\n\n"
+"Sends many messages by few system calls: sendmmsg(2).\n\n"
+"Each message is (data, fds, control, address), of which all but the data may be left out, or an\n"
+"Outgoing, or just data; each of these is as for send().  Returns how many were sent, from the\n"
+"first on: a call stops at the first that fails, and raises only where that is the first of all,\n"
+"so what is left can be given to the next call.  `timeout` is for all of it.  Of a message that\n"
+"was not sent the descriptors stay the caller's as they were, as do those of one that was.\n\n"
+"On a stream a message may go in part; the rest of it follows without its descriptors.  Where\n"
+"that fails the error says so: its `sent` is the number of whole messages, its `sent_bytes` what\n"
+"went of the one behind them.");
 
 PyDoc_STRVAR(receive_doc,
 "receive(sock, bufsize, *, fds=0, flags=0, timeout=..., on_truncation='raise')\n--\n\n"
@@ -236,6 +249,7 @@ static PyMethodDef methods[] = {
     {"send_fds", FAST(cmsgx_send_fds), METH_FASTCALL | METH_KEYWORDS, send_fds_doc},
     {"recv_fds", FAST(cmsgx_recv_fds), METH_FASTCALL | METH_KEYWORDS, recv_fds_doc},
     {"send", FAST(cmsgx_send), METH_FASTCALL | METH_KEYWORDS, send_doc},
+    {"send_batch", FAST(cmsgx_send_batch), METH_FASTCALL | METH_KEYWORDS, send_batch_doc},
     {"receive", FAST(cmsgx_receive_once), METH_FASTCALL | METH_KEYWORDS, receive_doc},
     {"CMSG_ALIGN", cmsgx_cmsg_align, METH_O, align_doc},
     {"CMSG_LEN", cmsgx_cmsg_len, METH_O, len_doc},
@@ -278,6 +292,7 @@ add_names(cmsgx_state *state)
         {&state->keywords[CMSGX_KW_MAXFDS], "maxfds"},
         {&state->keywords[CMSGX_KW_CLOEXEC], "cloexec"},
         {&state->keywords[CMSGX_KW_ON_TRUNCATION], "on_truncation"},
+        {&state->keywords[CMSGX_KW_MESSAGES], "messages"},
     };
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if ((*names[i].slot = PyUnicode_InternFromString(names[i].text)) == NULL) {
@@ -300,7 +315,9 @@ module_exec(PyObject *module)
         || cmsgx_add_address(module) < 0 || cmsgx_add_record(module) < 0
         || cmsgx_add_codec(module) < 0
         || cmsgx_add_descriptors(module) < 0 || cmsgx_add_message(module) < 0
-        || cmsgx_add_receiver(module) < 0 || cmsgx_add_constants(module) < 0
+        || cmsgx_add_receiver(module) < 0 || cmsgx_add_batch(module) < 0
+        || cmsgx_add_batch_receiver(module) < 0 || cmsgx_add_segments(module) < 0
+        || cmsgx_add_constants(module) < 0
         || cmsgx_add_layouts(module) < 0) {
         return -1;
     }
@@ -310,7 +327,7 @@ module_exec(PyObject *module)
 /* Each object that the state owns. */
 #define EACH_OBJECT(DO) \
     DO(Method) DO(Descriptor) DO(Descriptors) DO(View) DO(Address) DO(Record) DO(Struct) \
-    DO(Field) DO(Codec) DO(IPAddress) DO(Message) DO(Receiver) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) DO(Unknown) \
+    DO(Field) DO(Codec) DO(IPAddress) DO(Message) DO(Receiver) DO(Batch) DO(BatchReceiver) DO(Segments) DO(SegmentIterator) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) DO(Unknown) \
     DO(decode) DO(raise_truncated) DO(recvmsg_foreign) DO(recv_fds_foreign) DO(TooManyFdsError) \
     DO(MalformedControlError) DO(NotSupportedError) DO(socket) DO(socket_class) \
     DO(own_sendmsg.name) DO(own_sendmsg.method) DO(own_recvmsg.name) DO(own_recvmsg.method) \
@@ -345,11 +362,8 @@ module_free(void *module)
 {
     cmsgx_state *state = cmsgx_state_of(module);
     (void)module_clear(module);
-#if CMSGX_FREE_LIST
-    while (state->free_message_count > 0) {
-        PyObject_Free(state->free_messages[--state->free_message_count]);
-    }
-#endif
+    cmsgx_message_free_all(state);
+    cmsgx_view_free_all(state);
     cmsgx_closer_release(state->closer);
     state->closer = NULL;
 }

@@ -179,7 +179,9 @@ def test_the_reference_has_nothing_else_and_nothing_twice() -> None:
 
 
 # Their constructor is no part of the interface.
-NOT_MADE_BY_USERS = (cmsgx.Message, cmsgx.View, cmsgx.Address, cmsgx.wire.Header)
+NOT_MADE_BY_USERS = (
+    cmsgx.Message, cmsgx.Address, cmsgx.wire.Header, cmsgx.wire.Multishot, cmsgx.wire.View,
+)  # fmt: skip
 
 
 def expected_signature(value: Any) -> str:
@@ -322,7 +324,7 @@ def sockets() -> None:
         pass
 
 
-@exercises(cmsgx.send, cmsgx.receive, cmsgx.Message, cmsgx.View, cmsgx.TooManyFdsError)
+@exercises(cmsgx.send, cmsgx.receive, cmsgx.Message, cmsgx.wire.View, cmsgx.TooManyFdsError)
 def typed() -> None:
     with pair(socket.SOCK_SEQPACKET) as (left, right), cmsgx.Fd(os.dup(0)) as fd:
         for _ in range(2):
@@ -571,8 +573,40 @@ WITH_A_NUMBER = [
 ]  # fmt: skip
 
 
+REPORTS = {
+    value
+    for value in OTHERS
+    if issubclass(value, cmsgx.kinds.ErrorReport | cmsgx.kinds.IcmpExtension)
+}
+
+
+@exercises(cmsgx.receive_errors, *REPORTS)
+def reports() -> None:
+    with cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        cmsgx.enable(sock, cmsgx.kinds.ExtendedError)
+        for _ in range(2):
+            sock.sendto(b"1", ("127.0.0.1", 1))
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        stopped = cmsgx.receive_errors(sock)
+        next(stopped)
+        [report] = cmsgx.receive_errors(sock)
+        del stopped
+        for kind in REPORTS - {cmsgx.kinds.IcmpExtension}:
+            one = kind(report.message, report.error)
+            for name in dir(one):
+                with suppress(KeyError):  # of what this message has not
+                    getattr(one, name)
+            with suppress(KeyError):
+                repr(one)
+        repr(cmsgx.kinds.IcmpExtension(1, 2, b"data"))
+        with suppress(ValueError):
+            cmsgx.receive_errors(sock, limit=-1)
+    with pair() as (left, _), suppress(cmsgx.NotSupportedError):
+        cmsgx.receive_errors(left)
+
+
 @exercises(
-    *(OTHERS - {cmsgx.Credentials, cmsgx.PidFd, cmsgx.Rights, cmsgx.SecurityLabel}),
+    *(OTHERS - REPORTS - {cmsgx.Credentials, cmsgx.PidFd, cmsgx.Rights, cmsgx.SecurityLabel}),
     cmsgx.kinds.StructMessage,
 )
 def kinds_of_structs() -> None:
@@ -622,6 +656,28 @@ def wire() -> None:
         cmsgx.wire.parse(control[:20])
     with suppress(TypeError):
         cmsgx.wire.build([1])  # type: ignore[list-item]
+
+
+@exercises(cmsgx.wire.parse_multishot, cmsgx.wire.Multishot)
+def multishots() -> None:
+    control = cmsgx.wire.build([cmsgx.Credentials(), cmsgx.kinds.Ttl(7)])
+    for family in (socket.AF_INET, socket.AF_UNIX, 999):
+        name = family.to_bytes(2, sys.byteorder).ljust(16, b"\0")
+        numbers = (16, len(control), 4, 0)
+        header = b"".join(number.to_bytes(4, sys.byteorder) for number in numbers)
+        buffer = bytearray(header + name + control + b"data")
+        message = cmsgx.wire.parse_multishot(buffer, 16, len(control))
+        assert message.address is not None
+        message.address.value, bytes(message.payload), repr(message)
+        assert message.messages()[0] == cmsgx.Credentials()
+        message.messages(family)
+        for sizes in ((8, 0), (16, len(control) + 5), (-1, 0), (16, 8)):
+            with suppress(cmsgx.MalformedControlError, ValueError):
+                cmsgx.wire.parse_multishot(buffer, *sizes)
+        with suppress(TypeError):
+            cmsgx.wire.parse_multishot("text", 0, 0)  # type: ignore[arg-type]
+        with suppress(AttributeError):
+            cast(Any, message).flags = 1
 
 
 @exercises(cmsgx.ControlTruncatedError, cmsgx.FdLimitError, cmsgx.DataTruncatedError)

@@ -935,7 +935,7 @@ def test_a_loop_that_holds_nothing_needs_no_more_memory(stream: Pair) -> None:
     assert len(starts) <= 3
 
 
-def address_of(view: cmsgx.View | bytes) -> int | None:
+def address_of(view: cmsgx.wire.View | bytes) -> int | None:
     # A read-only buffer has no from_buffer(): PyObject_GetBuffer is asked itself.
     raw = (ctypes.c_void_p * 32)()  # larger than a Py_buffer, which begins with the address
     ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(raw), 0)

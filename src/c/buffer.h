@@ -20,12 +20,26 @@ typedef struct {
     size_t size;            /* bytes of all together */
 } cmsgx_into;
 
+/* What one message is, besides its bytes. */
+typedef struct {
+    char truncated;
+    char eof;               /* 0, 1, or 2: cannot be told */
+    char malformed;
+    char is_table_full;
+    int flags;              /* msg_flags, without what we added */
+    size_t nbytes;
+    size_t fds;             /* kept: buffer->fds[0 .. fds) */
+    size_t pidfds;          /* buffer->fds[fds .. fds + pidfds): 0 or 1 */
+    Py_ssize_t closed_fds;  /* -1: the kernel dropped some, uncounted */
+} cmsgx_arrival;
+
 typedef struct {
     cmsgx_count users;
+    cmsgx_arrival got;      /* of the message that fills it now */
     unsigned char *control;
     size_t control_size;    /* capacity */
     size_t control_used;    /* what the kernel wrote */
-    int *fds;               /* owned by the message: -1 once moved out */
+    int *fds;               /* owned by the message, or by the batch it is in: -1 once moved out */
     unsigned char *data;
     size_t data_size;
     cmsgx_into *into;       /* owned, or NULL: then the data is elsewhere */
@@ -44,9 +58,19 @@ cmsgx_buffer_share(cmsgx_buffer *buffer)
     return buffer;
 }
 
+/* Bytes of data that it takes. */
+static inline size_t
+cmsgx_buffer_room(const cmsgx_buffer *buffer)
+{
+    return buffer->into != NULL ? buffer->into->size : buffer->data_size;
+}
+
 /* From one writable buffer or a sequence of them.  NULL with an exception. */
 cmsgx_into *cmsgx_into_new(PyObject *buffers);
 void cmsgx_into_release(cmsgx_into *into);
+
+/* Gives back the memory that is kept for the next views. */
+void cmsgx_view_free_all(cmsgx_state *state);
 
 /* A read-only view of `size` bytes that keeps `buffer` in use: a new reference. */
 PyObject *cmsgx_view_new(cmsgx_state *state, cmsgx_buffer *buffer, const unsigned char *start,

@@ -173,7 +173,7 @@ cmsgx_relaxed_increment(Py_ssize_t *count)
 #ifdef Py_GIL_DISABLED
 #  define CMSGX_FREE_LIST 0
 #else
-#  define CMSGX_FREE_LIST 16
+#  define CMSGX_FREE_LIST 256
 #endif
 
 /* Slots of the module definition that older interpreters do not know. */

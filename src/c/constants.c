@@ -117,6 +117,9 @@ static const struct {
 #endif
 #ifdef SOL_LOCAL
     CONSTANT(SOL_LOCAL),
+#elif defined(LOCAL_CREDS)
+    /* NetBSD: unix(4) writes the number. */
+    {"SOL_LOCAL", 0},
 #endif
 #ifdef LOCAL_CREDS
     CONSTANT(LOCAL_CREDS),
@@ -469,6 +472,8 @@ static const struct {
 #  endif
 #  ifdef NETLINK_MSG_INFO
     CONSTANT(NETLINK_MSG_INFO),
+    CONSTANT(NLMSGINFO_ATTR_PROCESS_ID),
+    CONSTANT(NLMSGINFO_ATTR_PORT_ID),
 #  endif
 #  ifdef BTPROTO_HCI
     CONSTANT(BTPROTO_HCI),

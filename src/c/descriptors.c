@@ -23,7 +23,7 @@ PyObject *
 cmsgx_message_object(cmsgx_message *self, size_t at)
 {
     cmsgx_state *state = self->request->state;
-    size_t count = self->fds + self->pidfds;
+    size_t count = self->buffer->got.fds + self->buffer->got.pidfds;
     if (self->slots == NULL) {
         if (count <= CMSGX_INLINE_SLOTS + 1) {
             self->slots = memset(self->inline_slots, 0, sizeof(self->inline_slots));
@@ -36,7 +36,7 @@ cmsgx_message_object(cmsgx_message *self, size_t at)
     cmsgx_slot *slot = &self->slots[at];
     if (slot->object == NULL) {
         /* In a message that was closed the number is -1, and the object owns none. */
-        int is_pidfd = at >= self->fds;
+        int is_pidfd = at >= self->buffer->got.fds;
         int number = self->buffer->fds[at];
         int has_error = is_pidfd && number < 0 && number > INT_MIN
                         && !cmsgx_flag_get(&self->closed);
@@ -60,7 +60,7 @@ take_at(cmsgx_message *self, size_t at)
         return NULL;
     }
     if (self->slots[at].taken) {
-        if (at < self->fds) {
+        if (at < self->buffer->got.fds) {
             PyErr_Format(PyExc_ValueError, "descriptor %zu was taken before", at);
         }
         else {
@@ -81,17 +81,17 @@ cmsgx_message_take(PyObject *object, PyObject *which)
     size_t at;
 
     if (which == (PyObject *)state->PidFd) {
-        if (self->pidfds == 0) {
+        if (self->buffer->got.pidfds == 0) {
             return PyErr_Format(PyExc_KeyError, "no PidFd came with this message");
         }
-        at = self->fds;
+        at = self->buffer->got.fds;
     }
     else {
         Py_ssize_t index = PyNumber_AsSsize_t(which, PyExc_IndexError);
         if (index == -1 && PyErr_Occurred()) {
             return NULL;
         }
-        Py_ssize_t count = (Py_ssize_t)self->fds;
+        Py_ssize_t count = (Py_ssize_t)self->buffer->got.fds;
         index += index < 0 ? count : 0;
         if (index < 0 || index >= count) {
             return PyErr_Format(PyExc_IndexError, "%R: the message has %zd descriptors", which,
@@ -116,13 +116,13 @@ cmsgx_message_take_all(PyObject *object, PyObject *Py_UNUSED(ignored))
     }
     PyObject *list = need_open(self) < 0 ? NULL : PyList_New(0);
     /* Objects first, taken second: what fails half way leaves all with the message. */
-    for (size_t i = 0; list != NULL && i < self->fds; i++) {
+    for (size_t i = 0; list != NULL && i < self->buffer->got.fds; i++) {
         PyObject *fd = cmsgx_message_object(self, i);
         if (fd == NULL || (!self->slots[i].taken && PyList_Append(list, fd) < 0)) {
             Py_CLEAR(list);
         }
     }
-    for (size_t i = 0; list != NULL && i < self->fds; i++) {
+    for (size_t i = 0; list != NULL && i < self->buffer->got.fds; i++) {
         self->slots[i].taken = 1;
     }
     cmsgx_leave(&self->busy);
@@ -159,16 +159,16 @@ descriptors_dealloc(PyObject *self)
 static Py_ssize_t
 descriptors_length(PyObject *self)
 {
-    return (Py_ssize_t)SELF(((cmsgx_descriptors *)self)->message)->fds;
+    return (Py_ssize_t)SELF(((cmsgx_descriptors *)self)->message)->buffer->got.fds;
 }
 
 static PyObject *
 descriptors_item(PyObject *self, Py_ssize_t index)
 {
     PyObject *message = ((cmsgx_descriptors *)self)->message;
-    if (index < 0 || index >= (Py_ssize_t)SELF(message)->fds) {
+    if (index < 0 || index >= (Py_ssize_t)SELF(message)->buffer->got.fds) {
         return PyErr_Format(PyExc_IndexError, "the message has %zu descriptors",
-                            SELF(message)->fds);
+                            SELF(message)->buffer->got.fds);
     }
     if (!cmsgx_enter(&SELF(message)->busy)) {
         return cmsgx_raise_busy(message);

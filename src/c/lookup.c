@@ -13,7 +13,7 @@ attached(const cmsgx_message *self, const unsigned char *ucred)
 {
     uint32_t words[3];
     memcpy(words, ucred, sizeof(words));
-    if (words[0] != 0 || words[1] != 65534 || words[2] != 65534 || self->pidfds > 0) {
+    if (words[0] != 0 || words[1] != 65534 || words[2] != 65534 || self->buffer->got.pidfds > 0) {
         return 2;
     }
     return self->request->asked_pidfd ? 1 : 0;
@@ -43,11 +43,11 @@ descriptor_kind(cmsgx_message *self, cmsgx_state *state, PyObject *kind)
         return cmsgx_raise_busy((PyObject *)self);
     }
     if (kind == (PyObject *)state->PidFd) {
-        result = Py_XNewRef(cmsgx_message_object(self, self->fds));
+        result = Py_XNewRef(cmsgx_message_object(self, self->buffer->got.fds));
     }
     else {
-        PyObject *fds = PyTuple_New((Py_ssize_t)self->fds);
-        for (size_t i = 0; fds != NULL && i < self->fds; i++) {
+        PyObject *fds = PyTuple_New((Py_ssize_t)self->buffer->got.fds);
+        for (size_t i = 0; fds != NULL && i < self->buffer->got.fds; i++) {
             PyObject *fd = cmsgx_message_object(self, i);
             if (fd == NULL) {
                 Py_CLEAR(fds);
@@ -74,7 +74,7 @@ is_descriptor_kind(const cmsgx_state *state, PyObject *kind)
 static int
 has_descriptor_kind(const cmsgx_message *self, const cmsgx_state *state, PyObject *kind)
 {
-    return kind == (PyObject *)state->PidFd ? self->pidfds > 0 : self->fds > 0;
+    return kind == (PyObject *)state->PidFd ? self->buffer->got.pidfds > 0 : self->buffer->got.fds > 0;
 }
 
 static cmsgx_codec *
@@ -289,7 +289,7 @@ cmsgx_message_control(PyObject *object, void *Py_UNUSED(closure))
                                   : unknown(state, &header);
         }
         Py_DECREF(kind);
-        if (record == NULL && (self->flags & MSG_CTRUNC)
+        if (record == NULL && (self->buffer->got.flags & MSG_CTRUNC)
             && PyErr_ExceptionMatches(state->MalformedControlError)) {
             /* The one that was cut: it must not hide those that arrived whole. */
             PyErr_Clear();

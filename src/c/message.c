@@ -4,6 +4,7 @@
 #include "descriptor.h"
 #include "errors.h"
 #include "msghdr.h"
+#include "segments.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,61 +14,17 @@
 
 #define SELF(object) ((cmsgx_message *)(object))
 
-cmsgx_request *
-cmsgx_request_new(cmsgx_state *state)
-{
-    cmsgx_request *request = PyMem_Calloc(1, sizeof(*request));
-    if (request == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    request->users = 1;
-    request->state = state;
-    return request;
-}
-
-void
-cmsgx_request_release(cmsgx_request *request)
-{
-    if (request != NULL && cmsgx_count_down(&request->users)) {
-        Py_XDECREF(request->want);
-        PyMem_Free(request);
-    }
-}
-
-void
-cmsgx_close_numbers(cmsgx_state *state, int *fds, size_t count, int in_background)
-{
-    size_t open = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (fds[i] >= 0) {
-            fds[open++] = fds[i];
-        }
-    }
-    if (open == 0) {
-        return;
-    }
-    /* The closer too is entered without the GIL: a thread that forks holds its lock, and may
-       need the GIL to go on. */
-    Py_BEGIN_ALLOW_THREADS
-    if (!in_background || !cmsgx_closer_submit(state->closer, fds, open)) {
-        cmsgx_close_all(fds, open);
-    }
-    Py_END_ALLOW_THREADS
-    for (size_t i = 0; i < count; i++) {
-        fds[i] = -1;
-    }
-}
-
 /* Life ----------------------------------------------------------------------------------- */
 
-static cmsgx_message *
-message_new(cmsgx_state *state)
+PyObject *
+cmsgx_message_new(cmsgx_state *state, cmsgx_buffer *buffer, cmsgx_request *request)
 {
     cmsgx_message *self;
 #if CMSGX_FREE_LIST
-    if (state->free_message_count > 0) {
-        self = SELF(state->free_messages[--state->free_message_count]);
+    if (state->free_messages != NULL) {
+        self = SELF(state->free_messages);
+        state->free_messages = self->data;
+        state->free_message_count--;
         (void)PyObject_INIT(self, state->Message);
     }
     else
@@ -81,34 +38,48 @@ message_new(cmsgx_state *state)
     /* One by one: gcc makes a slow `rep stos` of a memset of this size. */
     self->busy = 0;
     self->closed = 0;
-    self->truncated = self->eof = self->malformed = self->is_table_full = 0;
-    self->flags = 0;
-    self->nbytes = self->fds = self->pidfds = 0;
-    self->closed_fds = 0;
-    self->buffer = NULL;
-    self->request = NULL;
+    self->buffer = cmsgx_buffer_share(buffer);
+    self->request = request;
+    cmsgx_count_up(&request->users);
     self->data = self->address = NULL;
     self->slots = NULL;
-    return self;
+    return (PyObject *)self;
 }
 
-/* Closes everything that was not taken; without the busy flag, which the caller holds. */
-static void
-close_rest(cmsgx_message *self, cmsgx_state *state)
+int
+cmsgx_message_hold(PyObject *object)
 {
-    size_t count = self->fds + self->pidfds;
-    cmsgx_flag_set(&self->closed);
-    if (count == 0) {
-        return;
-    }
+    return cmsgx_enter(&SELF(object)->busy);
+}
+
+void
+cmsgx_message_let_go(PyObject *object)
+{
+    cmsgx_leave(&SELF(object)->busy);
+}
+
+size_t
+cmsgx_message_collect(PyObject *object)
+{
+    cmsgx_message *self = SELF(object);
+    size_t count = self->buffer->got.fds + self->buffer->got.pidfds;
     int *fds = self->buffer->fds;
+    cmsgx_flag_set(&self->closed);
     for (size_t i = 0; self->slots != NULL && i < count; i++) {
         cmsgx_slot *slot = &self->slots[i];
         if (slot->object != NULL && !slot->taken) {
             fds[i] = cmsgx_descriptor_take_to_close(slot->object);
         }
     }
-    cmsgx_close_numbers(state, fds, count, self->request->in_background);
+    return count;
+}
+
+/* Closes everything that was not taken; without the busy flag, which the caller holds. */
+static void
+close_rest(cmsgx_message *self, cmsgx_state *state)
+{
+    size_t count = cmsgx_message_collect((PyObject *)self);
+    cmsgx_close_numbers(state, self->buffer->fds, count, self->request->in_background);
 }
 
 int
@@ -132,7 +103,7 @@ static size_t
 unclaimed(const cmsgx_message *self)
 {
     size_t count = 0;
-    for (size_t i = 0; !cmsgx_flag_get(&self->closed) && i < self->fds + self->pidfds; i++) {
+    for (size_t i = 0; !cmsgx_flag_get(&self->closed) && i < self->buffer->got.fds + self->buffer->got.pidfds; i++) {
         count += self->buffer->fds[i] >= 0;
     }
     return count;
@@ -143,25 +114,22 @@ message_dealloc(PyObject *object)
 {
     cmsgx_message *self = SELF(object);
     PyTypeObject *type = Py_TYPE(object);
-    cmsgx_state *state =
-        self->request != NULL ? self->request->state : PyType_GetModuleState(type);
+    cmsgx_state *state = self->request->state;
+    size_t fds = self->buffer->got.fds + self->buffer->got.pidfds;
+    size_t count = unclaimed(self);
 
-    if (self->buffer != NULL) {
-        size_t count = unclaimed(self);
-        if (count > 0) {
-            PyObject *pending = cmsgx_save_exception();
-            /* First out of harm's way, then the warning, which may run Python code. */
-            cmsgx_close_numbers(state, self->buffer->fds, self->fds + self->pidfds,
-                                self->request->in_background);
-            if (PyErr_ResourceWarning(NULL, 1, "Message with %zu descriptors was never closed",
-                                      count)) {
-                PyErr_WriteUnraisable(NULL);
-            }
-            cmsgx_restore_exception(pending);
+    if (count > 0) {
+        PyObject *pending = cmsgx_save_exception();
+        /* First out of harm's way, then the warning, which may run Python code. */
+        cmsgx_close_numbers(state, self->buffer->fds, fds, self->request->in_background);
+        if (PyErr_ResourceWarning(NULL, 1, "Message with %zu descriptors was never closed",
+                                  count)) {
+            PyErr_WriteUnraisable(NULL);
         }
+        cmsgx_restore_exception(pending);
     }
     if (self->slots != NULL) {
-        for (size_t i = 0; i < self->fds + self->pidfds; i++) {
+        for (size_t i = 0; i < fds; i++) {
             Py_XDECREF(self->slots[i].object);
         }
         if (self->slots != self->inline_slots) {
@@ -175,13 +143,30 @@ message_dealloc(PyObject *object)
 #if CMSGX_FREE_LIST
     if (state->free_message_count < CMSGX_FREE_LIST) {
         /* Plain memory from now on: it holds no reference to the type. */
-        state->free_messages[state->free_message_count++] = object;
+        self->data = state->free_messages;
+        state->free_messages = object;
+        state->free_message_count++;
         Py_DECREF(type);
         return;
     }
 #endif
     PyObject_Free(self);
     Py_DECREF(type);
+}
+
+void
+cmsgx_message_free_all(cmsgx_state *state)
+{
+#if CMSGX_FREE_LIST
+    while (state->free_messages != NULL) {
+        PyObject *one = state->free_messages;
+        state->free_messages = SELF(one)->data;
+        PyObject_Free(one);
+    }
+    state->free_message_count = 0;
+#else
+    (void)state;
+#endif
 }
 
 /* Receiving ------------------------------------------------------------------------------ */
@@ -202,120 +187,19 @@ try_recvmsg(int fd, void *context, int flags)
                                 &buffer->name, call->name_size);
 }
 
-static int
-is_fd_table_full(int fd)
+static ssize_t
+receive_into(cmsgx_sock *sock, call_context *call, const cmsgx_request *request, int flags)
 {
-    int probe = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    if (probe >= 0) {
-        (void)close(probe);
-        return 0;
+    int error;
+    ssize_t nbytes = cmsgx_call(sock, POLLIN, try_recvmsg, call,
+                                flags | cmsgx_cloexec_flag(request->family), NULL, &error);
+    if (nbytes < 0 && (error == EINVAL || error == EOPNOTSUPP) && request->family < 0
+        && cmsgx_cloexec_flag(cmsgx_sock_family(sock)) == 0) {
+        /* A number, whose family was not asked for before it mattered. */
+        PyErr_Clear();
+        nbytes = cmsgx_call(sock, POLLIN, try_recvmsg, call, flags, NULL, NULL);
     }
-    return errno == EMFILE;
-}
-
-static size_t
-room_of(const cmsgx_buffer *buffer)
-{
-    return buffer->into != NULL ? buffer->into->size : buffer->data_size;
-}
-
-/* For a read of no bytes. */
-static void
-set_eof(cmsgx_message *self, cmsgx_sock *sock)
-{
-    cmsgx_buffer *buffer = self->buffer;
-    int type = self->request->type;
-    if (type < 0) {
-        socklen_t size = sizeof(type);
-        (void)getsockopt(sock->fd, SOL_SOCKET, SO_TYPE, &type, &size);
-    }
-    if (type == SOCK_SEQPACKET) {
-        self->eof = buffer->control_used > 0 ? 0 : 2;
-    }
-    else if (type == SOCK_STREAM) {
-        self->eof = room_of(buffer) > 0 ? 1 : 2;
-        if (self->eof == 1 && self->fds == 0) {
-            /* The kernel invents credentials here: root, also for a peer that is nobody. */
-            cmsgx_close_numbers(sock->state, buffer->fds, self->pidfds,
-                                self->request->in_background);
-            self->pidfds = 0;
-            buffer->control_used = 0;
-        }
-    }
-}
-
-/* Takes possession: nothing in here can fail, collect garbage or run Python code. */
-static void
-own(cmsgx_message *self, cmsgx_sock *sock, call_context *call, size_t nbytes, int asked_flags)
-{
-    cmsgx_buffer *buffer = self->buffer;
-    const cmsgx_request *request = self->request;
-    size_t used = (size_t)call->msg.msg_controllen;
-
-    buffer->control_used = used <= buffer->control_size ? used : buffer->control_size;
-    buffer->name_size = call->msg.msg_namelen;
-    if (buffer->name_size > sizeof(buffer->name)) {
-        buffer->name_size = sizeof(buffer->name);
-    }
-    self->nbytes = nbytes;
-    self->flags = call->msg.msg_flags;
-    if (!(asked_flags & CMSGX_MSG_CMSG_CLOEXEC)) {
-        self->flags &= ~CMSGX_MSG_CMSG_CLOEXEC;
-    }
-
-    cmsgx_found found = cmsgx_gather(buffer->control, buffer->control_used, buffer->fds);
-    int *fds = buffer->fds;
-    self->malformed = (char)found.malformed;
-    self->truncated = (call->msg.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) != 0;
-
-    size_t keep = found.rights < request->fds ? found.rights : request->fds;
-    size_t surplus = found.rights - keep;
-    size_t keep_pidfds = request->takes_pidfd && found.pidfds > 0 ? 1 : 0;
-    self->fds = keep;
-    self->pidfds = keep_pidfds;
-    self->closed_fds = (Py_ssize_t)surplus;
-    if (surplus > 0) {
-        self->truncated = 1;
-    }
-    if (call->msg.msg_flags & MSG_CTRUNC) {
-        self->closed_fds = -1;
-        /* Before anything is closed: the probe tells the truth only now. */
-        self->is_table_full = (char)(keep < request->fds && is_fd_table_full(sock->fd));
-    }
-    /* What is kept stays in front, the rest is closed. */
-    if (surplus + found.pidfds > keep_pidfds) {
-        int pidfd = -1;
-        if (keep_pidfds) {
-            pidfd = fds[found.rights];
-            fds[found.rights] = -1;
-        }
-        cmsgx_close_numbers(sock->state, fds + keep, found.rights + found.pidfds - keep,
-                            request->in_background);
-        fds[keep] = pidfd;
-    }
-
-    if (nbytes == 0 && !(asked_flags & CMSGX_MSG_ERRQUEUE)) {
-        set_eof(self, sock);
-    }
-}
-
-/* Whether the kernel had room for a descriptor more than it gave: then something else kept it
-   back. */
-static int
-had_room(const cmsgx_message *self)
-{
-    const cmsgx_buffer *buffer = self->buffer;
-    cmsgx_header header;
-    size_t offset = 0;
-    size_t at = buffer->control_used;
-
-    while (cmsgx_walk(buffer->control, buffer->control_used, &offset, &header)
-           == CMSGX_MESSAGE) {
-        if (header.level == SOL_SOCKET && header.type == SCM_RIGHTS) {
-            at = header.offset;
-        }
-    }
-    return at + CMSG_LEN((self->fds + 1) * sizeof(int)) <= buffer->control_size;
+    return nbytes;
 }
 
 static int
@@ -324,7 +208,7 @@ check(cmsgx_message *self, cmsgx_sock *sock)
     const cmsgx_request *request = self->request;
     cmsgx_state *state = sock->state;
 
-    if (self->malformed) {
+    if (self->buffer->got.malformed) {
         close_rest(self, state);
         PyErr_SetString(state->MalformedControlError,
                         "the control data that arrived is malformed: a length in it does not "
@@ -334,17 +218,17 @@ check(cmsgx_message *self, cmsgx_sock *sock)
     if (!request->raise_truncated) {
         return 0;
     }
-    int misses = (self->flags & MSG_CTRUNC) && self->fds < request->fds;
-    int cut = (self->flags & MSG_TRUNC) != 0;
+    int misses = (self->buffer->got.flags & MSG_CTRUNC) && self->buffer->got.fds < request->fds;
+    int cut = (self->buffer->got.flags & MSG_TRUNC) != 0;
     if (!misses && !cut) {
         return 0;
     }
-    Py_ssize_t delivered = (Py_ssize_t)self->fds;
-    int withheld = had_room(self);
+    Py_ssize_t delivered = (Py_ssize_t)self->buffer->got.fds;
+    int withheld = cmsgx_arrival_had_room(self->buffer);
     close_rest(self, state);
     PyObject *result = PyObject_CallFunction(state->raise_truncated, "Onniii", self,
                                              (Py_ssize_t)request->fds, delivered, misses,
-                                             (int)self->is_table_full, withheld);
+                                             (int)self->buffer->got.is_table_full, withheld);
     Py_XDECREF(result);
     return -1;
 }
@@ -352,18 +236,15 @@ check(cmsgx_message *self, cmsgx_sock *sock)
 PyObject *
 cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request, int flags)
 {
-    cmsgx_message *self = message_new(sock->state);
-    if (self == NULL) {
+    buffer->got.fds = buffer->got.pidfds = 0;
+    PyObject *message = cmsgx_message_new(sock->state, buffer, request);
+    if (message == NULL) {
         return NULL;
     }
-    self->buffer = cmsgx_buffer_share(buffer);
-    self->request = request;
-    cmsgx_count_up(&request->users);
-
     call_context call;
     memset(&call.msg, 0, sizeof(call.msg));
     call.buffer = buffer;
-    call.name_size = request->type == SOCK_STREAM ? 0 : sizeof(buffer->name);
+    call.name_size = cmsgx_name_room(request->type, flags);
     if (buffer->into != NULL) {
         call.msg.msg_iov = buffer->into->iov;
         call.msg.msg_iovlen = (__typeof__(call.msg.msg_iovlen))buffer->into->count;
@@ -378,18 +259,17 @@ cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request, in
         /* On TCP it throws the bytes away: what was here before must not show instead. */
         memset(buffer->data, 0, buffer->data_size);
     }
-    ssize_t nbytes = cmsgx_call(sock, POLLIN, try_recvmsg, &call, flags | CMSGX_MSG_CMSG_CLOEXEC,
-                                NULL, NULL);
+    ssize_t nbytes = receive_into(sock, &call, request, flags);
     if (nbytes < 0) {
-        Py_DECREF(self);
+        Py_DECREF(message);
         return NULL;
     }
-    own(self, sock, &call, (size_t)nbytes, flags);
-    if ((self->malformed | self->truncated) && check(self, sock) < 0) {
-        Py_DECREF(self);
+    cmsgx_arrive(buffer, request, sock, &call.msg, (size_t)nbytes, flags);
+    if ((buffer->got.malformed | buffer->got.truncated) && check(SELF(message), sock) < 0) {
+        Py_DECREF(message);
         return NULL;
     }
-    return (PyObject *)self;
+    return message;
 }
 
 /* Data and the rest ------------------------------------------------------------------------ */
@@ -412,8 +292,8 @@ joined(const cmsgx_into *into, size_t nbytes)
 static size_t
 bytes_here(const cmsgx_message *self)
 {
-    size_t room = room_of(self->buffer);
-    return self->nbytes < room ? self->nbytes : room;
+    size_t room = cmsgx_buffer_room(self->buffer);
+    return self->buffer->got.nbytes < room ? self->buffer->got.nbytes : room;
 }
 
 static PyObject *
@@ -452,6 +332,48 @@ message_view(PyObject *object, void *Py_UNUSED(closure))
     return cmsgx_view_new(state, self->buffer, start, bytes_here(self));
 }
 
+/* The size that UDP_GRO told; 0 where the datagram came alone. */
+static size_t
+segment_size(const cmsgx_message *self)
+{
+    const cmsgx_buffer *buffer = self->buffer;
+    cmsgx_header header;
+    size_t offset = 0;
+    int size = 0;
+#ifdef UDP_GRO
+    while (cmsgx_walk(buffer->control, buffer->control_used, &offset, &header)
+           == CMSGX_MESSAGE) {
+        if (header.level == IPPROTO_UDP && header.type == UDP_GRO && header.size == sizeof(size)) {
+            memcpy(&size, header.data, sizeof(size));
+        }
+    }
+#else
+    (void)buffer;
+    (void)header;
+    (void)offset;
+#endif
+    return size > 0 ? (size_t)size : 0;
+}
+
+static PyObject *
+message_segments(PyObject *object, void *Py_UNUSED(closure))
+{
+    const cmsgx_message *self = SELF(object);
+    const cmsgx_into *into = self->buffer->into;
+    const unsigned char *start = self->buffer->data;
+    if (into != NULL) {
+        if (into->count != 1) {
+            PyErr_SetString(PyExc_ValueError,
+                            "segments: the data lies in several buffers (into=), which segments "
+                            "would cross");
+            return NULL;
+        }
+        start = into->iov[0].iov_base;
+    }
+    return cmsgx_segments_new(self->request->state, self->buffer, start, bytes_here(self),
+                              segment_size(self));
+}
+
 static PyObject *
 message_address(PyObject *object, void *Py_UNUSED(closure))
 {
@@ -477,13 +399,19 @@ message_fds(PyObject *object, void *Py_UNUSED(closure))
 static PyObject *
 message_nbytes(PyObject *object, void *Py_UNUSED(closure))
 {
-    return PyLong_FromSize_t(SELF(object)->nbytes);
+    return PyLong_FromSize_t(SELF(object)->buffer->got.nbytes);
+}
+
+static PyObject *
+message_flags(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLong(SELF(object)->buffer->got.flags);
 }
 
 static PyObject *
 message_truncated(PyObject *object, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(SELF(object)->truncated);
+    return PyBool_FromLong(SELF(object)->buffer->got.truncated);
 }
 
 static PyObject *
@@ -495,13 +423,13 @@ message_closed(PyObject *object, void *Py_UNUSED(closure))
 static PyObject *
 message_eof(PyObject *object, void *Py_UNUSED(closure))
 {
-    return SELF(object)->eof == 2 ? Py_NewRef(Py_None) : PyBool_FromLong(SELF(object)->eof);
+    return SELF(object)->buffer->got.eof == 2 ? Py_NewRef(Py_None) : PyBool_FromLong(SELF(object)->buffer->got.eof);
 }
 
 static PyObject *
 message_closed_fds(PyObject *object, void *Py_UNUSED(closure))
 {
-    Py_ssize_t count = SELF(object)->closed_fds;
+    Py_ssize_t count = SELF(object)->buffer->got.closed_fds;
     return count < 0 ? Py_NewRef(Py_None) : PyLong_FromSsize_t(count);
 }
 
@@ -532,9 +460,9 @@ static PyObject *
 message_repr(PyObject *object)
 {
     const cmsgx_message *self = SELF(object);
-    return PyUnicode_FromFormat("<Message %zu bytes, %zu descriptors%s%s%s>", self->nbytes,
-                                self->fds, self->truncated ? ", truncated" : "",
-                                self->eof == 1 ? ", end of stream" : "",
+    return PyUnicode_FromFormat("<Message %zu bytes, %zu descriptors%s%s%s>", self->buffer->got.nbytes,
+                                self->buffer->got.fds, self->buffer->got.truncated ? ", truncated" : "",
+                                self->buffer->got.eof == 1 ? ", end of stream" : "",
                                 cmsgx_flag_get(&self->closed) ? ", closed" : "");
 }
 
@@ -568,18 +496,16 @@ static PyMethodDef message_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyMemberDef message_members[] = {
-    {"flags", T_INT, offsetof(cmsgx_message, flags), READONLY,
-     "msg_flags of recvmsg(2): MSG_CTRUNC, MSG_TRUNC, MSG_EOR, ..."},
-    {NULL, 0, 0, 0, NULL},
-};
-
 static PyGetSetDef message_getset[] = {
     {"data", message_data, NULL, "The bytes, copied out on first use.", NULL},
     {"view", message_view, NULL,
      "The bytes without a copy: a read-only bytes-like object that keeps them as they are.",
      NULL},
+    {"flags", message_flags, NULL,
+     "msg_flags of recvmsg(2): MSG_CTRUNC, MSG_TRUNC, MSG_EOR, ...", NULL},
     {"nbytes", message_nbytes, NULL, "What recvmsg(2) returned.", NULL},
+    {"segments", message_segments, NULL,
+     "The datagrams that UDP_GRO joined, a sequence of View; one where it came alone.", NULL},
     {"fds", message_fds, NULL, "The descriptors, a read-only sequence of Fd.", NULL},
     {"control", cmsgx_message_control, NULL, "The control messages, a tuple, decoded now.", NULL},
     {"address", message_address, NULL, "Where it came from: an Address.  None where it has none, and on a stream, which has one peer:\n"
@@ -607,7 +533,6 @@ static PyType_Slot message_slots[] = {
     {Py_tp_repr, message_repr},
     {Py_tp_iter, cmsgx_message_iter},
     {Py_tp_methods, message_methods},
-    {Py_tp_members, message_members},
     {Py_tp_getset, message_getset},
     {Py_tp_doc, (void *)message_doc},
     {Py_mp_subscript, cmsgx_message_subscript},

@@ -7,26 +7,7 @@
 #ifndef CMSGX_MESSAGE_H
 #define CMSGX_MESSAGE_H
 
-#include "buffer.h"
-#include "sock.h"
-
-/* What a receiver was asked for: shared, unchanging, one for each configuration. */
-typedef struct {
-    cmsgx_count users;
-    cmsgx_state *state;     /* borrowed: who has a request has an object of the module */
-    size_t fds;             /* descriptors asked for */
-    size_t control_size;    /* room given to the kernel */
-    int family;             /* AF_*, -1 unknown */
-    int type;               /* SOCK_*, -1: asked of the kernel when it matters */
-    int raise_truncated;
-    int in_background;      /* descriptors are closed by the background closer */
-    int takes_pidfd;        /* PidFd was asked for, or the call takes what comes */
-    int asked_pidfd;        /* PidFd was asked for */
-    PyObject *want;         /* owned: tuple of kinds that were switched on, or NULL: unknown */
-} cmsgx_request;
-
-cmsgx_request *cmsgx_request_new(cmsgx_state *state);
-void cmsgx_request_release(cmsgx_request *request);
+#include "arrival.h"
 
 /* A descriptor that was given out as an object, or not yet. */
 typedef struct {
@@ -40,16 +21,7 @@ typedef struct {
     PyObject_HEAD
     cmsgx_busy busy;
     cmsgx_flag closed;
-    char truncated;
-    char eof;               /* 0, 1, or 2: cannot be told */
-    char malformed;
-    char is_table_full;
-    int flags;              /* msg_flags, without what we added */
-    size_t nbytes;
-    size_t fds;             /* kept: buffer->fds[0 .. fds) */
-    size_t pidfds;          /* buffer->fds[fds .. fds + pidfds): 0 or 1 */
-    Py_ssize_t closed_fds;  /* -1: the kernel dropped some, uncounted */
-    cmsgx_buffer *buffer;   /* owned use */
+    cmsgx_buffer *buffer;   /* owned use: what came, and the numbers of its descriptors */
     cmsgx_request *request; /* owned use */
     PyObject *data;         /* owned, made on first use */
     PyObject *address;      /* owned, made on first use */
@@ -61,6 +33,16 @@ typedef struct {
    Returns a new Message; NULL with an exception, and then no descriptor is left open. */
 PyObject *cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request,
                         int flags);
+
+/* Gives back the memory that is kept for the next ones. */
+void cmsgx_message_free_all(cmsgx_state *state);
+
+/* For who closes many at once.  While a message is held (0: another thread has it),
+   cmsgx_message_collect() ends its ownership: what was not taken stands in buffer->fds from then
+   on, in as many places as it returns, -1 where there is none. */
+int cmsgx_message_hold(PyObject *self);
+size_t cmsgx_message_collect(PyObject *self);
+void cmsgx_message_let_go(PyObject *self);
 
 /* Closes what was not taken.  0, or -1 with RuntimeError where another thread uses it. */
 int cmsgx_message_close(PyObject *self);
@@ -80,7 +62,8 @@ int cmsgx_message_contains(PyObject *object, PyObject *kind);
 PyObject *cmsgx_message_control(PyObject *object, void *closure);
 PyObject *cmsgx_message_iter(PyObject *object);
 
-/* Gives up the GIL to close; or hands over to the background closer. */
-void cmsgx_close_numbers(cmsgx_state *state, int *fds, size_t count, int in_background);
+/* A Message of what arrived in `buffer`, which owns its descriptors from then on; NULL with an
+   exception, and then the buffer still has them. */
+PyObject *cmsgx_message_new(cmsgx_state *state, cmsgx_buffer *buffer, cmsgx_request *request);
 
 #endif

@@ -11,23 +11,25 @@
 #include <poll.h>
 
 void
-cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_state *state, cmsgx_sock *sock)
+cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_room room, cmsgx_state *state,
+                    cmsgx_sock *sock)
 {
     out->state = state;
     out->sock = sock;
     out->is_typed = 0;
     memset(&out->msg, 0, sizeof(out->msg));
     out->total = 0;
-    out->buffers = out->few_buffers;
-    out->iov = out->few_iov;
+    out->room = room;
+    out->buffers = room.buffers;
+    out->iov = room.iov;
     out->buffer_count = 0;
-    out->control = out->few_control;
+    out->control = room.control;
     out->control_used = 0;
-    out->control_capacity = sizeof(out->few_control);
-    out->numbers = out->few_numbers;
-    out->owners = out->few_owners;
+    out->control_capacity = room.control_size;
+    out->numbers = room.numbers;
+    out->owners = room.owners;
     out->fd_count = 0;
-    out->fd_capacity = CMSGX_FEW_FDS;
+    out->fd_capacity = room.fd_count;
     out->owned_count = 0;
 }
 
@@ -42,14 +44,14 @@ cmsgx_outgoing_clear(cmsgx_outgoing *out)
     for (size_t i = 0; out->owned_count > 0 && i < out->fd_count; i++) {
         Py_XDECREF(out->owners[i]);
     }
-    if (out->buffers != out->few_buffers) {
+    if (out->buffers != out->room.buffers) {
         PyMem_Free(out->buffers);
         PyMem_Free(out->iov);
     }
-    if (out->control != out->few_control) {
+    if (out->control != out->room.control) {
         PyMem_Free(out->control);
     }
-    if (out->numbers != out->few_numbers) {
+    if (out->numbers != out->room.numbers) {
         PyMem_Free(out->numbers);
         PyMem_Free(out->owners);
     }
@@ -90,7 +92,7 @@ cmsgx_outgoing_add_buffers(cmsgx_outgoing *out, PyObject *buffers, const char *e
         PyErr_SetString(PyExc_OSError, "sendmsg() argument 1 is too long");
         goto done;
     }
-    if (count > CMSGX_FEW_BUFFERS) {
+    if (count > out->room.buffer_count) {
         Py_buffer *many = PyMem_New(Py_buffer, (size_t)count);
         struct iovec *iov = PyMem_New(struct iovec, (size_t)count);
         if (many == NULL || iov == NULL) {
@@ -146,7 +148,7 @@ reserve(cmsgx_outgoing *out, size_t size)
             return NULL;
         }
         memcpy(larger, out->control, out->control_used);
-        if (out->control != out->few_control) {
+        if (out->control != out->room.control) {
             PyMem_Free(out->control);
         }
         out->control = larger;
@@ -193,7 +195,7 @@ grow_fds(cmsgx_outgoing *out, size_t more)
     }
     memcpy(numbers, out->numbers, out->fd_count * sizeof(*numbers));
     memcpy(owners, out->owners, out->fd_count * sizeof(*owners));
-    if (out->numbers != out->few_numbers) {
+    if (out->numbers != out->room.numbers) {
         PyMem_Free(out->numbers);
         PyMem_Free(out->owners);
     }
@@ -440,9 +442,19 @@ try_sendmsg(int fd, void *context, int flags)
     return sendmsg(fd, &out->msg, flags);
 }
 
-/* Says which descriptor EBADF is about, if it is one of them. */
-static void
-name_bad_descriptor(const cmsgx_outgoing *out)
+void
+cmsgx_outgoing_finish(cmsgx_outgoing *out)
+{
+    out->msg.msg_iov = out->iov;
+    out->msg.msg_iovlen = (__typeof__(out->msg.msg_iovlen))out->buffer_count;
+    if (out->control_used > 0) {
+        out->msg.msg_control = out->control;
+        out->msg.msg_controllen = (__typeof__(out->msg.msg_controllen))out->control_used;
+    }
+}
+
+void
+cmsgx_outgoing_name_bad(const cmsgx_outgoing *out)
 {
     for (size_t i = 0; i < out->fd_count; i++) {
         if (fcntl(out->numbers[i], F_GETFD) < 0) {
@@ -465,16 +477,11 @@ cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags)
     else {
         cmsgx_pins pins = {out->state->Descriptor, out->owners,
                            out->owned_count > 0 ? out->fd_count : 0};
-        out->msg.msg_iov = out->iov;
-        out->msg.msg_iovlen = (__typeof__(out->msg.msg_iovlen))out->buffer_count;
-        if (out->control_used > 0) {
-            out->msg.msg_control = out->control;
-            out->msg.msg_controllen = (__typeof__(out->msg.msg_controllen))out->control_used;
-        }
+        cmsgx_outgoing_finish(out);
         result = cmsgx_call(sock, POLLOUT, try_sendmsg, out, flags, &pins, &error);
     }
     if (result < 0 && error == EBADF && fcntl(sock->fd, F_GETFD) >= 0) {
-        name_bad_descriptor(out);
+        cmsgx_outgoing_name_bad(out);
     }
     return result;
 }

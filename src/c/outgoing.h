@@ -8,8 +8,17 @@
 
 #include <sys/uio.h>
 
-#define CMSGX_FEW_BUFFERS 8
-#define CMSGX_FEW_FDS 64
+/* Memory for what one message mostly has; what does not fit is allocated. */
+typedef struct {
+    Py_buffer *buffers;
+    struct iovec *iov;
+    Py_ssize_t buffer_count;    /* at least 1 */
+    int *numbers;
+    PyObject **owners;
+    size_t fd_count;
+    unsigned char *control;
+    size_t control_size;
+} cmsgx_room;
 
 typedef struct {
     cmsgx_state *state;
@@ -17,6 +26,7 @@ typedef struct {
     int is_typed;               /* refuse by ourselves what the kernel would refuse */
     struct msghdr msg;
     size_t total;               /* bytes of data */
+    cmsgx_room room;            /* borrowed */
 
     Py_buffer *buffers;         /* owned exports */
     struct iovec *iov;
@@ -33,16 +43,30 @@ typedef struct {
     size_t owned_count;
 
     struct sockaddr_storage name;
-
-    Py_buffer few_buffers[CMSGX_FEW_BUFFERS];
-    struct iovec few_iov[CMSGX_FEW_BUFFERS];
-    int few_numbers[CMSGX_FEW_FDS];
-    PyObject *few_owners[CMSGX_FEW_FDS];
-    unsigned char few_control[CMSG_SPACE(CMSGX_FEW_FDS * sizeof(int)) + CMSG_SPACE(64)]
-        __attribute__((aligned(16)));
 } cmsgx_outgoing;
 
-void cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_state *state, cmsgx_sock *sock);
+/* Room on the stack, for a call that sends one message. */
+#define CMSGX_FEW_BUFFERS 8
+#define CMSGX_FEW_FDS 64
+
+typedef struct {
+    Py_buffer buffers[CMSGX_FEW_BUFFERS];
+    struct iovec iov[CMSGX_FEW_BUFFERS];
+    int numbers[CMSGX_FEW_FDS];
+    PyObject *owners[CMSGX_FEW_FDS];
+    unsigned char control[CMSG_SPACE(CMSGX_FEW_FDS * sizeof(int)) + CMSG_SPACE(64)]
+        __attribute__((aligned(16)));
+} cmsgx_stack_room;
+
+static inline cmsgx_room
+cmsgx_room_of(cmsgx_stack_room *stack)
+{
+    return (cmsgx_room){stack->buffers, stack->iov, CMSGX_FEW_BUFFERS, stack->numbers,
+                        stack->owners, CMSGX_FEW_FDS, stack->control, sizeof(stack->control)};
+}
+
+void cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_room room, cmsgx_state *state,
+                         cmsgx_sock *sock);
 void cmsgx_outgoing_clear(cmsgx_outgoing *out);
 
 /* Each of these: 0, or -1 with an exception. */
@@ -64,6 +88,12 @@ int cmsgx_outgoing_add_control(cmsgx_outgoing *out, int level, int type, const v
 /* One typed control message; its descriptors join the others, and are not put.  After the
    address: to an IPv4-mapped one some go in their IPv4 form. */
 int cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind);
+
+/* Lets msg point to all of it, ready for sendmsg(2). */
+void cmsgx_outgoing_finish(cmsgx_outgoing *out);
+
+/* Where EBADF is about one of its descriptors, raises an error that names it instead. */
+void cmsgx_outgoing_name_bad(const cmsgx_outgoing *out);
 
 /* Sends it: bytes sent, or -1 with an exception.  EBADF names the descriptor that is not open. */
 ssize_t cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags);

@@ -109,8 +109,8 @@ receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyOb
 }
 
 /* An empty message of a SOCK_SEQPACKET looks like its end. */
-static int
-has_hung_up(int fd)
+int
+cmsgx_has_hung_up(int fd)
 {
 #ifdef POLLRDHUP
     struct pollfd ready = {.fd = fd, .events = POLLRDHUP};
@@ -138,8 +138,8 @@ next(cmsgx_receiver *self)
     if (message == NULL) {
         return NULL;
     }
-    int eof = ((cmsgx_message *)message)->eof;
-    if (eof == 1 || (eof == 2 && has_hung_up(fd))) {
+    int eof = ((cmsgx_message *)message)->buffer->got.eof;
+    if (eof == 1 || (eof == 2 && cmsgx_has_hung_up(fd))) {
         (void)cmsgx_message_close(message);
         Py_DECREF(message);
         return NULL;
@@ -165,11 +165,9 @@ PyDoc_STRVAR(configure_doc,
 "in_background, /)\n--\n\n"
 "Sets what is asked for and the room for it, from the next receive on.");
 
-static PyObject *
-receiver_configure(PyObject *object, PyObject *args)
+cmsgx_request *
+cmsgx_request_parse(cmsgx_state *state, PyObject *args)
 {
-    cmsgx_receiver *self = (cmsgx_receiver *)object;
-    cmsgx_state *state = self->state;
     Py_ssize_t fds, control_size;
     PyObject *want;
     int family, type, takes_pidfd, raise_truncated, in_background;
@@ -180,7 +178,8 @@ receiver_configure(PyObject *object, PyObject *args)
         return NULL;
     }
     if (control_size < 0 || control_size > INT_MAX) {
-        return PyErr_Format(PyExc_ValueError, "control_size: %zd", control_size);
+        PyErr_Format(PyExc_ValueError, "control_size: %zd", control_size);
+        return NULL;
     }
     cmsgx_request *request = cmsgx_request_new(state);
     if (request == NULL) {
@@ -195,6 +194,18 @@ receiver_configure(PyObject *object, PyObject *args)
     request->raise_truncated = raise_truncated;
     request->in_background = in_background;
     request->want = Py_NewRef(want);
+    return request;
+}
+
+static PyObject *
+receiver_configure(PyObject *object, PyObject *args)
+{
+    cmsgx_receiver *self = (cmsgx_receiver *)object;
+    cmsgx_state *state = self->state;
+    cmsgx_request *request = cmsgx_request_parse(state, args);
+    if (request == NULL) {
+        return NULL;
+    }
     if (!cmsgx_enter(&self->busy)) {
         cmsgx_request_release(request);
         return cmsgx_raise_busy(object);

@@ -108,7 +108,8 @@ delegate(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssize_t
     }
     if (ancdata != NULL && has_kinds(state, ancdata)) {
         cmsgx_outgoing out;
-        cmsgx_outgoing_init(&out, state, NULL);
+        cmsgx_stack_room room;
+        cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, NULL);
         Py_SETREF(ancdata, add_ancdata(&out, ancdata) < 0 ? NULL : as_tuples(&out));
         if (ancdata != NULL) {
             result = call_own(state, method, args[0], args[1], ancdata,
@@ -198,6 +199,7 @@ cmsgx_sendmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     cmsgx_state *state = cmsgx_state_of(module);
     cmsgx_sock sock;
     cmsgx_outgoing out;
+    cmsgx_stack_room room;
     PyObject *result = NULL;
     int flags = 0;
 
@@ -215,7 +217,7 @@ cmsgx_sendmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     if (nargs > 3 && cmsgx_as_int(args[3], &flags) < 0) {
         return NULL;
     }
-    cmsgx_outgoing_init(&out, state, &sock);
+    cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, &sock);
     PyObject *address = nargs > 4 ? args[4] : Py_None;
     int known = set_address(&out, &sock, address);
     if (known < 0) {
@@ -250,6 +252,7 @@ cmsgx_send_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObje
     cmsgx_state *state = cmsgx_state_of(module);
     cmsgx_sock sock;
     cmsgx_outgoing out;
+    cmsgx_stack_room room;
     PyObject *result = NULL;
     int flags = 0;
 
@@ -258,7 +261,7 @@ cmsgx_send_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObje
         || (values[3] != NULL && cmsgx_as_int(values[3], &flags) < 0)) {
         return NULL;
     }
-    cmsgx_outgoing_init(&out, state, &sock);
+    cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, &sock);
     PyObject *address = values[4] != NULL ? values[4] : Py_None;
     /* Before the buffers, which may be an iterator: they are read once, by whom it takes. */
     int known = sock.kind == CMSGX_FOREIGN ? 0 : set_address(&out, &sock, address);
@@ -336,6 +339,33 @@ check_fds(const cmsgx_outgoing *out, const cmsgx_sock *sock)
     return 0;
 }
 
+int
+cmsgx_fill_head(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *fds, PyObject *control,
+                PyObject *address)
+{
+    /* The address first: what goes to IPv4 has its form in the control data. */
+    int known = set_address(out, sock, address);
+    if (known < 0 || (fds != NULL && cmsgx_outgoing_add_fds(out, fds, 1) < 0)
+        || (control != NULL && add_control(out, control) < 0)
+        || (out->fd_count > 0 && cmsgx_outgoing_add_rights(out, 0) < 0)) {
+        return -1;
+    }
+    return known;
+}
+
+int
+cmsgx_fill_data(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *data, PyObject *address)
+{
+    if (cmsgx_audit("socket.sendmsg", "OO", sock->object, address) < 0) {
+        return -1;
+    }
+    int added = PyBytes_CheckExact(data) || PyObject_CheckBuffer(data)
+        ? cmsgx_outgoing_add_buffer(out, data, 1)
+        : cmsgx_outgoing_add_buffers(out, data,
+                                     "data must be bytes-like, or an iterable of bytes-like");
+    return added < 0 || (out->fd_count > 0 && check_fds(out, sock) < 0) ? -1 : 0;
+}
+
 PyObject *
 cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
@@ -349,6 +379,7 @@ cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     cmsgx_state *state = cmsgx_state_of(module);
     cmsgx_sock sock;
     cmsgx_outgoing out;
+    cmsgx_stack_room room;
     PyObject *result = NULL;
     int flags = 0;
 
@@ -359,15 +390,12 @@ cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
         return NULL;
     }
     flags |= CMSGX_MSG_NOSIGNAL;
-    cmsgx_outgoing_init(&out, state, &sock);
+    cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, &sock);
     out.is_typed = 1;
 
     PyObject *address = values[ADDRESS] != NULL ? values[ADDRESS] : Py_None;
-    int known = set_address(&out, &sock, address);
-    if (known < 0
-        || (values[FDS] != NULL && cmsgx_outgoing_add_fds(&out, values[FDS], 1) < 0)
-        || (values[CONTROL] != NULL && add_control(&out, values[CONTROL]) < 0)
-        || (out.fd_count > 0 && cmsgx_outgoing_add_rights(&out, 0) < 0)) {
+    int known = cmsgx_fill_head(&out, &sock, values[FDS], values[CONTROL], address);
+    if (known < 0) {
         goto done;
     }
     if (known == 0) {
@@ -385,15 +413,7 @@ cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
         }
         goto done;
     }
-    if (cmsgx_audit("socket.sendmsg", "OO", values[SOCK], address) < 0) {
-        goto done;
-    }
-    int added = PyBytes_CheckExact(values[DATA]) || PyObject_CheckBuffer(values[DATA])
-        ? cmsgx_outgoing_add_buffer(&out, values[DATA], 1)
-        : cmsgx_outgoing_add_buffers(&out, values[DATA],
-                                     "data must be bytes-like, or an iterable of bytes-like");
-    if (added < 0
-        || (out.fd_count > 0 && check_fds(&out, &sock) < 0)) {
+    if (cmsgx_fill_data(&out, &sock, values[DATA], address) < 0) {
         goto done;
     }
     ssize_t sent = cmsgx_outgoing_send(&out, &sock, flags);
@@ -408,8 +428,9 @@ PyObject *
 cmsgx_build(PyObject *module, PyObject *control)
 {
     cmsgx_outgoing out;
+    cmsgx_stack_room room;
     PyObject *bytes = NULL;
-    cmsgx_outgoing_init(&out, cmsgx_state_of(module), NULL);
+    cmsgx_outgoing_init(&out, cmsgx_room_of(&room), cmsgx_state_of(module), NULL);
     if (add_ancdata(&out, control) == 0) {
         bytes = PyBytes_FromStringAndSize((const char *)out.control,
                                           (Py_ssize_t)out.control_used);

@@ -196,8 +196,8 @@ cmsgx_sock_type(const cmsgx_sock *sock)
     return option_of(sock, sock->state->socket_type, SO_TYPE);
 }
 
-static int64_t
-now(void)
+int64_t
+cmsgx_now(void)
 {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
@@ -238,7 +238,7 @@ static int
 wait_ready(cmsgx_sock *sock, int events, int64_t deadline)
 {
     struct pollfd ready = {.fd = sock->fd, .events = (short)events};
-    int64_t left = deadline < 0 ? SECOND * 3600 : deadline - now();
+    int64_t left = deadline < 0 ? SECOND * 3600 : deadline - cmsgx_now();
     if (left <= 0) {
         return 0;
     }
@@ -263,7 +263,7 @@ wait_ready(cmsgx_sock *sock, int events, int64_t deadline)
     }
     /* Ready and refused all the same, as with a peer whose queue is full, must not spin past
        a signal. */
-    return PyErr_CheckSignals() < 0 ? -1 : result > 0 || deadline < 0 || now() < deadline;
+    return PyErr_CheckSignals() < 0 ? -1 : result > 0 || deadline < 0 || cmsgx_now() < deadline;
 }
 
 int
@@ -309,7 +309,7 @@ cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, int64_t *deadline,
     if ((failed == EAGAIN || failed == EWOULDBLOCK)
         && (sock->timeout > 0 || sock->timeout == CMSGX_FOR_EVER)) {
         if (*deadline == 0) {
-            *deadline = sock->timeout > 0 ? now() + sock->timeout : -1;
+            *deadline = sock->timeout > 0 ? cmsgx_now() + sock->timeout : -1;
         }
         int ready = wait_ready(sock, events, *deadline);
         if (ready < 0) {

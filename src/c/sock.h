@@ -45,6 +45,9 @@ int cmsgx_sock_number(cmsgx_sock *sock);
 int cmsgx_sock_family(const cmsgx_sock *sock);
 int cmsgx_sock_type(const cmsgx_sock *sock);
 
+/* Nanoseconds of CLOCK_MONOTONIC. */
+int64_t cmsgx_now(void);
+
 /* What a send borrows: its Descriptors are pinned for each try, never across a wait. */
 typedef struct {
     PyTypeObject *type;     /* Descriptor */

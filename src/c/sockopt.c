@@ -42,6 +42,8 @@ cmsgx_getsockopt(PyObject *module, PyObject *args)
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
     if (bytes != NULL) {
         socklen_t length = (socklen_t)size;
+        /* Linux writes less than it says it did for some: one byte for HCI_DATA_DIR. */
+        memset(PyBytes_AS_STRING(bytes), 0, (size_t)size);
         if (getsockopt(fd, level, name, PyBytes_AS_STRING(bytes), &length) < 0) {
             PyErr_SetFromErrno(PyExc_OSError);
             Py_CLEAR(bytes);

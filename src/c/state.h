@@ -13,7 +13,7 @@
 enum {
     CMSGX_KW_SOCK, CMSGX_KW_BUFFERS, CMSGX_KW_DATA, CMSGX_KW_FDS, CMSGX_KW_CONTROL,
     CMSGX_KW_FLAGS, CMSGX_KW_ADDRESS, CMSGX_KW_TIMEOUT, CMSGX_KW_BUFSIZE, CMSGX_KW_MAXFDS,
-    CMSGX_KW_CLOEXEC, CMSGX_KW_ON_TRUNCATION,
+    CMSGX_KW_CLOEXEC, CMSGX_KW_ON_TRUNCATION, CMSGX_KW_MESSAGES,
     CMSGX_KEYWORDS,
 };
 
@@ -45,6 +45,10 @@ typedef struct {
     PyTypeObject *Codec;
     PyTypeObject *Message;
     PyTypeObject *Receiver;
+    PyTypeObject *Batch;
+    PyTypeObject *BatchReceiver;
+    PyTypeObject *Segments;
+    PyTypeObject *SegmentIterator;
 
     /* Classes of the Python layer, given to register(). */
     PyTypeObject *Fd;
@@ -88,8 +92,10 @@ typedef struct {
     cmsgx_closer *closer;
 
 #if CMSGX_FREE_LIST
-    PyObject *free_messages[CMSGX_FREE_LIST];
+    PyObject *free_messages;        /* plain memory, linked by `data` */
     int free_message_count;
+    PyObject *free_views;           /* plain memory, linked by `buffer` */
+    int free_view_count;
 #endif
 } cmsgx_state;
 
@@ -122,6 +128,9 @@ int cmsgx_add_codec(PyObject *module);
 int cmsgx_add_descriptors(PyObject *module);
 int cmsgx_add_message(PyObject *module);
 int cmsgx_add_receiver(PyObject *module);
+int cmsgx_add_batch(PyObject *module);
+int cmsgx_add_batch_receiver(PyObject *module);
+int cmsgx_add_segments(PyObject *module);
 int cmsgx_add_constants(PyObject *module);
 int cmsgx_add_layouts(PyObject *module);
 

@@ -5,6 +5,7 @@
 
 typedef struct {
     PyObject_HEAD
+    cmsgx_state *state;     /* borrowed: the type holds the module */
     cmsgx_buffer *buffer;   /* owned use */
     const unsigned char *start;
     Py_ssize_t size;
@@ -13,12 +14,26 @@ typedef struct {
 PyObject *
 cmsgx_view_new(cmsgx_state *state, cmsgx_buffer *buffer, const unsigned char *start, size_t size)
 {
-    cmsgx_view *view = PyObject_New(cmsgx_view, state->View);
-    if (view != NULL) {
-        view->buffer = cmsgx_buffer_share(buffer);
-        view->start = start;
-        view->size = (Py_ssize_t)size;
+    cmsgx_view *view;
+#if CMSGX_FREE_LIST
+    if (state->free_views != NULL) {
+        view = (cmsgx_view *)state->free_views;
+        state->free_views = (PyObject *)(void *)view->buffer;
+        state->free_view_count--;
+        (void)PyObject_INIT(view, state->View);
     }
+    else
+#endif
+    {
+        view = PyObject_New(cmsgx_view, state->View);
+        if (view == NULL) {
+            return NULL;
+        }
+        view->state = state;
+    }
+    view->buffer = cmsgx_buffer_share(buffer);
+    view->start = start;
+    view->size = (Py_ssize_t)size;
     return (PyObject *)view;
 }
 
@@ -26,9 +41,35 @@ static void
 view_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    cmsgx_buffer_release(((cmsgx_view *)self)->buffer);
+    cmsgx_view *view = (cmsgx_view *)self;
+    cmsgx_buffer_release(view->buffer);
+#if CMSGX_FREE_LIST
+    cmsgx_state *state = view->state;
+    if (state->free_view_count < CMSGX_FREE_LIST) {
+        view->buffer = (cmsgx_buffer *)(void *)state->free_views;
+        state->free_views = self;
+        state->free_view_count++;
+        Py_DECREF(type);
+        return;
+    }
+#endif
     PyObject_Free(self);
     Py_DECREF(type);
+}
+
+void
+cmsgx_view_free_all(cmsgx_state *state)
+{
+#if CMSGX_FREE_LIST
+    while (state->free_views != NULL) {
+        PyObject *one = state->free_views;
+        state->free_views = (PyObject *)(void *)((cmsgx_view *)one)->buffer;
+        PyObject_Free(one);
+    }
+    state->free_view_count = 0;
+#else
+    (void)state;
+#endif
 }
 
 static int
@@ -66,6 +107,13 @@ static PyObject *
 view_subscript(PyObject *self, PyObject *key)
 {
     cmsgx_view *view = (cmsgx_view *)self;
+    if (PyLong_CheckExact(key)) {
+        Py_ssize_t at = PyLong_AsSsize_t(key);
+        if ((size_t)at < (size_t)view->size) {
+            return PyLong_FromLong(view->start[at]);
+        }
+        PyErr_Clear();
+    }
     if (PySlice_Check(key)) {
         Py_ssize_t start, stop, step;
         if (PySlice_Unpack(key, &start, &stop, &step) < 0) {
@@ -73,7 +121,7 @@ view_subscript(PyObject *self, PyObject *key)
         }
         Py_ssize_t size = PySlice_AdjustIndices(view->size, &start, &stop, step);
         if (step == 1) {
-            return cmsgx_view_new(cmsgx_state_of_self(self), view->buffer, view->start + start,
+            return cmsgx_view_new(view->state, view->buffer, view->start + start,
                                   (size_t)size);
         }
         PyObject *memory = PyMemoryView_FromObject(self);
@@ -166,7 +214,7 @@ static PyType_Slot view_slots[] = {
 };
 
 static PyType_Spec view_spec = {
-    .name = "cmsgx.View",
+    .name = "cmsgx.wire.View",
     .basicsize = sizeof(cmsgx_view),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION
              | Py_TPFLAGS_SEQUENCE,

@@ -9,22 +9,24 @@ from __future__ import annotations
 from . import errors as errors
 from . import kinds as kinds
 from . import wire as wire
+from ._batch import BatchReceiver, Outgoing, segment_support, send_segments
 from ._cmsg import (
     CMSG_ALIGN,
     CMSG_LEN,
     CMSG_SPACE,
     Address,
     Message,
-    View,
     receive,
     recv_fds,
     recvmsg,
     recvmsg_into,
     send,
+    send_batch,
     send_fds,
     sendmsg,
 )
 from ._drop_in import fromfd, install, socket, socketpair, uninstall
+from ._errqueue import receive_errors
 from ._fds import Fd, close_in_background
 from ._options import enable
 from ._peer import (
@@ -53,6 +55,7 @@ __all__ = [
     "CMSG_LEN",
     "CMSG_SPACE",
     "Address",
+    "BatchReceiver",
     "CmsgError",
     "ControlTruncatedError",
     "Credentials",
@@ -62,6 +65,7 @@ __all__ = [
     "MalformedControlError",
     "Message",
     "NotSupportedError",
+    "Outgoing",
     "PeerCredentials",
     "PidFd",
     "Receiver",
@@ -69,7 +73,6 @@ __all__ = [
     "SecurityLabel",
     "TooManyFdsError",
     "Unknown",
-    "View",
     "__version__",
     "accept_rights",
     "close_in_background",
@@ -82,12 +85,16 @@ __all__ = [
     "peer_pidfd",
     "peer_security",
     "receive",
+    "receive_errors",
     "recv_fds",
     "recvmsg",
     "recvmsg_into",
+    "segment_support",
     "send",
     "send_all",
+    "send_batch",
     "send_fds",
+    "send_segments",
     "sendmsg",
     "socket",
     "socketpair",

@@ -124,11 +124,13 @@ class Enabled:
 
 
 def _read(sock: FileDescriptorLike, option: Option) -> bytes:
-    """The option's value; zeros where the kernel takes it, but does not tell it (SO_INQ)."""
+    """The option's value; zeros where the kernel takes it, but does not tell it (SO_INQ), or tells
+    it in another size (MISDN_TIME_STAMP).
+    """
     try:
         return _cmsg.getsockopt(sock, option.level, option.name, option.size)
     except OSError as error:
-        if error.errno in _NOT_THERE:
+        if error.errno in (*_NOT_THERE, errno.EINVAL):
             return bytes(option.size)
         raise
 
@@ -160,7 +162,8 @@ def _is_on(sock: FileDescriptorLike, option: Option) -> bool:
     try:
         value = _cmsg.getsockopt(sock, option.level, option.name, option.size)
     except OSError as error:
-        if error.errno in (*_NOT_THERE, errno.EINVAL):
+        # EBADFD: of HCI, a socket of another channel than the raw one.
+        if error.errno in (*_NOT_THERE, errno.EINVAL, getattr(errno, "EBADFD", None)):
             return False
         raise
     if option.is_mask:

@@ -77,18 +77,25 @@ class Receiver(_cmsg.Receiver):
 
     def refresh(self) -> None:
         """Makes room for what was switched on since, by others."""
-        family = family_of(self.sock)
-        kinds = switched_on(self.sock, family, self._want)
         self._configure(
-            self._fds,
-            room_for(family, self._fds, kinds),
-            unique((*self._want, *kinds)),
-            family,
-            type_of(self.sock),
-            PidFd in self._want,
-            self._raises,
-            self._in_background,
+            *configuration(self.sock, self._fds, self._want), self._raises, self._in_background
         )
+
+
+def configuration(
+    sock: FileDescriptorLike, fds: int, want: tuple[Any, ...]
+) -> tuple[int, int, tuple[Any, ...], int, int, bool]:
+    """What a receiver of this socket is told: descriptors, room, kinds, AF_*, SOCK_*, pidfds."""
+    family = family_of(sock)
+    kinds = switched_on(sock, family, want)
+    return (
+        fds,
+        room_for(family, fds, kinds),
+        unique((*want, *kinds)),
+        family,
+        type_of(sock),
+        PidFd in want,
+    )
 
 
 def send_all(

@@ -173,6 +173,7 @@ class Row:
     type: int
     direction: Direction
     families: frozenset[int]
+    """AF_* of the sockets that any form of its own travels over; empty for any."""
     options: tuple[Option, ...]
     forms: tuple[Form, ...]
     always: int
@@ -390,12 +391,14 @@ def register(
         record.level, record.type = forms[0].level, forms[0].type
         bind(kind, tuple(forms), layout, size)
     options = (option,) if isinstance(option, Option) else tuple(option or ())
+    nowhere: frozenset[int] = frozenset()
+    everywhere = any(not one.families for one in is_own)
     _rows[kind] = Row(
         kind,
         forms[0].level,
         forms[0].type,
         direction,
-        families,
+        nowhere if everywhere else nowhere.union(*(one.families for one in is_own)),
         tuple(one for one in options if one is not None),
         tuple(forms),
         always,
@@ -424,10 +427,14 @@ def rows() -> tuple[Row, ...]:
 def lookup(level: int, type: int, family: int = -1) -> Any:
     """The kind that (level, type) of a socket of that family is; None for none.
 
-    Without a family the first that was registered; one that is received before one that is sent.
+    Without a family that of IP, else the first that was registered; one that is received before
+    one that is sent.
     """
     for table in (_received, _sent):
-        for some, kind in table.get((level, type), ()):
+        found = table.get((level, type), ())
+        if family < 0 and len(found) > 1:
+            found = sorted(found, key=lambda entry: _socket.AF_INET not in entry[0])
+        for some, kind in found:
             if family < 0 or not some or family in some:
                 return kind
     return None

@@ -48,7 +48,7 @@ _HEADER = 2048
     option=(
         option("SOL_IPV6", "IPV6_RECVPKTINFO", 20, "2.6.14", families=_IPV6),
         option("SOL_IPV6", "IPV6_2292PKTINFO", 20, families=_IPV6, is_watched_only=True),
-        option("SOL_IP", "IP_PKTINFO", 12, families=IP),
+        option("SOL_IP", "IP_PKTINFO", 12, families=IP) if IS_LINUX else None,
     ),
     also=[
         form("SOL_IPV6", "IPV6_2292PKTINFO"),
@@ -77,11 +77,11 @@ class PacketInfo6(StructMessage, OnInterface):
     option=(
         option("SOL_IPV6", "IPV6_RECVHOPLIMIT", 4, "2.6.14", families=_IPV6),
         option("SOL_IPV6", "IPV6_2292HOPLIMIT", 4, families=_IPV6, is_watched_only=True),
-        option("SOL_IP", "IP_RECVTTL", 4, families=IP),
+        option("SOL_IP", "IP_RECVTTL", 4, families=IP) if IS_LINUX else None,
     ),
     also=[
         form("SOL_IPV6", "IPV6_2292HOPLIMIT", "integer"),
-        form("SOL_IP", "IP_TTL", "integer", families=IP, is_ipv4=True),
+        form("SOL_IP", "IP_TTL", "integer", families=IP, is_ipv4=True) if IS_LINUX else None,
     ],
 )
 class HopLimit(StructMessage):
@@ -103,9 +103,9 @@ class HopLimit(StructMessage):
     families=_IPV6,
     option=(
         option("SOL_IPV6", "IPV6_RECVTCLASS", 4, "2.6.14", families=_IPV6),
-        option("SOL_IP", "IP_RECVTOS", 4, families=IP),
+        option("SOL_IP", "IP_RECVTOS", 4, families=IP) if IS_LINUX else None,
     ),
-    also=[form("SOL_IP", "IP_TOS", "integer", families=IP, is_ipv4=True)],
+    also=[form("SOL_IP", "IP_TOS", "integer", families=IP, is_ipv4=True) if IS_LINUX else None],
 )
 class TrafficClass(StructMessage, WithTrafficClass):
     """The traffic class of a packet, DSCP and ECN: IPV6_TCLASS, RFC 3542. 0 to 255."""

@@ -65,7 +65,8 @@ _RECEIVED = _Flags.RX_SOFTWARE | _Flags.RX_HARDWARE | _Flags.SOFTWARE | _Flags.R
     type="SO_TIMESTAMPNS_OLD" if hasattr(_cmsg, "SO_TIMESTAMPNS_OLD") else "SCM_TIMESTAMP",
     layout="time",
     transform="timespec" if hasattr(_cmsg, "SO_TIMESTAMPNS_OLD") else "timeval",
-    direction="receive",
+    # FreeBSD takes one over AF_UNIX, and fills it in.
+    direction="both" if hasattr(_cmsg, "SCM_REALTIME") else "receive",
     families=_STAMPED,
     option=(
         option("SOL_SOCKET", "SO_TIMESTAMPNS", 32, "2.6.22")
@@ -215,7 +216,7 @@ class TimestampingPacketInfo(StructMessage, OnInterface):
     length: int = member("pkt_length")
 
 
-def _names(prefix: str) -> dict[int, str]:
+def names_of(prefix: str) -> dict[int, str]:
     return {
         getattr(_cmsg, name): name.removeprefix(prefix).lower()
         for name in dir(_cmsg)
@@ -223,7 +224,7 @@ def _names(prefix: str) -> dict[int, str]:
     }
 
 
-class _Stats(StructMessage):
+class AttributeRun(StructMessage):
     """A run of struct nlattr, netlink(7), each of which is one number."""
 
     __slots__ = ()
@@ -264,7 +265,7 @@ _STATS_ON = _Flags.OPT_STATS | _Flags.OPT_TSONLY | _Flags.TX_ACK | _Flags.SOFTWA
     families=families("AF_INET", "AF_INET6"),
     option=option("SOL_SOCKET", "SO_TIMESTAMPING", 512, "4.10", value=int(_STATS_ON), is_mask=True),
 )
-class TcpStats(_Stats):
+class TcpStats(AttributeRun):
     """How a TCP connection was doing when a transmit time stamp was taken: OPT_STATS, Linux 4.10.
 
     `values` has them by the names of TCP_NLA_* in linux/tcp.h: "busy" (microseconds), "snd_cwnd"
@@ -274,7 +275,7 @@ class TcpStats(_Stats):
 
     __slots__ = ()
 
-    _NAMES = _names("TCP_NLA_")
+    _NAMES = names_of("TCP_NLA_")
 
     attributes: bytes = member()
 
@@ -287,7 +288,7 @@ class TcpStats(_Stats):
     families=families("AF_CAN"),
     option=option("SOL_SOCKET", "SO_TIMESTAMPING", 128, "5.4", value=int(_STATS_ON), is_mask=True),
 )
-class J1939Stats(_Stats):
+class J1939Stats(AttributeRun):
     """How far a J1939 transfer has come: `values` has J1939_NLA_* by name, linux/can/j1939.h.
 
     "bytes_acked", "total_size", "pgn", "src_addr", ... On the error queue.
@@ -295,6 +296,6 @@ class J1939Stats(_Stats):
 
     __slots__ = ()
 
-    _NAMES = _names("J1939_NLA_")
+    _NAMES = names_of("J1939_NLA_")
 
     attributes: bytes = member()

@@ -28,6 +28,7 @@ __all__ = ["Credentials", "Inq", "PidFd", "Rights", "SecurityLabel"]
 
 _UNIX = families("AF_UNIX")
 _UNIX_AND_MORE = families("AF_UNIX", "AF_NETLINK", "AF_BLUETOOTH")
+_IP = families("AF_INET", "AF_INET6")
 
 
 class _Unowned(tuple[int, ...]):
@@ -177,14 +178,18 @@ class Credentials(StructMessage, IdMapped):
     transform="without NUL",
     direction="receive",
     families=_UNIX_AND_MORE,
-    option=option("SOL_SOCKET", "SO_PASSSEC", 4096),
-    also=[form("SOL_IP", "SCM_SECURITY", "without NUL", families=families("AF_INET", "AF_INET6"))],
+    option=(
+        option("SOL_SOCKET", "SO_PASSSEC", 4096, families=_UNIX_AND_MORE),
+        option("SOL_IP", "IP_PASSSEC", 4096, families=_IP),
+    ),
+    also=[form("SOL_IP", "SCM_SECURITY", "without NUL", families=_IP)],
 )
 class SecurityLabel(StructMessage):
     """The label of the sender's process by the Linux security module: SCM_SECURITY, unix(7).
 
     `label` is bytes, without the NUL that some modules append. Only attached where a module that
-    has labels (SELinux, Smack) is active.
+    has labels (SELinux, Smack) is active. Of an IPv4 packet it is the packet's own, by labeled
+    IPsec or NetLabel: IP_PASSSEC, ip(7).
     """
 
     __slots__ = ()

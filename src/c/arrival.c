@@ -1,0 +1,168 @@
+#include "arrival.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+cmsgx_request *
+cmsgx_request_new(cmsgx_state *state)
+{
+    cmsgx_request *request = PyMem_Calloc(1, sizeof(*request));
+    if (request == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    request->users = 1;
+    request->state = state;
+    return request;
+}
+
+void
+cmsgx_request_release(cmsgx_request *request)
+{
+    if (request != NULL && cmsgx_count_down(&request->users)) {
+        Py_XDECREF(request->want);
+        PyMem_Free(request);
+    }
+}
+
+void
+cmsgx_close_numbers(cmsgx_state *state, int *fds, size_t count, int in_background)
+{
+    size_t open = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (fds[i] >= 0) {
+            fds[open++] = fds[i];
+        }
+    }
+    if (open == 0) {
+        return;
+    }
+    /* The closer too is entered without the GIL: a thread that forks holds its lock, and may
+       need the GIL to go on. */
+    Py_BEGIN_ALLOW_THREADS
+    if (!in_background || !cmsgx_closer_submit(state->closer, fds, open)) {
+        cmsgx_close_all(fds, open);
+    }
+    Py_END_ALLOW_THREADS
+    for (size_t i = 0; i < count; i++) {
+        fds[i] = -1;
+    }
+}
+
+static int
+is_fd_table_full(int fd)
+{
+    int probe = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (probe >= 0) {
+        (void)close(probe);
+        return 0;
+    }
+    return errno == EMFILE;
+}
+
+/* For a read of no bytes. */
+static void
+set_eof(cmsgx_buffer *buffer, const cmsgx_request *request, cmsgx_sock *sock)
+{
+    cmsgx_arrival *got = &buffer->got;
+    int type = request->type;
+    if (type < 0) {
+        socklen_t size = sizeof(type);
+        (void)getsockopt(sock->fd, SOL_SOCKET, SO_TYPE, &type, &size);
+    }
+    if (type == SOCK_SEQPACKET) {
+        got->eof = buffer->control_used > 0 ? 0 : 2;
+    }
+    else if (type == SOCK_STREAM) {
+        got->eof = cmsgx_buffer_room(buffer) > 0 ? 1 : 2;
+        if (got->eof == 1 && got->fds == 0) {
+            /* The kernel invents credentials here: root, also for a peer that is nobody. */
+            cmsgx_close_numbers(sock->state, buffer->fds, got->pidfds,
+                                request->in_background);
+            got->pidfds = 0;
+            buffer->control_used = 0;
+        }
+    }
+}
+
+void
+cmsgx_arrive(cmsgx_buffer *buffer, const cmsgx_request *request, cmsgx_sock *sock,
+             const struct msghdr *msg, size_t nbytes, int asked_flags)
+{
+    cmsgx_arrival *got = &buffer->got;
+    size_t used = (size_t)msg->msg_controllen;
+
+    buffer->control_used = used <= buffer->control_size ? used : buffer->control_size;
+    buffer->name_size = msg->msg_namelen;
+    if (buffer->name_size > sizeof(buffer->name)) {
+        buffer->name_size = sizeof(buffer->name);
+    }
+    got->nbytes = nbytes;
+    got->eof = got->is_table_full = 0;
+    got->flags = msg->msg_flags;
+    if (!(asked_flags & CMSGX_MSG_CMSG_CLOEXEC)) {
+        got->flags &= ~CMSGX_MSG_CMSG_CLOEXEC;
+    }
+
+    cmsgx_found found = cmsgx_gather(buffer->control, buffer->control_used, buffer->fds);
+    int *fds = buffer->fds;
+    got->malformed = (char)found.malformed;
+    got->truncated = (msg->msg_flags & (MSG_CTRUNC | MSG_TRUNC)) != 0;
+
+    size_t keep = found.rights < request->fds ? found.rights : request->fds;
+    size_t surplus = found.rights - keep;
+    size_t keep_pidfds = request->takes_pidfd && found.pidfds > 0 ? 1 : 0;
+    got->fds = keep;
+    got->pidfds = keep_pidfds;
+    got->closed_fds = (Py_ssize_t)surplus;
+    if (surplus > 0) {
+        got->truncated = 1;
+    }
+    if (msg->msg_flags & MSG_CTRUNC) {
+        got->closed_fds = -1;
+        /* Before anything is closed: the probe tells the truth only now. */
+        got->is_table_full = (char)(keep < request->fds && is_fd_table_full(sock->fd));
+    }
+    /* What is kept stays in front, the rest is closed. */
+    if (surplus + found.pidfds > keep_pidfds) {
+        int pidfd = -1;
+        if (keep_pidfds) {
+            pidfd = fds[found.rights];
+            fds[found.rights] = -1;
+        }
+        cmsgx_close_numbers(sock->state, fds + keep, found.rights + found.pidfds - keep,
+                            request->in_background);
+        fds[keep] = pidfd;
+    }
+
+    if (nbytes == 0 && !(asked_flags & CMSGX_MSG_ERRQUEUE)) {
+        set_eof(buffer, request, sock);
+    }
+}
+
+/* Whether the kernel had room for a descriptor more than it gave: then something else kept it
+   back. */
+int
+cmsgx_arrival_had_room(const cmsgx_buffer *buffer)
+{
+    cmsgx_header header;
+    size_t offset = 0;
+    size_t at = buffer->control_used;
+
+    while (cmsgx_walk(buffer->control, buffer->control_used, &offset, &header)
+           == CMSGX_MESSAGE) {
+        if (header.level == SOL_SOCKET && header.type == SCM_RIGHTS) {
+            at = header.offset;
+        }
+    }
+    return at + CMSG_LEN((buffer->got.fds + 1) * sizeof(int)) <= buffer->control_size;
+}
+
+void
+cmsgx_arrival_close(cmsgx_buffer *buffer, const cmsgx_request *request)
+{
+    cmsgx_close_numbers(request->state, buffer->fds, buffer->got.fds + buffer->got.pidfds,
+                        request->in_background);
+    buffer->got.fds = buffer->got.pidfds = 0;
+}

@@ -1,0 +1,74 @@
+/* The path from recvmsg(2) to the owner of each descriptor.
+
+   Everything is allocated before the call; cmsgx_arrive() is what follows it: the buffer holds each
+   number, and nothing in there can fail, collect garbage or run Python code. */
+
+#ifndef CMSGX_ARRIVAL_H
+#define CMSGX_ARRIVAL_H
+
+#include "buffer.h"
+#include "sock.h"
+
+/* What a receiver was asked for: shared, unchanging, one for each configuration. */
+typedef struct {
+    cmsgx_count users;
+    cmsgx_state *state;     /* borrowed: who has a request has an object of the module */
+    size_t fds;             /* descriptors asked for */
+    size_t control_size;    /* room given to the kernel */
+    int family;             /* AF_*, -1 unknown */
+    int type;               /* SOCK_*, -1: asked of the kernel when it matters */
+    int raise_truncated;
+    int in_background;      /* descriptors are closed by the background closer */
+    int takes_pidfd;        /* PidFd was asked for, or the call takes what comes */
+    int asked_pidfd;        /* PidFd was asked for */
+    PyObject *want;         /* owned: tuple of kinds that were switched on, or NULL: unknown */
+} cmsgx_request;
+
+cmsgx_request *cmsgx_request_new(cmsgx_state *state);
+void cmsgx_request_release(cmsgx_request *request);
+
+/* From the arguments of _configure(); NULL with an exception. */
+cmsgx_request *cmsgx_request_parse(cmsgx_state *state, PyObject *args);
+
+/* Whether the other side is gone: an empty message of a SOCK_SEQPACKET looks like its end. */
+int cmsgx_has_hung_up(int fd);
+
+/* Gives up the GIL to close; or hands over to the background closer. */
+void cmsgx_close_numbers(cmsgx_state *state, int *fds, size_t count, int in_background);
+
+/* MSG_CMSG_CLOEXEC; 0 for a family whose recvmsg(2) fails for it, as for each flag that it does not
+   know.  None of those brings descriptors. */
+static inline int
+cmsgx_cloexec_flag(int family)
+{
+#ifdef __linux__
+    return family == AF_PACKET || family == AF_CAN || family == AF_MCTP ? 0
+                                                                        : CMSGX_MSG_CMSG_CLOEXEC;
+#else
+    (void)family;
+    return CMSGX_MSG_CMSG_CLOEXEC;
+#endif
+}
+
+/* The room for an address.  A stream has one peer, whose address nobody needs each time; but what
+   is on its error queue has a destination. */
+static inline socklen_t
+cmsgx_name_room(int type, int flags)
+{
+    return type == SOCK_STREAM && !(flags & CMSGX_MSG_ERRQUEUE) ? 0
+                                                                : sizeof(struct sockaddr_storage);
+}
+
+/* Takes possession of what `msg` brought into `buffer`: what is kept stands in buffer->fds, the
+   surplus is closed, buffer->got is filled. */
+void cmsgx_arrive(cmsgx_buffer *buffer, const cmsgx_request *request, cmsgx_sock *sock,
+                  const struct msghdr *msg, size_t nbytes, int asked_flags);
+
+/* Closes what cmsgx_arrive() left in the buffer. */
+void cmsgx_arrival_close(cmsgx_buffer *buffer, const cmsgx_request *request);
+
+/* Whether the kernel had room for a descriptor more than it gave: then something else kept it
+   back. */
+int cmsgx_arrival_had_room(const cmsgx_buffer *buffer);
+
+#endif

@@ -1,0 +1,411 @@
+/* BatchReceiver: many messages for one system call, recvmmsg(2).  Headers, room and buffers are
+   made once; a buffer that somebody still reads is replaced before the next call. */
+
+#include "arguments.h"
+#include "batch.h"
+#include "errors.h"
+#include "msghdr.h"
+
+#include <dirent.h>
+#include <poll.h>
+#include <structmember.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+/* 16 Mi messages would not fit in an int of the kernel's by far; a mistake, then. */
+#define MOST_MESSAGES (1 << 20)
+
+typedef struct {
+    PyObject_HEAD
+    cmsgx_busy busy;
+    cmsgx_state *state;
+    PyObject *sock;             /* owned */
+    cmsgx_request *request;     /* owned use */
+    size_t size;                /* bytes of data of each */
+    size_t count;
+    cmsgx_buffer **buffers;     /* owned uses; NULL until the first call */
+    struct mmsghdr *headers;
+    struct iovec *iov;
+    PyObject *last;             /* owned: the batch of the step before, in a loop */
+} batch_receiver;
+
+#define SELF(object) ((batch_receiver *)(object))
+
+static void
+drop_buffers(batch_receiver *self)
+{
+    for (size_t i = 0; self->buffers != NULL && i < self->count; i++) {
+        cmsgx_buffer_release(self->buffers[i]);
+        self->buffers[i] = NULL;
+    }
+}
+
+/* Sees to it that nobody reads what will be filled.  0, or -1 with MemoryError. */
+static int
+free_buffers(batch_receiver *self)
+{
+    for (size_t i = 0; i < self->count; i++) {
+        cmsgx_buffer *buffer = self->buffers[i];
+        if (buffer != NULL && cmsgx_count_get(&buffer->users) == 1) {
+            buffer->got.fds = buffer->got.pidfds = 0;
+            continue;
+        }
+        buffer = cmsgx_buffer_new(self->size, self->request->control_size, NULL);
+        if (buffer == NULL) {
+            return -1;
+        }
+        cmsgx_buffer_release(self->buffers[i]);
+        self->buffers[i] = buffer;
+        self->iov[i] = (struct iovec){buffer->data, buffer->data_size};
+        self->headers[i].msg_hdr.msg_iov = &self->iov[i];
+        self->headers[i].msg_hdr.msg_iovlen = 1;
+    }
+    return 0;
+}
+
+/* How many descriptors are open. */
+static size_t
+count_open(void)
+{
+#ifdef __linux__
+    struct stat status;
+    /* Linux 6.2 tells the number as the size. */
+    if (stat("/proc/self/fd", &status) == 0 && status.st_size > 0) {
+        return (size_t)status.st_size;
+    }
+#endif
+    size_t count = 0;
+    DIR *folder = opendir("/dev/fd");
+    if (folder == NULL) {
+        return SIZE_MAX;
+    }
+    while (readdir(folder) != NULL) {
+        count++;
+    }
+    (void)closedir(folder);
+    return count;
+}
+
+/* How many messages may be received before the descriptors in them could fill the table: the
+   kernel goes on when it is full, and drops them. */
+static size_t
+bounded(const batch_receiver *self)
+{
+    const cmsgx_request *request = self->request;
+    struct rlimit limit;
+    size_t each = request->takes_pidfd ? 1 : 0;
+    if (request->fds > 0 && request->control_size > CMSG_LEN(0)) {
+        each += (request->control_size - CMSG_LEN(0)) / sizeof(int);
+    }
+    if (each == 0 || self->count == 1) {
+        return self->count;
+    }
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0) {
+        return 1;
+    }
+    if (limit.rlim_cur == RLIM_INFINITY) {
+        return self->count;
+    }
+    size_t open = count_open();
+    size_t left = open < limit.rlim_cur ? ((size_t)limit.rlim_cur - open) / each : 0;
+    return left == 0 ? 1 : left < self->count ? left : self->count;
+}
+
+typedef struct {
+    const batch_receiver *self;
+    unsigned count;
+    socklen_t name_size;
+} call_context;
+
+static ssize_t
+try_recvmmsg(int fd, void *context, int flags)
+{
+    const call_context *call = context;
+    const batch_receiver *self = call->self;
+    for (unsigned i = 0; i < call->count; i++) {
+        cmsgx_buffer *buffer = self->buffers[i];
+        cmsgx_msghdr_prepare(&self->headers[i].msg_hdr, buffer->control, buffer->control_size,
+                             &buffer->name, call->name_size);
+    }
+    /* Waits for the first only.  The timeout of recvmmsg(2) itself is looked at between messages,
+       so that it can wait for ever: it is not used. */
+    return recvmmsg(fd, self->headers, call->count, flags | MSG_WAITFORONE, NULL);
+}
+
+/* The messages at the end of a stream, each empty, are one: it is left out behind others. */
+static size_t
+without_end(const batch_receiver *self, const cmsgx_sock *sock, size_t count)
+{
+    size_t last = count;
+    while (last > 1) {
+        int eof = self->buffers[last - 1]->got.eof;
+        if (eof == 0 || (eof == 2 && last == count && !cmsgx_has_hung_up(sock->fd))) {
+            break;
+        }
+        last--;
+    }
+    return last;
+}
+
+/* With the receiver marked as in use.  *fd (may be NULL) is what it received from. */
+static PyObject *
+receive(batch_receiver *self, int flags, PyObject *timeout, int *fd)
+{
+    cmsgx_state *state = self->state;
+    cmsgx_sock sock;
+
+    if (self->request == NULL || self->sock == NULL) {
+        PyErr_SetString(PyExc_ValueError, "the BatchReceiver was not initialised");
+        return NULL;
+    }
+    if (cmsgx_sock_resolve_typed(state, self->sock, &state->own_recvmsg, &sock) < 0
+        || cmsgx_sock_set_timeout(&sock, timeout) < 0
+        || cmsgx_check_fds(state, (Py_ssize_t)self->request->fds, flags) < 0
+        || free_buffers(self) < 0) {
+        return NULL;
+    }
+    PyObject *batch = cmsgx_batch_new(self->request, self->count);
+    if (batch == NULL) {
+        return NULL;
+    }
+    call_context call = {self, (unsigned)bounded(self),
+                         cmsgx_name_room(self->request->type, flags)};
+    ssize_t count = cmsgx_call(&sock, POLLIN, try_recvmmsg, &call,
+                               flags | cmsgx_cloexec_flag(self->request->family), NULL, NULL);
+    if (count < 0) {
+        Py_DECREF(batch);
+        return NULL;
+    }
+    for (size_t i = 0; i < (size_t)count; i++) {
+        cmsgx_arrive(self->buffers[i], self->request, &sock, &self->headers[i].msg_hdr,
+                     self->headers[i].msg_len, flags);
+    }
+    size_t kept = without_end(self, &sock, (size_t)count);
+    for (size_t i = 0; i < (size_t)count; i++) {
+        if (i < kept) {
+            cmsgx_batch_add(batch, self->buffers[i]);
+        }
+        else {
+            cmsgx_arrival_close(self->buffers[i], self->request);
+        }
+    }
+    if (fd != NULL) {
+        *fd = sock.fd;
+    }
+    return batch;
+}
+
+PyDoc_STRVAR(receive_doc,
+"receive($self, /, *, flags=0, timeout=...)\n--\n\n"
+"Receives what there is, one message at least: recvmmsg(2).  `flags` are MSG_* bits, `timeout`\n"
+"seconds or None, by default the socket's own, for the first message; nothing waits for more.\n"
+"Returns a Batch.  Raises what the kernel reports for the first message, and TimeoutError; never\n"
+"for what one message lacks: see its `truncated`.");
+
+static PyObject *
+batch_receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
+                       PyObject *kwnames)
+{
+    static const cmsgx_signature signature = {
+        "receive", 0, 0, {CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT, -1},
+    };
+    batch_receiver *self = SELF(object);
+    PyObject *values[2] = {NULL};
+    int flags = 0;
+
+    if ((nargs > 0 || kwnames != NULL)
+        && (cmsgx_keywords(self->state, &signature, args, nargs, kwnames, values) < 0
+            || (values[0] != NULL && cmsgx_as_int(values[0], &flags) < 0))) {
+        return NULL;
+    }
+    if (!cmsgx_enter(&self->busy)) {
+        return cmsgx_raise_busy(object);
+    }
+    PyObject *batch = receive(self, flags, values[1], NULL);
+    cmsgx_leave(&self->busy);
+    return batch;
+}
+
+/* The step of a loop: what was left of the batch before is closed. */
+static PyObject *
+next(batch_receiver *self)
+{
+    int fd = -1;
+
+    if (self->last != NULL) {
+        if (cmsgx_batch_close(self->last) < 0) {
+            return NULL;
+        }
+        /* Gone before the next is received, so that its buffers may be free. */
+        Py_CLEAR(self->last);
+    }
+    PyObject *batch = receive(self, 0, NULL, &fd);
+    if (batch == NULL) {
+        return NULL;
+    }
+    int eof = self->buffers[0]->got.eof;
+    if (eof == 1 || (eof == 2 && cmsgx_has_hung_up(fd))) {
+        (void)cmsgx_batch_close(batch);
+        Py_DECREF(batch);
+        return NULL;
+    }
+    self->last = Py_NewRef(batch);
+    return batch;
+}
+
+static PyObject *
+batch_receiver_next(PyObject *object)
+{
+    batch_receiver *self = SELF(object);
+    if (!cmsgx_enter(&self->busy)) {
+        return cmsgx_raise_busy(object);
+    }
+    PyObject *batch = next(self);
+    cmsgx_leave(&self->busy);
+    return batch;
+}
+
+PyDoc_STRVAR(configure_doc,
+"_configure($self, fds, control_size, want, family, type, takes_pidfd, raise_truncated, "
+"in_background, /)\n--\n\n"
+"Sets what is asked for and the room for it, from the next receive on.");
+
+static PyObject *
+batch_receiver_configure(PyObject *object, PyObject *args)
+{
+    batch_receiver *self = SELF(object);
+    cmsgx_request *request = cmsgx_request_parse(self->state, args);
+    if (request == NULL) {
+        return NULL;
+    }
+    if (!cmsgx_enter(&self->busy)) {
+        cmsgx_request_release(request);
+        return cmsgx_raise_busy(object);
+    }
+    cmsgx_request_release(self->request);
+    self->request = request;
+    drop_buffers(self);
+    cmsgx_leave(&self->busy);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+batch_receiver_make(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
+{
+    PyObject *self = type->tp_alloc(type, 0);
+    (void)args;
+    if (self != NULL) {
+        SELF(self)->state = cmsgx_state_of_type(type);
+    }
+    return self;
+}
+
+static int
+batch_receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"sock", "count", "bufsize", NULL};
+    batch_receiver *self = SELF(object);
+    PyObject *sock;
+    Py_ssize_t count, size;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Onn:BatchReceiver", (char **)(void *)names,
+                                     &sock, &count, &size)) {
+        return -1;
+    }
+    if (self->sock != NULL) {
+        PyErr_SetString(PyExc_TypeError, "a BatchReceiver is initialised once");
+        return -1;
+    }
+    if (count < 1 || count > MOST_MESSAGES) {
+        PyErr_Format(PyExc_ValueError, "count: %zd; from 1 to %d messages", count, MOST_MESSAGES);
+        return -1;
+    }
+    if (size < 0) {
+        PyErr_Format(PyExc_ValueError, "bufsize: %zd; it cannot be negative", size);
+        return -1;
+    }
+    self->buffers = PyMem_Calloc((size_t)count, sizeof(*self->buffers));
+    self->headers = PyMem_Calloc((size_t)count, sizeof(*self->headers));
+    self->iov = PyMem_Calloc((size_t)count, sizeof(*self->iov));
+    if (self->buffers == NULL || self->headers == NULL || self->iov == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->count = (size_t)count;
+    self->size = (size_t)size;
+    self->sock = Py_NewRef(sock);
+    return 0;
+}
+
+static int
+batch_receiver_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(SELF(object)->sock);
+    return 0;
+}
+
+static int
+batch_receiver_clear(PyObject *object)
+{
+    Py_CLEAR(SELF(object)->sock);
+    return 0;
+}
+
+static void
+batch_receiver_dealloc(PyObject *object)
+{
+    batch_receiver *self = SELF(object);
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    (void)batch_receiver_clear(object);
+    Py_CLEAR(self->last);
+    drop_buffers(self);
+    PyMem_Free(self->buffers);
+    PyMem_Free(self->headers);
+    PyMem_Free(self->iov);
+    cmsgx_request_release(self->request);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+static PyMethodDef batch_receiver_methods[] = {
+    {"receive", (PyCFunction)(void (*)(void))batch_receiver_receive,
+     METH_FASTCALL | METH_KEYWORDS, receive_doc},
+    {"_configure", batch_receiver_configure, METH_VARARGS, configure_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef batch_receiver_members[] = {
+    {"sock", T_OBJECT, offsetof(batch_receiver, sock), READONLY, "What it receives from."},
+    {"count", T_PYSSIZET, offsetof(batch_receiver, count), READONLY,
+     "Messages at most for each call."},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot batch_receiver_slots[] = {
+    {Py_tp_new, batch_receiver_make},
+    {Py_tp_init, batch_receiver_init},
+    {Py_tp_dealloc, batch_receiver_dealloc},
+    {Py_tp_traverse, batch_receiver_traverse},
+    {Py_tp_clear, batch_receiver_clear},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, batch_receiver_next},
+    {Py_tp_methods, batch_receiver_methods},
+    {Py_tp_members, batch_receiver_members},
+    {0, NULL},
+};
+
+static PyType_Spec batch_receiver_spec = {
+    .name = "cmsgx._cmsg.BatchReceiver",
+    .basicsize = sizeof(batch_receiver),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = batch_receiver_slots,
+};
+
+int
+cmsgx_add_batch_receiver(PyObject *module)
+{
+    return cmsgx_add_type(module, &batch_receiver_spec,
+                          &cmsgx_state_of(module)->BatchReceiver);
+}

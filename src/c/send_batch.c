@@ -1,0 +1,325 @@
+/* send_batch(): many messages for one system call, sendmmsg(2). */
+
+#include "send.h"
+
+#include "arguments.h"
+#include "errors.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+
+/* For one system call; the kernel's own bound is 1024. */
+#define CHUNK 256
+
+/* Room for what one message of a batch mostly has. */
+#define FEW_FDS 2
+#define FEW_CONTROL (CMSG_SPACE(sizeof(int) * FEW_FDS) + 3 * CMSG_SPACE(20))
+
+typedef struct {
+    cmsgx_outgoing out;
+    Py_buffer buffer;
+    struct iovec iov;
+    int numbers[FEW_FDS];
+    PyObject *owners[FEW_FDS];
+    unsigned char control[FEW_CONTROL] __attribute__((aligned(16)));
+} letter;
+
+typedef struct {
+    cmsgx_state *state;
+    cmsgx_sock *sock;
+    int flags;
+    size_t count;               /* letters that are filled */
+    size_t done;                /* of those, sent */
+    size_t part;                /* bytes that were sent of letters[done], on a stream */
+    letter *letters;
+    struct mmsghdr *headers;
+    PyObject **owners;          /* of all letters; NULL where there are none */
+    size_t owner_count;
+} batch;
+
+/* Filling ---------------------------------------------------------------------------------- */
+
+/* Says in the exception which message it is about. */
+static void
+note_message(Py_ssize_t index)
+{
+    PyObject *error = cmsgx_save_exception();
+    PyObject *note = PyUnicode_FromFormat("in messages[%zd]", index);
+    PyObject *result = note == NULL || error == NULL
+        ? NULL : PyObject_CallMethod(error, "add_note", "O", note);
+    if (result == NULL) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(note);
+    cmsgx_restore_exception(error);
+}
+
+/* (data, fds, control, address), or just data.  The tuple of all messages keeps it alive. */
+static int
+fill(batch *self, letter *one, PyObject *message)
+{
+    PyObject *parts[4] = {message, NULL, NULL, Py_None};
+    cmsgx_room room = {&one->buffer, &one->iov, 1, one->numbers, one->owners, FEW_FDS,
+                       one->control, FEW_CONTROL};
+
+    cmsgx_outgoing_init(&one->out, room, self->state, self->sock);
+    one->out.is_typed = 1;
+    if (PyTuple_Check(message)) {
+        Py_ssize_t size = PyTuple_GET_SIZE(message);
+        if (size < 1 || size > 4) {
+            PyErr_Format(PyExc_ValueError,
+                         "a message is (data, fds, control, address), the last three optional, "
+                         "not a tuple of %zd",
+                         size);
+            return -1;
+        }
+        for (Py_ssize_t i = 0; i < size; i++) {
+            parts[i] = PyTuple_GET_ITEM(message, i);
+        }
+    }
+    int known = cmsgx_fill_head(&one->out, self->sock, parts[1], parts[2], parts[3]);
+    if (known == 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "address: %R is a host name to resolve, or of a family that is sent only "
+                     "through a socket object, one by one",
+                     parts[3]);
+    }
+    if (known <= 0 || cmsgx_fill_data(&one->out, self->sock, parts[0], parts[3]) < 0) {
+        return -1;
+    }
+    cmsgx_outgoing_finish(&one->out);
+    return 0;
+}
+
+/* Fills what there is room for, up to the first that is wrong.  0, or -1 with an exception where
+   that is the first of all. */
+static int
+fill_chunk(batch *self, PyObject *messages, Py_ssize_t from)
+{
+    Py_ssize_t rest = PyTuple_GET_SIZE(messages) - from;
+    size_t count = rest < CHUNK ? (size_t)rest : CHUNK;
+
+    self->count = self->done = self->part = 0;
+    while (self->count < count) {
+        letter *one = &self->letters[self->count];
+        Py_ssize_t index = from + (Py_ssize_t)self->count;
+        if (fill(self, one, PyTuple_GET_ITEM(messages, index)) < 0) {
+            cmsgx_outgoing_clear(&one->out);
+            note_message(index);
+            if (index > 0 && PyErr_ExceptionMatches(PyExc_Exception)) {
+                /* It is the first of what the next call is given. */
+                PyErr_Clear();
+                return 0;
+            }
+            return -1;
+        }
+        self->headers[self->count++].msg_hdr = one->out.msg;
+    }
+    return 0;
+}
+
+static void
+clear_chunk(batch *self)
+{
+    for (size_t i = 0; i < self->count; i++) {
+        cmsgx_outgoing_clear(&self->letters[i].out);
+    }
+    self->count = 0;
+}
+
+/* All objects that descriptors come from, in one row, to be pinned.  0, or -1. */
+static int
+gather_owners(batch *self)
+{
+    size_t count = 0;
+    self->owner_count = 0;
+    for (size_t i = 0; i < self->count; i++) {
+        const cmsgx_outgoing *out = &self->letters[i].out;
+        count += out->owned_count > 0 ? out->fd_count : 0;
+    }
+    if (count == 0) {
+        return 0;
+    }
+    PyObject **owners = PyMem_Realloc(self->owners, count * sizeof(*owners));
+    if (owners == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->owners = owners;
+    for (size_t i = 0; i < self->count; i++) {
+        const cmsgx_outgoing *out = &self->letters[i].out;
+        if (out->owned_count > 0) {
+            memcpy(owners + self->owner_count, out->owners, out->fd_count * sizeof(*owners));
+            self->owner_count += out->fd_count;
+        }
+    }
+    return 0;
+}
+
+/* Sending ---------------------------------------------------------------------------------- */
+
+static ssize_t
+try_sendmmsg(int fd, void *context, int flags)
+{
+    batch *self = context;
+    return sendmmsg(fd, self->headers + self->done, (unsigned)(self->count - self->done), flags);
+}
+
+/* What a stream took only in part goes on where it stopped, without the control data, which went
+   with the first byte. */
+static void
+go_on_behind(batch *self, size_t sent)
+{
+    struct msghdr *msg = &self->headers[self->done].msg_hdr;
+    self->part += sent;
+    msg->msg_control = NULL;
+    msg->msg_controllen = 0;
+    while (sent >= msg->msg_iov->iov_len) {
+        sent -= msg->msg_iov->iov_len;
+        msg->msg_iov++;
+        msg->msg_iovlen--;
+    }
+    msg->msg_iov->iov_base = (char *)msg->msg_iov->iov_base + sent;
+    msg->msg_iov->iov_len -= sent;
+}
+
+static void
+take_in(batch *self, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        size_t sent = self->headers[self->done].msg_len;
+        if (self->part + sent < self->letters[self->done].out.total) {
+            go_on_behind(self, sent);
+            return;
+        }
+        self->part = 0;
+        self->done++;
+    }
+}
+
+static void
+name_bad_descriptor(const batch *self)
+{
+    for (size_t i = self->done; i < self->count; i++) {
+        if (self->letters[i].out.fd_count > 0) {
+            cmsgx_outgoing_name_bad(&self->letters[i].out);
+            return;
+        }
+    }
+}
+
+/* Sends the chunk, all of it unless one fails.  0, or -1 with that exception. */
+static int
+send_chunk(batch *self, int64_t deadline)
+{
+    cmsgx_pins pins = {self->state->Descriptor, self->owners, self->owner_count};
+    int error;
+
+    while (self->done < self->count) {
+        ssize_t result =
+            cmsgx_call(self->sock, POLLOUT, try_sendmmsg, self, self->flags, &pins, &error);
+        if (result < 0) {
+            if (error == EBADF && fcntl(self->sock->fd, F_GETFD) >= 0) {
+                name_bad_descriptor(self);
+            }
+            return -1;
+        }
+        take_in(self, (size_t)result);
+        if (deadline > 0) {
+            int64_t left = deadline - cmsgx_now();
+            self->sock->timeout = left > 0 ? left : 0;
+        }
+    }
+    return 0;
+}
+
+/* Sets an attribute of the exception that is being raised. */
+static void
+tell(const char *name, size_t value)
+{
+    PyObject *error = cmsgx_save_exception();
+    PyObject *number = PyLong_FromSize_t(value);
+    if (number == NULL || error == NULL || PyObject_SetAttrString(error, name, number) < 0) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(number);
+    cmsgx_restore_exception(error);
+}
+
+/* All of them, chunk by chunk: how many were sent, or -1 with an exception. */
+static Py_ssize_t
+send_all(batch *self, PyObject *messages)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(messages);
+    Py_ssize_t sent = 0;
+    int64_t deadline = self->sock->timeout > 0 ? cmsgx_now() + self->sock->timeout : 0;
+    int failed = 0;
+
+    while (!failed && sent < count) {
+        failed = fill_chunk(self, messages, sent) < 0 || gather_owners(self) < 0
+                 || send_chunk(self, deadline) < 0;
+        size_t filled = self->count;
+        sent += (Py_ssize_t)self->done;
+        size_t part = self->part;
+        clear_chunk(self);
+        if (failed && (sent == 0 || part > 0 || !PyErr_ExceptionMatches(PyExc_OSError))) {
+            if (sent > 0 || part > 0) {
+                tell("sent", (size_t)sent);
+                tell("sent_bytes", part);
+            }
+            return -1;
+        }
+        /* What is left is for the next call, which hears of the error again. */
+        failed = failed || filled == 0;
+    }
+    if (failed) {
+        PyErr_Clear();
+    }
+    return sent;
+}
+
+PyObject *
+cmsgx_send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    enum {SOCK, MESSAGES, FLAGS, TIMEOUT, COUNT};
+    static const cmsgx_signature signature = {
+        "send_batch", 2, 2,
+        {CMSGX_KW_SOCK, CMSGX_KW_MESSAGES, CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT, -1},
+    };
+    PyObject *values[COUNT] = {NULL};
+    cmsgx_state *state = cmsgx_state_of(module);
+    cmsgx_sock sock;
+    int flags = 0;
+
+    if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
+        || cmsgx_sock_resolve_typed(state, values[SOCK], &state->own_sendmsg, &sock) < 0
+        || cmsgx_sock_set_timeout(&sock, values[TIMEOUT]) < 0
+        || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], &flags) < 0)) {
+        return NULL;
+    }
+    /* A tuple of our own: who has the list may change it while the GIL is given up. */
+    PyObject *messages = PySequence_Tuple(values[MESSAGES]);
+    if (messages == NULL) {
+        return NULL;
+    }
+    Py_ssize_t count = PyTuple_GET_SIZE(messages);
+    size_t most = count < CHUNK ? (size_t)count : CHUNK;
+    batch self = {.state = state, .sock = &sock, .flags = flags | CMSGX_MSG_NOSIGNAL};
+    PyObject *result = NULL;
+
+    self.letters = PyMem_Malloc((most + 1) * (sizeof(letter) + sizeof(struct mmsghdr)));
+    if (self.letters == NULL) {
+        PyErr_NoMemory();
+    }
+    else {
+        self.headers = (struct mmsghdr *)(void *)(self.letters + most + 1);
+        Py_ssize_t sent = send_all(&self, messages);
+        result = sent < 0 ? NULL : PyLong_FromSsize_t(sent);
+    }
+    PyMem_Free(self.owners);
+    PyMem_Free(self.letters);
+    Py_DECREF(messages);
+    return result;
+}

@@ -1,0 +1,183 @@
+"""Many messages for one system call, and many datagrams in one message."""
+
+from __future__ import annotations
+
+import errno
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from . import _cmsg
+from ._cmsg import send, send_batch
+from ._options import enable, get_int, set_int, unique
+from ._sync import configuration
+from .kinds import UdpSegment
+
+if TYPE_CHECKING:
+    from ._fds import FileDescriptorLike
+    from .kinds import ControlMessage, PidFd
+    from .kinds._base import Buffer
+
+__all__ = ["BatchReceiver", "Outgoing", "segment_support", "send_segments"]
+
+
+class BatchReceiver(_cmsg.BatchReceiver):
+    """Receives up to `count` messages of `sock` with each system call: recvmmsg(2).
+
+    sock     a socket, an Fd, an int, or an object with fileno()
+    count    messages at most for each call
+    bufsize  bytes of data at most for each message
+    fds      descriptors at most for each message. A surplus is closed and counted. A call takes
+             no more messages than the descriptor table has room for.
+    want     kinds to switch on, see enable(); found in a message by `msg[Kind]`
+    close    "background" has the descriptors that are not taken closed by the background closer
+
+    receive() gives a Batch, a sequence of Message; `for batch in receiver` the next and the next,
+    closes what was left in the one before, and ends at the end of the stream. The first message is
+    waited for, the others are taken as they are there. A batch never raises for one message: see
+    its `truncated`. Data that was received never changes: memory that a message or a view still
+    holds is not filled again. Of two threads that use one at once, one gets a RuntimeError.
+    """
+
+    __slots__ = ("_fds", "_in_background", "_want")
+
+    def __init__(
+        self,
+        sock: FileDescriptorLike,
+        count: int,
+        bufsize: int,
+        *,
+        fds: int = 0,
+        want: Iterable[type[ControlMessage] | type[PidFd]] = (),
+        close: Literal["now", "background"] = "now",
+    ) -> None:
+        if close not in ("now", "background"):
+            raise ValueError(f"close: {close!r}; it is 'now' or 'background'")
+        if fds < 0:
+            raise ValueError(f"fds: {fds}; it cannot be negative")
+        super().__init__(sock, count, bufsize)
+        self._fds = fds
+        self._want = unique(want)
+        self._in_background = close == "background"
+        enabled = enable(sock, *self._want)
+        try:
+            self.refresh()
+        except BaseException:
+            enabled.restore()
+            raise
+
+    def refresh(self) -> None:
+        """Makes room for what was switched on since, by others."""
+        self._configure(
+            *configuration(self.sock, self._fds, self._want), False, self._in_background
+        )
+
+
+class Outgoing(NamedTuple):
+    """A message for send_batch(): each part as for send()."""
+
+    data: Buffer | Iterable[Buffer]
+    fds: Iterable[FileDescriptorLike] = ()
+    control: ControlMessage | Iterable[ControlMessage] = ()
+    address: Any = None
+
+
+# Segmentation offload -----------------------------------------------------------------------------
+
+# What a path says that does not take segments: a device or an xfrm that cannot (EIO), a socket
+# without checksums or too many segments (EINVAL), a segment above the MTU (EMSGSIZE).
+_REFUSED = (errno.EIO, errno.EINVAL, errno.EMSGSIZE)
+# A datagram of segments is one of IP until it is cut.
+_MOST_BYTES = 65507
+_MOST_SEGMENTS = 64
+# UDP_MAX_SEGMENTS since Linux 6.12.
+_MANY_SEGMENTS = 128
+
+_limits: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+
+def segment_support(sock: FileDescriptorLike) -> int:
+    """How many segments one message of this socket may have: UDP_SEGMENT, udp(7).
+
+    0 where the kernel or the socket has no segmentation offload, or a path of this socket has
+    refused it before; else 64, or what send_segments() found to work. Nothing is sent for it.
+    """
+    known = _known(sock)
+    if known is not None:
+        return known
+    if not hasattr(_cmsg, "UDP_SEGMENT"):
+        return 0
+    try:
+        before = get_int(sock, _cmsg.SOL_UDP, _cmsg.UDP_SEGMENT)
+        set_int(sock, _cmsg.SOL_UDP, _cmsg.UDP_SEGMENT, 1)
+        set_int(sock, _cmsg.SOL_UDP, _cmsg.UDP_SEGMENT, before)
+    except OSError as error:
+        if error.errno in (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL):
+            return 0
+        raise
+    return _MOST_SEGMENTS
+
+
+def _known(sock: Any) -> int | None:
+    try:
+        return _limits.get(sock)
+    except TypeError:  # an int
+        return None
+
+
+def _remember(sock: Any, most: int) -> None:
+    with suppress(TypeError):  # an int
+        _limits[sock] = most
+
+
+def send_segments(
+    sock: FileDescriptorLike,
+    data: Buffer,
+    size: int,
+    *,
+    control: ControlMessage | Iterable[ControlMessage] = (),
+    address: Any = None,
+    timeout: float | EllipsisType | None = ...,
+) -> int:
+    """Sends `data` as datagrams of `size` bytes, the last maybe shorter: UDP_SEGMENT, udp(7).
+
+    As many for each system call as the kernel takes. Where the path refuses segments (EIO, EINVAL,
+    EMSGSIZE) the rest goes by send_batch(), and so does all that is sent by this socket later;
+    no datagram is lost or sent twice. Returns how many datagrams were sent, and raises only where
+    the first fails, as send_batch() does.
+    """
+    if size < 1:
+        raise ValueError(f"size: {size}; a segment has 1 byte or more")
+    view = memoryview(data).cast("B")
+    kinds = (control,) if isinstance(control, _cmsg.Record) else tuple(control)
+    limit: dict[str, Any] = {} if timeout is ... else {"timeout": timeout}
+    most = segment_support(sock)
+    sent = 0
+    while most and sent < len(view):
+        each = size * max(1, min(most, _MOST_BYTES // size))
+        part = view[sent : sent + each]
+        segments = (UdpSegment(size), *kinds) if len(part) > size else kinds
+        try:
+            sent += send(sock, part, control=segments, address=address, **limit)
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                if sent:
+                    return sent // size
+                raise
+            most = 0
+            _remember(sock, most)
+    done = -(-sent // size)
+    parts = list(_cut(view[sent:], size)) if sent < len(view) or not len(view) else []
+    try:
+        return done + send_batch(sock, [(part, (), kinds, address) for part in parts], **limit)
+    except OSError:
+        if not sent:
+            raise
+        return done
+
+
+def _cut(view: memoryview, size: int) -> Iterator[memoryview]:
+    for at in range(0, max(len(view), 1), size):
+        yield view[at : at + size]
