@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from . import _cmsg
 from ._cmsg import send, send_batch
-from ._options import enable, get_int, set_int, unique
+from ._options import enable, get_int, unique
 from ._sync import configuration
 from .kinds import UdpSegment
 
