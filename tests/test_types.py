@@ -13,7 +13,8 @@ import socket
 from typing import Any, assert_type
 
 import cmsgx
-from cmsgx import Credentials, Fd, Message, PidFd, Receiver, Rights, View
+from cmsgx import Credentials, Fd, Message, PidFd, Receiver, Rights
+from cmsgx.wire import View
 from cmsgx.kinds import ControlMessage
 
 

@@ -87,6 +87,12 @@ static const row rows[] = {
         ALONE("transformed", 'T', 8, 8),
         ALONE("hardware", 'T', 16, 8),
 
+    /* platform.h */
+    STRUCT("peer", struct cmsgx_peer, 12),
+        MEMBER(struct cmsgx_peer, pid, 'P', 0),
+        MEMBER(struct cmsgx_peer, uid, 'I', 4),
+        MEMBER(struct cmsgx_peer, gid, 'I', 8),
+
     /* netinet/in.h */
     STRUCT("in_addr", struct in_addr, 4),
         NAMED("address", struct in_addr, s_addr, 'a', 0),
@@ -312,9 +318,25 @@ static const row rows[] = {
 #ifndef __linux__
     OPEN("sockaddr_dl", CHECKED(offsetof(struct sockaddr_dl, sdl_data),
                                 offsetof(struct sockaddr_dl, sdl_data) == 8), -1),
-        ALONE("sockaddr", 'S', 0, 0),
+        MEMBER(struct sockaddr_dl, sdl_index, 'H', 2),
+        MEMBER(struct sockaddr_dl, sdl_type, 'B', 4),
+        MEMBER(struct sockaddr_dl, sdl_nlen, 'B', 5),
+        MEMBER(struct sockaddr_dl, sdl_alen, 'B', 6),
+        ALONE("sdl_data", 't', 8, 0),
+#endif
+#ifdef __APPLE__
+    /* socket_private.h */
+    OPEN("so_mpkl_send_info", 17, 17),
+        ALONE("mpkl_uuid", 's', 0, 16),
+        ALONE("mpkl_proto", 'B', 16, 1),
+    OPEN("so_mpkl_recv_info", 8, 8),
+        ALONE("mpkl_seq", 'I', 0, 4),
+        ALONE("mpkl_proto", 'B', 4, 1),
 #endif
 #ifdef __FreeBSD__
+    OPEN("sctp_event_subscribe", sizeof(struct sctp_event_subscribe),
+         sizeof(struct sctp_event_subscribe)),
+        MEMBER(struct sctp_event_subscribe, sctp_data_io_event, 'B', 0),
     STRUCT("cmsgcred", struct cmsgcred, 84),
         MEMBER(struct cmsgcred, cmcred_pid, 'i', 0),
         MEMBER(struct cmsgcred, cmcred_uid, 'I', 4),

@@ -191,7 +191,7 @@ class Fd(_cmsg.Descriptor):
 def _kinds_of(number: int, status: os.stat_result) -> set[str]:
     kinds = {_FORMATS.get(stat.S_IFMT(status.st_mode), "anonymous")}
     try:
-        link = os.readlink(f"/proc/self/fd/{number}")
+        link = os.readlink(f"/proc/self/fd/{number}") if sys.platform == "linux" else ""
     except OSError:
         link = ""
     if link.startswith("/memfd:"):
@@ -214,8 +214,11 @@ def _allows(flags: int, access: str) -> bool:
 
 
 def _seals_of(number: int) -> int:
+    command = getattr(fcntl, "F_GET_SEALS", None)
+    if command is None:
+        return 0
     try:
-        return fcntl.fcntl(number, fcntl.F_GET_SEALS)
+        return fcntl.fcntl(number, command)
     except OSError:
         return 0
 
