@@ -457,7 +457,7 @@ class ZeroCopySender:
             # A pending error or a hang-up says so again and again, and is not for us to take.
             left = deadline.left()
             time.sleep(nap if left is None else min(left, nap))
-            nap = 0
+            nap = min(2 * nap, 0.05)
 
     def __enter__(self) -> Self:
         return self
