@@ -5,6 +5,7 @@ Environment variables, each 0 or 1:
 CMSGX_DEBUG      assertions on, every warning an error
 CMSGX_SANITIZE   AddressSanitizer and UndefinedBehaviorSanitizer
 CMSGX_COVERAGE   gcov instrumentation
+CMSGX_PORTABLE   on Linux: what stands in elsewhere for Linux's own calls, see src/c/platform.h
 """
 
 import os
@@ -19,6 +20,8 @@ def switched_on(name: str) -> bool:
 
 compile_args = ["-std=c11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wconversion", "-Wshadow"]
 link_args = []
+# For the files without Python.h, which defines it in these words on each system: others would warn.
+define = [("_GNU_SOURCE", "1")]
 undefine = []
 
 if switched_on("CMSGX_DEBUG"):
@@ -32,6 +35,8 @@ if switched_on("CMSGX_SANITIZE"):
 if switched_on("CMSGX_COVERAGE"):
     compile_args += ["-O0", "-g3", "--coverage"]
     link_args += ["--coverage"]
+if switched_on("CMSGX_PORTABLE"):
+    define += [("CMSGX_PORTABLE", "1")]
 
 setup(
     ext_modules=[
@@ -40,7 +45,7 @@ setup(
             sources=["src/_cmsgmodule.c", *sorted(glob("src/c/*.c"))],
             depends=sorted(glob("src/c/*.h")),
             include_dirs=["src"],
-            define_macros=[("_GNU_SOURCE", "1")],
+            define_macros=define,
             extra_compile_args=compile_args,
             extra_link_args=link_args,
             undef_macros=undefine,

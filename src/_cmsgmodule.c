@@ -76,8 +76,9 @@ PyDoc_STRVAR(send_batch_doc,
 "so what is left can be given to the next call.  `timeout` is for all of it.  Of a message that\n"
 "was not sent the descriptors stay the caller's as they were, as do those of one that was.\n\n"
 "On a stream a message may go in part; the rest of it follows without its descriptors.  Where\n"
-"that fails the error says so: its `sent` is the number of whole messages, its `sent_bytes` what\n"
-"went of the one behind them.");
+"that fails, or a signal handler raises, so does the call.  Of each error that it raises `sent` is\n"
+"the number of whole messages that went, and `sent_bytes` what went of the one behind them, its\n"
+"descriptors included where that is not 0.");
 
 PyDoc_STRVAR(receive_doc,
 "receive(sock, bufsize, *, fds=0, flags=0, timeout=..., on_truncation='raise')\n--\n\n"
@@ -122,6 +123,14 @@ PyDoc_STRVAR(setsockopt_doc,
 PyDoc_STRVAR(getsockopt_pidfd_doc,
 "getsockopt_pidfd(sock, level, name, /)\n--\n\n"
 "A socket option whose value is a new pidfd: the PidFd that owns it.");
+
+PyDoc_STRVAR(getfamily_doc,
+"getfamily(sock, /)\n--\n\n"
+"AF_* of the socket, asked of the kernel.");
+
+PyDoc_STRVAR(getpeer_doc,
+"getpeer(sock, /)\n--\n\n"
+"Who connected to an AF_UNIX socket, as bytes: pid, uid, gid.  unix(7)");
 
 PyDoc_STRVAR(closer_submit_doc,
 "closer_submit(descriptor, /)\n--\n\n"
@@ -259,6 +268,8 @@ static PyMethodDef methods[] = {
     {"getsockopt", cmsgx_getsockopt, METH_VARARGS, getsockopt_doc},
     {"setsockopt", cmsgx_setsockopt, METH_VARARGS, setsockopt_doc},
     {"getsockopt_pidfd", cmsgx_getsockopt_pidfd, METH_VARARGS, getsockopt_pidfd_doc},
+    {"getfamily", cmsgx_getfamily, METH_O, getfamily_doc},
+    {"getpeer", cmsgx_getpeer, METH_O, getpeer_doc},
     {"closer_submit", closer_submit, METH_O, closer_submit_doc},
     {"closer_wait", closer_wait, METH_O, closer_wait_doc},
     {"closer_fork", closer_fork, METH_O, closer_fork_doc},

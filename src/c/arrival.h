@@ -30,9 +30,6 @@ void cmsgx_request_release(cmsgx_request *request);
 /* From the arguments of _configure(); NULL with an exception. */
 cmsgx_request *cmsgx_request_parse(cmsgx_state *state, PyObject *args);
 
-/* Whether the other side is gone: an empty message of a SOCK_SEQPACKET looks like its end. */
-int cmsgx_has_hung_up(int fd);
-
 /* Gives up the GIL to close; or hands over to the background closer. */
 void cmsgx_close_numbers(cmsgx_state *state, int *fds, size_t count, int in_background);
 

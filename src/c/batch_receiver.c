@@ -6,11 +6,9 @@
 #include "errors.h"
 #include "msghdr.h"
 
-#include <dirent.h>
 #include <poll.h>
 #include <structmember.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 
 /* 16 Mi messages would not fit in an int of the kernel's by far; a mistake, then. */
 #define MOST_MESSAGES (1 << 20)
@@ -23,8 +21,9 @@ typedef struct {
     cmsgx_request *request;     /* owned use */
     size_t size;                /* bytes of data of each */
     size_t count;
-    cmsgx_buffer **buffers;     /* owned uses; NULL until the first call */
-    struct mmsghdr *headers;
+    cmsgx_buffer **buffers;     /* owned uses, NULL until the first call: what is filled next */
+    cmsgx_buffer **spares;      /* owned uses, or NULL: the batch before mostly still holds these */
+    struct cmsgx_mmsg *headers;
     struct iovec *iov;
     PyObject *last;             /* owned: the batch of the step before, in a loop */
 } batch_receiver;
@@ -34,10 +33,17 @@ typedef struct {
 static void
 drop_buffers(batch_receiver *self)
 {
-    for (size_t i = 0; self->buffers != NULL && i < self->count; i++) {
+    for (size_t i = 0; i < self->count; i++) {
         cmsgx_buffer_release(self->buffers[i]);
-        self->buffers[i] = NULL;
+        cmsgx_buffer_release(self->spares[i]);
+        self->buffers[i] = self->spares[i] = NULL;
     }
+}
+
+static int
+is_free(const cmsgx_buffer *buffer)
+{
+    return buffer != NULL && cmsgx_count_get(&buffer->users) == 1;
 }
 
 /* Sees to it that nobody reads what will be filled.  0, or -1 with MemoryError. */
@@ -46,74 +52,60 @@ free_buffers(batch_receiver *self)
 {
     for (size_t i = 0; i < self->count; i++) {
         cmsgx_buffer *buffer = self->buffers[i];
-        if (buffer != NULL && cmsgx_count_get(&buffer->users) == 1) {
-            buffer->got.fds = buffer->got.pidfds = 0;
-            continue;
+        if (!is_free(buffer)) {
+            buffer = self->spares[i];
+            if (!is_free(buffer)) {
+                buffer = cmsgx_buffer_new(self->size, self->request->control_size, NULL);
+                if (buffer == NULL) {
+                    return -1;
+                }
+                cmsgx_buffer_release(self->spares[i]);
+            }
+            self->spares[i] = self->buffers[i];
+            self->buffers[i] = buffer;
+            self->iov[i] = (struct iovec){buffer->data, buffer->data_size};
+            self->headers[i].msg_hdr.msg_iov = &self->iov[i];
+            self->headers[i].msg_hdr.msg_iovlen = 1;
         }
-        buffer = cmsgx_buffer_new(self->size, self->request->control_size, NULL);
-        if (buffer == NULL) {
-            return -1;
-        }
-        cmsgx_buffer_release(self->buffers[i]);
-        self->buffers[i] = buffer;
-        self->iov[i] = (struct iovec){buffer->data, buffer->data_size};
-        self->headers[i].msg_hdr.msg_iov = &self->iov[i];
-        self->headers[i].msg_hdr.msg_iovlen = 1;
+        buffer->got.fds = buffer->got.pidfds = 0;
     }
     return 0;
 }
 
-/* How many descriptors are open. */
-static size_t
-count_open(void)
-{
-#ifdef __linux__
-    struct stat status;
-    /* Linux 6.2 tells the number as the size. */
-    if (stat("/proc/self/fd", &status) == 0 && status.st_size > 0) {
-        return (size_t)status.st_size;
-    }
-#endif
-    size_t count = 0;
-    DIR *folder = opendir("/dev/fd");
-    if (folder == NULL) {
-        return SIZE_MAX;
-    }
-    while (readdir(folder) != NULL) {
-        count++;
-    }
-    (void)closedir(folder);
-    return count;
-}
-
 /* How many messages may be received before the descriptors in them could fill the table: the
-   kernel goes on when it is full, and drops them. */
+   kernel goes on when it is full, and drops them.  A surplus counts too, which is closed only when
+   all are there. */
 static size_t
-bounded(const batch_receiver *self)
+bounded(const batch_receiver *self, size_t count)
 {
     const cmsgx_request *request = self->request;
     struct rlimit limit;
-    size_t each = request->takes_pidfd ? 1 : 0;
-    if (request->fds > 0 && request->control_size > CMSG_LEN(0)) {
-        each += (request->control_size - CMSG_LEN(0)) / sizeof(int);
+    size_t each = 0;
+    size_t room = request->fds > 0 || request->takes_pidfd ? request->control_size : 0;
+    if (request->family == AF_UNIX) {
+        room += CMSGX_MORE_ROOM;
     }
-    if (each == 0 || self->count == 1) {
-        return self->count;
+    if (room > CMSG_LEN(0)) {
+        each = (room - CMSG_LEN(0)) / sizeof(int);
+    }
+    if (each == 0 || count == 1) {
+        return count;
     }
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0) {
         return 1;
     }
     if (limit.rlim_cur == RLIM_INFINITY) {
-        return self->count;
+        return count;
     }
-    size_t open = count_open();
-    size_t left = open < limit.rlim_cur ? ((size_t)limit.rlim_cur - open) / each : 0;
-    return left == 0 ? 1 : left < self->count ? left : self->count;
+    size_t open = cmsgx_count_open();
+    size_t most = (size_t)limit.rlim_cur;
+    size_t left = open < most ? (most - open) / each : 0;
+    return left == 0 ? 1 : left < count ? left : count;
 }
 
 typedef struct {
     const batch_receiver *self;
-    unsigned count;
+    size_t count;               /* messages at most */
     socklen_t name_size;
 } call_context;
 
@@ -122,14 +114,32 @@ try_recvmmsg(int fd, void *context, int flags)
 {
     const call_context *call = context;
     const batch_receiver *self = call->self;
-    for (unsigned i = 0; i < call->count; i++) {
+    size_t count = bounded(self, call->count);
+    for (size_t i = 0; i < count; i++) {
         cmsgx_buffer *buffer = self->buffers[i];
         cmsgx_msghdr_prepare(&self->headers[i].msg_hdr, buffer->control, buffer->control_size,
                              &buffer->name, call->name_size);
     }
     /* Waits for the first only.  The timeout of recvmmsg(2) itself is looked at between messages,
        so that it can wait for ever: it is not used. */
-    return recvmmsg(fd, self->headers, call->count, flags | MSG_WAITFORONE, NULL);
+    int result =
+        cmsgx_recvmmsg(fd, self->headers, (unsigned)count, flags | CMSGX_MSG_WAITFORONE);
+    for (int i = 0; CMSGX_MORE_ROOM > 0 && i < result; i++) {
+        cmsgx_msghdr_finish(&self->headers[i].msg_hdr, self->buffers[i]->control_size);
+    }
+    if (result < 0) {
+        cmsgx_msghdr_failed(self->buffers[0]->control, self->buffers[0]->control_size, flags);
+    }
+    return result;
+}
+
+/* What is malformed is no error of the batch, but nothing in it is to be believed. */
+static void
+disown_malformed(cmsgx_buffer *buffer, const cmsgx_request *request)
+{
+    cmsgx_arrival_close(buffer, request);
+    buffer->got.truncated = 1;
+    buffer->got.closed_fds = -1;
 }
 
 /* The messages at the end of a stream, each empty, are one: it is left out behind others. */
@@ -147,9 +157,10 @@ without_end(const batch_receiver *self, const cmsgx_sock *sock, size_t count)
     return last;
 }
 
-/* With the receiver marked as in use.  *fd (may be NULL) is what it received from. */
+/* With the receiver marked as in use.  *is_end (may be NULL) is whether the batch is just the end of
+   what there is to receive. */
 static PyObject *
-receive(batch_receiver *self, int flags, PyObject *timeout, int *fd)
+receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
 {
     cmsgx_state *state = self->state;
     cmsgx_sock sock;
@@ -168,8 +179,13 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *fd)
     if (batch == NULL) {
         return NULL;
     }
-    call_context call = {self, (unsigned)bounded(self),
+    /* Each one peeked at is the same. */
+    call_context call = {self, flags & MSG_PEEK ? 1 : self->count,
                          cmsgx_name_room(self->request->type, flags)};
+    for (size_t i = 0; (flags & MSG_TRUNC) && i < call.count; i++) {
+        /* On TCP it throws the bytes away: what was here before must not show instead. */
+        memset(self->buffers[i]->data, 0, self->buffers[i]->data_size);
+    }
     ssize_t count = cmsgx_call(&sock, POLLIN, try_recvmmsg, &call,
                                flags | cmsgx_cloexec_flag(self->request->family), NULL, NULL);
     if (count < 0) {
@@ -179,6 +195,9 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *fd)
     for (size_t i = 0; i < (size_t)count; i++) {
         cmsgx_arrive(self->buffers[i], self->request, &sock, &self->headers[i].msg_hdr,
                      self->headers[i].msg_len, flags);
+        if (self->buffers[i]->got.malformed) {
+            disown_malformed(self->buffers[i], self->request);
+        }
     }
     size_t kept = without_end(self, &sock, (size_t)count);
     for (size_t i = 0; i < (size_t)count; i++) {
@@ -189,8 +208,9 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *fd)
             cmsgx_arrival_close(self->buffers[i], self->request);
         }
     }
-    if (fd != NULL) {
-        *fd = sock.fd;
+    if (is_end != NULL) {
+        int eof = self->buffers[0]->got.eof;
+        *is_end = kept == 1 && (eof == 1 || (eof == 2 && cmsgx_has_hung_up(sock.fd)));
     }
     return batch;
 }
@@ -200,7 +220,7 @@ PyDoc_STRVAR(receive_doc,
 "Receives what there is, one message at least: recvmmsg(2).  `flags` are MSG_* bits, `timeout`\n"
 "seconds or None, by default the socket's own, for the first message; nothing waits for more.\n"
 "Returns a Batch.  Raises what the kernel reports for the first message, and TimeoutError; never\n"
-"for what one message lacks: see its `truncated`.");
+"for what one message lacks: see its `truncated`.  With MSG_PEEK it is one message.");
 
 static PyObject *
 batch_receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
@@ -230,7 +250,7 @@ batch_receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs
 static PyObject *
 next(batch_receiver *self)
 {
-    int fd = -1;
+    int is_end = 0;
 
     if (self->last != NULL) {
         if (cmsgx_batch_close(self->last) < 0) {
@@ -239,12 +259,11 @@ next(batch_receiver *self)
         /* Gone before the next is received, so that its buffers may be free. */
         Py_CLEAR(self->last);
     }
-    PyObject *batch = receive(self, 0, NULL, &fd);
+    PyObject *batch = receive(self, 0, NULL, &is_end);
     if (batch == NULL) {
         return NULL;
     }
-    int eof = self->buffers[0]->got.eof;
-    if (eof == 1 || (eof == 2 && cmsgx_has_hung_up(fd))) {
+    if (is_end) {
         (void)cmsgx_batch_close(batch);
         Py_DECREF(batch);
         return NULL;
@@ -325,9 +344,11 @@ batch_receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
         return -1;
     }
     self->buffers = PyMem_Calloc((size_t)count, sizeof(*self->buffers));
+    self->spares = PyMem_Calloc((size_t)count, sizeof(*self->spares));
     self->headers = PyMem_Calloc((size_t)count, sizeof(*self->headers));
     self->iov = PyMem_Calloc((size_t)count, sizeof(*self->iov));
-    if (self->buffers == NULL || self->headers == NULL || self->iov == NULL) {
+    if (self->buffers == NULL || self->spares == NULL || self->headers == NULL
+        || self->iov == NULL) {
         PyErr_NoMemory();
         return -1;
     }
@@ -362,6 +383,7 @@ batch_receiver_dealloc(PyObject *object)
     Py_CLEAR(self->last);
     drop_buffers(self);
     PyMem_Free(self->buffers);
+    PyMem_Free(self->spares);
     PyMem_Free(self->headers);
     PyMem_Free(self->iov);
     cmsgx_request_release(self->request);

@@ -6,7 +6,7 @@ cmsgx_buffer *
 cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
 {
     size_t control_at = ROUND_UP(sizeof(cmsgx_buffer));
-    size_t fds_at = control_at + ROUND_UP(control_size);
+    size_t fds_at = control_at + ROUND_UP(control_size + CMSGX_MORE_ROOM);
     size_t data_at = fds_at + ROUND_UP(control_size);
 
     if (data_size > PY_SSIZE_T_MAX - data_at) {

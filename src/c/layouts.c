@@ -87,6 +87,12 @@ static const row rows[] = {
         ALONE("transformed", 'T', 8, 8),
         ALONE("hardware", 'T', 16, 8),
 
+    /* platform.h */
+    STRUCT("peer", struct cmsgx_peer, 12),
+        MEMBER(struct cmsgx_peer, pid, 'P', 0),
+        MEMBER(struct cmsgx_peer, uid, 'I', 4),
+        MEMBER(struct cmsgx_peer, gid, 'I', 8),
+
     /* netinet/in.h */
     STRUCT("in_addr", struct in_addr, 4),
         NAMED("address", struct in_addr, s_addr, 'a', 0),

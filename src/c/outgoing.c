@@ -444,7 +444,7 @@ static ssize_t
 try_sendmsg(int fd, void *context, int flags)
 {
     cmsgx_outgoing *out = context;
-    return sendmsg(fd, &out->msg, flags);
+    return cmsgx_sys_sendmsg(fd, &out->msg, flags);
 }
 
 void

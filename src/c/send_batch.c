@@ -3,6 +3,7 @@
 #include "send.h"
 
 #include "arguments.h"
+#include "descriptor.h"
 #include "errors.h"
 
 #include <errno.h>
@@ -18,6 +19,7 @@
 
 typedef struct {
     cmsgx_outgoing out;
+    size_t owners_at;           /* its own begin there in batch.owners */
     Py_buffer buffer;
     struct iovec iov;
     int numbers[FEW_FDS];
@@ -32,8 +34,9 @@ typedef struct {
     size_t count;               /* letters that are filled */
     size_t done;                /* of those, sent */
     size_t part;                /* bytes that were sent of letters[done], on a stream */
+    int is_last;                /* behind these comes one that cannot be sent, or nothing */
     letter *letters;
-    struct mmsghdr *headers;
+    struct cmsgx_mmsg *headers;
     PyObject **owners;          /* of all letters; NULL where there are none */
     size_t owner_count;
 } batch;
@@ -93,8 +96,8 @@ fill(batch *self, letter *one, PyObject *message)
     return 0;
 }
 
-/* Fills what there is room for, up to the first that is wrong.  0, or -1 with an exception where
-   that is the first of all. */
+/* Fills what there is room for, up to the first that is wrong, which is not filled again: its
+   iterators have been read.  0, or -1 with an exception where that is the first of all. */
 static int
 fill_chunk(batch *self, PyObject *messages, Py_ssize_t from)
 {
@@ -102,6 +105,7 @@ fill_chunk(batch *self, PyObject *messages, Py_ssize_t from)
     size_t count = rest < CHUNK ? (size_t)rest : CHUNK;
 
     self->count = self->done = self->part = 0;
+    self->is_last = (size_t)rest == count;
     while (self->count < count) {
         letter *one = &self->letters[self->count];
         Py_ssize_t index = from + (Py_ssize_t)self->count;
@@ -111,6 +115,7 @@ fill_chunk(batch *self, PyObject *messages, Py_ssize_t from)
             if (index > 0 && PyErr_ExceptionMatches(PyExc_Exception)) {
                 /* It is the first of what the next call is given. */
                 PyErr_Clear();
+                self->is_last = 1;
                 return 0;
             }
             return -1;
@@ -120,13 +125,14 @@ fill_chunk(batch *self, PyObject *messages, Py_ssize_t from)
     return 0;
 }
 
+/* Lets go of all from that one on. */
 static void
-clear_chunk(batch *self)
+clear_from(batch *self, size_t first)
 {
-    for (size_t i = 0; i < self->count; i++) {
+    for (size_t i = first; i < self->count; i++) {
         cmsgx_outgoing_clear(&self->letters[i].out);
     }
-    self->count = 0;
+    self->count = first;
 }
 
 /* All objects that descriptors come from, in one row, to be pinned.  0, or -1. */
@@ -137,6 +143,7 @@ gather_owners(batch *self)
     self->owner_count = 0;
     for (size_t i = 0; i < self->count; i++) {
         const cmsgx_outgoing *out = &self->letters[i].out;
+        self->letters[i].owners_at = 0;
         count += out->owned_count > 0 ? out->fd_count : 0;
     }
     if (count == 0) {
@@ -150,6 +157,7 @@ gather_owners(batch *self)
     self->owners = owners;
     for (size_t i = 0; i < self->count; i++) {
         const cmsgx_outgoing *out = &self->letters[i].out;
+        self->letters[i].owners_at = self->owner_count;
         if (out->owned_count > 0) {
             memcpy(owners + self->owner_count, out->owners, out->fd_count * sizeof(*owners));
             self->owner_count += out->fd_count;
@@ -164,7 +172,8 @@ static ssize_t
 try_sendmmsg(int fd, void *context, int flags)
 {
     batch *self = context;
-    return sendmmsg(fd, self->headers + self->done, (unsigned)(self->count - self->done), flags);
+    return cmsgx_sendmmsg(fd, self->headers + self->done, (unsigned)(self->count - self->done),
+                          flags);
 }
 
 /* What a stream took only in part goes on where it stopped, without the control data, which went
@@ -199,37 +208,78 @@ take_in(batch *self, size_t count)
     }
 }
 
-static void
-name_bad_descriptor(const batch *self)
+/* The first whose descriptors have not gone: they go with the first byte. */
+static size_t
+first_with_descriptors(const batch *self)
 {
-    for (size_t i = self->done; i < self->count; i++) {
-        if (self->letters[i].out.fd_count > 0) {
-            cmsgx_outgoing_name_bad(&self->letters[i].out);
-            return;
-        }
-    }
+    return self->done + (self->part > 0);
 }
 
-/* Sends the chunk, all of it unless one fails.  0, or -1 with that exception. */
-static int
-send_chunk(batch *self, int64_t deadline)
+/* The first of those of which a descriptor was closed meanwhile; self->count where there is none. */
+static size_t
+find_closed(const batch *self)
 {
-    cmsgx_pins pins = {self->state->Descriptor, self->owners, self->owner_count};
-    int error;
+    size_t i = first_with_descriptors(self);
+    for (; i < self->count; i++) {
+        const cmsgx_outgoing *out = &self->letters[i].out;
+        for (size_t at = 0; out->owned_count > 0 && at < out->fd_count; at++) {
+            PyObject *owner = out->owners[at];
+            if (owner == NULL || !PyObject_TypeCheck(owner, self->state->Descriptor)) {
+                continue;
+            }
+            if (cmsgx_descriptor_pin(owner) < 0) {
+                return i;
+            }
+            cmsgx_descriptor_unpin(owner);
+        }
+    }
+    return i;
+}
 
+/* Sends the chunk, all of it unless one fails.  0, or -1 with an exception; *error is 0 where that
+   is not about the message that is next, as that of a signal handler. */
+static int
+send_chunk(batch *self, int64_t deadline, int *error)
+{
     while (self->done < self->count) {
+        cmsgx_pins pins = {self->state->Descriptor, NULL, 0};
+        size_t first = first_with_descriptors(self);
+        if (self->owner_count > 0 && first < self->count) {
+            /* What has gone may be closed by now. */
+            size_t owners_at = self->letters[first].owners_at;
+            pins.objects = self->owners + owners_at;
+            pins.count = self->owner_count - owners_at;
+        }
         ssize_t result =
-            cmsgx_call(self->sock, POLLOUT, try_sendmmsg, self, self->flags, &pins, &error);
+            cmsgx_call(self->sock, POLLOUT, try_sendmmsg, self, self->flags, &pins, error);
         if (result < 0) {
-            if (error == EBADF && fcntl(self->sock->fd, F_GETFD) >= 0) {
-                name_bad_descriptor(self);
+            if (*error != EBADF) {
+                return -1;
+            }
+            size_t closed = find_closed(self);
+            if (closed > self->done && closed < self->count) {
+                /* Those in front of it can go. */
+                PyErr_Clear();
+                self->owner_count = self->letters[closed].owners_at;
+                clear_from(self, closed);
+                self->is_last = 1;
+                continue;
+            }
+            if (closed == self->count && fcntl(self->sock->fd, F_GETFD) >= 0) {
+                cmsgx_outgoing_name_bad(&self->letters[self->done].out);
             }
             return -1;
         }
         take_in(self, (size_t)result);
+        if (self->done < self->count && PyErr_CheckSignals() < 0) {
+            /* It may be why the kernel stopped, and the next call could wait for ever. */
+            *error = 0;
+            return -1;
+        }
         if (deadline > 0) {
+            /* Not 0, which would not be a limit but a socket that does not block. */
             int64_t left = deadline - cmsgx_now();
-            self->sock->timeout = left > 0 ? left : 0;
+            self->sock->timeout = left > 0 ? left : 1;
         }
     }
     return 0;
@@ -255,27 +305,26 @@ send_all(batch *self, PyObject *messages)
     Py_ssize_t count = PyTuple_GET_SIZE(messages);
     Py_ssize_t sent = 0;
     int64_t deadline = self->sock->timeout > 0 ? cmsgx_now() + self->sock->timeout : 0;
-    int failed = 0;
 
-    while (!failed && sent < count) {
-        failed = fill_chunk(self, messages, sent) < 0 || gather_owners(self) < 0
-                 || send_chunk(self, deadline) < 0;
-        size_t filled = self->count;
+    while (sent < count) {
+        int error = 0;
+        int failed = fill_chunk(self, messages, sent) < 0 || gather_owners(self) < 0
+                     || send_chunk(self, deadline, &error) < 0;
         sent += (Py_ssize_t)self->done;
-        size_t part = self->part;
-        clear_chunk(self);
-        if (failed && (sent == 0 || part > 0 || !PyErr_ExceptionMatches(PyExc_OSError))) {
-            if (sent > 0 || part > 0) {
-                tell("sent", (size_t)sent);
-                tell("sent_bytes", part);
-            }
+        clear_from(self, 0);
+        if (failed && (sent == 0 || self->part > 0 || error == 0)) {
+            tell("sent", (size_t)sent);
+            tell("sent_bytes", self->part);
             return -1;
         }
-        /* What is left is for the next call, which hears of the error again. */
-        failed = failed || filled == 0;
-    }
-    if (failed) {
-        PyErr_Clear();
+        if (failed) {
+            /* What is left is for the next call, which hears of the error again. */
+            PyErr_Clear();
+            break;
+        }
+        if (self->is_last) {
+            break;
+        }
     }
     return sent;
 }
@@ -309,12 +358,12 @@ cmsgx_send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyOb
     batch self = {.state = state, .sock = &sock, .flags = flags | CMSGX_MSG_NOSIGNAL};
     PyObject *result = NULL;
 
-    self.letters = PyMem_Malloc((most + 1) * (sizeof(letter) + sizeof(struct mmsghdr)));
+    self.letters = PyMem_Malloc((most + 1) * (sizeof(letter) + sizeof(*self.headers)));
     if (self.letters == NULL) {
         PyErr_NoMemory();
     }
     else {
-        self.headers = (struct mmsghdr *)(void *)(self.letters + most + 1);
+        self.headers = (struct cmsgx_mmsg *)(void *)(self.letters + most + 1);
         Py_ssize_t sent = send_all(&self, messages);
         result = sent < 0 ? NULL : PyLong_FromSsize_t(sent);
     }

@@ -75,7 +75,7 @@ int cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, int64_t *deadl
 /* Calls `attempt` until it succeeds or fails for good, without the GIL.  For a socket with a
    timeout each try carries MSG_DONTWAIT, and poll(2) waits only after EAGAIN.  The descriptor
    is read again before each try.  PEP 475.  The result, or -1 with an exception; *error (may
-   be NULL) then has the errno, or 0 where it is no OSError of the call.
+   be NULL) then has the errno, ETIMEDOUT where time is up, or 0 where it is no OSError of the call.
 
    Inline, and `attempt` with it: behind a system call each return is mispredicted where the
    kernel guards its own returns, so what is on the stack there costs some 8 ns a level. */

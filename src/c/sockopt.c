@@ -106,3 +106,35 @@ cmsgx_getsockopt_pidfd(PyObject *module, PyObject *args)
     give_back(owner);
     return pidfd;
 }
+
+PyObject *
+cmsgx_getfamily(PyObject *module, PyObject *sock)
+{
+    PyObject *owner;
+    int fd;
+
+    if (borrow(cmsgx_state_of(module), sock, &fd, &owner) < 0) {
+        return NULL;
+    }
+    int family = cmsgx_family_of(fd);
+    PyObject *result = family < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(family);
+    give_back(owner);
+    return result;
+}
+
+PyObject *
+cmsgx_getpeer(PyObject *module, PyObject *sock)
+{
+    PyObject *owner;
+    struct cmsgx_peer peer;
+    int fd;
+
+    if (borrow(cmsgx_state_of(module), sock, &fd, &owner) < 0) {
+        return NULL;
+    }
+    PyObject *result = cmsgx_peer_of(fd, &peer) < 0
+        ? PyErr_SetFromErrno(PyExc_OSError)
+        : PyBytes_FromStringAndSize((const char *)&peer, sizeof(peer));
+    give_back(owner);
+    return result;
+}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import functools
+import socket as _socket
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from . import _cmsg
 from ._cmsg import send, send_batch
-from ._options import enable, get_int, set_int, unique
+from ._options import enable, get_int, unique
 from ._sync import configuration
 from .kinds import UdpSegment
 
@@ -91,18 +93,34 @@ class Outgoing(NamedTuple):
 _REFUSED = (errno.EIO, errno.EINVAL, errno.EMSGSIZE)
 # A datagram of segments is one of IP until it is cut.
 _MOST_BYTES = 65507
+# UDP_MAX_SEGMENTS, and what it is since Linux 6.12.
 _MOST_SEGMENTS = 64
-# UDP_MAX_SEGMENTS since Linux 6.12.
 _MANY_SEGMENTS = 128
 
 _limits: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+
+@functools.cache
+def _most_of_kernel() -> int:
+    """UDP_MAX_SEGMENTS, which no option tells: a socket sends itself as many as it may be."""
+    with _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        try:
+            send(probe, bytes(_MANY_SEGMENTS), control=UdpSegment(1), address=probe.getsockname())
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return _MOST_SEGMENTS
+    return _MANY_SEGMENTS
 
 
 def segment_support(sock: FileDescriptorLike) -> int:
     """How many segments one message of this socket may have: UDP_SEGMENT, udp(7).
 
     0 where the kernel or the socket has no segmentation offload, or a path of this socket has
-    refused it before; else 64, or what send_segments() found to work. Nothing is sent for it.
+    refused it before: see send_segments(). Else 64, or 128 where the kernel takes that: a socket of
+    its own tries it on the loopback device, once. Nothing is sent by `sock`, and no option of it
+    changed.
     """
     known = _known(sock)
     if known is not None:
@@ -110,14 +128,15 @@ def segment_support(sock: FileDescriptorLike) -> int:
     if not hasattr(_cmsg, "UDP_SEGMENT"):
         return 0
     try:
-        before = get_int(sock, _cmsg.SOL_UDP, _cmsg.UDP_SEGMENT)
-        set_int(sock, _cmsg.SOL_UDP, _cmsg.UDP_SEGMENT, 1)
-        set_int(sock, _cmsg.SOL_UDP, _cmsg.UDP_SEGMENT, before)
+        get_int(sock, _cmsg.SOL_UDP, _cmsg.UDP_SEGMENT)
     except OSError as error:
         if error.errno in (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL):
             return 0
         raise
-    return _MOST_SEGMENTS
+    try:
+        return _most_of_kernel()
+    except OSError:  # no IPv4, no loopback device
+        return _MOST_SEGMENTS
 
 
 def _known(sock: Any) -> int | None:
@@ -144,38 +163,49 @@ def send_segments(
     """Sends `data` as datagrams of `size` bytes, the last maybe shorter: UDP_SEGMENT, udp(7).
 
     As many for each system call as the kernel takes. Where the path refuses segments (EIO, EINVAL,
-    EMSGSIZE) the rest goes by send_batch(), and so does all that is sent by this socket later;
-    no datagram is lost or sent twice. Returns how many datagrams were sent, and raises only where
-    the first fails, as send_batch() does.
+    EMSGSIZE) the rest goes by send_batch(); no datagram is lost or sent twice. If it goes, all
+    that this socket (an int is forgotten) sends later goes so too. Returns how many datagrams were
+    sent, and raises only where the first fails, as send_batch() does, or a signal handler raises;
+    then the attribute `sent` of the error is that number. `timeout` is for each system call.
     """
     if size < 1:
         raise ValueError(f"size: {size}; a segment has 1 byte or more")
     view = memoryview(data).cast("B")
     kinds = (control,) if isinstance(control, _cmsg.Record) else tuple(control)
     limit: dict[str, Any] = {} if timeout is ... else {"timeout": timeout}
-    most = segment_support(sock)
+    each = size * min(segment_support(sock), _MOST_BYTES // size)
+    is_refused = False
     sent = 0
-    while most and sent < len(view):
-        each = size * max(1, min(most, _MOST_BYTES // size))
+    # One datagram alone is none of segments.
+    while each > size and len(view) - sent > size:
         part = view[sent : sent + each]
-        segments = (UdpSegment(size), *kinds) if len(part) > size else kinds
         try:
-            sent += send(sock, part, control=segments, address=address, **limit)
+            sent += send(sock, part, control=(UdpSegment(size), *kinds), address=address, **limit)
         except OSError as error:
             if error.errno not in _REFUSED:
                 if sent:
                     return sent // size
                 raise
-            most = 0
-            _remember(sock, most)
-    done = -(-sent // size)
-    parts = list(_cut(view[sent:], size)) if sent < len(view) or not len(view) else []
-    try:
-        return done + send_batch(sock, [(part, (), kinds, address) for part in parts], **limit)
-    except OSError:
-        if not sent:
+            is_refused = True
+            break
+        except BaseException as error:  # of a signal handler
+            error.sent = sent // size  # type: ignore[attr-defined]
             raise
-        return done
+    if sent and sent == len(view):
+        return -(-sent // size)
+    done = sent // size
+    try:
+        more = send_batch(
+            sock, [(part, (), kinds, address) for part in _cut(view[sent:], size)], **limit
+        )
+    except BaseException as error:
+        if isinstance(error, OSError) and sent:
+            return done
+        error.sent = done + getattr(error, "sent", 0)  # type: ignore[attr-defined]
+        raise
+    if is_refused and more:
+        _remember(sock, 0)
+    return done + more
 
 
 def _cut(view: memoryview, size: int) -> Iterator[memoryview]:

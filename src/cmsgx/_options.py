@@ -34,9 +34,7 @@ def set_int(sock: FileDescriptorLike, level: int, name: int, value: int) -> None
 
 def family_of(sock: FileDescriptorLike) -> int:
     """AF_* of the socket, asked of the kernel."""
-    if hasattr(_cmsg, "SO_DOMAIN"):
-        return get_int(sock, _cmsg.SOL_SOCKET, _cmsg.SO_DOMAIN)
-    return int(getattr(sock, "family", -1))
+    return _cmsg.getfamily(sock)
 
 
 def type_of(sock: FileDescriptorLike) -> int:
@@ -65,7 +63,7 @@ class Enabled:
 
     def __init__(self, sock: FileDescriptorLike, kinds: tuple[Any, ...]) -> None:
         self._sock = sock
-        self.kinds = kinds
+        self.kinds: tuple[Any, ...] = kinds
         self._before: list[tuple[Option, bytes]] = []
 
     def _set(self, option: Option) -> None:
