@@ -83,5 +83,5 @@ setup(
             extra_link_args=link_args,
             undef_macros=undefine,
         )
-    ]
+    ],
 )

@@ -180,7 +180,8 @@ def test_the_reference_has_nothing_else_and_nothing_twice() -> None:
 
 # Their constructor is no part of the interface.
 NOT_MADE_BY_USERS = (
-    cmsgx.Message, cmsgx.Address, cmsgx.wire.Header, cmsgx.wire.Multishot, cmsgx.wire.View,
+    cmsgx.Message, cmsgx.Address, cmsgx.wire.Batch, cmsgx.wire.Header, cmsgx.wire.Multishot,
+    cmsgx.wire.Segments, cmsgx.wire.View,
 )  # fmt: skip
 
 
@@ -382,6 +383,68 @@ def receivers() -> None:
                 cmsgx.Receiver(right, **{"bufsize": 1, **wrong})  # type: ignore[arg-type]
         left.close()
         assert list(receiver) == []
+
+
+@exercises(cmsgx.BatchReceiver, cmsgx.wire.Batch, cmsgx.send_batch, cmsgx.Outgoing)
+def batches() -> None:
+    with pair(socket.SOCK_SEQPACKET) as (left, right), cmsgx.Fd(os.dup(0)) as fd:
+        messages: list[Any] = [
+            b"1", (b"2", [0, fd]), cmsgx.Outgoing([b"3", b"4"] * 5, [fd] * 70, cmsgx.Credentials())
+        ]  # fmt: skip
+        receiver = cmsgx.BatchReceiver(right, 4, 100, fds=2, want=[cmsgx.Credentials])
+        wrong: Any
+        for wrong in (5, (), (b"x", [-1]), (b"x", [1 << 20]), bytes(1 << 24)):
+            sent = cmsgx.send_batch(left, [*messages, wrong, b"x"])
+            assert sent == 3
+            with suppress(TypeError, ValueError, OSError):
+                cmsgx.send_batch(left, [wrong])
+            with receiver.receive() as batch:
+                list(batch), batch[1:], repr(batch)
+                for one in batch[1].take_all():
+                    one.close()
+                view = batch[0].view
+                batch[2][cmsgx.Credentials].pid, batch[2].fds[0]
+                with suppress(IndexError):
+                    batch[5]
+        assert bytes(view) == b"1"
+        receiver.refresh()
+        cmsgx.send_batch(left, messages)
+        next(receiver)
+        cmsgx.send_batch(left, messages)
+        cmsgx.BatchReceiver(right, 4, 100, fds=2, close="background").receive().close()
+        with suppress(BlockingIOError):
+            receiver.receive(timeout=0)
+        for arguments in ({"count": 0}, {"bufsize": -1}, {"want": [int]}, {"fds": 254}):
+            with suppress(TypeError, ValueError):
+                cmsgx.BatchReceiver(right, **{"count": 1, "bufsize": 1, **arguments})  # type: ignore[arg-type]
+        left.close()
+        assert list(receiver) == []
+
+
+@exercises(cmsgx.send_segments, cmsgx.segment_support, cmsgx.wire.Segments)
+def segments() -> None:
+    with (
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as two,
+    ):
+        two.bind(("127.0.0.1", 0))
+        one.connect(two.getsockname())
+        receiver = cmsgx.Receiver(two, 65536, want=[cmsgx.kinds.UdpGro])
+        for no_checksums in (0, 1):  # without which it takes no segments
+            one.setsockopt(socket.SOL_SOCKET, 11, no_checksums)
+            assert cmsgx.send_segments(one, bytes(1000), 300, control=cmsgx.kinds.Ttl(9)) == 4
+            got = 0
+            while got < 1000:
+                msg = receiver.receive()
+                got += sum(map(len, msg.segments))
+                msg.segments[-1], repr(msg.segments), msg.segments.size
+                with suppress(IndexError):
+                    msg.segments[4]
+            cmsgx.segment_support(one)
+        with suppress(OSError):
+            cmsgx.send_segments(one, bytes(200_000), 70_000)
+        with suppress(ValueError):
+            cmsgx.send_segments(one, b"", 0)
 
 
 @exercises(cmsgx.Address)
