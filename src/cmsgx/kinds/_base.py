@@ -417,7 +417,9 @@ def row_of(kind: Any) -> Row:
     try:
         return _rows[kind]
     except (KeyError, TypeError):
-        raise TypeError(f"{kind!r} is not a kind of control message") from None
+        # An object is named by its class: what its repr() says may be long.
+        what = kind if isinstance(kind, type) else f"{type(kind).__name__} object"
+        raise TypeError(f"{what!r} is not a kind of control message") from None
 
 
 def rows() -> tuple[Row, ...]:
