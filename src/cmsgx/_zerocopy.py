@@ -151,11 +151,11 @@ class ZeroCopySender:
         if not 0 <= next_id < _IDS:
             raise ValueError(f"next_id: {next_id}; it is from 0 to 2**32 - 1")
         self._in_flight: dict[int, _Sending] = {}
-        self.sock = sock
-        self.max_bytes = max_bytes
-        self.max_pending = max_pending
+        self.sock: FileDescriptorLike = sock
+        self.max_bytes: int = max_bytes
+        self.max_pending: int = max_pending
         self.reports: deque[ErrorReport] = deque(maxlen=_KEPT_REPORTS)
-        self.lost_reports = 0
+        self.lost_reports: int = 0
         self._next_id = next_id
         self._bytes = 0
         self._is_copied: bool | None = None
