@@ -78,5 +78,5 @@ setup(
             extra_link_args=link_args,
             undef_macros=undefine,
         )
-    ]
+    ],
 )
