@@ -338,7 +338,9 @@ module_exec(PyObject *module)
 /* Each object that the state owns. */
 #define EACH_OBJECT(DO) \
     DO(Method) DO(Descriptor) DO(Descriptors) DO(View) DO(Address) DO(Record) DO(Struct) \
-    DO(Field) DO(Codec) DO(IPAddress) DO(Message) DO(Receiver) DO(Batch) DO(BatchReceiver) DO(Segments) DO(SegmentIterator) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) DO(Unknown) \
+    DO(Field) DO(Codec) DO(IPAddress) DO(Message) DO(Receiver) DO(Batch) \
+    DO(BatchReceiver) DO(Segments) DO(SegmentIterator) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) \
+    DO(Unknown) \
     DO(decode) DO(raise_truncated) DO(recvmsg_foreign) DO(recv_fds_foreign) DO(TooManyFdsError) \
     DO(MalformedControlError) DO(NotSupportedError) DO(socket) DO(socket_class) \
     DO(own_sendmsg.name) DO(own_sendmsg.method) DO(own_recvmsg.name) DO(own_recvmsg.method) \

@@ -103,7 +103,8 @@ static size_t
 unclaimed(const cmsgx_message *self)
 {
     size_t count = 0;
-    for (size_t i = 0; !cmsgx_flag_get(&self->closed) && i < self->buffer->got.fds + self->buffer->got.pidfds; i++) {
+    size_t arrived = self->buffer->got.fds + self->buffer->got.pidfds;
+    for (size_t i = 0; !cmsgx_flag_get(&self->closed) && i < arrived; i++) {
         count += self->buffer->fds[i] >= 0;
     }
     return count;
@@ -423,7 +424,8 @@ message_closed(PyObject *object, void *Py_UNUSED(closure))
 static PyObject *
 message_eof(PyObject *object, void *Py_UNUSED(closure))
 {
-    return SELF(object)->buffer->got.eof == 2 ? Py_NewRef(Py_None) : PyBool_FromLong(SELF(object)->buffer->got.eof);
+    int eof = SELF(object)->buffer->got.eof;
+    return eof == 2 ? Py_NewRef(Py_None) : PyBool_FromLong(eof);
 }
 
 static PyObject *
@@ -460,8 +462,9 @@ static PyObject *
 message_repr(PyObject *object)
 {
     const cmsgx_message *self = SELF(object);
-    return PyUnicode_FromFormat("<Message %zu bytes, %zu descriptors%s%s%s>", self->buffer->got.nbytes,
-                                self->buffer->got.fds, self->buffer->got.truncated ? ", truncated" : "",
+    return PyUnicode_FromFormat("<Message %zu bytes, %zu descriptors%s%s%s>",
+                                self->buffer->got.nbytes, self->buffer->got.fds,
+                                self->buffer->got.truncated ? ", truncated" : "",
                                 self->buffer->got.eof == 1 ? ", end of stream" : "",
                                 cmsgx_flag_get(&self->closed) ? ", closed" : "");
 }
@@ -508,8 +511,9 @@ static PyGetSetDef message_getset[] = {
      "The datagrams that UDP_GRO joined, a sequence of View; one where it came alone.", NULL},
     {"fds", message_fds, NULL, "The descriptors, a read-only sequence of Fd.", NULL},
     {"control", cmsgx_message_control, NULL, "The control messages, a tuple, decoded now.", NULL},
-    {"address", message_address, NULL, "Where it came from: an Address.  None where it has none, and on a stream, which has one peer:\n"
-     "getpeername().", NULL},
+    {"address", message_address, NULL,
+     "Where it came from: an Address.  None where it has none, and on a stream, which has one\n"
+     "peer: getpeername().", NULL},
     {"truncated", message_truncated, NULL,
      "Whether data, control data or surplus descriptors were cut off.", NULL},
     {"eof", message_eof, NULL,
