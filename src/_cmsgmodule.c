@@ -76,9 +76,9 @@ PyDoc_STRVAR(send_batch_doc,
 "so what is left can be given to the next call.  `timeout` is for all of it.  Of a message that\n"
 "was not sent the descriptors stay the caller's as they were, as do those of one that was.\n\n"
 "On a stream a message may go in part; the rest of it follows without its descriptors.  Where\n"
-"that fails, or a signal handler raises, so does the call.  Of each error that it raises `sent` is\n"
-"the number of whole messages that went, and `sent_bytes` what went of the one behind them, its\n"
-"descriptors included where that is not 0.");
+"that fails, or a signal handler raises, so does the call.  Of each error that it raises `sent`\n"
+"is the number of whole messages that went, and `sent_bytes` what went of the one behind them,\n"
+"its descriptors included where that is not 0.");
 
 PyDoc_STRVAR(receive_doc,
 "receive(sock, bufsize, *, fds=0, flags=0, timeout=..., on_truncation='raise')\n--\n\n"
