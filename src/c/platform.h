@@ -39,8 +39,8 @@
 /* Flags ------------------------------------------------------------------------------------ */
 
 /* Close-on-exec by recvmsg(2) itself.  macOS has it not: cmsgx_sys_recvmsg() sets it right after
-   the call, and takes this bit, which is nobody's there, out of the flags before.  Another thread that
-   forks and executes in between takes the descriptors along; from here nothing can be done. */
+   the call, and takes this bit, which is nobody's there, out of the flags before.  Another thread
+   that forks and executes in between takes the descriptors along; from here nothing can be done. */
 #if defined(MSG_CMSG_CLOEXEC) && !defined(CMSGX_PORTABLE)
 #  define CMSGX_HAS_CLOEXEC 1
 #  define CMSGX_MSG_CMSG_CLOEXEC MSG_CMSG_CLOEXEC
