@@ -591,9 +591,7 @@ def batch_rows(constant: Callable[[str], int]) -> list[Row]:
         Row(
             name="64 messages with 1 descriptor",
             floor="each_rights",
-            world=lambda: World(
-                socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM), fds=1
-            ),
+            world=lambda: World(socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM), fds=1),
             runners={SOCKET: socket_each_descriptor, BATCH: batch_descriptors},
             at_most={BATCH: 0.80},
             is_there=has_batches,

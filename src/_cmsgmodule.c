@@ -124,6 +124,14 @@ PyDoc_STRVAR(getsockopt_pidfd_doc,
 "getsockopt_pidfd(sock, level, name, /)\n--\n\n"
 "A socket option whose value is a new pidfd: the PidFd that owns it.");
 
+PyDoc_STRVAR(getfamily_doc,
+"getfamily(sock, /)\n--\n\n"
+"AF_* of the socket, asked of the kernel.");
+
+PyDoc_STRVAR(getpeer_doc,
+"getpeer(sock, /)\n--\n\n"
+"Who connected to an AF_UNIX socket, as bytes: pid, uid, gid.  unix(7)");
+
 PyDoc_STRVAR(closer_submit_doc,
 "closer_submit(descriptor, /)\n--\n\n"
 "Hands a Descriptor or a number to the background closer; what it cannot take is closed here.");
@@ -260,6 +268,8 @@ static PyMethodDef methods[] = {
     {"getsockopt", cmsgx_getsockopt, METH_VARARGS, getsockopt_doc},
     {"setsockopt", cmsgx_setsockopt, METH_VARARGS, setsockopt_doc},
     {"getsockopt_pidfd", cmsgx_getsockopt_pidfd, METH_VARARGS, getsockopt_pidfd_doc},
+    {"getfamily", cmsgx_getfamily, METH_O, getfamily_doc},
+    {"getpeer", cmsgx_getpeer, METH_O, getpeer_doc},
     {"closer_submit", closer_submit, METH_O, closer_submit_doc},
     {"closer_wait", closer_wait, METH_O, closer_wait_doc},
     {"closer_fork", closer_fork, METH_O, closer_fork_doc},
@@ -328,7 +338,9 @@ module_exec(PyObject *module)
 /* Each object that the state owns. */
 #define EACH_OBJECT(DO) \
     DO(Method) DO(Descriptor) DO(Descriptors) DO(View) DO(Address) DO(Record) DO(Struct) \
-    DO(Field) DO(Codec) DO(IPAddress) DO(Message) DO(Receiver) DO(Batch) DO(BatchReceiver) DO(Segments) DO(SegmentIterator) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) DO(Unknown) \
+    DO(Field) DO(Codec) DO(IPAddress) DO(Message) DO(Receiver) DO(Batch) \
+    DO(BatchReceiver) DO(Segments) DO(SegmentIterator) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) \
+    DO(Unknown) \
     DO(decode) DO(raise_truncated) DO(recvmsg_foreign) DO(recv_fds_foreign) DO(TooManyFdsError) \
     DO(MalformedControlError) DO(NotSupportedError) DO(socket) DO(socket_class) \
     DO(own_sendmsg.name) DO(own_sendmsg.method) DO(own_recvmsg.name) DO(own_recvmsg.method) \

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from checkout import checkout
+from namespaces import NO_IPV6, Chain, needs_ipv6
 
 PRINTED = {
     "pass_one.py": "secret: only the parent could open this\n",
@@ -25,7 +27,22 @@ PRINTED = {
     "identity_and_descriptors.py": (
         "parent: my child, my user\nchild read: hello from the parent\n"
     ),
+    "traceroute.py": "1 127.0.0.1\n",
+    "ttl.py": "near: it had 1 to go\nfar: it had 200 to go\n",
+    "answer_from.py": (
+        "asked 127.0.0.2, answered from 127.0.0.2\n"
+        "asked 127.0.0.3, answered from 127.0.0.3\n"
+        "asked ::1, answered from ::1\n"
+    ),
+    "receive_time.py": "the kernel had it 0 s ago\n",
 }
+WITH_A_CHILD = [
+    "pass_one.py", "shared_offset.py", "pass_many.py", "identity_and_descriptors.py"
+]  # fmt: skip
+EACH = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=needs_ipv6 if name == "answer_from.py" else ()) for name in PRINTED],
+)
 
 # Counted by each process as it ends: the fork copies the hook.
 COUNT_DESCRIPTORS = """
@@ -39,7 +56,8 @@ def report():
 
 before = set(os.listdir("/proc/self/fd"))
 atexit.register(report)
-runpy.run_path(sys.argv[1], run_name="__main__")
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
@@ -50,13 +68,13 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PRINTED)
+@EACH
 def test_example(name: str) -> None:
     done = run(str(checkout() / "examples" / name))
     assert (done.stdout, done.stderr, done.returncode) == (PRINTED[name], "", 0)
 
 
-@pytest.mark.parametrize("name", PRINTED)
+@EACH
 def test_neither_process_of_an_example_leaks(name: str) -> None:
     done = run("-c", COUNT_DESCRIPTORS, str(checkout() / "examples" / name))
     assert (done.stdout, done.stderr, done.returncode) == (PRINTED[name], "", 0)
@@ -74,8 +92,42 @@ def test_each_example_is_run() -> None:
     assert there == set(PRINTED)
 
 
+@pytest.mark.parametrize(
+    "family", [socket.AF_INET, pytest.param(socket.AF_INET6, marks=needs_ipv6)]
+)
+def test_traceroute(family: int) -> None:
+    with Chain(links=3) as chain:
+        route = [chain.address(family, n) for n in (1, 2, 3)]
+        example = str(checkout() / "examples" / "traceroute.py")
+        done = chain.spaces[0].run(lambda: run(example, route[-1]))
+    printed = "".join(f"{hops} {router}\n" for hops, router in enumerate(route, 1))
+    assert (done.stdout, done.stderr, done.returncode) == (printed, "", 0)
+
+
+def test_traceroute_of_a_router_that_says_nothing() -> None:
+    with Chain(links=3) as chain:
+        # It has no way back.
+        chain.spaces[2].ip("route del 10.9.1.0/24")
+        example = str(checkout() / "examples" / "traceroute.py")
+        target = chain.address(socket.AF_INET, 2)
+        done = chain.spaces[0].run(lambda: run(example, target, "3"))
+    assert (done.stdout, done.stderr, done.returncode) == ("1 10.9.1.2\n2 *\n3 *\n", "", 0)
+
+
+def test_without_packet_info_the_answer_comes_from_elsewhere(tmp_path: Path) -> None:
+    """Which shows that the example shows something."""
+    text = (checkout() / "examples" / "answer_from.py").read_text()
+    broken = tmp_path / "answer_from.py"
+    broken.write_text(text.replace(" control=source,", "").replace("    source = ", "    _ = "))
+    done = run(str(broken))
+    if not done.returncode:
+        assert "asked 127.0.0.2, answered from 127.0.0.1\n" in done.stdout
+    else:
+        assert NO_IPV6, done.stderr
+
+
 def test_an_example_fails_with_its_child(tmp_path: Path) -> None:
-    for name in PRINTED:
+    for name in WITH_A_CHILD:
         text = (checkout() / "examples" / name).read_text()
         broken = tmp_path / name
         broken.write_text(text.replace("child(theirs)", "os._exit(3)", 1))

@@ -520,7 +520,7 @@ def test_a_failing_decoder_of_a_received_message() -> None:
             def unpack(cls, data: Any, /) -> Any:
                 raise ZeroDivisionError
 
-        kinds.register(Tos, level=socket.IPPROTO_IP, type=1)
+        kinds.register(Tos, level=socket.IPPROTO_IP, type=1, families=frozenset({socket.AF_INET}))
         rx = cmsgx.Receiver(server, 10, want=[TimeToLive])
         cmsgx.send(client, b"data", address=server.getsockname())
         msg = rx.receive()

@@ -180,8 +180,8 @@ def test_the_reference_has_nothing_else_and_nothing_twice() -> None:
 
 # Their constructor is no part of the interface.
 NOT_MADE_BY_USERS = (
-    cmsgx.Message, cmsgx.wire.View, cmsgx.Address, cmsgx.wire.Header, cmsgx.wire.Batch,
-    cmsgx.wire.Segments,
+    cmsgx.Message, cmsgx.Address, cmsgx.wire.Batch, cmsgx.wire.Header, cmsgx.wire.Multishot,
+    cmsgx.wire.Segments, cmsgx.wire.View,
 )  # fmt: skip
 
 
@@ -488,6 +488,51 @@ def owners() -> None:
         cmsgx.Fd(os.dup(left.fileno())).socket().close()
 
 
+@exercises(cmsgx.share)
+def shared_memory() -> None:
+    with cmsgx.share(b"content") as fd:
+        with fd.map() as mapping:
+            assert mapping[:] == b"content"
+        with suppress(ValueError):
+            fd.map(size=8)
+    with cmsgx.Fd(os.memfd_create("x")) as fd, suppress(ValueError):
+        fd.map(seals=1)
+    with suppress(TypeError):
+        cmsgx.share("text")  # type: ignore[arg-type]
+
+
+@exercises(cmsgx.ZeroCopySender)
+def without_a_copy() -> None:
+    with (
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer,
+    ):
+        peer.bind(("127.0.0.1", 0))
+        cmsgx.enable(sock, cmsgx.kinds.ExtendedError)
+        sock.settimeout(10)
+        buffer = bytearray(1000)
+        with cmsgx.ZeroCopySender(sock, max_pending=2) as sender:
+            for _ in range(4):
+                sender.send([buffer, b"more"], address=peer.getsockname())
+            peer.close()
+            sock.connect(("127.0.0.1", 1))
+            with suppress(ConnectionRefusedError):
+                sender.send_all(buffer)
+            with suppress(OSError):
+                sender.send(bytes(1 << 17))
+            with suppress(TypeError):
+                sender.send("text")  # type: ignore[arg-type]
+            sender.reap(), sender.pending, sender.copied, sender.stopped, repr(sender)
+        assert sender.close() == ()
+        buffer.append(0)
+        sender = cmsgx.ZeroCopySender(sock, next_id=sender.next_id)
+        with suppress(ConnectionRefusedError):
+            sender.send(buffer)
+        sender.release()
+    with pair() as (left, _), suppress(cmsgx.NotSupportedError):
+        cmsgx.ZeroCopySender(left)
+
+
 @exercises(cmsgx.close_in_background)
 def in_background() -> None:
     fd = cmsgx.Fd(os.dup(0))
@@ -636,8 +681,40 @@ WITH_A_NUMBER = [
 ]  # fmt: skip
 
 
+REPORTS = {
+    value
+    for value in OTHERS
+    if issubclass(value, cmsgx.kinds.ErrorReport | cmsgx.kinds.IcmpExtension)
+}
+
+
+@exercises(cmsgx.receive_errors, *REPORTS)
+def reports() -> None:
+    with cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        cmsgx.enable(sock, cmsgx.kinds.ExtendedError)
+        for _ in range(2):
+            sock.sendto(b"1", ("127.0.0.1", 1))
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        stopped = cmsgx.receive_errors(sock)
+        next(stopped)
+        [report] = cmsgx.receive_errors(sock)
+        del stopped
+        for kind in REPORTS - {cmsgx.kinds.IcmpExtension}:
+            one = kind(report.message, report.error)
+            for name in dir(one):
+                with suppress(KeyError):  # of what this message has not
+                    getattr(one, name)
+            with suppress(KeyError):
+                repr(one)
+        repr(cmsgx.kinds.IcmpExtension(1, 2, b"data"))
+        with suppress(ValueError):
+            cmsgx.receive_errors(sock, limit=-1)
+    with pair() as (left, _), suppress(cmsgx.NotSupportedError):
+        cmsgx.receive_errors(left)
+
+
 @exercises(
-    *(OTHERS - {cmsgx.Credentials, cmsgx.PidFd, cmsgx.Rights, cmsgx.SecurityLabel}),
+    *(OTHERS - REPORTS - {cmsgx.Credentials, cmsgx.PidFd, cmsgx.Rights, cmsgx.SecurityLabel}),
     cmsgx.kinds.StructMessage,
 )
 def kinds_of_structs() -> None:
@@ -687,6 +764,28 @@ def wire() -> None:
         cmsgx.wire.parse(control[:20])
     with suppress(TypeError):
         cmsgx.wire.build([1])  # type: ignore[list-item]
+
+
+@exercises(cmsgx.wire.parse_multishot, cmsgx.wire.Multishot)
+def multishots() -> None:
+    control = cmsgx.wire.build([cmsgx.Credentials(), cmsgx.kinds.Ttl(7)])
+    for family in (socket.AF_INET, socket.AF_UNIX, 999):
+        name = family.to_bytes(2, sys.byteorder).ljust(16, b"\0")
+        numbers = (16, len(control), 4, 0)
+        header = b"".join(number.to_bytes(4, sys.byteorder) for number in numbers)
+        buffer = bytearray(header + name + control + b"data")
+        message = cmsgx.wire.parse_multishot(buffer, 16, len(control))
+        assert message.address is not None
+        message.address.value, bytes(message.payload), repr(message)
+        assert message.messages()[0] == cmsgx.Credentials()
+        message.messages(family)
+        for sizes in ((8, 0), (16, len(control) + 5), (-1, 0), (16, 8)):
+            with suppress(cmsgx.MalformedControlError, ValueError):
+                cmsgx.wire.parse_multishot(buffer, *sizes)
+        with suppress(TypeError):
+            cmsgx.wire.parse_multishot("text", 0, 0)  # type: ignore[arg-type]
+        with suppress(AttributeError):
+            cast(Any, message).flags = 1
 
 
 @exercises(cmsgx.ControlTruncatedError, cmsgx.FdLimitError, cmsgx.DataTruncatedError)

@@ -73,7 +73,8 @@ def test_readme_has_an_example_of_each() -> None:
     sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
     with_python = {section.partition("\n")[0] for section in sections if python_blocks(section)}
     assert with_python == {
-        "In place of socket's functions", "Typed", "Ownership", "Credentials"
+        "In place of socket's functions", "Typed", "Ownership", "Credentials",
+        "Any control message", "Many at once",
     }  # fmt: skip
     assert "<!-- speed-table -->" in text
     assert "```sh\npython benchmarks/run.py --markdown\n```" in text

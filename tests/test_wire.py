@@ -7,6 +7,7 @@ import random
 import socket
 import struct
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from support import Pair, open_files
 
 import cmsgx
 from cmsgx import wire
+from cmsgx.kinds import _base
 
 HEADER = struct.Struct("@Nii")  # struct cmsghdr of Linux, 64 bits
 INT_MAX = 2**31 - 1
@@ -292,3 +294,78 @@ def test_a_header_shows_what_stands_there() -> None:
     assert (header.level, header.type) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
     assert (header.len, header.offset, header.fits) == (wire.CMSG_LEN(4), 0, True)
     assert repr(header) == f"<Header level=1 type=1 len={wire.CMSG_LEN(4)} at 0>"
+
+
+# Each kind, built and parsed --------------------------------------------------------------------
+
+ROWS = _base.rows()
+# An Fd, which is never sent.
+BUILT = [row for row in ROWS if row.kind is not cmsgx.PidFd]
+FAMILIES = sorted({family for row in BUILT for family in row.families} | {socket.AF_UNIX})
+
+
+@cache
+def sizes(kind: Any) -> list[int]:
+    """Those that its payload may have, up to some."""
+    found = []
+    for size in range(300):
+        try:
+            kind.unpack(bytes(size))
+        except cmsgx.MalformedControlError:
+            continue
+        found.append(size)
+    return found
+
+
+def anything(rng: random.Random, kind: Any) -> Any:
+    """One of that kind, of a payload that is random."""
+    if kind is cmsgx.Rights:
+        # Numbers that descriptors may have; of none nothing is built.
+        return kind.unpack(array.array("i", rng.choices(range(1 << 31), k=rng.randint(1, 9))))
+    while True:
+        try:
+            return kind.unpack(rng.randbytes(rng.choice(sizes(kind))))
+        except cmsgx.MalformedControlError:  # not every number is a time
+            continue
+
+
+def assert_built_and_parsed(messages: list[Any], family: int) -> None:
+    control = wire.build(messages)
+    for offset in range(16):
+        memory = bytes(offset) + control + b"\xff" * 40
+        found = wire.parse(memoryview(memory)[offset : offset + len(control)], family)
+        assert list(found) == messages
+        assert [type(one) for one in found] == [type(one) for one in messages]
+
+
+def found_as(row: _base.Row, family: int) -> Any:
+    """The kind that its number is taken for."""
+    header = wire.CMSG_FIRSTHDR(wire.build([row.kind.unpack(bytes(sizes(row.kind)[-1]))]))
+    assert header is not None
+    return _base.lookup(header.level, header.type, family)
+
+
+@pytest.mark.parametrize("row", BUILT, ids=lambda row: row.kind.__name__)
+def test_each_kind_is_built_and_parsed(row: _base.Row) -> None:
+    rng = random.Random(row.kind.__name__)
+    for family in sorted(row.families) or FAMILIES:
+        taken_for = found_as(row, family)
+        if taken_for is row.kind:
+            for _ in range(20):
+                assert_built_and_parsed([anything(rng, row.kind)], family)
+        else:
+            # The kernel delivers another one with this number, which only senders use so.
+            assert row.direction == "send"
+            assert _base.row_of(taken_for).direction != "send"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_many_kinds_are_built_and_parsed(family: int) -> None:
+    rng = random.Random(family)
+    here = [row for row in BUILT if not row.families or family in row.families]
+    kinds = [row.kind for row in here if found_as(row, family) is row.kind]
+    for _ in range(50):
+        messages = [anything(rng, rng.choice(kinds)) for _ in range(rng.randrange(12))]
+        messages.append(cmsgx.Unknown(-9, -9, rng.randbytes(rng.randrange(30))))
+        rng.shuffle(messages)
+        assert_built_and_parsed(messages, family)

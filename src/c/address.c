@@ -23,11 +23,9 @@ unix_to_object(const struct sockaddr_storage *name, socklen_t size)
 {
     const char *path = (const char *)name + PATH_AT;
     size_t length = size > PATH_AT ? size - PATH_AT : 0;
-#ifdef __linux__
-    if (length > 0 && path[0] == 0) {           /* abstract: unix(7) */
+    if (CMSGX_HAS_ABSTRACT_NAMES && length > 0 && path[0] == 0) {
         return PyBytes_FromStringAndSize(path, (Py_ssize_t)length);
     }
-#endif
     return PyUnicode_DecodeFSDefaultAndSize(path, (Py_ssize_t)strnlen(path, length));
 }
 
@@ -55,7 +53,7 @@ inet6_to_object(const struct sockaddr_storage *name)
 PyObject *
 cmsgx_address_to_object(const struct sockaddr_storage *name, socklen_t size)
 {
-    if (size < sizeof(sa_family_t)) {
+    if (size < CMSGX_LEAST_ADDRESS) {
         Py_RETURN_NONE;
     }
     switch (name->ss_family) {
@@ -75,7 +73,7 @@ cmsgx_address_to_object(const struct sockaddr_storage *name, socklen_t size)
     default: {
         size_t at = offsetof(struct sockaddr, sa_data);
         return Py_BuildValue("iy#", (int)name->ss_family, (const char *)name + at,
-                             (Py_ssize_t)(size > at ? size - at : 0));
+                             (Py_ssize_t)(size - at));
     }
     }
 }
@@ -106,10 +104,8 @@ unix_from_object(PyObject *object, struct sockaddr_storage *name, socklen_t *siz
     }
     struct sockaddr_un un;
     size_t length = (size_t)bytes.len;
-    int is_abstract = 0;
-#ifdef __linux__
-    is_abstract = length == 0 || ((const char *)bytes.buf)[0] == 0;
-#endif
+    int is_abstract = CMSGX_HAS_ABSTRACT_NAMES
+                      && (length == 0 || ((const char *)bytes.buf)[0] == 0);
     /* A path needs its NUL, an abstract name has none. */
     int fits = length + (is_abstract ? 0 : 1) <= sizeof(un.sun_path);
     if (fits) {
@@ -200,15 +196,13 @@ cmsgx_address_from_object(cmsgx_state *state, int family, PyObject *object,
         *size = address->size;
         return 1;
     }
-    switch (family) {
-    case AF_UNIX:
-        return unix_from_object(object, name, size);
-    case AF_INET:
-    case AF_INET6:
-        return inet_from_object(family, object, name, size);
-    default:
-        return 0;
+    int known = family == AF_UNIX ? unix_from_object(object, name, size)
+                : family == AF_INET || family == AF_INET6
+                    ? inet_from_object(family, object, name, size) : 0;
+    if (known > 0) {
+        cmsgx_set_address_length(name, *size);
     }
+    return known;
 }
 
 /* Address ------------------------------------------------------------------------------ */
@@ -216,7 +210,7 @@ cmsgx_address_from_object(cmsgx_state *state, int family, PyObject *object,
 PyObject *
 cmsgx_address_new(cmsgx_state *state, const struct sockaddr_storage *name, socklen_t size)
 {
-    if (size < sizeof(sa_family_t)) {
+    if (size < CMSGX_LEAST_ADDRESS) {
         Py_RETURN_NONE;
     }
     cmsgx_address *address = PyObject_New(cmsgx_address, state->Address);

@@ -30,11 +30,31 @@ void cmsgx_request_release(cmsgx_request *request);
 /* From the arguments of _configure(); NULL with an exception. */
 cmsgx_request *cmsgx_request_parse(cmsgx_state *state, PyObject *args);
 
-/* Whether the other side is gone: an empty message of a SOCK_SEQPACKET looks like its end. */
-int cmsgx_has_hung_up(int fd);
-
 /* Gives up the GIL to close; or hands over to the background closer. */
 void cmsgx_close_numbers(cmsgx_state *state, int *fds, size_t count, int in_background);
+
+/* MSG_CMSG_CLOEXEC; 0 for a family whose recvmsg(2) fails for it, as for each flag that it does not
+   know.  None of those brings descriptors. */
+static inline int
+cmsgx_cloexec_flag(int family)
+{
+#ifdef __linux__
+    return family == AF_PACKET || family == AF_CAN || family == AF_MCTP ? 0
+                                                                        : CMSGX_MSG_CMSG_CLOEXEC;
+#else
+    (void)family;
+    return CMSGX_MSG_CMSG_CLOEXEC;
+#endif
+}
+
+/* The room for an address.  A stream has one peer, whose address nobody needs each time; but what
+   is on its error queue has a destination. */
+static inline socklen_t
+cmsgx_name_room(int type, int flags)
+{
+    return type == SOCK_STREAM && !(flags & CMSGX_MSG_ERRQUEUE) ? 0
+                                                                : sizeof(struct sockaddr_storage);
+}
 
 /* Takes possession of what `msg` brought into `buffer`: what is kept stands in buffer->fds, the
    surplus is closed, buffer->got is filled. */

@@ -6,11 +6,9 @@
 #include "errors.h"
 #include "msghdr.h"
 
-#include <dirent.h>
 #include <poll.h>
 #include <structmember.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 
 /* 16 Mi messages would not fit in an int of the kernel's by far; a mistake, then. */
 #define MOST_MESSAGES (1 << 20)
@@ -25,7 +23,7 @@ typedef struct {
     size_t count;
     cmsgx_buffer **buffers;     /* owned uses, NULL until the first call: what is filled next */
     cmsgx_buffer **spares;      /* owned uses, or NULL: the batch before mostly still holds these */
-    struct mmsghdr *headers;
+    struct cmsgx_mmsg *headers;
     struct iovec *iov;
     PyObject *last;             /* owned: the batch of the step before, in a loop */
 } batch_receiver;
@@ -74,29 +72,6 @@ free_buffers(batch_receiver *self)
     return 0;
 }
 
-/* How many descriptors are open. */
-static size_t
-count_open(void)
-{
-#ifdef __linux__
-    struct stat status;
-    /* Linux 6.2 tells the number as the size. */
-    if (stat("/proc/self/fd", &status) == 0 && status.st_size > 0) {
-        return (size_t)status.st_size;
-    }
-#endif
-    size_t count = 0;
-    DIR *folder = opendir("/dev/fd");
-    if (folder == NULL) {
-        return SIZE_MAX;
-    }
-    while (readdir(folder) != NULL) {
-        count++;
-    }
-    (void)closedir(folder);
-    return count;
-}
-
 /* How many messages may be received before the descriptors in them could fill the table: the
    kernel goes on when it is full, and drops them.  A surplus counts too, which is closed only when
    all are there. */
@@ -106,8 +81,12 @@ bounded(const batch_receiver *self, size_t count)
     const cmsgx_request *request = self->request;
     struct rlimit limit;
     size_t each = 0;
-    if ((request->fds > 0 || request->takes_pidfd) && request->control_size > CMSG_LEN(0)) {
-        each = (request->control_size - CMSG_LEN(0)) / sizeof(int);
+    size_t room = request->fds > 0 || request->takes_pidfd ? request->control_size : 0;
+    if (request->family == AF_UNIX) {
+        room += CMSGX_MORE_ROOM;
+    }
+    if (room > CMSG_LEN(0)) {
+        each = (room - CMSG_LEN(0)) / sizeof(int);
     }
     if (each == 0 || count == 1) {
         return count;
@@ -118,8 +97,9 @@ bounded(const batch_receiver *self, size_t count)
     if (limit.rlim_cur == RLIM_INFINITY) {
         return count;
     }
-    size_t open = count_open();
-    size_t left = open < limit.rlim_cur ? ((size_t)limit.rlim_cur - open) / each : 0;
+    size_t open = cmsgx_count_open();
+    size_t most = (size_t)limit.rlim_cur;
+    size_t left = open < most ? (most - open) / each : 0;
     return left == 0 ? 1 : left < count ? left : count;
 }
 
@@ -142,9 +122,13 @@ try_recvmmsg(int fd, void *context, int flags)
     }
     /* Waits for the first only.  The timeout of recvmmsg(2) itself is looked at between messages,
        so that it can wait for ever: it is not used. */
-    int result = recvmmsg(fd, self->headers, (unsigned)count, flags | MSG_WAITFORONE, NULL);
-    if (result < 0 && (flags & MSG_PEEK)) {
-        cmsgx_close_after_failed_peek(self->buffers[0]->control, self->buffers[0]->control_size);
+    int result =
+        cmsgx_recvmmsg(fd, self->headers, (unsigned)count, flags | CMSGX_MSG_WAITFORONE);
+    for (int i = 0; CMSGX_MORE_ROOM > 0 && i < result; i++) {
+        cmsgx_msghdr_finish(&self->headers[i].msg_hdr, self->buffers[i]->control_size);
+    }
+    if (result < 0) {
+        cmsgx_msghdr_failed(self->buffers[0]->control, self->buffers[0]->control_size, flags);
     }
     return result;
 }
@@ -197,13 +181,13 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
     }
     /* Each one that is peeked at is the same. */
     call_context call = {self, flags & MSG_PEEK ? 1 : self->count,
-                         self->request->type == SOCK_STREAM ? 0 : sizeof(struct sockaddr_storage)};
+                         cmsgx_name_room(self->request->type, flags)};
     for (size_t i = 0; (flags & MSG_TRUNC) && i < call.count; i++) {
         /* On TCP it throws the bytes away: what was here before must not show instead. */
         memset(self->buffers[i]->data, 0, self->buffers[i]->data_size);
     }
-    ssize_t count = cmsgx_call(&sock, POLLIN, try_recvmmsg, &call, flags | CMSGX_MSG_CMSG_CLOEXEC,
-                               NULL, NULL);
+    ssize_t count = cmsgx_call(&sock, POLLIN, try_recvmmsg, &call,
+                               flags | cmsgx_cloexec_flag(self->request->family), NULL, NULL);
     if (count < 0) {
         Py_DECREF(batch);
         return NULL;

@@ -37,7 +37,7 @@ typedef struct {
     cmsgx_count users;
     cmsgx_arrival got;      /* of the message that fills it now */
     unsigned char *control;
-    size_t control_size;    /* capacity */
+    size_t control_size;    /* that was asked for; behind it is CMSGX_MORE_ROOM */
     size_t control_used;    /* what the kernel wrote */
     int *fds;               /* owned by the message, or by the batch it is in: -1 once moved out */
     unsigned char *data;

@@ -1,5 +1,6 @@
 #include "closer.h"
 
+#include "platform.h"
 #include "walk.h"
 
 #include <pthread.h>
@@ -30,9 +31,7 @@ init_sync(cmsgx_closer *closer)
     if (pthread_condattr_init(&attributes) != 0) {
         return -1;
     }
-#ifndef __APPLE__
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-#endif
+    cmsgx_set_condition_clock(&attributes);
     /* Recursive: between before_fork() and after_fork() other hooks of the same thread may hand
        descriptors over. */
     pthread_mutexattr_t recursive;
@@ -81,11 +80,7 @@ static struct timespec
 after(int64_t nanoseconds)
 {
     struct timespec until;
-#ifdef __APPLE__
-    clock_gettime(CLOCK_REALTIME, &until);
-#else
-    clock_gettime(CLOCK_MONOTONIC, &until);
-#endif
+    clock_gettime(CMSGX_CONDITION_CLOCK, &until);
     int64_t nanosecond = until.tv_nsec + nanoseconds % 1000000000;
     until.tv_sec += (time_t)(nanoseconds / 1000000000 + nanosecond / 1000000000);
     until.tv_nsec = (long)(nanosecond % 1000000000);

@@ -21,7 +21,8 @@ int cmsgx_closer_submit(cmsgx_closer *closer, const int *fds, size_t count);
    are still to be closed. */
 size_t cmsgx_closer_wait(cmsgx_closer *closer, int64_t nanoseconds);
 
-/* Around fork(2), with the GIL: the child gets a thread of its own, which closes the child's copies. */
+/* Around fork(2), with the GIL: the child gets a thread of its own, which closes the child's
+   copies. */
 void cmsgx_closer_before_fork(cmsgx_closer *closer);
 void cmsgx_closer_after_fork(cmsgx_closer *closer, int in_child);
 

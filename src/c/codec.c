@@ -161,7 +161,8 @@ check_integer(PyTypeObject *kind, const cmsgx_field *field, PyObject *object)
     if ((format == 'P' || format == 'T') && object == Py_None) {
         return 0;
     }
-    if (!PyLong_Check(object) || PyBool_Check(object)) {
+    int is_truth = field->convert == (PyObject *)&PyBool_Type;
+    if (!PyLong_Check(object) || (PyBool_Check(object) && !is_truth)) {
         PyErr_Format(PyExc_TypeError, "%s.%U: an int is needed, not %.200s", kind->tp_name,
                      field->name, Py_TYPE(object)->tp_name);
         return -1;

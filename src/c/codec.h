@@ -5,8 +5,9 @@
 #ifndef CMSGX_CODEC_H
 #define CMSGX_CODEC_H
 
-#include "form.h"
 #include "state.h"
+
+#include "form.h"
 
 typedef struct {
     PyObject_HEAD

@@ -158,6 +158,20 @@ cmsgx_sequence(PyObject *iterable, const char *error)
 #endif
 }
 
+/* 64 bits of an object that is not ours.  With a GIL they change only while it is held; and where
+   they are aligned to 4, as on i386, an atomic read of them would be a call. */
+static inline int64_t
+cmsgx_read_int64(const char *at)
+{
+#ifdef Py_GIL_DISABLED
+    return __atomic_load_n((const int64_t *)(const void *)at, __ATOMIC_RELAXED);
+#else
+    int64_t value;
+    memcpy(&value, at, sizeof(value));
+    return value;
+#endif
+}
+
 /* Statistics: no atomic read-modify-write, which threads would pay for. */
 static inline void
 cmsgx_relaxed_increment(Py_ssize_t *count)

@@ -28,7 +28,11 @@ static const struct {
     /* sys/socket.h, sys/un.h */
     CONSTANT(SOL_SOCKET), CONSTANT(SO_TYPE), CONSTANT(SCM_RIGHTS), CONSTANT(MSG_CTRUNC),
     CONSTANT(MSG_TRUNC),
-    {"MSG_CMSG_CLOEXEC", CMSGX_MSG_CMSG_CLOEXEC},
+#ifdef MSG_CMSG_CLOEXEC
+    CONSTANT(MSG_CMSG_CLOEXEC),
+#else
+    {"MSG_CMSG_CLOEXEC", 0},
+#endif
     {"MAX_FDS", CMSGX_MAX_FDS},
     CONSTANT(AF_UNSPEC), CONSTANT(AF_UNIX), CONSTANT(AF_INET), CONSTANT(AF_INET6),
 #ifdef SO_TIMESTAMP
@@ -117,6 +121,9 @@ static const struct {
 #endif
 #ifdef SOL_LOCAL
     CONSTANT(SOL_LOCAL),
+#elif defined(LOCAL_CREDS)
+    /* NetBSD: unix(4) writes the number. */
+    {"SOL_LOCAL", 0},
 #endif
 #ifdef LOCAL_CREDS
     CONSTANT(LOCAL_CREDS),
@@ -469,6 +476,8 @@ static const struct {
 #  endif
 #  ifdef NETLINK_MSG_INFO
     CONSTANT(NETLINK_MSG_INFO),
+    CONSTANT(NLMSGINFO_ATTR_PROCESS_ID),
+    CONSTANT(NLMSGINFO_ATTR_PORT_ID),
 #  endif
 #  ifdef BTPROTO_HCI
     CONSTANT(BTPROTO_HCI),

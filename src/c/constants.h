@@ -4,17 +4,10 @@
 #ifndef CMSGX_CONSTANTS_H
 #define CMSGX_CONSTANTS_H
 
-/* macOS has the IPv6 control messages of RFC 3542, or those of RFC 2292, or none. */
-#if defined(__APPLE__) && !defined(__APPLE_USE_RFC_3542)
-#  define __APPLE_USE_RFC_3542
-#endif
+#include "platform.h"
 
-#include <sys/types.h>
-
-#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
-#include <sys/socket.h>
 
 #ifdef __linux__
 /* asm-generic/socket.h, and the two processors that number differently.  So do alpha, mips and
@@ -320,24 +313,6 @@
 #  ifndef UDP_GRO
 #    define UDP_GRO 104
 #  endif
-#endif
-
-/* Without MSG_CMSG_CLOEXEC (macOS) the flag is set one by one, right after the call. */
-#ifdef MSG_CMSG_CLOEXEC
-#  define CMSGX_MSG_CMSG_CLOEXEC MSG_CMSG_CLOEXEC
-#else
-#  define CMSGX_MSG_CMSG_CLOEXEC 0
-#endif
-/* Linux alone has an error queue. */
-#ifdef MSG_ERRQUEUE
-#  define CMSGX_MSG_ERRQUEUE MSG_ERRQUEUE
-#else
-#  define CMSGX_MSG_ERRQUEUE 0
-#endif
-#ifdef MSG_NOSIGNAL
-#  define CMSGX_MSG_NOSIGNAL MSG_NOSIGNAL
-#else
-#  define CMSGX_MSG_NOSIGNAL 0
 #endif
 
 #endif

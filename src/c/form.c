@@ -1,55 +1,28 @@
 #include "form.h"
 
-#include <netinet/in.h>
-#include <stdint.h>
+#include "platform.h"
+
 #include <string.h>
-#include <sys/time.h>
-#include <time.h>
 
 #define BILLION INT64_C(1000000000)
-
-/* What the kernel fills for a 32-bit program with the OLD option, and for any 64-bit one: two
-   longs, whatever time_t the C library has. */
-typedef struct {
-    long seconds;
-    long fraction;
-} pair_of_longs;
 
 typedef struct {
     int64_t seconds;
     int64_t fraction;
 } pair_of_64;
 
-#ifdef __linux__
-typedef pair_of_longs native_timeval;
-typedef pair_of_longs native_timespec;
-#  define NATIVE_PAIR 1
-#else
-typedef struct timeval native_timeval;
-typedef struct timespec native_timespec;
-#endif
-
-typedef struct {
-    int64_t seconds;
-    uint64_t fraction;
-} bintime;
-
-#ifdef IP_PKTINFO
-typedef struct in_pktinfo packet_info;
-#endif
-
 size_t
 cmsgx_form_size(cmsgx_transform transform)
 {
     switch (transform) {
-    case CMSGX_TIMEVAL: return sizeof(native_timeval);
-    case CMSGX_TIMESPEC: return sizeof(native_timespec);
+    case CMSGX_TIMEVAL: return sizeof(cmsgx_timeval);
+    case CMSGX_TIMESPEC: return sizeof(cmsgx_timespec);
     case CMSGX_TIMEVAL64: case CMSGX_TIMESPEC64: return sizeof(pair_of_64);
-    case CMSGX_BINTIME: return sizeof(bintime);
-    case CMSGX_STAMPING: return 3 * sizeof(native_timespec);
+    case CMSGX_BINTIME: return sizeof(cmsgx_bintime);
+    case CMSGX_STAMPING: return 3 * sizeof(cmsgx_timespec);
     case CMSGX_STAMPING64: return 3 * sizeof(pair_of_64);
-#ifdef IP_PKTINFO
-    case CMSGX_PKTINFO: return sizeof(packet_info);
+#if CMSGX_HAS_PKTINFO
+    case CMSGX_PKTINFO: return sizeof(struct in_pktinfo);
 #endif
     default: return 0;
     }
@@ -66,25 +39,17 @@ static int64_t
 read_time(cmsgx_transform transform, const unsigned char *data)
 {
     pair_of_64 wide;
-    native_timeval timeval;
-    native_timespec timespec;
-    bintime binary;
+    cmsgx_timeval timeval;
+    cmsgx_timespec timespec;
+    cmsgx_bintime binary;
 
     switch (transform) {
     case CMSGX_TIMEVAL:
         memcpy(&timeval, data, sizeof(timeval));
-#ifdef NATIVE_PAIR
         return nanoseconds(timeval.seconds, timeval.fraction, 1000);
-#else
-        return nanoseconds(timeval.tv_sec, timeval.tv_usec, 1000);
-#endif
     case CMSGX_TIMESPEC:
         memcpy(&timespec, data, sizeof(timespec));
-#ifdef NATIVE_PAIR
         return nanoseconds(timespec.seconds, timespec.fraction, 1);
-#else
-        return nanoseconds(timespec.tv_sec, timespec.tv_nsec, 1);
-#endif
     case CMSGX_BINTIME:
         memcpy(&binary, data, sizeof(binary));
         return nanoseconds(binary.seconds,
@@ -102,26 +67,26 @@ write_time(cmsgx_transform transform, int64_t value, unsigned char *out)
     int64_t rest = value - seconds * BILLION;
     switch (transform) {
     case CMSGX_TIMEVAL: {
-#ifdef NATIVE_PAIR
-        native_timeval timeval = {(long)seconds, (long)(rest / 1000)};
-#else
-        native_timeval timeval = {.tv_sec = (time_t)seconds};
-        timeval.tv_usec = (__typeof__(timeval.tv_usec))(rest / 1000);
-#endif
+        cmsgx_timeval timeval;
+        memset(&timeval, 0, sizeof(timeval));
+        timeval.seconds = (__typeof__(timeval.seconds))seconds;
+        timeval.fraction = (__typeof__(timeval.fraction))(rest / 1000);
         memcpy(out, &timeval, sizeof(timeval));
         break;
     }
     case CMSGX_TIMESPEC: {
-#ifdef NATIVE_PAIR
-        native_timespec timespec = {(long)seconds, (long)rest};
-#else
-        native_timespec timespec = {.tv_sec = (time_t)seconds, .tv_nsec = (long)rest};
-#endif
+        cmsgx_timespec timespec;
+        memset(&timespec, 0, sizeof(timespec));
+        timespec.seconds = (__typeof__(timespec.seconds))seconds;
+        timespec.fraction = (long)rest;
         memcpy(out, &timespec, sizeof(timespec));
         break;
     }
     case CMSGX_BINTIME: {
-        bintime binary = {seconds, (((uint64_t)rest << 32) / (uint64_t)BILLION) << 32};
+        cmsgx_bintime binary;
+        memset(&binary, 0, sizeof(binary));
+        binary.seconds = (__typeof__(binary.seconds))seconds;
+        binary.fraction = (((uint64_t)rest << 32) / (uint64_t)BILLION) << 32;
         memcpy(out, &binary, sizeof(binary));
         break;
     }
@@ -175,9 +140,9 @@ cmsgx_form_read(cmsgx_transform transform, const unsigned char *data, size_t siz
         memcpy(out, values, sizeof(values));
         return sizeof(values);
     }
-#ifdef IP_PKTINFO
+#if CMSGX_HAS_PKTINFO
     case CMSGX_PKTINFO: {
-        packet_info info;
+        struct in_pktinfo info;
         struct in6_pktinfo mapped;
         memset(&mapped, 0, sizeof(mapped));
         memcpy(&info, data, sizeof(info));
@@ -191,6 +156,22 @@ cmsgx_form_read(cmsgx_transform transform, const unsigned char *data, size_t siz
     default:
         return -1;
     }
+}
+
+int
+cmsgx_form_has(cmsgx_transform transform, const unsigned char *value, size_t size)
+{
+#ifdef IP_PKTINFO
+    struct in6_pktinfo mapped;
+    if (transform == CMSGX_PKTINFO && size == sizeof(mapped)) {
+        memcpy(&mapped, value, sizeof(mapped));
+        return IN6_IS_ADDR_V4MAPPED(&mapped.ipi6_addr)
+            || IN6_IS_ADDR_UNSPECIFIED(&mapped.ipi6_addr);
+    }
+#else
+    (void)transform, (void)value, (void)size;
+#endif
+    return 1;
 }
 
 void
@@ -229,14 +210,14 @@ cmsgx_form_write(cmsgx_transform transform, const unsigned char *value, size_t s
         }
         break;
     }
-#ifdef IP_PKTINFO
+#if CMSGX_HAS_PKTINFO
     case CMSGX_PKTINFO: {
-        packet_info info;
+        struct in_pktinfo info;
         struct in6_pktinfo mapped;
         memset(&info, 0, sizeof(info));
         memcpy(&mapped, value, sizeof(mapped));
-        memcpy(&info.ipi_spec_dst, (unsigned char *)&mapped.ipi6_addr + 12,
-               sizeof(info.ipi_spec_dst));
+        memcpy(&info.CMSGX_PKTINFO_SOURCE, (unsigned char *)&mapped.ipi6_addr + 12,
+               sizeof(info.CMSGX_PKTINFO_SOURCE));
         info.ipi_ifindex = (__typeof__(info.ipi_ifindex))mapped.ipi6_ifindex;
         memcpy(out, &info, sizeof(info));
         break;

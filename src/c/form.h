@@ -34,6 +34,9 @@ size_t cmsgx_form_size(cmsgx_transform transform);
 ptrdiff_t cmsgx_form_read(cmsgx_transform transform, const unsigned char *data, size_t size,
                           unsigned char *out);
 
+/* Whether a canonical value has that form at all: an address of IPv6 is none of IPv4. */
+int cmsgx_form_has(cmsgx_transform transform, const unsigned char *value, size_t size);
+
 /* Writes a canonical value of `size` bytes as a payload of `wire_size` bytes, which has to be
    what the form asks for: cmsgx_form_size(), for CMSGX_INTEGER 1, 2 or 4, else `size`. */
 void cmsgx_form_write(cmsgx_transform transform, const unsigned char *value, size_t size,

@@ -87,6 +87,12 @@ static const row rows[] = {
         ALONE("transformed", 'T', 8, 8),
         ALONE("hardware", 'T', 16, 8),
 
+    /* platform.h */
+    STRUCT("peer", struct cmsgx_peer, 12),
+        MEMBER(struct cmsgx_peer, pid, 'P', 0),
+        MEMBER(struct cmsgx_peer, uid, 'I', 4),
+        MEMBER(struct cmsgx_peer, gid, 'I', 8),
+
     /* netinet/in.h */
     STRUCT("in_addr", struct in_addr, 4),
         NAMED("address", struct in_addr, s_addr, 'a', 0),
@@ -205,6 +211,13 @@ static const row rows[] = {
         MEMBER(struct cmsgx_sock_extended_err, ee_data, 'I', 12),
         /* SO_EE_OFFENDER */
         ALONE("offender", 'S', CHECKED(16, sizeof(struct cmsgx_sock_extended_err) == 16), 0),
+    /* Not of a control message: what io_uring puts before a message, and the name there. */
+    OPEN("io_uring_recvmsg_out", CHECKED(16, sizeof(struct cmsgx_io_uring_recvmsg_out) == 16), -1),
+        MEMBER(struct cmsgx_io_uring_recvmsg_out, namelen, 'I', 0),
+        MEMBER(struct cmsgx_io_uring_recvmsg_out, controllen, 'I', 4),
+        MEMBER(struct cmsgx_io_uring_recvmsg_out, payloadlen, 'I', 8),
+        MEMBER(struct cmsgx_io_uring_recvmsg_out, flags, 'I', 12),
+        ALONE("name", 'S', 16, 0),
     STRUCT("scm_ts_pktinfo", struct cmsgx_scm_ts_pktinfo, 16),
         MEMBER(struct cmsgx_scm_ts_pktinfo, if_index, 'I', 0),
         MEMBER(struct cmsgx_scm_ts_pktinfo, pkt_length, 'I', 4),
@@ -305,9 +318,25 @@ static const row rows[] = {
 #ifndef __linux__
     OPEN("sockaddr_dl", CHECKED(offsetof(struct sockaddr_dl, sdl_data),
                                 offsetof(struct sockaddr_dl, sdl_data) == 8), -1),
-        ALONE("sockaddr", 'S', 0, 0),
+        MEMBER(struct sockaddr_dl, sdl_index, 'H', 2),
+        MEMBER(struct sockaddr_dl, sdl_type, 'B', 4),
+        MEMBER(struct sockaddr_dl, sdl_nlen, 'B', 5),
+        MEMBER(struct sockaddr_dl, sdl_alen, 'B', 6),
+        ALONE("sdl_data", 't', 8, 0),
+#endif
+#ifdef __APPLE__
+    /* socket_private.h */
+    OPEN("so_mpkl_send_info", 17, 17),
+        ALONE("mpkl_uuid", 's', 0, 16),
+        ALONE("mpkl_proto", 'B', 16, 1),
+    OPEN("so_mpkl_recv_info", 8, 8),
+        ALONE("mpkl_seq", 'I', 0, 4),
+        ALONE("mpkl_proto", 'B', 4, 1),
 #endif
 #ifdef __FreeBSD__
+    OPEN("sctp_event_subscribe", sizeof(struct sctp_event_subscribe),
+         sizeof(struct sctp_event_subscribe)),
+        MEMBER(struct sctp_event_subscribe, sctp_data_io_event, 'B', 0),
     STRUCT("cmsgcred", struct cmsgcred, 84),
         MEMBER(struct cmsgcred, cmcred_pid, 'i', 0),
         MEMBER(struct cmsgcred, cmcred_uid, 'I', 4),

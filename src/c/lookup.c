@@ -74,7 +74,8 @@ is_descriptor_kind(const cmsgx_state *state, PyObject *kind)
 static int
 has_descriptor_kind(const cmsgx_message *self, const cmsgx_state *state, PyObject *kind)
 {
-    return kind == (PyObject *)state->PidFd ? self->buffer->got.pidfds > 0 : self->buffer->got.fds > 0;
+    return kind == (PyObject *)state->PidFd ? self->buffer->got.pidfds > 0
+                                              : self->buffer->got.fds > 0;
 }
 
 static cmsgx_codec *

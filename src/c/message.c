@@ -103,7 +103,8 @@ static size_t
 unclaimed(const cmsgx_message *self)
 {
     size_t count = 0;
-    for (size_t i = 0; !cmsgx_flag_get(&self->closed) && i < self->buffer->got.fds + self->buffer->got.pidfds; i++) {
+    size_t arrived = self->buffer->got.fds + self->buffer->got.pidfds;
+    for (size_t i = 0; !cmsgx_flag_get(&self->closed) && i < arrived; i++) {
         count += self->buffer->fds[i] >= 0;
     }
     return count;
@@ -187,6 +188,21 @@ try_recvmsg(int fd, void *context, int flags)
                                 &buffer->name, call->name_size);
 }
 
+static ssize_t
+receive_into(cmsgx_sock *sock, call_context *call, const cmsgx_request *request, int flags)
+{
+    int error;
+    ssize_t nbytes = cmsgx_call(sock, POLLIN, try_recvmsg, call,
+                                flags | cmsgx_cloexec_flag(request->family), NULL, &error);
+    if (nbytes < 0 && (error == EINVAL || error == EOPNOTSUPP) && request->family < 0
+        && cmsgx_cloexec_flag(cmsgx_sock_family(sock)) == 0) {
+        /* A number, whose family was not asked for before it mattered. */
+        PyErr_Clear();
+        nbytes = cmsgx_call(sock, POLLIN, try_recvmsg, call, flags, NULL, NULL);
+    }
+    return nbytes;
+}
+
 static int
 check(cmsgx_message *self, cmsgx_sock *sock)
 {
@@ -229,7 +245,7 @@ cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request, in
     call_context call;
     memset(&call.msg, 0, sizeof(call.msg));
     call.buffer = buffer;
-    call.name_size = request->type == SOCK_STREAM ? 0 : sizeof(buffer->name);
+    call.name_size = cmsgx_name_room(request->type, flags);
     if (buffer->into != NULL) {
         call.msg.msg_iov = buffer->into->iov;
         call.msg.msg_iovlen = (__typeof__(call.msg.msg_iovlen))buffer->into->count;
@@ -244,8 +260,7 @@ cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request, in
         /* On TCP it throws the bytes away: what was here before must not show instead. */
         memset(buffer->data, 0, buffer->data_size);
     }
-    ssize_t nbytes = cmsgx_call(sock, POLLIN, try_recvmsg, &call, flags | CMSGX_MSG_CMSG_CLOEXEC,
-                                NULL, NULL);
+    ssize_t nbytes = receive_into(sock, &call, request, flags);
     if (nbytes < 0) {
         Py_DECREF(message);
         return NULL;
@@ -409,7 +424,8 @@ message_closed(PyObject *object, void *Py_UNUSED(closure))
 static PyObject *
 message_eof(PyObject *object, void *Py_UNUSED(closure))
 {
-    return SELF(object)->buffer->got.eof == 2 ? Py_NewRef(Py_None) : PyBool_FromLong(SELF(object)->buffer->got.eof);
+    int eof = SELF(object)->buffer->got.eof;
+    return eof == 2 ? Py_NewRef(Py_None) : PyBool_FromLong(eof);
 }
 
 static PyObject *
@@ -446,8 +462,9 @@ static PyObject *
 message_repr(PyObject *object)
 {
     const cmsgx_message *self = SELF(object);
-    return PyUnicode_FromFormat("<Message %zu bytes, %zu descriptors%s%s%s>", self->buffer->got.nbytes,
-                                self->buffer->got.fds, self->buffer->got.truncated ? ", truncated" : "",
+    return PyUnicode_FromFormat("<Message %zu bytes, %zu descriptors%s%s%s>",
+                                self->buffer->got.nbytes, self->buffer->got.fds,
+                                self->buffer->got.truncated ? ", truncated" : "",
                                 self->buffer->got.eof == 1 ? ", end of stream" : "",
                                 cmsgx_flag_get(&self->closed) ? ", closed" : "");
 }
@@ -494,8 +511,9 @@ static PyGetSetDef message_getset[] = {
      "The datagrams that UDP_GRO joined, a sequence of View; one where it came alone.", NULL},
     {"fds", message_fds, NULL, "The descriptors, a read-only sequence of Fd.", NULL},
     {"control", cmsgx_message_control, NULL, "The control messages, a tuple, decoded now.", NULL},
-    {"address", message_address, NULL, "Where it came from: an Address.  None where it has none, and on a stream, which has one peer:\n"
-     "getpeername().", NULL},
+    {"address", message_address, NULL,
+     "Where it came from: an Address.  None where it has none, and on a stream, which has one\n"
+     "peer: getpeername().", NULL},
     {"truncated", message_truncated, NULL,
      "Whether data, control data or surplus descriptors were cut off.", NULL},
     {"eof", message_eof, NULL,

@@ -416,6 +416,11 @@ cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind)
                      Py_TYPE(kind)->tp_name);
         return -1;
     }
+    if (!cmsgx_form_has(form->transform, ((cmsgx_struct *)kind)->payload,
+                        (size_t)Py_SIZE(kind))) {
+        PyErr_Format(PyExc_ValueError, "control: %R goes over IPv4, its address is of IPv6", kind);
+        return -1;
+    }
     size_t size = cmsgx_struct_wire_size(kind, form);
     unsigned char *to = reserve(out, size);
     if (to == NULL) {
@@ -439,7 +444,7 @@ static ssize_t
 try_sendmsg(int fd, void *context, int flags)
 {
     cmsgx_outgoing *out = context;
-    return sendmsg(fd, &out->msg, flags);
+    return cmsgx_sys_sendmsg(fd, &out->msg, flags);
 }
 
 void

@@ -4,7 +4,6 @@
 #include "errors.h"
 #include "message.h"
 
-#include <poll.h>
 #include <structmember.h>
 
 /* Buffers kept beside the one in use: in a loop the message before still holds its own. */
@@ -106,19 +105,6 @@ receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyOb
     PyObject *message = receive(self, flags, values[1], NULL);
     cmsgx_leave(&self->busy);
     return message;
-}
-
-/* An empty message of a SOCK_SEQPACKET looks like its end. */
-int
-cmsgx_has_hung_up(int fd)
-{
-#ifdef POLLRDHUP
-    struct pollfd ready = {.fd = fd, .events = POLLRDHUP};
-    return poll(&ready, 1, 0) > 0 && (ready.revents & (POLLRDHUP | POLLHUP));
-#else
-    struct pollfd ready = {.fd = fd, .events = 0};
-    return poll(&ready, 1, 0) > 0 && (ready.revents & POLLHUP);
-#endif
 }
 
 /* The step of a loop: what was left of the message before is closed. */

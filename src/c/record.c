@@ -182,13 +182,17 @@ arguments(const cmsgx_codec *codec, PyObject *args, PyObject *kwargs, PyObject *
         values[at] = value;
     }
     for (Py_ssize_t i = 0; i < codec->count; i++) {
-        if (values[i] == NULL) {
-            values[i] = codec->fields[i]->fallback;
-        }
         const cmsgx_field *field = codec->fields[i];
-        if (values[i] == NULL
-            && (codec->least < 0 || field->size == 0
-                || field->offset + field->size <= (size_t)codec->least)) {
+        int is_optional = codec->least >= 0 && field->size != 0
+                          && field->offset + field->size > (size_t)codec->least;
+        if (values[i] == NULL) {
+            values[i] = field->fallback;
+        }
+        /* What it is read as where it is not there. */
+        if (values[i] == Py_None && is_optional) {
+            values[i] = NULL;
+        }
+        if (values[i] == NULL && !is_optional) {
             PyErr_Format(PyExc_TypeError, "%s() misses field '%U'", kind, field->name);
             return -1;
         }

@@ -19,7 +19,7 @@ typedef struct {
     unsigned char *control;     /* `small`, or owned */
     size_t control_size;
     int flags_asked;
-    unsigned char small[SMALL_CONTROL] __attribute__((aligned(16)));
+    unsigned char small[SMALL_CONTROL + CMSGX_MORE_ROOM] __attribute__((aligned(16)));
 } plain_call;
 
 static ssize_t
@@ -50,7 +50,7 @@ plain_init(plain_call *call, Py_ssize_t control_size, int flags)
         return -1;
     }
     if (control_size > SMALL_CONTROL) {
-        call->control = PyMem_Malloc((size_t)control_size);
+        call->control = PyMem_Malloc((size_t)control_size + CMSGX_MORE_ROOM);
         if (call->control == NULL) {
             call->control = call->small;
             PyErr_NoMemory();
@@ -455,7 +455,7 @@ cmsgx_recv_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObje
     };
     PyObject *values[5] = {NULL};
     cmsgx_state *state = cmsgx_state_of(module);
-    unsigned char room[RIGHTS_ROOM] __attribute__((aligned(16)));
+    unsigned char room[RIGHTS_ROOM + CMSGX_MORE_ROOM] __attribute__((aligned(16)));
     cmsgx_sock sock;
     plain_call call;
     Py_ssize_t size, most;
@@ -489,7 +489,7 @@ cmsgx_recv_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObje
     }
     (void)plain_init(&call, 0, flags);
     call.control = room;
-    call.control_size = sizeof(room);
+    call.control_size = RIGHTS_ROOM;
     struct iovec iov = {PyBytes_AS_STRING(data), (size_t)size};
     call.msg.msg_iov = &iov;
     call.msg.msg_iovlen = 1;

@@ -315,25 +315,35 @@ add_control(cmsgx_outgoing *out, PyObject *control)
     return result;
 }
 
+static void
+raise_not_supported(const cmsgx_state *state, const char *why)
+{
+    PyObject *error = PyObject_CallFunction(state->NotSupportedError, "is", EOPNOTSUPP, why);
+    if (error != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        Py_DECREF(error);
+    }
+}
+
 /* Refuses what would lose descriptors without a word. */
 static int
 check_fds(const cmsgx_outgoing *out, const cmsgx_sock *sock)
 {
     if (cmsgx_sock_family(sock) != AF_UNIX) {
-        PyObject *error = PyObject_CallFunction(
-            out->state->NotSupportedError, "is", EOPNOTSUPP,
-            "descriptors travel over AF_UNIX sockets only; over another family the kernel drops "
-            "them without an error");
-        if (error != NULL) {
-            PyErr_SetObject((PyObject *)Py_TYPE(error), error);
-            Py_DECREF(error);
-        }
+        raise_not_supported(out->state,
+                            "descriptors travel over AF_UNIX sockets only; over another family "
+                            "the kernel drops them without an error");
         return -1;
     }
     if (out->total == 0 && cmsgx_sock_type(sock) == SOCK_STREAM) {
         PyErr_SetString(PyExc_ValueError,
                         "data: descriptors need at least one byte on a stream; with none the "
                         "kernel drops them without an error");
+        return -1;
+    }
+    if (CMSGX_RIGHTS_ALONE && out->control_used > CMSG_SPACE(out->fd_count * sizeof(int))) {
+        raise_not_supported(out->state, "control: this system takes no other control message "
+                                        "beside descriptors; send it with another message");
         return -1;
     }
     return 0;

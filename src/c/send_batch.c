@@ -36,7 +36,7 @@ typedef struct {
     size_t part;                /* bytes that were sent of letters[done], on a stream */
     int is_last;                /* behind these comes one that cannot be sent, or nothing */
     letter *letters;
-    struct mmsghdr *headers;
+    struct cmsgx_mmsg *headers;
     PyObject **owners;          /* of all letters; NULL where there are none */
     size_t owner_count;
 } batch;
@@ -172,7 +172,8 @@ static ssize_t
 try_sendmmsg(int fd, void *context, int flags)
 {
     batch *self = context;
-    return sendmmsg(fd, self->headers + self->done, (unsigned)(self->count - self->done), flags);
+    return cmsgx_sendmmsg(fd, self->headers + self->done, (unsigned)(self->count - self->done),
+                          flags);
 }
 
 /* What a stream took only in part goes on where it stopped, without the control data, which went
@@ -357,12 +358,12 @@ cmsgx_send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyOb
     batch self = {.state = state, .sock = &sock, .flags = flags | CMSGX_MSG_NOSIGNAL};
     PyObject *result = NULL;
 
-    self.letters = PyMem_Malloc((most + 1) * (sizeof(letter) + sizeof(struct mmsghdr)));
+    self.letters = PyMem_Malloc((most + 1) * (sizeof(letter) + sizeof(*self.headers)));
     if (self.letters == NULL) {
         PyErr_NoMemory();
     }
     else {
-        self.headers = (struct mmsghdr *)(void *)(self.letters + most + 1);
+        self.headers = (struct cmsgx_mmsg *)(void *)(self.letters + most + 1);
         Py_ssize_t sent = send_all(&self, messages);
         result = sent < 0 ? NULL : PyLong_FromSsize_t(sent);
     }

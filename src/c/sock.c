@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <math.h>
-#include <poll.h>
 #include <structmember.h>
 #include <time.h>
 
@@ -40,9 +39,7 @@ read_timeout(cmsgx_sock *sock)
 {
     cmsgx_state *state = sock->state;
     if (state->socket_timeout_at > 0) {
-        int64_t kept = __atomic_load_n(
-            (const int64_t *)(const void *)((const char *)sock->object + state->socket_timeout_at),
-            __ATOMIC_RELAXED);
+        int64_t kept = cmsgx_read_int64((const char *)sock->object + state->socket_timeout_at);
         sock->timeout = kept < 0 ? CMSGX_BLOCKING : kept;
         return 0;
     }
@@ -162,38 +159,31 @@ cmsgx_sock_set_timeout(cmsgx_sock *sock, PyObject *timeout)
     return as_timeout(timeout, CMSGX_FOR_EVER, &sock->timeout);
 }
 
+/* A member that was found to be a T_INT, at the place that its class declares. */
 static int
-option_of(const cmsgx_sock *sock, PyMemberDef *member, int name)
+value_of(const cmsgx_sock *sock, const PyMemberDef *member)
 {
-    int value = -1;
-    if (sock->kind == CMSGX_SOCKET) {
-        /* A member that was found to be a T_INT, at the place that its class declares. */
-        memcpy(&value, (const char *)sock->object + member->offset, sizeof(value));
-        return value;
-    }
-    socklen_t size = sizeof(value);
-    return getsockopt(sock->fd, SOL_SOCKET, name, &value, &size) == 0 ? value : -1;
+    int value;
+    memcpy(&value, (const char *)sock->object + member->offset, sizeof(value));
+    return value;
 }
 
 int
 cmsgx_sock_family(const cmsgx_sock *sock)
 {
-#ifdef SO_DOMAIN
-    return option_of(sock, sock->state->socket_family, SO_DOMAIN);
-#else
-    if (sock->kind == CMSGX_SOCKET) {
-        return option_of(sock, sock->state->socket_family, 0);
-    }
-    struct sockaddr_storage name;
-    socklen_t size = sizeof(name);
-    return getsockname(sock->fd, (struct sockaddr *)&name, &size) == 0 ? name.ss_family : -1;
-#endif
+    return sock->kind == CMSGX_SOCKET ? value_of(sock, sock->state->socket_family)
+                                      : cmsgx_family_of(sock->fd);
 }
 
 int
 cmsgx_sock_type(const cmsgx_sock *sock)
 {
-    return option_of(sock, sock->state->socket_type, SO_TYPE);
+    int type;
+    socklen_t size = sizeof(type);
+    if (sock->kind == CMSGX_SOCKET) {
+        return value_of(sock, sock->state->socket_type);
+    }
+    return getsockopt(sock->fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 ? type : -1;
 }
 
 int64_t
@@ -244,13 +234,7 @@ wait_ready(cmsgx_sock *sock, int events, int64_t deadline)
     }
     int result, error;
     Py_BEGIN_ALLOW_THREADS
-#ifdef __linux__
-    struct timespec time = {.tv_sec = (time_t)(left / SECOND), .tv_nsec = (long)(left % SECOND)};
-    result = ppoll(&ready, 1, &time, NULL);
-#else
-    int64_t milliseconds = (left + 999999) / 1000000;
-    result = poll(&ready, 1, milliseconds > INT_MAX ? INT_MAX : (int)milliseconds);
-#endif
+    result = cmsgx_poll(&ready, 1, left);
     error = errno;
     Py_END_ALLOW_THREADS
     if (result < 0) {

@@ -42,6 +42,8 @@ cmsgx_getsockopt(PyObject *module, PyObject *args)
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
     if (bytes != NULL) {
         socklen_t length = (socklen_t)size;
+        /* Linux writes less than it says it did for some: one byte for HCI_DATA_DIR. */
+        memset(PyBytes_AS_STRING(bytes), 0, (size_t)size);
         if (getsockopt(fd, level, name, PyBytes_AS_STRING(bytes), &length) < 0) {
             PyErr_SetFromErrno(PyExc_OSError);
             Py_CLEAR(bytes);
@@ -103,4 +105,36 @@ cmsgx_getsockopt_pidfd(PyObject *module, PyObject *args)
     }
     give_back(owner);
     return pidfd;
+}
+
+PyObject *
+cmsgx_getfamily(PyObject *module, PyObject *sock)
+{
+    PyObject *owner;
+    int fd;
+
+    if (borrow(cmsgx_state_of(module), sock, &fd, &owner) < 0) {
+        return NULL;
+    }
+    int family = cmsgx_family_of(fd);
+    PyObject *result = family < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(family);
+    give_back(owner);
+    return result;
+}
+
+PyObject *
+cmsgx_getpeer(PyObject *module, PyObject *sock)
+{
+    PyObject *owner;
+    struct cmsgx_peer peer;
+    int fd;
+
+    if (borrow(cmsgx_state_of(module), sock, &fd, &owner) < 0) {
+        return NULL;
+    }
+    PyObject *result = cmsgx_peer_of(fd, &peer) < 0
+        ? PyErr_SetFromErrno(PyExc_OSError)
+        : PyBytes_FromStringAndSize((const char *)&peer, sizeof(peer));
+    give_back(owner);
+    return result;
 }

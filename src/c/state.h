@@ -3,8 +3,10 @@
 #ifndef CMSGX_STATE_H
 #define CMSGX_STATE_H
 
-#include "closer.h"
+/* First, as Python.h chooses what the system's headers show. */
 #include "compat.h"
+
+#include "closer.h"
 #include "constants.h"
 #include "walk.h"
 

@@ -30,6 +30,7 @@
 #include <linux/errqueue.h>
 #include <linux/if_alg.h>
 #include <linux/if_packet.h>
+#include <linux/io_uring.h>
 #include <linux/llc.h>
 #include <linux/net_tstamp.h>
 #include <linux/netlink.h>
@@ -158,6 +159,11 @@ MEMBER(rds_cmsg_rx_trace, rx_trace);
 STRUCT(rds_zcopy_cookies);
 MEMBER(rds_zcopy_cookies, num);
 MEMBER(rds_zcopy_cookies, cookies);
+STRUCT(io_uring_recvmsg_out);
+MEMBER(io_uring_recvmsg_out, namelen);
+MEMBER(io_uring_recvmsg_out, controllen);
+MEMBER(io_uring_recvmsg_out, payloadlen);
+MEMBER(io_uring_recvmsg_out, flags);
 STRUCT(llc_pktinfo);
 MEMBER(llc_pktinfo, lpi_ifindex);
 MEMBER(llc_pktinfo, lpi_sap);

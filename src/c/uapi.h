@@ -129,6 +129,9 @@
     X(RDS_RDMA_CANCELED, 2) \
     X(RDS_RDMA_DROPPED, 3) \
     X(RDS_RDMA_OTHER_ERROR, 4) \
+    X(RDS_MSG_RX_HDR_TO_DGRAM_START, 0) \
+    X(RDS_MSG_RX_DGRAM_REASSEMBLE, 1) \
+    X(RDS_MSG_RX_DGRAM_DELIVERED, 2) \
     /* linux/rxrpc.h */ \
     X(RXRPC_USER_CALL_ID, 1) \
     X(RXRPC_ABORT, 2) \
@@ -422,6 +425,14 @@ struct cmsgx_rxrpc_call_timeouts {
     uint32_t hard;
     uint32_t idle;
     uint32_t normal;
+};
+
+/* linux/io_uring.h, 6.0 */
+struct cmsgx_io_uring_recvmsg_out {
+    uint32_t namelen;
+    uint32_t controllen;
+    uint32_t payloadlen;
+    uint32_t flags;
 };
 
 /* linux/llc.h */

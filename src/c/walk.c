@@ -7,9 +7,6 @@
 #include <limits.h>
 #include <string.h>
 #include <unistd.h>
-#ifdef __linux__
-#  include <sys/syscall.h>
-#endif
 
 _Static_assert(CMSG_LEN(0) >= sizeof(struct cmsghdr), "a header fits before its data");
 _Static_assert(sizeof(int) == 4, "SCM_RIGHTS carries 32-bit numbers");
@@ -119,15 +116,20 @@ cmsgx_gather(const void *control, size_t used, int *fds)
     return found;
 }
 
+static void
+close_numbers(const cmsgx_header *header, size_t from, size_t count)
+{
+    for (size_t i = from; i < count; i++) {
+        int fd = number_at(header, i);
+        cmsgx_close_all(&fd, 1);
+    }
+}
+
 void
 cmsgx_close_message(const cmsgx_header *header, cmsgx_step step)
 {
     if (carries_rights(header) || carries_pidfd(header)) {
-        size_t count = count_numbers(header, step);
-        for (size_t i = 0; i < count; i++) {
-            int fd = number_at(header, i);
-            cmsgx_close_all(&fd, 1);
-        }
+        close_numbers(header, 0, count_numbers(header, step));
     }
 }
 
@@ -152,6 +154,51 @@ cmsgx_close_after_failed_peek(const void *control, size_t capacity)
 }
 
 size_t
+cmsgx_shorten(void *control, size_t used, size_t room, int *cut)
+{
+    unsigned char *start = control;
+    cmsgx_header header;
+    cmsgx_step step;
+    size_t offset = 0, end = 0;
+
+    while ((step = cmsgx_walk(control, used, &offset, &header)) == CMSGX_MESSAGE
+           && header.offset + CMSG_LEN(header.size) <= room) {
+        /* Without its padding, where that is not there. */
+        end = offset < room ? offset : room;
+    }
+    *cut = step != CMSGX_END;
+    if (step == CMSGX_END) {
+        return end < used ? end : used;
+    }
+    /* The first that does not fit: a part of it may.  One whose length lies stays as it is. */
+    int in_numbers = carries_rights(&header) || carries_pidfd(&header);
+    size_t kept = 0;
+    if (header.offset + CMSG_LEN(in_numbers ? sizeof(int) : 0) <= room) {
+        size_t size = room - header.offset - CMSG_LEN(0);
+        end = room;
+        kept = size / sizeof(int);
+        *cut = step == CMSGX_MESSAGE;
+        if (step == CMSGX_MESSAGE) {
+            struct cmsghdr raw;
+            size -= in_numbers ? size % sizeof(int) : 0;
+            memcpy(&raw, start + header.offset, sizeof(raw));
+            raw.cmsg_len = (__typeof__(raw.cmsg_len))CMSG_LEN(size);
+            memcpy(start + header.offset, &raw, sizeof(raw));
+            if (header.offset + CMSG_SPACE(size) < room) {
+                end = header.offset + CMSG_SPACE(size);
+            }
+        }
+    }
+    if (in_numbers) {
+        close_numbers(&header, kept, count_numbers(&header, step));
+    }
+    while ((step = cmsgx_walk(control, used, &offset, &header)) != CMSGX_END) {
+        cmsgx_close_message(&header, step);
+    }
+    return end;
+}
+
+size_t
 cmsgx_put(void *control, int level, int type, const void *data, size_t size)
 {
     unsigned char *start = control;
@@ -171,17 +218,6 @@ cmsgx_put(void *control, int level, int type, const void *data, size_t size)
     return CMSG_SPACE(size);
 }
 
-static int
-close_run(int first, int last)
-{
-#ifdef SYS_close_range
-    return (int)syscall(SYS_close_range, (unsigned)first, (unsigned)last, 0u);
-#else
-    (void)first, (void)last;
-    return -1;
-#endif
-}
-
 void
 cmsgx_close_all(const int *fds, size_t count)
 {
@@ -194,7 +230,8 @@ cmsgx_close_all(const int *fds, size_t count)
             while (end < count && fds[end - 1] < INT_MAX && fds[end] == fds[end - 1] + 1) {
                 end++;
             }
-            if (end - i == 1 || close_run(fds[i], fds[end - 1]) != 0) {
+            if (end - i == 1
+                || cmsgx_close_range((unsigned int)fds[i], (unsigned int)fds[end - 1]) != 0) {
                 for (size_t k = i; k < end; k++) {
                     (void)close(fds[k]);
                 }

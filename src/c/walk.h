@@ -57,8 +57,15 @@ void cmsgx_close_message(const cmsgx_header *header, cmsgx_step step);
    what it wrote to a buffer that was zeroed before.  Keeps errno. */
 void cmsgx_close_after_failed_peek(const void *control, size_t capacity);
 
+/* Cuts a buffer that had more room than was asked for down to `room` bytes, as Linux would have
+   filled those: of SCM_RIGHTS what fits stays, with a length that says so, and each descriptor
+   behind it is closed.  Returns the bytes in use then; *cut is whether anything but padding was
+   taken off. */
+size_t cmsgx_shorten(void *control, size_t used, size_t room, int *cut);
+
 /* Writes header and data at `control` (which has CMSG_SPACE(size) bytes), padding zeroed; with
-   NULL for the data, which the caller then writes behind the header, at CMSG_LEN(0).  Returns the bytes used, padding included. */
+   NULL for the data, which the caller then writes behind the header, at CMSG_LEN(0).  Returns
+   the bytes used, padding included. */
 size_t cmsgx_put(void *control, int level, int type, const void *data, size_t size);
 
 /* Closes each non-negative number, contiguous runs by one close_range(2) where there is one.

@@ -26,6 +26,7 @@ from ._cmsg import (
     sendmsg,
 )
 from ._drop_in import fromfd, install, socket, socketpair, uninstall
+from ._errqueue import receive_errors
 from ._fds import Fd, close_in_background
 from ._options import enable
 from ._peer import (
@@ -36,8 +37,10 @@ from ._peer import (
     peer_pidfd,
     peer_security,
 )
+from ._share import share
 from ._sync import Receiver, send_all
 from ._version import __version__
+from ._zerocopy import ZeroCopySender
 from .errors import (
     CmsgError,
     ControlTruncatedError,
@@ -72,6 +75,7 @@ __all__ = [
     "SecurityLabel",
     "TooManyFdsError",
     "Unknown",
+    "ZeroCopySender",
     "__version__",
     "accept_rights",
     "close_in_background",
@@ -84,6 +88,7 @@ __all__ = [
     "peer_pidfd",
     "peer_security",
     "receive",
+    "receive_errors",
     "recv_fds",
     "recvmsg",
     "recvmsg_into",
@@ -94,6 +99,7 @@ __all__ = [
     "send_fds",
     "send_segments",
     "sendmsg",
+    "share",
     "socket",
     "socketpair",
     "uninstall",

@@ -17,7 +17,10 @@ from . import _cmsg
 if TYPE_CHECKING:
     from typing import Self
 
-    from ._fds import Fd
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+    from ._cmsg import _Address, _Control, _Received
+    from ._fds import Fd, FileDescriptorLike
 
 __all__ = ["fromfd", "install", "socket", "socketpair", "uninstall"]
 
@@ -27,11 +30,43 @@ class socket(_stdlib.socket):
 
     __slots__ = ()
 
-    sendmsg = _cmsg.method(_cmsg.sendmsg)
-    recvmsg = _cmsg.method(_cmsg.recvmsg)
-    recvmsg_into = _cmsg.method(_cmsg.recvmsg_into)
-    send_fds = _cmsg.method(_cmsg.send_fds)
-    recv_fds = _cmsg.method(_cmsg.recv_fds)
+    if TYPE_CHECKING:  # where each has its types
+
+        def sendmsg(
+            self,
+            buffers: Iterable[ReadableBuffer],
+            ancdata: Iterable[_Control] = (),
+            flags: int = 0,
+            address: _Address | None = None,
+            /,
+        ) -> int: ...
+        def recvmsg(
+            self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
+        ) -> tuple[bytes, list[_Received], int, Any]: ...
+        def recvmsg_into(
+            self,
+            buffers: Iterable[WriteableBuffer],
+            ancbufsize: int = 0,
+            flags: int = 0,
+            /,
+        ) -> tuple[int, list[_Received], int, Any]: ...
+        def send_fds(
+            self,
+            buffers: Iterable[ReadableBuffer],
+            fds: Iterable[FileDescriptorLike],
+            flags: int = 0,
+            address: _Address | None = None,
+        ) -> int: ...
+        def recv_fds(
+            self, bufsize: int, maxfds: int, flags: int = 0, *, cloexec: bool = True
+        ) -> tuple[bytes, list[int], int, Any]: ...
+
+    else:
+        sendmsg = _cmsg.method(_cmsg.sendmsg)
+        recvmsg = _cmsg.method(_cmsg.recvmsg)
+        recvmsg_into = _cmsg.method(_cmsg.recvmsg_into)
+        send_fds = _cmsg.method(_cmsg.send_fds)
+        recv_fds = _cmsg.method(_cmsg.recv_fds)
 
     def accept(self) -> tuple[Self, Any]:
         """accept() -> (socket of this class, address): accept(2)"""
@@ -68,19 +103,27 @@ def _ours(sock: Any) -> socket:
 def adopt(fd: Fd) -> socket:
     """A socket that owns the descriptor of `fd`; changes no flag of the description."""
     number = fd.fileno()
-    family = _option(number, _cmsg.SO_DOMAIN)
+    family = _cmsg.getfamily(number)
     kind = _option(number, _cmsg.SO_TYPE)
-    proto = _option(number, _stdlib.SO_PROTOCOL)
+    # Where the system does not tell it, as macOS and NetBSD: that of the type.
+    proto = _option(number, _SO_PROTOCOL) if _SO_PROTOCOL is not None else 0
     non_blocking = bool(fcntl.fcntl(number, fcntl.F_GETFL) & os.O_NONBLOCK)
     if non_blocking or _stdlib.getdefaulttimeout() is not None:
         # Told so, the constructor neither asks for the default timeout nor sets O_NONBLOCK.
-        kind |= _stdlib.SOCK_NONBLOCK
+        kind |= _SOCK_NONBLOCK
     made: Any = socket.__new__(socket)
     made._io_refs = 0
     made._closed = False
     fd._give_to_socket(made, family, kind, proto)
+    if not _SOCK_NONBLOCK:
+        # macOS cannot be told: what the constructor may have set is put back.
+        made.setblocking(not non_blocking)
     ours: socket = made
     return ours
+
+
+_SO_PROTOCOL: int | None = getattr(_stdlib, "SO_PROTOCOL", None)
+_SOCK_NONBLOCK: int = getattr(_stdlib, "SOCK_NONBLOCK", 0)
 
 
 def _option(number: int, name: int) -> int:
@@ -187,7 +230,19 @@ def _recvmsg_foreign(
     flags = operator.index(flags)
     unasked = _cmsg.MSG_CMSG_CLOEXEC & ~flags
     result, ancdata, msg_flags, address = getattr(sock, name)(first, ancbufsize, flags | unasked)
+    if not _cmsg.MSG_CMSG_CLOEXEC:
+        # macOS: as soon as they are known; C does it right after its own calls.
+        for level, kind, payload in ancdata:
+            if level == _cmsg.SOL_SOCKET and kind == _cmsg.SCM_RIGHTS:
+                for number in _numbers_in(payload):
+                    os.set_inheritable(number, False)
     return result, ancdata, msg_flags & ~unasked, address
+
+
+def _numbers_in(payload: bytes) -> array.array[int]:
+    numbers = array.array("i")
+    numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
+    return numbers
 
 
 def _recv_fds_foreign(
@@ -201,7 +256,7 @@ def _recv_fds_foreign(
     for level, kind, payload in ancdata:
         if level == _cmsg.SOL_SOCKET and kind in _CARRY_DESCRIPTORS:
             numbers = fds if kind == _cmsg.SCM_RIGHTS else unasked
-            numbers.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+            numbers += _numbers_in(payload)
     if len(fds) > maxfds:
         unasked += fds[maxfds:]
         msg_flags |= _cmsg.MSG_CTRUNC

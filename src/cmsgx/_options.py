@@ -34,9 +34,7 @@ def set_int(sock: FileDescriptorLike, level: int, name: int, value: int) -> None
 
 def family_of(sock: FileDescriptorLike) -> int:
     """AF_* of the socket, asked of the kernel."""
-    if hasattr(_cmsg, "SO_DOMAIN"):
-        return get_int(sock, _cmsg.SOL_SOCKET, _cmsg.SO_DOMAIN)
-    return int(getattr(sock, "family", -1))
+    return _cmsg.getfamily(sock)
 
 
 def type_of(sock: FileDescriptorLike) -> int:
@@ -54,9 +52,8 @@ def need_unix(sock: FileDescriptorLike, what: str) -> None:
 
 def not_supported(error: OSError, what: str, option: str, since: str | None) -> NotSupportedError:
     text = f"{what}: this kernel or socket has no {option}"
-    return NotSupportedError(
-        error.errno or errno.ENOPROTOOPT, text + (f" (Linux {since})" if since else "")
-    )
+    number = error.errno if error.errno in _NOT_THERE else errno.EOPNOTSUPP
+    return NotSupportedError(number, text + (f" (Linux {since})" if since else ""))
 
 
 class Enabled:
@@ -66,7 +63,7 @@ class Enabled:
 
     def __init__(self, sock: FileDescriptorLike, kinds: tuple[Any, ...]) -> None:
         self._sock = sock
-        self.kinds = kinds
+        self.kinds: tuple[Any, ...] = kinds
         self._before: list[tuple[Option, bytes]] = []
 
     def _set(self, option: Option) -> None:
@@ -75,7 +72,10 @@ class Enabled:
         if option.is_mask:
             after = bytes(old | new for old, new in zip(before, after, strict=True))
         _cmsg.setsockopt(self._sock, option.level, option.name, after)
-        self._before.append((option, before))
+        if option.room or any(before):
+            self._before.append((option, before))
+        # Else it brings nothing (SO_TXTIME): Linux cannot switch that off, and to set what it told
+        # of the clock takes a capability.
 
     def _enable(self, kind: Any, family: int) -> None:
         options = [
@@ -85,7 +85,7 @@ class Enabled:
         ]
         others = [option for option in options if option.is_watched_only]
         # Where setting one puts out another (SO_TIMESTAMP and SO_TIMESTAMPNS), that one is set
-        # again after this one is undone.
+        # again after this one is undone: the first of them last.
         self._before += [
             (option, _read(self._sock, option)) for option in others if _is_on(self._sock, option)
         ]
@@ -96,10 +96,12 @@ class Enabled:
             try:
                 self._set(option)
             except OSError as error:
-                if error.errno not in _NOT_THERE:
+                # EINVAL: a flag that this kernel has not, or an option that this type of socket
+                # has not (IP_RECVFRAGSIZE on TCP).
+                if error.errno not in (*_NOT_THERE, errno.EINVAL):
                     raise
                 if is_first:
-                    raise not_supported(error, kind.__name__, option.text, option.since) from None
+                    raise not_supported(error, kind.__name__, option.text, option.since) from error
             is_first = False
 
     def restore(self) -> None:
@@ -124,11 +126,13 @@ class Enabled:
 
 
 def _read(sock: FileDescriptorLike, option: Option) -> bytes:
-    """The option's value; zeros where the kernel takes it, but does not tell it (SO_INQ)."""
+    """The option's value; zeros where the kernel takes it, but does not tell it (SO_INQ), or tells
+    it in another size (MISDN_TIME_STAMP).
+    """
     try:
         return _cmsg.getsockopt(sock, option.level, option.name, option.size)
     except OSError as error:
-        if error.errno in _NOT_THERE:
+        if error.errno in (*_NOT_THERE, errno.EINVAL):
             return bytes(option.size)
         raise
 
@@ -160,7 +164,8 @@ def _is_on(sock: FileDescriptorLike, option: Option) -> bool:
     try:
         value = _cmsg.getsockopt(sock, option.level, option.name, option.size)
     except OSError as error:
-        if error.errno in (*_NOT_THERE, errno.EINVAL):
+        # EBADFD: of HCI, a socket of another channel than the raw one.
+        if error.errno in (*_NOT_THERE, errno.EINVAL, getattr(errno, "EBADFD", None)):
             return False
         raise
     if option.is_mask:
@@ -189,7 +194,8 @@ def switched_on(
         options = tuple(
             option
             for option in row.options
-            if (not option.families or family in option.families)
+            if (option.room or not option.is_watched_only)
+            and (not option.families or family in option.families)
             and (_is_on(sock, option) or (row.kind in wanted and not option.is_watched_only))
         )
         if options or row.always:

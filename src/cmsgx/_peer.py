@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from . import _cmsg
 from ._options import need_unix, not_supported, set_int
-from .kinds._base import bind, member
+from .errors import NotSupportedError
+from .kinds._base import bind, member, number
 from .kinds._unix import IdMapped
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ __all__ = [
 class PeerCredentials(_cmsg.Struct, IdMapped):
     """Who connected, or listened, or made the pair: SO_PEERCRED, unix(7). Fixed at that time.
 
-    pid, uid, gid, in the namespaces of this process; `pid` is None where it is not visible here.
+    pid, uid, gid, in the namespaces of this process; `pid` is None where it is not visible here,
+    and where the system does not tell it.
     The uid and gid are the effective ones of that time. It says nothing of who writes now: a
     socket can be inherited, or passed on, and a privileged program that writes to it lends it
     nothing here. Never equal to Credentials, which are of one message.
@@ -40,19 +42,25 @@ class PeerCredentials(_cmsg.Struct, IdMapped):
     gid: int = member("gid")
 
 
-bind(PeerCredentials, (), "ucred")
-_UCRED = _cmsg.LAYOUTS["ucred"][0]
+bind(PeerCredentials, (), "peer")
+
+
+def _option(what: str, name: str) -> int:
+    """The number of an option of SOL_SOCKET; NotSupportedError where the system has it not."""
+    found = number(name)
+    if found is None:
+        raise NotSupportedError(errno.ENOPROTOOPT, f"{what}: this system has no {name}")
+    return found
 
 
 def peer_credentials(sock: FileDescriptorLike) -> PeerCredentials:
-    """Who connected: SO_PEERCRED, unix(7).
+    """Who connected: SO_PEERCRED, unix(7). LOCAL_PEERCRED or LOCAL_PEEREID where that is it.
 
     NotSupportedError on a socket that is not AF_UNIX. A socket without a peer has (None, -1, -1)
-    in the kernel's words: OSError ENOTCONN.
+    in Linux's words: OSError ENOTCONN.
     """
     need_unix(sock, "peer_credentials")
-    data = _cmsg.getsockopt(sock, _cmsg.SOL_SOCKET, _cmsg.SO_PEERCRED, _UCRED)
-    peer: PeerCredentials = PeerCredentials.unpack(data)
+    peer: PeerCredentials = PeerCredentials.unpack(_cmsg.getpeer(sock))
     if peer.pid is None and peer.uid == peer.gid == 0xFFFFFFFF:
         raise OSError(errno.ENOTCONN, "the socket has no peer")
     return peer
@@ -65,8 +73,9 @@ def peer_pidfd(sock: FileDescriptorLike) -> PidFd:
     not, and on a socket that is not AF_UNIX.
     """
     need_unix(sock, "peer_pidfd")
+    name = _option("peer_pidfd", "SO_PEERPIDFD")
     try:
-        return _cmsg.getsockopt_pidfd(sock, _cmsg.SOL_SOCKET, _cmsg.SO_PEERPIDFD)
+        return _cmsg.getsockopt_pidfd(sock, _cmsg.SOL_SOCKET, name)
     except OSError as error:
         if error.errno == errno.ENOPROTOOPT:
             raise not_supported(error, "peer_pidfd", "SO_PEERPIDFD", "6.5") from None
@@ -79,10 +88,11 @@ def peer_groups(sock: FileDescriptorLike) -> tuple[int, ...]:
     NotSupportedError where the kernel has it not, and on a socket that is not AF_UNIX.
     """
     need_unix(sock, "peer_groups")
+    name = _option("peer_groups", "SO_PEERGROUPS")
     size = 64 * _GID
     while True:
         try:
-            data = _cmsg.getsockopt(sock, _cmsg.SOL_SOCKET, _cmsg.SO_PEERGROUPS, size)
+            data = _cmsg.getsockopt(sock, _cmsg.SOL_SOCKET, name, size)
         except OSError as error:
             if error.errno == errno.ENOPROTOOPT:
                 raise not_supported(error, "peer_groups", "SO_PEERGROUPS", "4.13") from None
@@ -105,10 +115,11 @@ def peer_security(sock: FileDescriptorLike) -> bytes | None:
     NotSupportedError on a socket that is not AF_UNIX.
     """
     need_unix(sock, "peer_security")
+    name = number("SO_PEERSEC")
     size = 256
-    while True:
+    while name is not None:
         try:
-            data = _cmsg.getsockopt(sock, _cmsg.SOL_SOCKET, _cmsg.SO_PEERSEC, size)
+            data = _cmsg.getsockopt(sock, _cmsg.SOL_SOCKET, name, size)
         except OSError as error:
             if error.errno == errno.ENOPROTOOPT:
                 return None
@@ -117,6 +128,7 @@ def peer_security(sock: FileDescriptorLike) -> bytes | None:
             size *= 4
         else:
             return data.removesuffix(b"\0")
+    return None
 
 
 def accept_rights(sock: FileDescriptorLike, accept: bool) -> None:
@@ -128,8 +140,9 @@ def accept_rights(sock: FileDescriptorLike, accept: bool) -> None:
     AF_UNIX: there, receive with fds=0 until then, which has them dropped.
     """
     need_unix(sock, "accept_rights")
+    name = _option("accept_rights", "SO_PASSRIGHTS")
     try:
-        set_int(sock, _cmsg.SOL_SOCKET, _cmsg.SO_PASSRIGHTS, int(accept))
+        set_int(sock, _cmsg.SOL_SOCKET, name, int(accept))
     except OSError as error:
         if error.errno in (errno.ENOPROTOOPT, errno.EOPNOTSUPP):
             raise not_supported(error, "accept_rights", "SO_PASSRIGHTS", "6.16") from None

@@ -9,8 +9,30 @@ from __future__ import annotations
 from typing import Any
 
 from .. import _cmsg
-from . import _error, _ip, _ipv6, _net, _socket, _time, _udp_tcp, _unix
+from . import (
+    _alg,
+    _bluetooth,
+    _bsd,
+    _can,
+    _error,
+    _ip,
+    _ipv6,
+    _link,
+    _net,
+    _netlink,
+    _packet,
+    _rds,
+    _reports,
+    _rxrpc,
+    _sctp_dccp,
+    _socket,
+    _time,
+    _tipc,
+    _udp_tcp,
+    _unix,
+)
 from ._address import IPAddress
+from ._alg import *
 from ._base import (
     Buffer,
     ControlMessage,
@@ -22,12 +44,23 @@ from ._base import (
     member,
     register,
 )
+from ._bluetooth import *
+from ._bsd import *
+from ._can import *
 from ._error import *
 from ._ip import *
 from ._ipv6 import *
+from ._link import *
 from ._net import *
+from ._netlink import *
+from ._packet import *
+from ._rds import *
+from ._reports import *
+from ._rxrpc import *
+from ._sctp_dccp import *
 from ._socket import *
 from ._time import *
+from ._tipc import *
 from ._udp_tcp import *
 from ._unix import *
 
@@ -42,12 +75,24 @@ __all__ = [
     "member",
     "register",
 ]
+__all__ += _alg.__all__
+__all__ += _bluetooth.__all__
+__all__ += _bsd.__all__
+__all__ += _can.__all__
 __all__ += _error.__all__
 __all__ += _ip.__all__
 __all__ += _ipv6.__all__
+__all__ += _link.__all__
 __all__ += _net.__all__
+__all__ += _netlink.__all__
+__all__ += _packet.__all__
+__all__ += _rds.__all__
+__all__ += _reports.__all__
+__all__ += _rxrpc.__all__
+__all__ += _sctp_dccp.__all__
 __all__ += _socket.__all__
 __all__ += _time.__all__
+__all__ += _tipc.__all__
 __all__ += _udp_tcp.__all__
 __all__ += _unix.__all__
 

@@ -135,7 +135,8 @@ class Option:
     families: frozenset[int] = frozenset()
     """AF_* of the sockets that take it; empty for any."""
     is_watched_only: bool = False
-    """Brings the kind where others have set it, but is not what enable() sets."""
+    """Brings the kind where others have set it, but is not what enable() sets. With no `room` it
+    brings nothing: it is put out by what enable() sets, and set again when that is undone."""
     size: int = 4
     """Of the option's value in bytes."""
 
@@ -173,6 +174,7 @@ class Row:
     type: int
     direction: Direction
     families: frozenset[int]
+    """AF_* of the sockets that any form of its own travels over; empty for any."""
     options: tuple[Option, ...]
     forms: tuple[Form, ...]
     always: int
@@ -390,12 +392,14 @@ def register(
         record.level, record.type = forms[0].level, forms[0].type
         bind(kind, tuple(forms), layout, size)
     options = (option,) if isinstance(option, Option) else tuple(option or ())
+    nowhere: frozenset[int] = frozenset()
+    everywhere = any(not one.families for one in is_own)
     _rows[kind] = Row(
         kind,
         forms[0].level,
         forms[0].type,
-        direction,
-        families,
+        "both" if received and sent else "receive" if received else "send",
+        nowhere if everywhere else nowhere.union(*(one.families for one in is_own)),
         tuple(one for one in options if one is not None),
         tuple(forms),
         always,
@@ -413,7 +417,9 @@ def row_of(kind: Any) -> Row:
     try:
         return _rows[kind]
     except (KeyError, TypeError):
-        raise TypeError(f"{kind!r} is not a kind of control message") from None
+        # An object is named by its class: what its repr() says may be long.
+        what = kind if isinstance(kind, type) else f"{type(kind).__name__} object"
+        raise TypeError(f"{what!r} is not a kind of control message") from None
 
 
 def rows() -> tuple[Row, ...]:
@@ -424,10 +430,14 @@ def rows() -> tuple[Row, ...]:
 def lookup(level: int, type: int, family: int = -1) -> Any:
     """The kind that (level, type) of a socket of that family is; None for none.
 
-    Without a family the first that was registered; one that is received before one that is sent.
+    Without a family that of IP, else the first that was registered; one that is received before
+    one that is sent.
     """
     for table in (_received, _sent):
-        for some, kind in table.get((level, type), ()):
+        found = table.get((level, type), ())
+        if family < 0 and len(found) > 1:
+            found = sorted(found, key=lambda entry: _socket.AF_INET not in entry[0])
+        for some, kind in found:
             if family < 0 or not some or family in some:
                 return kind
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from .. import _cmsg
@@ -29,6 +30,8 @@ __all__ = [
 IP = families("AF_INET", "AF_INET6")
 # The BSDs and macOS name what they deliver by the option, and it is one byte there.
 _BY_OPTION = not IS_LINUX
+# Bytes of what these take besides; the other BSDs take none.
+_TOS = {"freebsd": 1, "darwin": 4}.get(sys.platform.rstrip("0123456789"), 0)
 
 _ANY = IPAddress(bytes(4))
 
@@ -39,8 +42,8 @@ _ANY = IPAddress(bytes(4))
     layout="in_pktinfo",
     families=IP,
     option=(
-        option("SOL_IP", "IP_RECVPKTINFO", 12, is_watched_only=IS_LINUX)
-        or option("SOL_IP", "IP_PKTINFO", 12, "2.2"),
+        # NetBSD has an IP_RECVPKTINFO too: SourcePacketInfo.
+        option("SOL_IP", "IP_PKTINFO", 12, "2.2"),
     ),
 )
 class PacketInfo(StructMessage, OnInterface):
@@ -62,14 +65,13 @@ class PacketInfo(StructMessage, OnInterface):
     level="SOL_IP",
     type="IP_RECVTTL" if _BY_OPTION else "IP_TTL",
     layout="int",
-    transform="integer",
+    transform="integer" if _BY_OPTION else "",
     direction="receive" if _BY_OPTION else "both",
     families=IP,
     option=option("SOL_IP", "IP_RECVTTL", 4, "2.2"),
-    also=[form("SOL_IP", "IP_TTL", "integer", direction="send") if _BY_OPTION else None],
 )
 class Ttl(StructMessage):
-    """The time to live of an IPv4 packet: IP_TTL, ip(7). Sent: 1 to 255."""
+    """The time to live of an IPv4 packet: IP_TTL, ip(7). Sent, on Linux: 1 to 255."""
 
     __slots__ = ()
 
@@ -84,7 +86,7 @@ class Ttl(StructMessage):
     direction="receive" if _BY_OPTION else "both",
     families=IP,
     option=option("SOL_IP", "IP_RECVTOS", 4, "2.2"),
-    also=[form("SOL_IP", "IP_TOS", "integer", direction="send", size=1) if _BY_OPTION else None],
+    also=[form("SOL_IP", "IP_TOS", "integer", direction="send", size=_TOS) if _TOS else None],
 )
 class Tos(StructMessage, WithTrafficClass):
     """The type of service of an IPv4 packet, DSCP and ECN: IP_TOS, ip(7). 0 to 255."""

@@ -38,6 +38,8 @@ _IPV6 = families("AF_INET6")
 _ANY = IPAddress(bytes(16))
 # The largest header that one byte can tell the length of, 8 bytes each.
 _HEADER = 2048
+# Before a routing header and behind it.
+_TWO_HEADERS = _HEADER + _cmsg.CMSG_SPACE(_HEADER)
 
 
 @register(
@@ -48,7 +50,8 @@ _HEADER = 2048
     option=(
         option("SOL_IPV6", "IPV6_RECVPKTINFO", 20, "2.6.14", families=_IPV6),
         option("SOL_IPV6", "IPV6_2292PKTINFO", 20, families=_IPV6, is_watched_only=True),
-        option("SOL_IP", "IP_PKTINFO", 12, families=IP),
+        # An AF_INET6 socket tells an IPv4-mapped peer's in the form of IPv6.
+        option("SOL_IP", "IP_PKTINFO", 12, families=families("AF_INET")) if IS_LINUX else None,
     ),
     also=[
         form("SOL_IPV6", "IPV6_2292PKTINFO"),
@@ -72,16 +75,15 @@ class PacketInfo6(StructMessage, OnInterface):
     level="SOL_IPV6",
     type="IPV6_HOPLIMIT",
     layout="int",
-    transform="integer",
     families=_IPV6,
     option=(
         option("SOL_IPV6", "IPV6_RECVHOPLIMIT", 4, "2.6.14", families=_IPV6),
         option("SOL_IPV6", "IPV6_2292HOPLIMIT", 4, families=_IPV6, is_watched_only=True),
-        option("SOL_IP", "IP_RECVTTL", 4, families=IP),
+        option("SOL_IP", "IP_RECVTTL", 4, families=IP) if IS_LINUX else None,
     ),
     also=[
-        form("SOL_IPV6", "IPV6_2292HOPLIMIT", "integer"),
-        form("SOL_IP", "IP_TTL", "integer", families=IP, is_ipv4=True),
+        form("SOL_IPV6", "IPV6_2292HOPLIMIT"),
+        form("SOL_IP", "IP_TTL", families=IP, is_ipv4=True) if IS_LINUX else None,
     ],
 )
 class HopLimit(StructMessage):
@@ -99,13 +101,12 @@ class HopLimit(StructMessage):
     level="SOL_IPV6",
     type="IPV6_TCLASS",
     layout="int",
-    transform="integer",
     families=_IPV6,
     option=(
         option("SOL_IPV6", "IPV6_RECVTCLASS", 4, "2.6.14", families=_IPV6),
-        option("SOL_IP", "IP_RECVTOS", 4, families=IP),
+        option("SOL_IP", "IP_RECVTOS", 4, families=IP) if IS_LINUX else None,
     ),
-    also=[form("SOL_IP", "IP_TOS", "integer", families=IP, is_ipv4=True)],
+    also=[form("SOL_IP", "IP_TOS", "integer", families=IP, is_ipv4=True) if IS_LINUX else None],
 )
 class TrafficClass(StructMessage, WithTrafficClass):
     """The traffic class of a packet, DSCP and ECN: IPV6_TCLASS, RFC 3542. 0 to 255."""
@@ -125,7 +126,8 @@ class TrafficClass(StructMessage, WithTrafficClass):
 class FlowInfo(StructMessage):
     """Traffic class and flow label, as in the header: IPV6_FLOWINFO. Linux 2.2.7.
 
-    Not there where both are 0. Sent, the label has to be one that the socket may use.
+    Not there where both are 0. Sent, the label has to be one that the socket may use, and the class
+    is that of TrafficClass or of the socket.
     """
 
     __slots__ = ()
@@ -171,8 +173,8 @@ class HopByHopOptions(StructMessage):
     layout="bytes",
     families=_IPV6,
     option=(
-        option("SOL_IPV6", "IPV6_RECVDSTOPTS", _HEADER, "2.6.14"),
-        option("SOL_IPV6", "IPV6_2292DSTOPTS", _HEADER, is_watched_only=True),
+        option("SOL_IPV6", "IPV6_RECVDSTOPTS", _TWO_HEADERS, "2.6.14"),
+        option("SOL_IPV6", "IPV6_2292DSTOPTS", _TWO_HEADERS, is_watched_only=True),
     ),
     also=[form("SOL_IPV6", "IPV6_2292DSTOPTS")],
 )
@@ -217,7 +219,7 @@ class RoutingHeader(StructMessage):
 class RoutingDestinationOptions(StructMessage):
     """A destination options header before a routing header, whole: IPV6_RTHDRDSTOPTS, RFC 3542.
 
-    Arrives as DestinationOptions.
+    Arrives as DestinationOptions. Left out, without an error, where there is no routing header.
     """
 
     __slots__ = ()
@@ -268,8 +270,9 @@ class OriginalDestination6(StructMessage):
 class PathMtu(StructMessage):
     """The path MTU, after a datagram was too long for it: IPV6_PATHMTU, RFC 3542.
 
-    In bytes. Comes alone, in a message without data, from an ordinary receive; poll(2) does not
-    tell it. `sockaddr` is the destination as a struct sockaddr_in6.
+    In bytes. On Linux only where DontFragment or IPV6_DONTFRAG kept it from being cut. Comes alone,
+    in a message without data, from an ordinary receive; poll(2) does not tell it. `sockaddr` is the
+    destination as a struct sockaddr_in6.
     """
 
     __slots__ = ()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import enum
 import socket as _socket
+import struct
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Literal
 
 __all__ = ["Ecn"]
 
@@ -49,3 +52,39 @@ class OnInterface:
             return _socket.if_indextoname(self.interface)
         except (OSError, OverflowError):
             return None
+
+
+class ShownAsMade:
+    """For what has more in its struct than the constructor takes: `_SHOWN` is what that takes."""
+
+    __slots__ = ()
+
+    _SHOWN: ClassVar[tuple[str, ...]]
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={getattr(self, name)!r}" for name in self._SHOWN)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def numbers(format: Literal["I", "Q"]) -> Callable[[bytes], tuple[int, ...]]:
+    """What makes numbers of the bytes of an array, for convert=. `format` as in `struct`."""
+
+    def convert(raw: bytes) -> tuple[int, ...]:
+        whole = len(raw) - len(raw) % struct.calcsize(format)
+        return tuple(memoryview(raw)[:whole].cast(format))
+
+    return convert
+
+
+def packed_numbers(format: str, values: Iterable[int], size: int | None = None) -> bytes:
+    """The bytes of an array, with zeros behind up to `size`. ValueError for more than that."""
+    values = tuple(values)
+    try:
+        packed = struct.pack(f"={len(values)}{format}", *values)
+    except struct.error as error:
+        raise OverflowError(f"{values}: {error}") from None
+    if size is None:
+        return packed
+    if len(packed) > size:
+        raise ValueError(f"{values}: at most {size // struct.calcsize(format)}")
+    return packed.ljust(size, b"\0")

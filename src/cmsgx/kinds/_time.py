@@ -9,7 +9,7 @@ import time
 from typing import ClassVar
 
 from .. import _cmsg
-from ._base import StructMessage, constant, families, form, member, option, register
+from ._base import Option, StructMessage, constant, families, form, member, option, register
 from ._net import OnInterface
 
 __all__ = [
@@ -59,22 +59,45 @@ class TimestampingFlags(enum.IntFlag, boundary=enum.KEEP):
 _Flags = TimestampingFlags
 _RECEIVED = _Flags.RX_SOFTWARE | _Flags.RX_HARDWARE | _Flags.SOFTWARE | _Flags.RAW_HARDWARE
 
+# struct so_timestamping: the flags, and (Linux 5.13) the clock that BIND_PHC names.
+_STAMPING_SIZE = 8
+
+
+def _stamping(room: int, since: str, flags: TimestampingFlags) -> tuple[Option | None, ...]:
+    """Adds flags to SO_TIMESTAMPING. One bit of the socket says for all its time stamps whether
+    they come in the form for the year 2038, and this clears it."""
+    return (
+        option(
+            "SOL_SOCKET", "SO_TIMESTAMPING", room, since,
+            value=int(flags).to_bytes(4, sys.byteorder), size=_STAMPING_SIZE, is_mask=True,
+        ),
+        # Linux tells SO_TIMESTAMPNS_NEW by the other name too.
+        option("SOL_SOCKET", "SO_TIMESTAMPNS_NEW", 0, is_watched_only=True),
+        option("SOL_SOCKET", "SO_TIMESTAMP_NEW", 0, is_watched_only=True),
+        option(
+            "SOL_SOCKET", "SO_TIMESTAMPING_NEW", 0, is_watched_only=True, size=_STAMPING_SIZE
+        ),
+    )  # fmt: skip
+
 
 @register(
     level="SOL_SOCKET",
     type="SO_TIMESTAMPNS_OLD" if hasattr(_cmsg, "SO_TIMESTAMPNS_OLD") else "SCM_TIMESTAMP",
     layout="time",
     transform="timespec" if hasattr(_cmsg, "SO_TIMESTAMPNS_OLD") else "timeval",
-    direction="receive",
+    # FreeBSD takes one over AF_UNIX, and fills it in.
+    direction="both" if hasattr(_cmsg, "SCM_REALTIME") else "receive",
     families=_STAMPED,
     option=(
         option("SOL_SOCKET", "SO_TIMESTAMPNS", 32, "2.6.22")
         or option("SOL_SOCKET", "SO_TIMESTAMP", 16),
-        # The kernel has them out of one another, and tells each only by its own name.
-        option("SOL_SOCKET", "SO_TIMESTAMP_OLD", 32, is_watched_only=True),
-        option("SOL_SOCKET", "SO_TIMESTAMP_NEW", 32, is_watched_only=True),
+        # The kernel has them out of one another. It tells each only by its own name, besides
+        # SO_TIMESTAMPNS_NEW, which SO_TIMESTAMP_NEW tells too.
         option("SOL_SOCKET", "SO_TIMESTAMPNS_OLD", 32, is_watched_only=True),
         option("SOL_SOCKET", "SO_TIMESTAMPNS_NEW", 32, is_watched_only=True),
+        option("SOL_SOCKET", "SO_TIMESTAMP_OLD", 32, is_watched_only=True),
+        option("SOL_SOCKET", "SO_TIMESTAMP_NEW", 32, is_watched_only=True),
+        option("SOL_SOCKET", "SO_TIMESTAMPING_NEW", 0, is_watched_only=True, size=_STAMPING_SIZE),
     ),
     also=[
         form("SOL_SOCKET", "SO_TIMESTAMP_OLD", "timeval"),
@@ -104,9 +127,7 @@ class Timestamp(StructMessage):
     transform="stamping",
     direction="receive",
     families=_STAMPED,
-    option=option(
-        "SOL_SOCKET", "SO_TIMESTAMPING", 48, "2.6.30", value=int(_RECEIVED), is_mask=True
-    ),
+    option=_stamping(48, "2.6.30", _RECEIVED),
     also=[form("SOL_SOCKET", "SO_TIMESTAMPING_NEW", "stamping64")],
 )
 class Timestamping(StructMessage):
@@ -183,7 +204,7 @@ class TxTime(StructMessage):
 
     enable() sets SO_TXTIME with CLOCK_MONOTONIC, which the qdisc fq takes; etf wants CLOCK_TAI,
     set by setsockopt(2). Without such a qdisc the packet goes at once. EINVAL where SO_TXTIME is
-    not set.
+    not set. Linux cannot unset it: restore() gives back the clock that another had set, no more.
     """
 
     __slots__ = ()
@@ -197,11 +218,8 @@ class TxTime(StructMessage):
     layout="scm_ts_pktinfo",
     direction="receive",
     families=families("AF_INET", "AF_INET6", "AF_PACKET"),
-    option=option(
-        "SOL_SOCKET", "SO_TIMESTAMPING", 16, "4.13",
-        value=int(_Flags.OPT_PKTINFO | _Flags.RX_HARDWARE | _Flags.RAW_HARDWARE), is_mask=True,
-    ),
-)  # fmt: skip
+    option=_stamping(16, "4.13", _Flags.OPT_PKTINFO | _Flags.RX_HARDWARE | _Flags.RAW_HARDWARE),
+)
 class TimestampingPacketInfo(StructMessage, OnInterface):
     """Where a packet with a hardware time stamp came in: SCM_TIMESTAMPING_PKTINFO. Linux 4.13.
 
@@ -215,7 +233,7 @@ class TimestampingPacketInfo(StructMessage, OnInterface):
     length: int = member("pkt_length")
 
 
-def _names(prefix: str) -> dict[int, str]:
+def names_of(prefix: str) -> dict[int, str]:
     return {
         getattr(_cmsg, name): name.removeprefix(prefix).lower()
         for name in dir(_cmsg)
@@ -223,7 +241,7 @@ def _names(prefix: str) -> dict[int, str]:
     }
 
 
-class _Stats(StructMessage):
+class AttributeRun(StructMessage):
     """A run of struct nlattr, netlink(7), each of which is one number."""
 
     __slots__ = ()
@@ -262,9 +280,9 @@ _STATS_ON = _Flags.OPT_STATS | _Flags.OPT_TSONLY | _Flags.TX_ACK | _Flags.SOFTWA
     layout="bytes",
     direction="receive",
     families=families("AF_INET", "AF_INET6"),
-    option=option("SOL_SOCKET", "SO_TIMESTAMPING", 512, "4.10", value=int(_STATS_ON), is_mask=True),
+    option=_stamping(512, "4.10", _STATS_ON),
 )
-class TcpStats(_Stats):
+class TcpStats(AttributeRun):
     """How a TCP connection was doing when a transmit time stamp was taken: OPT_STATS, Linux 4.10.
 
     `values` has them by the names of TCP_NLA_* in linux/tcp.h: "busy" (microseconds), "snd_cwnd"
@@ -274,7 +292,7 @@ class TcpStats(_Stats):
 
     __slots__ = ()
 
-    _NAMES = _names("TCP_NLA_")
+    _NAMES = names_of("TCP_NLA_")
 
     attributes: bytes = member()
 
@@ -285,9 +303,9 @@ class TcpStats(_Stats):
     layout="bytes",
     direction="receive",
     families=families("AF_CAN"),
-    option=option("SOL_SOCKET", "SO_TIMESTAMPING", 128, "5.4", value=int(_STATS_ON), is_mask=True),
+    option=_stamping(128, "5.4", _STATS_ON),
 )
-class J1939Stats(_Stats):
+class J1939Stats(AttributeRun):
     """How far a J1939 transfer has come: `values` has J1939_NLA_* by name, linux/can/j1939.h.
 
     "bytes_acked", "total_size", "pgn", "src_addr", ... On the error queue.
@@ -295,6 +313,6 @@ class J1939Stats(_Stats):
 
     __slots__ = ()
 
-    _NAMES = _names("J1939_NLA_")
+    _NAMES = names_of("J1939_NLA_")
 
     attributes: bytes = member()

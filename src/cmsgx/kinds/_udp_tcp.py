@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from ._base import OpenEnum, StructMessage, constant, families, form, member, option, register
+from ._base import (
+    IS_LINUX,
+    OpenEnum,
+    StructMessage,
+    constant,
+    families,
+    form,
+    member,
+    option,
+    register,
+)
 
 __all__ = ["TcpInq", "TlsRecordType", "TlsType", "UdpGro", "UdpSegment"]
 
@@ -33,7 +43,6 @@ class UdpSegment(StructMessage):
     level="SOL_UDP",
     type="UDP_GRO",
     layout="int",
-    transform="integer",
     direction="receive",
     families=_IP,
     option=option("SOL_UDP", "UDP_GRO", 4, "5.0"),
@@ -69,9 +78,9 @@ class TlsType(OpenEnum):
     """The type of a TLS record: RFC 8446 section 5.1."""
 
     CHANGE_CIPHER_SPEC = constant("TLS_RECORD_TYPE_CHANGE_CIPHER_SPEC")
-    ALERT = constant("TLS_RECORD_TYPE_ALERT")
-    HANDSHAKE = constant("TLS_RECORD_TYPE_HANDSHAKE")
-    APPLICATION_DATA = constant("TLS_RECORD_TYPE_DATA")
+    ALERT = constant("TLS_RECORD_TYPE_ALERT") or constant("TLS_RLTYPE_ALERT")
+    HANDSHAKE = constant("TLS_RECORD_TYPE_HANDSHAKE") or constant("TLS_RLTYPE_HANDSHAKE")
+    APPLICATION_DATA = constant("TLS_RECORD_TYPE_DATA") or constant("TLS_RLTYPE_APP")
     HEARTBEAT = constant("TLS_RECORD_TYPE_HEARTBEAT")
     TLS12_CID = constant("TLS_RECORD_TYPE_TLS12_CID")
     ACK = constant("TLS_RECORD_TYPE_ACK")
@@ -84,14 +93,17 @@ class TlsType(OpenEnum):
     direction="receive",
     families=_IP,
     always=1,
-    also=[form("SOL_TLS", "TLS_SET_RECORD_TYPE", direction="send")],
+    also=[
+        form("SOL_TLS" if IS_LINUX else "SOL_TCP", "TLS_SET_RECORD_TYPE", direction="send"),
+    ],
     since="4.17",
 )
 class TlsRecordType(StructMessage):
     """The type of a record of kTLS, received and sent: TLS_GET_RECORD_TYPE, TLS_SET_RECORD_TYPE.
 
     Each receive from a socket with TLS_RX takes records of one type. What is sent without one is
-    application data; one that is sent may not come with MSG_MORE.
+    application data; one that is sent may not come with MSG_MORE. FreeBSD sends it too, and has
+    TlsRecordHeader for what is received.
     """
 
     __slots__ = ()

@@ -11,6 +11,7 @@ from .. import _cmsg
 from .._fds import Fd, FileDescriptorLike, PidFd
 from ..errors import MalformedControlError
 from ._base import (
+    IS_LINUX,
     Buffer,
     ControlMessage,
     StructMessage,
@@ -28,6 +29,7 @@ __all__ = ["Credentials", "Inq", "PidFd", "Rights", "SecurityLabel"]
 
 _UNIX = families("AF_UNIX")
 _UNIX_AND_MORE = families("AF_UNIX", "AF_NETLINK", "AF_BLUETOOTH")
+_IP = families("AF_INET", "AF_INET6")
 
 
 class _Unowned(tuple[int, ...]):
@@ -121,6 +123,8 @@ class IdMapped:
 
 
 def _is_mapped(number: int, which: str) -> bool | None:
+    if not IS_LINUX:
+        return True  # nothing is translated
     with open(f"/proc/sys/kernel/overflow{which}", encoding="ascii") as file:
         if number != int(file.read()):
             return True
@@ -177,14 +181,18 @@ class Credentials(StructMessage, IdMapped):
     transform="without NUL",
     direction="receive",
     families=_UNIX_AND_MORE,
-    option=option("SOL_SOCKET", "SO_PASSSEC", 4096),
-    also=[form("SOL_IP", "SCM_SECURITY", "without NUL", families=families("AF_INET", "AF_INET6"))],
+    option=(
+        option("SOL_SOCKET", "SO_PASSSEC", 4096, families=_UNIX_AND_MORE),
+        option("SOL_IP", "IP_PASSSEC", 4096, families=_IP),
+    ),
+    also=[form("SOL_IP", "SCM_SECURITY", "without NUL", families=_IP)],
 )
 class SecurityLabel(StructMessage):
     """The label of the sender's process by the Linux security module: SCM_SECURITY, unix(7).
 
     `label` is bytes, without the NUL that some modules append. Only attached where a module that
-    has labels (SELinux, Smack) is active.
+    has labels (SELinux, Smack) is active. Of an IPv4 packet it is the packet's own, by labeled
+    IPsec or NetLabel: IP_PASSSEC, ip(7).
     """
 
     __slots__ = ()

@@ -1,0 +1,35 @@
+"""When a packet came: by the network adapter's clock where it has one, else by the kernel's."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import cmsgx
+from cmsgx.kinds import Timestamp, Timestamping
+
+
+def tell(message: cmsgx.Message) -> None:
+    # An adapter stamps once it was told to: hwstamp_ctl(8), or ioctl SIOCSHWTSTAMP.
+    stamps = message.get(Timestamping)
+    if stamps is not None and stamps.hardware is not None:
+        print(f"the adapter had it at {stamps.hardware} ns of its own clock")
+        return
+    came = message[Timestamp].nanoseconds
+    if came is not None:
+        print(f"the kernel had it {(time.time_ns() - came) // 10**9} s ago")
+
+
+def main() -> None:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        server.bind(("127.0.0.1", 0))
+        receiver = cmsgx.Receiver(server, 1500, want=[Timestamp, Timestamping])
+        client.sendto(b"data", server.getsockname())
+        tell(receiver.receive())
+
+
+if __name__ == "__main__":
+    main()

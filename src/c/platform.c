@@ -1,0 +1,255 @@
+#include "platform.h"
+
+#include "walk.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#if defined(__FreeBSD__) || defined(__APPLE__)
+#  include <sys/param.h>
+#  include <sys/sysctl.h>
+#  include <sys/ucred.h>
+#endif
+
+/* What arrived ------------------------------------------------------------------------------ */
+
+/* Calls `each` with every descriptor that a message brought, and where it lies. */
+static void
+each_right(const struct msghdr *msg, void (*each)(unsigned char *at))
+{
+    cmsgx_header header;
+    size_t offset = 0;
+    unsigned char *control = msg->msg_control;
+
+    while (cmsgx_walk(control, (size_t)msg->msg_controllen, &offset, &header) == CMSGX_MESSAGE) {
+        if (header.level == SOL_SOCKET && header.type == SCM_RIGHTS) {
+            for (size_t i = 0; i + sizeof(int) <= header.size; i += sizeof(int)) {
+                each(control + (header.data - control) + i);
+            }
+        }
+    }
+}
+
+static void
+set_cloexec(unsigned char *at)
+{
+    int fd;
+    memcpy(&fd, at, sizeof(fd));
+    (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+static void
+disown(unsigned char *at)
+{
+    memset(at, 0xff, sizeof(int));
+}
+
+void
+cmsgx_set_cloexec(struct msghdr *msg)
+{
+    each_right(msg, set_cloexec);
+    /* As Linux answers. */
+    msg->msg_flags |= CMSGX_MSG_CMSG_CLOEXEC;
+}
+
+void
+cmsgx_disown_peeked(struct msghdr *msg)
+{
+    each_right(msg, disown);
+}
+
+/* Many messages ----------------------------------------------------------------------------- */
+
+#if !CMSGX_HAS_MMSG
+
+/* One that may be of many, as the system calls have it: -1 only where it is the first. */
+static int
+end(unsigned int done, unsigned int count)
+{
+    return done > 0 || count == 0 ? (int)done : -1;
+}
+
+int
+cmsgx_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
+{
+    int now = flags & ~CMSGX_MSG_WAITFORONE;
+    unsigned int done = 0;
+
+    while (done < count) {
+        ssize_t result = cmsgx_sys_recvmsg(fd, &msgs[done].msg_hdr, now);
+        if (result < 0) {
+            break;
+        }
+        msgs[done++].msg_len = (unsigned int)result;
+        if (flags & CMSGX_MSG_WAITFORONE) {
+            now |= MSG_DONTWAIT;
+        }
+    }
+    return end(done, count);
+}
+
+int
+cmsgx_sendmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
+{
+    unsigned int done = 0;
+
+    while (done < count) {
+        ssize_t result = cmsgx_sys_sendmsg(fd, &msgs[done].msg_hdr, flags);
+        if (result < 0) {
+            break;
+        }
+        msgs[done++].msg_len = (unsigned int)result;
+    }
+    return end(done, count);
+}
+
+#endif
+
+/* Waiting, and counting ---------------------------------------------------------------------- */
+
+int
+cmsgx_poll(struct pollfd *fds, nfds_t count, int64_t nanoseconds)
+{
+    /* NetBSD has ppoll(2) since its release 10. */
+#if CMSGX_IS_LINUX || defined(__FreeBSD__) || defined(__OpenBSD__)
+    struct timespec time = {.tv_sec = (time_t)(nanoseconds / 1000000000),
+                            .tv_nsec = (long)(nanoseconds % 1000000000)};
+    return ppoll(fds, count, &time, NULL);
+#else
+    int64_t milliseconds = (nanoseconds + 999999) / 1000000;
+    return poll(fds, count, milliseconds > INT_MAX ? INT_MAX : (int)milliseconds);
+#endif
+}
+
+#if defined(__linux__) || defined(__APPLE__)
+/* With "." and "..".  The BSDs show only the standard streams there, unless fdescfs is mounted. */
+static size_t
+count_entries(void)
+{
+    size_t count = 0;
+    DIR *folder = opendir("/dev/fd");
+    if (folder == NULL) {
+        return SIZE_MAX;
+    }
+    while (readdir(folder) != NULL) {
+        count++;
+    }
+    (void)closedir(folder);
+    return count;
+}
+#endif
+
+size_t
+cmsgx_count_open(void)
+{
+#if defined(__linux__)
+    struct stat status;
+    /* Linux 6.2 tells the number as the size. */
+    if (stat("/proc/self/fd", &status) == 0 && status.st_size > 0) {
+        return (size_t)status.st_size;
+    }
+    return count_entries();
+#elif defined(__APPLE__)
+    return count_entries();
+#elif defined(__FreeBSD__)
+    int name[] = {CTL_KERN, KERN_PROC, KERN_PROC_NFDS, 0};
+    int count;
+    size_t size = sizeof(count);
+    return sysctl(name, 4, &count, &size, NULL, 0) == 0 ? (size_t)count : SIZE_MAX;
+#elif defined(__NetBSD__)
+    int last = fcntl(0, F_MAXFD);
+    return last >= 0 ? (size_t)last + 1 : SIZE_MAX;
+#elif defined(__OpenBSD__)
+    return (size_t)getdtablecount();
+#else
+    return SIZE_MAX;
+#endif
+}
+
+/* Sockets ------------------------------------------------------------------------------------ */
+
+int
+cmsgx_family_of(int fd)
+{
+#if defined(SO_DOMAIN) && !defined(CMSGX_PORTABLE)
+    int family;
+    socklen_t size = sizeof(family);
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size) == 0 ? family : -1;
+#else
+    struct sockaddr_storage name;
+    socklen_t size = sizeof(name);
+    /* Some systems write nothing for a socket without a name. */
+    memset(&name, 0, sizeof(name));
+    return getsockname(fd, (struct sockaddr *)&name, &size) == 0 ? name.ss_family : -1;
+#endif
+}
+
+int
+cmsgx_has_hung_up(int fd)
+{
+#ifdef POLLRDHUP
+    const short asked = POLLRDHUP;
+#else
+    const short asked = 0;
+#endif
+    struct pollfd ready = {.fd = fd, .events = asked};
+    return poll(&ready, 1, 0) > 0 && (ready.revents & (asked | POLLHUP));
+}
+
+int
+cmsgx_peer_of(int fd, struct cmsgx_peer *peer)
+{
+#if defined(__linux__) || defined(__OpenBSD__)
+#  ifdef __linux__
+    struct ucred found;
+#  else
+    struct sockpeercred found;
+#  endif
+    socklen_t size = sizeof(found);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &found, &size) < 0) {
+        return -1;
+    }
+    peer->pid = found.pid;
+    peer->uid = found.uid;
+    peer->gid = found.gid;
+    return 0;
+#elif defined(__NetBSD__)
+    struct unpcbid found;
+    socklen_t size = sizeof(found);
+    if (getsockopt(fd, SOL_LOCAL, LOCAL_PEEREID, &found, &size) < 0) {
+        return -1;
+    }
+    peer->pid = found.unp_pid;
+    peer->uid = found.unp_euid;
+    peer->gid = found.unp_egid;
+    return 0;
+#elif defined(__FreeBSD__) || defined(__APPLE__)
+    struct xucred found;
+    socklen_t size = sizeof(found);
+    memset(&found, 0, sizeof(found));
+    if (getsockopt(fd, SOL_LOCAL, LOCAL_PEERCRED, &found, &size) < 0) {
+        return -1;
+    }
+    if (found.cr_version != XUCRED_VERSION || found.cr_ngroups < 1) {
+        errno = EINVAL;
+        return -1;
+    }
+    peer->uid = found.cr_uid;
+    peer->gid = found.cr_groups[0];     /* the effective one is the first */
+#  ifdef __APPLE__
+    pid_t pid;
+    size = sizeof(pid);
+    peer->pid = getsockopt(fd, SOL_LOCAL, LOCAL_PEERPID, &pid, &size) == 0 ? pid : 0;
+#  else
+    peer->pid = found.cr_pid;           /* since FreeBSD 13; 0 before */
+#  endif
+    return 0;
+#else
+    (void)fd, (void)peer;
+    errno = ENOPROTOOPT;
+    return -1;
+#endif
+}

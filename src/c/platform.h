@@ -1,0 +1,352 @@
+/* The differences between the systems stand here and in platform.c, as those between Python
+   versions stand in compat.h: what a system call does elsewhere, and what stands in for one that is
+   not there.  Numbers and layouts are in constants.[hc], uapi.[hc] and layouts.c.  Plain C, no
+   Python.h.
+
+   With CMSGX_PORTABLE a build for Linux takes what stands in for Linux's own, for the tests. */
+
+#ifndef CMSGX_PLATFORM_H
+#define CMSGX_PLATFORM_H
+
+/* macOS has the IPv6 control messages of RFC 3542, or those of RFC 2292, or none. */
+#if defined(__APPLE__) && !defined(__APPLE_USE_RFC_3542)
+#  define __APPLE_USE_RFC_3542
+#endif
+
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <sys/types.h>
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#ifdef __linux__
+#  include <sys/syscall.h>
+#endif
+
+#if defined(__linux__) && !defined(CMSGX_PORTABLE)
+#  define CMSGX_IS_LINUX 1
+#else
+#  define CMSGX_IS_LINUX 0
+#endif
+
+/* Flags ------------------------------------------------------------------------------------ */
+
+/* Close-on-exec by recvmsg(2) itself.  macOS has it not: cmsgx_sys_recvmsg() sets it right after the
+   call, and takes this bit, which is nobody's there, out of the flags before.  Another thread that
+   forks and executes in between takes the descriptors along; from here nothing can be done. */
+#if defined(MSG_CMSG_CLOEXEC) && !defined(CMSGX_PORTABLE)
+#  define CMSGX_HAS_CLOEXEC 1
+#  define CMSGX_MSG_CMSG_CLOEXEC MSG_CMSG_CLOEXEC
+#else
+#  define CMSGX_HAS_CLOEXEC 0
+#  define CMSGX_MSG_CMSG_CLOEXEC 0x40000000
+#endif
+
+/* recvmmsg(2) waits for the first message only.  Without that call: a bit that is nobody's. */
+#ifdef MSG_WAITFORONE
+#  define CMSGX_MSG_WAITFORONE MSG_WAITFORONE
+#else
+#  define CMSGX_MSG_WAITFORONE 0x20000000
+#endif
+
+/* Linux alone has an error queue. */
+#ifdef MSG_ERRQUEUE
+#  define CMSGX_MSG_ERRQUEUE MSG_ERRQUEUE
+#else
+#  define CMSGX_MSG_ERRQUEUE 0
+#endif
+
+/* An SDK of macOS may lack it.  Python ignores SIGPIPE unless it is told otherwise. */
+#ifdef MSG_NOSIGNAL
+#  define CMSGX_MSG_NOSIGNAL MSG_NOSIGNAL
+#else
+#  define CMSGX_MSG_NOSIGNAL 0
+#endif
+
+/* What the systems do with descriptors ------------------------------------------------------ */
+
+/* Linux puts as many into a control buffer as fit, and drops the others.  Elsewhere a buffer that
+   is too short costs them all (FreeBSD, NetBSD), or the message (OpenBSD), or the others stay open
+   and nobody knows their numbers (macOS).  So there each call has this much room beside what was
+   asked for, which is more than one message carries (UIPC_MAX_CMSG_FD of macOS is 512), and
+   cmsgx_shorten() does what Linux does. */
+#if CMSGX_IS_LINUX
+#  define CMSGX_MORE_ROOM 0
+#else
+#  define CMSGX_MORE_ROOM CMSG_SPACE(512 * sizeof(int))
+#endif
+
+/* The numbers that MSG_PEEK shows are descriptors: Linux makes new ones each time.  macOS shows
+   zeros, the BSDs what the kernel itself has in their place. */
+#ifdef __linux__
+#  define CMSGX_PEEK_INSTALLS 1
+#else
+#  define CMSGX_PEEK_INSTALLS 0
+#endif
+
+/* SCM_RIGHTS travels alone: with another control message beside it sendmsg(2) fails, EINVAL. */
+#if defined(__APPLE__) || defined(__NetBSD__) || defined(__OpenBSD__)
+#  define CMSGX_RIGHTS_ALONE 1
+#else
+#  define CMSGX_RIGHTS_ALONE 0
+#endif
+
+/* sendmsg(2), recvmsg(2) ------------------------------------------------------------------- */
+
+/* musl's sendmsg() for 64 bits copies the control data to 1 KiB of stack, and says ENOMEM where
+   there is more, as with 253 descriptors.  The kernel takes its structs as they are where the
+   padding, which stands for the upper half of a size_t, is zero: here all of a msghdr is zeroed
+   before it is filled, and cmsgx_put() zeroes each header. */
+#if defined(__linux__) && !defined(__GLIBC__) && LONG_MAX > INT_MAX
+#  define CMSGX_RAW_SENDMSG 1
+#else
+#  define CMSGX_RAW_SENDMSG 0
+#endif
+
+static inline __attribute__((always_inline)) ssize_t
+cmsgx_sys_sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+#if CMSGX_RAW_SENDMSG
+    return syscall(SYS_sendmsg, fd, msg, flags);
+#else
+    return sendmsg(fd, msg, flags);
+#endif
+}
+
+/* For recvmsg(2) without CMSGX_HAS_CLOEXEC, and for its peeks without CMSGX_PEEK_INSTALLS. */
+void cmsgx_set_cloexec(struct msghdr *msg);
+void cmsgx_disown_peeked(struct msghdr *msg);
+
+/* recvmsg(2), where `flags` may have CMSGX_MSG_CMSG_CLOEXEC on each system.  What arrives is
+   described by `msg` as on Linux, but for the room: see cmsgx_msghdr_prepare(). */
+static inline __attribute__((always_inline)) ssize_t
+cmsgx_sys_recvmsg(int fd, struct msghdr *msg, int flags)
+{
+    int known = CMSGX_HAS_CLOEXEC ? flags : flags & ~CMSGX_MSG_CMSG_CLOEXEC;
+    __typeof__(msg->msg_controllen) capacity = msg->msg_controllen;
+    ssize_t result = recvmsg(fd, msg, known);
+    if (!CMSGX_IS_LINUX && msg->msg_controllen > capacity) {
+        msg->msg_controllen = capacity;
+    }
+    /* First of all, as the comment at CMSGX_MSG_CMSG_CLOEXEC says why. */
+    if (known != flags && result >= 0) {
+        cmsgx_set_cloexec(msg);
+    }
+    if (!CMSGX_PEEK_INSTALLS && (flags & MSG_PEEK) && result >= 0) {
+        cmsgx_disown_peeked(msg);
+    }
+    return result;
+}
+
+/* sendmmsg(2), recvmmsg(2) ----------------------------------------------------------------- */
+
+/* The system's struct mmsghdr where it has the system calls.  Not FreeBSD's, whose length is a
+   ssize_t: there these calls are loops of its C library, which ours do as well. */
+struct cmsgx_mmsg {
+    struct msghdr msg_hdr;
+    unsigned int msg_len;
+};
+
+#if CMSGX_IS_LINUX || defined(__NetBSD__) || defined(__OpenBSD__)
+#  define CMSGX_HAS_MMSG 1
+#else
+#  define CMSGX_HAS_MMSG 0
+#endif
+
+/* recvmmsg(2): how many of `count` messages were received, each with its length in msg_len; -1
+   with errno where the first fails.  `flags` may have CMSGX_MSG_WAITFORONE and
+   CMSGX_MSG_CMSG_CLOEXEC.  An error behind the first ends the call.  Linux tells it to the next
+   one; a loop cannot, and it is lost, as in FreeBSD's C library.  The caller prepares and finishes
+   each message: msghdr.h.
+
+   sendmmsg(2): how many were sent, each with its length in msg_len; -1 with errno where the first
+   fails.  An error behind the first ends the call: sending that message again tells it. */
+#if CMSGX_HAS_MMSG
+
+_Static_assert(sizeof(struct cmsgx_mmsg) == sizeof(struct mmsghdr)
+                   && offsetof(struct cmsgx_mmsg, msg_hdr) == offsetof(struct mmsghdr, msg_hdr)
+                   && offsetof(struct cmsgx_mmsg, msg_len) == offsetof(struct mmsghdr, msg_len)
+                   && sizeof(((struct cmsgx_mmsg *)0)->msg_len)
+                      == sizeof(((struct mmsghdr *)0)->msg_len),
+               "struct mmsghdr");
+
+/* Their argument for the flags is unsigned with NetBSD and musl. */
+#  if defined(__GLIBC__) || defined(__BIONIC__) || defined(__OpenBSD__)
+typedef int cmsgx_mmsg_flags;
+#  else
+typedef unsigned int cmsgx_mmsg_flags;
+#  endif
+
+static inline __attribute__((always_inline)) int
+cmsgx_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
+{
+    int done = recvmmsg(fd, (struct mmsghdr *)(void *)msgs, count, (cmsgx_mmsg_flags)flags, NULL);
+    for (int i = 0; !CMSGX_PEEK_INSTALLS && (flags & MSG_PEEK) && i < done; i++) {
+        cmsgx_disown_peeked(&msgs[i].msg_hdr);
+    }
+    return done;
+}
+
+static inline __attribute__((always_inline)) int
+cmsgx_sendmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
+{
+#  if CMSGX_RAW_SENDMSG
+    /* musl's is a loop around its sendmsg(). */
+    return (int)syscall(SYS_sendmmsg, fd, msgs, count, flags);
+#  else
+    return sendmmsg(fd, (struct mmsghdr *)(void *)msgs, count, (cmsgx_mmsg_flags)flags);
+#  endif
+}
+
+#else
+int cmsgx_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags);
+int cmsgx_sendmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags);
+#endif
+
+/* Other calls ------------------------------------------------------------------------------ */
+
+/* Linux 5.9; headers may be older than the kernel.  One number for all but two processors. */
+#if defined(__linux__) && !defined(SYS_close_range) && !defined(__alpha__) && !defined(__mips__)
+#  define SYS_close_range 436
+#endif
+
+/* Closes a run of descriptors by one call: 0, or -1 where the system has none, or refuses. */
+static inline int
+cmsgx_close_range(unsigned int first, unsigned int last)
+{
+#if CMSGX_IS_LINUX && defined(SYS_close_range)
+    return (int)syscall(SYS_close_range, first, last, 0u);
+#elif defined(__FreeBSD__)
+    return close_range(first, last, 0);
+#else
+    (void)first, (void)last;
+    return -1;
+#endif
+}
+
+/* poll(2) that waits so many nanoseconds, or up to a millisecond more. */
+int cmsgx_poll(struct pollfd *fds, nfds_t count, int64_t nanoseconds);
+
+/* The clock that a condition waits by.  macOS has no pthread_condattr_setclock(). */
+#ifdef __APPLE__
+#  define CMSGX_CONDITION_CLOCK CLOCK_REALTIME
+#else
+#  define CMSGX_CONDITION_CLOCK CLOCK_MONOTONIC
+#endif
+
+static inline void
+cmsgx_set_condition_clock(pthread_condattr_t *attributes)
+{
+#ifdef __APPLE__
+    (void)attributes;
+#else
+    pthread_condattr_setclock(attributes, CMSGX_CONDITION_CLOCK);
+#endif
+}
+
+/* How many descriptors this process has open, or a bound of it; SIZE_MAX where that cannot be
+   told. */
+size_t cmsgx_count_open(void);
+
+/* Sockets ---------------------------------------------------------------------------------- */
+
+/* AF_* of a socket: SO_DOMAIN, or by its name.  -1 with errno. */
+int cmsgx_family_of(int fd);
+
+/* Whether the peer sends nothing more, for a socket whose empty messages look the same. */
+int cmsgx_has_hung_up(int fd);
+
+/* Who connected to an AF_UNIX socket, or listened. */
+struct cmsgx_peer {
+    int32_t pid;            /* 0 where it is not visible here, or where the system does not tell */
+    uint32_t uid;           /* the effective ones */
+    uint32_t gid;
+};
+
+/* 0, or -1 with errno. */
+int cmsgx_peer_of(int fd, struct cmsgx_peer *peer);
+
+/* Addresses -------------------------------------------------------------------------------- */
+
+/* A socket address without a family says nothing. */
+#define CMSGX_LEAST_ADDRESS offsetof(struct sockaddr, sa_data)
+
+/* AF_UNIX names that begin with a NUL, unix(7). */
+#ifdef __linux__
+#  define CMSGX_HAS_ABSTRACT_NAMES 1
+#else
+#  define CMSGX_HAS_ABSTRACT_NAMES 0
+#endif
+
+/* The BSDs and macOS have the length in the address too.  The kernel puts it into that of a call by
+   itself, but not into one that is the payload of a control message. */
+static inline void
+cmsgx_set_address_length(struct sockaddr_storage *name, socklen_t size)
+{
+#ifdef __linux__
+    (void)name, (void)size;
+#else
+    name->ss_len = (unsigned char)size;
+#endif
+}
+
+/* Payloads --------------------------------------------------------------------------------- */
+
+/* struct timeval and struct timespec as a control message has them.  Linux has two longs, whatever
+   the time_t of the C library. */
+#ifdef __linux__
+typedef struct {
+    long seconds;
+    long fraction;
+} cmsgx_timeval, cmsgx_timespec;
+#else
+typedef struct {
+    time_t seconds;
+    suseconds_t fraction;
+} cmsgx_timeval;
+typedef struct {
+    time_t seconds;
+    long fraction;
+} cmsgx_timespec;
+_Static_assert(sizeof(cmsgx_timeval) == sizeof(struct timeval)
+                   && offsetof(cmsgx_timeval, fraction) == offsetof(struct timeval, tv_usec),
+               "struct timeval");
+_Static_assert(sizeof(cmsgx_timespec) == sizeof(struct timespec)
+                   && offsetof(cmsgx_timespec, fraction) == offsetof(struct timespec, tv_nsec),
+               "struct timespec");
+#endif
+
+/* struct bintime of FreeBSD, elsewhere as it is there for 64 bits. */
+typedef struct {
+#ifdef __FreeBSD__
+    time_t seconds;
+#else
+    int64_t seconds;
+#endif
+    uint64_t fraction;
+} cmsgx_bintime;
+#ifdef __FreeBSD__
+_Static_assert(sizeof(cmsgx_bintime) == sizeof(struct bintime)
+                   && offsetof(cmsgx_bintime, fraction) == offsetof(struct bintime, frac),
+               "struct bintime");
+#endif
+
+/* struct in_pktinfo, and the address in it that a packet is sent from.  NetBSD's has but one. */
+#if defined(__linux__) || defined(__APPLE__)
+#  define CMSGX_HAS_PKTINFO 1
+#  define CMSGX_PKTINFO_SOURCE ipi_spec_dst
+#elif defined(__NetBSD__)
+#  define CMSGX_HAS_PKTINFO 1
+#  define CMSGX_PKTINFO_SOURCE ipi_addr
+#else
+#  define CMSGX_HAS_PKTINFO 0
+#endif
+
+#endif

@@ -1,0 +1,89 @@
+"""The kernel's ciphers: Documentation/crypto/userspace-if.rst"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ._base import Buffer, OpenEnum, StructMessage, constant, families, member, register
+from ._net import ShownAsMade
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["AlgAssociatedLength", "AlgDirection", "AlgIv", "AlgOperation"]
+
+_ALG = families("AF_ALG")
+
+
+class AlgDirection(OpenEnum):
+    """ALG_OP_*: which way a cipher goes. linux/if_alg.h"""
+
+    DECRYPT = constant("ALG_OP_DECRYPT")
+    ENCRYPT = constant("ALG_OP_ENCRYPT")
+
+
+@register(
+    level="SOL_ALG",
+    type="ALG_SET_OP",
+    layout="u32",
+    direction="send",
+    families=_ALG,
+    since="2.6.38",
+)
+class AlgOperation(StructMessage):
+    """Whether the data is to be encrypted or decrypted: ALG_SET_OP. Linux 2.6.38.
+
+    With the first of the data, for skcipher and aead.
+    """
+
+    __slots__ = ()
+
+    operation: AlgDirection = member(convert=AlgDirection)
+
+
+@register(
+    level="SOL_ALG",
+    type="ALG_SET_IV",
+    layout="af_alg_iv",
+    direction="send",
+    families=_ALG,
+    since="2.6.38",
+)
+class AlgIv(ShownAsMade, StructMessage):
+    """The initialisation vector, struct af_alg_iv: ALG_SET_IV. Linux 2.6.38.
+
+    AlgIv(iv): its length has to be that of the cipher, else EINVAL.
+    """
+
+    __slots__ = ()
+
+    _SHOWN = ("iv",)
+
+    _length: ClassVar[Any] = member("ivlen")
+    iv: bytes = member("iv")
+
+    if TYPE_CHECKING:
+
+        def __init__(self, iv: Buffer) -> None: ...
+
+    def __new__(cls, iv: Buffer) -> Self:
+        return super().__new__(cls, memoryview(iv).nbytes, iv)
+
+
+@register(
+    level="SOL_ALG",
+    type="ALG_SET_AEAD_ASSOCLEN",
+    layout="u32",
+    direction="send",
+    families=_ALG,
+    since="4.1",
+)
+class AlgAssociatedLength(StructMessage):
+    """How much of the data is only authenticated: ALG_SET_AEAD_ASSOCLEN. Linux 4.1.
+
+    In bytes, from the start of the data; for aead.
+    """
+
+    __slots__ = ()
+
+    length: int = member()

@@ -1,0 +1,96 @@
+"""Bluetooth: net/bluetooth/bluetooth.h and hci_sock.h of the kernel, ng_btsocket(4)."""
+
+from __future__ import annotations
+
+from ._base import StructMessage, families, form, member, option, register
+
+__all__ = [
+    "BluetoothPacketStatus",
+    "BluetoothSequenceNumber",
+    "HciDirection",
+    "HciTimestamp",
+]
+
+_BLUETOOTH = families("AF_BLUETOOTH")
+
+
+@register(
+    level="SOL_BLUETOOTH",
+    type="BT_SCM_PKT_STATUS",
+    layout="u8",
+    direction="receive",
+    families=_BLUETOOTH,
+    option=option("SOL_BLUETOOTH", "BT_PKT_STATUS", 1, "5.9"),
+)
+class BluetoothPacketStatus(StructMessage):
+    """How well a frame of SCO or ISO came through: BT_PKT_STATUS. Linux 5.9.
+
+    The Packet_Status_Flag of the Core Specification, volume 4, part E: 0 is well.
+    """
+
+    __slots__ = ()
+
+    status: int = member()
+
+
+@register(
+    level="SOL_BLUETOOTH",
+    type="BT_SCM_PKT_SEQNUM",
+    layout="u16",
+    direction="receive",
+    families=_BLUETOOTH,
+    option=option("SOL_BLUETOOTH", "BT_PKT_SEQNUM", 2, "6.17"),
+)
+class BluetoothSequenceNumber(StructMessage):
+    """The number of a packet of ISO in its stream: BT_PKT_SEQNUM. Linux 6.17. Wraps at 2**16."""
+
+    __slots__ = ()
+
+    number: int = member()
+
+
+@register(
+    level="SOL_HCI",
+    type="HCI_CMSG_DIR",
+    layout="int",
+    direction="receive",
+    families=_BLUETOOTH,
+    option=(
+        option("SOL_HCI", "HCI_DATA_DIR", 4, "2.4.6")
+        or option("SOL_HCI_RAW", "SO_HCI_RAW_DIRECTION", 4)
+        or option("BTPROTO_HCI", "SO_HCI_DIRECTION", 4),
+    ),
+    also=[
+        form("SOL_HCI_RAW", "SCM_HCI_RAW_DIRECTION"),
+        form("BTPROTO_HCI", "SCM_HCI_DIRECTION"),
+    ],
+)
+class HciDirection(StructMessage):
+    """Whether a frame came from the controller: HCI_DATA_DIR. Of raw HCI sockets.
+
+    FreeBSD and NetBSD have it too: SO_HCI_RAW_DIRECTION, SO_HCI_DIRECTION.
+    """
+
+    __slots__ = ()
+
+    incoming: bool = member(convert=bool)
+
+
+@register(
+    level="SOL_HCI",
+    type="HCI_CMSG_TSTAMP",
+    layout="time",
+    transform="timeval",
+    direction="receive",
+    families=_BLUETOOTH,
+    option=option("SOL_HCI", "HCI_TIME_STAMP", 16, "2.4.19"),
+)
+class HciTimestamp(StructMessage):
+    """When a frame passed, by the realtime clock: HCI_TIME_STAMP. Of raw HCI sockets.
+
+    `nanoseconds` since the epoch, of whole microseconds; None where the kernel had no time.
+    """
+
+    __slots__ = ()
+
+    nanoseconds: int | None = member()

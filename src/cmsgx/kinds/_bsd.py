@@ -1,0 +1,641 @@
+"""FreeBSD, NetBSD, OpenBSD, macOS: what Linux has not.
+
+What these systems have too is with its family: Timestamp, PacketInfo, Ttl, HopLimit, SctpInit, ...
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ._base import StructMessage, constant, families, form, member, option, register
+from ._net import OnInterface, ShownAsMade, numbers, packed_numbers
+from ._sctp_dccp import EVENTS, SctpFlags
+from ._time import AttributeRun, names_of
+from ._udp_tcp import TlsType
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from ._address import IPMember
+
+__all__ = [
+    "Cmsgcred",
+    "ContinuousTicks",
+    "DestinationPort",
+    "FlowId",
+    "FlowType",
+    "IpsecFlowInfo",
+    "MonotonicTicks",
+    "MonotonicTimestamp",
+    "NetServiceType",
+    "NetlinkSender",
+    "PacketLogReceive",
+    "PacketLogSend",
+    "ReceiveInterface",
+    "RoutingTable",
+    "RssBucketId",
+    "SctpExtendedReceiveInfo",
+    "Sockcred",
+    "Sockcred2",
+    "SocketTrafficClass",
+    "SourcePacketInfo",
+    "TimestampInfo",
+    "TimestampInfoFlags",
+    "TlsRecordHeader",
+    "WakePacket",
+]
+
+_UNIX = families("AF_UNIX")
+_IPV4 = families("AF_INET")
+_IPV6 = families("AF_INET6")
+_IP = _IPV4 | _IPV6
+_IS_NETBSD = sys.platform.startswith("netbsd")
+# Most that a kernel tells of: CMGROUP_MAX of FreeBSD, NGROUPS_MAX of NetBSD; 4 bytes each.
+_GROUPS = 16 * 4
+
+
+# Who sent it ----------------------------------------------------------------------------
+
+
+class _WithGroups(ShownAsMade, StructMessage):
+    """For the credentials that end with an array of groups."""
+
+    __slots__ = ()
+
+    _count: ClassVar[Any]
+    _groups: ClassVar[Any]
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """The group ids, the effective one first."""
+        found: tuple[int, ...] = self._groups[: max(self._count, 0)]
+        return found
+
+
+@register(
+    level="SOL_SOCKET",
+    type="SCM_CREDS",
+    layout="cmsgcred",
+    families=_UNIX,
+    always=4 * 5 + _GROUPS,
+)
+class Cmsgcred(_WithGroups):
+    """Who sent this message, struct cmsgcred: SCM_CREDS, unix(4). FreeBSD.
+
+    The sender attaches it, Cmsgcred() is enough, and the kernel fills it in: what it says cannot
+    be forged. A receiver that has set LOCAL_CREDS gets another struct under the same number, which
+    is not read: Sockcred2 is for those.
+    """
+
+    __slots__ = ()
+
+    _SHOWN = ("pid", "uid", "euid", "gid", "groups")
+
+    pid: int = member("cmcred_pid", default=0)
+    uid: int = member("cmcred_uid", default=0)
+    euid: int = member("cmcred_euid", default=0)
+    gid: int = member("cmcred_gid", default=0)
+    _count: ClassVar[Any] = member("cmcred_ngroups")
+    _groups: ClassVar[Any] = member("cmcred_groups", convert=numbers("I"))
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            pid: int = 0,
+            uid: int = 0,
+            euid: int = 0,
+            gid: int = 0,
+            groups: Iterable[int] = (),
+        ) -> None: ...
+
+    def __new__(
+        cls, pid: int = 0, uid: int = 0, euid: int = 0, gid: int = 0, groups: Iterable[int] = ()
+    ) -> Self:
+        groups = tuple(groups)
+        # Not a Field where the class is not registered, which its base says then.
+        packed = packed_numbers("I", groups, getattr(cls._groups, "size", None))
+        return super().__new__(cls, pid, uid, euid, gid, len(groups), packed)
+
+
+@register(
+    level="SOL_SOCKET",
+    # FreeBSD has it under the number of Cmsgcred, told apart by an option of the receiver.
+    type="SCM_CREDS" if _IS_NETBSD else "",
+    layout="sockcred",
+    direction="receive",
+    families=_UNIX,
+    option=option("SOL_LOCAL", "LOCAL_CREDS", 24 + _GROUPS),
+)
+class Sockcred(_WithGroups):
+    """Who sent this message, struct sockcred: LOCAL_CREDS, unix(4). NetBSD 8.
+
+    Attached by the kernel, with each datagram, and once on a connection.
+    """
+
+    __slots__ = ()
+
+    _SHOWN = ("pid", "uid", "euid", "gid", "egid", "groups")
+
+    pid: int = member("sc_pid")
+    uid: int = member("sc_uid")
+    euid: int = member("sc_euid")
+    gid: int = member("sc_gid")
+    egid: int = member("sc_egid")
+    _count: ClassVar[Any] = member("sc_ngroups")
+    _groups: ClassVar[Any] = member("sc_groups", convert=numbers("I"))
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, pid: int, uid: int, euid: int, gid: int, egid: int, groups: Iterable[int] = ()
+        ) -> None: ...
+
+    def __new__(
+        cls, pid: int, uid: int, euid: int, gid: int, egid: int, groups: Iterable[int] = ()
+    ) -> Self:
+        groups = tuple(groups)
+        packed = packed_numbers("I", groups)
+        return super().__new__(cls, pid, uid, euid, gid, egid, len(groups), packed)
+
+
+@register(
+    level="SOL_SOCKET",
+    type="SCM_CREDS2",
+    layout="sockcred2",
+    direction="receive",
+    families=_UNIX,
+    option=option("SOL_LOCAL", "LOCAL_CREDS_PERSISTENT", 28 + _GROUPS),
+)
+class Sockcred2(_WithGroups):
+    """Who sent this message, struct sockcred2: LOCAL_CREDS_PERSISTENT, unix(4). FreeBSD 13.
+
+    Attached by the kernel to each message. `version` is 0.
+    """
+
+    __slots__ = ()
+
+    _SHOWN = ("pid", "uid", "euid", "gid", "egid", "groups", "version")
+
+    version: int = member("sc_version")
+    pid: int = member("sc_pid")
+    uid: int = member("sc_uid")
+    euid: int = member("sc_euid")
+    gid: int = member("sc_gid")
+    egid: int = member("sc_egid")
+    _count: ClassVar[Any] = member("sc_ngroups")
+    _groups: ClassVar[Any] = member("sc_groups", convert=numbers("I"))
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            pid: int,
+            uid: int,
+            euid: int,
+            gid: int,
+            egid: int,
+            groups: Iterable[int] = (),
+            version: int = 0,
+        ) -> None: ...
+
+    def __new__(
+        cls,
+        pid: int,
+        uid: int,
+        euid: int,
+        gid: int,
+        egid: int,
+        groups: Iterable[int] = (),
+        version: int = 0,
+    ) -> Self:
+        groups = tuple(groups)
+        packed = packed_numbers("I", groups)
+        return super().__new__(cls, version, pid, uid, euid, gid, egid, len(groups), packed)
+
+
+@register(
+    level="SOL_NETLINK",
+    type="NETLINK_MSG_INFO",
+    layout="bytes",
+    direction="receive",
+    families=families("AF_NETLINK"),
+    option=option("SOL_NETLINK", "NETLINK_MSG_INFO", 16),
+)
+class NetlinkSender(AttributeRun):
+    """Who sent a netlink message: NETLINK_MSG_INFO, netlink(4). FreeBSD 14.
+
+    `values` has "process_id", and "port_id" of its socket; `attributes` is the payload.
+    """
+
+    __slots__ = ()
+
+    _NAMES = names_of("NLMSGINFO_ATTR_")
+
+    attributes: bytes = member()
+
+
+# When it came ---------------------------------------------------------------------------
+
+
+@register(
+    level="SOL_SOCKET",
+    type="SCM_MONOTONIC",
+    layout="time",
+    transform="timespec",
+    families=_UNIX | _IP,
+    option=(
+        option("SOL_SOCKET", "SO_TIMESTAMP", 16),
+        option("SOL_SOCKET", "SO_TS_CLOCK", 0, value=constant("SO_TS_MONOTONIC")),
+    ),
+)
+class MonotonicTimestamp(StructMessage):
+    """When the kernel received it, by CLOCK_MONOTONIC: SO_TS_CLOCK, setsockopt(2). FreeBSD.
+
+    `nanoseconds`, int. Instead of the Timestamp: the clock is one for the socket. Sent over
+    AF_UNIX, the kernel fills in the time of the send.
+    """
+
+    __slots__ = ()
+
+    nanoseconds: int | None = member(default=None)
+
+
+class TimestampInfoFlags(enum.IntFlag, boundary=enum.KEEP):
+    """ST_INFO_*: who made a time stamp. FreeBSD, sys/socket.h"""
+
+    HW = constant("ST_INFO_HW")
+    """The network adapter."""
+    HW_HPREC = constant("ST_INFO_HW_HPREC")
+    """The network adapter, by a clock of high precision."""
+
+
+@register(
+    level="SOL_SOCKET",
+    type="SCM_TIME_INFO",
+    layout="sock_timestamp_info",
+    direction="receive",
+    families=_IP,
+    option=option("SOL_SOCKET", "SO_TIMESTAMP", 64),
+)
+class TimestampInfo(StructMessage):
+    """How the time stamp beside it was made: SCM_TIME_INFO, setsockopt(2). FreeBSD.
+
+    Only with one that the network adapter made.
+    """
+
+    __slots__ = ()
+
+    flags: TimestampInfoFlags = member("st_info_flags", convert=TimestampInfoFlags)
+
+
+@register(
+    level="SOL_SOCKET",
+    type="SCM_TIMESTAMP_MONOTONIC",
+    layout="u64",
+    direction="receive",
+    families=_IP,
+    option=option("SOL_SOCKET", "SO_TIMESTAMP_MONOTONIC", 8),
+)
+class MonotonicTicks(StructMessage):
+    """When the kernel received it, in mach_absolute_time(): SCM_TIMESTAMP_MONOTONIC. macOS.
+
+    Not nanoseconds: mach_timebase_info() says how long a tick is. The clock stands while the
+    machine sleeps.
+    """
+
+    __slots__ = ()
+
+    ticks: int = member()
+
+
+@register(
+    level="SOL_SOCKET",
+    type="SCM_TIMESTAMP_CONTINUOUS",
+    layout="u64",
+    direction="receive",
+    families=_IP,
+    option=option("SOL_SOCKET", "SO_TIMESTAMP_CONTINUOUS", 8),
+)
+class ContinuousTicks(StructMessage):
+    """When the kernel received it, in mach_continuous_time(): SCM_TIMESTAMP_CONTINUOUS. macOS.
+
+    As MonotonicTicks, by a clock that goes on while the machine sleeps. Of a private header.
+    """
+
+    __slots__ = ()
+
+    ticks: int = member()
+
+
+# Where it came in -----------------------------------------------------------------------
+
+
+@register(
+    level="SOL_IP",
+    type="IP_RECVIF",
+    layout="sockaddr_dl",
+    direction="receive",
+    families=_IPV4,
+    option=option("SOL_IP", "IP_RECVIF", 64),
+)
+class ReceiveInterface(StructMessage, OnInterface):
+    """The interface an IPv4 packet came in by, struct sockaddr_dl: IP_RECVIF, ip(4). BSD and macOS.
+
+    `interface` is its index, 0 where the kernel does not tell; `link` its IFT_*, net/if_types.h.
+    `data` holds its name, `name_size` bytes, and behind that its address, `address_size` bytes.
+    """
+
+    __slots__ = ()
+
+    interface: int = member("sdl_index")
+    link: int = member("sdl_type", default=0)
+    name_size: int = member("sdl_nlen", default=0)
+    address_size: int = member("sdl_alen", default=0)
+    data: bytes = member("sdl_data", default=b"")
+
+    @property
+    def name(self) -> str:
+        """Its name as it was then; empty where the kernel does not tell."""
+        return self.data[: self.name_size].decode("ascii", "replace")
+
+    @property
+    def address(self) -> bytes:
+        """Its address at the link, six bytes for Ethernet; empty where the kernel does not tell."""
+        return self.data[self.name_size : self.name_size + self.address_size]
+
+
+@register(
+    level="SOL_IP",
+    # On macOS it is another name for IP_PKTINFO.
+    type="IP_RECVPKTINFO" if _IS_NETBSD else "",
+    layout="in_pktinfo",
+    direction="receive",
+    families=_IPV4,
+    option=option("SOL_IP", "IP_RECVPKTINFO", 8),
+)
+class SourcePacketInfo(StructMessage, OnInterface):
+    """Where an IPv4 packet came in, and from which address: IP_RECVPKTINFO, ip(4). NetBSD.
+
+    PacketInfo has the address that it was sent to.
+    """
+
+    __slots__ = ()
+
+    interface: int = member("ipi_ifindex")
+    source: IPMember = member("ipi_addr")
+
+
+@register(
+    level="SOL_IP",
+    type="IP_RECVDSTPORT",
+    layout="be16",
+    direction="receive",
+    families=_IPV4,
+    option=(
+        option("SOL_IPV6", "IPV6_RECVDSTPORT", 2, families=_IPV6),
+        option("SOL_IP", "IP_RECVDSTPORT", 2, families=_IPV4),
+    ),
+    also=[form("SOL_IPV6", "IPV6_RECVDSTPORT", families=_IPV6)],
+)
+class DestinationPort(StructMessage):
+    """The port a datagram was sent to, before pf diverted it: IP_RECVDSTPORT, ip(4). OpenBSD.
+
+    IPv6 has it too: IPV6_RECVDSTPORT.
+    """
+
+    __slots__ = ()
+
+    port: int = member()
+
+
+@register(
+    level="SOL_IP",
+    type="IP_RECVRTABLE",
+    layout="u32",
+    direction="receive",
+    families=_IPV4,
+    option=option("SOL_IP", "IP_RECVRTABLE", 4),
+)
+class RoutingTable(StructMessage):
+    """The routing table that an IPv4 packet came in by: IP_RECVRTABLE, ip(4). OpenBSD."""
+
+    __slots__ = ()
+
+    table: int = member()
+
+
+@register(
+    level="SOL_IP",
+    type="IP_IPSECFLOWINFO",
+    layout="u32",
+    families=_IPV4,
+    option=option("SOL_IP", "IP_IPSECFLOWINFO", 4),
+)
+class IpsecFlowInfo(StructMessage):
+    """The IPsec flow of a datagram, received and sent: IP_IPSECFLOWINFO, ip(4). OpenBSD."""
+
+    __slots__ = ()
+
+    flow: int = member()
+
+
+def _flow(name: str, switch: str) -> dict[str, Any]:
+    """What register() takes for the three that FreeBSD has in IPv4 and IPv6."""
+    return {
+        "level": "SOL_IP",
+        "type": f"IP_{name}",
+        "layout": "u32",
+        "families": _IPV4,
+        "option": (
+            option("SOL_IPV6", f"IPV6_{switch}", 4, families=_IPV6),
+            option("SOL_IP", f"IP_{switch}", 4, families=_IPV4),
+        ),
+        "also": [form("SOL_IPV6", f"IPV6_{name}", families=_IPV6, direction="receive")],
+    }
+
+
+@register(**_flow("FLOWID", "RECVFLOWID"))
+class FlowId(StructMessage):
+    """The hash by which the network adapter knows a flow: IP_FLOWID, ip(4). FreeBSD.
+
+    IPv4 and IPv6; sent over IPv4 only.
+    """
+
+    __slots__ = ()
+
+    id: int = member()
+
+
+@register(**_flow("FLOWTYPE", "RECVFLOWID"))
+class FlowType(StructMessage):
+    """What a FlowId was made of, M_HASHTYPE_*: IP_FLOWTYPE, ip(4). FreeBSD, sys/mbuf.h
+
+    IPv4 and IPv6; sent over IPv4 only.
+    """
+
+    __slots__ = ()
+
+    hash_type: int = member()
+
+
+@register(**_flow("RSSBUCKETID", "RECVRSSBUCKETID"))
+class RssBucketId(StructMessage):
+    """The bucket of receive side scaling that a packet fell in: IP_RSSBUCKETID, ip(4). FreeBSD.
+
+    Of kernels with options RSS. IPv4 and IPv6; sent over IPv4 only.
+    """
+
+    __slots__ = ()
+
+    bucket: int = member()
+
+
+# How it goes ----------------------------------------------------------------------------
+
+
+@register(
+    level="SOL_SOCKET",
+    type="SO_TRAFFIC_CLASS",
+    layout="int",
+    families=_IP,
+    option=option("SOL_SOCKET", "SO_RECV_TRAFFIC_CLASS", 4),
+)
+class SocketTrafficClass(StructMessage):
+    """The class of service of a packet, SO_TC_*, received and sent. macOS, private header."""
+
+    __slots__ = ()
+
+    value: int = member()
+
+
+@register(
+    level="SOL_SOCKET",
+    type="SO_NET_SERVICE_TYPE",
+    layout="int",
+    direction="send",
+    families=_IP,
+)
+class NetServiceType(StructMessage):
+    """The service that this packet is for, NET_SERVICE_TYPE_*: SO_NET_SERVICE_TYPE. macOS."""
+
+    __slots__ = ()
+
+    value: int = member()
+
+
+@register(
+    level="SOL_SOCKET",
+    type="SO_RECV_WAKE_PKT",
+    layout="int",
+    direction="receive",
+    families=_IP,
+    option=option("SOL_SOCKET", "SO_RECV_WAKE_PKT", 4),
+)
+class WakePacket(StructMessage):
+    """Whether this packet woke the machine: SO_RECV_WAKE_PKT. macOS, private header."""
+
+    __slots__ = ()
+
+    wake: bool = member(convert=bool)
+
+
+@register(
+    level="SOL_SOCKET",
+    type="SCM_MPKL_SEND_INFO",
+    layout="so_mpkl_send_info",
+    direction="send",
+    families=_IP,
+)
+class PacketLogSend(StructMessage):
+    """What the system's log of packets says of these data: SCM_MPKL_SEND_INFO. macOS.
+
+    `uuid` is 16 bytes. Of a private header; for TCP.
+    """
+
+    __slots__ = ()
+
+    uuid: bytes = member("mpkl_uuid")
+    protocol: int = member("mpkl_proto", default=0)
+
+
+@register(
+    level="SOL_SOCKET",
+    type="SCM_MPKL_RECV_INFO",
+    layout="so_mpkl_recv_info",
+    direction="receive",
+    families=_IP,
+    option=option("SOL_SOCKET", "SO_MPKL_SEND_INFO", 8),
+)
+class PacketLogReceive(StructMessage):
+    """What the system's log of packets has of these data: SCM_MPKL_RECV_INFO. macOS.
+
+    `sequence` is the number of the TCP segment. Of a private header.
+    """
+
+    __slots__ = ()
+
+    sequence: int = member("mpkl_seq")
+    protocol: int = member("mpkl_proto", default=0)
+
+
+@register(
+    level="SOL_TCP",
+    type="TLS_GET_RECORD",
+    layout="tls_get_record",
+    direction="receive",
+    families=_IP,
+    always=6,
+)
+class TlsRecordHeader(StructMessage):
+    """The header of a record of kTLS, struct tls_get_record: TLS_GET_RECORD, ktls(4). FreeBSD 13.
+
+    `length` in bytes, of the data. Each receive from a socket with TCP_RXTLS_ENABLE takes one
+    record. Linux has TlsRecordType, which is also what FreeBSD sends.
+    """
+
+    __slots__ = ()
+
+    record: TlsType = member("tls_type", convert=TlsType)
+    major: int = member("tls_vmajor")
+    minor: int = member("tls_vminor")
+    length: int = member("tls_length")
+
+
+@register(
+    level="SOL_SCTP",
+    type="SCTP_EXTRCV",
+    layout="sctp_extrcvinfo",
+    direction="receive",
+    families=_IP,
+    option=(EVENTS, option("SOL_SCTP", "SCTP_USE_EXT_RCVINFO", 0)),
+)
+class SctpExtendedReceiveInfo(StructMessage):
+    """SctpSendReceiveInfo, and what the next message will be: RFC 6458 section 5.3.3. FreeBSD.
+
+    Deprecated there; SctpNextInfo is what came after. Comes instead of an SctpSendReceiveInfo.
+    `next_flags` says in SCTP_NEXT_MSG_AVAIL whether there is one; `key` counts where `key_valid`.
+    The rest as in SctpSendReceiveInfo.
+    """
+
+    __slots__ = ()
+
+    stream: int = member("sinfo_stream")
+    ssn: int = member("sinfo_ssn", default=0)
+    flags: SctpFlags = member("sinfo_flags", default=0, convert=SctpFlags)
+    ppid: int = member("sinfo_ppid", default=0)
+    context: int = member("sinfo_context", default=0)
+    lifetime: int = member("sinfo_timetolive", default=0)
+    tsn: int = member("sinfo_tsn", default=0)
+    cumulative_tsn: int = member("sinfo_cumtsn", default=0)
+    association: int = member("sinfo_assoc_id", default=0)
+    next_flags: int = member("serinfo_next_flags", default=0)
+    next_stream: int = member("serinfo_next_stream", default=0)
+    next_association: int = member("serinfo_next_aid", default=0)
+    next_length: int = member("serinfo_next_length", default=0)
+    next_ppid: int = member("serinfo_next_ppid", default=0)
+    key: int = member("sinfo_keynumber", default=0)
+    key_valid: int = member("sinfo_keynumber_valid", default=0)

@@ -1,0 +1,66 @@
+"""CAN: SAE J1939, Documentation/networking/j1939.rst"""
+
+from __future__ import annotations
+
+from ._base import StructMessage, families, member, register
+
+__all__ = ["J1939DestinationAddress", "J1939DestinationName", "J1939Priority"]
+
+_CAN = families("AF_CAN")
+
+
+@register(
+    level="SOL_CAN_J1939",
+    type="SCM_J1939_DEST_ADDR",
+    layout="u8",
+    direction="receive",
+    families=_CAN,
+    always=1,
+    since="5.4",
+)
+class J1939DestinationAddress(StructMessage):
+    """The address that a J1939 message was sent to: SCM_J1939_DEST_ADDR. Linux 5.4.
+
+    Comes unasked; not there for a broadcast.
+    """
+
+    __slots__ = ()
+
+    address: int = member()
+
+
+@register(
+    level="SOL_CAN_J1939",
+    type="SCM_J1939_DEST_NAME",
+    layout="u64",
+    direction="receive",
+    families=_CAN,
+    always=8,
+    since="5.4",
+)
+class J1939DestinationName(StructMessage):
+    """The NAME of who a J1939 message was sent to: SCM_J1939_DEST_NAME. Linux 5.4.
+
+    Comes unasked; not there where the kernel knows none.
+    """
+
+    __slots__ = ()
+
+    name: int = member()
+
+
+@register(
+    level="SOL_CAN_J1939",
+    type="SCM_J1939_PRIO",
+    layout="u8",
+    direction="receive",
+    families=_CAN,
+    always=1,
+    since="5.4",
+)
+class J1939Priority(StructMessage):
+    """The priority of a J1939 message, 0 (first) to 7: SCM_J1939_PRIO. Linux 5.4. Comes unasked."""
+
+    __slots__ = ()
+
+    priority: int = member()

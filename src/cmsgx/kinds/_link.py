@@ -1,0 +1,88 @@
+"""Beside IP: LLC, IEEE 802.15.4, ISDN, IUCV."""
+
+from __future__ import annotations
+
+from ._base import StructMessage, families, member, option, register
+from ._net import OnInterface
+
+__all__ = ["IucvTargetClass", "LinkQuality", "LlcPacketInfo", "MisdnTimestamp"]
+
+
+@register(
+    level="SOL_LLC",
+    type="LLC_OPT_PKTINFO",
+    layout="llc_pktinfo",
+    direction="receive",
+    families=families("AF_LLC"),
+    option=option("SOL_LLC", "LLC_OPT_PKTINFO", 12, "2.6.34"),
+)
+class LlcPacketInfo(StructMessage, OnInterface):
+    """Where a packet of IEEE 802.2 came in, and to which address: LLC_OPT_PKTINFO. Linux 2.6.34.
+
+    `interface` is the index of the interface, `sap` the service access point and `mac` the 6 bytes
+    of the address that it was sent to. linux/llc.h
+    """
+
+    __slots__ = ()
+
+    interface: int = member("lpi_ifindex")
+    sap: int = member("lpi_sap")
+    mac: bytes = member("lpi_mac")
+
+
+@register(
+    level="SOL_IEEE802154",
+    type="WPAN_WANTLQI",
+    layout="u8",
+    direction="receive",
+    families=families("AF_IEEE802154"),
+    option=option("SOL_IEEE802154", "WPAN_WANTLQI", 1, "4.19"),
+)
+class LinkQuality(StructMessage):
+    """How well a frame of IEEE 802.15.4 was received: WPAN_WANTLQI. Linux 4.19.
+
+    The link quality indication, 0 (worst) to 255. Of datagram sockets.
+    """
+
+    __slots__ = ()
+
+    lqi: int = member()
+
+
+@register(
+    level="SOL_MISDN",
+    type="MISDN_TIME_STAMP",
+    layout="time",
+    transform="timeval",
+    direction="receive",
+    families=families("AF_ISDN"),
+    option=option("SOL_MISDN", "MISDN_TIME_STAMP", 16, "2.6.27"),
+)
+class MisdnTimestamp(StructMessage):
+    """When a message of mISDN came, by the realtime clock: MISDN_TIME_STAMP. Linux 2.6.27.
+
+    `nanoseconds` since the epoch, of whole microseconds; None where the kernel had no time.
+    """
+
+    __slots__ = ()
+
+    nanoseconds: int | None = member()
+
+
+@register(
+    level="SOL_IUCV",
+    type="SCM_IUCV_TRGCLS",
+    layout="u32",
+    families=families("AF_IUCV"),
+    always=4,
+    since="2.6.31",
+)
+class IucvTargetClass(StructMessage):
+    """The target class of a message between guests of z/VM: SCM_IUCV_TRGCLS. Linux 2.6.31.
+
+    Comes unasked. Sent: at most once in a message, else EINVAL.
+    """
+
+    __slots__ = ()
+
+    target_class: int = member()

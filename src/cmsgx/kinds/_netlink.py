@@ -1,0 +1,48 @@
+"""Netlink: netlink(7)."""
+
+from __future__ import annotations
+
+from ._base import StructMessage, families, member, option, register
+
+__all__ = ["NetlinkPacketInfo", "NetworkNamespaceId"]
+
+_NETLINK = families("AF_NETLINK")
+
+
+@register(
+    level="SOL_NETLINK",
+    type="NETLINK_PKTINFO",
+    layout="nl_pktinfo",
+    direction="receive",
+    families=_NETLINK,
+    option=option("SOL_NETLINK", "NETLINK_PKTINFO", 4, "2.6.14"),
+)
+class NetlinkPacketInfo(StructMessage):
+    """The multicast group that a message was sent to: NETLINK_PKTINFO, netlink(7).
+
+    Its number, not a mask; 0 for a message to this socket alone.
+    """
+
+    __slots__ = ()
+
+    group: int = member("group")
+
+
+@register(
+    level="SOL_NETLINK",
+    type="NETLINK_LISTEN_ALL_NSID",
+    layout="int",
+    direction="receive",
+    families=_NETLINK,
+    option=option("SOL_NETLINK", "NETLINK_LISTEN_ALL_NSID", 4, "4.2"),
+)
+class NetworkNamespaceId(StructMessage):
+    """The network namespace that an event is of: NETLINK_LISTEN_ALL_NSID, netlink(7). Linux 4.2.
+
+    `nsid` is the id that this socket's own namespace has for it; not there for an event of the own
+    one. Switched on it brings the events of every namespace with an id. CAP_NET_BROADCAST: EPERM.
+    """
+
+    __slots__ = ()
+
+    nsid: int = member()

@@ -1,0 +1,72 @@
+"""Packet sockets: packet(7)."""
+
+from __future__ import annotations
+
+import enum
+
+from ._base import StructMessage, constant, families, member, option, register
+
+__all__ = ["PacketAuxdata", "PacketStatus"]
+
+
+class PacketStatus(enum.IntFlag, boundary=enum.KEEP):
+    """TP_STATUS_*: what is known of a packet, and of what came with it. linux/if_packet.h"""
+
+    USER = constant("TP_STATUS_USER")
+    COPY = constant("TP_STATUS_COPY")
+    LOSING = constant("TP_STATUS_LOSING")
+    CSUM_NOT_READY = constant("TP_STATUS_CSUMNOTREADY")
+    """The checksum is left to the network adapter: it is not in the data."""
+    VLAN_VALID = constant("TP_STATUS_VLAN_VALID")
+    """There was a VLAN tag."""
+    BLK_TMO = constant("TP_STATUS_BLK_TMO")
+    VLAN_TPID_VALID = constant("TP_STATUS_VLAN_TPID_VALID")
+    """Its protocol is known too. Linux 3.14."""
+    CSUM_VALID = constant("TP_STATUS_CSUM_VALID")
+    """The kernel or the adapter has found the checksum right."""
+    GSO_TCP = constant("TP_STATUS_GSO_TCP")
+    TS_SOFTWARE = constant("TP_STATUS_TS_SOFTWARE")
+    TS_SYS_HARDWARE = constant("TP_STATUS_TS_SYS_HARDWARE")
+    TS_RAW_HARDWARE = constant("TP_STATUS_TS_RAW_HARDWARE")
+
+
+@register(
+    level="SOL_PACKET",
+    type="PACKET_AUXDATA",
+    layout="tpacket_auxdata",
+    direction="receive",
+    families=families("AF_PACKET"),
+    option=option("SOL_PACKET", "PACKET_AUXDATA", 20, "2.6.21"),
+)
+class PacketAuxdata(StructMessage):
+    """What a packet's data does not show, struct tpacket_auxdata: PACKET_AUXDATA, packet(7).
+
+    `length` is that of the packet on the wire, `snaplen` what a filter left of it, `mac` and `net`
+    where the headers of link and network begin, each in bytes. A VLAN tag is taken out of the
+    data: it is here.
+    """
+
+    __slots__ = ()
+
+    status: PacketStatus = member("tp_status", convert=PacketStatus)
+    length: int = member("tp_len")
+    snaplen: int = member("tp_snaplen")
+    mac: int = member("tp_mac", default=0)
+    net: int = member("tp_net", default=0)
+    vlan_tci: int = member("tp_vlan_tci", default=0)
+    vlan_tpid: int = member("tp_vlan_tpid", default=0)
+
+    @property
+    def vlan_id(self) -> int | None:
+        """The number of its VLAN, 0 to 4095: IEEE 802.1Q; None where it had no tag."""
+        return self.vlan_tci & 0xFFF if self.status & PacketStatus.VLAN_VALID else None
+
+    @property
+    def vlan_priority(self) -> int | None:
+        """Its priority code point, 0 to 7; None where it had no tag."""
+        return self.vlan_tci >> 13 if self.status & PacketStatus.VLAN_VALID else None
+
+    @property
+    def vlan_protocol(self) -> int | None:
+        """The tag's ETHERTYPE (0x8100, 0x88a8); None where it had no tag, or that is not known."""
+        return self.vlan_tpid if self.status & PacketStatus.VLAN_TPID_VALID else None

@@ -1,0 +1,387 @@
+"""RDS: rds(7), rds-rdma(7)."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ._base import OpenEnum, StructMessage, constant, families, member, option, register
+from ._net import ShownAsMade, numbers, packed_numbers
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = [
+    "RdsAtomicAdd",
+    "RdsAtomicCompareSwap",
+    "RdsCongestionUpdate",
+    "RdsFlags",
+    "RdsMaskedAtomicAdd",
+    "RdsMaskedAtomicCompareSwap",
+    "RdsRdmaArgs",
+    "RdsRdmaDestination",
+    "RdsRdmaMap",
+    "RdsRdmaStatus",
+    "RdsReceiveLatency",
+    "RdsReceiveStage",
+    "RdsStatus",
+    "RdsZeroCopyCompletion",
+    "RdsZeroCopyCookie",
+]
+
+_RDS = families("AF_RDS")
+
+
+class RdsFlags(enum.IntFlag, boundary=enum.KEEP):
+    """RDS_RDMA_*: how an RDMA or atomic operation goes. rds-rdma(7)"""
+
+    READWRITE = constant("RDS_RDMA_READWRITE")
+    """Writes to the peer's memory, or lets it write; without it, reads."""
+    FENCE = constant("RDS_RDMA_FENCE")
+    """What follows waits until the read is done."""
+    INVALIDATE = constant("RDS_RDMA_INVALIDATE")
+    """The key is no more valid when the mapping is freed."""
+    USE_ONCE = constant("RDS_RDMA_USE_ONCE")
+    """The mapping is freed after one use."""
+    DONTWAIT = constant("RDS_RDMA_DONTWAIT")
+    """The mapping is freed without waiting."""
+    NOTIFY_ME = constant("RDS_RDMA_NOTIFY_ME")
+    """RdsRdmaStatus tells how it ended."""
+    SILENT = constant("RDS_RDMA_SILENT")
+    """It goes without a message."""
+
+
+class RdsStatus(OpenEnum):
+    """RDS_RDMA_*: how an operation ended. rds-rdma(7)"""
+
+    SUCCESS = constant("RDS_RDMA_SUCCESS")
+    REMOTE_ERROR = constant("RDS_RDMA_REMOTE_ERROR")
+    CANCELED = constant("RDS_RDMA_CANCELED")
+    DROPPED = constant("RDS_RDMA_DROPPED")
+    OTHER_ERROR = constant("RDS_RDMA_OTHER_ERROR")
+
+
+class RdsReceiveStage(OpenEnum):
+    """RDS_MSG_RX_*: a stretch of a message's way through the kernel. linux/rds.h"""
+
+    HDR_TO_DGRAM_START = constant("RDS_MSG_RX_HDR_TO_DGRAM_START")
+    DGRAM_REASSEMBLE = constant("RDS_MSG_RX_DGRAM_REASSEMBLE")
+    DGRAM_DELIVERED = constant("RDS_MSG_RX_DGRAM_DELIVERED")
+
+
+@register(
+    level="SOL_RDS",
+    type="RDS_CMSG_RDMA_ARGS",
+    layout="rds_rdma_args",
+    direction="send",
+    families=_RDS,
+    since="2.6.30",
+)
+class RdsRdmaArgs(StructMessage):
+    """An RDMA read or write to go with the message, struct rds_rdma_args: rds-rdma(7).
+
+    The peer's memory is named by the `cookie` that it sent, and `remote_address` and `remote_size`
+    (in bytes) within that. `local_vector` is the address of `local_count` structs rds_iovec, whose
+    memory has to stay until RdsRdmaStatus says so, with `user_token`. Not with RdsRdmaDestination
+    or RdsRdmaMap: EINVAL.
+    """
+
+    __slots__ = ()
+
+    cookie: int = member("cookie")
+    remote_address: int = member("remote_vec.addr")
+    remote_size: int = member("remote_vec.bytes")
+    local_vector: int = member("local_vec_addr")
+    local_count: int = member("nr_local")
+    flags: RdsFlags = member("flags", default=0, convert=RdsFlags)
+    user_token: int = member("user_token", default=0)
+
+
+@register(
+    level="SOL_RDS",
+    type="RDS_CMSG_RDMA_DEST",
+    layout="u64",
+    families=_RDS,
+    always=8,
+    since="2.6.30",
+)
+class RdsRdmaDestination(StructMessage):
+    """The name of memory for the peer's RDMA, sent to it and received from it: rds-rdma(7).
+
+    The cookie of RDS_GET_MR. Received, it comes unasked.
+    """
+
+    __slots__ = ()
+
+    cookie: int = member()
+
+
+@register(
+    level="SOL_RDS",
+    type="RDS_CMSG_RDMA_MAP",
+    layout="rds_get_mr_args",
+    direction="send",
+    families=_RDS,
+    since="2.6.30",
+)
+class RdsRdmaMap(StructMessage):
+    """Maps memory and tells the peer its cookie, struct rds_get_mr_args: rds-rdma(7).
+
+    `size` bytes at `address`. Where `cookie_address` is not 0 the cookie is written there too.
+    Arrives as RdsRdmaDestination.
+    """
+
+    __slots__ = ()
+
+    address: int = member("vec.addr")
+    size: int = member("vec.bytes")
+    cookie_address: int = member("cookie_addr", default=0)
+    flags: RdsFlags = member("flags", default=0, convert=RdsFlags)
+
+
+@register(
+    level="SOL_RDS",
+    type="RDS_CMSG_RDMA_STATUS",
+    layout="rds_rdma_notify",
+    direction="receive",
+    families=_RDS,
+    always=16,
+    since="2.6.30",
+)
+class RdsRdmaStatus(StructMessage):
+    """How an RDMA or atomic operation ended, that had RdsFlags.NOTIFY_ME: rds-rdma(7).
+
+    `user_token` is that of the operation. Comes in a message without data, as many in one as there
+    is room for.
+    """
+
+    __slots__ = ()
+
+    user_token: int = member("user_token")
+    status: RdsStatus = member("status", convert=RdsStatus)
+
+
+@register(
+    level="SOL_RDS",
+    type="RDS_CMSG_CONG_UPDATE",
+    layout="u64",
+    direction="receive",
+    families=_RDS,
+    option=option("SOL_RDS", "RDS_CONG_MONITOR", 8, "2.6.30"),
+)
+class RdsCongestionUpdate(StructMessage):
+    """Ports that are no longer congested: RDS_CONG_MONITOR, rds(7).
+
+    Bit N of `ports` stands for each port that is N modulo 64. Comes in a message without data.
+    """
+
+    __slots__ = ()
+
+    ports: int = member()
+
+
+@register(
+    level="SOL_RDS",
+    type="RDS_CMSG_ATOMIC_FADD",
+    layout="rds_atomic_fadd",
+    direction="send",
+    families=_RDS,
+    since="2.6.37",
+)
+class RdsAtomicAdd(StructMessage):
+    """Adds to 64 bits of the peer's memory: RDS_CMSG_ATOMIC_FADD. Linux 2.6.37.
+
+    At `remote_address` within what `cookie` names. What was there before comes to the 8 bytes at
+    `local_address`, which have to stay until RdsRdmaStatus.
+    """
+
+    __slots__ = ()
+
+    cookie: int = member("cookie")
+    local_address: int = member("local_addr")
+    remote_address: int = member("remote_addr")
+    add: int = member("fadd.add")
+    flags: RdsFlags = member("flags", default=0, convert=RdsFlags)
+    user_token: int = member("user_token", default=0)
+
+
+@register(
+    level="SOL_RDS",
+    type="RDS_CMSG_ATOMIC_CSWP",
+    layout="rds_atomic_cswp",
+    direction="send",
+    families=_RDS,
+    since="2.6.37",
+)
+class RdsAtomicCompareSwap(StructMessage):
+    """Sets 64 bits of the peer's memory to `swap` where they are `compare`: RDS_CMSG_ATOMIC_CSWP.
+
+    Linux 2.6.37. The addresses are those of RdsAtomicAdd.
+    """
+
+    __slots__ = ()
+
+    cookie: int = member("cookie")
+    local_address: int = member("local_addr")
+    remote_address: int = member("remote_addr")
+    compare: int = member("cswp.compare")
+    swap: int = member("cswp.swap")
+    flags: RdsFlags = member("flags", default=0, convert=RdsFlags)
+    user_token: int = member("user_token", default=0)
+
+
+@register(
+    level="SOL_RDS",
+    type="RDS_CMSG_MASKED_ATOMIC_FADD",
+    layout="rds_atomic_m_fadd",
+    direction="send",
+    families=_RDS,
+    since="2.6.37",
+)
+class RdsMaskedAtomicAdd(StructMessage):
+    """RdsAtomicAdd to several numbers in the 64 bits: RDS_CMSG_MASKED_ATOMIC_FADD. Linux 2.6.37.
+
+    Nothing is carried out of a bit that is set in `nocarry_mask`.
+    """
+
+    __slots__ = ()
+
+    cookie: int = member("cookie")
+    local_address: int = member("local_addr")
+    remote_address: int = member("remote_addr")
+    add: int = member("m_fadd.add")
+    nocarry_mask: int = member("m_fadd.nocarry_mask")
+    flags: RdsFlags = member("flags", default=0, convert=RdsFlags)
+    user_token: int = member("user_token", default=0)
+
+
+@register(
+    level="SOL_RDS",
+    type="RDS_CMSG_MASKED_ATOMIC_CSWP",
+    layout="rds_atomic_m_cswp",
+    direction="send",
+    families=_RDS,
+    since="2.6.37",
+)
+class RdsMaskedAtomicCompareSwap(StructMessage):
+    """RdsAtomicCompareSwap of some of the 64 bits: RDS_CMSG_MASKED_ATOMIC_CSWP. Linux 2.6.37.
+
+    Those of `compare_mask` are compared, those of `swap_mask` set.
+    """
+
+    __slots__ = ()
+
+    cookie: int = member("cookie")
+    local_address: int = member("local_addr")
+    remote_address: int = member("remote_addr")
+    compare: int = member("m_cswp.compare")
+    swap: int = member("m_cswp.swap")
+    compare_mask: int = member("m_cswp.compare_mask")
+    swap_mask: int = member("m_cswp.swap_mask")
+    flags: RdsFlags = member("flags", default=0, convert=RdsFlags)
+    user_token: int = member("user_token", default=0)
+
+
+# struct rds_rx_trace_so: how many stages, and which.
+_STAGES = tuple(RdsReceiveStage)
+
+
+@register(
+    level="SOL_RDS",
+    type="RDS_CMSG_RXPATH_LATENCY",
+    layout="rds_cmsg_rx_trace",
+    direction="receive",
+    families=_RDS,
+    option=option(
+        "SOL_RDS", "SO_RDS_MSG_RXPATH_LATENCY", 32, "4.11", value=bytes([len(_STAGES), *_STAGES])
+    ),
+)
+class RdsReceiveLatency(ShownAsMade, StructMessage):
+    """How long a message took on its way through the kernel: SO_RDS_MSG_RXPATH_LATENCY. Linux 4.11.
+
+    `latencies` has the nanoseconds of each stage. enable() asks for all of them.
+    """
+
+    __slots__ = ()
+
+    _SHOWN = ("latencies",)
+
+    _count: ClassVar[Any] = member("rx_traces")
+    _stages: ClassVar[Any] = member("rx_trace_pos", convert=tuple)
+    _times: ClassVar[Any] = member("rx_trace", convert=numbers("Q"))
+
+    if TYPE_CHECKING:
+
+        def __init__(self, latencies: Mapping[int, int]) -> None: ...
+
+    def __new__(cls, latencies: Mapping[int, int]) -> Self:
+        return super().__new__(
+            cls,
+            len(latencies),
+            packed_numbers("B", latencies, cls._stages.size),
+            packed_numbers("Q", latencies.values(), cls._times.size),
+        )
+
+    @property
+    def latencies(self) -> dict[RdsReceiveStage, int]:
+        """The nanoseconds of each stage."""
+        stages: tuple[int, ...] = self._stages[: self._count]
+        return {
+            RdsReceiveStage(stage): time for stage, time in zip(stages, self._times, strict=False)
+        }
+
+
+@register(
+    level="SOL_RDS",
+    type="RDS_CMSG_ZCOPY_COOKIE",
+    layout="u32",
+    direction="send",
+    families=_RDS,
+    since="4.17",
+)
+class RdsZeroCopyCookie(StructMessage):
+    """The name of a message that is sent with MSG_ZEROCOPY: RDS_CMSG_ZCOPY_COOKIE. Linux 4.17.
+
+    RdsZeroCopyCompletion tells when its memory is free again. SO_ZEROCOPY has to be set.
+    """
+
+    __slots__ = ()
+
+    cookie: int = member()
+
+
+@register(
+    level="SOL_RDS",
+    type="RDS_CMSG_ZCOPY_COMPLETION",
+    layout="rds_zcopy_cookies",
+    direction="receive",
+    families=_RDS,
+    option=option("SOL_SOCKET", "SO_ZEROCOPY", 36, "4.17"),
+)
+class RdsZeroCopyCompletion(ShownAsMade, StructMessage):
+    """The messages whose memory the kernel is done with, by their RdsZeroCopyCookie. Linux 4.17.
+
+    At most 8. Comes with what an ordinary receive takes, not on the error queue.
+    """
+
+    __slots__ = ()
+
+    _SHOWN = ("cookies",)
+
+    _count: ClassVar[Any] = member("num")
+    _cookies: ClassVar[Any] = member("cookies", convert=numbers("I"))
+
+    if TYPE_CHECKING:
+
+        def __init__(self, cookies: Iterable[int]) -> None: ...
+
+    def __new__(cls, cookies: Iterable[int]) -> Self:
+        cookies = tuple(cookies)
+        return super().__new__(cls, len(cookies), packed_numbers("I", cookies, cls._cookies.size))
+
+    @property
+    def cookies(self) -> tuple[int, ...]:
+        """Those of the messages."""
+        found: tuple[int, ...] = self._cookies[: self._count]
+        return found

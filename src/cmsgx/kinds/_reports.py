@@ -1,0 +1,368 @@
+"""What receive_errors() gives: the entries of the error queue, in words. ip(7)"""
+
+from __future__ import annotations
+
+import errno
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ..errors import MalformedControlError
+from ._base import OpenEnum, constant
+from ._error import ErrorOrigin, ExtendedError, SentStage
+from ._socket import WifiStatus
+from ._time import J1939Stats, TcpStats, Timestamping
+
+if TYPE_CHECKING:
+    from .. import _cmsg
+
+__all__ = [
+    "ErrorReport",
+    "IcmpError",
+    "IcmpExtension",
+    "LocalError",
+    "SentTimestamp",
+    "TxTimeError",
+    "TxTimeFailure",
+    "UnknownReport",
+    "WifiReport",
+    "ZeroCopyCompletion",
+]
+
+_U32 = 1 << 32
+
+
+class TxTimeFailure(OpenEnum):
+    """SO_EE_CODE_TXTIME_*: why the qdisc etf dropped a packet. linux/errqueue.h"""
+
+    INVALID_PARAMETER = constant("SO_EE_CODE_TXTIME_INVALID_PARAM")
+    """It had no time, or one of another clock."""
+    MISSED = constant("SO_EE_CODE_TXTIME_MISSED")
+    """Its time had passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class IcmpExtension:
+    """An object that a router added to an ICMP error: RFC 4884 section 7.
+
+    `class_num` and `c_type` say what `data` is: (1, 1) an MPLS label stack (RFC 4950), 2 the
+    interfaces (RFC 5837).
+    """
+
+    class_num: int
+    c_type: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ErrorReport:
+    """The base of what receive_errors() yields: one entry of a socket's error queue.
+
+    `message` is what it came in: its bytes, its control messages. `error` is the ExtendedError
+    among them. `payload` is the bytes, as far as they are of a packet.
+    """
+
+    message: _cmsg.Message
+    error: ExtendedError | None
+
+    _SHOWN: ClassVar[tuple[str, ...]] = ("error",)
+
+    @property
+    def payload(self) -> bytes:
+        """What came of the packet that this is about."""
+        return self.message.data
+
+    def __repr__(self) -> str:
+        values = [(name, getattr(self, name)) for name in self._SHOWN]
+        shown = ", ".join(f"{name}={value!r}" for name, value in values if value not in (None, ()))
+        return f"{type(self).__name__}({shown})"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Failure(ErrorReport):
+    """That a packet did not get to where it was sent."""
+
+    error: ExtendedError
+
+    @property
+    def errno(self) -> int:
+        """What a call on a connected socket would fail with."""
+        return self.error.ee_errno
+
+    @property
+    def destination(self) -> _cmsg.Address | None:
+        """The Address that the packet was sent to."""
+        return self.message.address
+
+    @property
+    def mtu(self) -> int | None:
+        """The largest packet that would have got through, in bytes, where it was too long."""
+        # EMSGSIZE has another meaning for J1939, which names no destination.
+        if self.errno != errno.EMSGSIZE or self.destination is None:
+            return None
+        return self.error.ee_info or None
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class IcmpError(_Failure):
+    """An ICMP or ICMPv6 error that came back for a packet: IP_RECVERR, IPV6_RECVERR. ip(7)
+
+    `errno`, what the kernel makes of it; `version`, 4 or 6, of `icmp_type` and `icmp_code`;
+    `offender`, the Address of the router or host that sent it; `destination`, the Address that
+    the packet was sent to; `payload`, the start of its data, as far as the error quoted it (on TCP
+    with the TCP header); `mtu`, in bytes, where it was too long, else None; `extensions`, those of
+    RFC 4884, where IP_RECVERR_RFC4884 or IPV6_RECVERR_RFC4884 is set.
+
+    Anybody on the way can make one up: it proves nothing but that the sender knows the packet.
+    """
+
+    _SHOWN = ("errno", "icmp_type", "icmp_code", "offender", "destination", "mtu", "extensions")
+
+    @property
+    def version(self) -> int:
+        """4 for ICMP, also of an IPv4-mapped address; 6 for ICMPv6."""
+        return 6 if self.error.ee_origin == ErrorOrigin.ICMP6 else 4
+
+    @property
+    def icmp_type(self) -> int:
+        """The type of the ICMP error, which means another thing in each version."""
+        return self.error.ee_type
+
+    @property
+    def icmp_code(self) -> int:
+        """The code of the ICMP error within its type."""
+        return self.error.ee_code
+
+    @property
+    def offender(self) -> _cmsg.Address | None:
+        """Who sent the error; its port is 0."""
+        return self.error.offender
+
+    @property
+    def payload(self) -> bytes:
+        """What the error quoted of the packet, without the extensions."""
+        return self.message.data[: self._extended_at]
+
+    @property
+    def has_broken_extensions(self) -> bool:
+        """Whether there are extensions whose checksum or lengths are wrong.
+
+        They are left in `payload`, as what the kernel takes for them may be none.
+        """
+        return bool(self._rfc4884[1] & constant("SO_EE_RFC4884_FLAG_INVALID"))
+
+    @property
+    def extensions(self) -> tuple[IcmpExtension, ...]:
+        """The objects of RFC 4884, in order."""
+        at = self._extended_at
+        return () if at is None else tuple(_extensions(self.message.data, at))
+
+    @property
+    def _rfc4884(self) -> tuple[int, int]:
+        """Where the extensions begin, 0 for none, and the flags: struct sock_ee_data_rfc4884."""
+        at, flags = struct.unpack("=HBx", self.error.ee_data.to_bytes(4, sys.byteorder))
+        return at, flags
+
+    @property
+    def _extended_at(self) -> int | None:
+        return None if self.has_broken_extensions else self._rfc4884[0] or None
+
+
+def _extensions(data: bytes, at: int) -> Iterator[IcmpExtension]:
+    """The objects behind the header of 4 bytes at `at`. What was cut off ends them."""
+    at += 4
+    while at + 4 <= len(data):
+        size, class_num, c_type = struct.unpack_from("!HBB", data, at)
+        if size < 4 or at + size > len(data):
+            return
+        yield IcmpExtension(class_num, c_type, data[at + 4 : at + size])
+        at += size
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class LocalError(_Failure):
+    """An error of this machine's own for a packet, which was not sent: IP_RECVERR. ip(7)
+
+    `errno`; `destination`, the Address that it was to be sent to, over IPv4 without the port if the
+    socket is not connected; for EMSGSIZE `mtu`, that of the path in bytes, headers included.
+    A J1939 transfer that failed is one, too, without a destination.
+    """
+
+    _SHOWN = ("errno", "destination", "mtu")
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SentTimestamp(ErrorReport):
+    """When a packet went: SO_TIMESTAMPING, Documentation/networking/timestamping.rst
+
+    `id`, with TimestampingFlags.OPT_ID, counts datagrams from 0, or is what a TimestampingId
+    chose; on TCP it is the offset in the stream of the last byte that this is about; it wraps at
+    2**32. `stage` says how far the packet had come. `software` and `hardware` are nanoseconds by
+    the two clocks, one of them None. `stats` are the TcpStats of that moment, where OPT_STATS asks
+    for them; J1939Stats on a J1939 socket. `payload` is the whole packet, with the headers in front
+    that it had by then, and nothing with OPT_TSONLY.
+    """
+
+    error: ExtendedError
+
+    _SHOWN = ("id", "stage", "software", "hardware")
+
+    @property
+    def id(self) -> int:
+        """Which packet; 0 without OPT_ID."""
+        return self.error.ee_data
+
+    @property
+    def stage(self) -> SentStage:
+        """How far it had come."""
+        return SentStage(self.error.ee_info)
+
+    @property
+    def timestamping(self) -> Timestamping | None:
+        """The control message that has the times; None where SO_TIMESTAMPING reports none."""
+        return self.message.get(Timestamping)
+
+    @property
+    def software(self) -> int | None:
+        """The time by the kernel's realtime clock, in nanoseconds."""
+        times = self.timestamping
+        return None if times is None else times.software
+
+    @property
+    def hardware(self) -> int | None:
+        """The time by the clock of the network adapter, in nanoseconds."""
+        times = self.timestamping
+        return None if times is None else times.hardware
+
+    @property
+    def stats(self) -> TcpStats | J1939Stats | None:
+        """How the connection was doing, where OPT_STATS asks for that."""
+        return self.message.get(TcpStats) or self.message.get(J1939Stats)
+
+    @property
+    def payload(self) -> bytes:
+        """The packet, headers included; nothing with OPT_TSONLY."""
+        # The kernel gives the statistics a second time, as data.
+        return b"" if self.stats is not None else self.message.data
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class WifiReport(ErrorReport):
+    """Whether a wireless frame arrived: SO_WIFI_STATUS. `payload` is the frame.
+
+    `acked` is whether the receiver acknowledged it.
+    """
+
+    error: ExtendedError
+
+    _SHOWN = ("acked",)
+
+    @property
+    def acked(self) -> bool:
+        """Whether the receiver acknowledged it."""
+        return self.message[WifiStatus].acked
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ZeroCopyCompletion(ErrorReport):
+    """Memory that was sent with MSG_ZEROCOPY, and is free again: msg_zerocopy.rst
+
+    Each such send of the socket has an id, counted from 0. This is about `count` of them, from
+    `first` to `last`, both included. Iterating yields the ids, `id in report` asks for one. Ids
+    wrap at 2**32, so `last` may be below `first`. With `was_copied` the kernel copied
+    after all, as it does on loopback: it would have been cheaper without MSG_ZEROCOPY.
+    """
+
+    error: ExtendedError
+
+    _SHOWN = ("first", "last", "was_copied")
+
+    @property
+    def first(self) -> int:
+        """The id of the first send that is complete."""
+        return self.error.ee_info
+
+    @property
+    def last(self) -> int:
+        """The id of the last send that is complete."""
+        return self.error.ee_data
+
+    @property
+    def count(self) -> int:
+        """How many sends are complete."""
+        return (self.last - self.first) % _U32 + 1
+
+    @property
+    def was_copied(self) -> bool:
+        """Whether the kernel copied the bytes of one of them after all."""
+        return bool(self.error.ee_code & constant("SO_EE_CODE_ZEROCOPY_COPIED"))
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.first
+        return ((first + i) % _U32 for i in range(self.count))
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, int) and 0 <= id < _U32 and (id - self.first) % _U32 < self.count
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class TxTimeError(ErrorReport):
+    """A packet that was to go at its TxTime, and was dropped: SOF_TXTIME_REPORT_ERRORS.
+
+    `txtime` is that time, in nanoseconds of the clock of SO_TXTIME; `reason` a TxTimeFailure;
+    `errno` EINVAL or ECANCELED. `payload` is the packet, headers included. The qdisc etf reports
+    them.
+    """
+
+    error: ExtendedError
+
+    _SHOWN = ("errno", "reason", "txtime")
+
+    @property
+    def errno(self) -> int:
+        """EINVAL or ECANCELED."""
+        return self.error.ee_errno
+
+    @property
+    def reason(self) -> TxTimeFailure:
+        """Why it was dropped."""
+        return TxTimeFailure(self.error.ee_code)
+
+    @property
+    def txtime(self) -> int:
+        """When it was to go, in nanoseconds."""
+        return self.error.ee_data * _U32 + self.error.ee_info
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class UnknownReport(ErrorReport):
+    """An entry of an origin that has no class here; `error` is None where it could not be read.
+
+    Everything that it brought is in `message`.
+    """
+
+
+_BY_ORIGIN: dict[int, type[ErrorReport]] = {
+    ErrorOrigin.LOCAL: LocalError,
+    ErrorOrigin.ICMP: IcmpError,
+    ErrorOrigin.ICMP6: IcmpError,
+    ErrorOrigin.TIMESTAMPING: SentTimestamp,
+    ErrorOrigin.ZEROCOPY: ZeroCopyCompletion,
+    ErrorOrigin.TXTIME: TxTimeError,
+}
+
+
+def report_of(message: _cmsg.Message) -> ErrorReport:
+    """What a message that MSG_ERRQUEUE brought says. Never raises for what is in it."""
+    try:
+        error = message.get(ExtendedError)
+    except MalformedControlError:
+        error = None
+    if error is None:
+        return UnknownReport(message, None)
+    # Both have one number, and a companion tells them apart.
+    if error.ee_origin == ErrorOrigin.TIMESTAMPING and WifiStatus in message:
+        return WifiReport(message, error)
+    return _BY_ORIGIN.get(error.ee_origin, UnknownReport)(message, error)

@@ -1,0 +1,358 @@
+"""RxRPC: Documentation/networking/rxrpc.rst, linux/rxrpc.h"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ._base import StructMessage, families, member, option, register
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = [
+    "RxrpcAbort",
+    "RxrpcAck",
+    "RxrpcAppData",
+    "RxrpcBusy",
+    "RxrpcCallId",
+    "RxrpcCallTimeouts",
+    "RxrpcChallenged",
+    "RxrpcChargeAccept",
+    "RxrpcExclusiveCall",
+    "RxrpcLocalError",
+    "RxrpcNetworkError",
+    "RxrpcNewCall",
+    "RxrpcOobId",
+    "RxrpcRespond",
+    "RxrpcResponded",
+    "RxrpcTxLength",
+    "RxrpcUpgradeService",
+]
+
+_RXRPC = families("AF_RXRPC")
+# It brings no payload, and its header needs room.
+_HEADER = 1
+
+
+class _Failed(StructMessage):
+    __slots__ = ()
+
+    errno: int
+
+    @property
+    def error(self) -> OSError:
+        """What `errno` says, as the exception that a call would raise."""
+        return OSError(self.errno, os.strerror(self.errno))
+
+
+@register(
+    level="SOL_RXRPC",
+    type="RXRPC_USER_CALL_ID",
+    layout="ulong",
+    families=_RXRPC,
+    always=8,
+    since="2.6.22",
+)
+class RxrpcCallId(StructMessage):
+    """The call that a message belongs to: RXRPC_USER_CALL_ID, rxrpc.rst.
+
+    Any number of the program's choice, of an unsigned long. Sent, it has to be there; received, it
+    comes unasked.
+    """
+
+    __slots__ = ()
+
+    call: int = member()
+
+
+@register(
+    level="SOL_RXRPC",
+    type="RXRPC_ABORT",
+    layout="u32",
+    families=_RXRPC,
+    always=4,
+    since="2.6.22",
+)
+class RxrpcAbort(StructMessage):
+    """Aborts the call, or (received) the call was aborted, by either side: RXRPC_ABORT, rxrpc.rst.
+
+    `code` is the program's, unsigned; not 0. Received, it comes unasked, as the last of the call.
+    """
+
+    __slots__ = ()
+
+    code: int = member()
+
+
+@register(
+    level="SOL_RXRPC",
+    type="RXRPC_ACK",
+    layout="none",
+    direction="receive",
+    families=_RXRPC,
+    always=_HEADER,
+    since="2.6.22",
+)
+class RxrpcAck(StructMessage):
+    """The client has all of the reply: RXRPC_ACK, rxrpc.rst.
+
+    To a server. Comes unasked, as the last of the call.
+    """
+
+    __slots__ = ()
+
+
+@register(
+    level="SOL_RXRPC",
+    type="RXRPC_NET_ERROR",
+    layout="u32",
+    direction="receive",
+    families=_RXRPC,
+    always=4,
+    since="2.6.22",
+)
+class RxrpcNetworkError(_Failed):
+    """The call failed by an error of the network: RXRPC_NET_ERROR, rxrpc.rst.
+
+    Comes unasked, as the last of the call.
+    """
+
+    __slots__ = ()
+
+    errno: int = member()
+
+
+@register(
+    level="SOL_RXRPC",
+    type="RXRPC_BUSY",
+    layout="none",
+    direction="receive",
+    families=_RXRPC,
+    since="2.6.22",
+)
+class RxrpcBusy(StructMessage):
+    """The server was busy: RXRPC_BUSY. Linux 2.6.22 has the number; kernels of today send none."""
+
+    __slots__ = ()
+
+
+@register(
+    level="SOL_RXRPC",
+    type="RXRPC_LOCAL_ERROR",
+    layout="u32",
+    direction="receive",
+    families=_RXRPC,
+    always=4,
+    since="2.6.22",
+)
+class RxrpcLocalError(_Failed):
+    """The call failed by an error of this machine: RXRPC_LOCAL_ERROR, rxrpc.rst.
+
+    Comes unasked, as the last of the call.
+    """
+
+    __slots__ = ()
+
+    errno: int = member()
+
+
+@register(
+    level="SOL_RXRPC",
+    type="RXRPC_NEW_CALL",
+    layout="none",
+    direction="receive",
+    families=_RXRPC,
+    since="2.6.22",
+)
+class RxrpcNewCall(StructMessage):
+    """A call waits to be accepted: RXRPC_NEW_CALL. Linux 2.6.22; kernels of today send none.
+
+    RxrpcChargeAccept is what came after.
+    """
+
+    __slots__ = ()
+
+
+@register(
+    level="SOL_RXRPC",
+    type="RXRPC_EXCLUSIVE_CALL",
+    layout="none",
+    direction="send",
+    families=_RXRPC,
+    since="4.8",
+)
+class RxrpcExclusiveCall(StructMessage):
+    """The call gets a connection of its own: RXRPC_EXCLUSIVE_CALL, rxrpc.rst. Linux 4.8."""
+
+    __slots__ = ()
+
+
+@register(
+    level="SOL_RXRPC",
+    type="RXRPC_UPGRADE_SERVICE",
+    layout="none",
+    direction="send",
+    families=_RXRPC,
+    since="4.13",
+)
+class RxrpcUpgradeService(StructMessage):
+    """Asks the server for a better service than that of the address: RXRPC_UPGRADE_SERVICE.
+
+    Linux 4.13. The address of what is received says what it became. rxrpc.rst
+    """
+
+    __slots__ = ()
+
+
+@register(
+    level="SOL_RXRPC",
+    type="RXRPC_TX_LENGTH",
+    layout="i64",
+    direction="send",
+    families=_RXRPC,
+    since="4.13",
+)
+class RxrpcTxLength(StructMessage):
+    """How much will be sent in all, in bytes: RXRPC_TX_LENGTH, rxrpc.rst. Linux 4.13.
+
+    With the first message of a call; not negative. EINVAL the second time.
+    """
+
+    __slots__ = ()
+
+    length: int = member()
+
+
+@register(
+    level="SOL_RXRPC",
+    type="RXRPC_SET_CALL_TIMEOUT",
+    layout="rxrpc_call_timeouts",
+    direction="send",
+    families=_RXRPC,
+    since="4.15",
+)
+class RxrpcCallTimeouts(StructMessage):
+    """When a call is given up: RXRPC_SET_CALL_TIMEOUT, rxrpc.rst. Linux 4.15.
+
+    `hard` after that many seconds in any case, `idle` after that many milliseconds without a packet
+    of data, `normal` after that many without any packet of the call. None leaves it as it is, and
+    so does 0 for `hard`; `normal` needs an `idle`.
+    """
+
+    __slots__ = ()
+
+    hard: int = member("hard")
+    idle: int | None = member("idle", default=None)
+    normal: int | None = member("normal", default=None)
+
+    def __new__(cls, hard: int, idle: int | None = None, normal: int | None = None) -> Self:
+        if idle is None and normal is not None:
+            raise ValueError("RxrpcCallTimeouts: without `idle` there can be no `normal`")
+        return super().__new__(cls, hard, idle, normal)
+
+
+@register(
+    level="SOL_RXRPC",
+    type="RXRPC_CHARGE_ACCEPT",
+    layout="none",
+    direction="send",
+    families=_RXRPC,
+    since="5.9",
+)
+class RxrpcChargeAccept(StructMessage):
+    """The next call that comes gets the RxrpcCallId beside this: RXRPC_CHARGE_ACCEPT. Linux 5.9.
+
+    Of servers. rxrpc.rst
+    """
+
+    __slots__ = ()
+
+
+@register(
+    level="SOL_RXRPC",
+    type="RXRPC_OOB_ID",
+    layout="u64",
+    families=_RXRPC,
+    option=option("SOL_RXRPC", "RXRPC_MANAGE_RESPONSE", 8, "6.16"),
+)
+class RxrpcOobId(StructMessage):
+    """The out-of-band message that this is, or (sent) that is answered: RXRPC_OOB_ID. Linux 6.16.
+
+    enable() sets RXRPC_MANAGE_RESPONSE, before the socket is bound.
+    """
+
+    __slots__ = ()
+
+    id: int = member()
+
+
+@register(
+    level="SOL_RXRPC",
+    type="RXRPC_CHALLENGED",
+    layout="rxrpc_challenge",
+    direction="receive",
+    families=_RXRPC,
+    option=option("SOL_RXRPC", "RXRPC_MANAGE_RESPONSE", 8, "6.16"),
+)
+class RxrpcChallenged(StructMessage):
+    """The server wants to know who calls: RXRPC_CHALLENGED. Linux 6.16.
+
+    With an RxrpcOobId. `security` is RXRPC_SECURITY_*; `enctype`, the Kerberos encryption type, is
+    there where that is RxGK. The answer is an RxrpcRespond, or an RxrpcAbort with it.
+    """
+
+    __slots__ = ()
+
+    service: int = member("service_id")
+    security: int = member("security_index")
+    enctype: int | None = member("enctype", default=None)
+
+
+@register(
+    level="SOL_RXRPC",
+    type="RXRPC_RESPOND",
+    layout="none",
+    direction="send",
+    families=_RXRPC,
+    since="6.16",
+)
+class RxrpcRespond(StructMessage):
+    """Answers an RxrpcChallenged, with its RxrpcOobId: RXRPC_RESPOND. Linux 6.16. With MSG_OOB."""
+
+    __slots__ = ()
+
+
+@register(
+    level="SOL_RXRPC",
+    type="RXRPC_RESPONDED",
+    layout="bytes",
+    direction="receive",
+    families=_RXRPC,
+    since="6.16",
+)
+class RxrpcResponded(StructMessage):
+    """What a client's response held, to a server: RXRPC_RESPONDED. Linux 6.16 has the number."""
+
+    __slots__ = ()
+
+    data: bytes = member()
+
+
+@register(
+    level="SOL_RXRPC",
+    type="RXRPC_RESP_RXGK_APPDATA",
+    layout="bytes",
+    direction="send",
+    families=_RXRPC,
+    since="6.16",
+)
+class RxrpcAppData(StructMessage):
+    """Data of the program for the response, behind RxrpcRespond: RXRPC_RESP_RXGK_APPDATA.
+
+    Of RxGK. Linux 6.16.
+    """
+
+    __slots__ = ()
+
+    data: bytes = member()

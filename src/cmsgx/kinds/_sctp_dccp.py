@@ -1,0 +1,308 @@
+"""SCTP and DCCP: RFC 6458, sctp(7)."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from .. import _cmsg
+from ._base import OpenEnum, StructMessage, constant, families, member, option, register
+
+if TYPE_CHECKING:
+    from ._address import IPMember
+
+__all__ = [
+    "DccpPriority",
+    "SctpAuthInfo",
+    "SctpDestination4",
+    "SctpDestination6",
+    "SctpFlags",
+    "SctpInit",
+    "SctpNextInfo",
+    "SctpPartialReliability",
+    "SctpPolicy",
+    "SctpReceiveInfo",
+    "SctpSendInfo",
+    "SctpSendReceiveInfo",
+]
+
+_IP = families("AF_INET", "AF_INET6")
+# struct sctp_event_subscribe is a byte for each event, sctp_data_io_event first. Linux takes and
+# gives as many as there is room for, FreeBSD all of them.
+EVENTS = option(
+    "SOL_SCTP",
+    "SCTP_EVENTS",
+    128,
+    "2.4.23",
+    value=b"\1",
+    is_mask=True,
+    size=_cmsg.LAYOUTS.get("sctp_event_subscribe", (1,))[0],
+)
+
+
+class SctpFlags(enum.IntFlag, boundary=enum.KEEP):
+    """How a message of SCTP goes, or came: RFC 6458 section 5.3.2. linux/sctp.h
+
+    Linux adds the policy of SctpSendReceiveInfo and SctpSendInfo: one of SctpPolicy.
+    """
+
+    UNORDERED = constant("SCTP_UNORDERED")
+    """Not in the order of its stream."""
+    ADDR_OVER = constant("SCTP_ADDR_OVER")
+    """To the address of this call, not the primary one."""
+    ABORT = constant("SCTP_ABORT")
+    """Ends the association at once."""
+    SACK_IMMEDIATELY = constant("SCTP_SACK_IMMEDIATELY")
+    """The peer shall acknowledge it without delay."""
+    SENDALL = constant("SCTP_SENDALL")
+    """To each association of the socket."""
+    PR_SCTP_ALL = constant("SCTP_PR_SCTP_ALL")
+    """The policy holds for the association."""
+    EOF = constant("SCTP_EOF")
+    """Ends the association when all is sent."""
+    NOTIFICATION = constant("SCTP_NOTIFICATION")
+    """It is an event, and no message of the peer."""
+
+
+class SctpPolicy(OpenEnum):
+    """When a message of SCTP is given up: RFC 7496. linux/sctp.h"""
+
+    NONE = constant("SCTP_PR_SCTP_NONE")
+    """Never."""
+    TTL = constant("SCTP_PR_SCTP_TTL")
+    """After that many milliseconds."""
+    RTX = constant("SCTP_PR_SCTP_RTX")
+    """After that many retransmissions."""
+    PRIO = constant("SCTP_PR_SCTP_PRIO")
+    """Where there is no room for one of a higher priority (a lower number)."""
+
+
+@register(
+    level="SOL_SCTP",
+    type="SCTP_INIT",
+    layout="sctp_initmsg",
+    direction="send",
+    families=_IP,
+    since="2.4.23",
+)
+class SctpInit(StructMessage):
+    """How the association that this send makes begins, struct sctp_initmsg: RFC 6458 section 5.3.1.
+
+    `streams` out, and `max_streams` in; the INIT is sent `max_attempts` times, at most
+    `max_timeout` milliseconds apart. 0: what the socket has. Of one-to-many sockets.
+    """
+
+    __slots__ = ()
+
+    streams: int = member("sinit_num_ostreams", default=0)
+    max_streams: int = member("sinit_max_instreams", default=0)
+    max_attempts: int = member("sinit_max_attempts", default=0)
+    max_timeout: int = member("sinit_max_init_timeo", default=0)
+
+
+@register(
+    level="SOL_SCTP",
+    type="SCTP_SNDRCV",
+    layout="sctp_sndrcvinfo",
+    families=_IP,
+    option=EVENTS,
+)
+class SctpSendReceiveInfo(StructMessage):
+    """How a message goes, or came, struct sctp_sndrcvinfo: RFC 6458 section 5.3.2.
+
+    Deprecated there; SctpSendInfo and SctpReceiveInfo are what came after. Sent: `stream`, `flags`,
+    `ppid`, `context`, `lifetime` (in milliseconds, 0 for ever) and `association` count. Received:
+    `ssn` is its number in the stream, `tsn` its own, `cumulative_tsn` the last one that came in
+    order. `ppid` is opaque: its bytes go as they lie in memory, so that one in network order, as
+    IANA has them, is socket.htonl(number). enable() sets sctp_data_io_event of SCTP_EVENTS.
+    """
+
+    __slots__ = ()
+
+    stream: int = member("sinfo_stream", default=0)
+    ssn: int = member("sinfo_ssn", default=0)
+    flags: SctpFlags = member("sinfo_flags", default=0, convert=SctpFlags)
+    ppid: int = member("sinfo_ppid", default=0)
+    context: int = member("sinfo_context", default=0)
+    lifetime: int = member("sinfo_timetolive", default=0)
+    tsn: int = member("sinfo_tsn", default=0)
+    cumulative_tsn: int = member("sinfo_cumtsn", default=0)
+    association: int = member("sinfo_assoc_id", default=0)
+
+
+@register(
+    level="SOL_SCTP",
+    type="SCTP_SNDINFO",
+    layout="sctp_sndinfo",
+    direction="send",
+    families=_IP,
+    since="3.17",
+)
+class SctpSendInfo(StructMessage):
+    """How this message goes, struct sctp_sndinfo: RFC 6458 section 5.3.4. Linux 3.17.
+
+    `ppid` is opaque: its bytes go as they lie in memory, so that one in network order, as IANA has
+    them, is socket.htonl(number). `context` comes back where the message fails, `association` is
+    of one-to-many sockets.
+    """
+
+    __slots__ = ()
+
+    stream: int = member("snd_sid", default=0)
+    flags: SctpFlags = member("snd_flags", default=0, convert=SctpFlags)
+    ppid: int = member("snd_ppid", default=0)
+    context: int = member("snd_context", default=0)
+    association: int = member("snd_assoc_id", default=0)
+
+
+@register(
+    level="SOL_SCTP",
+    type="SCTP_RCVINFO",
+    layout="sctp_rcvinfo",
+    direction="receive",
+    families=_IP,
+    option=option("SOL_SCTP", "SCTP_RECVRCVINFO", 28, "3.17"),
+)
+class SctpReceiveInfo(StructMessage):
+    """How this message came, struct sctp_rcvinfo: RFC 6458 section 5.3.5. Linux 3.17.
+
+    `ssn` is its number in the stream, `tsn` its own, `cumulative_tsn` the last one that came in
+    order. `ppid` is the peer's, its bytes as they came: socket.ntohl(ppid) for one in network
+    order, as IANA has them.
+    """
+
+    __slots__ = ()
+
+    stream: int = member("rcv_sid")
+    ssn: int = member("rcv_ssn", default=0)
+    flags: SctpFlags = member("rcv_flags", default=0, convert=SctpFlags)
+    ppid: int = member("rcv_ppid", default=0)
+    tsn: int = member("rcv_tsn", default=0)
+    cumulative_tsn: int = member("rcv_cumtsn", default=0)
+    context: int = member("rcv_context", default=0)
+    association: int = member("rcv_assoc_id", default=0)
+
+
+@register(
+    level="SOL_SCTP",
+    type="SCTP_NXTINFO",
+    layout="sctp_nxtinfo",
+    direction="receive",
+    families=_IP,
+    option=option("SOL_SCTP", "SCTP_RECVNXTINFO", 16, "3.17"),
+)
+class SctpNextInfo(StructMessage):
+    """What the next message will be, struct sctp_nxtinfo: RFC 6458 section 5.3.6. Linux 3.17.
+
+    `length` in bytes, of what has come of it. Not there where none waits. `ppid` as in
+    SctpReceiveInfo.
+    """
+
+    __slots__ = ()
+
+    stream: int = member("nxt_sid")
+    flags: SctpFlags = member("nxt_flags", default=0, convert=SctpFlags)
+    ppid: int = member("nxt_ppid", default=0)
+    length: int = member("nxt_length", default=0)
+    association: int = member("nxt_assoc_id", default=0)
+
+
+@register(
+    level="SOL_SCTP",
+    type="SCTP_PRINFO",
+    layout="sctp_prinfo",
+    direction="send",
+    families=_IP,
+    since="4.17",
+)
+class SctpPartialReliability(StructMessage):
+    """When this message is given up, struct sctp_prinfo: RFC 6458 section 5.3.7. Linux 4.17.
+
+    What `value` counts is up to the policy.
+    """
+
+    __slots__ = ()
+
+    policy: SctpPolicy = member("pr_policy", convert=SctpPolicy)
+    value: int = member("pr_value", default=0)
+
+
+@register(
+    level="SOL_SCTP",
+    type="SCTP_AUTHINFO",
+    layout="sctp_authinfo",
+    direction="send",
+    families=_IP,
+    since="4.17",
+)
+class SctpAuthInfo(StructMessage):
+    """The number of the shared key that authenticates this message: RFC 6458 section 5.3.8.
+
+    Linux 4.17.
+    """
+
+    __slots__ = ()
+
+    key: int = member("auth_keynumber")
+
+
+@register(
+    level="SOL_SCTP",
+    type="SCTP_DSTADDRV4",
+    layout="in_addr",
+    direction="send",
+    families=_IP,
+    since="4.17",
+)
+class SctpDestination4(StructMessage):
+    """One more IPv4 address of the peer, for the association that this send makes: RFC 6458.
+
+    Section 5.3.9; several may be given. Linux 4.17.
+    """
+
+    __slots__ = ()
+
+    address: IPMember = member()
+
+
+@register(
+    level="SOL_SCTP",
+    type="SCTP_DSTADDRV6",
+    layout="in6_addr",
+    direction="send",
+    families=_IP,
+    since="4.17",
+)
+class SctpDestination6(StructMessage):
+    """One more IPv6 address of the peer, for the association that this send makes: RFC 6458.
+
+    Section 5.3.10; several may be given. Linux 4.17.
+    """
+
+    __slots__ = ()
+
+    address: IPMember = member()
+
+
+@register(
+    level="SOL_DCCP",
+    type="DCCP_SCM_PRIORITY",
+    layout="u32",
+    direction="send",
+    families=_IP,
+    option=option(
+        "SOL_DCCP", "DCCP_SOCKOPT_QPOLICY_ID", 0, "2.6.38",
+        value=constant("DCCPQ_POLICY_PRIO"),
+    ),
+    since="2.6.38",
+)  # fmt: skip
+class DccpPriority(StructMessage):
+    """The place of a packet of DCCP in the send queue: DCCP_SCM_PRIORITY. Linux 2.6.38 to 6.15.
+
+    The higher ones go first. enable() sets the policy that takes it, DCCPQ_POLICY_PRIO, before the
+    socket is connected; with another one EINVAL.
+    """
+
+    __slots__ = ()
+
+    priority: int = member()

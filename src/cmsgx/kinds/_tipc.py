@@ -1,0 +1,91 @@
+"""TIPC: tipc(7)."""
+
+from __future__ import annotations
+
+from ._base import OpenEnum, StructMessage, constant, families, member, register
+
+__all__ = ["TipcDestination", "TipcError", "TipcReturned", "TipcReturnedData"]
+
+_TIPC = families("AF_TIPC")
+
+
+class TipcError(OpenEnum):
+    """Why a message came back: TIPC_ERR_*, linux/tipc.h"""
+
+    OK = constant("TIPC_OK")
+    NO_NAME = constant("TIPC_ERR_NO_NAME")
+    """Nobody has bound the service address."""
+    NO_PORT = constant("TIPC_ERR_NO_PORT")
+    """There is no such socket."""
+    NO_NODE = constant("TIPC_ERR_NO_NODE")
+    """The node cannot be reached."""
+    OVERLOAD = constant("TIPC_ERR_OVERLOAD")
+    """The receiver's queue is full."""
+    CONN_SHUTDOWN = constant("TIPC_CONN_SHUTDOWN")
+    """The peer has shut the connection down."""
+
+
+@register(
+    level="SOL_TIPC",
+    type="TIPC_ERRINFO",
+    layout="tipc_errinfo",
+    direction="receive",
+    families=_TIPC,
+    always=8,
+    since="2.6.18",
+)
+class TipcReturned(StructMessage):
+    """A message that was sent has come back, and why: TIPC_ERRINFO, tipc(7).
+
+    `length` is that of its data, in bytes; TipcReturnedData has them. Comes unasked, in a message
+    without data.
+    """
+
+    __slots__ = ()
+
+    error: TipcError = member("errcode", convert=TipcError)
+    length: int = member("datalen", default=0)
+
+
+@register(
+    level="SOL_TIPC",
+    type="TIPC_RETDATA",
+    layout="bytes",
+    direction="receive",
+    families=_TIPC,
+    # MAX_FORWARD_SIZE of net/tipc/msg.c.
+    always=1024,
+    since="2.6.18",
+)
+class TipcReturnedData(StructMessage):
+    """The data of a message that has come back, with TipcReturned: TIPC_RETDATA, tipc(7).
+
+    The first 1024 bytes of it.
+    """
+
+    __slots__ = ()
+
+    data: bytes = member()
+
+
+@register(
+    level="SOL_TIPC",
+    type="TIPC_DESTNAME",
+    layout="tipc_destname",
+    direction="receive",
+    families=_TIPC,
+    always=12,
+    since="2.6.18",
+)
+class TipcDestination(StructMessage):
+    """The service address that a message was sent to: TIPC_DESTNAME, tipc(7).
+
+    `service` is the type of the service, `lower` and `upper` the range of its instances: equal but
+    for a multicast. Comes unasked; not there for a message to a socket address.
+    """
+
+    __slots__ = ()
+
+    service: int = member("type")
+    lower: int = member("lower")
+    upper: int = member("upper")

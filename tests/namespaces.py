@@ -1,0 +1,229 @@
+"""Network namespaces of a test's own. They go with the last socket in them, whatever happens."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Callable
+from functools import partial
+from types import TracebackType
+from typing import Any, TypeVar
+
+import pytest
+from support import eventually
+
+T = TypeVar("T")
+
+CLONE_NEWNET = 0x40000000
+SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFMTU = 0x8913, 0x8914, 0x8922
+IFF_UP = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _why_no_ipv6() -> str:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.bind(("::1", 0))
+    except OSError as error:
+        return f"IPv6: {error}"
+    return ""
+
+
+NO_IPV6 = _why_no_ipv6()
+"""Why there is none on this machine, or nothing."""
+needs_ipv6 = pytest.mark.skipif(bool(NO_IPV6), reason=NO_IPV6 or "-")
+
+
+def _check(result: int, what: str) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+class Namespace:
+    """Each has a loopback interface that is up, with the MTU that is asked for."""
+
+    def __init__(self, mtu: int = 65536) -> None:
+        self._fd = -1
+        self._in_thread(self._make)
+        self.run(lambda: self._loopback(mtu))
+
+    def _make(self) -> None:
+        try:
+            _check(_libc.unshare(CLONE_NEWNET), "unshare(CLONE_NEWNET)")
+        except OSError as error:
+            pytest.skip(f"[Errno {error.errno}] {error.strerror}")
+        self._fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    def _loopback(self, mtu: int) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            request = struct.pack("16si20x", b"lo", mtu)
+            fcntl.ioctl(sock, SIOCSIFMTU, request)
+            flags = struct.unpack_from("16sh", fcntl.ioctl(sock, SIOCGIFFLAGS, request))[1]
+            fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | IFF_UP))
+
+    @staticmethod
+    def _in_thread(function: Callable[[], T]) -> T:
+        """A namespace is a property of a thread, and this one ends with the call."""
+        result: list[T] = []
+        raised: list[BaseException] = []
+
+        def body() -> None:
+            try:
+                result.append(function())
+            except BaseException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=body)
+        thread.start()
+        thread.join()
+        if raised:
+            raise raised[0]
+        return result[0]
+
+    def run(self, function: Callable[[], T]) -> T:
+        """Calls it in there. A socket that it makes, or a process that it starts, stays there."""
+
+        def inside() -> T:
+            _check(_libc.setns(self._fd, CLONE_NEWNET), "setns")
+            return function()
+
+        return self._in_thread(inside)
+
+    def socket(self, *arguments: int) -> socket.socket:
+        """socket.socket() in there."""
+        return self.run(lambda: socket.socket(*arguments))
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs a program of iproute2 in there."""
+        try:
+            return self.run(
+                lambda: subprocess.run(arguments, capture_output=True, text=True, check=False)
+            )
+        except FileNotFoundError as error:
+            pytest.skip(f"iproute2: {error}")
+
+    def ip(self, text: str) -> None:
+        """ip(8); its exit status has to be 0."""
+        done = self.command("ip", *text.split())
+        if "Operation not supported" in done.stderr or "Unknown device type" in done.stderr:
+            pytest.skip(f"[Errno {errno.EOPNOTSUPP}] ip {text}: {done.stderr.strip()}")
+        assert done.returncode == 0, f"ip {text}: {done.stderr}"
+
+    def write(self, path: str, text: str) -> None:
+        """Into a file of /proc/sys/net."""
+
+        def write() -> None:
+            with open(path, "w") as file:
+                file.write(text)
+
+        self.run(write)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Namespace:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Chain:
+    """Namespaces in a row, each a router but the first and the last.
+
+    From the first, `spaces[0]`, the last is at 10.9.N.2 and fd09:N::2, N its number; the router
+    before it at 10.9.N-1.2, and so on. `mtu` is that of the last link.
+    """
+
+    def __init__(self, links: int, mtu: int = 1500) -> None:
+        self.links = links
+        self.spaces: list[Namespace] = []
+        try:
+            self._make(mtu)
+        except BaseException:
+            self.close()
+            raise
+
+    def _make(self, mtu: int) -> None:
+        for _ in range(self.links + 1):
+            self.spaces.append(Namespace())
+        for space in self.spaces:
+            space.write("/proc/sys/net/ipv4/ip_forward", "1")
+            # Tests ask more often than once a second.
+            space.write("/proc/sys/net/ipv4/icmp_ratelimit", "0")
+            if not NO_IPV6:
+                space.write("/proc/sys/net/ipv6/conf/all/forwarding", "1")
+                space.write("/proc/sys/net/ipv6/conf/default/accept_dad", "0")
+                space.write("/proc/sys/net/ipv6/icmp/ratelimit", "0")
+        for n in range(1, self.links + 1):
+            left, right = self.spaces[n - 1], self.spaces[n]
+            there = f"/proc/{os.getpid()}/fd/{right._fd}"
+            left.ip(f"link add right type veth peer name left netns {there}")
+            size = mtu if n == self.links else 1500
+            for space, name, host in ((left, "right", 1), (right, "left", 2)):
+                space.ip(f"addr add 10.9.{n}.{host}/24 dev {name}")
+                if not NO_IPV6:
+                    space.ip(f"-6 addr add fd09:{n}::{host}/64 dev {name} nodad")
+                space.ip(f"link set {name} mtu {size} up")
+        families = [socket.AF_INET] if NO_IPV6 else [socket.AF_INET, socket.AF_INET6]
+        for family in families:
+            self._route(family)
+        # A link is used some time after it was told to be up.
+        for family in families:
+            assert eventually(partial(self._answers, family)), "no way through"
+
+    def _route(self, family: int) -> None:
+        """All that is not near lies to the right, but for what lies to the left."""
+        ip, net, host = (
+            ("", "10.9.{}.0/24", "10.9.{}.{}") if family == socket.AF_INET
+            else ("-6 ", "fd09:{}::/64", "fd09:{}::{}")
+        )  # fmt: skip
+        for n in range(1, self.links + 1):
+            self.spaces[n - 1].ip(f"{ip}route add default via {host.format(n, 2)}")
+            for m in range(1, n):
+                self.spaces[n].ip(f"{ip}route add {net.format(m)} via {host.format(n, 1)}")
+
+    def _answers(self, family: Any) -> bool:
+        with self.spaces[0].socket(family, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(0.1)
+            sock.connect((self.address(family, self.links), 1))
+            try:
+                sock.send(b"")
+                sock.recv(1)
+            except OSError as error:
+                return isinstance(error, ConnectionRefusedError)
+        return False
+
+    def address(self, family: Any, n: int) -> str:
+        """Of the namespace with that number, as the one before it has it."""
+        return f"10.9.{n}.2" if family == socket.AF_INET else f"fd09:{n}::2"
+
+    def close(self) -> None:
+        for space in self.spaces:
+            space.close()
+
+    def __enter__(self) -> Chain:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,396 @@
+"""Networks that a test makes for itself, and packets of any shape. Linux.
+
+A namespace is the calling thread's, for as long as the `with` lasts: what the thread opens in it
+stays in it, and the kernel takes all of it away with the last descriptor. Where the kernel or the
+user may not do that, the test is skipped, and the reason holds the errno of the attempt.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import re
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import IO, Any, NamedTuple, NoReturn, TypeAlias
+
+import pytest
+from support import eventually
+
+import cmsgx
+
+V4, V6 = socket.AF_INET, socket.AF_INET6
+DGRAM, STREAM, RAW = socket.SOCK_DGRAM, socket.SOCK_STREAM, socket.SOCK_RAW
+SOL_IP, SOL_IPV6, SOL_SOCKET = 0, 41, 1
+LOOPBACK = {V4: "127.0.0.1", V6: "::1"}
+SECONDS = 10.0
+"""What a packet may take that has only this machine to cross."""
+
+Sockets: TypeAlias = "tuple[cmsgx.socket, cmsgx.socket]"
+
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def refused(error: OSError, what: str) -> NoReturn:
+    """Skips: `what` was tried, and the kernel would not have it."""
+    name = errno.errorcode.get(error.errno or 0, str(error.errno))
+    pytest.skip(f"{what}: {name}, {error.strerror}")
+
+
+@contextmanager
+def tried(what: str, *numbers: int) -> Iterator[None]:
+    """Skips where what is done inside fails with one of these errno."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in numbers:
+            raise
+        refused(error, what)
+
+
+@contextmanager
+def fails(number: int) -> Iterator[None]:
+    """What is done inside has to fail with that errno."""
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))) as caught:
+        yield
+    assert caught.value.errno == number
+
+
+def _call(name: str, *arguments: Any) -> None:
+    if getattr(_libc, name)(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{os.strerror(number)} ({name})")
+
+
+# Sockets ----------------------------------------------------------------------------------------
+
+
+def open_socket(family: int, kind: int = DGRAM, protocol: int = 0) -> cmsgx.socket:
+    """A socket with a timeout; skips where this kernel or user may not have such a one."""
+    what = f"socket({family}, {kind}, {protocol})"
+    with tried(
+        what, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.EPERM,
+        errno.EACCES, errno.ENOPROTOOPT,
+    ):  # fmt: skip
+        sock = cmsgx.socket(family, kind, protocol)
+    sock.settimeout(SECONDS)
+    return sock
+
+
+def bind(sock: socket.socket, host: str, port: int = 0) -> None:
+    with tried(f"bind to {host}", errno.EADDRNOTAVAIL):
+        sock.bind((host, port))
+
+
+class Path(NamedTuple):
+    """Over loopback from a socket of one family to one of another."""
+
+    name: str
+    sender: int
+    receiver: int
+    to: str
+    """The address as the sender has it."""
+
+    @property
+    def is_ipv4(self) -> bool:
+        """What goes over the wire."""
+        return self.to != "::1"
+
+
+PATHS = {
+    path.name: path
+    for path in (
+        Path("IPv4", V4, V4, "127.0.0.1"),
+        Path("IPv6", V6, V6, "::1"),
+        Path("from mapped", V6, V4, "::ffff:127.0.0.1"),
+        Path("to mapped", V4, V6, "127.0.0.1"),
+        Path("mapped", V6, V6, "::ffff:127.0.0.1"),
+    )
+}
+
+
+@contextmanager
+def udp(path: Path | str, *, connected: bool = True) -> Iterator[Sockets]:
+    """A sender and a receiver on loopback, the sender connected to the receiver."""
+    if isinstance(path, str):
+        path = PATHS[path]
+    with open_socket(path.sender) as sender, open_socket(path.receiver) as receiver:
+        if path.receiver == V6:
+            receiver.setsockopt(SOL_IPV6, socket.IPV6_V6ONLY, int(not path.is_ipv4))
+        any_host = "::" if path.receiver == V6 else "0.0.0.0"
+        bind(receiver, any_host if path.sender != path.receiver or path.is_ipv4 else "::1")
+        if connected:
+            with tried(f"connect to {path.to}", errno.EADDRNOTAVAIL, errno.ENETUNREACH):
+                sender.connect((path.to, receiver.getsockname()[1]))
+        yield sender, receiver
+
+
+@contextmanager
+def tcp(family: int = V4, protocol: int = 0) -> Iterator[Sockets]:
+    """A client and what the listener accepted, over loopback."""
+    with open_socket(family, STREAM, protocol) as listener:
+        bind(listener, LOOPBACK[socket.AddressFamily(family)])
+        listener.listen(1)
+        with open_socket(family, STREAM, protocol) as client:
+            client.connect(listener.getsockname())
+            accepted = listener.accept()[0]
+            accepted.settimeout(SECONDS)
+            with accepted:
+                yield client, accepted
+
+
+def get_bytes(sock: socket.socket, level: int, name: int, size: int = 64) -> bytes | int:
+    """An option's value, or the errno of the attempt."""
+    try:
+        return sock.getsockopt(level, name, size)
+    except OSError as error:
+        return -(error.errno or 0)
+
+
+# Namespaces -------------------------------------------------------------------------------------
+
+
+class Namespace:
+    """One network, to be entered by a thread."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _call("setns", self.fd, _CLONE_NEWNET)
+            try:
+                yield
+            finally:
+                _call("setns", before, _CLONE_NEWNET)
+        finally:
+            os.close(before)
+
+
+@contextmanager
+def _new_namespace() -> Iterator[Namespace]:
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    fd = -1
+    try:
+        with tried("unshare(CLONE_NEWNET)", errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.ENOSPC):
+            _call("unshare", _CLONE_NEWNET)
+        try:
+            fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            set_link("lo", is_up=True)
+        finally:
+            _call("setns", before, _CLONE_NEWNET)
+        yield Namespace(fd)
+    finally:
+        os.close(before)
+        if fd >= 0:
+            os.close(fd)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """A network that has loopback only, entered."""
+    with _new_namespace() as namespace, namespace.entered():
+        yield
+
+
+class Cable(NamedTuple):
+    """Two networks, and a cable from one to the other: addresses end in 1 here, in 2 there."""
+
+    here: Namespace
+    there: Namespace
+
+
+CABLE = {V4: ("192.0.2.1", "192.0.2.2"), V6: ("2001:db8::1", "2001:db8::2")}
+
+
+@contextmanager
+def cable() -> Iterator[Cable]:
+    """A veth pair: `here` is entered, and has the interface veth1; `there` has veth2."""
+    with _new_namespace() as here, _new_namespace() as there, here.entered():
+        ip(
+            "link", "add", "veth1", "type", "veth", "peer", "name", "veth2",
+            "netns", f"/proc/self/fd/{there.fd}", fds=[there.fd],
+        )  # fmt: skip
+        ends = (("veth1", here, 0), ("veth2", there, 1))
+        for name, namespace, _ in ends:
+            with namespace.entered():
+                set_link(name, is_up=True)
+        for name, namespace, index in ends:
+            with namespace.entered():
+                # Until then it throws away what it is given. The addresses come after that:
+                # what sets them waits for the lock under which the interface is started.
+                assert eventually(partial(is_running, name))
+                _add_addresses(name, CABLE[V4][index], CABLE[V6][index])
+        yield Cable(here, there)
+
+
+def ip(*arguments: str, fds: list[int] | None = None) -> str:
+    """ip(8), in the namespace of the calling thread; skips where it is not there or refused."""
+    with tried("ip(8)", errno.ENOENT, errno.EACCES):
+        done = subprocess.run(
+            ["ip", *arguments], capture_output=True, text=True, check=False, pass_fds=fds or []
+        )
+    for number in (errno.EPERM, errno.EOPNOTSUPP):
+        if os.strerror(number) in done.stderr:
+            refused(OSError(number, done.stderr.strip()), f"ip {' '.join(arguments)}")
+    assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
+def set_link(name: str, *, is_up: bool | None = None, mtu: int | None = None) -> None:
+    """Of an interface in the namespace of the calling thread: netdevice(7)."""
+    with socket.socket(V4, DGRAM) as control:
+        device = name.encode()
+        if mtu is not None:
+            fcntl.ioctl(control, 0x8922, struct.pack("=16si20x", device, mtu))  # SIOCSIFMTU
+        if is_up is not None:
+            # SIOCSIFFLAGS: IFF_UP
+            fcntl.ioctl(control, 0x8914, struct.pack("=16sh22x", device, int(is_up)))
+
+
+def _add_addresses(name: str, four: str, six: str) -> None:
+    ip("address", "add", f"{four}/24", "dev", name)
+    ip("address", "add", f"{six}/64", "dev", name, "nodad")
+    # The kernel takes it into use a little later.
+    assert eventually(partial(_is_usable, six))
+
+
+def _is_usable(host: str) -> bool:
+    """Whether it reaches itself: the address is there before the route to it."""
+    with socket.socket(V6, DGRAM) as sock:
+        sock.setblocking(False)
+        try:
+            sock.bind((host, 0))
+            sock.sendto(b"x", sock.getsockname())
+            return sock.recv(1) == b"x"
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAGAIN):
+                raise
+            return False
+
+
+def is_running(name: str) -> bool:
+    """Whether an interface is up, and the other end too."""
+    with socket.socket(V4, DGRAM) as control:
+        request = struct.pack("=16s24x", name.encode())
+        reply = fcntl.ioctl(control, 0x8913, request)  # SIOCGIFFLAGS
+        flags: int = struct.unpack_from("=H", reply, 16)[0]
+    return bool(flags & 0x40)  # IFF_RUNNING
+
+
+@contextmanager
+def tun(name: str = "tun0") -> Iterator[IO[bytes]]:
+    """An interface whose other end is the file: what is written to it comes in as a packet.
+
+    In the namespace of the calling thread; it has the addresses 192.0.2.1 and 2001:db8::1.
+    """
+    with ExitStack() as stack:
+        with tried("/dev/net/tun", errno.ENOENT, errno.EPERM, errno.EACCES, errno.ENODEV):
+            file = stack.enter_context(open("/dev/net/tun", "r+b", buffering=0))
+            # TUNSETIFF: IFF_TUN | IFF_NO_PI
+            fcntl.ioctl(file, 0x400454CA, struct.pack("=16sh22x", name.encode(), 0x1001))
+        set_link(name, is_up=True)
+        _add_addresses(name, CABLE[V4][0], CABLE[V6][0])
+        yield file
+
+
+# Packets ----------------------------------------------------------------------------------------
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum: RFC 1071."""
+    total: int = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2)))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total ^ 0xFFFF
+
+
+def udp_datagram(source: str, destination: str, port: int, data: bytes, *, sport: int = 9) -> bytes:
+    """RFC 768, with its checksum."""
+    family = V6 if ":" in source else V4
+    size = 8 + len(data)
+    addresses = socket.inet_pton(family, source) + socket.inet_pton(family, destination)
+    pseudo = addresses + struct.pack("!II" if family == V6 else "!HH", size, 17)
+    header = struct.pack("!HHH", sport, port, size)
+    total = checksum(pseudo + header + bytes(2) + data)
+    return header + struct.pack("!H", total or 0xFFFF) + data
+
+
+def ipv4(
+    source: str, destination: str, payload: bytes, *, protocol: int = 17, ttl: int = 64,
+    tos: int = 0, options: bytes = b"",
+) -> bytes:  # fmt: skip
+    """RFC 791, with its checksum; `options` is a multiple of 4 bytes."""
+    size = 20 + len(options)
+    head = struct.pack("!BBHHHBB", 0x40 | size // 4, tos, size + len(payload), 1, 0, ttl, protocol)
+    rest = socket.inet_pton(V4, source) + socket.inet_pton(V4, destination) + options
+    return head + struct.pack("!H", checksum(head + bytes(2) + rest)) + rest + payload
+
+
+def ipv6(
+    source: str, destination: str, payload: bytes, *, next_header: int = 17, hops: int = 64,
+    traffic_class: int = 0, label: int = 0,
+) -> bytes:  # fmt: skip
+    """RFC 8200."""
+    first = 6 << 28 | traffic_class << 20 | label
+    return (
+        struct.pack("!IHBB", first, len(payload), next_header, hops)
+        + socket.inet_pton(V6, source)
+        + socket.inet_pton(V6, destination)
+        + payload
+    )
+
+
+def chain(headers: list[tuple[int, bytes]], last: int, payload: bytes) -> tuple[int, bytes]:
+    """IPv6 extension headers before a payload: (next_header, all of it).
+
+    Each header is its number and its bytes from the second on: RFC 8200 section 4.
+    """
+    numbers = [number for number, _ in headers] + [last]
+    return numbers[0], b"".join(
+        bytes([numbers[i + 1]]) + rest for i, (_, rest) in enumerate(headers)
+    ) + payload
+
+
+def options_header(*options: bytes) -> bytes:
+    """Hop-by-hop or destination options to send, padded; the kernel fills in what is next."""
+    body = b"".join(options)
+    rest = -(len(body) + 2) % 8
+    if rest == 1:
+        body += b"\0"
+    elif rest:
+        body += bytes([1, rest - 2]) + bytes(rest - 2)
+    return bytes([0, (len(body) + 2) // 8 - 1]) + body
+
+
+@contextmanager
+def filter_program(code: bytes) -> Iterator[bytes]:
+    """A struct sock_fprog for SO_ATTACH_FILTER: socket(7)."""
+    held = ctypes.create_string_buffer(code, len(code))
+    yield struct.pack("@HP", len(code) // 8, ctypes.addressof(held))
+
+
+# Capabilities -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def without_capabilities() -> Iterator[None]:
+    """The calling thread has none in effect meanwhile: capset(2)."""
+    header = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
+    before = ctypes.create_string_buffer(24)
+    _call("capget", header, before)
+    effective = struct.unpack("=6I", before.raw)
+    _call("capset", header, struct.pack("=6I", 0, *effective[1:3], 0, *effective[4:]))
+    try:
+        yield
+    finally:
+        _call("capset", header, before.raw)

@@ -1,0 +1,283 @@
+"""What switches each kind on: set, with room for all that it brings, and back to what was before.
+
+Of every kind in the table that has an option, on every sort of socket that this kernel has.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import network
+import pytest
+from network import DGRAM, RAW, SOL_IP, SOL_IPV6, SOL_SOCKET, STREAM, V4, V6
+
+import cmsgx
+from cmsgx import kinds
+from cmsgx.kinds import _base
+
+if sys.platform != "linux":
+    pytest.skip("these are Linux's own", allow_module_level=True)
+
+SORTS: dict[str, tuple[int, int, int]] = {
+    "UDP": (V4, DGRAM, 0),
+    "UDP over IPv6": (V6, DGRAM, 0),
+    "TCP": (V4, STREAM, 0),
+    "TCP over IPv6": (V6, STREAM, 0),
+    "MPTCP": (V4, STREAM, 262),
+    "raw": (V4, RAW, 253),
+    "raw IPv6": (V6, RAW, 253),
+    "stream": (socket.AF_UNIX, STREAM, 0),
+    "dgram": (socket.AF_UNIX, DGRAM, 0),
+    "seqpacket": (socket.AF_UNIX, socket.SOCK_SEQPACKET, 0),
+    "packet": (socket.AF_PACKET, DGRAM, 0),
+    "netlink": (socket.AF_NETLINK, RAW, 0),
+}
+ROWS = [row for row in _base.rows() if row.options]
+BY_NAME = {row.kind.__name__: row for row in ROWS}
+
+SO_TXTIME = 61
+NOT_THERE = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
+# Of the values that are set here: a flag that this kernel has not, or a type of socket.
+REFUSED = (*NOT_THERE, errno.EINVAL)
+
+
+def every_option() -> list[Any]:
+    return [option for row in ROWS for option in row.options]
+
+
+def states(sock: cmsgx.socket) -> dict[tuple[int, int, str], bytes | int]:
+    """All that any kind could set; of what the kernel does not tell, the errno."""
+    return {
+        (option.level, option.name, option.text): network.get_bytes(
+            sock, option.level, option.name, 8
+        )
+        for option in every_option()
+        # Linux cannot switch it off; what it tells meanwhile is the clock alone.
+        if option.name != SO_TXTIME or option.level != SOL_SOCKET
+    }
+
+
+def is_taken(sock: cmsgx.socket, option: Any) -> bool:
+    """Whether this kernel has the option for that sort of socket, asked without cmsgx."""
+    try:
+        with network.tried(option.text, errno.EPERM):
+            sock.setsockopt(option.level, option.name, option.on)
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        return False
+    return True
+
+
+@contextmanager
+def opened(sort: str) -> Iterator[cmsgx.socket]:
+    with network.open_socket(*SORTS[sort]) as sock:
+        yield sock
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_kind_is_switched_on_and_off_again(name: str, sort: str) -> None:
+    row = BY_NAME[name]
+    family = SORTS[sort][0]
+    options = [
+        option
+        for option in row.options
+        if not option.is_watched_only and (not option.families or family in option.families)
+    ]
+    with opened(sort) as other:
+        there = [is_taken(other, option) for option in options]
+        raw = states(other)
+    with opened(sort) as sock:
+        was = states(sock)
+        if there and not there[0]:
+            with pytest.raises(cmsgx.NotSupportedError) as caught:
+                cmsgx.enable(sock, row.kind)
+            assert caught.value.errno in NOT_THERE
+            expected = f"{name}: this kernel or socket has no {options[0].text}"
+            assert expected in str(caught.value)
+            if options[0].since:
+                assert f"(Linux {options[0].since})" in str(caught.value)
+            assert states(sock) == was
+            return
+        with cmsgx.enable(sock, row.kind) as handle:
+            now = states(sock)
+            assert repr(handle) == f"<Enabled {name}>"
+            # Some are taken without an effect: SO_RXQ_OVFL by MPTCP.
+            for option in options:
+                at = (option.level, option.name, option.text)
+                assert now.get(at) == raw.get(at)
+            with cmsgx.enable(sock, row.kind):
+                assert states(sock) == now
+            assert states(sock) == now
+        assert states(sock) == was
+
+
+# All at once ------------------------------------------------------------------------------------
+
+
+def supported(sock: cmsgx.socket) -> list[Any]:
+    """Every kind of the socket's family that this kernel switches on."""
+    found: list[Any] = []
+    for row in ROWS:
+        if row.families and sock.family not in row.families:
+            continue
+        try:
+            cmsgx.enable(sock, row.kind).restore()
+        except cmsgx.NotSupportedError:
+            continue
+        found.append(row.kind)
+    return found
+
+
+def switch_on_what_is_old(sock: cmsgx.socket, wanted: list[Any]) -> None:
+    """What others may have set besides, by names that cmsgx only watches."""
+    for kind in wanted:
+        for option in _base.row_of(kind).options:
+            if option.is_watched_only and option.level == SOL_IPV6:
+                sock.setsockopt(option.level, option.name, option.on)
+
+
+EXPECTED: dict[str, set[str]] = {
+    "IPv4": {
+        "PacketInfo", "Ttl", "Tos", "OriginalDestination", "ReceivedOptions", "ReturnOptions",
+        "Timestamp", "Mark", "UdpGro",
+    },
+    "IPv6": {
+        "PacketInfo6", "HopLimit", "TrafficClass", "OriginalDestination6", "HopByHopOptions",
+        "DestinationOptions", "FlowInfo", "Timestamp", "Mark",
+    },
+    "to mapped": {
+        "PacketInfo", "Ttl", "Tos", "OriginalDestination", "ReceivedOptions", "ReturnOptions",
+        "PacketInfo6", "Timestamp", "Mark", "UdpGro",
+    },
+}  # fmt: skip
+EXPECTED["mapped"] = EXPECTED["to mapped"]
+
+
+@pytest.mark.parametrize("asked", ["want=", "by others, before", "by others, refresh()"])
+@pytest.mark.parametrize("name", EXPECTED)
+def test_there_is_room_for_everything_at_once(name: str, asked: str) -> None:
+    path = network.PATHS[name]
+    with network.alone(), network.udp(name) as (sender, receiver):
+        wanted = supported(receiver)
+        switch_on_what_is_old(receiver, wanted)
+        if asked == "want=":
+            rx = cmsgx.Receiver(receiver, 1 << 16, want=wanted)
+        elif asked == "by others, before":
+            cmsgx.enable(receiver, *wanted)
+            rx = cmsgx.Receiver(receiver, 1 << 16)
+        else:
+            rx = cmsgx.Receiver(receiver, 1 << 16)
+            cmsgx.enable(receiver, *wanted)
+            rx.refresh()
+        header = network.options_header(bytes([0x1E, 4, 1, 2, 3, 4]))
+        control: list[Any] = [
+            kinds.HopByHopOptions(header), kinds.DestinationOptions(header), kinds.FlowInfo(7)
+        ]  # fmt: skip
+        if path.is_ipv4:
+            # Record route, as long as it can be; and several that are joined.
+            sender.setsockopt(SOL_IP, 4, bytes([7, 39, 4]) + bytes(36) + b"\0")
+            control = [kinds.UdpSegment(100)]
+        for _ in range(3):
+            cmsgx.send(sender, bytes(300), control=control)
+            msg = rx.receive()
+            assert not msg.truncated
+            found = {type(one).__name__ for one in msg.control}
+            assert found >= EXPECTED[name], EXPECTED[name] - found
+            assert cmsgx.Unknown not in msg
+            for one in msg.control:
+                assert msg[type(one)] is not None
+
+
+UNIX: list[tuple[str, Callable[[Any], bool]]] = [
+    ("stream", lambda kind: kind is not kinds.Timestamp),
+    ("dgram", lambda kind: True),
+    ("seqpacket", lambda kind: True),
+]
+
+
+@pytest.mark.parametrize("fds", [0, 1, 253])
+@pytest.mark.parametrize(("sort", "comes"), UNIX)
+def test_there_is_room_for_everything_over_unix(
+    sort: str, comes: Callable[[Any], bool], fds: int
+) -> None:
+    pair = cmsgx.socketpair(*SORTS[sort])
+    with pair[0] as sender, pair[1] as receiver:
+        wanted = supported(receiver)
+        rx = cmsgx.Receiver(receiver, 100, fds=fds, want=wanted)
+        cmsgx.send(sender, b"x", fds=[sender] * fds)
+        with rx.receive() as msg:
+            assert not msg.truncated
+            assert len(msg.fds) == fds
+            assert msg[cmsgx.Credentials] == cmsgx.Credentials()
+            for kind in (kinds.Timestamp, kinds.Timestamping):
+                assert (kind in msg) == comes(kinds.Timestamp)
+            assert (cmsgx.PidFd in msg) == (cmsgx.PidFd in wanted)
+
+
+def test_everything_over_tcp() -> None:
+    with network.tcp() as (client, server):
+        wanted = supported(server)
+        assert kinds.TcpInq in wanted
+        rx = cmsgx.Receiver(server, 100, want=wanted)
+        client.sendall(b"data")
+        msg = rx.receive()
+        assert not msg.truncated
+        assert msg[kinds.TcpInq] == kinds.TcpInq(0)
+        assert msg[kinds.Timestamp].nanoseconds is not None
+
+
+# Too little room, in typed calls ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_truncation", ["raise", "keep"])
+def test_what_was_switched_on_meanwhile_is_told_as_truncated(on_truncation: Any) -> None:
+    """The room is that of what was on when it was made; refresh() makes more."""
+    with network.udp("IPv4") as (sender, receiver):
+        rx = cmsgx.Receiver(receiver, 100, want=[kinds.Tos], on_truncation=on_truncation)
+        # Of what comes in front of it one whole, and the header of another.
+        receiver.setsockopt(SOL_IP, 8, 1)  # IP_PKTINFO
+        receiver.setsockopt(SOL_IP, 12, 1)  # IP_RECVTTL
+        cmsgx.send(sender, b"data")
+        msg = rx.receive()
+        assert msg.truncated
+        assert msg.flags & socket.MSG_CTRUNC
+        assert msg.data == b"data"
+        assert str(msg[kinds.PacketInfo].local) == "127.0.0.1"
+        with pytest.raises(cmsgx.MalformedControlError, match=r"Ttl: 0 bytes .*\(truncated\)"):
+            msg[kinds.Ttl]
+        with pytest.raises(KeyError, match="Tos"):
+            msg[kinds.Tos]
+        # The one that was cut hides no other.
+        assert [type(one) for one in msg] == [kinds.PacketInfo, cmsgx.Unknown]
+        rx.refresh()
+        cmsgx.send(sender, b"data")
+        msg = rx.receive()
+        assert not msg.truncated
+        assert [type(one) for one in msg] == [kinds.PacketInfo, kinds.Ttl, kinds.Tos]
+
+
+def test_each_kind_in_turn_is_the_one_that_is_cut() -> None:
+    with network.udp("IPv4") as (sender, receiver):
+        for number in (8, 12, 13, 20):  # PKTINFO, TTL, TOS, ORIGDSTADDR: in that order they come
+            receiver.setsockopt(SOL_IP, number, 1)
+        cmsgx.send(sender, b"data")
+        whole = list(cmsgx.recvmsg(receiver, 10, 200)[1])
+        assert [type_ for _, type_, _ in whole] == [8, 2, 1, 20]
+        for index, (level, type_, payload) in enumerate(whole):
+            # All before it, and half of its own.
+            room = sum(cmsgx.CMSG_SPACE(len(one[2])) for one in whole[:index])
+            cmsgx.send(sender, b"data")
+            _, ancdata, flags, _ = cmsgx.recvmsg(
+                receiver, 10, room + cmsgx.CMSG_LEN(len(payload) // 2)
+            )
+            assert flags & socket.MSG_CTRUNC
+            assert ancdata == [*whole[:index], (level, type_, payload[: len(payload) // 2])]
+            with pytest.raises(cmsgx.MalformedControlError, match="truncated"):
+                cmsgx.decode(*ancdata[index], V4)

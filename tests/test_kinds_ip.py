@@ -1,0 +1,366 @@
+"""The kinds of IPv4 over real sockets: ip(7)."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import sys
+from typing import Any
+
+import network
+import pytest
+from network import CABLE, LOOPBACK, RAW, SOL_IP, V4
+
+import cmsgx
+from cmsgx import kinds
+
+if sys.platform != "linux":
+    pytest.skip("these are Linux's own", allow_module_level=True)
+
+IP_TOS, IP_TTL, IP_OPTIONS, IP_PKTINFO, IP_MTU_DISCOVER, IP_ORIGDSTADDR = 1, 2, 4, 8, 10, 20
+
+HOW = pytest.mark.parametrize("how", ["connected", "address", "drop-in"])
+
+
+def send(how: str, sender: cmsgx.socket, receiver: cmsgx.socket, control: Any) -> None:
+    """One message in each way that takes a typed control message."""
+    to = (LOOPBACK[V4], receiver.getsockname()[1])
+    if how == "connected":
+        sender.connect(to)
+        cmsgx.send(sender, b"data", control=control)
+    elif how == "address":
+        cmsgx.send(sender, b"data", control=control, address=to)
+    else:
+        cmsgx.sendmsg(sender, [b"data"], [control], 0, to)
+
+
+# Ttl and Tos ------------------------------------------------------------------------------------
+
+NUMBERS = [
+    *((kinds.Ttl, value, IP_TTL, struct.pack("=i", value)) for value in (1, 7, 64, 255)),
+    *((kinds.Tos, value, IP_TOS, bytes([value])) for value in (0, 1, 3, 0xB8, 0xFF)),
+]
+
+
+@HOW
+@pytest.mark.parametrize(("kind", "value", "number", "payload"), NUMBERS)
+def test_ttl_and_tos_go_and_come(
+    kind: Any, value: int, number: int, payload: bytes, how: str
+) -> None:
+    with network.udp("IPv4", connected=False) as (sender, receiver):
+        rx = cmsgx.Receiver(receiver, 10, want=[kind])
+        send(how, sender, receiver, kind(value))
+        msg = rx.receive()
+        assert msg[kind] == kind(value)
+        assert msg.control == (kind(value),)
+        assert msg.data == b"data"
+        # Without cmsgx's own reading, as the catalogue has it.
+        send(how, sender, receiver, kind(value))
+        assert receiver.recvmsg(10, 100)[1] == [(SOL_IP, number, payload)]
+
+
+@pytest.mark.parametrize(("kind", "option"), [(kinds.Ttl, IP_TTL), (kinds.Tos, IP_TOS)])
+def test_one_that_is_not_sent_is_that_of_the_socket(kind: Any, option: int) -> None:
+    with network.udp("IPv4") as (sender, receiver):
+        rx = cmsgx.Receiver(receiver, 10, want=[kind])
+        sender.setsockopt(SOL_IP, option, 44)
+        for control, expected in ((), 44), ((kind(8),), 8), ((), 44):
+            cmsgx.send(sender, b"x", control=control)
+            assert rx.receive()[kind] == kind(expected)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [kinds.Ttl(0), kinds.Ttl(256), kinds.Ttl(-1), kinds.Tos(256), kinds.Tos(-1)],
+    ids=repr,
+)
+def test_the_kernel_refuses_what_is_out_of_range(wrong: Any) -> None:
+    with network.udp("IPv4") as (sender, receiver):
+        receiver.settimeout(0)
+        with network.fails(errno.EINVAL):
+            cmsgx.send(sender, b"x", control=wrong)
+        with pytest.raises(BlockingIOError):
+            receiver.recv(1)
+
+
+@pytest.mark.parametrize("ecn", kinds.Ecn)
+def test_ecn_and_dscp_of_a_packet(ecn: kinds.Ecn) -> None:
+    with network.udp("IPv4") as (sender, receiver):
+        rx = cmsgx.Receiver(receiver, 10, want=[kinds.Tos])
+        cmsgx.send(sender, b"x", control=kinds.Tos(46 << 2 | ecn))
+        tos = rx.receive()[kinds.Tos]
+        assert (tos.dscp, tos.ecn) == (46, ecn)
+
+
+# Packet info ------------------------------------------------------------------------------------
+
+
+def test_packet_info_tells_where_a_packet_came_in() -> None:
+    with network.udp("IPv4", connected=False) as (sender, receiver):
+        rx = cmsgx.Receiver(receiver, 10, want=[kinds.PacketInfo])
+        for host in ("127.0.0.1", "127.1.2.3"):
+            sender.sendto(b"x", (host, receiver.getsockname()[1]))
+            info = rx.receive()[kinds.PacketInfo]
+            address = kinds.IPAddress(host)
+            assert info == kinds.PacketInfo(socket.if_nametoindex("lo"), address, address)
+            assert info.interface_name == "lo"
+
+
+def test_a_broadcast_has_another_address_to_answer_from() -> None:
+    with network.udp("IPv4", connected=False) as (sender, receiver):
+        rx = cmsgx.Receiver(receiver, 10, want=[kinds.PacketInfo])
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        sender.sendto(b"x", ("127.255.255.255", receiver.getsockname()[1]))
+        info = rx.receive()[kinds.PacketInfo]
+        assert (str(info.destination), str(info.local)) == ("127.255.255.255", "127.0.0.1")
+
+
+@HOW
+@pytest.mark.parametrize("host", ["127.0.0.2", "127.9.8.7"])
+def test_packet_info_chooses_the_source(host: str, how: str) -> None:
+    with network.udp("IPv4", connected=False) as (sender, receiver):
+        rx = cmsgx.Receiver(receiver, 10)
+        # What it came to is not looked at: `destination` may stay as it was received.
+        send(how, sender, receiver, kinds.PacketInfo(local=host, destination="192.0.2.9"))
+        address = rx.receive().address
+        assert address is not None
+        assert address[0] == host
+
+
+def test_a_source_that_is_not_ours_is_refused() -> None:
+    with network.alone(), network.udp("IPv4") as (sender, _), network.fails(errno.ENETUNREACH):
+        cmsgx.send(sender, b"x", control=kinds.PacketInfo(local="192.0.2.200"))
+
+
+def test_packet_info_chooses_the_interface() -> None:
+    """A multicast goes out by the one that it names, and no other."""
+    with network.cable() as net:
+        with net.there.entered():
+            receiver = network.open_socket(V4)
+        with receiver, network.open_socket(V4) as sender:
+            receiver.bind(("", 0))
+            group = socket.inet_aton("239.1.2.3") + socket.inet_aton(CABLE[V4][1])
+            receiver.setsockopt(SOL_IP, socket.IP_ADD_MEMBERSHIP, group)
+            rx = cmsgx.Receiver(receiver, 10, want=[kinds.PacketInfo])
+            to = ("239.1.2.3", receiver.getsockname()[1])
+            index = {name: number for number, name in socket.if_nameindex()}
+            with network.fails(errno.ENODEV):
+                cmsgx.send(sender, b"x", control=kinds.PacketInfo(99), address=to)
+            lo = kinds.PacketInfo(index["lo"])
+            cmsgx.send(sender, b"by lo", control=lo, address=to)
+            cmsgx.send(sender, b"by veth", control=kinds.PacketInfo(index["veth1"]), address=to)
+            msg = rx.receive()
+            assert msg.data == b"by veth"
+            assert msg.address is not None
+            assert msg.address[0] == CABLE[V4][0]
+            info = msg[kinds.PacketInfo]
+            with net.there.entered():
+                assert info.interface_name == "veth2"
+            assert (str(info.destination), str(info.local)) == ("239.1.2.3", CABLE[V4][1])
+
+
+def test_an_answer_goes_from_where_it_was_asked() -> None:
+    """The packet info of a question is the one to answer with, as it came."""
+    with network.udp("IPv4", connected=False) as (client, server):
+        rx = cmsgx.Receiver(server, 10, want=[kinds.PacketInfo])
+        for host in ("127.0.0.1", "127.0.0.77"):
+            client.sendto(b"?", (host, server.getsockname()[1]))
+            msg = rx.receive()
+            cmsgx.send(server, b"!", control=msg[kinds.PacketInfo], address=msg.address)
+            assert client.recvfrom(1) == (b"!", (host, server.getsockname()[1]))
+
+
+# Options of the header --------------------------------------------------------------------------
+
+# Record route with room for 3 addresses, and one byte to make it a multiple of 4.
+RECORD_ROUTE = bytes([7, 15, 4]) + bytes(12) + b"\0"
+
+
+@pytest.mark.parametrize("by", ["control", "option"])
+def test_the_route_is_recorded(by: str) -> None:
+    wanted = [kinds.ReceivedOptions, kinds.ReturnOptions]
+    with network.udp("IPv4") as (sender, receiver):
+        rx = cmsgx.Receiver(receiver, 10, want=wanted)
+        cmsgx.send(sender, b"none")
+        assert rx.receive().control == ()
+        if by == "option":
+            sender.setsockopt(SOL_IP, IP_OPTIONS, RECORD_ROUTE)
+        control = kinds.ReturnOptions(RECORD_ROUTE) if by == "control" else ()
+        cmsgx.send(sender, b"x", control=control)
+        msg = rx.receive()
+        # As it left here, and as it came in here; room for one more.
+        recorded = bytes([7, 15, 12]) + 2 * socket.inet_aton("127.0.0.1") + bytes(5)
+        assert msg[kinds.ReceivedOptions] == kinds.ReceivedOptions(recorded)
+        assert msg[kinds.ReturnOptions] == kinds.ReturnOptions(recorded)
+
+
+def test_return_options_of_a_question_go_with_the_answer() -> None:
+    with network.udp("IPv4") as (client, server):
+        rx = cmsgx.Receiver(server, 10, want=[kinds.ReturnOptions])
+        answers = cmsgx.Receiver(client, 10, want=[kinds.ReceivedOptions])
+        cmsgx.send(client, b"?", control=kinds.ReturnOptions(RECORD_ROUTE))
+        msg = rx.receive()
+        cmsgx.send(server, b"!", control=msg[kinds.ReturnOptions], address=msg.address)
+        route = answers.receive()[kinds.ReceivedOptions].options
+        assert route[:3] == bytes([7, 15, 16])
+        assert route[3:15] == 3 * socket.inet_aton("127.0.0.1")
+
+
+def test_the_most_options_that_a_header_has() -> None:
+    """40 bytes, and the room that was made for both kinds."""
+    with network.udp("IPv4") as (sender, receiver):
+        rx = cmsgx.Receiver(receiver, 10, want=[kinds.ReceivedOptions, kinds.ReturnOptions])
+        most = bytes([7, 39, 4]) + bytes(36) + b"\0"
+        cmsgx.send(sender, b"x", control=kinds.ReturnOptions(most))
+        msg = rx.receive()
+        assert not msg.truncated
+        assert len(msg[kinds.ReceivedOptions].options) == 40
+        assert len(msg[kinds.ReturnOptions].options) == 40
+
+
+# What the kernel knows of a packet besides ------------------------------------------------------
+
+
+def test_the_original_destination() -> None:
+    """Of a socket that takes what is for others: ip(7), IP_TRANSPARENT."""
+    with network.alone():
+        network.ip("route", "add", "local", "192.0.2.0/24", "dev", "lo")
+        with network.udp("IPv4", connected=False) as (sender, receiver):
+            rx = cmsgx.Receiver(receiver, 10, want=[kinds.OriginalDestination])
+            to = ("192.0.2.77", receiver.getsockname()[1])
+            sender.sendto(b"x", to)
+            original = rx.receive()[kinds.OriginalDestination]
+            assert original.address == to
+            assert original.address.family == V4
+
+
+def test_the_checksum_of_a_packet_from_outside() -> None:
+    """None was made where sender and receiver are one machine."""
+    with network.alone(), network.tun() as outside, network.udp("IPv4") as (sender, receiver):
+        rx = cmsgx.Receiver(receiver, 10, want=[kinds.Checksum])
+        cmsgx.send(sender, b"inside")
+        assert kinds.Checksum not in rx.receive()
+        data = struct.pack("!HHH", 0x1234, 0x00FF, 0xF000)
+        datagram = network.udp_datagram("192.0.2.7", "192.0.2.1", receiver.getsockname()[1], data)
+        outside.write(network.ipv4("192.0.2.7", "192.0.2.1", datagram))
+        msg = rx.receive()
+        assert msg.data == data
+        value = msg[kinds.Checksum].checksum
+        folded = (value & 0xFFFF) + (value >> 16)
+        folded = (folded & 0xFFFF) + (folded >> 16)
+        # The kernel has it as it lies in memory, in network order.
+        assert socket.ntohs(folded) == network.checksum(data) ^ 0xFFFF
+
+
+@pytest.mark.parametrize("path", network.PATHS)
+def test_the_largest_fragment(path: str) -> None:
+    with network.alone():
+        network.set_link("lo", mtu=1500)
+        with network.udp(path) as (sender, receiver):
+            rx = cmsgx.Receiver(receiver, 5000, want=[kinds.FragmentSize])
+            cmsgx.send(sender, bytes(1000))
+            assert kinds.FragmentSize not in rx.receive()
+            sender.setsockopt(SOL_IP, IP_MTU_DISCOVER, 0)  # IP_PMTUDISC_DONT
+            cmsgx.send(sender, bytes(4000))
+            msg = rx.receive()
+            assert msg.nbytes == 4000
+            # In IPv6 a fragment carries a multiple of 8 bytes, behind headers of 48.
+            expected = 1500 if network.PATHS[path].is_ipv4 else 1496
+            assert msg[kinds.FragmentSize] == kinds.FragmentSize(expected)
+            assert len(msg.control) == 1
+
+
+def test_the_flow_protocol_chooses_the_route() -> None:
+    """A rule that keeps TCP back keeps back what says so here, whatever its header says."""
+    with network.cable() as net:
+        network.ip("rule", "add", "priority", "1", "ipproto", "tcp", "prohibit")
+        with net.there.entered():
+            receiver = network.open_socket(V4)
+        with receiver, network.open_socket(V4, RAW, socket.IPPROTO_RAW) as sender:
+            receiver.bind(("", 0))
+            here, there = CABLE[V4]
+            datagram = network.udp_datagram(here, there, receiver.getsockname()[1], b"data")
+            packet = network.ipv4(here, there, datagram)
+            for protocol in (None, 17, 1):
+                control = () if protocol is None else kinds.FlowProtocol(protocol)
+                cmsgx.send(sender, packet, control=control, address=(there, 0))
+                assert receiver.recv(10) == b"data"
+            for wrong, error in ((6, errno.EACCES), (0, errno.EINVAL), (256, errno.EINVAL)):
+                with network.fails(error):
+                    cmsgx.send(
+                        sender, packet, control=kinds.FlowProtocol(wrong), address=(there, 0)
+                    )
+
+
+# Other sockets of IPv4 --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", [1, 99, 253])
+def test_raw_sockets_have_them_too(protocol: int) -> None:
+    with network.alone(), network.open_socket(V4, RAW, protocol) as sock:
+        rx = cmsgx.Receiver(sock, 100, want=[kinds.PacketInfo, kinds.Ttl, kinds.Tos])
+        sent = (kinds.Ttl(9), kinds.Tos(8), kinds.PacketInfo(local="127.0.0.5"))
+        cmsgx.send(sock, bytes(8), control=sent, address=("127.0.0.6", 0))
+        msg = rx.receive()
+        assert msg[kinds.Ttl] == kinds.Ttl(9)
+        assert msg[kinds.Tos] == kinds.Tos(8)
+        assert str(msg[kinds.PacketInfo].destination) == "127.0.0.6"
+        assert msg.address is not None
+        assert msg.address[0] == "127.0.0.5"
+
+
+def test_ping_sockets_have_them_too() -> None:
+    with network.alone():
+        with open("/proc/sys/net/ipv4/ping_group_range", "w") as file:
+            file.write("0 0")
+        with network.open_socket(V4, socket.SOCK_DGRAM, 1) as sock:
+            rx = cmsgx.Receiver(sock, 100, want=[kinds.PacketInfo, kinds.Ttl, kinds.Tos])
+            echo = struct.pack("!BBHHH", 8, 0, 0, 0, 1) + b"ping"
+            cmsgx.send(sock, echo, control=[kinds.Tos(8)], address=("127.0.0.1", 0))
+            msg = rx.receive()
+            assert msg.data.endswith(b"ping")
+            assert msg[kinds.Tos] == kinds.Tos(8)
+            assert msg[kinds.Ttl].ttl > 0
+            assert str(msg[kinds.PacketInfo].destination) == "127.0.0.1"
+
+
+def test_a_tcp_socket_delivers_none_of_them() -> None:
+    """tcp(7) has them by getsockopt(IP_PKTOPTIONS) only."""
+    wanted = [kinds.PacketInfo, kinds.Ttl, kinds.Tos]
+    with network.tcp() as (client, server):
+        rx = cmsgx.Receiver(server, 10, want=wanted)
+        client.sendall(b"x")
+        msg = rx.receive()
+        assert msg.control == ()
+        for kind in wanted:
+            with pytest.raises(KeyError, match="though it is switched on"):
+                msg[kind]
+
+
+# What was received, kind by kind, in its form ---------------------------------------------------
+
+SHORT = [
+    (kinds.PacketInfo, IP_PKTINFO, 12),
+    (kinds.Ttl, IP_TTL, 4),
+    (kinds.Tos, IP_TOS, 1),
+    (kinds.OriginalDestination, IP_ORIGDSTADDR, 16),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "size", "came"),
+    [(kind, number, size, came) for kind, number, size in SHORT for came in range(size)],
+)
+def test_too_little_room_is_told(kind: Any, number: int, size: int, came: int) -> None:
+    with network.udp("IPv4") as (sender, receiver), cmsgx.enable(receiver, kind):
+        sender.send(b"x")
+        _, ancdata, flags, _ = cmsgx.recvmsg(receiver, 10, cmsgx.CMSG_LEN(came))
+        assert flags & socket.MSG_CTRUNC
+        ((level, type_, payload),) = ancdata
+        assert (level, type_, len(payload)) == (SOL_IP, number, came)
+        with pytest.raises(cmsgx.MalformedControlError, match=r"truncated") as caught:
+            cmsgx.decode(level, type_, payload)
+        assert kind.__name__ in str(caught.value)
+        sender.send(b"x")
+        assert type(cmsgx.receive(receiver, 10)[kind]) is kind
