@@ -6,19 +6,51 @@ CMSGX_DEBUG      assertions on, every warning an error
 CMSGX_SANITIZE   AddressSanitizer and UndefinedBehaviorSanitizer
 CMSGX_COVERAGE   gcov instrumentation
 CMSGX_PORTABLE   on Linux: what stands in elsewhere for Linux's own calls, see src/c/platform.h
+
+With SOURCE_DATE_EPOCH the same sources give the same bytes, wherever they lie: tools/dist.
 """
 
+import gzip
 import os
+import tarfile
 from glob import glob
 
 from setuptools import Extension, setup
+from setuptools.command.sdist import sdist
 
 
 def switched_on(name: str) -> bool:
     return os.environ.get(name, "0") not in ("", "0")
 
 
+class Sdist(sdist):
+    """An archive that says nothing of the machine and the moment that it was made at."""
+
+    def make_archive(self, base_name, format, root_dir=None, base_dir=None, *args, **kwargs):
+        epoch = os.environ.get("SOURCE_DATE_EPOCH")
+        if epoch is None or format != "gztar" or root_dir is not None:
+            return super().make_archive(base_name, format, root_dir, base_dir, *args, **kwargs)
+
+        def plain(member):
+            member.mtime = int(epoch)
+            member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            member.uid = member.gid = 0
+            member.uname = member.gname = ""
+            return member
+
+        path = base_name + ".tar.gz"
+        with (
+            open(path, "wb") as raw,
+            gzip.GzipFile("", "wb", fileobj=raw, mtime=int(epoch)) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            archive.add(base_dir, filter=plain)  # which sorts
+        return path
+
+
 compile_args = ["-std=c11", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wconversion", "-Wshadow"]
+# Where it is built is not in the debugging information.
+compile_args += [f"-ffile-prefix-map={os.getcwd()}=."]
 link_args = []
 # For the files without Python.h, which defines it in these words on each system: others would warn.
 define = [("_GNU_SOURCE", "1")]
@@ -39,6 +71,7 @@ if switched_on("CMSGX_PORTABLE"):
     define += [("CMSGX_PORTABLE", "1")]
 
 setup(
+    cmdclass={"sdist": Sdist},
     ext_modules=[
         Extension(
             "cmsgx._cmsg",
@@ -50,5 +83,5 @@ setup(
             extra_link_args=link_args,
             undef_macros=undefine,
         )
-    ]
+    ],
 )

@@ -50,3 +50,11 @@ def stream() -> Iterator[Pair]:
     sockets = unix_pair(socket.SOCK_STREAM)
     yield sockets
     close_pair(sockets)
+
+
+@pytest.fixture
+def packets() -> Iterator[Pair]:
+    """A connected pair of AF_UNIX seqpacket sockets."""
+    sockets = unix_pair(socket.SOCK_SEQPACKET)
+    yield sockets
+    close_pair(sockets)

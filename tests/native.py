@@ -56,8 +56,13 @@ class Shim:
     def __init__(self) -> None:
         # Not CDLL, which gives up the GIL and looks at errno.
         self._library = ctypes.PyDLL(None)
-        for name in ("closes", "dirty", "strangers", "receives", "delivered", "leaked", "captured"):
+        for name in (
+            "closes", "dirty", "strangers", "receives", "delivered", "leaked", "captured",
+            "refusals",
+        ):  # fmt: skip
             getattr(self._library, f"shim_{name}").restype = ctypes.c_long
+        for name in ("fail_send", "refuse_segments_after"):
+            getattr(self._library, f"shim_{name}").argtypes = [ctypes.c_long, ctypes.c_int]
         self._library.shim_mode.argtypes = [ctypes.c_char_p]
         self._library.shim_seed.argtypes = [ctypes.c_uint64]
 

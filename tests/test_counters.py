@@ -329,6 +329,116 @@ def one_shot(world: World) -> Loop:
     return loop
 
 
+# Batches: a round is BATCH messages, and what is made is for the round, not for each of them ------
+
+BATCH = 32
+# Of send_batch: a tuple of the messages, and memory for what the kernel is given, which is large.
+# Of receive: the Batch, which has a place for each message, and is large, too. Of a loop over it:
+# the iterator, and what ends it, an IndexError and its text.
+SENT, SENT_LARGE, RECEIVED, LOOP = 2, 1, 1, 3
+
+
+def both(calls: dict[str, int]) -> dict[str, int]:
+    return {"sendmmsg": 1, "recvmmsg": 1, **calls}
+
+
+@path(
+    "batch, with, views", calls=both({}), large=SENT_LARGE + RECEIVED,
+    objects=SENT + RECEIVED + LOOP + WITH,
+)  # fmt: skip
+def views_of_batch_in_with(world: World) -> Loop:
+    tx, data = world.tx, [bytes(SIZE)] * BATCH
+    receiver = cmsgx.BatchReceiver(world.rx, BATCH, SIZE)
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(rounds):
+            cmsgx.send_batch(tx, data)
+            with receiver.receive() as batch:
+                for msg in batch:
+                    msg.view  # noqa: B018
+
+    return loop
+
+
+# data of each
+@path(
+    "batch, for, data", calls=both({}), large=SENT_LARGE + RECEIVED + BATCH,
+    objects=SENT + RECEIVED + LOOP + BATCH,
+)  # fmt: skip
+def data_of_batch_in_for(world: World) -> Loop:
+    tx, data = world.tx, [bytes(SIZE)] * BATCH
+    receiver = cmsgx.BatchReceiver(world.rx, BATCH, SIZE)
+
+    def loop(rounds: int) -> None:
+        left = repeat(rounds - 1)
+        cmsgx.send_batch(tx, data)
+        for batch in receiver:
+            for msg in batch:
+                msg.data  # noqa: B018
+            if not next(left, False):
+                break
+            cmsgx.send_batch(tx, data)
+
+    return loop
+
+
+# nothing besides: the messages are not looked at
+@path("batch, just received", calls=both({}), large=SENT_LARGE + RECEIVED, objects=SENT + RECEIVED)
+def batch_alone(world: World) -> Loop:
+    tx, data = world.tx, [bytes(SIZE)] * BATCH
+    receiver = cmsgx.BatchReceiver(world.rx, BATCH, SIZE)
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(rounds):
+            cmsgx.send_batch(tx, data)
+            batch = receiver.receive()
+        del batch
+
+    return loop
+
+
+# All are closed by one call. msg.fds of each
+@path(
+    "batch, with, fds", calls=both({"syscall:close_range": 1}), large=SENT_LARGE + RECEIVED,
+    objects=SENT + RECEIVED + LOOP + WITH + BATCH,
+)  # fmt: skip
+def fds_of_batch_in_with(world: World) -> Loop:
+    tx = world.tx
+    messages = [(b"x", world.fds[n : n + 1]) for n in range(BATCH)]
+    receiver = cmsgx.BatchReceiver(world.rx, BATCH, 1, fds=1)
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(rounds):
+            cmsgx.send_batch(tx, messages)
+            with receiver.receive() as batch:
+                for msg in batch:
+                    msg.fds  # noqa: B018
+
+    return loop
+
+
+# the Credentials of each, its pid
+@path(
+    "batch, for, credentials", calls=both({}), large=SENT_LARGE + RECEIVED,
+    objects=SENT + RECEIVED + LOOP + 2 * BATCH,
+)  # fmt: skip
+def credentials_of_batch_in_for(world: World) -> Loop:
+    tx, messages = world.tx, [(b"x", (), credentials())] * BATCH
+    receiver = cmsgx.BatchReceiver(world.rx, BATCH, 1, want=[cmsgx.Credentials])
+
+    def loop(rounds: int) -> None:
+        left = repeat(rounds - 1)
+        cmsgx.send_batch(tx, messages)
+        for batch in receiver:
+            for msg in batch:
+                msg[cmsgx.Credentials].pid  # noqa: B018
+            if not next(left, False):
+                break
+            cmsgx.send_batch(tx, messages)
+
+    return loop
+
+
 for number in (1, 4, 64):
     fds_path(number)
     typed_fds_paths(number)

@@ -289,32 +289,38 @@ def storm(way: str, iterations: int) -> None:
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     right.settimeout(0)
     receiver = cmsgx.Receiver(right, 16, fds=4, want=[cmsgx.PidFd])
+    batches = cmsgx.BatchReceiver(right, 4, 16, fds=4, want=[cmsgx.PidFd])
     calls: dict[str, Callable[[], object]] = {
         "receive": lambda: cmsgx.receive(right, 16, fds=4),
         "Receiver": receiver.receive,
         "loop": lambda: next(receiver),
         "list": lambda: list(receiver.receive().fds),
         "take": lambda: receiver.receive().take_all(),
+        "batch": batches.receive,
+        "batch loop": lambda: next(batches),
+        "batch list": lambda: [msg.fds[0] for msg in batches.receive()],
+        "batch take": lambda: [msg.take_all() for msg in batches.receive()],
     }
     call = calls[way]
     signal.signal(signal.SIGALRM, raise_if_armed)
     raised = received = 0
     with open_files(2) as files:
         chance = random.Random(1)
+        messages = [(b"x", files)] * (3 if "batch" in way else 1)
         before = count_open()
         # The delay that is aimed at: about the time of one call.
         for _ in range(100):
-            left.send_fds([b"x"], files)
+            cmsgx.send_batch(left, messages)
             start = time.perf_counter()
             call()
             typical = time.perf_counter() - start
         for i in range(iterations):
-            left.send_fds([b"x"], files)
+            cmsgx.send_batch(left, messages)
             result = None
             try:
                 try:
                     armed[0] = True
-                    signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, 2 * typical + 5e-6))
+                    signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, 4 * typical + 5e-6))
                     result = call()
                 finally:
                     armed[0] = False
@@ -324,12 +330,13 @@ def storm(way: str, iterations: int) -> None:
             received += result is not None
             del result
             with contextlib.suppress(BlockingIOError):
-                right.recv(1)
+                while True:
+                    right.recv(1)
             if i % 1000 == 0:
-                close_last(receiver, left)
+                close_last(receiver, batches, left)
                 gc.collect()
                 assert count_open() == before, (i, raised)
-        close_last(receiver, left)
+        close_last(receiver, batches, left)
         gc.collect()
         assert count_open() == before, raised
     assert raised > iterations // 100, (raised, iterations)
@@ -338,14 +345,20 @@ def storm(way: str, iterations: int) -> None:
     close_pair((left, right))
 
 
-def close_last(receiver: cmsgx.Receiver, left: cmsgx.socket) -> None:
+def close_last(receiver: cmsgx.Receiver, batches: cmsgx.BatchReceiver, left: cmsgx.socket) -> None:
     """Has a loop let go of the message before."""
     left.send(b"end")
     next(receiver).close()
+    left.send(b"end")
+    next(batches).close()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["receive", "Receiver", "loop", "list", "take"])
+@pytest.mark.parametrize(
+    "way",
+    ["receive", "Receiver", "loop", "list", "take",
+     "batch", "batch loop", "batch list", "batch take"],
+)  # fmt: skip
 def test_A3_signal_storm(way: str) -> None:
     iterations = int(os.environ.get("CMSGX_SIGNAL_ITERATIONS", "100000"))
     print(in_child("storm", way, iterations // 5))
@@ -559,6 +572,19 @@ def received(pair: Pair, files: list[int]) -> cmsgx.Message:
     ).receive()  # fmt: skip
 
 
+def batch_received(pair: Pair, files: list[int]) -> cmsgx.wire.Batch:
+    for _ in range(3):
+        queued(pair, files)
+    return cmsgx.BatchReceiver(pair[1], 4, 16, fds=20, want=[cmsgx.Credentials]).receive()
+
+
+def close_batch(batch: cmsgx.wire.Batch, result: Any) -> None:
+    for owner in result if isinstance(result, list) else ():
+        if isinstance(owner, cmsgx.Fd):
+            owner.close()
+    batch.close()
+
+
 def close_message(message: cmsgx.Message, result: Any) -> None:
     for owner in result if isinstance(result, list) else [result]:
         if isinstance(owner, cmsgx.Fd):
@@ -586,6 +612,20 @@ def short_of_memory(pair: Pair, files: list[int]) -> dict[str, dict[str, Act]]:
 
     def sending(act: Callable[[Any], Any]) -> Act:
         return Act(lambda: pair, act, lambda _, __: None)
+
+    def batch_from_queue(act: Callable[[Pair], Any]) -> Act:
+        return Act(lambda: queued(queued(queued(pair, files), files), files), act, close_result)
+
+    def of_batch(act: Callable[[Any], Any]) -> Act:
+        return Act(lambda: batch_received(pair, files), act, close_batch)
+
+    batches = cmsgx.BatchReceiver(right, 4, 16, fds=20, want=[cmsgx.Credentials])
+    cut = cmsgx.BatchReceiver(right, 2, 2, fds=2)
+    in_background = cmsgx.BatchReceiver(right, 4, 16, fds=2, close="background")
+    letters: list[Any] = [
+        (b"x", owners), b"y", (b"z", many, cmsgx.Credentials()), ([b"x"] * 20, files)
+    ]  # fmt: skip
+    wrong: list[Any] = [*letters, (b"bad", [-1])]
 
     return {
         "receive": {
@@ -623,6 +663,25 @@ def short_of_memory(pair: Pair, files: list[int]) -> dict[str, dict[str, Act]]:
             "send_all": sending(lambda p: cmsgx.send_all(p[0], b"x", fds=many)),
             "send_fds": sending(lambda p: cmsgx.send_fds(p[0], buffers, many)),
             "sendmsg": sending(lambda p: cmsgx.sendmsg(p[0], (b"x",), (cmsgx.Rights(owners),))),
+        },
+        "batch": {
+            "BatchReceiver": batch_from_queue(lambda _: batches.receive()),
+            "BatchReceiver, cut": batch_from_queue(lambda _: cut.receive()),
+            "BatchReceiver, background": batch_from_queue(lambda _: in_background.receive()),
+            "BatchReceiver, new": batch_from_queue(
+                lambda p: cmsgx.BatchReceiver(p[1], 4, 16, fds=20).receive()
+            ),
+            "batch loop": batch_from_queue(lambda _: next(batches)),
+            "batch[1]": of_batch(lambda batch: batch[1]),
+            "batch[:]": of_batch(lambda batch: batch[:]),
+            "tuple(batch)": of_batch(lambda batch: tuple(batch)),
+            "batch[0].fds[0]": of_batch(lambda batch: batch[0].fds[0]),
+            "batch[2].take_all": of_batch(lambda batch: batch[2].take_all()),
+            "repr(batch)": of_batch(lambda batch: repr(batch)),
+            "batch.close": of_batch(lambda batch: batch.close()),
+            "segments": of_batch(lambda batch: tuple(batch[0].segments)),
+            "send_batch": sending(lambda p: cmsgx.send_batch(p[0], letters)),
+            "send_batch, a bad one": sending(lambda p: cmsgx.send_batch(p[0], wrong)),
         },
         "message": {
             "fds": of_message(lambda msg: msg.fds),
@@ -672,11 +731,11 @@ def drain(sock: cmsgx.socket) -> None:
 
 # Python functions with a handler: where no memory is left at all, CPython itself loops for ever at
 # the entry of one (3.11: it wants an int for the stack there) or crashes (3.13).
-HANDLERS = {"send_all", "Receiver, new", *IN_PYTHON}
+HANDLERS = {"send_all", "Receiver, new", "BatchReceiver, new", *IN_PYTHON}
 
 # Functions with a generator expression: CPython 3.12 and 3.13 crash where there is no memory for
 # it, as `sum(x for x in y)` alone shows.
-GENERATORS = {"send_all", "Receiver, new", "Receiver, made"}
+GENERATORS = {"send_all", "Receiver, new", "BatchReceiver, new", "Receiver, made"}
 
 
 def fail_allocations(group: str) -> None:
@@ -739,7 +798,7 @@ def fail_allocations(group: str) -> None:
     close_all(low)
 
 
-@pytest.mark.parametrize("group", ["receive", "send", "message", "Fd"])
+@pytest.mark.parametrize("group", ["receive", "send", "batch", "message", "Fd"])
 def test_A4_each_allocation_fails_in_turn(group: str) -> None:
     try:
         importlib.import_module("_testcapi")
@@ -997,6 +1056,143 @@ def flapping_limit(messages: int) -> None:
 
 def test_A7_flapping_limit() -> None:
     in_child("flapping_limit", 5000)
+
+
+# A8: a full table, in a batch -------------------------------------------------------------------
+
+
+def kept_of(batch: cmsgx.wire.Batch, each: int) -> list[int]:
+    """How many descriptors each message has; one that lacks some says so."""
+    for msg in batch:
+        assert msg.truncated == (len(msg.fds) < each)
+        assert msg.closed_fds == (None if msg.truncated else 0)
+        assert [content(fd) for fd in msg.fds] == [str(i) for i in range(len(msg.fds))]
+    return [len(msg.fds) for msg in batch]
+
+
+def full_table_in_a_batch() -> None:
+    """Five messages of ten descriptors each, and room for some of them."""
+    left, right = unix_pair(socket.SOCK_SEQPACKET)
+    rx = cmsgx.BatchReceiver(right, 5, 16, fds=10)
+    messages: list[Any]
+    with open_files(10) as files:
+        messages = [(str(i).encode(), files) for i in range(5)]
+        for free in range(61):
+            filling = fill_table(free)
+            before = {n for n in range(200 + free) if is_open(n)}
+            for is_kept in (False, True):
+                assert cmsgx.send_batch(left, messages) == 5
+                got: list[list[int]] = []
+                batches = []
+                data = b""
+                while sum(map(len, got)) < 5:
+                    batch = rx.receive(timeout=0)
+                    got.append(kept_of(batch, 10))
+                    data += b"".join(msg.data for msg in batch)
+                    batches.append(batch)
+                    if not is_kept:
+                        batch.close()
+                assert data == b"01234"
+                # Only a call that takes one message may find too little room for it.
+                assert all(len(part) == 1 or part == [10] * len(part) for part in got), (free, got)
+                flat = [count for part in got for count in part]
+                if is_kept:
+                    assert sum(flat) == min(free, 50)
+                    assert flat == sorted(flat, reverse=True)
+                else:
+                    assert flat == [min(free, 10)] * 5
+                    assert max(map(len, got)) <= max(free // 10, 1)
+                if free == 25 and is_kept:
+                    assert got == [[10, 10], [5], [0], [0]]
+                for batch in batches:
+                    batch.close()
+                assert {n for n in range(200 + free) if is_open(n)} == before
+            close_all(filling)
+    print("done")
+
+
+def test_A8_a_batch_stops_before_the_table_is_full() -> None:
+    assert in_child("full_table_in_a_batch").strip() == "done"
+
+
+def filled_while_it_waits() -> None:
+    """What there is room for is looked at when something has come."""
+    left, right = unix_pair(socket.SOCK_SEQPACKET)
+    rx = cmsgx.BatchReceiver(right, 5, 16, fds=10)
+    results: list[list[int]] = []
+
+    def receive() -> None:
+        with rx.receive(timeout=20) as batch:
+            results.append(kept_of(batch, 10))
+
+    with open_files(10) as files:
+        thread = threading.Thread(target=receive)
+        thread.start()
+        time.sleep(0.1)
+        filling = fill_table(25)
+        assert cmsgx.send_batch(left, [(b"x", files)] * 5) == 5
+        thread.join()
+        assert results in ([[10]], [[10, 10]])
+        close_all(filling)
+    print("done")
+
+
+def test_A8_also_where_it_is_filled_while_it_waits() -> None:
+    assert in_child("filled_while_it_waits").strip() == "done"
+
+
+def pidfds_in_a_batch() -> None:
+    """What others send besides must not take the room of the pidfds, which tell who they are."""
+    left, right = unix_pair(socket.SOCK_SEQPACKET)
+    rx = cmsgx.BatchReceiver(right, 8, 16, want=[cmsgx.PidFd])
+    with open_files(1) as files:
+        filling = fill_table(600)
+        for _ in range(3):
+            assert cmsgx.send_batch(left, [(b"x", files * MOST)] * 8) == 8
+            got = 0
+            while got < 8:
+                with rx.receive(timeout=0) as batch:
+                    assert [msg[cmsgx.PidFd].error for msg in batch] == [None] * len(batch)
+                    assert [msg.closed_fds for msg in batch] == [MOST] * len(batch)
+                    got += len(batch)
+        close_all(filling)
+    print("done")
+
+
+def test_A8_pidfds_have_room_whatever_else_is_sent(with_pidfd: Pair) -> None:
+    assert in_child("pidfds_in_a_batch").strip() == "done"
+
+
+def flapping_limit_of_batches(messages: int) -> None:
+    """The limit comes and goes: each loss shows at its message."""
+    left, right = unix_pair(socket.SOCK_SEQPACKET)
+    rx = cmsgx.BatchReceiver(right, 16, 16, fds=20)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    chance = random.Random(2)
+    lost = whole = 0
+    with open_files(20) as files:
+        before = count_open()
+        used = max(int(name) for name in os.listdir("/proc/self/fd"))
+        while lost + whole < messages:
+            counts = [chance.randrange(21) for _ in range(8)]
+            cmsgx.send_batch(left, [(b"x", files[:count]) for count in counts])
+            while counts:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (used + chance.randrange(99), hard))
+                with rx.receive(timeout=0) as batch:
+                    for msg in batch:
+                        is_whole = len(msg.fds) == counts.pop(0)
+                        assert msg.truncated != is_whole
+                        lost += not is_whole
+                        whole += is_whole
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        assert count_open() == before
+    assert lost > 0
+    assert whole > 0
+    print(f"{messages} messages, {lost} said to be truncated")
+
+
+def test_A8_flapping_limit() -> None:
+    in_child("flapping_limit_of_batches", 20_000)
 
 
 # A9: MSG_PEEK -----------------------------------------------------------------------------------

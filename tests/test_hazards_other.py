@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import random
 import shutil
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from native import build
+from native import Shim, build, under_shim
 from support import (
     Pair,
     close_pair,
@@ -548,6 +549,88 @@ def test_D6_more_than_a_stream_buffer_takes_is_no_truncation(stream: Pair) -> No
         assert (msg.data, msg.truncated, len(msg.fds)) == (b"12", False, 1)
     with cmsgx.receive(stream[1], 10, fds=1) as msg:
         assert (msg.data, len(msg.fds)) == (b"345", 0)
+
+
+# D7: a batch that stops half way ------------------------------------------------------------------
+
+INJECTED = ("EPERM", "ENOBUFS", "ENOMEM", "ETOOMANYREFS", "ECONNREFUSED", "EAGAIN", "EIO", "EBADF")
+
+
+def arrived(sock: cmsgx.socket) -> list[tuple[bytes, list[str]]]:
+    """Each message that is there, and what its descriptors hold."""
+    found = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            with cmsgx.receive(sock, 100, fds=9, timeout=0) as msg:
+                found.append((msg.data, [content(fd) for fd in msg.fds]))
+    return found
+
+
+@pytest.mark.parametrize("index", range(5))
+@pytest.mark.parametrize("by", ["number", "Fd"])
+def test_D7_a_bad_descriptor_at_each_index(index: int, by: str) -> None:
+    """Those in front of it went, that is told, and the next call hears of the error. Whoever had a
+    descriptor before has it still, and no other is closed."""
+    left, right = unix_pair(socket.SOCK_SEQPACKET)
+    with left, right, open_files(6) as files:
+        owners = [cmsgx.Fd(os.dup(number)) for number in files]
+        messages: list[Any] = [(str(i).encode(), [files[i], owners[i + 1]]) for i in range(5)]
+        bad: Any = os.dup(0)
+        os.close(bad)
+        if by == "Fd":
+            bad = cmsgx.Fd(os.dup(0))
+            bad.close()
+        messages[index] = (b"bad", [files[0], bad])
+        before = open_fds()
+        rest = messages
+        if index > 0:
+            sent = cmsgx.send_batch(left, messages)
+            assert sent == index
+            rest = messages[sent:]
+        with pytest.raises(OSError, match=r"fds\[1\]") as caught:
+            cmsgx.send_batch(left, rest)
+        assert caught.value.errno == errno.EBADF
+        assert open_fds() == before
+        expected = [(str(i).encode(), [str(i), str(i + 1)]) for i in range(index)]
+        assert arrived(right) == expected
+        # And what is behind it can go.
+        assert cmsgx.send_batch(left, rest[1:]) == 4 - index
+        assert arrived(right) == [
+            (str(i).encode(), [str(i), str(i + 1)]) for i in range(index + 1, 5)
+        ]
+        for i, owner in enumerate(owners):
+            assert content(owner) == str(i)
+            owner.close()
+
+
+def injected() -> None:
+    """Each error at each index, and at each the rest again."""
+    shim = Shim()
+    left, right = unix_pair(socket.SOCK_SEQPACKET)
+    left.setblocking(False)
+    with open_files(6) as files:
+        owners = [cmsgx.Fd(os.dup(number)) for number in files]
+        messages: list[Any] = [(str(i).encode(), [files[i], owners[i]]) for i in range(6)]
+        before = open_fds()
+        for name, index in itertools.product(INJECTED, range(6)):
+            error = getattr(errno, name)
+            shim.fail_send(index, error)
+            at = 0
+            if index > 0:
+                at = cmsgx.send_batch(left, messages)
+                assert at == index, name
+                shim.fail_send(0, error)
+            with pytest.raises(OSError, match=r"\[Errno") as caught:
+                cmsgx.send_batch(left, messages[at:])
+            assert caught.value.errno == error
+            assert cmsgx.send_batch(left, messages[at:]) == 6 - at
+            assert arrived(right) == [(str(i).encode(), [str(i)] * 2) for i in range(6)]
+            assert open_fds() == before
+    print("done")
+
+
+def test_D7_each_error_at_each_index() -> None:
+    assert in_child("injected", env=under_shim()).strip() == "done"
 
 
 # D8: plain reads ----------------------------------------------------------------------------------

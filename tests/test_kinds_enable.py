@@ -65,7 +65,8 @@ def states(sock: cmsgx.socket) -> dict[tuple[int, int, str], bytes | int]:
 def is_taken(sock: cmsgx.socket, option: Any) -> bool:
     """Whether this kernel has the option for that sort of socket, asked without cmsgx."""
     try:
-        sock.setsockopt(option.level, option.name, option.on)
+        with network.tried(option.text, errno.EPERM):
+            sock.setsockopt(option.level, option.name, option.on)
     except OSError as error:
         if error.errno not in REFUSED:
             raise

@@ -607,6 +607,27 @@ def test_each_message_goes_in_the_form_of_its_own_address() -> None:
             check(connected, 20)
 
 
+def test_each_message_of_a_batch_does_too() -> None:
+    with (
+        network.open_socket(V6) as sender,
+        network.open_socket(V4) as four,
+        network.open_socket(V6) as six,
+    ):
+        network.bind(four, "127.0.0.1")
+        network.bind(six, "::1")
+        fours = cmsgx.Receiver(four, 10, want=[kinds.Ttl])
+        sixes = cmsgx.Receiver(six, 10, want=[kinds.HopLimit])
+        to_four = ("::ffff:127.0.0.1", four.getsockname()[1])
+        to_six = ("::1", six.getsockname()[1])
+        batch = [
+            (b"x", (), [kinds.HopLimit(hops)], address)
+            for hops, address in enumerate([to_four, to_six, to_four, to_six], 1)
+        ]
+        assert cmsgx.send_batch(sender, batch) == 4
+        assert [fours.receive()[kinds.Ttl].ttl for _ in range(2)] == [1, 3]
+        assert [sixes.receive()[kinds.HopLimit].hops for _ in range(2)] == [2, 4]
+
+
 @pytest.mark.parametrize("name", ["to mapped", "mapped"])
 def test_the_kinds_of_ipv4_come_on_a_dual_stack_socket(name: str) -> None:
     wanted: list[Any] = [

@@ -48,9 +48,7 @@ def test_what_stands_in_does_the_same() -> None:
     assert [pair for pair in zip(native, portable, strict=True) if pair[0] != pair[1]] == []
     assert native[-1] == "left open 0"
     options = 4 if has_pidfd() else 2
-    assert sum("descriptors, room" in line for line in native) == (
-        TYPES * options * COUNTS * ROOMS
-    )
+    assert sum("descriptors, room" in line for line in native) == (TYPES * options * COUNTS * ROOMS)
 
 
 def test_the_largest_message(pair: Pair) -> None:

@@ -180,7 +180,8 @@ def test_the_reference_has_nothing_else_and_nothing_twice() -> None:
 
 # Their constructor is no part of the interface.
 NOT_MADE_BY_USERS = (
-    cmsgx.Message, cmsgx.Address, cmsgx.wire.Header, cmsgx.wire.Multishot, cmsgx.wire.View,
+    cmsgx.Message, cmsgx.Address, cmsgx.wire.Batch, cmsgx.wire.Header, cmsgx.wire.Multishot,
+    cmsgx.wire.Segments, cmsgx.wire.View,
 )  # fmt: skip
 
 
@@ -384,6 +385,68 @@ def receivers() -> None:
         assert list(receiver) == []
 
 
+@exercises(cmsgx.BatchReceiver, cmsgx.wire.Batch, cmsgx.send_batch, cmsgx.Outgoing)
+def batches() -> None:
+    with pair(socket.SOCK_SEQPACKET) as (left, right), cmsgx.Fd(os.dup(0)) as fd:
+        messages: list[Any] = [
+            b"1", (b"2", [0, fd]), cmsgx.Outgoing([b"3", b"4"] * 5, [fd] * 70, cmsgx.Credentials())
+        ]  # fmt: skip
+        receiver = cmsgx.BatchReceiver(right, 4, 100, fds=2, want=[cmsgx.Credentials])
+        wrong: Any
+        for wrong in (5, (), (b"x", [-1]), (b"x", [1 << 20]), bytes(1 << 24)):
+            sent = cmsgx.send_batch(left, [*messages, wrong, b"x"])
+            assert sent == 3
+            with suppress(TypeError, ValueError, OSError):
+                cmsgx.send_batch(left, [wrong])
+            with receiver.receive() as batch:
+                list(batch), batch[1:], repr(batch)
+                for one in batch[1].take_all():
+                    one.close()
+                view = batch[0].view
+                batch[2][cmsgx.Credentials].pid, batch[2].fds[0]
+                with suppress(IndexError):
+                    batch[5]
+        assert bytes(view) == b"1"
+        receiver.refresh()
+        cmsgx.send_batch(left, messages)
+        next(receiver)
+        cmsgx.send_batch(left, messages)
+        cmsgx.BatchReceiver(right, 4, 100, fds=2, close="background").receive().close()
+        with suppress(BlockingIOError):
+            receiver.receive(timeout=0)
+        for arguments in ({"count": 0}, {"bufsize": -1}, {"want": [int]}, {"fds": 254}):
+            with suppress(TypeError, ValueError):
+                cmsgx.BatchReceiver(right, **{"count": 1, "bufsize": 1, **arguments})  # type: ignore[arg-type]
+        left.close()
+        assert list(receiver) == []
+
+
+@exercises(cmsgx.send_segments, cmsgx.segment_support, cmsgx.wire.Segments)
+def segments() -> None:
+    with (
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as two,
+    ):
+        two.bind(("127.0.0.1", 0))
+        one.connect(two.getsockname())
+        receiver = cmsgx.Receiver(two, 65536, want=[cmsgx.kinds.UdpGro])
+        for no_checksums in (0, 1):  # without which it takes no segments
+            one.setsockopt(socket.SOL_SOCKET, 11, no_checksums)
+            assert cmsgx.send_segments(one, bytes(1000), 300, control=cmsgx.kinds.Ttl(9)) == 4
+            got = 0
+            while got < 1000:
+                msg = receiver.receive()
+                got += sum(map(len, msg.segments))
+                msg.segments[-1], repr(msg.segments), msg.segments.size
+                with suppress(IndexError):
+                    msg.segments[4]
+            cmsgx.segment_support(one)
+        with suppress(OSError):
+            cmsgx.send_segments(one, bytes(200_000), 70_000)
+        with suppress(ValueError):
+            cmsgx.send_segments(one, b"", 0)
+
+
 @exercises(cmsgx.Address)
 def addresses() -> None:
     with (
@@ -423,6 +486,51 @@ def owners() -> None:
         cmsgx.Fd("0")  # type: ignore[arg-type]
     with pair() as (left, _):
         cmsgx.Fd(os.dup(left.fileno())).socket().close()
+
+
+@exercises(cmsgx.share)
+def shared_memory() -> None:
+    with cmsgx.share(b"content") as fd:
+        with fd.map() as mapping:
+            assert mapping[:] == b"content"
+        with suppress(ValueError):
+            fd.map(size=8)
+    with cmsgx.Fd(os.memfd_create("x")) as fd, suppress(ValueError):
+        fd.map(seals=1)
+    with suppress(TypeError):
+        cmsgx.share("text")  # type: ignore[arg-type]
+
+
+@exercises(cmsgx.ZeroCopySender)
+def without_a_copy() -> None:
+    with (
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer,
+    ):
+        peer.bind(("127.0.0.1", 0))
+        cmsgx.enable(sock, cmsgx.kinds.ExtendedError)
+        sock.settimeout(10)
+        buffer = bytearray(1000)
+        with cmsgx.ZeroCopySender(sock, max_pending=2) as sender:
+            for _ in range(4):
+                sender.send([buffer, b"more"], address=peer.getsockname())
+            peer.close()
+            sock.connect(("127.0.0.1", 1))
+            with suppress(ConnectionRefusedError):
+                sender.send_all(buffer)
+            with suppress(OSError):
+                sender.send(bytes(1 << 17))
+            with suppress(TypeError):
+                sender.send("text")  # type: ignore[arg-type]
+            sender.reap(), sender.pending, sender.copied, sender.stopped, repr(sender)
+        assert sender.close() == ()
+        buffer.append(0)
+        sender = cmsgx.ZeroCopySender(sock, next_id=sender.next_id)
+        with suppress(ConnectionRefusedError):
+            sender.send(buffer)
+        sender.release()
+    with pair() as (left, _), suppress(cmsgx.NotSupportedError):
+        cmsgx.ZeroCopySender(left)
 
 
 @exercises(cmsgx.close_in_background)

@@ -13,7 +13,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support import Pair, Ticker, close_pair, content, open_fds, open_files, unix_pair
+from support import (
+    Pair,
+    Ticker,
+    close_pair,
+    content,
+    lingering_socket,
+    open_fds,
+    open_files,
+    unix_pair,
+)
 
 import cmsgx
 
@@ -131,6 +140,192 @@ def test_one_receiver_by_many_threads_is_refused_and_never_confused() -> None:
     assert sorted(got) == sorted((str(number).encode(), "0") for number in range(total))
     assert refused
     assert all("in use by another thread" in text for text in refused)
+
+
+def test_one_batch_receiver_by_many_threads_is_refused_and_never_confused() -> None:
+    """As with a Receiver: one at a time gets through, and each message comes once."""
+    sender, receiver = unix_pair(socket.SOCK_SEQPACKET)
+    total = 2000
+    rx = cmsgx.BatchReceiver(receiver, 8, 100, fds=1)
+    got: list[tuple[bytes, str]] = []
+    refused = []
+
+    def send() -> None:
+        with open_files(1) as files:
+            for number in range(0, total, 10):
+                messages = [(str(n).encode(), files) for n in range(number, number + 10)]
+                sent = 0
+                while sent < 10:
+                    sent += cmsgx.send_batch(sender, messages[sent:])
+                if number % 200 == 0:
+                    time.sleep(0.005)  # one waits in the receiver, and the others find it so
+
+    def receive() -> None:
+        while len(got) < total:
+            try:
+                batch = rx.receive(timeout=0.01)
+            except RuntimeError as error:
+                refused.append(str(error))
+                time.sleep(0.0005)
+            except TimeoutError:
+                pass
+            else:
+                with batch:
+                    got.extend((msg.data, content(msg.fds[0])) for msg in batch)
+
+    with sender, receiver:
+        run_all(send, *[receive] * 4)
+    assert sorted(got) == sorted((str(number).encode(), "0") for number in range(total))
+    assert refused
+    assert all("in use by another thread" in text for text in refused)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda rx: rx.receive(),
+        lambda rx: rx.receive(timeout=0),
+        lambda rx: next(rx),
+        lambda rx: list(rx),
+        lambda rx: rx.refresh(),
+    ],
+    ids=["receive", "receive, at once", "next", "loop", "refresh"],
+)
+def test_a_batch_receiver_that_waits_is_in_use(use: Callable[[Any], object]) -> None:
+    sender, receiver = unix_pair(socket.SOCK_SEQPACKET)
+    rx = cmsgx.BatchReceiver(receiver, 4, 10)
+    got: list[bytes] = []
+    thread = threading.Thread(target=lambda: got.extend(msg.data for msg in rx.receive()))
+    with sender, receiver:
+        thread.start()
+        time.sleep(0.1)
+        with pytest.raises(RuntimeError, match="in use by another thread"):
+            use(rx)
+        sender.send(b"x")
+        thread.join()
+        assert got == [b"x"]
+        sender.send(b"y")
+        assert rx.receive()[0].data == b"y"
+
+
+@contextlib.contextmanager
+def slow_to_close(close: Callable[[cmsgx.wire.Batch], object]) -> Iterator[cmsgx.wire.Batch]:
+    """A batch of three, the second with what blocks in close(2), while a thread closes of it."""
+    pair = unix_pair(socket.SOCK_SEQPACKET)
+    with pair[0], pair[1], lingering_socket(1) as number, open_files(2) as files:
+        cmsgx.send_batch(pair[0], [(b"0", files[:1]), (b"1", [number]), (b"2", files[1:])])
+        os.close(number)
+        before = len(open_fds())
+        batch = cmsgx.BatchReceiver(pair[1], 4, 10, fds=1).receive()
+        assert len(batch[:]) == 3
+        thread = threading.Thread(target=close, args=(batch,))
+        thread.start()
+        time.sleep(0.2)
+        assert thread.is_alive(), "it did not block, so this shows nothing"
+        yield batch
+        thread.join()
+        batch.close()
+        assert all(message.closed for message in batch)
+        assert len(open_fds()) == before
+
+
+def test_a_batch_that_is_being_closed_is_in_use() -> None:
+    messages: list[cmsgx.Message] = []
+
+    def close(batch: cmsgx.wire.Batch) -> None:
+        messages.extend(batch)
+        batch.close()
+
+    with slow_to_close(close) as batch:
+        batch.close()  # it is, for whoever comes second
+        uses: list[Callable[[], object]] = [
+            lambda: batch[0], lambda: batch[-1:], lambda: list(batch), lambda: messages[0].take(0)
+        ]  # fmt: skip
+        for use in uses:
+            with pytest.raises(RuntimeError, match="in use by another thread"):
+                use()
+
+
+def test_a_batch_of_which_one_message_is_in_use_is_closed_wholly_or_not() -> None:
+    with slow_to_close(lambda batch: batch[1].close()) as batch:
+        with pytest.raises(RuntimeError, match="in use by another thread"):
+            batch.close()
+        assert [message.closed for message in batch] == [False, True, False]
+        assert [content(batch[at].fds[0]) for at in (0, 2)] == ["0", "1"]
+        assert not batch.closed
+
+
+def test_a_batch_by_many_threads() -> None:
+    """All see the same messages, and each descriptor is handed out once; a clash is a
+    RuntimeError."""
+    pair = unix_pair(socket.SOCK_SEQPACKET)
+    with open_files(16) as files:
+        rx = cmsgx.BatchReceiver(pair[1], 16, 10, fds=1)
+        for _ in range(20):
+            cmsgx.send_batch(pair[0], [(b"x", [number]) for number in files])
+            batch = rx.receive()
+            got: list[cmsgx.Fd] = []
+            found: list[set[int]] = []
+
+            def take(
+                batch: cmsgx.wire.Batch = batch,
+                got: list[cmsgx.Fd] = got,
+                found: list[set[int]] = found,
+            ) -> None:
+                mine = set()
+                for index in range(16):
+                    while True:
+                        try:
+                            message = batch[index]
+                            mine.add(id(message))
+                            got.append(message.take(0))
+                        except RuntimeError:
+                            continue
+                        except ValueError:
+                            pass
+                        break
+                found.append(mine)
+
+            run_all(*[take] * 4)
+            assert [len(mine) for mine in found] == [16] * 4
+            assert len(set.union(*found)) == 16
+            assert sorted(int(content(fd)) for fd in got) == list(range(16))
+            for fd in got:
+                fd.close()
+            batch.close()
+    close_pair(pair)
+
+
+def test_batches_sent_by_many_threads_over_one_socket() -> None:
+    """Each batch is whole and in order, among others'."""
+    sender, receiver = unix_pair(socket.SOCK_SEQPACKET)
+    each, rounds = 5, 60
+    got: dict[bytes, list[int]] = {}
+
+    def send(name: bytes) -> None:
+        with cmsgx.Fd(os.dup(0)) as fd:
+            for number in range(0, each * rounds, each):
+                messages: list[Any] = [
+                    (b"%s %d" % (name, n), [fd]) for n in range(number, number + each)
+                ]
+                while messages:
+                    del messages[: cmsgx.send_batch(sender, messages)]
+
+    def receive() -> None:
+        rx = cmsgx.BatchReceiver(receiver, 16, 100, fds=1)
+        left = 4 * each * rounds
+        while left:
+            with rx.receive() as batch:
+                left -= len(batch)
+                for msg in batch:
+                    assert len(msg.fds) == 1
+                    name, number = msg.data.split()
+                    got.setdefault(name, []).append(int(number))
+
+    names = [b"a", b"b", b"c", b"d"]
+    run_all(receive, *(lambda name=name: send(name) for name in names))
+    assert got == {name: list(range(each * rounds)) for name in names}
+    close_pair((sender, receiver))
 
 
 def test_the_gil_is_given_up_while_it_waits(stream: Pair) -> None:

@@ -13,9 +13,9 @@ import socket
 from typing import Any, assert_type
 
 import cmsgx
-from cmsgx import Credentials, Fd, Message, PidFd, Receiver, Rights
-from cmsgx.wire import View
-from cmsgx.kinds import ControlMessage
+from cmsgx import BatchReceiver, Credentials, Fd, Message, Outgoing, PidFd, Receiver, Rights
+from cmsgx.kinds import ControlMessage, UdpGro
+from cmsgx.wire import Batch, Segments, View
 
 
 def lookups(msg: Message) -> None:
@@ -65,6 +65,29 @@ def calls(sock: socket.socket, fd: Fd) -> None:
     assert_type(fd.socket(), cmsgx.socket)
 
 
+def batches(sock: socket.socket, fd: Fd) -> None:
+    rx = BatchReceiver(sock, 64, 2048, fds=1, want=[Credentials, UdpGro], close="background")
+    with rx.receive(flags=0, timeout=None) as batch:
+        assert_type(batch, Batch)
+        assert_type(batch[0], Message)
+        assert_type(batch[1:], tuple[Message, ...])
+        assert_type(len(batch), int)
+        assert_type(batch.closed, bool)
+    for batch in rx:
+        for msg in batch:
+            assert_type(msg, Message)
+            assert_type(msg.segments, Segments)
+            assert_type(msg.segments[0], View)
+            for segment in msg.segments:
+                assert_type(segment, View)
+            cmsgx.send_batch(sock, [(segment, (), (), msg.address) for segment in msg.segments])
+    assert_type(rx.count, int)
+    assert_type(cmsgx.send_batch(sock, [b"x", bytearray(1), (b"x", [fd]), Outgoing(b"x")]), int)
+    assert_type(cmsgx.send_batch(fd, (Outgoing([b"x"], [0], Credentials()),), timeout=1), int)
+    assert_type(cmsgx.segment_support(sock), int)
+    assert_type(cmsgx.send_segments(sock, bytearray(9), 3, control=[Credentials()]), int)
+
+
 def methods(sock: cmsgx.socket) -> None:
     assert_type(sock.sendmsg([b"x"], [Credentials()]), int)
     assert_type(sock.recvmsg(10, 20), tuple[bytes, list[tuple[int, int, bytes]], int, Any])
@@ -86,6 +109,12 @@ cmsgx.Fd("0")  # arg-type
 msg.flags = 1  # misc
 cmsgx.Receiver(0, 1, want=[cmsgx.Fd])  # list-item
 cmsgx.install(True)  # call-arg
+cmsgx.BatchReceiver(0, 1)  # call-arg
+cmsgx.BatchReceiver(0, 1, 1, close="never")  # arg-type
+cmsgx.BatchReceiver(0, 1, 1).receive()["0"]  # call-overload
+cmsgx.send_batch(0, [5])  # list-item
+cmsgx.Outgoing("text")  # arg-type
+cmsgx.send_segments(0, [b""], 1)  # arg-type
 """
 
 

@@ -121,6 +121,7 @@ cmsgx_keywords(cmsgx_state *state, const cmsgx_signature *signature, PyObject *c
     for (Py_ssize_t i = 0; i < signature->required; i++) {
         if (values[i] == NULL) {
             PyErr_Format(PyExc_TypeError, "%s() missing required argument %R (pos %zd)", function,
+                         /* NOLINTNEXTLINE(*-security.ArrayBound): CMSGX_KW_..., all positive */
                          state->keywords[signature->keywords[i]], i + 1);
             return -1;
         }

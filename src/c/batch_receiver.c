@@ -157,8 +157,8 @@ without_end(const batch_receiver *self, const cmsgx_sock *sock, size_t count)
     return last;
 }
 
-/* With the receiver marked as in use.  *is_end (may be NULL) is whether the batch is just the end of
-   what there is to receive. */
+/* With the receiver marked as in use.  *is_end (may be NULL) is whether the batch is just the end
+   of what there is to receive. */
 static PyObject *
 receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
 {
@@ -179,7 +179,7 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
     if (batch == NULL) {
         return NULL;
     }
-    /* Each one peeked at is the same. */
+    /* Each one that is peeked at is the same. */
     call_context call = {self, flags & MSG_PEEK ? 1 : self->count,
                          cmsgx_name_room(self->request->type, flags)};
     for (size_t i = 0; (flags & MSG_TRUNC) && i < call.count; i++) {

@@ -1,5 +1,6 @@
 #include "buffer.h"
 
+#define LINE 64
 #define ROUND_UP(n) (((n) + 15) & ~(size_t)15)
 
 cmsgx_buffer *
@@ -9,11 +10,11 @@ cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
     size_t fds_at = control_at + ROUND_UP(control_size + CMSGX_MORE_ROOM);
     size_t data_at = fds_at + ROUND_UP(control_size);
 
-    if (data_size > PY_SSIZE_T_MAX - data_at) {
+    if (data_size > PY_SSIZE_T_MAX - data_at - LINE) {
         PyErr_NoMemory();
         return NULL;
     }
-    unsigned char *memory = PyMem_Malloc(data_at + data_size);
+    unsigned char *memory = PyMem_Malloc(data_at + LINE + data_size);
     if (memory == NULL) {
         PyErr_NoMemory();
         return NULL;
@@ -24,7 +25,9 @@ cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
     buffer->control = memory + control_at;
     buffer->control_size = control_size;
     buffer->fds = (int *)(void *)(memory + fds_at);
+    /* At a cache line, where the kernel copies fastest. */
     buffer->data = memory + data_at;
+    buffer->data += (LINE - (uintptr_t)buffer->data % LINE) % LINE;
     buffer->data_size = data_size;
     buffer->into = into;
     if (into != NULL) {

@@ -215,7 +215,7 @@ first_with_descriptors(const batch *self)
     return self->done + (self->part > 0);
 }
 
-/* The first of those of which a descriptor was closed meanwhile; self->count where there is none. */
+/* The first of those of which a descriptor was closed meanwhile, or self->count. */
 static size_t
 find_closed(const batch *self)
 {

@@ -37,8 +37,10 @@ from ._peer import (
     peer_pidfd,
     peer_security,
 )
+from ._share import share
 from ._sync import Receiver, send_all
 from ._version import __version__
+from ._zerocopy import ZeroCopySender
 from .errors import (
     CmsgError,
     ControlTruncatedError,
@@ -73,6 +75,7 @@ __all__ = [
     "SecurityLabel",
     "TooManyFdsError",
     "Unknown",
+    "ZeroCopySender",
     "__version__",
     "accept_rights",
     "close_in_background",
@@ -96,6 +99,7 @@ __all__ = [
     "send_fds",
     "send_segments",
     "sendmsg",
+    "share",
     "socket",
     "socketpair",
     "uninstall",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from . import _cmsg
 from ._cmsg import send, send_batch
-from ._options import enable, get_int, set_int, unique
+from ._options import enable, get_int, unique
 from ._sync import configuration
 from .kinds import UdpSegment
 
@@ -175,37 +175,33 @@ def send_segments(
     limit: dict[str, Any] = {} if timeout is ... else {"timeout": timeout}
     each = size * min(segment_support(sock), _MOST_BYTES // size)
     is_refused = False
-    sent = 0
-    # One datagram alone is none of segments.
-    while each > size and len(view) - sent > size:
-        part = view[sent : sent + each]
-        try:
-            sent += send(sock, part, control=(UdpSegment(size), *kinds), address=address, **limit)
-        except OSError as error:
-            if error.errno not in _REFUSED:
-                if sent:
-                    return sent // size
-                raise
-            is_refused = True
-            break
-        except BaseException as error:  # of a signal handler
-            error.sent = sent // size  # type: ignore[attr-defined]
-            raise
-    if sent and sent == len(view):
-        return -(-sent // size)
-    done = sent // size
+    done = sent = 0
     try:
-        more = send_batch(
-            sock, [(part, (), kinds, address) for part in _cut(view[sent:], size)], **limit
-        )
+        # One datagram alone is none of segments.
+        while each > size and len(view) - sent > size:
+            part = view[sent : sent + each]
+            try:
+                sent += send(
+                    sock, part, control=(UdpSegment(size), *kinds), address=address, **limit
+                )
+            except OSError as error:
+                if error.errno not in _REFUSED:
+                    raise
+                is_refused = True
+                break
+            done = -(-sent // size)
+        if sent == 0 or sent < len(view):
+            rest = [(part, (), kinds, address) for part in _cut(view[sent:], size)]
+            more = send_batch(sock, rest, **limit)
+            done += more
+            if is_refused and more:
+                _remember(sock, 0)
     except BaseException as error:
-        if isinstance(error, OSError) and sent:
+        if done and isinstance(error, OSError):
             return done
         error.sent = done + getattr(error, "sent", 0)  # type: ignore[attr-defined]
         raise
-    if is_refused and more:
-        _remember(sock, 0)
-    return done + more
+    return done
 
 
 def _cut(view: memoryview, size: int) -> Iterator[memoryview]:

@@ -17,7 +17,10 @@ from . import _cmsg
 if TYPE_CHECKING:
     from typing import Self
 
-    from ._fds import Fd
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+    from ._cmsg import _Address, _Control, _Received
+    from ._fds import Fd, FileDescriptorLike
 
 __all__ = ["fromfd", "install", "socket", "socketpair", "uninstall"]
 
@@ -27,11 +30,43 @@ class socket(_stdlib.socket):
 
     __slots__ = ()
 
-    sendmsg = _cmsg.method(_cmsg.sendmsg)
-    recvmsg = _cmsg.method(_cmsg.recvmsg)
-    recvmsg_into = _cmsg.method(_cmsg.recvmsg_into)
-    send_fds = _cmsg.method(_cmsg.send_fds)
-    recv_fds = _cmsg.method(_cmsg.recv_fds)
+    if TYPE_CHECKING:  # where each has its types
+
+        def sendmsg(
+            self,
+            buffers: Iterable[ReadableBuffer],
+            ancdata: Iterable[_Control] = (),
+            flags: int = 0,
+            address: _Address | None = None,
+            /,
+        ) -> int: ...
+        def recvmsg(
+            self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
+        ) -> tuple[bytes, list[_Received], int, Any]: ...
+        def recvmsg_into(
+            self,
+            buffers: Iterable[WriteableBuffer],
+            ancbufsize: int = 0,
+            flags: int = 0,
+            /,
+        ) -> tuple[int, list[_Received], int, Any]: ...
+        def send_fds(
+            self,
+            buffers: Iterable[ReadableBuffer],
+            fds: Iterable[FileDescriptorLike],
+            flags: int = 0,
+            address: _Address | None = None,
+        ) -> int: ...
+        def recv_fds(
+            self, bufsize: int, maxfds: int, flags: int = 0, *, cloexec: bool = True
+        ) -> tuple[bytes, list[int], int, Any]: ...
+
+    else:
+        sendmsg = _cmsg.method(_cmsg.sendmsg)
+        recvmsg = _cmsg.method(_cmsg.recvmsg)
+        recvmsg_into = _cmsg.method(_cmsg.recvmsg_into)
+        send_fds = _cmsg.method(_cmsg.send_fds)
+        recv_fds = _cmsg.method(_cmsg.recv_fds)
 
     def accept(self) -> tuple[Self, Any]:
         """accept() -> (socket of this class, address): accept(2)"""

@@ -53,17 +53,22 @@ def receive_errors(
     NotSupportedError where the socket's family has no error queue: there, MSG_ERRQUEUE would take
     ordinary data. Where a socket of another family does that, the error has it as `message`.
     """
+    if limit is not None and limit < 0:
+        raise ValueError(f"limit: {limit}; it cannot be negative")
+    return _reports(reader(sock, bufsize), limit)
+
+
+def reader(sock: FileDescriptorLike, bufsize: int) -> _cmsg.Receiver:
+    """A receiver with the room that an entry of the error queue takes."""
     family = family_of(sock)
     if family not in _FAMILIES:
         raise NotSupportedError(
             errno.EOPNOTSUPP, f"receive_errors: sockets of family {family} have no error queue"
         )
-    if limit is not None and limit < 0:
-        raise ValueError(f"limit: {limit}; it cannot be negative")
     receiver = _cmsg.Receiver(sock, bufsize, None)
     # Also for SOCK_STREAM the destination is of interest: as if the type were unknown.
     receiver._configure(0, _ROOM, (), family, -1, False, False, False)
-    return _reports(receiver, limit)
+    return receiver
 
 
 def _reports(receiver: _cmsg.Receiver, limit: int | None) -> Iterator[ErrorReport]:

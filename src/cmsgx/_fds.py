@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import errno
 import fcntl
+import mmap
 import os
 import re
 import select
@@ -144,6 +145,33 @@ class Fd(_cmsg.Descriptor):
             return False
         return device is None or status.st_dev == device
 
+    def map(self, *, size: int | None = None, seals: int = 0) -> mmap.mmap:
+        """The content of a sealed memfd, read-only and in place, as share() makes it: mmap(2)
+
+        size   it has at least that many bytes, and those are mapped; by default all that it has
+        seals  fcntl.F_SEAL_* bits that it has besides F_SEAL_SHRINK, which is always asked for:
+               without it a sender that shrinks the file kills its readers with SIGBUS. Without
+               F_SEAL_WRITE the sender can still change the bytes between two looks at them.
+
+        ValueError says which seal is missing, or what the size is; an empty file cannot be mapped.
+        The mapping is the caller's: it lives on when the Fd is closed, with a duplicate of the
+        descriptor, until its own close() or until it and all views of it are collected.
+        """
+        # A duplicate: what is checked stays what is mapped, whoever closes this Fd meanwhile.
+        with self.dup() as pinned:
+            number = pinned.fileno()
+            # The seals first: none can be taken off, and with F_SEAL_SHRINK the size only grows.
+            if missing := _missing_seals(number, seals):
+                raise ValueError(f"map: {self!r} has no {', '.join(missing)}")
+            if not pinned.check(access="r"):
+                raise ValueError(f"map: {self!r} cannot be read")
+            there = os.fstat(number).st_size
+            wanted = there if size is None else size
+            if not 0 < wanted <= there:
+                raise ValueError(f"map: size {wanted}, and {self!r} has {there} bytes")
+            # Private: before Linux 6.7 a memfd sealed against writing could not be mapped shared.
+            return mmap.mmap(number, wanted, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+
     def close_in_background(self) -> None:
         """Hands the descriptor to the background closer: see close_in_background()."""
         close_in_background(self)
@@ -193,6 +221,20 @@ def _seals_of(number: int) -> int:
         return fcntl.fcntl(number, command)
     except OSError:
         return 0
+
+
+def _missing_seals(number: int, wanted: int) -> list[str]:
+    """The names of those of `wanted`, and of F_SEAL_SHRINK, that it lacks."""
+    names = {
+        getattr(fcntl, name): name
+        for name in ("F_SEAL_SHRINK", "F_SEAL_GROW", "F_SEAL_WRITE", "F_SEAL_SEAL")
+        if hasattr(fcntl, name)
+    }
+    if not names:
+        return ["F_SEAL_SHRINK"]
+    missing = (wanted | fcntl.F_SEAL_SHRINK) & ~_seals_of(number)
+    bits = [1 << i for i in range(missing.bit_length()) if missing & 1 << i]
+    return [names.get(bit, f"seal {bit:#x}") for bit in bits]
 
 
 class PidFd(Fd):

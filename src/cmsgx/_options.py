@@ -63,7 +63,7 @@ class Enabled:
 
     def __init__(self, sock: FileDescriptorLike, kinds: tuple[Any, ...]) -> None:
         self._sock = sock
-        self.kinds = kinds
+        self.kinds: tuple[Any, ...] = kinds
         self._before: list[tuple[Option, bytes]] = []
 
     def _set(self, option: Option) -> None:

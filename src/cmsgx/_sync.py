@@ -120,7 +120,7 @@ def send_all(
         seconds = timeout
         limit = {"timeout": timeout}
     deadline = time.monotonic() + seconds if seconds else None
-    rest = _views(data)
+    rest = views_of(data)
     total = sum(view.nbytes for view in rest)
     sent = 0
     try:
@@ -131,20 +131,20 @@ def send_all(
                 if left <= 0:
                     raise TimeoutError("timed out")
                 limit = {"timeout": left}
-            sent += send(sock, _behind(rest, sent), **limit)
+            sent += send(sock, views_behind(rest, sent), **limit)
     except BaseException as error:
         error.sent = sent  # type: ignore[attr-defined]
         raise
 
 
-def _views(data: Any) -> list[memoryview]:
+def views_of(data: Any) -> list[memoryview]:
     try:
         return [memoryview(data).cast("B")]
     except TypeError:
         return [memoryview(item).cast("B") for item in data]
 
 
-def _behind(views: list[memoryview], sent: int) -> list[memoryview]:
+def views_behind(views: list[memoryview], sent: int) -> list[memoryview]:
     rest: list[memoryview] = []
     for view in views:
         if sent >= view.nbytes:

@@ -45,7 +45,7 @@ class Header:
 
     def __init__(self, control: memoryview, offset: int, found: tuple[Any, ...]) -> None:
         self._control = control
-        self.offset = offset
+        self.offset: int = offset
         self.level: int
         self.type: int
         self.len: int

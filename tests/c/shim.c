@@ -20,10 +20,18 @@
        random                     several messages of all sorts, then some length or other forged,
                                   by shim_seed()
 
-   It remembers which descriptors it delivered, and which of those a careful reader can find.
+   recvmmsg() is as many of these as there are messages, of which shim_at(n) forges only the one at
+   that index.
+
+   It remembers which descriptors the last call delivered, and which of those a careful reader can
+   find.
    close() is counted by number.  While guarded, the close of a number that was not delivered is
    counted as a stranger's and left out.  shim_interrupt() makes calls of close() fail with EINTR
-   once the descriptor is closed, as Linux does. */
+   once the descriptor is closed, as Linux does.
+
+   shim_send_most(n) has sendmmsg() end after n messages, as a signal does.  shim_fail_send(n, error)
+   has the sending of the message behind the next n fail, once.  shim_refuse_segments(error) refuses
+   what has a UDP_SEGMENT, shim_refuse_segments_after(n, error) that behind the next n. */
 
 #define _GNU_SOURCE
 
@@ -31,6 +39,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -42,6 +51,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef UDP_SEGMENT
+#  define UDP_SEGMENT 103
+#endif
 #ifndef SCM_PIDFD
 #  define SCM_PIDFD 4
 #endif
@@ -56,8 +68,12 @@ static atomic_int is_guarded, interrupts, send_delay, is_sending;
 static atomic_long dirty, strangers, closes[MOST], receives;
 static unsigned char captured[8192];
 static size_t captured_size;
+static int only_at = -1;
+static unsigned send_most;
+static long fail_after, segments_after, refusals;
+static int fail_error, segment_error;
 
-/* What the last recvmsg() delivered. */
+/* What the last recvmsg() or recvmmsg() delivered. */
 static int delivered[MANY];
 static int is_expected[MANY];
 static size_t delivered_count;
@@ -90,6 +106,12 @@ PUBLIC void shim_guard(int on);
 PUBLIC void shim_interrupt(int count);
 PUBLIC void shim_delay_send(int milliseconds);
 PUBLIC int shim_is_sending(void);
+PUBLIC void shim_at(int index);
+PUBLIC void shim_send_most(unsigned count);
+PUBLIC void shim_fail_send(long after, int error);
+PUBLIC void shim_refuse_segments(int error);
+PUBLIC void shim_refuse_segments_after(long after, int error);
+PUBLIC long shim_refusals(void);
 PUBLIC long shim_closes(int fd);
 PUBLIC long shim_dirty(void);
 PUBLIC long shim_strangers(void);
@@ -136,6 +158,49 @@ int
 shim_is_sending(void)
 {
     return is_sending;
+}
+
+/* -1: all of them. */
+void
+shim_at(int index)
+{
+    only_at = index;
+}
+
+/* 0: without a bound. */
+void
+shim_send_most(unsigned count)
+{
+    send_most = count;
+}
+
+void
+shim_fail_send(long after, int error)
+{
+    fail_after = after;
+    fail_error = error;
+}
+
+void
+shim_refuse_segments_after(long after, int error)
+{
+    segments_after = after;
+    segment_error = error;
+    refusals = 0;
+}
+
+/* 0: lets them through. */
+void
+shim_refuse_segments(int error)
+{
+    shim_refuse_segments_after(0, error);
+}
+
+/* How many messages with segments were refused. */
+long
+shim_refusals(void)
+{
+    return refusals;
 }
 
 long
@@ -287,9 +352,52 @@ syscall(long number, ...)
 
 /* Sending ---------------------------------------------------------------------------------- */
 
+/* musl and glibc differ in the type of the flags of sendmmsg and recvmmsg. */
+#ifdef __GLIBC__
+#  define FLAGS int
+#else
+#  define FLAGS unsigned
+#endif
+
+static int
+is_refused(const struct msghdr *msg)
+{
+    struct msghdr copy = *msg;
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(&copy); segment_error != 0 && header != NULL;
+         header = CMSG_NXTHDR(&copy, header)) {
+        if (header->cmsg_level == IPPROTO_UDP && header->cmsg_type == UDP_SEGMENT
+            && segments_after-- <= 0) {
+            refusals++;
+            errno = segment_error;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+PUBLIC int
+sendmmsg(int fd, struct mmsghdr *messages, unsigned count, FLAGS flags)
+{
+    unsigned most = send_most > 0 && send_most < count ? send_most : count;
+    if (fail_error != 0 && fail_after < (long)most) {
+        if (fail_after == 0) {
+            errno = fail_error;
+            fail_error = 0;
+            return -1;
+        }
+        most = (unsigned)fail_after;
+    }
+    int result = REAL(sendmmsg)(fd, messages, most, flags);
+    fail_after -= fail_error != 0 && result > 0 ? result : 0;
+    return result;
+}
+
 PUBLIC ssize_t
 sendmsg(int fd, const struct msghdr *msg, int flags)
 {
+    if (is_refused(msg)) {
+        return -1;
+    }
     captured_size = 0;
     if (msg->msg_control != NULL && msg->msg_controllen <= sizeof(captured)) {
         captured_size = msg->msg_controllen;
@@ -481,7 +589,7 @@ random_messages(control_data *control, const int *fds, size_t count)
 /* The same that a careful reader does, written another way: everything up to the first length
    that does not fit, and of that one's message what begins it and can be a descriptor. */
 static void
-expect_by_hand(const unsigned char *control, size_t used)
+expect_by_hand(const unsigned char *control, size_t used, size_t from)
 {
     unsigned char seen[MANY * sizeof(int) * 4];
     size_t seen_count = 0, offset = 0;
@@ -511,7 +619,7 @@ expect_by_hand(const unsigned char *control, size_t used)
         }
         offset += CMSG_SPACE(length - CMSG_LEN(0));
     }
-    for (size_t i = 0; i < delivered_count; i++) {
+    for (size_t i = from; i < delivered_count; i++) {
         is_expected[i] = 0;
         for (size_t k = 0; k < seen_count && !is_expected[i]; k += sizeof(int)) {
             int number;
@@ -525,12 +633,10 @@ static void
 forge(struct msghdr *msg, control_data *control, const int *fds, size_t count, int *pidfds,
       size_t pidfd_count, const control_data *others)
 {
-    size_t offsets[MANY], lie = SIZE_MAX;
+    size_t offsets[MANY], lie = SIZE_MAX, from = delivered_count;
     const char *value = strchr(mode, '=');
     value = value == NULL ? "" : value + 1;
 
-    delivered_count = 0;
-    is_deceptive = 0;
     if (strcmp(mode, "random") == 0) {
         random_messages(control, fds, count);
     }
@@ -604,13 +710,33 @@ forge(struct msghdr *msg, control_data *control, const int *fds, size_t count, i
     if (lie < used && used - lie >= CMSG_LEN(0)) {
         struct cmsghdr header;
         read_header(control->start, lie, &header);
-        is_deceptive = header.cmsg_len >= CMSG_LEN(0) && header.cmsg_len <= used - lie;
+        is_deceptive |= header.cmsg_len >= CMSG_LEN(0) && header.cmsg_len <= used - lie;
     }
-    expect_by_hand(control->start, used);
+    expect_by_hand(control->start, used, from);
 }
 
-PUBLIC ssize_t
-recvmsg(int fd, struct msghdr *msg, int flags)
+/* What came as it is, beside a forged message. */
+static void
+note_delivered(const unsigned char *control, size_t used)
+{
+    size_t offsets[MANY];
+    size_t n = offsets_of(control, used, offsets);
+    for (size_t i = 0; i < n; i++) {
+        struct cmsghdr header;
+        read_header(control, offsets[i], &header);
+        size_t count = is_rights(&header) || is_pidfd(&header)
+            ? (header.cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
+        for (size_t k = 0; k < count; k++) {
+            memcpy(&delivered[delivered_count], control + offsets[i] + CMSG_LEN(k * sizeof(int)),
+                   sizeof(int));
+            is_expected[delivered_count++] = 1;
+        }
+    }
+}
+
+/* One message; `is_forged`: in whatever way the mode says, if it says one. */
+static ssize_t
+receive(int fd, struct msghdr *msg, int flags, int is_forged)
 {
     static _Alignas(16) unsigned char room[8192], rest[8192];
     int fds[MANY], pidfds[MANY];
@@ -622,8 +748,12 @@ recvmsg(int fd, struct msghdr *msg, int flags)
     for (size_t i = 0; i < capacity; i++) {
         dirty += control[i] != 0;
     }
-    if (mode[0] == 0 || capacity == 0) {
-        return REAL(recvmsg)(fd, msg, flags);
+    if (!is_forged || mode[0] == 0 || capacity == 0) {
+        ssize_t result = REAL(recvmsg)(fd, msg, flags);
+        if (result >= 0 && !is_forged) {
+            note_delivered(control, msg->msg_controllen);
+        }
+        return result;
     }
     msg->msg_control = room;
     msg->msg_controllen = sizeof(room);
@@ -656,4 +786,34 @@ recvmsg(int fd, struct msghdr *msg, int flags)
     control_data forged = {control, 0, capacity, 0};
     forge(msg, &forged, fds, fd_count, pidfds, pidfd_count, &others);
     return result;
+}
+
+PUBLIC ssize_t
+recvmsg(int fd, struct msghdr *msg, int flags)
+{
+    delivered_count = 0;
+    is_deceptive = 0;
+    return receive(fd, msg, flags, 1);
+}
+
+PUBLIC int
+recvmmsg(int fd, struct mmsghdr *messages, unsigned count, FLAGS flags, struct timespec *timeout)
+{
+    unsigned done = 0;
+    (void)timeout;
+    delivered_count = 0;
+    is_deceptive = 0;
+    for (; done < count; done++) {
+        int more = (int)(flags & ~MSG_WAITFORONE);
+        if (done > 0 && (flags & MSG_WAITFORONE)) {
+            more |= MSG_DONTWAIT;
+        }
+        ssize_t result = receive(fd, &messages[done].msg_hdr, more,
+                                 only_at < 0 || only_at == (int)done);
+        if (result < 0) {
+            return done > 0 ? (int)done : -1;
+        }
+        messages[done].msg_len = (unsigned)result;
+    }
+    return (int)done;
 }

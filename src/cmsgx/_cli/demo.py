@@ -52,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if sys.platform != "linux":
-        print("cmsgx demo: it shows memfds, pidfds and what Linux says of a sender", file=sys.stderr)
+        print(
+            "cmsgx demo: it shows memfds, pidfds and what Linux says of a sender", file=sys.stderr
+        )
         return 2
     if arguments.peer is not None:
         return _be_second(arguments.peer)

@@ -398,7 +398,7 @@ def register(
         kind,
         forms[0].level,
         forms[0].type,
-        direction,
+        "both" if received and sent else "receive" if received else "send",
         nowhere if everywhere else nowhere.union(*(one.families for one in is_own)),
         tuple(one for one in options if one is not None),
         tuple(forms),

@@ -1,0 +1,499 @@
+"""Sending without a copy: MSG_ZEROCOPY, Documentation/networking/msg_zerocopy.rst"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket as _socket
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from threading import Lock
+from types import EllipsisType, TracebackType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from . import _cmsg
+from ._cmsg import send
+from ._errqueue import reader
+from ._options import not_supported, set_int
+from ._sync import views_behind, views_of
+from .kinds._reports import ErrorReport, ZeroCopyCompletion, report_of
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from ._fds import FileDescriptorLike
+    from .kinds import ControlMessage
+    from .kinds._base import Buffer
+
+__all__ = ["Pending", "ZeroCopySender"]
+
+_FLAG = getattr(_cmsg, "MSG_ZEROCOPY", 0)
+_ERRQUEUE = getattr(_cmsg, "MSG_ERRQUEUE", 0)
+_ONCE_AT_MOST = 1024
+# One in so many sends looks for completions: the kernel puts what is there together.
+_EVERY = 8
+_KEPT_REPORTS = 1024
+# Of the packet that another report is about: enough for the extensions of RFC 4884.
+_REPORT_SIZE = 2048
+_IDS = 1 << 32
+# Seconds, after which a wait looks again: another thread may have taken the completion.
+_TURN = 0.5
+# The kernel's own ENOTSUPP, which older releases let out.
+_NOT_THERE = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, 524)
+
+# What a sender still had in flight when it was collected. For good: what would use that memory
+# next would go to the peer, and nobody is left who hears when the kernel is done.
+_abandoned: list[tuple[memoryview, ...]] = []
+
+
+class Pending(NamedTuple):
+    """What is in flight: how many sends, and their bytes."""
+
+    sends: int
+    bytes: int
+
+
+class _Sending:
+    """One send and its buffers. `sent` has the number of bytes, once they have gone."""
+
+    __slots__ = ("id", "sent", "views")
+
+    def __init__(self, views: list[memoryview]) -> None:
+        self.views = views
+        self.sent: list[int] = []
+        self.id = -1
+
+    def free(self) -> None:
+        for view in self.views:
+            view.release()
+
+
+class _Deadline:
+    __slots__ = ("_seconds", "_until")
+
+    def __init__(self, seconds: float | None) -> None:
+        if seconds is not None and not seconds >= 0:
+            raise ValueError(f"timeout: {seconds}; it cannot be negative")
+        self._seconds = seconds
+        self._until = None if seconds is None else time.monotonic() + seconds
+
+    def left(self) -> float | None:
+        """Seconds; as a socket does, BlockingIOError where it may not wait, else TimeoutError."""
+        if self._until is None:
+            return None
+        if self._seconds == 0:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        return left
+
+    def timeout(self) -> float | None:
+        """What is left of it, for a call that takes a timeout."""
+        return 0 if self._seconds == 0 else self.left()
+
+
+class ZeroCopySender:
+    """Sends by MSG_ZEROCOPY, and holds each buffer until the kernel says that it is done with it.
+
+    sock         a TCP, UDP or VSOCK socket, an Fd, an int, or an object with fileno(). SO_ZEROCOPY
+                 is set, and stays so.
+    max_bytes    bytes in flight at most; a send that is larger goes alone
+    max_pending  sends in flight at most
+    on_copied    "stop" sends without MSG_ZEROCOPY from when the kernel says that it copied after
+                 all, as it does on loopback: that costs more than a plain send. "keep" goes on.
+    next_id      how many sends this socket has made with MSG_ZEROCOPY before, modulo 2**32
+
+    A buffer in flight is exported, so a bytearray cannot be resized; but its bytes can be written,
+    and must not be, as what is written may go out. Immutable bytes need no care. The kernel takes
+    buffers of some 10 KB and more faster so; smaller ones a plain send.
+
+    One in eight sends, and each that finds too much in flight, looks for completions; reap() does
+    at once. They arrive on the error queue, which only this may read, or give what it read to
+    acknowledge(). What else is there goes to `reports`, a deque to be emptied by popleft();
+    `lost_reports` counts the oldest, dropped where it is full.
+
+    Threads may share a sender; a signal handler must not use it. Close it before the socket: at
+    the end of a `with` it waits for what is in flight, as long as the socket's timeout allows, and
+    raises TimeoutError or BlockingIOError where that is not enough. Then, or where the `with`
+    ends by another exception, which waits for nothing, the buffers are still held: release() or
+    close(timeout=0) hands them over. Memory that is in flight when the sender is collected is
+    kept for good, with a ResourceWarning.
+    """
+
+    __slots__ = (
+        "__weakref__", "_arrived", "_bytes", "_in_flight", "_is_closed", "_is_copied", "_is_sure",
+        "_lock",
+        "_next_id", "_receive", "_stops", "_unsettled", "lost_reports", "max_bytes", "max_pending",
+        "reports", "sock",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        sock: FileDescriptorLike,
+        *,
+        max_bytes: int = 8 << 20,
+        max_pending: int = 1024,
+        on_copied: Literal["keep", "stop"] = "keep",
+        next_id: int = 0,
+    ) -> None:
+        if on_copied not in ("keep", "stop"):
+            raise ValueError(f"on_copied: {on_copied!r}; it is 'keep' or 'stop'")
+        for name, value in (("max_bytes", max_bytes), ("max_pending", max_pending)):
+            if value < 1:
+                raise ValueError(f"{name}: {value}; it is 1 or more")
+        if not 0 <= next_id < _IDS:
+            raise ValueError(f"next_id: {next_id}; it is from 0 to 2**32 - 1")
+        self._in_flight: dict[int, _Sending] = {}
+        self.sock = sock
+        self.max_bytes = max_bytes
+        self.max_pending = max_pending
+        self.reports: deque[ErrorReport] = deque(maxlen=_KEPT_REPORTS)
+        self.lost_reports = 0
+        self._next_id = next_id
+        self._bytes = 0
+        self._is_copied: bool | None = None
+        self._stops = on_copied == "stop"
+        self._is_closed = False
+        self._unsettled: _Sending | None = None
+        # Whether _next_id is what the kernel gives next.
+        self._is_sure = True
+        self._arrived: list[_cmsg.Message] = []
+        self._lock = Lock()
+        self._set_option()
+        self._receive: Callable[[], _cmsg.Message | None] = partial(
+            reader(sock, _REPORT_SIZE).receive, flags=_ERRQUEUE | _socket.MSG_DONTWAIT, timeout=0
+        )
+
+    def _set_option(self) -> None:
+        try:
+            if not _FLAG:
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+            set_int(self.sock, _cmsg.SOL_SOCKET, _cmsg.SO_ZEROCOPY, 1)
+        except OSError as error:
+            if error.errno not in _NOT_THERE:
+                raise
+            error = OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+            raise not_supported(error, "ZeroCopySender", "SO_ZEROCOPY", "4.14") from None
+
+    # What there is ---------------------------------------------------------------------------
+
+    @property
+    def pending(self) -> Pending:
+        """What is in flight, as far as completions were looked for: (sends, bytes)."""
+        return Pending(len(self._in_flight), self._bytes)
+
+    @property
+    def copied(self) -> bool | None:
+        """Whether the kernel copied the bytes of a send after all; None before it told."""
+        return self._is_copied
+
+    @property
+    def stopped(self) -> bool:
+        """Whether sends go without MSG_ZEROCOPY now: see on_copied."""
+        return self._stops and bool(self._is_copied)
+
+    @property
+    def next_id(self) -> int:
+        """The id that the next send gets: how many there were, modulo 2**32."""
+        return self._next_id
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._is_closed
+
+    # Sending ---------------------------------------------------------------------------------
+
+    def send(
+        self,
+        data: Buffer | Iterable[Buffer],
+        *,
+        control: ControlMessage | Iterable[ControlMessage] = (),
+        address: Any = None,
+        timeout: float | EllipsisType | None = ...,
+    ) -> int:
+        """Sends `data`, a buffer or several, and returns how many bytes went: sendmsg(2).
+
+        On a stream that may be fewer, also where the socket blocks; the buffers are held all the
+        same. Waits, `timeout` seconds at most, by default the socket's own, for room in the
+        socket, and for completions where as much is in flight as may be. Where the kernel has no
+        memory left for completions, or RLIMIT_MEMLOCK is reached (ENOBUFS), it waits for what is
+        in flight, and sends without MSG_ZEROCOPY once nothing is.
+        """
+        kinds = (control,) if isinstance(control, _cmsg.Record) else tuple(control)
+        deadline = self._deadline(timeout)
+        sending = _Sending(views_of(data))
+        try:
+            return self._send(sending, kinds, address, deadline)
+        finally:
+            if not sending.sent:
+                sending.free()
+
+    def send_all(
+        self,
+        data: Buffer | Iterable[Buffer],
+        *,
+        control: ControlMessage | Iterable[ControlMessage] = (),
+        timeout: float | EllipsisType | None = ...,
+    ) -> None:
+        """Sends all of `data`, in as many sends as it takes.
+
+        The control messages go once, with the first byte. `timeout` is for all of it. Where it
+        raises, the attribute `sent` of the error is the number of bytes that were sent.
+        """
+        deadline = self._deadline(timeout)
+        views = views_of(data)
+        total = sum(view.nbytes for view in views)
+        sent = 0
+        try:
+            sent = self.send(views_behind(views, 0), control=control, timeout=deadline.timeout())
+            while sent < total:
+                sent += self.send(views_behind(views, sent), timeout=deadline.timeout())
+        except BaseException as error:
+            error.sent = sent  # type: ignore[attr-defined]
+            raise
+        finally:
+            for view in views:
+                view.release()
+
+    def _send(
+        self, sending: _Sending, control: tuple[Any, ...], address: Any, deadline: _Deadline
+    ) -> int:
+        size = sum(view.nbytes for view in sending.views)
+        must_copy = False
+        # The wait is not left to C: there, poll(2) would say at once that completions are here.
+        call = partial(send, self.sock, sending.views, control=control, address=address, timeout=0)
+        while True:
+            if self._is_closed:
+                raise ValueError("send: the ZeroCopySender is closed")
+            try:
+                # TCP gives nothing at all an id, and UDP does not: so it gets none.
+                if must_copy or not size or self.stopped:
+                    return call()
+                if self._try(sending, size, partial(call, flags=_FLAG)):
+                    return sending.sent[0]
+                events = 0
+            except BlockingIOError:
+                events = select.POLLOUT
+            except OSError as error:
+                if error.errno != errno.ENOBUFS or must_copy:
+                    raise
+                if self.reap():
+                    continue
+                must_copy = not self._in_flight
+                if must_copy:
+                    continue
+                events = 0
+            self._await(events, deadline)
+
+    def _try(self, sending: _Sending, size: int, call: Callable[[], int]) -> bool:
+        """One try; False where too much is in flight."""
+        with self._lock:
+            self._settle()
+            if not self._is_sure or self._next_id % _EVERY == 0 or self._is_full(size):
+                self._take_completions()
+            if self.stopped or self._is_full(size):
+                return False
+            sending.id = self._next_id
+            self._unsettled = sending
+            self._in_flight[sending.id] = sending
+            try:
+                # All of it in C: a signal handler that raises cannot come between the system call
+                # and the list that says that it was made.
+                sending.sent.extend(islice(iter(call, None), 1))
+            finally:
+                self._settle()
+            return True
+
+    def _is_full(self, size: int) -> bool:
+        count = len(self._in_flight)
+        return count >= self.max_pending or (count > 0 and self._bytes + size > self.max_bytes)
+
+    def _settle(self) -> None:
+        """Counts the last send, or forgets it where it was none; also after an interruption.
+
+        In here, as in _complete(), no call stands between two changes that belong together: a
+        signal handler could raise there.
+        """
+        sending = self._unsettled
+        if sending is None:
+            return
+        if sending.sent:
+            next_id = (sending.id + 1) % _IDS
+            self._bytes += sending.sent[0]
+            self._next_id = next_id
+            self._unsettled = None
+        else:
+            # UDP gives also a send that fails late an id, as a completion will show.
+            self._is_sure = False
+            self._in_flight.pop(sending.id, None)
+            self._unsettled = None
+
+    # Completions -----------------------------------------------------------------------------
+
+    def reap(self) -> int:
+        """Frees the buffers of the sends that are complete, without waiting; says how many."""
+        with self._lock:
+            return self._take_completions()
+
+    def acknowledge(self, report: ErrorReport) -> int:
+        """What somebody else read from the error queue, as by receive_errors().
+
+        Returns how many sends it completes; a report that is no completion goes to `reports`.
+        """
+        with self._lock:
+            self._settle()
+            return self._take(report)
+
+    def wait(self, timeout: float | EllipsisType | None = ...) -> None:
+        """Waits until nothing is in flight; TimeoutError after `timeout` seconds.
+
+        By default the socket's own timeout; BlockingIOError where that is 0.
+        """
+        deadline = self._deadline(timeout)
+        self.reap()
+        while self._in_flight:
+            self._await(0, deadline)
+
+    def release(self) -> tuple[memoryview, ...]:
+        """Hands over the buffers in flight, in order, and forgets them.
+
+        From now on it is for the caller to keep them, unchanged: the kernel may still read them.
+        The end of that shows nowhere but on the error queue. A socket that is closed with
+        SO_LINGER at 0 seconds drops what it has not sent.
+        """
+        with self._lock:
+            self._settle()
+            views = tuple(view for sending in self._in_flight.values() for view in sending.views)
+            self._in_flight = {}
+            self._bytes = 0
+            return views
+
+    def close(self, timeout: float | EllipsisType | None = ...) -> tuple[memoryview, ...]:
+        """Waits as wait() does, and hands over what is in flight still, as release() does.
+
+        An empty tuple says that the kernel is done with every buffer. Not the socket is closed.
+        """
+        with suppress(TimeoutError, BlockingIOError):
+            if self._in_flight:
+                self.wait(timeout)
+        self._is_closed = True
+        return self.release()
+
+    def _take_completions(self) -> int:
+        self._settle()
+        count = 0
+        is_empty = False
+        while not is_empty:
+            try:
+                # In C, as above: what was taken off the queue is in the list.
+                self._arrived += islice(iter(self._receive, None), _ONCE_AT_MOST)
+            except BlockingIOError:
+                is_empty = True
+            while self._arrived:
+                count += self._take(report_of(self._arrived[0]))
+                del self._arrived[0]
+        self._is_sure = True
+        return count
+
+    def _take(self, report: ErrorReport) -> int:
+        if isinstance(report, ZeroCopyCompletion):
+            return self._complete(report)
+        if len(self.reports) == self.reports.maxlen:
+            self.lost_reports += 1
+        self.reports += (report,)
+        return 0
+
+    def _complete(self, report: ZeroCopyCompletion) -> int:
+        in_flight = self._in_flight
+        if report.count <= len(in_flight):
+            done = [id for id in report if id in in_flight]
+        else:
+            done = [id for id in in_flight if id in report]
+        # An id that was not given yet: the kernel gave it to a send that failed after that.
+        next_id = (report.last + 1) % _IDS
+        if 0 < (next_id - self._next_id) % _IDS < _IDS // 2:
+            self._next_id = next_id
+        if done:
+            self._is_copied = bool(self._is_copied) or report.was_copied
+        for id in done:
+            sending = in_flight[id]
+            del in_flight[id]
+            self._bytes -= sending.sent[0]
+            sending.free()
+        return len(done)
+
+    # Waiting ---------------------------------------------------------------------------------
+
+    def _deadline(self, timeout: float | EllipsisType | None) -> _Deadline:
+        if timeout is not ...:
+            return _Deadline(timeout)
+        gettimeout = getattr(self.sock, "gettimeout", None)
+        if gettimeout is not None:
+            return _Deadline(gettimeout())
+        number = self.sock if isinstance(self.sock, int) else self.sock.fileno()
+        return _Deadline(None if os.get_blocking(number) else 0)
+
+    def _await(self, events: int, deadline: _Deadline) -> None:
+        """Waits for one of `events`, or a completion; may return before."""
+        poll = select.poll()
+        poll.register(self.sock, events)
+        nap = 0.001
+        while True:
+            left = deadline.left()
+            ready = poll.poll(1000 * (_TURN if left is None else min(left, _TURN)))
+            # POLLERR says that something is on the queue, or that an error is pending.
+            if self.reap() or not ready or events or not self._in_flight:
+                return
+            if ready[0][1] & select.POLLNVAL:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            # A pending error or a hang-up says so again and again, and is not for us to take.
+            left = deadline.left()
+            time.sleep(nap if left is None else min(left, nap))
+            nap = min(2 * nap, 0.05)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._is_closed:
+            return
+        if error is None:
+            if self._in_flight:
+                self.wait()
+            self._is_closed = True
+            return
+        # The error is what the caller has to see.
+        with suppress(OSError):
+            self.reap()
+        self._is_closed = True
+
+    def __del__(self) -> None:
+        if not getattr(self, "_in_flight", None):
+            return
+        with suppress(OSError):
+            self.reap()
+        if views := self.release():
+            _abandoned.append(views)
+            warnings.warn(
+                f"collected with {len(views)} buffers in flight: {self!r}",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else f"{len(self._in_flight)} in flight"
+        return f"<ZeroCopySender of {self.sock!r}: {state}, {self._bytes} bytes>"

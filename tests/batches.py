@@ -1,0 +1,82 @@
+"""What the tests of batches have in common."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+from support import Pair, close_pair, content, unix_pair
+
+import cmsgx
+
+KEEP_BOUNDARIES = (socket.SOCK_DGRAM, socket.SOCK_SEQPACKET)
+LARGE = 4_000_000  # bytes: what a buffer may be told to have
+
+
+@contextmanager
+def new_pair(kind: int = socket.SOCK_SEQPACKET) -> Iterator[Pair]:
+    sockets = unix_pair(kind)
+    try:
+        yield sockets
+    finally:
+        close_pair(sockets)
+
+
+@contextmanager
+def udp_pair(family: int = socket.AF_INET) -> Iterator[Pair]:
+    """Two UDP sockets of the loopback address, neither connected."""
+    host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    with (
+        cmsgx.socket(family, socket.SOCK_DGRAM) as one,
+        cmsgx.socket(family, socket.SOCK_DGRAM) as two,
+    ):
+        for sock in (one, two):
+            sock.bind((host, 0))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, LARGE)
+        yield one, two
+
+
+class Whole(NamedTuple):
+    """A message, as a test compares it."""
+
+    data: bytes
+    files: list[str]
+
+
+def seen(messages: cmsgx.wire.Batch | Sequence[cmsgx.Message]) -> list[Whole]:
+    return [Whole(msg.data, [content(fd) for fd in msg.fds]) for msg in messages]
+
+
+def drain(sock: cmsgx.socket, fds: int = 253, bufsize: int = 65536) -> list[Whole]:
+    """All that is there."""
+    rx = cmsgx.BatchReceiver(sock, 16, bufsize, fds=fds)
+    found: list[Whole] = []
+    with suppress(BlockingIOError):
+        while True:
+            with rx.receive(timeout=0) as batch:
+                if batch[0].eof:
+                    break
+                found += seen(batch)
+    return found
+
+
+class Interrupt(Exception):
+    """What the handlers here raise."""
+
+
+def interrupt(*_: object) -> None:
+    raise Interrupt
+
+
+@contextmanager
+def handling(handler: Callable[..., object]) -> Iterator[None]:
+    """For SIGALRM."""
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

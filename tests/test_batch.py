@@ -1,0 +1,858 @@
+"""BatchReceiver and send_batch: many messages for one system call, each with its own of all."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import gc
+import itertools
+import os
+import signal
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batches import (
+    KEEP_BOUNDARIES,
+    LARGE,
+    Interrupt,
+    Whole,
+    drain,
+    handling,
+    interrupt,
+    new_pair,
+    seen,
+    udp_pair,
+)
+from native import Shim, under_shim
+from support import (
+    Pair,
+    Ticker,
+    content,
+    is_open,
+    lingering_socket,
+    open_fds,
+    open_files,
+    run_python,
+    unix_pair,
+)
+from test_sync import later
+
+import cmsgx
+from cmsgx import _cmsg, kinds, wire
+
+
+def in_child(function: str, *arguments: object, env: dict[str, str] | None = None) -> str:
+    """Calls a function of this file in a process of its own; what it printed."""
+    code = f"import test_batch as here; here.{function}(*{arguments!r})"
+    return run_python(code, timeout=300, env=env)
+
+
+# Receiving: each message with its own -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KEEP_BOUNDARIES)
+def test_each_message_with_its_own_data_and_descriptors(kind: int) -> None:
+    with new_pair(kind) as (left, right), open_files(8) as files:
+        rx = cmsgx.BatchReceiver(right, 8, 100, fds=8)
+        for _ in range(3):
+            expected = []
+            for i in range(8):
+                cmsgx.send(left, b"x" * i, fds=files[:i])
+                expected.append(Whole(b"x" * i, [str(n) for n in range(i)]))
+            with rx.receive() as batch:
+                assert seen(batch) == expected
+                assert all(type(msg) is cmsgx.Message for msg in batch)
+                assert not any(msg.truncated for msg in batch)
+
+
+def test_a_stream_gives_a_message_for_each_that_carried_descriptors(stream: Pair) -> None:
+    with open_files(3) as files:
+        for i in range(3):
+            cmsgx.send(stream[0], str(i).encode(), fds=[files[i]])
+        rx = cmsgx.BatchReceiver(stream[1], 10, 100, fds=1)
+        with rx.receive() as batch:
+            assert seen(batch) == [Whole(str(i).encode(), [str(i)]) for i in range(3)]
+            assert [msg.address for msg in batch] == [None] * 3
+
+
+def test_credentials_and_pidfds_each_of_its_sender(packets: Pair) -> None:
+    left, right = packets
+    rx = cmsgx.BatchReceiver(right, 6, 100, want=[cmsgx.Credentials, cmsgx.PidFd])
+    uids = range(5) if os.geteuid() == 0 else [os.geteuid()] * 5
+    for uid in uids:
+        cmsgx.send(left, b"x", control=cmsgx.Credentials(os.getpid(), uid, os.getegid()))
+    before = open_fds().keys()
+    batches = [rx.receive()]
+    while sum(len(batch) for batch in batches) < 5:  # as the descriptor table allows
+        batches.append(rx.receive())
+    messages = [msg for batch in batches for msg in batch]
+    assert [msg[cmsgx.Credentials].uid for msg in messages] == list(uids)
+    assert [msg[cmsgx.PidFd].pid for msg in messages] == [os.getpid()] * 5
+    with messages[2].take(cmsgx.PidFd) as taken:
+        for batch in batches:
+            batch.close()
+        assert taken.pid == os.getpid()
+        assert open_fds().keys() == before | {taken.fileno()}
+
+
+def test_lengths_are_restored_before_each_call(tmp_path: Path) -> None:
+    """Behind a message without a name, without control data, with a short name: whole ones."""
+    with cmsgx.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as right, open_files(4) as files:
+        right.bind(str(tmp_path / "r"))
+        rx = cmsgx.BatchReceiver(right, 4, 100, fds=4)
+        names = ["", str(tmp_path / "s"), str(tmp_path / ("long" * 10)), ""]
+        senders = []
+        for name in names:
+            sender = cmsgx.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            if name:
+                sender.bind(name)
+            senders.append(sender)
+        for turn in range(4):  # each place of the batch sees each of them
+            order = [(at + turn) % 4 for at in range(4)]
+            for at in order:
+                cmsgx.send(senders[at], bytes(at), fds=files[:at], address=right.getsockname())
+            with rx.receive() as batch:
+                assert [msg.data for msg in batch] == [bytes(at) for at in order]
+                assert [len(msg.fds) for msg in batch] == order
+                assert [msg.address or "" for msg in batch] == [names[at] for at in order]
+                assert not any(msg.flags for msg in batch)
+        for sender in senders:
+            sender.close()
+
+
+def test_a_call_that_fails_spoils_no_lengths(packets: Pair) -> None:
+    left, right = packets
+    rx = cmsgx.BatchReceiver(right, 3, 100, fds=2)
+    for _ in range(3):
+        with pytest.raises(BlockingIOError):
+            rx.receive(timeout=0)
+        with pytest.raises(TimeoutError):
+            rx.receive(timeout=0.001)
+    with open_files(2) as files:
+        cmsgx.send(left, b"x", fds=files)
+        with rx.receive() as batch:
+            assert seen(batch) == [Whole(b"x", ["0", "1"])]
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_each_message_with_its_own_address(family: int) -> None:
+    with udp_pair(family) as (one, two):
+        rx = cmsgx.BatchReceiver(two, 10, 100)
+        others = [cmsgx.socket(family, socket.SOCK_DGRAM) for _ in range(5)]
+        for i, sock in enumerate(others):
+            cmsgx.send(sock, str(i).encode(), address=two.getsockname())
+        with rx.receive() as batch:
+            assert [msg.data for msg in batch] == [b"0", b"1", b"2", b"3", b"4"]
+            assert [(msg.address or "")[1] for msg in batch] == [
+                sock.getsockname()[1] for sock in others
+            ]
+            answers = [(msg.data * 2, (), (), msg.address) for msg in batch]
+        assert cmsgx.send_batch(two, answers) == 5
+        for i, sock in enumerate(others):
+            assert cmsgx.receive(sock, 10, timeout=5).data == str(i).encode() * 2
+            sock.close()
+        del one
+
+
+def test_control_data_of_ip_for_each_message() -> None:
+    with udp_pair() as (one, two):
+        rx = cmsgx.BatchReceiver(two, 10, 100, want=[kinds.Ttl, kinds.PacketInfo, kinds.Tos])
+        address = two.getsockname()
+        messages = [(b"x", (), (kinds.Ttl(n), kinds.Tos(4 * n)), address) for n in range(1, 9)]
+        assert cmsgx.send_batch(one, messages) == 8
+        with rx.receive() as batch:
+            assert [msg[kinds.Ttl] for msg in batch] == [kinds.Ttl(n) for n in range(1, 9)]
+            assert [msg[kinds.Tos].value for msg in batch] == [4 * n for n in range(1, 9)]
+            assert len({msg[kinds.PacketInfo] for msg in batch}) == 1
+
+
+# What a batch is --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def batch_of_five(packets: Pair) -> Iterator[cmsgx.wire.Batch]:
+    """Its messages are b"0" to b"4", each with one descriptor of a file that holds its number."""
+    with open_files(5) as files:
+        for i in range(5):
+            cmsgx.send(packets[0], str(i).encode(), fds=[files[i]])
+        with cmsgx.BatchReceiver(packets[1], 9, 100, fds=2).receive() as batch:
+            yield batch
+
+
+def test_a_batch_is_a_sequence(batch_of_five: cmsgx.wire.Batch) -> None:
+    batch: Any = batch_of_five
+    assert len(batch) == 5
+    assert [msg.data for msg in batch] == [b"0", b"1", b"2", b"3", b"4"]
+    assert batch[-1].data == b"4"
+    assert [msg.data for msg in batch[1:4]] == [b"1", b"2", b"3"]
+    assert [msg.data for msg in batch[::-2]] == [b"4", b"2", b"0"]
+    assert batch[5:] == ()
+    for index in (5, -6, 1 << 70):
+        with pytest.raises(IndexError):
+            batch[index]
+    with pytest.raises(TypeError):
+        batch["0"]
+    with pytest.raises(ValueError, match="step"):
+        batch[::0]
+    assert repr(batch) == "<Batch of 5 messages>"
+    match batch:
+        case [first, *_, last]:
+            assert (first.data, last.data) == (b"0", b"4")
+        case _:
+            pytest.fail("it matches no sequence")
+
+
+def test_the_same_messages_each_time(batch_of_five: cmsgx.wire.Batch) -> None:
+    first = list(batch_of_five)
+    assert list(batch_of_five) == first
+    assert list(batch_of_five[:]) == first
+    assert batch_of_five[-2] is first[3]
+    assert first[2] in batch_of_five
+
+
+def test_it_is_not_made_by_users() -> None:
+    with pytest.raises(TypeError):
+        wire.Batch()
+    with pytest.raises(TypeError):
+        type("Mine", (wire.Batch,), {})
+
+
+def test_close_closes_what_was_not_taken(batch_of_five: cmsgx.wire.Batch) -> None:
+    batch = batch_of_five
+    looked_at = batch[1].fds[0]
+    taken = batch[2].take(0)
+    numbers = [fd.fileno() for msg in batch[:2] for fd in msg.fds]
+    assert not batch.closed
+    batch.close()
+    batch.close()
+    assert batch.closed
+    assert repr(batch) == "<Batch of 5 messages, closed>"
+    assert looked_at.closed
+    assert not any(is_open(number) for number in numbers)
+    assert content(taken) == "2"
+    taken.close()
+    for msg in batch:  # also those that are looked at only now
+        assert msg.closed
+        assert msg.data.isdigit()
+        with pytest.raises(ValueError, match="closed"):
+            msg.take_all()
+
+
+def test_a_message_may_be_closed_alone(batch_of_five: cmsgx.wire.Batch) -> None:
+    before = len(open_fds())
+    with batch_of_five[3] as msg:
+        assert content(msg.fds[0]) == "3"
+    assert len(open_fds()) == before - 1
+    assert not batch_of_five[2].closed
+    batch_of_five.close()
+    assert len(open_fds()) == before - 5
+
+
+def test_messages_outlive_batch_and_receiver(packets: Pair) -> None:
+    left, right = packets
+    with open_files(4) as files:
+        for i in range(4):
+            cmsgx.send(left, str(i).encode(), fds=[files[i]])
+        rx = cmsgx.BatchReceiver(right, 4, 10, fds=1)
+        batch = rx.receive()
+        kept = list(batch)
+        del rx, batch
+        gc.collect()
+        assert seen(kept) == [Whole(str(i).encode(), [str(i)]) for i in range(4)]
+        with kept[0].take(0) as fd:
+            for msg in kept:
+                msg.close()
+            assert content(fd) == "0"
+
+
+def test_a_batch_outlives_its_receiver(packets: Pair) -> None:
+    left, right = packets
+    with open_files(2) as files:
+        cmsgx.send(left, b"x", fds=files)
+        batch = cmsgx.BatchReceiver(right, 4, 10, fds=2).receive()
+        gc.collect()
+        with batch:
+            assert seen(batch) == [Whole(b"x", ["0", "1"])]
+
+
+@pytest.mark.parametrize("looked_at", [False, True])
+def test_a_batch_that_is_dropped_closes_and_warns(packets: Pair, looked_at: bool) -> None:
+    left, right = packets
+    rx = cmsgx.BatchReceiver(right, 4, 10, fds=2)
+    with open_files(2) as files:
+        for _ in range(2):
+            cmsgx.send(left, b"x", fds=files)
+        before = open_fds()
+        text = ("Message with 2" if looked_at else "Batch with 4") + " descriptors was never closed"
+        batches = [rx.receive()]
+        if looked_at:
+            assert [msg.data for msg in batches[0]] == [b"x", b"x"]
+        with pytest.warns(ResourceWarning, match=f"^{text}$") as caught:
+            batches.clear()
+        assert len(caught) == (2 if looked_at else 1)
+        assert open_fds() == before
+
+
+def test_no_warning_where_nothing_is_left(packets: Pair) -> None:
+    left, right = packets
+    rx = cmsgx.BatchReceiver(right, 4, 10, fds=2)
+    with open_files(1) as files:
+        for _ in range(3):
+            cmsgx.send(left, b"x", fds=files)
+        batch = rx.receive()
+        batch[0].close()
+        for msg in batch[1:]:
+            msg.take(0).close()
+        del batch, msg
+        cmsgx.send(left, b"no descriptor")
+        rx.receive()
+
+
+# Bytes never change -----------------------------------------------------------------------------
+
+
+def test_bytes_never_change_under_a_reader(packets: Pair) -> None:
+    """Views, slices, messages and batches keep what they are of, whatever arrives later."""
+    left, right = packets
+    rx = cmsgx.BatchReceiver(right, 4, 64)
+    kept: list[tuple[Any, bytes]] = []
+    for number in range(60):
+        payloads = [bytes([number, i]) * 20 for i in range(4)]
+        assert cmsgx.send_batch(left, payloads) == 4
+        batch = rx.receive()
+        for i, payload in enumerate(payloads):
+            # Something else of each: nothing, a slice, a memoryview, the message, all of them.
+            if number % 5 == 1:
+                kept.append((batch[i].view[3:30], payload[3:30]))
+            elif number % 5 == 2:
+                kept.append((memoryview(batch[i].view), payload))
+            elif number % 5 == 3 and i == 2:
+                kept.append((batch[i], payload))
+            elif number % 5 == 4 and i == 0:
+                kept.append((batch, b"".join(payloads)))
+        for one, expected in kept:
+            if isinstance(one, cmsgx.Message):
+                assert one.view == expected
+            elif isinstance(one, wire.Batch):
+                assert b"".join(bytes(msg.view) for msg in one) == expected
+            else:
+                assert bytes(one) == expected
+    assert len(kept) == 60 // 5 * (4 + 4 + 1 + 1)
+
+
+def test_two_sets_of_buffers_take_turns(packets: Pair) -> None:
+    """The batch before is mostly still there when the next is received: no memory is made."""
+    left, right = packets
+    rx = cmsgx.BatchReceiver(right, 3, 64)
+    places = []
+    for _ in range(6):
+        cmsgx.send_batch(left, [b"a", b"b", b"c"])
+        batch = rx.receive()
+        places.append(address_of(batch[0].view))
+    assert len(set(places)) == 2
+    assert places[::2] == places[:1] * 3
+
+
+class PyBuffer(ctypes.Structure):
+    """The begin of a Py_buffer, and room for the rest."""
+
+    _fields_ = (("buf", ctypes.c_void_p), ("rest", ctypes.c_char * 256))
+
+
+def address_of(view: object) -> int:
+    """Where the bytes of a read-only buffer are."""
+    raw = PyBuffer()
+    api = ctypes.pythonapi
+    assert api.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(raw), 0) == 0
+    place = int(raw.buf)
+    api.PyBuffer_Release(ctypes.byref(raw))
+    return place
+
+
+# Waiting ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [None, 10.0])
+@pytest.mark.parametrize("by", ["socket", "argument"])
+def test_the_first_is_waited_for_and_no_other(
+    packets: Pair, timeout: float | None, by: str
+) -> None:
+    left, right = packets
+    if by == "socket":
+        right.settimeout(timeout)
+    limit: dict[str, Any] = {"timeout": timeout} if by == "argument" else {}
+    rx = cmsgx.BatchReceiver(right, 10, 10)
+    start = time.monotonic()
+    with later(0.1, lambda: left.send(b"one")):
+        batch = rx.receive(**limit)
+    assert 0.05 < time.monotonic() - start < 5
+    assert [msg.data for msg in batch] == [b"one"]
+
+
+def test_a_trickle_does_not_hold_it(packets: Pair) -> None:
+    """The timeout of recvmmsg(2) itself would, as it is looked at only between messages."""
+    left, right = packets
+    stop = threading.Event()
+
+    def trickle() -> None:
+        while not stop.wait(0.01):
+            left.send(b"x")
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    try:
+        rx = cmsgx.BatchReceiver(right, 1000, 10)
+        for timeout in (None, 0.5):
+            start = time.monotonic()
+            assert 1 <= len(rx.receive(timeout=timeout)) < 1000
+            assert time.monotonic() - start < 0.4
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_time_is_up(packets: Pair) -> None:
+    rx = cmsgx.BatchReceiver(packets[1], 10, 10)
+    packets[1].settimeout(0.05)
+    for limit in ({}, {"timeout": 0.05}):
+        start = time.monotonic()
+        with pytest.raises(TimeoutError):
+            rx.receive(**limit)  # type: ignore[arg-type]
+        assert 0.04 < time.monotonic() - start < 5
+    packets[1].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        rx.receive()
+    packets[1].settimeout(5)
+    with pytest.raises(BlockingIOError):
+        rx.receive(timeout=0)
+
+
+def test_a_number_is_never_waited_for(packets: Pair) -> None:
+    left, right = packets
+    rx = cmsgx.BatchReceiver(right.fileno(), 10, 10)
+    os.set_blocking(right.fileno(), False)
+    with pytest.raises(BlockingIOError):
+        rx.receive()
+    cmsgx.send_batch(left.fileno(), [b"a", b"b"])
+    assert [msg.data for msg in rx.receive()] == [b"a", b"b"]
+    with pytest.raises(TimeoutError):  # unless it is asked for
+        rx.receive(timeout=0.01)
+
+
+@pytest.mark.parametrize("timeout", [None, 20.0])
+def test_a_handler_that_raises_while_it_waits(packets: Pair, timeout: float | None) -> None:
+    """Nothing has come: nothing is lost, and the receiver is as before."""
+    left, right = packets
+    rx = cmsgx.BatchReceiver(right, 10, 10, fds=1)
+    with handling(interrupt):
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Interrupt):
+            rx.receive(timeout=timeout)
+    with open_files(1) as files:
+        cmsgx.send(left, b"x", fds=files)
+        with rx.receive() as batch:
+            assert seen(batch) == [Whole(b"x", ["0"])]
+
+
+@pytest.mark.parametrize("timeout", [None, 20.0])
+def test_a_handler_that_returns_while_it_waits(packets: Pair, timeout: float | None) -> None:
+    left, right = packets
+    rx = cmsgx.BatchReceiver(right, 10, 10)
+    with handling(lambda *_: left.send(b"by the handler")):
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        assert [msg.data for msg in rx.receive(timeout=timeout)] == [b"by the handler"[:10]]
+
+
+# Numbers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 63, 1024, 1025, 2000])
+def test_any_count(packets: Pair, count: int) -> None:
+    left, right = packets
+    left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGE)
+    messages = [str(i).encode() for i in range(count)]
+    assert cmsgx.send_batch(left, messages) == count
+    rx = cmsgx.BatchReceiver(right, count, 16)
+    assert rx.count == count
+    assert [msg.data for msg in rx.receive()] == messages
+    with pytest.raises(BlockingIOError):
+        rx.receive(timeout=0)
+
+
+def test_more_than_asked_stays_in_the_queue(packets: Pair) -> None:
+    cmsgx.send_batch(packets[0], [b"1", b"2", b"3"])
+    rx = cmsgx.BatchReceiver(packets[1], 2, 16)
+    assert [msg.data for msg in rx.receive()] == [b"1", b"2"]
+    assert [msg.data for msg in rx.receive()] == [b"3"]
+
+
+WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"count": 0}, ValueError, "count: 0; from 1 to"),
+    ({"count": -1}, ValueError, "count: -1; from 1 to"),
+    ({"count": 1 << 21}, ValueError, "count: 2097152; from 1 to"),
+    ({"count": "1"}, TypeError, "integer"),
+    ({"bufsize": -1}, ValueError, "bufsize: -1; it cannot be negative"),
+    ({"bufsize": sys.maxsize}, MemoryError, "^$"),
+    ({"fds": -1}, ValueError, "fds: -1; it cannot be negative"),
+    ({"fds": 254}, cmsgx.TooManyFdsError, "fds: 254; one message carries 253 at most"),
+    ({"close": "later"}, ValueError, "close: 'later'; it is 'now' or 'background'"),
+    ({"want": [int]}, TypeError, "int"),
+    ({"want": [kinds.Ttl]}, cmsgx.NotSupportedError, "Ttl"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "text"), WRONG)
+def test_wrong_arguments(
+    packets: Pair, arguments: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    before = packets[1].getsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED)
+    with pytest.raises(error, match=text):
+        cmsgx.BatchReceiver(
+            packets[1], **{"count": 1, "bufsize": 1, "want": [cmsgx.Credentials], **arguments}
+        ).receive(timeout=0)
+    if "bufsize" not in arguments:  # those come too late: the receiver was made
+        assert packets[1].getsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED) == before
+
+
+def test_it_is_initialised_once(packets: Pair) -> None:
+    raw: Any = _cmsg.BatchReceiver
+    with pytest.raises(ValueError, match="was not initialised"):
+        raw.__new__(raw).receive()
+    rx: Any = cmsgx.BatchReceiver(packets[1], 1, 1)
+    with pytest.raises(TypeError, match="initialised once"):
+        rx.__init__(packets[1], 1, 1)
+    assert rx.sock is packets[1]
+    for wrong in ({"flag": 1}, {"flags": "1"}, {"flags": 1 << 40}, {"timeout": -1}):
+        with pytest.raises((TypeError, OverflowError, ValueError)):
+            rx.receive(**wrong)
+    with pytest.raises(TypeError):
+        rx.receive(1)
+
+
+def test_a_socket_with_its_own_methods_is_refused(packets: Pair) -> None:
+    context = ssl.create_default_context()
+    with context.wrap_socket(
+        socket.socket(), do_handshake_on_connect=False, server_hostname="localhost"
+    ) as wrapped:
+        with pytest.raises(TypeError, match="of its own"):
+            cmsgx.BatchReceiver(wrapped, 1, 1).receive()
+        with pytest.raises(TypeError, match="of its own"):
+            cmsgx.send_batch(wrapped, [b"x"])
+
+
+def test_an_fd_as_socket(packets: Pair) -> None:
+    with cmsgx.Fd(os.dup(packets[1].fileno())) as fd:
+        rx = cmsgx.BatchReceiver(fd, 2, 10)
+        cmsgx.send_batch(packets[0], [b"1", b"2"])
+        assert [msg.data for msg in rx.receive()] == [b"1", b"2"]
+    with pytest.raises((OSError, ValueError)):
+        rx.receive()
+
+
+def test_a_closed_socket(packets: Pair) -> None:
+    rx = cmsgx.BatchReceiver(packets[1], 2, 10)
+    packets[1].close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        rx.receive()
+    with pytest.raises(OSError, match="Bad file descriptor") as caught:
+        cmsgx.send_batch(packets[1], [(b"x", [0])])
+    assert caught.value.errno == errno.EBADF
+
+
+# What does not fit ------------------------------------------------------------------------------
+
+
+def test_truncation_is_of_the_message_and_raises_nothing(packets: Pair) -> None:
+    """Short reads, and a surplus of descriptors, each at its own message."""
+    left, right = packets
+    rx = cmsgx.BatchReceiver(right, 16, 4, fds=2)
+    cases = list(itertools.product((0, 3, 4, 5, 400), (0, 1, 2, 3)))
+    with open_files(3) as files:
+        before = open_fds()
+        for chosen in (cases[:10], cases[10:], cases[::2]):
+            for size, fds in chosen:
+                cmsgx.send(left, b"d" * size, fds=files[:fds])
+            with rx.receive() as batch:
+                for msg, (size, fds) in zip(batch, chosen, strict=True):
+                    assert msg.data == b"d" * min(size, 4)
+                    assert [content(fd) for fd in msg.fds] == ["0", "1"][: min(fds, 2)]
+                    assert msg.truncated == (size > 4 or fds > 2)
+                    assert bool(msg.flags & socket.MSG_TRUNC) == (size > 4)
+                    assert bool(msg.flags & socket.MSG_CTRUNC) == (fds > 2)
+                    assert msg.closed_fds == (None if fds > 2 else 0)
+            assert open_fds() == before
+
+
+def test_surplus_that_came_in_is_closed_and_counted(packets: Pair) -> None:
+    """Where something else makes room for more than was asked for."""
+    left, right = packets
+    right.setsockopt(socket.SOL_SOCKET, _cmsg.SO_PASSPIDFD, 1)
+    rx = cmsgx.BatchReceiver(right, 5, 4, fds=1)
+    with open_files(40) as files:
+        before = open_fds()
+        sent = [0, 1, 2, 40, 1]
+        for count in sent:
+            cmsgx.send(left, b"x", fds=files[:count])
+        got: list[tuple[int, int | None, bool]] = []
+        while len(got) < 5:
+            with rx.receive() as batch:
+                got += [(len(msg.fds), msg.closed_fds, msg.truncated) for msg in batch]
+        assert got == [(min(n, 1), max(n - 1, 0), n > 1) for n in sent]
+        assert open_fds() == before
+
+
+def test_refresh_makes_room_for_what_others_switched_on(packets: Pair) -> None:
+    left, right = packets
+    rx = cmsgx.BatchReceiver(right, 5, 4, fds=1)
+    right.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    with open_files(1) as files:
+        for is_refreshed in (False, True):
+            if is_refreshed:
+                rx.refresh()
+            for _ in range(2):
+                cmsgx.send(left, b"x", fds=files)
+            with rx.receive() as batch:
+                assert [msg.truncated for msg in batch] == [not is_refreshed] * 2
+                assert [len(msg.fds) for msg in batch] == [int(is_refreshed)] * 2
+        assert cmsgx.Credentials not in batch[0] or batch[0][cmsgx.Credentials].pid == os.getpid()
+
+
+@pytest.mark.parametrize("kind", KEEP_BOUNDARIES)
+def test_peeking_is_at_one_message(kind: int) -> None:
+    with new_pair(kind) as (left, right):
+        cmsgx.send_batch(left, [b"1", b"2", b"3"])
+        rx = cmsgx.BatchReceiver(right, 10, 10)
+        for _ in range(2):
+            assert [msg.data for msg in rx.receive(flags=socket.MSG_PEEK)] == [b"1"]
+        assert [msg.data for msg in rx.receive()] == [b"1", b"2", b"3"]
+        with pytest.raises(ValueError, match="MSG_PEEK"):
+            cmsgx.BatchReceiver(right, 10, 10, fds=1).receive(flags=socket.MSG_PEEK)
+
+
+def test_the_length_that_was_can_be_asked_for() -> None:
+    with udp_pair() as (one, two):
+        cmsgx.send_batch(one, [(bytes(size), (), (), two.getsockname()) for size in (3, 30, 0)])
+        batch = cmsgx.BatchReceiver(two, 4, 10).receive(flags=socket.MSG_TRUNC)
+        assert [msg.nbytes for msg in batch] == [3, 30, 0]
+        assert [msg.data for msg in batch] == [bytes(3), bytes(10), b""]
+
+
+def test_what_tcp_throws_away_shows_no_other_bytes() -> None:
+    """With MSG_TRUNC on TCP nothing is written to the buffer: nor does what was there before."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = cmsgx.socket()
+        client.connect(listener.getsockname())
+        with client, listener.accept()[0] as server:
+            rx = cmsgx.BatchReceiver(client, 2, 6)
+            server.sendall(b"secret")
+            assert rx.receive()[0].data == b"secret"
+            for _ in range(3):
+                server.sendall(b"thrown")
+                assert rx.receive(flags=socket.MSG_TRUNC)[0].data == bytes(6)
+
+
+# The end ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_a_loop_ends_at_the_end(kind: int, count: int) -> None:
+    with new_pair(kind) as (left, right), open_files(3) as files:
+        for i in range(3):
+            cmsgx.send(left, str(i).encode(), fds=[files[i]])
+        left.close()
+        rx = cmsgx.BatchReceiver(right, count, 10, fds=1)
+        got = [seen(batch) for batch in rx]
+        expected = [Whole(str(i).encode(), [str(i)]) for i in range(3)]
+        assert got == [expected[at : at + count] for at in range(0, 3, count)]
+        assert list(rx) == []
+
+
+def test_the_end_of_a_stream_is_one_message() -> None:
+    with new_pair(socket.SOCK_STREAM) as (left, right):
+        rx = cmsgx.BatchReceiver(right, 8, 10)
+        left.send(b"x")
+        left.close()
+        first, second = rx.receive(), rx.receive()
+        assert [msg.data for msg in first] == [b"x"]
+        assert [(msg.data, msg.eof) for msg in second] == [(b"", True)]
+        assert first[0].eof is False
+
+
+def test_a_loop_closes_what_was_left(packets: Pair) -> None:
+    left, right = packets
+    rx = cmsgx.BatchReceiver(right, 2, 10, fds=1)
+    with open_files(1) as files:
+        before = len(open_fds())
+        for _ in range(5):
+            cmsgx.send(left, b"x", fds=files)
+        cmsgx.send(left, b"end")
+        for batch in rx:
+            assert len(open_fds()) == before + sum(len(msg.fds) for msg in batch)
+            if batch[-1].data == b"end":
+                break
+            assert len(batch) == 2
+        batch.close()
+        assert len(open_fds()) == before
+
+
+def test_an_empty_message_with_others_behind_it_is_no_end(packets: Pair) -> None:
+    """Though the peer has gone: what was received is handed over."""
+    left, right = packets
+    with open_files(1) as files:
+        cmsgx.send_batch(left, [b"", (b"x", files), b"", (b"", files)])
+        left.close()
+        rx = cmsgx.BatchReceiver(right, 16, 10, fds=1)
+        got = [seen(batch) for batch in rx]
+        assert got == [[Whole(b"", []), Whole(b"x", ["0"]), Whole(b"", []), Whole(b"", ["0"])]]
+
+
+def test_empty_datagrams_are_no_end() -> None:
+    with udp_pair() as (one, two):
+        cmsgx.send_batch(one, [(b"", (), (), two.getsockname())] * 3)
+        rx = cmsgx.BatchReceiver(two, 16, 10)
+        batch = next(iter(rx))
+        assert [(msg.data, msg.eof) for msg in batch] == [(b"", False)] * 3
+
+
+def test_an_error_behind_messages_is_of_the_next_call() -> None:
+    with new_pair(socket.SOCK_STREAM) as (left, right), open_files(1) as files:
+        right.send(b"never read")
+        for _ in range(2):
+            cmsgx.send(left, b"x", fds=files)
+        left.close()
+        rx = cmsgx.BatchReceiver(right, 16, 10, fds=1)
+        got: list[Whole] = []
+        errors: list[OSError] = []
+        while not errors:
+            try:
+                with rx.receive() as batch:
+                    got += seen(batch)
+            except ConnectionResetError as error:
+                errors.append(error)
+        # Where the kernel tells the error first, what was sent comes behind it.
+        got += drain(right)
+        assert got == [Whole(b"x", ["0"])] * 2
+
+
+# Descriptors of strangers -----------------------------------------------------------------------
+
+
+def test_closed_in_the_background(packets: Pair) -> None:
+    """What a peer sent can block in close(2): not here."""
+    left, right = packets
+    rx = cmsgx.BatchReceiver(right, 4, 10, fds=1, close="background")
+    with lingering_socket(1) as number:
+        cmsgx.send_batch(left, [(b"1", [number]), b"2"])
+        os.close(number)
+        start = time.monotonic()
+        with rx.receive() as batch:
+            assert [len(msg.fds) for msg in batch] == [1, 0]
+        assert time.monotonic() - start < 0.5
+        assert _cmsg.closer_wait(10.0) == 0
+
+
+def test_the_gil_is_given_up_to_close(packets: Pair) -> None:
+    left, right = packets
+    rx = cmsgx.BatchReceiver(right, 4, 10, fds=1)
+    with lingering_socket(1) as number:
+        cmsgx.send_batch(left, [(b"1", [number]), b"2"])
+        os.close(number)
+        with Ticker() as ticker:
+            start = time.monotonic()
+            rx.receive().close()
+            assert time.monotonic() - start > 0.5
+        assert ticker.gap < 0.3
+
+
+MALFORMED = ("rights-len=0", "rights-len=15", "rights-len=past", "rights-len=max")
+
+
+def malformed_at(mode: str) -> None:
+    left, right = unix_pair(socket.SOCK_SEQPACKET)
+    shim = Shim()
+    rx = cmsgx.BatchReceiver(right, 5, 10, fds=2)
+    with open_files(2) as files:
+        before = open_fds()
+        for index in range(5):
+            cmsgx.send_batch(left, [(str(i).encode(), files[:1]) for i in range(5)])
+            shim.mode(mode)
+            shim.at(index)
+            batch = rx.receive()
+            shim.mode("")
+            assert len(batch) == 5
+            for i, msg in enumerate(batch):
+                assert msg.data == str(i).encode()
+                assert msg.truncated == (i == index)
+                assert msg.closed_fds == (None if i == index else 0)
+                assert [content(fd) for fd in msg.fds] == ([] if i == index else ["0"])
+                assert cmsgx.Rights in msg or i == index
+            batch.close()
+            assert open_fds() == before
+    print("done")
+
+
+@pytest.mark.parametrize("mode", MALFORMED)
+def test_a_malformed_message_is_closed_and_said_to_be_truncated(mode: str) -> None:
+    assert in_child("malformed_at", mode, env=under_shim()).strip() == "done"
+
+
+def lies(count: int) -> None:
+    """Any forged control data, at each place of a batch."""
+    left, right = unix_pair(socket.SOCK_SEQPACKET)
+    shim = Shim()
+    rx = cmsgx.BatchReceiver(right, 4, 10, fds=3, want=[cmsgx.PidFd])
+    with open_files(6) as files:
+        before = open_fds()
+        for seed in range(count):
+            shim.seed(seed)
+            shim.at(seed % 4)
+            # Nothing is closed of the others, whose numbers a lie could mean.
+            counts = [(seed + i) % (7 if i == seed % 4 else 4) for i in range(4)]
+            cmsgx.send_batch(left, [(b"x", files[:number]) for number in counts])
+            shim.mode("random")
+            with shim.guard(), rx.receive() as batch:
+                for i, msg in enumerate(batch):
+                    with suppress(cmsgx.MalformedControlError):
+                        list(msg)
+                    assert len(msg.fds) <= 3 if i == seed % 4 else len(msg.fds) == counts[i]
+            shim.mode("")
+            del batch, msg
+            assert shim.leaked() == 0, seed
+            assert shim.strangers() == 0, seed
+            shim.forget()
+        assert open_fds() == before
+    assert shim.dirty() == 0
+    print("done")
+
+
+def test_random_lies_in_a_batch() -> None:
+    assert in_child("lies", 4000, env=under_shim()).strip() == "done"
+
+
+def zeroed() -> None:
+    """Buffers are zero before the kernel writes: whatever was in them."""
+    left, right = unix_pair(socket.SOCK_SEQPACKET)
+    shim = Shim()
+    rx = cmsgx.BatchReceiver(right, 4, 10, fds=20, want=[cmsgx.Credentials])
+    with open_files(20) as files:
+        for turn in range(8):
+            for i in range(4):
+                cmsgx.send(left, b"x", fds=files[: (turn * 5 + i * 7) % 21])
+            with rx.receive() as batch:
+                assert len(batch) == 4
+    assert shim.receives() == 32
+    assert shim.dirty() == 0
+    print("done")
+
+
+def test_control_buffers_are_zeroed() -> None:
+    assert in_child("zeroed", env=under_shim()).strip() == "done"

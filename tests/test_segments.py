@@ -1,0 +1,505 @@
+"""Segmentation offload: send_segments, segment_support, UdpSegment, and message.segments."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+from batches import LARGE, Interrupt, handling, interrupt, udp_pair
+from native import Shim, under_shim
+from support import TESTS, run_python, unix_pair
+from test_hazards_other import needs_namespaces
+
+import cmsgx
+from cmsgx import kinds, wire
+
+FAMILIES = (socket.AF_INET, socket.AF_INET6)
+SO_NO_CHECK = 11
+UDP_SEGMENT = 103
+UDP_GRO = 104
+
+
+def each(function: str, cases: list[tuple[int, ...]]) -> None:
+    """Calls a function of this file for each of the cases."""
+    for case in cases:
+        print(function, case)
+        globals()[function](*case)
+    print("done")
+
+
+def for_each(function: str, cases: list[tuple[int, ...]]) -> None:
+    """The same, in a process under the shim."""
+    code = f"import test_segments as here; here.each({function!r}, {cases!r})"
+    assert run_python(code, timeout=300, env=under_shim()).endswith("done\n")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kernel_has_it() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.getsockopt(socket.IPPROTO_UDP, UDP_SEGMENT)
+            sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+        except OSError as error:
+            pytest.skip(f"UDP_SEGMENT, UDP_GRO: {error}")
+
+
+def numbered(count: int, size: int, last: int | None = None) -> bytes:
+    """That many datagrams, each with its number in front; the last of `last` bytes."""
+    parts = [number.to_bytes(4, "big").ljust(size, b".") for number in range(count)]
+    if last is not None:
+        parts[-1] = parts[-1][:last]
+    return b"".join(parts)
+
+
+def numbers(datagrams: list[bytes]) -> list[int]:
+    return [int.from_bytes(one[:4], "big") for one in datagrams]
+
+
+def drain(sock: cmsgx.socket, want: tuple[Any, ...] = (kinds.UdpGro,)) -> list[bytes]:
+    """Each datagram that is there, whether it comes joined with others or not."""
+    rx = cmsgx.BatchReceiver(sock, 8, 65536, want=want)
+    found: list[bytes] = []
+    with suppress(BlockingIOError):
+        while True:
+            for msg in rx.receive(timeout=0):
+                assert not msg.truncated
+                found += map(bytes, msg.segments)
+    return found
+
+
+# Received ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("count", "size", "last"), [(2, 1, 1), (3, 10, 4), (64, 1000, 1000),
+                                                     (45, 1400, 1), (10, 6540, 6539)])  # fmt: skip
+def test_datagrams_that_were_joined(family: int, count: int, size: int, last: int) -> None:
+    with udp_pair(family) as (one, two):
+        rx = cmsgx.Receiver(two, 65536, want=[kinds.UdpGro])
+        data = (bytes([n]) * size for n in range(count - 1))
+        whole = b"".join(data) + b"z" * last
+        control = kinds.UdpSegment(size)
+        assert cmsgx.send(one, whole, control=control, address=two.getsockname()) == len(whole)
+        with rx.receive() as msg:
+            segments: Any = msg.segments
+            assert msg[kinds.UdpGro].size == size
+            assert len(segments) == count
+            assert segments.size == size
+            expected = [whole[at : at + size] for at in range(0, len(whole), size)]
+            assert [bytes(one) for one in segments] == expected
+            assert [bytes(segments[n]) for n in range(count)] == expected
+            assert len(segments[-1]) == last
+            assert segments[-count] == expected[0]
+            for index in (count, -count - 1):
+                with pytest.raises(IndexError):
+                    segments[index]
+            assert repr(segments) == f"<Segments, {count} of {size} bytes>"
+            assert type(segments) is wire.Segments
+            assert type(segments[0]) is wire.View
+            match segments:
+                case [first, *_]:
+                    assert first == expected[0]
+                case _:
+                    pytest.fail("it matches no sequence")
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"alone"])
+@pytest.mark.parametrize("want", [(), (kinds.UdpGro,)])
+def test_a_datagram_that_came_alone_is_one_segment(data: bytes, want: tuple[Any, ...]) -> None:
+    with udp_pair() as (one, two):
+        rx = cmsgx.Receiver(two, 100, want=want)
+        cmsgx.send(one, data, address=two.getsockname())
+        with rx.receive() as msg:
+            assert len(msg.segments) == 1
+            assert [bytes(segment) for segment in msg.segments] == [data]
+            assert bytes(msg.segments[0]) == data
+            assert msg.segments.size == len(data)
+
+
+def test_segments_of_any_message() -> None:
+    left, right = unix_pair(socket.SOCK_SEQPACKET)
+    with left, right:
+        left.send(b"data")
+        assert [bytes(one) for one in cmsgx.receive(right, 10).segments] == [b"data"]
+
+
+def test_views_of_segments_outlive_message_and_receiver() -> None:
+    with udp_pair() as (one, two):
+        rx = cmsgx.Receiver(two, 65536, want=[kinds.UdpGro])
+        kept: list[Any] = []
+        for turn in range(20):
+            data = bytes(range(turn, turn + 30))
+            cmsgx.send(one, data, control=kinds.UdpSegment(10), address=two.getsockname())
+            msg = rx.receive()
+            kept.append((msg.segments if turn % 2 else list(msg.segments), data))
+            iterator = iter(msg.segments)
+            del msg
+        del rx
+        gc.collect()
+        for segments, data in kept:
+            assert [bytes(one) for one in segments] == [data[:10], data[10:20], data[20:]]
+        assert b"".join(map(bytes, iterator)) == kept[-1][1]
+        with pytest.raises(StopIteration):
+            next(iterator)
+
+
+def test_a_buffer_that_is_too_small_cuts_the_last() -> None:
+    with udp_pair() as (one, two):
+        rx = cmsgx.Receiver(two, 25, want=[kinds.UdpGro], on_truncation="keep")
+        cmsgx.send(one, bytes(range(50)), control=kinds.UdpSegment(10), address=two.getsockname())
+        with rx.receive() as msg:
+            assert msg.truncated
+            assert [len(segment) for segment in msg.segments] == [10, 10, 5]
+
+
+def test_segments_in_memory_of_ones_own() -> None:
+    with udp_pair() as (one, two):
+        memory = bytearray(100)
+        whole = cmsgx.Receiver(two, into=memory, want=[kinds.UdpGro])
+        parts = cmsgx.Receiver(two, into=[bytearray(7), bytearray(93)])
+        for rx in (whole, parts):
+            cmsgx.send(one, b"aabbc", control=kinds.UdpSegment(2), address=two.getsockname())
+            with rx.receive() as msg:
+                if rx is whole:
+                    assert [bytes(segment) for segment in msg.segments] == [b"aa", b"bb", b"c"]
+                else:
+                    with pytest.raises(ValueError, match="several buffers"):
+                        msg.segments  # noqa: B018
+
+
+def test_in_a_batch() -> None:
+    with udp_pair() as (one, two):
+        rx = cmsgx.BatchReceiver(two, 8, 65536, want=[kinds.UdpGro, kinds.Ttl])
+        address = two.getsockname()
+        messages = [
+            (b"aabbc", (), (kinds.UdpSegment(2), kinds.Ttl(7)), address),
+            (b"alone", (), kinds.Ttl(8), address),
+            (b"123456", (), kinds.UdpSegment(3), address),
+        ]
+        assert cmsgx.send_batch(one, messages) == 3
+        batch = rx.receive()
+        assert [[bytes(part) for part in msg.segments] for msg in batch] == [
+            [b"aa", b"bb", b"c"], [b"alone"], [b"123", b"456"]
+        ]  # fmt: skip
+        assert [msg[kinds.Ttl].ttl for msg in batch][:2] == [7, 8]
+
+
+def test_they_are_not_made_by_users() -> None:
+    with pytest.raises(TypeError):
+        wire.Segments()
+    with pytest.raises(TypeError):
+        type("Mine", (wire.Segments,), {})
+
+
+# Sent -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def any_sockets() -> Iterator[dict[str, Any]]:
+    left, right = unix_pair(socket.SOCK_DGRAM)
+    with (
+        left,
+        right,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp6,
+        socket.socket() as tcp,
+        cmsgx.Fd(os.dup(udp.fileno())) as fd,
+    ):
+        yield {"udp": udp, "udp6": udp6, "fd": fd, "int": udp.fileno(), "tcp": tcp, "unix": left}
+
+
+def send_plainly(sock: cmsgx.socket, data: bytes, size: int, address: Any = None) -> int:
+    """0, or the errno of a message with segments, by the socket's own method."""
+    control = [(socket.IPPROTO_UDP, UDP_SEGMENT, size.to_bytes(2, sys.byteorder))]
+    try:
+        socket.socket.sendmsg(sock, [data], control, 0, *([address] if address else []))
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+def most_of_kernel() -> int:
+    """By trying, with a socket of its own."""
+    with udp_pair() as (one, two):
+        tried = {n: send_plainly(one, bytes(n), 1, two.getsockname()) for n in (64, 65, 128, 129)}
+    assert tried[64] == 0
+    assert tried[129] == errno.EINVAL
+    assert tried[65] == tried[128]
+    return 64 if tried[128] else 128
+
+
+def test_support_is_probed() -> None:
+    most = most_of_kernel()
+    assert most in (64, 128)
+    with any_sockets() as sockets:
+        found = {name: cmsgx.segment_support(sock) for name, sock in sockets.items()}
+        assert found == {"udp": most, "udp6": most, "fd": most, "int": most, "tcp": 0, "unix": 0}
+        # No option of it was touched, not for a moment: another thread may be sending.
+        for name in ("udp", "udp6"):
+            assert sockets[name].getsockopt(socket.IPPROTO_UDP, UDP_SEGMENT) == 0
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        cmsgx.segment_support(1 << 20)
+
+
+def options_set() -> None:
+    """Counts what setsockopt(2) does for an answer."""
+    from test_counters import Counter
+
+    counter = Counter()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        cmsgx.segment_support(sock)
+        made = counter.of(lambda: cmsgx.segment_support(sock))
+        assert made["setsockopt"] == made["sendmsg"] == 0, made
+        assert made["getsockopt"] == 1, made
+
+
+def test_asking_sets_no_option() -> None:
+    from test_counters import run_counted
+
+    run_counted("import test_segments; test_segments.options_set()")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 63, 64, 65, 127, 128, 129, 300])
+@pytest.mark.parametrize(("size", "last"), [(4, 4), (100, 4), (1400, 1399)])
+def test_all_arrive_once_in_order(family: int, count: int, size: int, last: int) -> None:
+    with udp_pair(family) as (one, two):
+        data = numbered(count, size, last if count else None)
+        sent = cmsgx.send_segments(one, data, size, address=two.getsockname())
+        got = drain(two)
+        assert sent == max(count, 1)  # nothing is one empty datagram
+        assert b"".join(got) == data
+        assert numbers(got) == (list(range(count)) if count else [0])
+        assert [len(part) for part in got] == ([size] * (count - 1) + [last] if count else [0])
+
+
+@pytest.mark.parametrize("size", [20_000, 32_753, 32_754, 65_507])
+def test_few_large_ones(size: int) -> None:
+    with udp_pair() as (one, two):
+        data = numbered(5, size)
+        assert cmsgx.send_segments(one, data, size, address=two.getsockname()) == 5
+        assert drain(two) == [data[at : at + size] for at in range(0, 5 * size, size)]
+
+
+def test_control_data_goes_with_each() -> None:
+    with udp_pair() as (one, two):
+        rx = cmsgx.BatchReceiver(two, 300, 100, want=[kinds.Ttl])
+        for control in (kinds.Ttl(9), [kinds.Ttl(9)], iter([kinds.Ttl(9)])):
+            cmsgx.send_segments(
+                one, numbered(200, 50), 50, control=control, address=two.getsockname()
+            )
+            batch = rx.receive()
+            assert len(batch) == 200  # as the receiver has no UDP_GRO
+            assert {msg[kinds.Ttl].ttl for msg in batch} == {9}
+
+
+def test_any_buffer_and_a_connected_socket() -> None:
+    with udp_pair() as (one, two):
+        one.connect(two.getsockname())
+        data = numbered(10, 8)
+        for form in (bytearray(data), memoryview(data), memoryview(data).cast("I")):
+            assert cmsgx.send_segments(one, form, 8) == 10
+            assert drain(two) == [data[at : at + 8] for at in range(0, 80, 8)]
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_size_has_a_byte(size: int) -> None:
+    with udp_pair() as (one, _), pytest.raises(ValueError, match="a segment has 1 byte or more"):
+        cmsgx.send_segments(one, b"x", size)
+
+
+def test_over_a_socket_without_segments() -> None:
+    left, right = unix_pair(socket.SOCK_DGRAM)
+    with left, right:
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGE)
+        data = numbered(300, 10, 7)
+        assert cmsgx.send_segments(left, data, 10) == 300
+        assert b"".join(drain(right, ())) == data
+        right.close()
+        with pytest.raises(ConnectionRefusedError) as caught:
+            cmsgx.send_segments(left, data, 10)
+        assert caught.value.sent == 0  # type: ignore[attr-defined]
+
+
+def test_what_does_not_go_at_all() -> None:
+    with udp_pair() as (one, _), pytest.raises(PermissionError) as caught:
+        cmsgx.send_segments(one, numbered(3, 10), 10, address=("255.255.255.255", 9))
+    assert caught.value.sent == 0  # type: ignore[attr-defined]
+
+
+# What a path refuses ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["socket", "Fd", "int"])
+def test_without_checksums_it_falls_back(form: str) -> None:
+    """EINVAL: by a batch, each datagram once."""
+    with udp_pair() as (one, two), cmsgx.Fd(os.dup(one.fileno())) as fd:
+        one.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+        one.connect(two.getsockname())
+        assert send_plainly(one, bytes(30), 10) == errno.EINVAL
+        sock: Any = {"socket": one, "Fd": fd, "int": one.fileno()}[form]
+        before = cmsgx.segment_support(sock)
+        assert before >= 64
+        for _ in range(2):
+            assert cmsgx.send_segments(sock, numbered(300, 10, 5), 10) == 300
+            assert numbers(drain(two)) == list(range(300))
+        # It is remembered, though not of a number, which is another socket's tomorrow.
+        assert cmsgx.segment_support(sock) == (before if form == "int" else 0)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            assert cmsgx.segment_support(other) == before
+
+
+def test_a_datagram_that_is_refused_itself_says_nothing_of_segments() -> None:
+    with udp_pair() as (one, two):
+        address = two.getsockname()
+        before = cmsgx.segment_support(one)
+        # Each larger than a datagram can be; a control message that the kernel does not take.
+        bad = [(socket.IPPROTO_IP, socket.IP_TTL, b"1")]
+        for data, size, control in (
+            (bytes(200_000), 70_000, ()),
+            (bytes(70_000), 70_000, ()),
+            (bytes(30), 10, bad),
+        ):
+            with pytest.raises(OSError, match=r"\[Errno") as caught:
+                cmsgx.send_segments(one, data, size, control=control, address=address)  # type: ignore[arg-type]
+            assert caught.value.errno in (errno.EMSGSIZE, errno.EINVAL)
+            assert caught.value.sent == 0  # type: ignore[attr-defined]
+        assert cmsgx.segment_support(one) == before
+        assert drain(two) == []
+
+
+def small_mtu() -> None:
+    """On a loopback device with an MTU of 1280, in a network namespace of its own."""
+    import fcntl
+    import struct
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, 0x8922, struct.pack("16si12x", b"lo", 1280))  # SIOCSIFMTU
+        flags = struct.pack("16sh14x", b"lo", 0x49)  # IFF_UP, _LOOPBACK, _RUNNING
+        fcntl.ioctl(sock, 0x8914, flags)  # SIOCSIFFLAGS
+    IP_MTU_DISCOVER, DONT, DO = 10, 0, 2
+    with udp_pair() as (one, two):
+        one.connect(two.getsockname())
+        before = cmsgx.segment_support(one)
+        # With path MTU discovery the datagrams themselves are too large: no fallback helps.
+        one.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, DO)
+        with pytest.raises(OSError, match="Message too long") as caught:
+            cmsgx.send_segments(one, numbered(30, 1400), 1400)
+        assert caught.value.errno == errno.EMSGSIZE
+        assert drain(two) == []
+        assert cmsgx.segment_support(one) == before
+        # What fits goes in segments all the same.
+        assert cmsgx.send_segments(one, numbered(30, 1200), 1200) == 30
+        assert numbers(drain(two)) == list(range(30))
+        # Without it each may be fragmented, but segments still may not.
+        one.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, DONT)
+        assert send_plainly(one, bytes(5600), 1400) in (errno.EMSGSIZE, errno.EINVAL)
+        assert cmsgx.send_segments(one, numbered(200, 1400, 9), 1400) == 200
+        assert numbers(drain(two)) == list(range(200))
+        assert cmsgx.segment_support(one) == 0
+        assert cmsgx.send_segments(one, numbered(50, 1400), 1400) == 50
+        assert numbers(drain(two)) == list(range(50))
+    print("done")
+
+
+def test_above_the_mtu_it_falls_back() -> None:
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import test_segments as t; t.small_mtu()"
+    flags = ["--net"] if os.geteuid() == 0 else ["--user", "--map-root-user", "--net"]
+    done = subprocess.run(
+        [*needs_namespaces(*flags), sys.executable, "-W", "error", "-c", code, str(TESTS)],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.strip() == "done", done.stderr
+
+
+def refused_by_device(error: int) -> None:
+    """As a device or an xfrm says it that cannot, at the first of several calls or later."""
+    shim = Shim()
+    shim.refuse_segments(0)
+    with udp_pair() as (one, two):
+        one.connect(two.getsockname())
+        assert cmsgx.segment_support(one) >= 64
+        assert cmsgx.send_segments(one, numbered(300, 10), 10) == 300
+        assert numbers(drain(two)) == list(range(300))
+        shim.refuse_segments(error)
+        for _ in range(3):
+            assert cmsgx.send_segments(one, numbered(300, 10, 7), 10) == 300
+            got = drain(two)
+            assert numbers(got) == list(range(300))
+            assert len(got[-1]) == 7
+        assert shim.refusals() == 1, "it was tried again"
+        assert cmsgx.segment_support(one) == 0
+
+
+def test_a_device_that_cannot() -> None:
+    for_each("refused_by_device", [(errno.EIO,), (errno.EINVAL,), (errno.EMSGSIZE,)])
+
+
+def refused_later(calls: int, error: int) -> None:
+    """The path changes in the middle: the rest goes by a batch, nothing twice."""
+    shim = Shim()
+    with udp_pair() as (one, two):
+        one.connect(two.getsockname())
+        most = cmsgx.segment_support(one)
+        count = 4 * most
+        shim.refuse_segments_after(calls, error)
+        sent = cmsgx.send_segments(one, numbered(count, 10), 10)
+        got = numbers(drain(two))
+        if error in (errno.EIO, errno.EINVAL, errno.EMSGSIZE):
+            assert sent == count
+            assert cmsgx.segment_support(one) == 0
+        else:
+            assert sent == calls * most
+            assert cmsgx.segment_support(one) == most
+        assert got == list(range(sent))
+        assert shim.refusals() == 1
+
+
+def test_a_path_that_changes() -> None:
+    errors = (errno.EIO, errno.EMSGSIZE, errno.ENOBUFS, errno.ENETUNREACH)
+    for_each("refused_later", list(itertools.product((1, 2, 3), errors)))
+
+
+def fallback_that_fails(after: int) -> None:
+    """Of the batch, too, it is told how many went."""
+    shim = Shim()
+    with udp_pair() as (one, two):
+        one.connect(two.getsockname())
+        shim.refuse_segments(errno.EIO)
+        shim.fail_send(after, errno.ENETUNREACH)
+        if after == 0:
+            with pytest.raises(OSError, match="unreachable") as caught:
+                cmsgx.send_segments(one, numbered(20, 10), 10)
+            assert caught.value.sent == 0  # type: ignore[attr-defined]
+            assert cmsgx.segment_support(one) > 0  # it helped nothing
+        else:
+            assert cmsgx.send_segments(one, numbered(20, 10), 10) == after
+            assert cmsgx.segment_support(one) == 0
+        assert numbers(drain(two)) == list(range(after))
+
+
+def test_a_fallback_that_fails() -> None:
+    for_each("fallback_that_fails", [(0,), (1,), (7,), (19,)])
+
+
+def test_a_handler_that_raises_tells_what_went() -> None:
+    """While a full socket is waited for."""
+    left, right = unix_pair(socket.SOCK_SEQPACKET)
+    with left, right, handling(interrupt):
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(Interrupt) as caught:
+            cmsgx.send_segments(left, numbered(1000, 100), 100)
+        sent = caught.value.sent  # type: ignore[attr-defined]
+        assert 0 < sent < 1000
+        assert numbers(drain(right, ())) == list(range(sent))

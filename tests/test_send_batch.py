@@ -1,0 +1,703 @@
+"""send_batch: many messages for one system call, and exactly which of them went."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from batches import (
+    KEEP_BOUNDARIES,
+    LARGE,
+    Interrupt,
+    Whole,
+    drain,
+    handling,
+    interrupt,
+    new_pair,
+    seen,
+    udp_pair,
+)
+from native import Shim, under_shim
+from support import Pair, close_pair, content, open_fds, open_files, run_python, unix_pair
+from test_sync import fill, later
+
+import cmsgx
+from cmsgx import _cmsg, kinds
+
+
+def in_child(function: str, *arguments: object, env: dict[str, str] | None = None) -> str:
+    """Calls a function of this file in a process of its own; what it printed."""
+    code = f"import test_send_batch as here; here.{function}(*{arguments!r})"
+    return run_python(code, timeout=60, env=env)
+
+
+# Sending: each message with its own -------------------------------------------------------------
+
+
+def forms() -> list[tuple[Any, bytes]]:
+    return [
+        (b"data", b"data"),
+        (bytearray(b"data"), b"data"),
+        (memoryview(b"-data-")[1:5], b"data"),
+        ([b"da", bytearray(b"t"), memoryview(b"a")], b"data"),
+        (b"", b""),
+        ([], b""),
+        ((b"data",), b"data"),
+        ((b"data", (), (), None), b"data"),
+        (([b"da", b"ta"],), b"data"),
+        ((iter([b"da", b"ta"]),), b"data"),
+        (cmsgx.Outgoing(b"data"), b"data"),
+        (cmsgx.Outgoing([b"d"] * 20), b"d" * 20),
+    ]
+
+
+@pytest.mark.parametrize("kind", KEEP_BOUNDARIES)
+def test_each_form_of_a_message(kind: int) -> None:
+    with new_pair(kind) as (left, right):
+        assert cmsgx.send_batch(left, [form for form, _ in forms()]) == len(forms())
+        assert [one.data for one in drain(right)] == [data for _, data in forms()]
+        assert cmsgx.send_batch(left, (form for form, _ in forms())) == len(forms())
+        assert [one.data for one in drain(right)] == [data for _, data in forms()]
+
+
+def test_descriptors_in_each_way(packets: Pair) -> None:
+    left, right = packets
+    with open_files(70) as files, cmsgx.Fd(os.dup(files[1])) as fd, open(os.dup(files[2])) as file:
+        messages: list[Any] = [
+            (b"numbers", files[:3]),
+            cmsgx.Outgoing(b"an owner", [fd]),
+            (b"a file", (file,)),
+            (b"kind", (), cmsgx.Rights([files[3]])),
+            (b"both", [files[4]], [cmsgx.Rights([fd, file])]),
+            (b"iterator", iter([files[5], fd])),
+            (b"many", [*files, fd]),
+            b"none",
+        ]
+        assert cmsgx.send_batch(left, messages) == 8
+        assert [one.files for one in drain(right)] == [
+            ["0", "1", "2"], ["1"], ["2"], ["3"], ["4", "1", "2"], ["5", "1"],
+            [*map(str, range(70)), "1"], [],
+        ]  # fmt: skip
+        assert content(fd) == "1"
+        assert not file.closed
+
+
+def test_nothing_to_send(packets: Pair) -> None:
+    assert cmsgx.send_batch(packets[0], []) == 0
+    assert cmsgx.send_batch(packets[0], iter(())) == 0
+    with pytest.raises(BlockingIOError):
+        cmsgx.receive(packets[1], 1, timeout=0)
+
+
+def test_messages_has_to_be_iterable(packets: Pair) -> None:
+    send_batch: Any = cmsgx.send_batch
+    for arguments in ((packets[0],), (packets[0], 5), (packets[0], [b"x"], 0), ()):
+        with pytest.raises(TypeError):
+            send_batch(*arguments)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        send_batch(packets[0], [b"x"], flag=1)
+    with pytest.raises(ZeroDivisionError):
+        send_batch(packets[0], (1 // 0 for _ in range(1)))
+
+
+def test_to_many_addresses(tmp_path: Path) -> None:
+    """AF_UNIX names, abstract ones, and what came as an Address."""
+    with cmsgx.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.bind(str(tmp_path / "sender"))
+        names: list[Any] = [str(tmp_path / "a"), bytes(tmp_path / "b"), b"\0cmsgx-batch", ""]
+        receivers = []
+        for name in names:
+            receivers.append(cmsgx.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            receivers[-1].bind(name)
+        targets = [sock.getsockname() for sock in receivers]
+        assert cmsgx.send_batch(
+            sender, [(str(i).encode(), (), (), name) for i, name in enumerate(targets)] * 2
+        ) == 8  # fmt: skip
+        for i, sock in enumerate(receivers):
+            batch = cmsgx.BatchReceiver(sock, 4, 10).receive(timeout=5)
+            assert [msg.data for msg in batch] == [str(i).encode()] * 2
+            assert {msg.address for msg in batch} == {str(tmp_path / "sender")}
+            answer = [(f"from {i}".encode(), (), (), msg.address) for msg in batch]
+            assert cmsgx.send_batch(sock, answer) == 2
+            sock.close()
+        assert [one.data for one in drain(sender)] == [
+            f"from {i}".encode() for i in range(4) for _ in range(2)
+        ]
+
+
+def test_each_kind_in_the_form_of_its_address() -> None:
+    """To an IPv4-mapped address the kernel takes the form of IPv4, and ignores the other."""
+    with (
+        cmsgx.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender,
+        udp_pair(socket.AF_INET) as (four, _),
+        udp_pair(socket.AF_INET6) as (six, _),
+    ):
+        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        targets = [("::ffff:127.0.0.1", four.getsockname()[1]), six.getsockname()]
+        rx4 = cmsgx.BatchReceiver(four, 4, 10, want=[kinds.Ttl])
+        rx6 = cmsgx.BatchReceiver(six, 4, 10, want=[kinds.HopLimit])
+        messages = [(b"x", (), (kinds.HopLimit(9 + n),), targets[n % 2]) for n in range(4)]
+        assert cmsgx.send_batch(sender, messages) == 4
+        assert [msg[kinds.Ttl].ttl for msg in rx4.receive()] == [9, 11]
+        assert [msg[kinds.HopLimit].hops for msg in rx6.receive()] == [10, 12]
+
+
+def test_flags_are_passed(packets: Pair) -> None:
+    fill(packets[0])
+    with pytest.raises(BlockingIOError):
+        cmsgx.send_batch(packets[0], [b"x"], flags=socket.MSG_DONTWAIT)
+
+
+def test_each_message_is_audited(packets: Pair) -> None:
+    code = """
+import sys, socket, cmsgx
+events = []
+sys.addaudithook(lambda name, args: events.append(args[1]) if name == "socket.sendmsg" else None)
+left, right = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+with left, right:
+    assert cmsgx.send_batch(left, [b"1", (b"2",), b"3"]) == 3
+print(events)
+"""
+    assert run_python(code).strip() == "[None, None, None]"
+
+
+def test_buffers_stay_as_they_are_until_they_are_sent(packets: Pair) -> None:
+    """What runs while the batch is read can neither shorten a buffer nor take a message away."""
+    data = bytearray(b"data")
+    messages: list[Any] = []
+    refused = []
+
+    class Meddler:
+        def fileno(self) -> int:
+            messages.clear()
+            try:
+                data.clear()
+            except BufferError:
+                refused.append(True)
+            return 0
+
+    messages[:] = [data, (b"x", [Meddler()]), b"behind"]
+    assert cmsgx.send_batch(packets[0], messages) == 3
+    assert [one.data for one in drain(packets[1], fds=1)] == [b"data", b"x", b"behind"]
+    assert refused
+    data.clear()  # and then it is free
+
+
+def test_no_sigpipe(stream: Pair) -> None:
+    stream[1].close()
+    with handling_pipe() as calls, pytest.raises(BrokenPipeError):
+        cmsgx.send_batch(stream[0], [b"x", b"y"])
+    assert calls == []
+
+
+@contextmanager
+def handling_pipe() -> Iterator[list[int]]:
+    calls: list[int] = []
+    before = signal.signal(signal.SIGPIPE, lambda number, _: calls.append(number))
+    try:
+        yield calls
+    finally:
+        signal.signal(signal.SIGPIPE, before)
+
+
+# What fails in the middle -----------------------------------------------------------------------
+
+
+def a_closed_fd() -> cmsgx.Fd:
+    fd = cmsgx.Fd(os.dup(0))
+    fd.close()
+    return fd
+
+
+class Cause(NamedTuple):
+    """A message that cannot be sent, and what is raised for it."""
+
+    message: Callable[[], Any]
+    error: type[BaseException]
+    text: str
+
+
+def not_open() -> int:
+    number = os.dup(0)
+    os.close(number)
+    return number + 500
+
+
+CAUSES = {
+    "a number that is not open": Cause(
+        lambda: (b"bad", [0, not_open()]), OSError, r"fds\[1\]: descriptor \d+ is not open"
+    ),
+    "a closed Fd": Cause(lambda: (b"bad", [0, a_closed_fd()]), OSError, r"fds\[1\]"),
+    "too large": Cause(lambda: bytes(10_000_000), OSError, "Message too long"),
+    "no such address": Cause(
+        lambda: (b"bad", (), (), "/nonexistent/socket"), FileNotFoundError, "No such file"
+    ),
+    "what the kernel refuses": Cause(
+        lambda: (b"bad", (), [(socket.SOL_SOCKET, _cmsg.SCM_CREDENTIALS, b"1")]),
+        OSError,
+        "Invalid argument",
+    ),
+    "no data": Cause(lambda: 5, TypeError, "data must be bytes-like"),
+    "text": Cause(lambda: "text", TypeError, "bytes-like"),
+    "an empty tuple": Cause(lambda: (), ValueError, "not a tuple of 0"),
+    "a tuple of 5": Cause(lambda: (b"",) * 5, ValueError, "not a tuple of 5"),
+    "too many descriptors": Cause(
+        lambda: (b"bad", [0] * 254), cmsgx.TooManyFdsError, "254 descriptors"
+    ),
+    "a bool": Cause(lambda: (b"bad", [True]), TypeError, r"fds\[0\]"),
+    "a negative number": Cause(lambda: (b"bad", [-1]), ValueError, r"fds\[0\]"),
+    "no descriptors": Cause(lambda: (b"bad", 5), TypeError, "fds must be an iterable"),
+    "no control message": Cause(lambda: (b"bad", (), [5]), TypeError, "not a control message"),
+    "what is only delivered": Cause(
+        lambda: (b"bad", (), kinds.UdpGro(5)), ValueError, "the kernel takes no"
+    ),
+    "no address": Cause(lambda: (b"bad", (), (), 5), ValueError, "address: 5 is a host name"),
+    "an iterator that raises": Cause(
+        lambda: (b"bad", (1 // 0 for _ in range(1))), ZeroDivisionError, "by zero"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    # A SOCK_SEQPACKET takes no address: the kernel ignores it.
+    [(k, n) for k in KEEP_BOUNDARIES for n in CAUSES if k == socket.SOCK_DGRAM or "such" not in n],
+)
+def test_it_stops_at_the_first_that_fails(kind: int, name: str) -> None:
+    """Wherever that is: those before it went, each with its own; it and those behind did not."""
+    cause = CAUSES[name]
+    with new_pair(kind) as (left, right), open_files(6) as files:
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGE)
+        before = open_fds()
+        for index in range(6):
+            owners = [cmsgx.Fd(os.dup(number)) for number in files]
+            messages: list[Any] = [(str(i).encode(), [owners[i]]) for i in range(6)]
+            messages[index] = cause.message()
+            if index:
+                assert cmsgx.send_batch(left, messages) == index
+            # The next call, which is given the rest, hears of it.
+            messages[index] = cause.message()
+            with pytest.raises(cause.error, match=cause.text) as caught:
+                cmsgx.send_batch(left, messages[index:])
+            error: Any = caught.value
+            assert (error.sent, error.sent_bytes) == (0, 0)
+            assert drain(right) == [Whole(str(i).encode(), [str(i)]) for i in range(index)]
+            for i, owner in enumerate(owners):
+                assert content(owner) == str(i)
+                owner.close()
+            del caught, error
+        assert open_fds() == before
+
+
+@pytest.mark.parametrize("name", ["too large", "a negative number", "a number that is not open"])
+@pytest.mark.parametrize("index", [254, 255, 256, 257, 511, 512, 513, 599])
+def test_also_where_the_call_is_cut(packets: Pair, name: str, index: int) -> None:
+    left, right = packets
+    left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGE)
+    messages: list[Any] = [str(i).encode() for i in range(600)]
+    messages[index] = CAUSES[name].message()
+    assert cmsgx.send_batch(left, messages) == index
+    assert [one.data for one in drain(right, 0, 10)] == messages[:index]
+
+
+def test_which_message_is_wrong_is_noted(packets: Pair) -> None:
+    with pytest.raises(ValueError, match="-1 is no file descriptor") as caught:
+        cmsgx.send_batch(packets[0], [(b"x", [-1])])
+    assert caught.value.__notes__ == ["in messages[0]"]
+
+
+@pytest.mark.parametrize("behind", [1, 300])
+def test_an_iterator_is_read_once(packets: Pair, behind: int) -> None:
+    """A message that failed half way is not read again, without what its iterators gave."""
+    left, right = packets
+    left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGE)
+    with open_files(2) as files:
+        bad = (b"2", iter([files[0], -1, files[1]]))
+        assert cmsgx.send_batch(left, [b"1", bad, *[b"3"] * behind]) == 1
+        assert drain(right) == [Whole(b"1", [])]
+
+
+def test_a_keyboard_interrupt_is_not_taken_for_a_bad_message(packets: Pair) -> None:
+    class Meddler:
+        def fileno(self) -> int:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        cmsgx.send_batch(packets[0], [b"1", b"2", (b"3", [Meddler()])])
+    assert caught.value.sent == 0  # type: ignore[attr-defined]
+    assert drain(packets[1]) == []
+
+
+def test_descriptors_over_another_family_are_refused() -> None:
+    with udp_pair() as (one, two):
+        address = two.getsockname()
+        with pytest.raises(cmsgx.NotSupportedError, match="AF_UNIX"):
+            cmsgx.send_batch(one, [(b"x", [0], (), address)])
+        assert cmsgx.send_batch(one, [(b"1", (), (), address), (b"x", [0], (), address)]) == 1
+        assert drain(two, 0) == [Whole(b"1", [])]
+        with pytest.raises(ValueError, match="host name to resolve"):
+            cmsgx.send_batch(one, [(b"x", (), (), ("localhost", 9))])
+
+
+def test_descriptors_without_a_byte_are_refused_on_a_stream(stream: Pair) -> None:
+    with pytest.raises(ValueError, match="at least one byte"):
+        cmsgx.send_batch(stream[0], [(b"", [0])])
+    assert cmsgx.send_batch(stream[0], [b"1", (b"", [0])]) == 1
+
+
+def test_errors_of_the_path() -> None:
+    """Of UDP: an unreachable network at each index."""
+    with udp_pair() as (one, two):
+        good = two.getsockname()
+        for index in range(4):
+            messages = [(str(i).encode(), (), (), good) for i in range(4)]
+            messages[index] = (b"bad", (), (), ("255.255.255.255", 9))  # without SO_BROADCAST
+            if index:
+                assert cmsgx.send_batch(one, messages) == index
+            with pytest.raises(PermissionError):
+                cmsgx.send_batch(one, messages[index:])
+            assert [msg.data for msg in drain(two, 0)] == [str(i).encode() for i in range(index)]
+
+
+# The kernel stops, or waits ---------------------------------------------------------------------
+
+
+def stops_after(most: int) -> None:
+    """sendmmsg(2) that takes fewer than it is given, each time."""
+    left, right = unix_pair(socket.SOCK_SEQPACKET)
+    shim = Shim()
+    shim.send_most(most)
+    with open_files(10) as files:
+        owners = [cmsgx.Fd(os.dup(number)) for number in files]
+        messages = [(str(i).encode(), [owners[i]]) for i in range(10)]
+        assert cmsgx.send_batch(left, messages) == 10
+        assert drain(right) == [Whole(str(i).encode(), [str(i)]) for i in range(10)]
+        for owner in owners:
+            owner.close()
+    print("done")
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 9])
+def test_a_kernel_that_stops_half_way(most: int) -> None:
+    assert in_child("stops_after", most, env=under_shim()).strip() == "done"
+
+
+def overfull(kind: int = socket.SOCK_SEQPACKET, size: int = 8192) -> tuple[Pair, list[bytes]]:
+    """A pair, and messages of which one fits at a time."""
+    left, right = unix_pair(kind)
+    left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+    messages = [bytes([65 + i]) * size for i in range(6)]
+    assert left.send(messages[0], socket.MSG_DONTWAIT) == size
+    with pytest.raises(BlockingIOError):
+        left.send(messages[1], socket.MSG_DONTWAIT)
+    right.recv(size)
+    return (left, right), messages
+
+
+@pytest.mark.parametrize("timeout", [None, 20.0])
+def test_what_has_to_wait_goes_later(timeout: float | None) -> None:
+    pair, messages = overfull()
+    left, right = pair
+    left.settimeout(timeout)
+    got: list[Whole] = []
+
+    def receive() -> None:
+        rx = cmsgx.BatchReceiver(right, 4, 8192, fds=1)
+        while len(got) < 6:
+            time.sleep(0.02)
+            with rx.receive() as batch:
+                got.extend(seen(batch))
+
+    thread = threading.Thread(target=receive)
+    with open_files(6) as files:
+        thread.start()
+        assert cmsgx.send_batch(left, [(data, [files[i]]) for i, data in enumerate(messages)]) == 6
+        thread.join()
+    assert got == [Whole(data, [str(i)]) for i, data in enumerate(messages)]
+    close_pair(pair)
+
+
+def test_time_is_up_for_all_of_it() -> None:
+    pair, messages = overfull()
+    left, right = pair
+    with open_files(6) as files:
+        start = time.monotonic()
+        batch = [(data, [files[i]]) for i, data in enumerate(messages)]
+        sent = cmsgx.send_batch(left, batch, timeout=0.1)
+        assert 0 < sent < 6
+        assert 0.08 < time.monotonic() - start < 5
+        with pytest.raises(TimeoutError) as caught:
+            cmsgx.send_batch(left, batch[sent:], timeout=0.05)
+        assert caught.value.sent == 0  # type: ignore[attr-defined]
+        with pytest.raises(BlockingIOError):
+            cmsgx.send_batch(left, batch[sent:], timeout=0)
+        assert drain(right) == [Whole(messages[i], [str(i)]) for i in range(sent)]
+    close_pair(pair)
+
+
+def test_not_blocking_it_sends_what_goes() -> None:
+    pair, messages = overfull()
+    left, right = pair
+    left.setblocking(False)
+    at = 0
+    while at < 6:
+        try:
+            at += cmsgx.send_batch(left, messages[at:])
+        except BlockingIOError:
+            assert len(drain(right)) > 0
+    close_pair(pair)
+
+
+def with_handler(kind: str) -> None:
+    """A signal arrives while the kernel waits behind the first message, without a timeout."""
+    pair, messages = overfull()
+    left, right = pair
+    got: list[Whole] = []
+    calls = []
+
+    def handler(*_: object) -> None:
+        calls.append(True)
+        if kind == "OSError":
+            raise TimeoutError("of the handler")
+        if kind == "raises":
+            raise Interrupt
+        got.extend(drain(right))
+        if len(got) < len(messages):
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+
+    expected = TimeoutError if kind == "OSError" else Interrupt
+    with open_files(6) as files, handling(handler):
+        owners = [cmsgx.Fd(os.dup(number)) for number in files]
+        batch = [(data, [owners[i]]) for i, data in enumerate(messages)]
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        if kind == "returns":
+            assert cmsgx.send_batch(left, batch) == 6
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            got += drain(right)
+            assert len(calls) > 1
+            sent = 6
+        else:
+            with pytest.raises(expected) as caught:
+                cmsgx.send_batch(left, batch)
+            if kind == "OSError":
+                assert str(caught.value) == "of the handler"
+            error: Any = caught.value
+            assert error.sent_bytes == 0
+            sent = error.sent
+            got = drain(right)
+            assert 0 < sent < 6
+        assert got == [Whole(messages[i], [str(i)]) for i in range(sent)]
+        for owner in owners:
+            owner.close()
+    print("done")
+
+
+@pytest.mark.parametrize("kind", ["returns", "raises", "OSError"])
+def test_a_signal_in_the_middle(kind: str) -> None:
+    """The handler runs, whatever the kernel has sent before; in a process that can be ended."""
+    assert in_child("with_handler", kind).strip() == "done"
+
+
+@pytest.mark.parametrize("closed", range(6))
+def test_an_fd_that_is_closed_while_it_waits(closed: int) -> None:
+    """One that has gone may be closed; one that has not ends the batch in front of it."""
+    pair, messages = overfull()
+    left, right = pair
+    left.settimeout(20)
+    with open_files(6) as files:
+        owners = [cmsgx.Fd(os.dup(number)) for number in files]
+        batch = [(data, [owners[i]]) for i, data in enumerate(messages)]
+        results: list[Any] = []
+
+        def send() -> None:
+            try:
+                results.append(cmsgx.send_batch(left, batch))
+            except OSError as error:
+                results.append(error)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        time.sleep(0.1)  # the first is in the queue, the second waits
+        owners[closed].close()
+        got: list[Whole] = []
+        while thread.is_alive():
+            got += drain(right)
+            thread.join(0.01)
+        got += drain(right)
+        expected = 6 if closed == 0 else closed
+        assert results == [expected]
+        assert got == [Whole(messages[i], [str(i)]) for i in range(expected)]
+        for owner in owners:
+            owner.close()
+    close_pair(pair)
+
+
+def test_an_fd_of_the_first_that_is_closed_while_it_waits() -> None:
+    pair, messages = overfull()
+    left, right = pair
+    left.settimeout(20)
+    assert cmsgx.send_batch(left, messages[:5], timeout=0) >= 1
+    fd = cmsgx.Fd(os.dup(0))
+    errors: list[Any] = []
+
+    def send() -> None:
+        try:
+            cmsgx.send_batch(left, [(messages[0], [0, fd]), messages[1]])
+        except OSError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    time.sleep(0.1)
+    fd.close()
+    while thread.is_alive():
+        drain(right)
+        thread.join(0.01)
+    assert [(error.errno, error.sent) for error in errors] == [(errno.EBADF, 0)]
+    assert "fds[1]" in str(errors[0])
+    assert drain(right) == []
+    close_pair(pair)
+
+
+# Streams ----------------------------------------------------------------------------------------
+
+
+class Read(NamedTuple):
+    """A read of a stream that brought a descriptor."""
+
+    start: int
+    end: int
+    file: str
+
+
+def received_stream(sock: cmsgx.socket, size: int, pause: float = 0.0) -> list[Read]:
+    """Reads that many bytes."""
+    found: list[Read] = []
+    rx = cmsgx.BatchReceiver(sock, 4, 3000, fds=8)
+    at = 0
+    while at < size:
+        time.sleep(pause)
+        with rx.receive() as batch:
+            for msg in batch:
+                found += [Read(at, at + msg.nbytes, content(fd)) for fd in msg.fds]
+                at += msg.nbytes
+    assert at == size
+    return found
+
+
+def check_reads(reads: list[Read], starts: Sequence[int]) -> None:
+    """Each descriptor came once, in order, with a read that has the first byte of its message:
+    the kernel joins the tail of the one before with it."""
+    assert [read.file for read in reads] == [str(i) for i in range(len(starts))]
+    for read, start in zip(reads, starts, strict=True):
+        assert read.start <= start < read.end
+
+
+@pytest.mark.parametrize("timeout", [None, 20.0])
+@pytest.mark.parametrize("buffers", [False, True])
+def test_a_stream_gets_each_byte_and_each_descriptor_once(
+    stream: Pair, timeout: float | None, buffers: bool
+) -> None:
+    left, right = stream
+    left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+    left.settimeout(timeout)
+    sizes = [1, 10_000, 1, 2, 100_000, 5, 30_000]
+    starts = list(itertools.accumulate(sizes, initial=0))
+    results: list[list[Read]] = []
+    thread = threading.Thread(
+        target=lambda: results.append(received_stream(right, starts[-1], 0.001))
+    )
+    thread.start()
+    with open_files(len(sizes)) as files:
+        owners = [cmsgx.Fd(os.dup(number)) for number in files]
+        messages: list[Any] = []
+        for i, size in enumerate(sizes):
+            data = bytes(size)
+            parts: Any = data
+            if buffers:
+                parts = [b"", *(data[at : at + 777] for at in range(0, size, 777)), b""]
+            messages.append((parts, [owners[i]]))
+        assert cmsgx.send_batch(left, messages) == len(sizes)
+        for owner in owners:
+            owner.close()
+    thread.join()
+    [reads] = results
+    check_reads(reads, starts[:-1])
+
+
+@pytest.mark.parametrize("timeout", [0, 0.1])
+def test_a_stream_that_takes_part_of_a_message(timeout: float) -> None:
+    """What went is told in whole messages and bytes; the rest can be sent, without descriptors."""
+    with new_pair(socket.SOCK_STREAM) as (left, right), open_files(3) as files:
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+        payload = os.urandom(300_000)
+        messages = [(b"small", files[:1]), (payload, files[1:2]), (b"behind", files[2:])]
+        with pytest.raises(TimeoutError if timeout else BlockingIOError) as caught:
+            cmsgx.send_batch(left, messages, timeout=timeout)
+        error: Any = caught.value
+        assert error.sent == 1
+        assert 0 < error.sent_bytes < len(payload)
+        got: list[Read] = []
+        thread = threading.Thread(
+            target=lambda: got.extend(received_stream(right, 5 + len(payload) + 6))
+        )
+        thread.start()
+        left.settimeout(None)
+        cmsgx.send_batch(left, [payload[error.sent_bytes :], *messages[2:]])
+        thread.join()
+        check_reads(got, [0, 5, 5 + len(payload)])
+
+
+def test_a_stream_that_is_closed_by_the_other_side() -> None:
+    with new_pair(socket.SOCK_STREAM) as (left, right), open_files(1) as files:
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+        left.settimeout(20)
+        with later(0.1, right.close), pytest.raises((BrokenPipeError, ConnectionResetError)) as e:
+            cmsgx.send_batch(left, [b"small", (bytes(300_000), files), b"behind"])
+        error: Any = e.value
+        assert error.sent == 1
+        assert 0 < error.sent_bytes < 300_000
+
+
+def test_the_rest_goes_though_the_descriptor_is_closed() -> None:
+    """It went with the first byte."""
+    with new_pair(socket.SOCK_STREAM) as (left, right), open_files(2) as files:
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+        left.settimeout(20)
+        owners = [cmsgx.Fd(os.dup(number)) for number in files]
+        results: list[int] = []
+        thread = threading.Thread(
+            target=lambda: results.append(
+                cmsgx.send_batch(left, [(bytes(100_000), owners[:1]), (b"x", owners[1:])])
+            )
+        )
+        thread.start()
+        time.sleep(0.1)
+        owners[0].close()
+        check_reads(received_stream(right, 100_001), [0, 100_000])
+        thread.join()
+        assert results == [2]
+        owners[1].close()
+
+
+def test_a_signal_in_the_middle_of_a_stream() -> None:
+    with new_pair(socket.SOCK_STREAM) as (left, right), handling(interrupt):
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(Interrupt) as caught:
+            cmsgx.send_batch(left, [b"small", bytes(300_000)])
+        error: Any = caught.value
+        assert error.sent == 1
+        left.close()
+        got = b"".join(one.data for one in drain(right, 0))
+        assert len(got) == 5 + error.sent_bytes
