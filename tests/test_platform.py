@@ -23,9 +23,8 @@ COUNTS = 4
 def has_pidfd() -> bool:
     with socket.socket(socket.AF_UNIX) as sock:
         try:
-            sock.setsockopt(socket.SOL_SOCKET, _cmsg.SO_PASSPIDFD, 1)
-        except OSError as error:
-            assert error.errno == errno.ENOPROTOOPT
+            cmsgx.enable(sock, cmsgx.PidFd)
+        except cmsgx.NotSupportedError:
             return False
     return True
 

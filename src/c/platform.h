@@ -173,10 +173,9 @@ struct cmsgx_mmsg {
 
 _Static_assert(sizeof(struct cmsgx_mmsg) == sizeof(struct mmsghdr)
                    && offsetof(struct cmsgx_mmsg, msg_hdr) == offsetof(struct mmsghdr, msg_hdr)
-                   && offsetof(struct cmsgx_mmsg, msg_len) == offsetof(struct mmsghdr, msg_len)
-                   && sizeof(((struct cmsgx_mmsg *)0)->msg_len)
-                      == sizeof(((struct mmsghdr *)0)->msg_len),
+                   && offsetof(struct cmsgx_mmsg, msg_len) == offsetof(struct mmsghdr, msg_len),
                "struct mmsghdr");
+_Static_assert(sizeof(((struct mmsghdr *)0)->msg_len) == sizeof(unsigned int), "its length");
 
 /* Their argument for the flags is unsigned with NetBSD and musl. */
 #  if defined(__GLIBC__) || defined(__BIONIC__) || defined(__OpenBSD__)
