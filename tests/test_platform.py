@@ -23,10 +23,8 @@ COUNTS = 4
 def has_pidfd() -> bool:
     with socket.socket(socket.AF_UNIX) as sock:
         try:
-            sock.setsockopt(socket.SOL_SOCKET, _cmsg.SO_PASSPIDFD, 1)
-        except OSError as error:
-            if error.errno != errno.ENOPROTOOPT:
-                raise
+            cmsgx.enable(sock, cmsgx.PidFd)
+        except cmsgx.NotSupportedError:
             return False
     return True
 
@@ -36,7 +34,7 @@ def printed_by(name: str, *flags: str) -> list[str]:
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     done = subprocess.run(
         [program, *(["pidfd"] if has_pidfd() else [])],
-        capture_output=True, text=True, timeout=60, env=environment, check=False,
+        capture_output=True, text=True, timeout=20, env=environment, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

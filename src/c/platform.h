@@ -40,7 +40,7 @@
 
 /* Close-on-exec by recvmsg(2) itself.  macOS has it not: cmsgx_sys_recvmsg() sets it right after
    the call, and takes this bit, which is nobody's there, out of the flags before.  Another thread
-   that forks and executes in between takes the descriptors along; from here nothing can be done. */
+   that forks and executes in between takes the descriptors along: nothing here can prevent that. */
 #if defined(MSG_CMSG_CLOEXEC) && !defined(CMSGX_PORTABLE)
 #  define CMSGX_HAS_CLOEXEC 1
 #  define CMSGX_MSG_CMSG_CLOEXEC MSG_CMSG_CLOEXEC
@@ -114,10 +114,11 @@ static inline __attribute__((always_inline)) ssize_t
 cmsgx_sys_sendmsg(int fd, const struct msghdr *msg, int flags)
 {
 #if CMSGX_RAW_SENDMSG
-    return syscall(SYS_sendmsg, fd, msg, flags);
-#else
-    return sendmsg(fd, msg, flags);
+    if (msg->msg_controllen > 512) {
+        return syscall(SYS_sendmsg, fd, msg, flags);
+    }
 #endif
+    return sendmsg(fd, msg, flags);
 }
 
 /* For recvmsg(2) without CMSGX_HAS_CLOEXEC, and for its peeks without CMSGX_PEEK_INSTALLS. */
@@ -172,10 +173,9 @@ struct cmsgx_mmsg {
 
 _Static_assert(sizeof(struct cmsgx_mmsg) == sizeof(struct mmsghdr)
                    && offsetof(struct cmsgx_mmsg, msg_hdr) == offsetof(struct mmsghdr, msg_hdr)
-                   && offsetof(struct cmsgx_mmsg, msg_len) == offsetof(struct mmsghdr, msg_len)
-                   && sizeof(((struct cmsgx_mmsg *)0)->msg_len)
-                      == sizeof(((struct mmsghdr *)0)->msg_len),
+                   && offsetof(struct cmsgx_mmsg, msg_len) == offsetof(struct mmsghdr, msg_len),
                "struct mmsghdr");
+_Static_assert(sizeof(((struct mmsghdr *)0)->msg_len) == sizeof(unsigned int), "its length");
 
 /* Their argument for the flags is unsigned with NetBSD and musl. */
 #  if defined(__GLIBC__) || defined(__BIONIC__) || defined(__OpenBSD__)
