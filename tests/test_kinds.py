@@ -21,6 +21,7 @@ from cmsgx import kinds
 SOL_SOCKET = 1
 SO_TIMESTAMPNS = 35
 IP_TTL, IP_RECVTTL = 2, 12
+WORD = struct.calcsize("@l")  # of the kernel's old struct timespec
 
 
 # Kinds of a user, registered for the tests of this file -----------------------------------------
@@ -105,11 +106,14 @@ def register_all() -> None:
         Stamp,
         level=SOL_SOCKET,
         type=SO_TIMESTAMPNS,
-        layout=(("seconds", 0, "q"), ("nanoseconds", 8, "q")),
-        size=16,
+        layout=tuple(
+            (name, at, {4: "i", 8: "q"}[WORD])
+            for name, at in (("seconds", 0), ("nanoseconds", WORD))
+        ),
+        size=2 * WORD,
         direction="receive",
         families=frozenset({socket.AF_UNIX, socket.AF_INET}),
-        option=kinds.Option(SOL_SOCKET, SO_TIMESTAMPNS, "SO_TIMESTAMPNS", 16),
+        option=kinds.Option(SOL_SOCKET, SO_TIMESTAMPNS, "SO_TIMESTAMPNS", 2 * WORD),
     )
     kinds.register(
         TimeToLive,

@@ -126,6 +126,9 @@
 #  ifndef AF_VSOCK
 #    define AF_VSOCK 40
 #  endif
+#  ifndef AF_QRTR
+#    define AF_QRTR 42
+#  endif
 #  ifndef AF_SMC
 #    define AF_SMC 43
 #  endif

@@ -437,14 +437,22 @@ static ssize_t
 try_send(int fd, void *context, int flags)
 {
     cmsgx_outgoing *out = context;
-    return send(fd, out->iov[0].iov_base, out->iov[0].iov_len, flags);
+    ssize_t sent = send(fd, out->iov[0].iov_base, out->iov[0].iov_len, flags);
+    if (sent < 0 && out->is_typed && cmsgx_refuses_nosignal(fd, flags)) {
+        sent = send(fd, out->iov[0].iov_base, out->iov[0].iov_len, flags & ~CMSGX_MSG_NOSIGNAL);
+    }
+    return sent;
 }
 
 static ssize_t
 try_sendmsg(int fd, void *context, int flags)
 {
     cmsgx_outgoing *out = context;
-    return cmsgx_sys_sendmsg(fd, &out->msg, flags);
+    ssize_t sent = cmsgx_sys_sendmsg(fd, &out->msg, flags);
+    if (sent < 0 && out->is_typed && cmsgx_refuses_nosignal(fd, flags)) {
+        sent = cmsgx_sys_sendmsg(fd, &out->msg, flags & ~CMSGX_MSG_NOSIGNAL);
+    }
+    return sent;
 }
 
 void

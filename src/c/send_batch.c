@@ -172,8 +172,13 @@ static ssize_t
 try_sendmmsg(int fd, void *context, int flags)
 {
     batch *self = context;
-    return cmsgx_sendmmsg(fd, self->headers + self->done, (unsigned)(self->count - self->done),
-                          flags);
+    struct cmsgx_mmsg *headers = self->headers + self->done;
+    unsigned count = (unsigned)(self->count - self->done);
+    int sent = cmsgx_sendmmsg(fd, headers, count, flags);
+    if (sent < 0 && cmsgx_refuses_nosignal(fd, flags)) {
+        sent = cmsgx_sendmmsg(fd, headers, count, flags & ~CMSGX_MSG_NOSIGNAL);
+    }
+    return sent;
 }
 
 /* What a stream took only in part goes on where it stopped, without the control data, which went

@@ -1,5 +1,6 @@
 #include "sock.h"
 
+#include "constants.h"
 #include "descriptor.h"
 #include "errors.h"
 #include "method.h"
@@ -166,6 +167,27 @@ value_of(const cmsgx_sock *sock, const PyMemberDef *member)
     int value;
     memcpy(&value, (const char *)sock->object + member->offset, sizeof(value));
     return value;
+}
+
+int
+cmsgx_refuses_nosignal(int fd, int flags)
+{
+#if defined(__linux__) && defined(SO_DOMAIN)
+    int failed = errno;
+    int family = -1;
+    socklen_t size = sizeof(family);
+    if ((failed != EOPNOTSUPP && failed != EINVAL) || !(flags & CMSGX_MSG_NOSIGNAL)) {
+        return 0;
+    }
+    (void)getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size);
+    errno = failed;
+    /* None of them raises SIGPIPE. */
+    return family == AF_RDS || family == AF_X25 || family == AF_QRTR;
+#else
+    (void)fd;
+    (void)flags;
+    return 0;
+#endif
 }
 
 int
