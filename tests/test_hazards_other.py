@@ -94,6 +94,7 @@ RECEIVE: dict[str, Callable[[Any], list[int]]] = {
     "receive, by number": lambda sock: detached(cmsgx.receive(sock.fileno(), 1, fds=10)),
     "Receiver": lambda sock: detached(cmsgx.Receiver(sock, 1, fds=10).receive()),
     "for": lambda sock: detached(next(iter(cmsgx.Receiver(sock, 1, fds=10)))),
+    "BatchReceiver": lambda sock: detached(cmsgx.BatchReceiver(sock, 2, 1, fds=10).receive()[0]),
 }
 
 
