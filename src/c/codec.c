@@ -211,20 +211,30 @@ store_integer(char format, PyObject *object, unsigned char *to)
     memcpy(to, &value, size_of(format));
 }
 
-/* An IPAddress of the field's size: a new reference; anything that makes one will do. */
-static PyObject *
-as_ip(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field, PyObject *value)
+/* The address in network order into `to`, from its bytes, an IPAddress, or anything that makes
+   one; 0, or -1 with an exception. */
+static int
+store_ip(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field, PyObject *value,
+         unsigned char *to)
 {
+    Py_ssize_t size = (Py_ssize_t)size_of(field->format);
+    if (PyBytes_CheckExact(value) && PyBytes_GET_SIZE(value) == size) {
+        memcpy(to, PyBytes_AS_STRING(value), (size_t)size);
+        return 0;
+    }
     PyObject *ip = Py_IS_TYPE(value, state->IPAddress)
         ? Py_NewRef(value)
         : PyObject_CallOneArg((PyObject *)state->IPAddress, value);
-    if (ip != NULL && (!Py_IS_TYPE(ip, state->IPAddress)
-                       || Py_SIZE(ip) != (Py_ssize_t)size_of(field->format))) {
+    int is_right = ip != NULL && Py_IS_TYPE(ip, state->IPAddress) && Py_SIZE(ip) == size;
+    if (is_right) {
+        memcpy(to, ((cmsgx_struct *)ip)->payload, (size_t)size);
+    }
+    else if (ip != NULL) {
         PyErr_Format(PyExc_ValueError, "%s.%U: %R is no IPv%d address", kind->tp_name, field->name,
                      value, field->format == 'a' ? 4 : 6);
-        Py_CLEAR(ip);
     }
-    return ip;
+    Py_XDECREF(ip);
+    return is_right ? 0 : -1;
 }
 
 /* Bytes of the socket address; -1 with an exception. */
@@ -258,11 +268,10 @@ cmsgx_field_end(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field
         }
     }
     else if (field->format == 'a' || field->format == 'A') {
-        PyObject *ip = as_ip(state, kind, field, value);
-        if (ip == NULL) {
+        unsigned char address[16];
+        if (store_ip(state, kind, field, value, address) < 0) {
             return -1;
         }
-        Py_DECREF(ip);
     }
     else if (field->format == 'S') {
         struct sockaddr_storage name;
@@ -296,12 +305,7 @@ cmsgx_field_store(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *fie
         store_integer(field->format, value, to);
     }
     else if (field->format == 'a' || field->format == 'A') {
-        PyObject *ip = as_ip(state, kind, field, value);
-        if (ip == NULL) {
-            return -1;
-        }
-        memcpy(to, ((cmsgx_struct *)ip)->payload, size_of(field->format));
-        Py_DECREF(ip);
+        return store_ip(state, kind, field, value, to);
     }
     else if (field->format == 'S') {
         struct sockaddr_storage name;

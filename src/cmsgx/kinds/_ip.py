@@ -33,7 +33,9 @@ _BY_OPTION = not IS_LINUX
 # Bytes of what these take besides; the other BSDs take none.
 _TOS = {"freebsd": 1, "darwin": 4}.get(sys.platform.rstrip("0123456789"), 0)
 
-_ANY = IPAddress(bytes(4))
+# Not an IPAddress: such an object is not tracked by the garbage collector, and the class that
+# holds one would never be collected with its interpreter.
+_ANY = bytes(4)
 
 
 @register(

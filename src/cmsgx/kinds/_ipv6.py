@@ -35,7 +35,9 @@ __all__ = [
 ]
 
 _IPV6 = families("AF_INET6")
-_ANY = IPAddress(bytes(16))
+# Not an IPAddress: such an object is not tracked by the garbage collector, and the class that
+# holds one would never be collected with its interpreter.
+_ANY = bytes(16)
 # The largest header that one byte can tell the length of, 8 bytes each.
 _HEADER = 2048
 # Before a routing header and behind it.
