@@ -558,6 +558,14 @@ def test_frames_can_be_received(how: str) -> None:
         assert message.data == frame
         assert message.address is not None
         assert message.address.family == socket.AF_PACKET
+        into = bytearray(100)
+        for received in (
+            lambda one: cmsgx.recvmsg(one, 100, 64)[0],
+            lambda one: into[: cmsgx.recvmsg_into(one, [into], 64)[0]],
+            lambda one: cmsgx.recv_fds(one, 100, 2)[0],
+        ):
+            sock.send(frame)
+            assert received(sock if how == "socket" else sock.fileno()) == frame
 
 
 # Zero copy ------------------------------------------------------------------------------------

@@ -33,18 +33,12 @@ cmsgx_request *cmsgx_request_parse(cmsgx_state *state, PyObject *args);
 /* Gives up the GIL to close; or hands over to the background closer. */
 void cmsgx_close_numbers(cmsgx_state *state, int *fds, size_t count, int in_background);
 
-/* MSG_CMSG_CLOEXEC; 0 for a family whose recvmsg(2) fails for it, as for each flag that it does not
-   know.  None of those brings descriptors. */
+/* MSG_CMSG_CLOEXEC, but for a family that is known to bring no descriptors: the recvmsg(2) of some
+   fails for it, as for each flag that they do not know. */
 static inline int
 cmsgx_cloexec_flag(int family)
 {
-#ifdef __linux__
-    return family == AF_PACKET || family == AF_CAN || family == AF_MCTP ? 0
-                                                                        : CMSGX_MSG_CMSG_CLOEXEC;
-#else
-    (void)family;
-    return CMSGX_MSG_CMSG_CLOEXEC;
-#endif
+    return family == AF_UNIX || family < 0 ? CMSGX_MSG_CMSG_CLOEXEC : 0;
 }
 
 /* The room for an address.  A stream has one peer, whose address nobody needs each time; but what

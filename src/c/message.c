@@ -191,16 +191,8 @@ try_recvmsg(int fd, void *context, int flags)
 static ssize_t
 receive_into(cmsgx_sock *sock, call_context *call, const cmsgx_request *request, int flags)
 {
-    int error;
-    ssize_t nbytes = cmsgx_call(sock, POLLIN, try_recvmsg, call,
-                                flags | cmsgx_cloexec_flag(request->family), NULL, &error);
-    if (nbytes < 0 && (error == EINVAL || error == EOPNOTSUPP) && request->family < 0
-        && cmsgx_cloexec_flag(cmsgx_sock_family(sock)) == 0) {
-        /* A number, whose family was not asked for before it mattered. */
-        PyErr_Clear();
-        nbytes = cmsgx_call(sock, POLLIN, try_recvmsg, call, flags, NULL, NULL);
-    }
-    return nbytes;
+    return cmsgx_call(sock, POLLIN, try_recvmsg, call,
+                      flags | cmsgx_cloexec_flag(request->family), NULL, NULL);
 }
 
 static int

@@ -64,6 +64,10 @@ cmsgx_msghdr_receive(int fd, struct msghdr *msg, int flags, void *control, size_
 {
     cmsgx_msghdr_prepare(msg, control, control_size, name, name_size);
     ssize_t result = cmsgx_sys_recvmsg(fd, msg, flags);
+    if (result < 0 && cmsgx_refuses_cloexec(fd, flags)) {
+        cmsgx_msghdr_prepare(msg, control, control_size, name, name_size);
+        result = cmsgx_sys_recvmsg(fd, msg, flags & ~CMSGX_MSG_CMSG_CLOEXEC);
+    }
     if (result >= 0) {
         cmsgx_msghdr_finish(msg, control_size);
     }

@@ -1,5 +1,6 @@
 #include "platform.h"
 
+#include "constants.h"
 #include "walk.h"
 
 #include <dirent.h>
@@ -184,6 +185,36 @@ cmsgx_family_of(int fd)
     /* Some systems write nothing for a socket without a name. */
     memset(&name, 0, sizeof(name));
     return getsockname(fd, (struct sockaddr *)&name, &size) == 0 ? name.ss_family : -1;
+#endif
+}
+
+/* Whether `flags` have `flag`, and errno is what a family says of one that it does not know. */
+static int
+is_refusal(int flags, int flag)
+{
+    return CMSGX_IS_LINUX && (flags & flag) && (errno == EOPNOTSUPP || errno == EINVAL);
+}
+
+int
+cmsgx_refuses_cloexec(int fd, int flags)
+{
+    int failed = errno;
+    int refuses = is_refusal(flags, CMSGX_MSG_CMSG_CLOEXEC) && cmsgx_family_of(fd) != AF_UNIX;
+    errno = failed;
+    return refuses;
+}
+
+int
+cmsgx_refuses_nosignal(int fd, int flags)
+{
+#if CMSGX_IS_LINUX
+    int failed = errno;
+    int family = is_refusal(flags, CMSGX_MSG_NOSIGNAL) ? cmsgx_family_of(fd) : -1;
+    errno = failed;
+    return family == AF_RDS || family == AF_X25 || family == AF_QRTR;
+#else
+    (void)fd, (void)flags;
+    return 0;
 #endif
 }
 

@@ -146,6 +146,14 @@ cmsgx_sys_recvmsg(int fd, struct msghdr *msg, int flags)
     return result;
 }
 
+/* For a call that failed: whether that may be for CMSGX_MSG_CMSG_CLOEXEC in `flags`, which some
+   families refuse as they do each flag that they do not know.  None of them brings descriptors.
+   Keeps errno where it answers no. */
+int cmsgx_refuses_cloexec(int fd, int flags);
+
+/* The same of a send and MSG_NOSIGNAL.  None of them raises SIGPIPE. */
+int cmsgx_refuses_nosignal(int fd, int flags);
+
 /* sendmmsg(2), recvmmsg(2) ----------------------------------------------------------------- */
 
 /* The system's struct mmsghdr where it has the system calls.  Not FreeBSD's, whose length is a

@@ -170,27 +170,6 @@ value_of(const cmsgx_sock *sock, const PyMemberDef *member)
 }
 
 int
-cmsgx_refuses_nosignal(int fd, int flags)
-{
-#if defined(__linux__) && defined(SO_DOMAIN)
-    int failed = errno;
-    int family = -1;
-    socklen_t size = sizeof(family);
-    if ((failed != EOPNOTSUPP && failed != EINVAL) || !(flags & CMSGX_MSG_NOSIGNAL)) {
-        return 0;
-    }
-    (void)getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size);
-    errno = failed;
-    /* None of them raises SIGPIPE. */
-    return family == AF_RDS || family == AF_X25 || family == AF_QRTR;
-#else
-    (void)fd;
-    (void)flags;
-    return 0;
-#endif
-}
-
-int
 cmsgx_sock_family(const cmsgx_sock *sock)
 {
     return sock->kind == CMSGX_SOCKET ? value_of(sock, sock->state->socket_family)

@@ -66,10 +66,6 @@ cmsgx_kept_number(const cmsgx_sock *sock)
                            __ATOMIC_RELAXED);
 }
 
-/* For a send that failed: whether that is for MSG_NOSIGNAL, which some families refuse as they do
-   each flag that they do not know.  Without the GIL; keeps errno where it answers no. */
-int cmsgx_refuses_nosignal(int fd, int flags);
-
 /* The steps of cmsgx_call() that are no system call of the hot path. */
 int cmsgx_before_try(cmsgx_sock *sock, const cmsgx_pins *pins, int *error);
 void cmsgx_after_try(cmsgx_sock *sock, const cmsgx_pins *pins);

@@ -229,6 +229,8 @@ def _recvmsg_foreign(
     """recvmsg() or recvmsg_into() of a type that brings its own, with close-on-exec."""
     flags = operator.index(flags)
     unasked = _cmsg.MSG_CMSG_CLOEXEC & ~flags
+    if getattr(sock, "family", _stdlib.AF_UNIX) != _stdlib.AF_UNIX:
+        unasked = 0  # no other brings descriptors, and some refuse the flag
     result, ancdata, msg_flags, address = getattr(sock, name)(first, ancbufsize, flags | unasked)
     if not _cmsg.MSG_CMSG_CLOEXEC:
         # macOS: as soon as they are known; C does it right after its own calls.
