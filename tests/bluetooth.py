@@ -12,7 +12,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from families import attempt, open_socket
+from attempts import attempt
+from families import open_socket
 
 __all__ = ["BTPROTO_HCI", "Controller"]
 

@@ -1,74 +1,21 @@
-"""For tests of what this kernel may lack: a protocol family, a module, a device.
-
-Each attempt skips the test where the kernel refuses it, with the errno of what was attempted.
-"""
+"""For tests of what this kernel may lack: a protocol family, a module, a device."""
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import socket
 import struct
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import namespaces
 import pytest
+from attempts import attempt, call
 from namespaces import Namespace
 
 import cmsgx
-
-__all__ = [
-    "attempt",
-    "bind",
-    "connect",
-    "fails",
-    "is_since",
-    "may_fail",
-    "open_socket",
-    "run",
-    "set_option",
-    "sockaddr_in",
-    "switch_on",
-]
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-@contextmanager
-def attempt(what: str, *errors: int) -> Iterator[None]:
-    """What is tried in there may fail with one of those errno, or with any."""
-    try:
-        yield
-    except OSError as error:
-        if errors and error.errno not in errors:
-            raise
-        pytest.skip(f"[Errno {error.errno}] {what}: {error.strerror}")
-
-
-@contextmanager
-def fails(*errors: int) -> Iterator[None]:
-    """What is called in there has to fail with one of those errno."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in errors:
-            raise
-    else:
-        pytest.fail(f"did not fail with one of the errno {errors}")
-
-
-@contextmanager
-def may_fail(*errors: int) -> Iterator[None]:
-    """What is called in there may fail with one of those errno."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in errors:
-            raise
 
 
 def is_since(before: int, nanoseconds: int | None) -> bool:
@@ -105,13 +52,9 @@ def switch_on(sock: Any, *kinds: Any) -> None:
 
 def run(*command: str, space: Namespace | None = None) -> str:
     """The output of a program that sets up a device which the kernel may lack."""
-    try:
-        if space is None:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        else:
-            done = space.command(*command)
-    except FileNotFoundError as error:
-        pytest.skip(f"[Errno {error.errno}] {command[0]}: {error.strerror}")
+    done = (
+        namespaces.run(*command) if space is None else space.run(partial(namespaces.run, *command))
+    )
     if done.returncode != 0:
         # Such programs tell the errno by its text alone.
         text = done.stderr.strip().replace("\n", " ")
@@ -124,20 +67,14 @@ def run(*command: str, space: Namespace | None = None) -> str:
 # Addresses of families that Python has not -------------------------------------------------------
 
 
-def _call(function: Any, sock: Any, address: bytes) -> None:
-    if function(sock.fileno(), address, len(address)) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
 def bind(sock: Any, address: bytes) -> None:
     """bind(2) to a struct sockaddr."""
-    _call(_libc.bind, sock, address)
+    call("bind", sock.fileno(), address, len(address))
 
 
 def connect(sock: Any, address: bytes) -> None:
     """connect(2) to a struct sockaddr."""
-    _call(_libc.connect, sock, address)
+    call("connect", sock.fileno(), address, len(address))
 
 
 def sockaddr_in(host: str, port: int) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -10,12 +9,14 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
 import pytest
+from attempts import attempt, call, refused
 from support import eventually
 
 T = TypeVar("T")
@@ -23,8 +24,6 @@ T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
 SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFMTU = 0x8913, 0x8914, 0x8922
 IFF_UP = 1
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _why_no_ipv6() -> str:
@@ -41,10 +40,23 @@ NO_IPV6 = _why_no_ipv6()
 needs_ipv6 = pytest.mark.skipif(bool(NO_IPV6), reason=NO_IPV6 or "-")
 
 
-def _check(result: int, what: str) -> None:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    """A program of iproute2, in the namespace of the calling thread; skips where there is none."""
+    with attempt(command[0], errno.ENOENT, errno.EACCES):
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def ip(*arguments: str) -> str:
+    """ip(8), in the namespace of the calling thread; skips where the kernel or the user may not."""
+    done = run("ip", *arguments)
+    what = f"ip {' '.join(arguments)}: {done.stderr.strip()}"
+    for number in (errno.EPERM, errno.EOPNOTSUPP):
+        if os.strerror(number) in done.stderr:
+            refused(number, what)
+    if "Unknown device type" in done.stderr:
+        refused(errno.EOPNOTSUPP, what)
+    assert done.returncode == 0, what
+    return done.stdout
 
 
 class Namespace:
@@ -56,10 +68,10 @@ class Namespace:
         self.run(lambda: self._loopback(mtu))
 
     def _make(self) -> None:
-        try:
-            _check(_libc.unshare(CLONE_NEWNET), "unshare(CLONE_NEWNET)")
-        except OSError as error:
-            pytest.skip(f"[Errno {error.errno}] {error.strerror}")
+        with attempt(
+            "unshare(CLONE_NEWNET)", errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.ENOSPC
+        ):
+            call("unshare", CLONE_NEWNET)
         self._fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
     def _loopback(self, mtu: int) -> None:
@@ -92,30 +104,36 @@ class Namespace:
         """Calls it in there. A socket that it makes, or a process that it starts, stays there."""
 
         def inside() -> T:
-            _check(_libc.setns(self._fd, CLONE_NEWNET), "setns")
+            call("setns", self._fd, CLONE_NEWNET)
             return function()
 
         return self._in_thread(inside)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """The calling thread is in there meanwhile, and what it makes stays there."""
+        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            call("setns", self._fd, CLONE_NEWNET)
+            try:
+                yield
+            finally:
+                call("setns", before, CLONE_NEWNET)
+        finally:
+            os.close(before)
 
     def socket(self, *arguments: int) -> socket.socket:
         """socket.socket() in there."""
         return self.run(lambda: socket.socket(*arguments))
 
-    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Runs a program of iproute2 in there."""
-        try:
-            return self.run(
-                lambda: subprocess.run(arguments, capture_output=True, text=True, check=False)
-            )
-        except FileNotFoundError as error:
-            pytest.skip(f"iproute2: {error}")
+    def ip(self, text: str) -> str:
+        """ip(8) in there."""
+        return self.run(lambda: ip(*text.split()))
 
-    def ip(self, text: str) -> None:
-        """ip(8); its exit status has to be 0."""
-        done = self.command("ip", *text.split())
-        if "Operation not supported" in done.stderr or "Unknown device type" in done.stderr:
-            pytest.skip(f"[Errno {errno.EOPNOTSUPP}] ip {text}: {done.stderr.strip()}")
-        assert done.returncode == 0, f"ip {text}: {done.stderr}"
+    @property
+    def path(self) -> str:
+        """Its name to other processes."""
+        return f"/proc/{os.getpid()}/fd/{self._fd}"
 
     def write(self, path: str, text: str) -> None:
         """Into a file of /proc/sys/net."""
@@ -172,8 +190,7 @@ class Chain:
                 space.write("/proc/sys/net/ipv6/icmp/ratelimit", "0")
         for n in range(1, self.links + 1):
             left, right = self.spaces[n - 1], self.spaces[n]
-            there = f"/proc/{os.getpid()}/fd/{right._fd}"
-            left.ip(f"link add right type veth peer name left netns {there}")
+            left.ip(f"link add right type veth peer name left netns {right.path}")
             size = mtu if n == self.links else 1500
             for space, name, host in ((left, "right", 1), (right, "left", 2)):
                 space.ip(f"addr add 10.9.{n}.{host}/24 dev {name}")

@@ -10,17 +10,16 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import os
-import re
 import socket
 import struct
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import IO, Any, NamedTuple, NoReturn, TypeAlias
+from typing import IO, NamedTuple, TypeAlias
 
-import pytest
+import families
+from attempts import attempt, call
+from namespaces import Namespace, ip
 from support import eventually
 
 import cmsgx
@@ -34,58 +33,19 @@ SECONDS = 10.0
 
 Sockets: TypeAlias = "tuple[cmsgx.socket, cmsgx.socket]"
 
-_CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def refused(error: OSError, what: str) -> NoReturn:
-    """Skips: `what` was tried, and the kernel would not have it."""
-    name = errno.errorcode.get(error.errno or 0, str(error.errno))
-    pytest.skip(f"{what}: {name}, {error.strerror}")
-
-
-@contextmanager
-def tried(what: str, *numbers: int) -> Iterator[None]:
-    """Skips where what is done inside fails with one of these errno."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in numbers:
-            raise
-        refused(error, what)
-
-
-@contextmanager
-def fails(number: int) -> Iterator[None]:
-    """What is done inside has to fail with that errno."""
-    with pytest.raises(OSError, match=re.escape(os.strerror(number))) as caught:
-        yield
-    assert caught.value.errno == number
-
-
-def _call(name: str, *arguments: Any) -> None:
-    if getattr(_libc, name)(*arguments) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{os.strerror(number)} ({name})")
-
 
 # Sockets ----------------------------------------------------------------------------------------
 
 
 def open_socket(family: int, kind: int = DGRAM, protocol: int = 0) -> cmsgx.socket:
     """A socket with a timeout; skips where this kernel or user may not have such a one."""
-    what = f"socket({family}, {kind}, {protocol})"
-    with tried(
-        what, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.EPERM,
-        errno.EACCES, errno.ENOPROTOOPT,
-    ):  # fmt: skip
-        sock = cmsgx.socket(family, kind, protocol)
+    sock = families.open_socket(family, kind, protocol)
     sock.settimeout(SECONDS)
     return sock
 
 
 def bind(sock: socket.socket, host: str, port: int = 0) -> None:
-    with tried(f"bind to {host}", errno.EADDRNOTAVAIL):
+    with attempt(f"bind to {host}", errno.EADDRNOTAVAIL):
         sock.bind((host, port))
 
 
@@ -127,7 +87,7 @@ def udp(path: Path | str, *, connected: bool = True) -> Iterator[Sockets]:
         any_host = "::" if path.receiver == V6 else "0.0.0.0"
         bind(receiver, any_host if path.sender != path.receiver or path.is_ipv4 else "::1")
         if connected:
-            with tried(f"connect to {path.to}", errno.EADDRNOTAVAIL, errno.ENETUNREACH):
+            with attempt(f"connect to {path.to}", errno.EADDRNOTAVAIL, errno.ENETUNREACH):
                 sender.connect((path.to, receiver.getsockname()[1]))
         yield sender, receiver
 
@@ -157,48 +117,10 @@ def get_bytes(sock: socket.socket, level: int, name: int, size: int = 64) -> byt
 # Namespaces -------------------------------------------------------------------------------------
 
 
-class Namespace:
-    """One network, to be entered by a thread."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    @contextmanager
-    def entered(self) -> Iterator[None]:
-        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _call("setns", self.fd, _CLONE_NEWNET)
-            try:
-                yield
-            finally:
-                _call("setns", before, _CLONE_NEWNET)
-        finally:
-            os.close(before)
-
-
-@contextmanager
-def _new_namespace() -> Iterator[Namespace]:
-    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    fd = -1
-    try:
-        with tried("unshare(CLONE_NEWNET)", errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.ENOSPC):
-            _call("unshare", _CLONE_NEWNET)
-        try:
-            fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            set_link("lo", is_up=True)
-        finally:
-            _call("setns", before, _CLONE_NEWNET)
-        yield Namespace(fd)
-    finally:
-        os.close(before)
-        if fd >= 0:
-            os.close(fd)
-
-
 @contextmanager
 def alone() -> Iterator[None]:
     """A network that has loopback only, entered."""
-    with _new_namespace() as namespace, namespace.entered():
+    with Namespace() as namespace, namespace.entered():
         yield
 
 
@@ -215,11 +137,8 @@ CABLE = {V4: ("192.0.2.1", "192.0.2.2"), V6: ("2001:db8::1", "2001:db8::2")}
 @contextmanager
 def cable() -> Iterator[Cable]:
     """A veth pair: `here` is entered, and has the interface veth1; `there` has veth2."""
-    with _new_namespace() as here, _new_namespace() as there, here.entered():
-        ip(
-            "link", "add", "veth1", "type", "veth", "peer", "name", "veth2",
-            "netns", f"/proc/self/fd/{there.fd}", fds=[there.fd],
-        )  # fmt: skip
+    with Namespace() as here, Namespace() as there, here.entered():
+        here.ip(f"link add veth1 type veth peer name veth2 netns {there.path}")
         ends = (("veth1", here, 0), ("veth2", there, 1))
         for name, namespace, _ in ends:
             with namespace.entered():
@@ -231,19 +150,6 @@ def cable() -> Iterator[Cable]:
                 assert eventually(partial(is_running, name))
                 _add_addresses(name, CABLE[V4][index], CABLE[V6][index])
         yield Cable(here, there)
-
-
-def ip(*arguments: str, fds: list[int] | None = None) -> str:
-    """ip(8), in the namespace of the calling thread; skips where it is not there or refused."""
-    with tried("ip(8)", errno.ENOENT, errno.EACCES):
-        done = subprocess.run(
-            ["ip", *arguments], capture_output=True, text=True, check=False, pass_fds=fds or []
-        )
-    for number in (errno.EPERM, errno.EOPNOTSUPP):
-        if os.strerror(number) in done.stderr:
-            refused(OSError(number, done.stderr.strip()), f"ip {' '.join(arguments)}")
-    assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr}"
-    return done.stdout
 
 
 def set_link(name: str, *, is_up: bool | None = None, mtu: int | None = None) -> None:
@@ -294,7 +200,7 @@ def tun(name: str = "tun0") -> Iterator[IO[bytes]]:
     In the namespace of the calling thread; it has the addresses 192.0.2.1 and 2001:db8::1.
     """
     with ExitStack() as stack:
-        with tried("/dev/net/tun", errno.ENOENT, errno.EPERM, errno.EACCES, errno.ENODEV):
+        with attempt("/dev/net/tun", errno.ENOENT, errno.EPERM, errno.EACCES, errno.ENODEV):
             file = stack.enter_context(open("/dev/net/tun", "r+b", buffering=0))
             # TUNSETIFF: IFF_TUN | IFF_NO_PI
             fcntl.ioctl(file, 0x400454CA, struct.pack("=16sh22x", name.encode(), 0x1001))
@@ -387,10 +293,10 @@ def without_capabilities() -> Iterator[None]:
     """The calling thread has none in effect meanwhile: capset(2)."""
     header = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
     before = ctypes.create_string_buffer(24)
-    _call("capget", header, before)
+    call("capget", header, before)
     effective = struct.unpack("=6I", before.raw)
-    _call("capset", header, struct.pack("=6I", 0, *effective[1:3], 0, *effective[4:]))
+    call("capset", header, struct.pack("=6I", 0, *effective[1:3], 0, *effective[4:]))
     try:
         yield
     finally:
-        _call("capset", header, before.raw)
+        call("capset", header, before.raw)

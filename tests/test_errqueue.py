@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import pytest
-from namespaces import Chain, Namespace, needs_ipv6
+from namespaces import Chain, Namespace, needs_ipv6, run
 from support import eventually
 
 import cmsgx
@@ -729,7 +730,7 @@ def test_txtime(number: int, code: int, reason: str) -> None:
 def test_txtime_of_a_qdisc() -> None:
     with Namespace() as space:
         qdisc = ("etf", "clockid", "CLOCK_TAI", "delta", "1000000")
-        done = space.command("tc", "qdisc", "replace", "dev", "lo", "root", *qdisc)
+        done = space.run(partial(run, "tc", "qdisc", "replace", "dev", "lo", "root", *qdisc))
         if "No such file" in done.stderr or "unknown" in done.stderr.lower():
             pytest.skip(f"[Errno {errno.ENOENT}] qdisc etf: {done.stderr.strip()}")
         assert done.returncode == 0, done.stderr

@@ -14,6 +14,7 @@ from typing import Any
 
 import network
 import pytest
+from attempts import attempt
 from network import DGRAM, RAW, SOL_IP, SOL_IPV6, SOL_SOCKET, STREAM, V4, V6
 
 import cmsgx
@@ -66,7 +67,7 @@ def states(sock: cmsgx.socket) -> dict[tuple[int, int, str], bytes | int]:
 def is_taken(sock: cmsgx.socket, option: Any) -> bool:
     """Whether this kernel has the option for that sort of socket, asked without cmsgx."""
     try:
-        with network.tried(option.text, errno.EPERM):
+        with attempt(option.text, errno.EPERM):
             sock.setsockopt(option.level, option.name, option.on)
     except OSError as error:
         if error.errno not in REFUSED:

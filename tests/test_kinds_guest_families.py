@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from families import attempt, fails, is_since, may_fail, open_socket, run, set_option, switch_on
+from attempts import attempt, fails, may_fail
+from families import is_since, open_socket, run, set_option, switch_on
 from namespaces import Namespace
 from support import Pair, eventually
 

@@ -17,18 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attempts import attempt, fails
 from bluetooth import ADDRESS, BTPROTO_HCI, Controller
-from families import (
-    attempt,
-    bind,
-    connect,
-    fails,
-    is_since,
-    open_socket,
-    run,
-    set_option,
-    switch_on,
-)
+from families import bind, connect, is_since, open_socket, run, set_option, switch_on
 from support import eventually
 
 import cmsgx

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from families import attempt, bind, connect, is_since, open_socket, run, sockaddr_in, switch_on
+from attempts import attempt
+from families import bind, connect, is_since, open_socket, run, sockaddr_in, switch_on
 from namespaces import Namespace
 from support import Pair, eventually
 

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from families import attempt, bind, connect, fails, may_fail, open_socket, set_option, sockaddr_in
+from attempts import attempt, fails, may_fail
+from families import bind, connect, open_socket, set_option, sockaddr_in
 from namespaces import Namespace
 
 import cmsgx

@@ -10,6 +10,8 @@ from typing import Any
 
 import network
 import pytest
+from attempts import fails
+from namespaces import ip
 from network import CABLE, LOOPBACK, RAW, SOL_IP, V4
 
 import cmsgx
@@ -78,7 +80,7 @@ def test_one_that_is_not_sent_is_that_of_the_socket(kind: Any, option: int) -> N
 def test_the_kernel_refuses_what_is_out_of_range(wrong: Any) -> None:
     with network.udp("IPv4") as (sender, receiver):
         receiver.settimeout(0)
-        with network.fails(errno.EINVAL):
+        with fails(errno.EINVAL):
             cmsgx.send(sender, b"x", control=wrong)
         with pytest.raises(BlockingIOError):
             receiver.recv(1)
@@ -129,7 +131,7 @@ def test_packet_info_chooses_the_source(host: str, how: str) -> None:
 
 
 def test_a_source_that_is_not_ours_is_refused() -> None:
-    with network.alone(), network.udp("IPv4") as (sender, _), network.fails(errno.ENETUNREACH):
+    with network.alone(), network.udp("IPv4") as (sender, _), fails(errno.ENETUNREACH):
         cmsgx.send(sender, b"x", control=kinds.PacketInfo(local="192.0.2.200"))
 
 
@@ -145,7 +147,7 @@ def test_packet_info_chooses_the_interface() -> None:
             rx = cmsgx.Receiver(receiver, 10, want=[kinds.PacketInfo])
             to = ("239.1.2.3", receiver.getsockname()[1])
             index = {name: number for number, name in socket.if_nameindex()}
-            with network.fails(errno.ENODEV):
+            with fails(errno.ENODEV):
                 cmsgx.send(sender, b"x", control=kinds.PacketInfo(99), address=to)
             lo = kinds.PacketInfo(index["lo"])
             cmsgx.send(sender, b"by lo", control=lo, address=to)
@@ -225,7 +227,7 @@ def test_the_most_options_that_a_header_has() -> None:
 def test_the_original_destination() -> None:
     """Of a socket that takes what is for others: ip(7), IP_TRANSPARENT."""
     with network.alone():
-        network.ip("route", "add", "local", "192.0.2.0/24", "dev", "lo")
+        ip("route", "add", "local", "192.0.2.0/24", "dev", "lo")
         with network.udp("IPv4", connected=False) as (sender, receiver):
             rx = cmsgx.Receiver(receiver, 10, want=[kinds.OriginalDestination])
             to = ("192.0.2.77", receiver.getsockname()[1])
@@ -274,7 +276,7 @@ def test_the_largest_fragment(path: str) -> None:
 def test_the_flow_protocol_chooses_the_route() -> None:
     """A rule that keeps TCP back keeps back what says so here, whatever its header says."""
     with network.cable() as net:
-        network.ip("rule", "add", "priority", "1", "ipproto", "tcp", "prohibit")
+        ip("rule", "add", "priority", "1", "ipproto", "tcp", "prohibit")
         with net.there.entered():
             receiver = network.open_socket(V4)
         with receiver, network.open_socket(V4, RAW, socket.IPPROTO_RAW) as sender:
@@ -287,7 +289,7 @@ def test_the_flow_protocol_chooses_the_route() -> None:
                 cmsgx.send(sender, packet, control=control, address=(there, 0))
                 assert receiver.recv(10) == b"data"
             for wrong, error in ((6, errno.EACCES), (0, errno.EINVAL), (256, errno.EINVAL)):
-                with network.fails(error):
+                with fails(error):
                     cmsgx.send(
                         sender, packet, control=kinds.FlowProtocol(wrong), address=(there, 0)
                     )

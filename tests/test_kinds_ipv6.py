@@ -11,6 +11,8 @@ from typing import Any
 
 import network
 import pytest
+from attempts import fails
+from namespaces import ip
 from network import CABLE, PATHS, RAW, SOL_IP, SOL_IPV6, V4, V6, Path
 
 import cmsgx
@@ -104,7 +106,7 @@ def test_minus_one_is_the_hop_limit_of_the_socket() -> None:
 def test_the_kernel_refuses_what_is_wrong(wrong: Any, number: int) -> None:
     with network.alone(), network.udp("IPv6") as (sender, receiver):
         receiver.settimeout(0)
-        with network.fails(number):
+        with fails(number):
             cmsgx.send(sender, b"x", control=wrong)
         with pytest.raises(BlockingIOError):
             receiver.recv(1)
@@ -135,7 +137,7 @@ def test_a_label_that_another_has_to_itself_is_refused() -> None:
         with network.open_socket(V6) as owner:
             owner.setsockopt(SOL_IPV6, 32, request)
             cmsgx.send(owner, b"x", control=kinds.FlowInfo(0x777), address=sender.getpeername())
-            with network.fails(errno.EINVAL):
+            with fails(errno.EINVAL):
                 cmsgx.send(sender, b"x", control=kinds.FlowInfo(0x777))
 
 
@@ -154,7 +156,7 @@ def test_packet_info_tells_where_a_packet_came_in() -> None:
 @pytest.mark.parametrize("form", ["IPV6_PKTINFO", "IPV6_2292PKTINFO"])
 def test_packet_info_chooses_the_source(form: str) -> None:
     with network.alone():
-        network.ip("address", "add", "2001:db8::5/128", "dev", "lo", "nodad")
+        ip("address", "add", "2001:db8::5/128", "dev", "lo", "nodad")
         with network.udp("IPv6") as (sender, receiver):
             rx = cmsgx.Receiver(receiver, 10)
             info = kinds.PacketInfo6("2001:db8::5")
@@ -176,7 +178,7 @@ def test_packet_info_chooses_the_interface() -> None:
             to = ("ff02::1", receiver.getsockname()[1])
             rx = cmsgx.Receiver(receiver, 10, want=[kinds.PacketInfo6])
             index = {name: number for number, name in socket.if_nameindex()}
-            with network.fails(errno.ENETUNREACH):
+            with fails(errno.ENETUNREACH):
                 cmsgx.send(
                     sender, b"x", control=kinds.PacketInfo6(interface=index["lo"]), address=to
                 )
@@ -194,7 +196,7 @@ def test_packet_info_chooses_the_interface() -> None:
 @pytest.mark.parametrize("name", ["IPv6", "mapped"])
 def test_an_answer_goes_from_where_it_was_asked(name: str) -> None:
     with network.alone():
-        network.ip("address", "add", "2001:db8::5/128", "dev", "lo", "nodad")
+        ip("address", "add", "2001:db8::5/128", "dev", "lo", "nodad")
         hosts = ["::1", "2001:db8::5"]
         if name == "mapped":
             hosts = ["::ffff:127.0.0.1", "::ffff:127.0.0.77"]
@@ -212,7 +214,7 @@ def test_an_answer_goes_from_where_it_was_asked(name: str) -> None:
 
 def test_the_original_destination() -> None:
     with network.alone():
-        network.ip("-6", "route", "add", "local", "2001:db8:1::/64", "dev", "lo")
+        ip("-6", "route", "add", "local", "2001:db8:1::/64", "dev", "lo")
         with network.open_socket(V6) as sender, network.open_socket(V6) as receiver:
             receiver.bind(("::", 0))
             rx = cmsgx.Receiver(receiver, 10, want=[kinds.OriginalDestination6])
@@ -284,7 +286,7 @@ def test_what_needs_a_capability(control: Any, number: int | None) -> None:
     with network.alone(), network.udp("IPv6") as (sender, receiver):
         with network.without_capabilities():
             if number is not None:
-                with network.fails(number):
+                with fails(number):
                     cmsgx.send(sender, b"x", control=control)
             else:
                 cmsgx.send(sender, b"x", control=control)
@@ -439,7 +441,7 @@ def test_the_path_mtu_comes_alone(by: str) -> None:
         with network.udp("IPv6") as (sender, _):
             rx = cmsgx.Receiver(sender, 10, want=[kinds.PathMtu])
             sender.setsockopt(SOL_IPV6, IPV6_DONTFRAG, int(by == "option"))
-            with network.fails(errno.EMSGSIZE):
+            with fails(errno.EMSGSIZE):
                 control = kinds.DontFragment(1) if by == "control" else ()
                 cmsgx.send(sender, bytes(2000), control=control)
             assert select.select([sender], [], [sender], 0) == ([], [], [])
@@ -465,7 +467,7 @@ def test_dont_fragment(dont: int) -> None:
             sender.setsockopt(SOL_IPV6, IPV6_MTU_DISCOVER, 0)
             control = kinds.DontFragment(dont)
             if dont:
-                with network.fails(errno.EMSGSIZE):
+                with fails(errno.EMSGSIZE):
                     cmsgx.send(sender, bytes(2000), control=control)
             else:
                 cmsgx.send(sender, bytes(2000), control=control)

@@ -12,6 +12,7 @@ from typing import Any
 
 import network
 import pytest
+from namespaces import ip
 from network import DGRAM, RAW
 
 import cmsgx
@@ -185,7 +186,7 @@ def test_the_namespace_that_an_event_is_of() -> None:
         wanted = [kinds.NetworkNamespaceId, kinds.NetlinkPacketInfo]
         rx = cmsgx.Receiver(sock, 1 << 16, want=wanted)
         # The other end of the cable names it by the id that it has here.
-        (link,) = json.loads(network.ip("-json", "link", "show", "veth1"))
+        (link,) = json.loads(ip("-json", "link", "show", "veth1"))
         with net.there.entered():
             network.set_link("lo", mtu=1400)
         msg = rx.receive()

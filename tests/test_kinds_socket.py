@@ -12,6 +12,7 @@ from typing import Any
 
 import network
 import pytest
+from attempts import attempt, fails
 from network import DGRAM, RAW, SOL_SOCKET, V4, V6, Sockets
 
 import cmsgx
@@ -58,7 +59,7 @@ def send(name: str, sender: cmsgx.socket, control: Any) -> None:
 
 def receiver_of(sock: cmsgx.socket, *kinds: Any) -> cmsgx.Receiver:
     """Skips where this kernel has them not."""
-    with network.tried("Receiver(want=)", errno.ENOPROTOOPT):
+    with attempt("Receiver(want=)", errno.ENOPROTOOPT):
         return cmsgx.Receiver(sock, 100, want=kinds)
 
 
@@ -119,12 +120,12 @@ def test_what_needs_a_capability(control: Any, number: int | None, name: str) ->
     with sockets(name) as (sender, receiver):
         receiver.settimeout(0)
         # Skips where the kernel does not take the kind at all.
-        with network.tried(f"send({control})", errno.EINVAL):
+        with attempt(f"send({control})", errno.EINVAL):
             send(name, sender, control)
         assert receiver.recv(100)
         with network.without_capabilities():
             if number is not None:
-                with network.fails(number):
+                with fails(number):
                     send(name, sender, control)
                 with pytest.raises(BlockingIOError):
                     receiver.recv(100)
@@ -136,7 +137,7 @@ def test_what_needs_a_capability(control: Any, number: int | None, name: str) ->
 @pytest.mark.parametrize("number", [SO_MARK, SO_PRIORITY])
 @pytest.mark.parametrize("size", [0, 3, 5, 8])
 def test_the_kernel_refuses_another_length(number: int, size: int) -> None:
-    with sockets("IPv4") as (sender, _), network.fails(errno.EINVAL):
+    with sockets("IPv4") as (sender, _), fails(errno.EINVAL):
         send("IPv4", sender, cmsgx.Unknown(SOL_SOCKET, number, bytes(size)))
 
 
@@ -187,7 +188,7 @@ def test_no_wireless_frame_goes_over_loopback() -> None:
 def test_a_buffer_of_a_device_that_was_not_bound_is_refused() -> None:
     with network.tcp() as (client, server):
         client.setsockopt(SOL_SOCKET, 60, 1)  # SO_ZEROCOPY
-        with network.fails(errno.EINVAL):
+        with fails(errno.EINVAL):
             cmsgx.send(client, b"data", control=kinds.DevmemSend(1), flags=MSG_ZEROCOPY)
         # And what is in ordinary memory comes as it always does.
         client.sendall(b"data")

@@ -14,6 +14,7 @@ from typing import Any
 
 import network
 import pytest
+from attempts import attempt, fails
 from network import DGRAM, RAW, SOL_SOCKET, STREAM, V4, V6, Sockets
 from support import close_pair, eventually, unix_pair
 
@@ -351,7 +352,7 @@ def test_an_acknowledgement_is_stamped(family: int) -> None:
     "flags", [Flags.RX_SOFTWARE, Flags.OPT_ID, Flags.SOFTWARE, Flags(1 << 30)], ids=repr
 )
 def test_a_request_has_only_flags_of_what_goes(flags: Any) -> None:
-    with network.udp("IPv4") as (sender, _), network.fails(errno.EINVAL):
+    with network.udp("IPv4") as (sender, _), fails(errno.EINVAL):
         cmsgx.send(sender, b"x", control=TimestampingRequest(flags | Flags.TX_SOFTWARE))
 
 
@@ -363,7 +364,7 @@ def test_the_id_of_a_stamp_can_be_chosen(name: str) -> None:
         sender.setsockopt(SOL_SOCKET, SO_TIMESTAMPING_OLD, int(flags))
         request = TimestampingRequest(Flags.TX_SOFTWARE)
         data = b"x" * 20
-        with network.tried("SCM_TS_OPT_ID", errno.EINVAL) if name == "IPv4" else no_skip():
+        with attempt("SCM_TS_OPT_ID", errno.EINVAL) if name == "IPv4" else no_skip():
             cmsgx.send(sender, data, control=[request, kinds.TimestampingId(0xABCDEF)], **to)
         cmsgx.send(sender, data, control=request, **to)
         cmsgx.send(sender, data, control=[kinds.TimestampingId(2**32 - 1), request], **to)
@@ -379,12 +380,12 @@ def no_skip() -> Iterator[None]:
 
 
 def test_an_id_needs_the_option_and_a_datagram() -> None:
-    with network.udp("IPv4") as (sender, _), network.fails(errno.EINVAL):
+    with network.udp("IPv4") as (sender, _), fails(errno.EINVAL):
         cmsgx.send(sender, b"x", control=kinds.TimestampingId(1))
     with network.tcp() as (client, _):
         flags = Flags.SOFTWARE | Flags.OPT_ID
         client.setsockopt(SOL_SOCKET, SO_TIMESTAMPING_OLD, int(flags))
-        with network.fails(errno.EINVAL):
+        with fails(errno.EINVAL):
             cmsgx.send(client, b"x", control=kinds.TimestampingId(1))
 
 
@@ -417,14 +418,14 @@ def test_a_time_to_go_is_taken_once_there_is_a_clock(name: str) -> None:
     with sockets(name) as (sender, receiver):
         to: Any = {"address": ("lo", ETHERTYPE)} if name == "packet" else {}
         when = kinds.TxTime(time.monotonic_ns())
-        with network.fails(errno.EINVAL):
+        with fails(errno.EINVAL):
             cmsgx.send(sender, b"x" * 20, control=when, **to)
         with cmsgx.enable(sender, kinds.TxTime):
             assert txtime(sender) == (time.CLOCK_MONOTONIC, 0)
             cmsgx.send(sender, b"x" * 20, control=when, **to)
             assert receiver.recv(100).endswith(b"x" * 20)
         for wrong in (b"", bytes(4), bytes(9)):
-            with network.fails(errno.EINVAL):
+            with fails(errno.EINVAL):
                 control = cmsgx.Unknown(SOL_SOCKET, SCM_TXTIME, wrong)
                 cmsgx.send(sender, b"x", control=control, **to)
 
@@ -432,7 +433,7 @@ def test_a_time_to_go_is_taken_once_there_is_a_clock(name: str) -> None:
 def test_a_clock_that_another_chose_comes_back() -> None:
     with network.open_socket(V4) as sock:
         other = struct.pack("=iI", 11, 1)  # CLOCK_TAI, SOF_TXTIME_DEADLINE_MODE
-        with network.tried("SO_TXTIME with CLOCK_TAI", errno.EPERM):
+        with attempt("SO_TXTIME with CLOCK_TAI", errno.EPERM):
             sock.setsockopt(SOL_SOCKET, SO_TXTIME, other)
         with cmsgx.enable(sock, kinds.TxTime):
             assert txtime(sock) == (time.CLOCK_MONOTONIC, 0)
@@ -444,5 +445,5 @@ def test_a_clock_needs_no_capability_to_be_given_up() -> None:
     with network.open_socket(V4) as sock, network.without_capabilities():
         with cmsgx.enable(sock, kinds.TxTime):
             assert txtime(sock) == (time.CLOCK_MONOTONIC, 0)
-        with network.fails(errno.EPERM):
+        with fails(errno.EPERM):
             sock.setsockopt(SOL_SOCKET, SO_TXTIME, bytes(8))

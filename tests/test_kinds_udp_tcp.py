@@ -11,6 +11,7 @@ from typing import Any
 
 import network
 import pytest
+from attempts import attempt, fails
 from network import PATHS, V4, V6
 
 import cmsgx
@@ -73,7 +74,7 @@ def test_a_segment_has_to_fit_the_mtu() -> None:
                 most = 1500 - headers
                 cmsgx.send(sender, bytes(3000), control=kinds.UdpSegment(most))
                 assert [len(receiver.recv(3000)) for _ in range(3)] == [most, most, 3000 - 2 * most]
-                with network.fails(errno.EMSGSIZE):
+                with fails(errno.EMSGSIZE):
                     cmsgx.send(sender, bytes(3000), control=kinds.UdpSegment(most + 1))
 
 
@@ -84,19 +85,19 @@ def test_there_is_a_limit_to_their_number_and_to_the_whole() -> None:
         most = 128 if release >= (6, 12) else 64
         cmsgx.send(sender, bytes(most), control=kinds.UdpSegment(1))
         assert [receiver.recv(2) for _ in range(most)] == [b"\0"] * most
-        with network.fails(errno.EINVAL):
+        with fails(errno.EINVAL):
             cmsgx.send(sender, bytes(most + 1), control=kinds.UdpSegment(1))
         cmsgx.send(sender, bytes(65507), control=kinds.UdpSegment(2000))
-        with network.fails(errno.EMSGSIZE):
+        with fails(errno.EMSGSIZE):
             cmsgx.send(sender, bytes(65508), control=kinds.UdpSegment(2000))
         sender.setsockopt(socket.SOL_SOCKET, 11, 1)  # SO_NO_CHECK
-        with network.fails(errno.EINVAL):
+        with fails(errno.EINVAL):
             cmsgx.send(sender, bytes(10), control=kinds.UdpSegment(1))
 
 
 @pytest.mark.parametrize("payload", [b"", b"\1", bytes(4), bytes(8)])
 def test_the_kernel_refuses_another_length(payload: bytes) -> None:
-    with network.udp("IPv4") as (sender, _), network.fails(errno.EINVAL):
+    with network.udp("IPv4") as (sender, _), fails(errno.EINVAL):
         cmsgx.send(sender, b"x", control=cmsgx.Unknown(SOL_UDP, UDP_SEGMENT, payload))
 
 
@@ -194,7 +195,7 @@ def test_mark_and_priority_are_taken_by_tcp(family: int) -> None:
     with network.tcp(family) as (client, server):
         rx = cmsgx.Receiver(server, 10)
         for control in (kinds.Priority(3), kinds.Priority(0)):
-            with network.tried("SO_PRIORITY", errno.EINVAL):
+            with attempt("SO_PRIORITY", errno.EINVAL):
                 cmsgx.send(client, b"x", control=control)
             assert rx.receive().data == b"x"
 
@@ -210,7 +211,7 @@ def crypto_info() -> bytes:
 def test_records_of_each_type() -> None:
     with network.tcp() as (client, server):
         for sock, direction in ((client, 1), (server, 2)):  # TLS_TX, TLS_RX
-            with network.tried("TCP_ULP tls", errno.ENOENT, errno.ENOPROTOOPT, errno.EPERM):
+            with attempt("TCP_ULP tls", errno.ENOENT, errno.ENOPROTOOPT, errno.EPERM):
                 sock.setsockopt(SOL_TCP, TCP_ULP, b"tls")
             sock.setsockopt(SOL_TLS, direction, crypto_info())
         rx = cmsgx.Receiver(server, 100)
@@ -227,6 +228,6 @@ def test_records_of_each_type() -> None:
             msg = rx.receive()
             assert not msg.truncated
             assert (msg[kinds.TlsRecordType].record, msg.data) == (record, data)
-        with network.fails(errno.EINVAL):
+        with fails(errno.EINVAL):
             control = kinds.TlsRecordType(kinds.TlsType.ALERT)
             cmsgx.send(client, b"\1\0", control=control, flags=socket.MSG_MORE)
