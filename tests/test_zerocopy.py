@@ -709,6 +709,9 @@ class Interruptions:
         self.count = 0
 
     def __enter__(self) -> Interruptions:
+        # What it calls when something goes that another test has left is nothing to interrupt.
+        gc.collect()
+        gc.disable()
         self._before = signal.signal(signal.SIGALRM, self._raise)
         return self
 
@@ -736,6 +739,7 @@ class Interruptions:
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._before)
+        gc.enable()
 
 
 def test_an_interruption_loses_no_completion() -> None:
