@@ -76,6 +76,7 @@ class Row:
     runners: Mapping[str, Callable[[World], Loop]]
     at_most: Mapping[str, float] = field(default_factory=dict)  # runner: x plain C
     faster: float | None = None  # the drop-in (or the batch) against socket
+    peer: str = ""  # in the libraries of peers.py, without its prefix
     is_there: Callable[[], bool] = lambda: True  # whether cmsgx has what its runners need
 
 
@@ -150,6 +151,7 @@ def descriptors(
         runners={SOCKET: socket_fds, DROPIN: dropin_fds, WITH: with_fds, FOR: for_fds},
         at_most=at_most or {},
         faster=faster,
+        peer="rights",
     )
 
 

@@ -1,9 +1,10 @@
 """Plain C, `socket` and cmsgx at the same work, in turn, in one run.
 
-    python benchmarks/run.py [--rows PATTERN] [--quick] [--markdown] [--json FILE]
+    python benchmarks/run.py [--rows PATTERN] [--quick] [--markdown] [--json FILE] [--publish]
 
 Runs with any Python that has cmsgx (or not: then only C and `socket` are measured), and needs a C
-compiler.  README.md beside this file says how to read the table.
+compiler.  Where Go or Rust are, what they have is measured too: peers.py.  README.md beside this
+file says how to read the table.
 """
 
 import argparse
@@ -26,20 +27,32 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import chart
 import rows
+from peers import NIX, XSYS, build_peers
 from rows import BATCH, DROPIN, FOR, SOCKET, WITH, Loop, Row, World, all_rows
 
 HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parent
 CHUNK = 2_500_000  # ns that one implementation runs before the next has its turn
 ROUNDS = 50
 QUICK_ROUNDS = 12
 ENOUGH = 5  # pairs without a context switch, below which no ratio is shown
 PATIENCE = 4  # times the rounds, at most, where context switches spoil them
 MAX_FDS = 253
-RUNNERS = (SOCKET, DROPIN, WITH, FOR, BATCH)
+RUNNERS = {
+    SOCKET: "socket/C",
+    XSYS: "x/sys/C",
+    NIX: "nix/C",
+    DROPIN: "drop-in/C",
+    WITH: "typed with/C",
+    FOR: "typed for/C",
+    BATCH: "batch/C",
+}
 
 
 # The floor --------------------------------------------------------------------------------------
@@ -67,8 +80,8 @@ def build_floor(folder: str) -> ctypes.CDLL:
     return ctypes.CDLL(library)
 
 
-def floor_loop(library: ctypes.CDLL, name: str, world: World) -> Loop:
-    function = library[f"floor_{name}"]
+def compiled_loop(library: ctypes.CDLL, name: str, world: World) -> Loop:
+    function = library[name]
     function.argtypes = (ctypes.POINTER(Job), ctypes.c_long)
     job = Job(
         tx=world.tx.fileno(),
@@ -83,7 +96,7 @@ def floor_loop(library: ctypes.CDLL, name: str, world: World) -> Loop:
     def loop(rounds: int) -> None:
         error = function(pointer, rounds)
         if error:
-            raise OSError(error, f"floor_{name}: {errno.errorcode.get(error, error)}")
+            raise OSError(error, f"{name}: {errno.errorcode.get(error, error)}")
 
     return loop
 
@@ -167,7 +180,7 @@ def median(values: list[float]) -> float | None:
     return statistics.median(values) if len(values) >= ENOUGH else None
 
 
-def measure(row: Row, library: ctypes.CDLL, rounds: int) -> Result:
+def measure(row: Row, library: ctypes.CDLL, peers: dict[str, ctypes.CDLL], rounds: int) -> Result:
     result = Result(row)
     worlds: list[World] = []
     row.world().close()  # opens what all share
@@ -178,8 +191,10 @@ def measure(row: Row, library: ctypes.CDLL, rounds: int) -> Result:
         return Runner(make(worlds[-1]), worlds[-1])
 
     has_cmsgx = rows.cmsgx is not None and row.is_there()
-    floor = runner(lambda world: floor_loop(library, row.floor, world))
+    floor = runner(lambda world: compiled_loop(library, f"floor_{row.floor}", world))
     runners: dict[str, Runner] = {}
+    for name, peer in peers.items() if row.peer else ():
+        runners[name] = runner(partial(compiled_loop, peer, f"peer_{row.peer}"))
     for name, make in row.runners.items():
         if name != SOCKET and not has_cmsgx:
             continue
@@ -273,20 +288,11 @@ def cell(value: float | None, relation: str, bar: float | None, is_reached: bool
     return f"{value:.2f} ({relation}{bar:.2f} {'ok' if is_reached else 'MISSED'})"
 
 
-HEADER = [
-    "row",
-    "plain C, ns",
-    "C/C",
-    "socket/C",
-    "drop-in/C",
-    "typed with/C",
-    "typed for/C",
-    "batch/C",
-    "socket/cmsgx",
-]
+def header(shown: list[str]) -> list[str]:
+    return ["row", "plain C, ns", "C/C", *(RUNNERS[name] for name in shown), "socket/cmsgx"]
 
 
-def cells(result: Result) -> list[str]:
+def cells(result: Result, shown: list[str]) -> list[str]:
     bars = reached(result)
     row = result.row
     line = [row.name, "-" if math.isnan(result.floor_ns) else f"{result.floor_ns:,.0f}"]
@@ -299,23 +305,40 @@ def cells(result: Result) -> list[str]:
         *line,
         *(
             cell(result.ratio(name), "≤", row.at_most.get(name), bars.get(name, False))
-            for name in RUNNERS
+            for name in shown
         ),
         cell(result.times_faster(), "≥", row.faster, bars.get("faster", False)),
     ]
 
 
-def show(table: list[list[str]], markdown: bool) -> None:
-    if markdown:
-        print("| " + " | ".join(table[0]) + " |")
-        print("|---|" + "---:|" * (len(table[0]) - 1))
-        for line in table[1:]:
-            print("| " + " | ".join(line) + " |")
-        return
+def as_markdown(table: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(line) + " |" for line in table]
+    lines.insert(1, "|---|" + "---:|" * (len(table[0]) - 1))
+    return "\n".join(lines)
+
+
+def as_text(table: list[list[str]]) -> str:
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
+    lines = []
     for line in table:
         rest = (text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))
-        print("  ".join([line[0].ljust(widths[0]), *rest]).rstrip())
+        lines.append("  ".join([line[0].ljust(widths[0]), *rest]).rstrip())
+    return "\n".join(lines)
+
+
+def publish(numbers: dict[str, Any], table: list[list[str]]) -> None:
+    """Puts the table into the project's README, and the chart beside it."""
+    for name, palette in chart.PALETTES.items():
+        picture = PROJECT / "docs" / f"speed-{name}.svg"
+        picture.write_text(chart.draw(numbers, palette), encoding="utf-8")
+    readme = PROJECT / "README.md"
+    about = ", ".join(numbers[what] for what in ("python", "kernel", "machine"))
+    before, start, rest = readme.read_text(encoding="utf-8").partition("<!-- speed-table -->\n")
+    _, end, after = rest.partition("<!-- /speed-table -->\n")
+    if not start or not end:
+        raise SystemExit(f"{readme} has no place for the table")
+    shown = f"{about}.\n\n{as_markdown(table)}\n"
+    readme.write_text(before + start + shown + end + after, encoding="utf-8")
 
 
 def as_json(result: Result) -> dict[str, Any]:
@@ -355,6 +378,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds for each row")
     parser.add_argument("--markdown", action="store_true", help="the table as Markdown")
     parser.add_argument("--json", metavar="FILE", help="writes the numbers too, with quartiles")
+    parser.add_argument(
+        "--publish", action="store_true", help="the table into README.md, the chart into docs"
+    )
     options = parser.parse_args()
 
     raise_descriptor_limit()
@@ -365,6 +391,7 @@ def main() -> int:
     results = []
     with tempfile.TemporaryDirectory() as folder:
         library = build_floor(folder)
+        peers = {name: ctypes.CDLL(str(path)) for name, path in build_peers(Path(folder)).items()}
         chosen = [
             row
             for row in all_rows(lambda name: int(library.floor_constant(name.encode())))
@@ -373,7 +400,8 @@ def main() -> int:
         for row in chosen:
             if sys.stderr.isatty():
                 print(f"\r{row.name:40}", end="", file=sys.stderr, flush=True)
-            results.append(measure(row, library, QUICK_ROUNDS if options.quick else ROUNDS))
+            rounds = QUICK_ROUNDS if options.quick else ROUNDS
+            results.append(measure(row, library, peers, rounds))
         if sys.stderr.isatty():
             print(f"\r{'':40}\r", end="", file=sys.stderr, flush=True)
     if not results:
@@ -382,12 +410,16 @@ def main() -> int:
     for name, value in about.items():
         print(f"{name}: {value}", end="  \n" if options.markdown else "\n")
     print()
-    show([HEADER, *map(cells, results)], options.markdown)
+    shown = [name for name in RUNNERS if any(name in result.ratios for result in results)]
+    table = [header(shown), *(cells(result, shown) for result in results)]
+    print(as_markdown(table) if options.markdown else as_text(table))
     bars = [is_reached for result in results for is_reached in reached(result).values()]
     spoilt = sum(result.spoilt for result in results)
     print(f"\n{sum(bars)} of {len(bars)} bars reached; {spoilt} pairs dropped (context switches)")
+    numbers = {**about, "rows": [as_json(result) for result in results]}
+    if options.publish:
+        publish(numbers, table)
     if options.json:
-        numbers = {**about, "rows": [as_json(result) for result in results]}
         Path(options.json).write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     return 0
 

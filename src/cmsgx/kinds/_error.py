@@ -61,9 +61,9 @@ class ExtendedError(StructMessage):
     """An entry of the error queue, struct sock_extended_err: IP_RECVERR, ip(7).
 
     What `ee_info`, `ee_data`, `ee_type` and `ee_code` mean depends on `ee_origin`; what
-    receive_errors() gives says it in words. `offender` is the Address of who sent an ICMP error,
-    None for any other origin. Of TCP, UDP and raw sockets, and the like for AF_PACKET, CAN,
-    Bluetooth, vsock and RDS.
+    receive_errors() gives says it in words. `offender` is the Address of who sent an ICMP error;
+    for any other origin None, but over IPv6 what the kernel happens to leave there. Of TCP, UDP
+    and raw sockets, and the like for AF_PACKET, CAN, Bluetooth, vsock and RDS.
     """
 
     __slots__ = ()
