@@ -144,6 +144,11 @@ PyDoc_STRVAR(closer_fork_doc,
 "closer_fork(where, /)\n--\n\n"
 "To be called around fork: 0 before it, 1 after it in the parent, 2 in the child.");
 
+PyDoc_STRVAR(with_lock_doc,
+"with_lock(lock, function, /)\n--\n\n"
+"Calls the function while it holds the lock, which it gives back whatever happens.  A `with` does\n"
+"not, where a signal handler raises right behind its __enter__(): from 3.14 on one can run there.");
+
 PyDoc_STRVAR(register_doc,
 "register(name, object, /)\n--\n\n"
 "Gives C a class or a function of the Python layer.");
@@ -205,6 +210,31 @@ closer_fork(PyObject *module, PyObject *where)
         cmsgx_closer_after_fork(cmsgx_state_of(module)->closer, when == 2);
     }
     Py_RETURN_NONE;
+}
+
+static PyObject *
+with_lock(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *lock, *function;
+    if (!PyArg_ParseTuple(args, "OO:with_lock", &lock, &function)) {
+        return NULL;
+    }
+    PyObject *acquired = PyObject_CallMethod(lock, "acquire", NULL);
+    if (acquired == NULL) {
+        return NULL;
+    }
+    Py_DECREF(acquired);
+    PyObject *result = PyObject_CallNoArgs(function);
+    PyObject *exception = cmsgx_save_exception();
+    PyObject *released = PyObject_CallMethod(lock, "release", NULL);
+    if (exception != NULL || released == NULL) {
+        Py_CLEAR(result);
+    }
+    if (exception != NULL) {
+        cmsgx_restore_exception(exception);
+    }
+    Py_XDECREF(released);
+    return result;
 }
 
 static PyObject *
@@ -273,6 +303,7 @@ static PyMethodDef methods[] = {
     {"closer_submit", closer_submit, METH_O, closer_submit_doc},
     {"closer_wait", closer_wait, METH_O, closer_wait_doc},
     {"closer_fork", closer_fork, METH_O, closer_fork_doc},
+    {"with_lock", with_lock, METH_VARARGS, with_lock_doc},
     {"register", register_object, METH_VARARGS, register_doc},
     {NULL, NULL, 0, NULL},
 };

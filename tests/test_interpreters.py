@@ -93,21 +93,32 @@ print(resident() - memory)
 """
     )
     grown = int(run_python(code, timeout=300))
-    # From 3.12 on CPython keeps an interpreter's arenas, ours among them.
-    ours = 500_000 if sys.version_info >= (3, 12) else 40_000
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        ours *= 4  # free-threaded builds make modules and classes immortal
+        ours = 1.75 * import_size()  # free-threaded builds make modules and classes immortal
+    elif sys.version_info >= (3, 12):
+        ours = 0.75 * import_size()  # CPython keeps an interpreter's arenas, ours among them
+    else:
+        ours = 40_000
     assert grown < 50 * (baseline_growth() + ours)
+
+
+LIBRARY = "import os, socket, multiprocessing.reduction, dataclasses, typing, array, select, fcntl"
+
+
+def import_size() -> int:
+    """Bytes that an import of cmsgx takes, besides what it imports of the library."""
+    code = "import tracemalloc; tracemalloc.start(); import cmsgx"
+    return int(run_python(f"{LIBRARY}; {code}; print(tracemalloc.get_traced_memory()[0])"))
 
 
 def baseline_growth() -> int:
     """What CPython itself leaks for each interpreter that imports the same of its library."""
     code = (
         OWN_GIL
-        + """
+        + f"""
 import warnings
 warnings.simplefilter("ignore")
-USE = "import os, socket, multiprocessing.reduction, dataclasses, typing, array, select, fcntl"
+USE = {LIBRARY!r}
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import islice
 from threading import Lock
 from types import EllipsisType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from . import _cmsg
 from ._cmsg import send
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .kinds._base import Buffer
 
 __all__ = ["Pending", "ZeroCopySender"]
+
+_R = TypeVar("_R")
 
 _FLAG = getattr(_cmsg, "MSG_ZEROCOPY", 0)
 _ERRQUEUE = getattr(_cmsg, "MSG_ERRQUEUE", 0)
@@ -277,7 +279,7 @@ class ZeroCopySender:
                 # TCP gives nothing at all an id, and UDP does not: so it gets none.
                 if must_copy or not size or self.stopped:
                     return call()
-                if self._try(sending, size, partial(call, flags=_FLAG)):
+                if self._locked(self._try, sending, size, partial(call, flags=_FLAG)):
                     return sending.sent[0]
                 events = 0
             except BlockingIOError:
@@ -293,24 +295,26 @@ class ZeroCopySender:
                 events = 0
             self._await(events, deadline)
 
+    def _locked(self, function: Callable[..., _R], *arguments: Any) -> _R:
+        return _cmsg.with_lock(self._lock, partial(function, *arguments))
+
     def _try(self, sending: _Sending, size: int, call: Callable[[], int]) -> bool:
-        """One try; False where too much is in flight."""
-        with self._lock:
+        """One try; False where too much is in flight. With the lock."""
+        self._settle()
+        if not self._is_sure or self._next_id % _EVERY == 0 or self._is_full(size):
+            self._take_completions()
+        if self.stopped or self._is_full(size):
+            return False
+        sending.id = self._next_id
+        self._unsettled = sending
+        self._in_flight[sending.id] = sending
+        try:
+            # All of it in C: a signal handler that raises cannot come between the system call and
+            # the list that says that it was made.
+            sending.sent.extend(islice(iter(call, None), 1))
+        finally:
             self._settle()
-            if not self._is_sure or self._next_id % _EVERY == 0 or self._is_full(size):
-                self._take_completions()
-            if self.stopped or self._is_full(size):
-                return False
-            sending.id = self._next_id
-            self._unsettled = sending
-            self._in_flight[sending.id] = sending
-            try:
-                # All of it in C: a signal handler that raises cannot come between the system call
-                # and the list that says that it was made.
-                sending.sent.extend(islice(iter(call, None), 1))
-            finally:
-                self._settle()
-            return True
+        return True
 
     def _is_full(self, size: int) -> bool:
         count = len(self._in_flight)
@@ -340,17 +344,14 @@ class ZeroCopySender:
 
     def reap(self) -> int:
         """Frees the buffers of the sends that are complete, without waiting; says how many."""
-        with self._lock:
-            return self._take_completions()
+        return self._locked(self._take_completions)
 
     def acknowledge(self, report: ErrorReport) -> int:
         """What somebody else read from the error queue, as by receive_errors().
 
         Returns how many sends it completes; a report that is no completion goes to `reports`.
         """
-        with self._lock:
-            self._settle()
-            return self._take(report)
+        return self._locked(self._take_settled, report)
 
     def wait(self, timeout: float | EllipsisType | None = ...) -> None:
         """Waits until nothing is in flight; TimeoutError after `timeout` seconds.
@@ -369,12 +370,14 @@ class ZeroCopySender:
         The end of that shows nowhere but on the error queue. A socket that is closed with
         SO_LINGER at 0 seconds drops what it has not sent.
         """
-        with self._lock:
-            self._settle()
-            views = tuple(view for sending in self._in_flight.values() for view in sending.views)
-            self._in_flight = {}
-            self._bytes = 0
-            return views
+        return self._locked(self._give_up)
+
+    def _give_up(self) -> tuple[memoryview, ...]:
+        self._settle()
+        views = tuple(view for sending in self._in_flight.values() for view in sending.views)
+        self._in_flight = {}
+        self._bytes = 0
+        return views
 
     def close(self, timeout: float | EllipsisType | None = ...) -> tuple[memoryview, ...]:
         """Waits as wait() does, and hands over what is in flight still, as release() does.
@@ -402,6 +405,10 @@ class ZeroCopySender:
                 del self._arrived[0]
         self._is_sure = True
         return count
+
+    def _take_settled(self, report: ErrorReport) -> int:
+        self._settle()
+        return self._take(report)
 
     def _take(self, report: ErrorReport) -> int:
         if isinstance(report, ZeroCopyCompletion):

@@ -117,8 +117,10 @@ typedef int send_many_function(int, struct mmsghdr *, unsigned, int);
 
 /* With a time_t of 64 bits on 32, programs call them by the second name. */
 #define DEFINE(receive_name, send_name, receive_many_name, send_many_name, suffix) \
-    PUBLIC ssize_t receive_##suffix(int sock, struct msghdr *msg, int flags) __asm__(receive_name); \
-    PUBLIC ssize_t send_##suffix(int sock, const struct msghdr *msg, int flags) __asm__(send_name); \
+    PUBLIC ssize_t receive_##suffix(int sock, struct msghdr *msg, int flags) \
+        __asm__(receive_name); \
+    PUBLIC ssize_t send_##suffix(int sock, const struct msghdr *msg, int flags) \
+        __asm__(send_name); \
     PUBLIC int receive_many_##suffix(int sock, struct mmsghdr *msgs, unsigned count, int flags, \
                                      void *timeout) __asm__(receive_many_name); \
     PUBLIC int send_many_##suffix(int sock, struct mmsghdr *msgs, unsigned count, int flags) \

@@ -31,7 +31,8 @@
 
    shim_send_most(n) has sendmmsg() end after n messages, as a signal does.
    shim_fail_send(n, error) has the sending of the message behind the next n fail, once.
-   shim_refuse_segments(error) refuses what has a UDP_SEGMENT, shim_refuse_segments_after(n, error) that behind the next n. */
+   shim_refuse_segments(error) refuses what has a UDP_SEGMENT, shim_refuse_segments_after(n, error)
+   that behind the next n. */
 
 #define _GNU_SOURCE
 

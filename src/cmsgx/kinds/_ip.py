@@ -6,7 +6,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from .. import _cmsg
-from ._address import IPAddress
 from ._base import IS_LINUX, StructMessage, families, form, member, option, register
 from ._net import OnInterface, WithTrafficClass
 

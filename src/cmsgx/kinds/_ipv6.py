@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import _cmsg
-from ._address import IPAddress
 from ._base import IS_LINUX, StructMessage, families, form, member, option, register
 from ._ip import IP
 from ._net import OnInterface, WithTrafficClass
