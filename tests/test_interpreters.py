@@ -36,6 +36,21 @@ def destroy(interpreter):
         _xxsubinterpreters.destroy(interpreter)
 """
 
+MEASURED = (
+    OWN_GIL
+    + """
+import warnings
+warnings.simplefilter("ignore")
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+def once():
+    interpreter = make()
+    run(interpreter, USE)
+    destroy(interpreter)
+"""
+)
+
 USE = """
 import os, socket
 import cmsgx
@@ -69,18 +84,10 @@ second.close()
 def test_interpreters_are_made_used_and_destroyed() -> None:
     """With a GIL of their own from 3.12 on: no descriptor more, and no memory."""
     code = (
-        OWN_GIL
+        MEASURED
         + f"""
-import gc, support, warnings
-warnings.simplefilter("ignore")
+import support
 USE = {USE!r}
-def resident():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
-def once():
-    interpreter = make()
-    run(interpreter, USE)
-    destroy(interpreter)
 for _ in range(5):
     once()
 support.eventually(lambda: False, 0.1)
@@ -114,18 +121,9 @@ def import_size() -> int:
 def baseline_growth() -> int:
     """What CPython itself leaks for each interpreter that imports the same of its library."""
     code = (
-        OWN_GIL
+        MEASURED
         + f"""
-import warnings
-warnings.simplefilter("ignore")
 USE = {LIBRARY!r}
-def resident():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
-def once():
-    interpreter = make()
-    run(interpreter, USE)
-    destroy(interpreter)
 for _ in range(3):
     once()
 memory = resident()
