@@ -77,7 +77,7 @@ def test_readme_has_an_example_of_each() -> None:
         "Any control message", "Many at once",
     }  # fmt: skip
     assert "<!-- speed-table -->" in text
-    assert "```sh\npython benchmarks/run.py --markdown\n```" in text
+    assert "```sh\npython benchmarks/run.py --publish\n```" in text
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
