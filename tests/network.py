@@ -148,7 +148,8 @@ def cable() -> Iterator[Cable]:
                 # Until then it throws away what it is given. The addresses come after that:
                 # what sets them waits for the lock under which the interface is started.
                 assert eventually(partial(is_running, name))
-                _add_addresses(name, CABLE[V4][index], CABLE[V6][index])
+                add_address(name, CABLE[V4][index], 24)
+                add_address(name, CABLE[V6][index], 64)
         yield Cable(here, there)
 
 
@@ -163,16 +164,16 @@ def set_link(name: str, *, is_up: bool | None = None, mtu: int | None = None) ->
             fcntl.ioctl(control, 0x8914, struct.pack("=16sh22x", device, int(is_up)))
 
 
-def _add_addresses(name: str, four: str, six: str) -> None:
-    ip("address", "add", f"{four}/24", "dev", name)
-    ip("address", "add", f"{six}/64", "dev", name, "nodad")
+def add_address(name: str, host: str, length: int) -> None:
+    """An address of an interface, and the length of its prefix."""
+    ip("address", "add", f"{host}/{length}", "dev", name, *(["nodad"] if ":" in host else []))
     # The kernel takes it into use a little later.
-    assert eventually(partial(_is_usable, six))
+    assert eventually(partial(_is_usable, host))
 
 
 def _is_usable(host: str) -> bool:
     """Whether it reaches itself: the address is there before the route to it."""
-    with socket.socket(V6, DGRAM) as sock:
+    with socket.socket(V6 if ":" in host else V4, DGRAM) as sock:
         sock.setblocking(False)
         try:
             sock.bind((host, 0))
@@ -205,7 +206,8 @@ def tun(name: str = "tun0") -> Iterator[IO[bytes]]:
             # TUNSETIFF: IFF_TUN | IFF_NO_PI
             fcntl.ioctl(file, 0x400454CA, struct.pack("=16sh22x", name.encode(), 0x1001))
         set_link(name, is_up=True)
-        _add_addresses(name, CABLE[V4][0], CABLE[V6][0])
+        add_address(name, CABLE[V4][0], 24)
+        add_address(name, CABLE[V6][0], 64)
         yield file
 
 

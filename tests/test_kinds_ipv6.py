@@ -156,7 +156,7 @@ def test_packet_info_tells_where_a_packet_came_in() -> None:
 @pytest.mark.parametrize("form", ["IPV6_PKTINFO", "IPV6_2292PKTINFO"])
 def test_packet_info_chooses_the_source(form: str) -> None:
     with network.alone():
-        ip("address", "add", "2001:db8::5/128", "dev", "lo", "nodad")
+        network.add_address("lo", "2001:db8::5", 128)
         with network.udp("IPv6") as (sender, receiver):
             rx = cmsgx.Receiver(receiver, 10)
             info = kinds.PacketInfo6("2001:db8::5")
@@ -196,7 +196,7 @@ def test_packet_info_chooses_the_interface() -> None:
 @pytest.mark.parametrize("name", ["IPv6", "mapped"])
 def test_an_answer_goes_from_where_it_was_asked(name: str) -> None:
     with network.alone():
-        ip("address", "add", "2001:db8::5/128", "dev", "lo", "nodad")
+        network.add_address("lo", "2001:db8::5", 128)
         hosts = ["::1", "2001:db8::5"]
         if name == "mapped":
             hosts = ["::ffff:127.0.0.1", "::ffff:127.0.0.77"]
