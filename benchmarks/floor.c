@@ -7,12 +7,17 @@
 #define _GNU_SOURCE
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/errqueue.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <poll.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,6 +28,14 @@
 #ifndef UDP_SEGMENT
 #  define UDP_SEGMENT 103
 #  define UDP_GRO 104
+#endif
+#ifndef F_ADD_SEALS
+#  define F_ADD_SEALS 1033
+#  define F_GET_SEALS 1034
+#  define F_SEAL_SEAL 1
+#  define F_SEAL_SHRINK 2
+#  define F_SEAL_GROW 4
+#  define F_SEAL_WRITE 8
 #endif
 
 /* Mirrored by Job in run.py. */
@@ -272,10 +285,11 @@ send_batch(int fd, const struct job *job)
     return sent < 0 ? errno : sent != BATCH ? EPROTO : 0;
 }
 
-/* Reads time stamp and packet info of each. */
+/* Reads time stamp and packet info of each, and what traffic class it has. */
 static int
 read_batch(void)
 {
+    volatile int traffic_class = 0;
     for (int i = 0; i < BATCH; i++) {
         struct msghdr *msg = &incoming.headers[i].msg_hdr;
         struct timespec stamp = {0, 0};
@@ -290,12 +304,31 @@ read_batch(void)
                      && header->cmsg_len == CMSG_LEN(sizeof(info))) {
                 memcpy(&info, CMSG_DATA(header), sizeof(info));
             }
+            else if (header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_TOS) {
+                traffic_class = *CMSG_DATA(header);
+            }
         }
+        (void)traffic_class;
         if (stamp.tv_sec == 0 || info.ipi_ifindex == 0) {
             return EPROTO;
         }
     }
     return 0;
+}
+
+/* The same, of which nothing is read. */
+int
+floor_batch_view(const struct job *job, long rounds)
+{
+    const size_t room = CMSG_SPACE(sizeof(struct timespec)) + CMSG_SPACE(sizeof(struct in_pktinfo));
+    int error = 0;
+    for (long i = 0; i < rounds && error == 0; i++) {
+        error = send_batch(job->tx, job);
+        if (error == 0) {
+            error = receive_batch(job->rx, job, room, 1);
+        }
+    }
+    return error;
 }
 
 int
@@ -420,4 +453,108 @@ floor_answer(const struct job *job, long rounds)
         error = receive_batch(job->tx, job, 0, 0);
     }
     return error;
+}
+
+/* Without a copy, on the sender's side ---------------------------------------------------------- */
+
+/* How many sends the completions on the error queue are about; -1 with errno. */
+static long
+completions(int fd)
+{
+    union control control;
+    struct msghdr msg = {.msg_control = control.bytes, .msg_controllen = sizeof(control.bytes)};
+    if (recvmsg(fd, &msg, MSG_ERRQUEUE | MSG_DONTWAIT) < 0) {
+        return -1;
+    }
+    long count = 0;
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(&msg); header != NULL;
+         header = CMSG_NXTHDR(&msg, header)) {
+        struct sock_extended_err error;
+        if (header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_RECVERR) {
+            memcpy(&error, CMSG_DATA(header), sizeof(error));
+            if (error.ee_origin == SO_EE_ORIGIN_ZEROCOPY) {
+                count += error.ee_data - error.ee_info + 1;
+            }
+        }
+    }
+    return count;
+}
+
+/* Sends job->size bytes, receives them, and waits until the kernel needs them no more. */
+int
+floor_zerocopy(const struct job *job, long rounds)
+{
+    static unsigned char into[1 << 17];
+    for (long i = 0; i < rounds; i++) {
+        long in_flight = 0;
+        for (size_t sent = 0; sent < job->size; in_flight++) {
+            ssize_t more = send(job->tx, sent_data + sent, job->size - sent, MSG_ZEROCOPY);
+            if (more < 0) {
+                return errno;
+            }
+            sent += (size_t)more;
+        }
+        for (size_t got = 0; got < job->size;) {
+            ssize_t more = recv(job->rx, into, sizeof(into), 0);
+            if (more <= 0) {
+                return more == 0 ? EPROTO : errno;
+            }
+            got += (size_t)more;
+        }
+        while (in_flight > 0) {
+            long done = completions(job->tx);
+            if (done < 0 && errno != EAGAIN) {
+                return errno;
+            }
+            if (done < 0) {
+                struct pollfd ready = {.fd = job->tx};
+                (void)poll(&ready, 1, -1);
+                continue;
+            }
+            in_flight -= done;
+        }
+    }
+    return 0;
+}
+
+/* A sealed memfd with job->size bytes: made, sent, received, checked, mapped, touched, unmapped. */
+int
+floor_memfd(const struct job *job, long rounds)
+{
+    const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
+    static unsigned char data[1 << 20];
+    union control control;
+    const struct job one = {.tx = job->tx, .rx = job->rx, .flags = job->flags, .size = 1};
+    for (long i = 0; i < rounds; i++) {
+        int fd = memfd_create("floor", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        if (fd < 0 || write(fd, data, job->size) != (ssize_t)job->size
+            || fcntl(fd, F_ADD_SEALS, seals) < 0) {
+            return errno;
+        }
+        int error = send_one(&one, &control, put(&control, SCM_RIGHTS, &fd, sizeof(fd)));
+        struct msghdr msg;
+        close(fd);
+        if (error == 0) {
+            error = receive_one(&one, &msg, &control, CMSG_SPACE(sizeof(fd)));
+        }
+        if (error != 0) {
+            return error;
+        }
+        struct stat status;
+        memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(fd));
+        if (fstat(fd, &status) < 0 || !(fcntl(fd, F_GET_SEALS) & F_SEAL_SHRINK)
+            || (size_t)status.st_size != job->size) {
+            return EPROTO;
+        }
+        volatile const unsigned char *map = mmap(NULL, job->size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (map == MAP_FAILED) {
+            return errno;
+        }
+        close(fd);
+        for (size_t at = 0; at < job->size; at += 4096) {
+            (void)map[at];
+        }
+        munmap((void *)(uintptr_t)map, job->size);
+    }
+    return 0;
 }

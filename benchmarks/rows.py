@@ -6,7 +6,9 @@ the number of rounds, with everything bound to locals.  Each round sends and the
 one thread.
 """
 
+import fcntl
 import importlib
+import mmap
 import os
 import socket
 import struct
@@ -547,8 +549,8 @@ def joined_segments(touch: bool) -> Callable[[World], Loop]:
 def answer(world: World) -> Loop:
     kinds = cmsgx.kinds
     tx, messages, send = world.tx, [world.data] * MANY, cmsgx.send_batch
-    info = kinds.PacketInfo
-    want = [info, kinds.Tos, kinds.Timestamp]
+    info, tos, stamp = kinds.PacketInfo, kinds.Tos, kinds.Timestamp
+    want = [info, tos, stamp]
     server = cmsgx.BatchReceiver(world.rx, MANY, world.size, want=want)
     client = cmsgx.BatchReceiver(world.tx, MANY, world.size)
     rx = world.rx
@@ -557,6 +559,9 @@ def answer(world: World) -> Loop:
         for _ in repeat(None, rounds):
             send(tx, messages)
             batch = server.receive()
+            for m in batch:
+                m[tos]
+                m[stamp]
             send(rx, [(m.view, (), m[info], m.address) for m in batch])
             client.receive()
 
@@ -569,7 +574,7 @@ def batch_rows(constant: Callable[[str], int]) -> list[Row]:
     return [
         Row(
             name="64 datagrams, a view of each",
-            floor="batch_datagram",
+            floor="batch_view",
             world=stamped,
             runners={SOCKET: each_datagram(constant), BATCH: batch_datagrams},
             at_most={BATCH: 1.08},
@@ -621,6 +626,100 @@ def batch_rows(constant: Callable[[str], int]) -> list[Row]:
     ]
 
 
+# Large payloads -----------------------------------------------------------------------------------
+
+
+def tcp_world() -> World:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        tx = socket.create_connection(listener.getsockname())
+        rx, _ = listener.accept()
+    tx.setsockopt(socket.SOL_SOCKET, 60, 1)  # SO_ZEROCOPY
+    return World((tx, rx), size=65536)
+
+
+def copied(world: World) -> Loop:
+    """`socket` has no way to hear of completions: a plain send."""
+    tx, rx, data, into = world.tx, world.rx, world.data, bytearray(1 << 17)
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(None, rounds):
+            tx.sendall(data)
+            got = 0
+            while got < len(data):
+                got += rx.recv_into(into)
+
+    return loop
+
+
+def zero_copy(world: World) -> Loop:
+    tx = cmsgx.ZeroCopySender(world.tx)
+    rx, data, into = world.rx, world.data, bytearray(1 << 17)
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(None, rounds):
+            tx.send_all(data)
+            got = 0
+            while got < len(data):
+                got += rx.recv_into(into)
+            tx.wait()
+
+    return loop
+
+
+def socket_memfd(world: World) -> Loop:
+    tx, rx, data = world.tx, world.rx, world.data
+    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(None, rounds):
+            fd = os.memfd_create("row", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.write(fd, data)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+            socket.send_fds(tx, [b"x"], [fd])
+            os.close(fd)
+            (fd,) = socket.recv_fds(rx, 1, 1)[1]
+            assert fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+            size = os.fstat(fd).st_size
+            with mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ) as content:
+                os.close(fd)
+                content[::4096]
+
+    return loop
+
+
+def shared(world: World) -> Loop:
+    tx, data, share, send = world.tx, world.data, cmsgx.share, cmsgx.send
+    rx = cmsgx.Receiver(world.rx, 1, fds=1)
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(None, rounds):
+            with share(data) as fd:
+                send(tx, b"x", fds=[fd])
+            with rx.receive() as m, m.fds[0].map() as content:
+                content[::4096]
+
+    return loop
+
+
+def large_rows() -> list[Row]:
+    return [
+        Row(
+            name="64 KiB over TCP, zero copy",
+            floor="zerocopy",
+            world=tcp_world,
+            runners={SOCKET: copied, WITH: zero_copy},
+            is_there=lambda: hasattr(cmsgx, "ZeroCopySender"),
+        ),
+        Row(
+            name="1 MiB by a sealed memfd",
+            floor="memfd",
+            world=lambda: World(unix_pair(), size=1 << 20),
+            runners={SOCKET: socket_memfd, WITH: shared},
+            is_there=lambda: hasattr(cmsgx, "share"),
+        ),
+    ]
+
+
 def all_rows(constant: Callable[[str], int]) -> list[Row]:
     """The rows in the order of the table; `constant` gives numbers of the C headers."""
     return [
@@ -650,4 +749,5 @@ def all_rows(constant: Callable[[str], int]) -> list[Row]:
         plain(65536, into=True, timeout=5, faster=None),
         datagram_row(constant),
         *batch_rows(constant),
+        *large_rows(),
     ]
