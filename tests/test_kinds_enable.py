@@ -16,6 +16,7 @@ import network
 import pytest
 from attempts import attempt
 from network import DGRAM, RAW, SOL_IP, SOL_IPV6, SOL_SOCKET, STREAM, V4, V6
+from support import eventually
 
 import cmsgx
 from cmsgx import kinds
@@ -228,11 +229,16 @@ def test_everything_over_tcp() -> None:
         wanted = supported(server)
         assert kinds.TcpInq in wanted
         rx = cmsgx.Receiver(server, 100, want=wanted)
-        client.sendall(b"data")
-        msg = rx.receive()
-        assert not msg.truncated
-        assert msg[kinds.TcpInq] == kinds.TcpInq(0)
-        assert msg[kinds.Timestamp].nanoseconds is not None
+
+        def is_stamped() -> bool:
+            client.sendall(b"data")
+            msg = rx.receive()
+            assert not msg.truncated
+            assert msg[kinds.TcpInq] == kinds.TcpInq(0)
+            return kinds.Timestamp in msg and msg[kinds.Timestamp].nanoseconds is not None
+
+        # The kernel takes a while until it stamps what comes.
+        assert eventually(is_stamped)
 
 
 # Too little room, in typed calls ----------------------------------------------------------------
@@ -252,12 +258,18 @@ def test_what_was_switched_on_meanwhile_is_told_as_truncated(on_truncation: Any)
         assert msg.flags & socket.MSG_CTRUNC
         assert msg.data == b"data"
         assert str(msg[kinds.PacketInfo].local) == "127.0.0.1"
-        with pytest.raises(cmsgx.MalformedControlError, match=r"Ttl: 0 bytes .*\(truncated\)"):
+        # With 32 bits not even its header has room.
+        is_seen = sys.maxsize > 2**32
+        with (
+            pytest.raises(cmsgx.MalformedControlError, match=r"Ttl: 0 bytes .*\(truncated\)")
+            if is_seen
+            else pytest.raises(KeyError, match="Ttl")
+        ):
             msg[kinds.Ttl]
         with pytest.raises(KeyError, match="Tos"):
             msg[kinds.Tos]
         # The one that was cut hides no other.
-        assert [type(one) for one in msg] == [kinds.PacketInfo, cmsgx.Unknown]
+        assert [type(one) for one in msg] == [kinds.PacketInfo, *([cmsgx.Unknown] * is_seen)]
         rx.refresh()
         cmsgx.send(sender, b"data")
         msg = rx.receive()
