@@ -153,6 +153,48 @@ def test_the_end_of_a_stream_carries_no_credentials(stream: Pair, want: list[Any
     assert cmsgx.Credentials not in cmsgx.receive(stream[1], 10)
 
 
+@pytest.mark.parametrize("want", [[cmsgx.Credentials], [cmsgx.Credentials, cmsgx.PidFd]])
+@pytest.mark.parametrize(
+    ("room", "flags", "eof"),
+    [
+        ({"bufsize": 0}, 0, None),
+        ({"into": []}, 0, None),
+        ({"bufsize": 10}, socket.MSG_ERRQUEUE, True),
+        ({"into": [bytearray(10)]}, socket.MSG_ERRQUEUE, True),
+    ],
+)
+@pytest.mark.parametrize("by", ["receive", "Receiver"])
+def test_the_end_of_a_stream_carries_none_whatever_is_asked(
+    stream: Pair, want: list[Any], room: dict[str, Any], flags: int, eof: bool | None, by: str
+) -> None:
+    """Also where it cannot be told from a read of no bytes."""
+    before = open_fds()
+    rx = cmsgx.Receiver(stream[1], want=want, **room)
+    stream[0].shutdown(socket.SHUT_WR)
+    for _ in range(2):
+        msg = (
+            rx.receive(flags=flags)
+            if by == "Receiver"
+            else cmsgx.receive(stream[1], room.get("bufsize", 0), flags=flags)
+        )
+        assert msg.eof is (eof if by == "Receiver" or "bufsize" in room else None)
+        assert cmsgx.Credentials not in msg
+        assert cmsgx.PidFd not in msg
+        assert msg.control == ()
+    assert open_fds() == before
+
+
+@pytest.mark.parametrize("fds", [0, 1])
+def test_a_read_of_no_bytes_keeps_who_sent_what_waits(stream: Pair, fds: int) -> None:
+    rx = cmsgx.Receiver(stream[1], 0, fds=1, want=[cmsgx.Credentials, cmsgx.PidFd])
+    cmsgx.send(stream[0], b"x", fds=[0] * fds)
+    stream[0].shutdown(socket.SHUT_WR)
+    with rx.receive() as msg:
+        assert msg[cmsgx.Credentials] == cmsgx.Credentials()
+        assert msg[cmsgx.PidFd].pid == os.getpid()
+        assert len(msg.fds) == fds
+
+
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
 def test_trunc_passed_by_the_caller_tells_the_full_length(kind: int) -> None:
     pair = unix_pair(kind)
