@@ -12,6 +12,7 @@ import ssl
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -93,6 +94,19 @@ class Numbered:
         return self.sock.fileno()
 
 
+class Wrapper:
+    """Passes on whatever it is asked, as wrapt's ObjectProxy does."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+PROXIES: list[Callable[[Any], Any]] = [weakref.proxy, Wrapper]
+
+
 def as_class(kind: type[socket.socket]) -> Callable[[socket.socket], Any]:
     return lambda sock: kind(fileno=os.dup(sock.fileno()))
 
@@ -105,6 +119,8 @@ FORMS: dict[str, Callable[[socket.socket], Any]] = {
     "TransportSocket": asyncio.trsock.TransportSocket,
     "int": lambda sock: sock.fileno(),
     "fileno()": Numbered,
+    "wrapper": Wrapper,
+    "weakref.proxy": weakref.proxy,
     "Fd": lambda sock: cmsgx.Fd(os.dup(sock.fileno())),
 }
 
@@ -115,7 +131,8 @@ def in_form(name: str, sock: socket.socket) -> Iterator[Any]:
     try:
         yield form
     finally:
-        if form is not sock and hasattr(form, "close"):
+        is_proxy = isinstance(form, Wrapper | weakref.ProxyType)
+        if form is not sock and not is_proxy and hasattr(form, "close"):
             form.close()
 
 
@@ -205,7 +222,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_no_plain_text_over_tls(certificate: Path) -> None:
+@pytest.mark.parametrize("wrap", [lambda sock: sock, *PROXIES])
+def test_no_plain_text_over_tls(certificate: Path, wrap: Callable[[Any], Any]) -> None:
     """SSLSocket's own methods refuse, and so do the calls."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -220,26 +238,48 @@ def test_no_plain_text_over_tls(certificate: Path) -> None:
         thread.start()
         with trusting.wrap_socket(first, server_hostname="localhost") as client:
             thread.join()
+            given = wrap(client)
             with sockets[0] as server:
                 for call in (
-                    lambda: cmsgx.sendmsg(client, [b"secret"]),
-                    lambda: cmsgx.send_fds(client, [b"secret"], [0]),
-                    lambda: cmsgx.recvmsg(client, 1),
-                    lambda: cmsgx.recvmsg_into(client, [bytearray(1)]),
-                    lambda: cmsgx.recv_fds(client, 1, 1),
+                    lambda: cmsgx.sendmsg(given, [b"secret"]),
+                    lambda: cmsgx.send_fds(given, [b"secret"], [0]),
+                    lambda: cmsgx.recvmsg(given, 1),
+                    lambda: cmsgx.recvmsg_into(given, [bytearray(1)]),
+                    lambda: cmsgx.recv_fds(given, 1, 1),
                 ):
                     with pytest.raises(NotImplementedError):
                         call()
                 for typed in (
-                    lambda: cmsgx.send(client, b"secret"),
-                    lambda: cmsgx.send_all(client, b"secret"),
-                    lambda: cmsgx.receive(client, 1),
-                    lambda: cmsgx.Receiver(client, 1).receive(),
+                    lambda: cmsgx.send(given, b"secret"),
+                    lambda: cmsgx.send_all(given, b"secret"),
+                    lambda: cmsgx.receive(given, 1),
+                    lambda: cmsgx.Receiver(given, 1).receive(),
                 ):
-                    with pytest.raises(TypeError, match="SSLSocket has a"):
+                    with pytest.raises(TypeError, match=f"{type(given).__name__} has a"):
                         typed()
                 client.send(b"x")
                 assert server.recv(10) == b"x"
+
+
+@pytest.mark.parametrize("wrap", PROXIES)
+def test_a_proxy_has_the_timeout_of_what_is_below_it(
+    stream: Pair, wrap: Callable[[Any], Any]
+) -> None:
+    for call in (
+        lambda: cmsgx.recvmsg(given, 1),
+        lambda: cmsgx.recv_fds(given, 1, 1),
+        lambda: socket.recv_fds(given, 1, 1),
+    ):
+        given = wrap(stream[1])
+        with installed():
+            stream[1].settimeout(0.01)
+            with pytest.raises(TimeoutError):
+                call()
+            stream[1].settimeout(10)
+            sender = threading.Timer(0.05, stream[0].send, [b"x"])
+            sender.start()
+            assert call()[0] == b"x"
+            sender.join()
 
 
 def test_an_int_never_waits_and_a_socket_waits_for_its_timeout() -> None:

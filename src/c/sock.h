@@ -11,7 +11,7 @@
 typedef enum {
     CMSGX_SOCKET,           /* a socket.socket whose method is the class's own, or ours */
     CMSGX_NUMBER,           /* an int, or an object with just a fileno() */
-    CMSGX_FOREIGN,          /* its type brings a method of its own */
+    CMSGX_FOREIGN,          /* it, or its type, brings a method of its own */
 } cmsgx_sock_kind;
 
 /* Without a limit, and so without MSG_DONTWAIT: where the descriptor is non-blocking all the
