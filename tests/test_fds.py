@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attempts import attempt
 from support import (
     Ticker,
     close_pair,
@@ -490,6 +491,46 @@ def test_a_file_that_is_named_like_a_memfd_is_none(tmp_path: Path) -> None:
         assert not fd.check(kind="memfd")
         assert not fd.check(kind="pidfd")
         assert fd.check(kind="file")
+
+
+def test_a_file_of_an_unmounted_file_system_is_no_memfd(tmp_path: Path) -> None:
+    """Its path is that of its file system alone, as a memfd's is."""
+    code = """
+import ctypes, os, sys
+import cmsgx
+libc = ctypes.CDLL(None, use_errno=True)
+
+def call(name, *arguments):
+    if getattr(libc, name)(*arguments) < 0:
+        print("refused:", name, os.strerror(ctypes.get_errno()))
+        sys.exit()
+
+CLONE_NEWNS, CLONE_NEWUSER, MS_REC_PRIVATE, MNT_DETACH = 0x20000, 0x10000000, 0x44000, 2
+call("unshare", CLONE_NEWNS | (CLONE_NEWUSER if os.geteuid() else 0))
+call("mount", None, b"/", None, MS_REC_PRIVATE, None)
+there = sys.argv[1].encode()
+for name in ("memfd:x", "gone"):
+    call("mount", b"none", there, b"tmpfs", 0, None)
+    fd = cmsgx.Fd(os.open(there + b"/memfd:x", os.O_RDWR | os.O_CREAT))
+    if name == "gone":
+        os.unlink(there + b"/memfd:x")
+    call("umount2", there, MNT_DETACH)
+    link = os.readlink(f"/proc/self/fd/{fd.fileno()}")
+    print(link.startswith("/memfd:x"), fd.check(kind="memfd"), fd.check(kind="file"))
+    fd.close()
+"""
+    told = run_python(code, str(tmp_path))
+    if told.startswith("refused"):
+        pytest.skip(told)
+    assert told.splitlines() == ["True False True"] * 2
+
+
+@pytest.mark.parametrize("shift", [0, 21, 30])
+def test_a_memfd_of_huge_pages_is_one(shift: int) -> None:
+    with attempt("huge pages"):
+        number = os.memfd_create("huge", os.MFD_CLOEXEC | os.MFD_HUGETLB | shift << 26)
+    with cmsgx.Fd(number) as fd:
+        assert fd.check(kind="memfd")
 
 
 @pytest.mark.parametrize("arguments", [{"kind": "bogus"}, {"access": "x"}], ids=str)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import errno
 import fcntl
+import functools
 import mmap
 import os
 import re
@@ -119,7 +120,8 @@ class Fd(_cmsg.Descriptor):
         kind     one of, or several of: file, directory, socket, pipe, character, block, symlink,
                  memfd, pidfd, eventfd, epoll, anonymous. A memfd is a file too.
         access   it can at least be read, written, or both
-        seals    it has at least these fcntl.F_SEAL_* bits (so it is a memfd)
+        seals    it has at least these fcntl.F_SEAL_* bits (so it is a memfd, except for
+                 F_SEAL_SEAL alone, which each file of a tmpfs has)
         size     it has at least that many bytes
         path     whether O_PATH descriptors, which can be neither read nor written, will do
         device   st_dev of the file system that it must be on
@@ -194,13 +196,46 @@ def _kinds_of(number: int, status: os.stat_result) -> set[str]:
         link = os.readlink(f"/proc/self/fd/{number}") if sys.platform == "linux" else ""
     except OSError:
         link = ""
-    if link.startswith("/memfd:"):
+    if link.startswith("/memfd:") and _is_where_memfds_are(status):
         kinds.add("memfd")
     elif match := re.match(r"(?:anon_inode:\[?)?(pidfd|eventfd|eventpoll)\b", link):
         kinds = {_ANONYMOUS[match[1]], "anonymous"}
     elif link.startswith("anon_inode:"):
         kinds = {"anonymous"}
     return kinds
+
+
+def _is_where_memfds_are(status: os.stat_result) -> bool:
+    """Whether it has no name, and is in a file system where only the kernel makes files.
+
+    The link alone can be forged by whoever may mount: it shows a path in the root of a file system
+    that was unmounted while the file was open.
+    """
+    # Huge pages of each size have a file system of their own, with blocks of that size.
+    huge = _MFD_HUGETLB | (status.st_blksize.bit_length() - 1) << _MFD_HUGE_SHIFT
+    return status.st_nlink == 0 and (
+        status.st_dev == _device_of_memfds(0)
+        or (status.st_blksize > mmap.PAGESIZE and status.st_dev == _device_of_memfds(huge))
+    )
+
+
+_MFD_HUGETLB: int = getattr(os, "MFD_HUGETLB", 0)
+_MFD_HUGE_SHIFT = 26
+
+
+@functools.cache
+def _device_of_memfds(flags: int) -> int | None:
+    """st_dev of memfds that are made with these flags; None where the system makes none."""
+    try:
+        number = os.memfd_create("cmsgx", flags | os.MFD_CLOEXEC)
+    except (AttributeError, OSError) as error:
+        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+            raise  # it would be another time
+        return None
+    try:
+        return os.fstat(number).st_dev
+    finally:
+        os.close(number)
 
 
 def _allows(flags: int, access: str) -> bool:
