@@ -61,8 +61,8 @@ PyDoc_STRVAR(send_doc,
 "Sends one message: sendmsg(2).  Returns the number of bytes sent.\n\n"
 "`data` is a bytes-like object or an iterable of them; `fds` descriptors (ints, Fds, objects with\n"
 "fileno()), which are borrowed: whoever owned them owns them still; `control` one typed control\n"
-"message or an iterable; `timeout` seconds or None, by default the socket's own.  Never raises\n"
-"SIGPIPE.\n\n"
+"message or an iterable; `timeout` seconds or None, by default the socket's own.  A host name in\n"
+"`address` needs a socket object, and neither `fds` nor `timeout`.  Never raises SIGPIPE.\n\n"
 "Raises TooManyFdsError for more than 253 descriptors, NotSupportedError for descriptors over\n"
 "another family than AF_UNIX, ValueError for descriptors without data on a stream, OSError\n"
 "(EBADF) that names a descriptor which is not open, and what the kernel reports.");

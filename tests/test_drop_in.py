@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio.trsock
+import errno
 import fcntl
 import os
 import signal
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attempts import fails
 from support import (
     UNIX_TYPES,
     Pair,
@@ -326,6 +328,23 @@ def test_what_is_no_socket(sock: Any, error: type[Exception]) -> None:
             call()
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda number: cmsgx.sendmsg(number, [b"x"], [], 0, ("127.0.0.1", 9)),
+        lambda number: cmsgx.send_fds(number, [b"x"], [], 0, "path"),
+        lambda number: cmsgx.send(number, b"x", address=("127.0.0.1", 9)),
+        lambda number: cmsgx.send(number, b"x", fds=[0]),
+        lambda number: cmsgx.send_batch(number, [(b"x", [0])]),
+    ],
+)
+def test_a_number_that_is_no_socket_is_not_of_another_family(call: Callable[[int], int]) -> None:
+    with fails(errno.EBADF):
+        call(1_000_000)
+    with open(os.devnull) as file, fails(errno.ENOTSOCK):
+        call(file.fileno())
+
+
 def test_a_closed_socket_is_ebadf() -> None:
     closed = socket.socket(socket.AF_UNIX)
     closed.close()
@@ -336,6 +355,7 @@ def test_a_closed_socket_is_ebadf() -> None:
             lambda sock=sock: cmsgx.sendmsg(sock, [b"x"]),
             lambda sock=sock: cmsgx.recvmsg(sock, 1),
             lambda sock=sock: cmsgx.recv_fds(sock, 1, 1),
+            lambda sock=sock: cmsgx.recvmsg(Numbered(sock), 1),
         ):
             with pytest.raises(OSError) as caught:  # noqa: PT011
                 call()
@@ -453,6 +473,34 @@ def test_a_wrong_address_is_what_socket_makes_of_it(family: int, address: Any) -
             cmsgx.sendmsg(sock, [b"x"], [], 0, address)
         assert type(caught.value) is type(expected.value)
         assert getattr(caught.value, "errno", None) == getattr(expected.value, "errno", None)
+
+
+@pytest.mark.parametrize(
+    ("family", "address"),
+    [item for item in WRONG_ADDRESSES if "em" not in repr(item)],
+    ids=repr,
+)
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda sock, address: cmsgx.sendmsg(sock.fileno(), [b"x"], [], 0, address),
+        lambda sock, address: cmsgx.send_fds(sock.fileno(), [b"x"], [], 0, address),
+        lambda sock, address: cmsgx.send(sock.fileno(), b"x", address=address),
+        lambda sock, address: cmsgx.send(sock, b"x", address=address, timeout=1),
+        lambda sock, address: cmsgx.send(sock, b"x", address=address, fds=[0]),
+    ],
+)
+def test_a_wrong_address_is_no_host_name_without_a_socket(
+    family: int, address: Any, send: Callable[[Any, Any], Any]
+) -> None:
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        with pytest.raises(Exception) as expected:  # noqa: PT011
+            sock.sendmsg([b"x"], [], 0, address)
+        with pytest.raises(Exception, match="address") as caught:  # noqa: PT011
+            send(sock, address)
+        assert type(caught.value) is type(expected.value)
+        assert getattr(caught.value, "errno", None) == getattr(expected.value, "errno", None)
+        assert "host name" not in str(caught.value)
 
 
 def test_a_family_that_c_does_not_know_goes_through_the_sockets_own_method() -> None:
@@ -639,6 +687,29 @@ def test_recv_fds_takes_names_and_flags(stream: Pair) -> None:
     assert stream[1].recv(10) == b"xy"
     with pytest.raises(BlockingIOError):
         cmsgx.recv_fds(stream[1], 1, 0, socket.MSG_DONTWAIT)
+
+
+class Index:
+    """As a number of numpy."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __index__(self) -> int:
+        return self.number
+
+
+def test_send_fds_takes_what_array_takes(stream: Pair) -> None:
+    with open_files(2) as files:
+        for send in (socket.send_fds, cmsgx.send_fds):
+            send(stream[0], [b"x"], list(map(Index, files)))  # type: ignore[arg-type]
+            numbers = cmsgx.recv_fds(stream[1], 1, 2)[1]
+            assert [content(number) for number in numbers] == ["0", "1"]
+            for number in numbers:
+                os.close(number)
+        for wrong, error in ((2**40, OverflowError), (-1, OSError)):
+            with pytest.raises(error):
+                cmsgx.send_fds(stream[0], [b"x"], [Index(wrong)])  # type: ignore[list-item]
 
 
 def test_send_fds_honours_flags_and_address() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -12,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from attempts import fails
 from support import Pair, open_fds, run_python
 
 import cmsgx
@@ -98,7 +100,7 @@ def test_of_what_is_no_socket(ask: Callable[[Any], object]) -> None:
                 ask(form)
     closed = socket.socket(socket.AF_UNIX)
     closed.close()
-    with pytest.raises((OSError, ValueError)):
+    with fails(errno.EBADF):
         ask(closed)
     with pytest.raises(TypeError):
         ask("socket")
@@ -106,12 +108,10 @@ def test_of_what_is_no_socket(ask: Callable[[Any], object]) -> None:
 
 def test_a_socket_without_a_peer() -> None:
     with socket.socket(socket.AF_UNIX) as sock:
-        with pytest.raises(OSError, match="no peer") as caught:
-            cmsgx.peer_credentials(sock)
-        assert caught.value.errno == 107
-        assert cmsgx.peer_groups(sock) == ()
-        with pytest.raises(OSError):  # noqa: PT011
-            cmsgx.peer_pidfd(sock)
+        for ask in (cmsgx.peer_credentials, cmsgx.peer_groups, cmsgx.peer_pidfd):
+            with pytest.raises(OSError, match="no peer") as caught:
+                ask(sock)
+            assert caught.value.errno == errno.ENOTCONN
 
 
 def test_many_groups() -> None:

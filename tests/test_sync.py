@@ -176,6 +176,35 @@ def test_a_bad_descriptor_is_named_by_its_index(
             assert caught.value.errno == 9  # type: ignore[attr-defined]
 
 
+def raw_rights(fds: list[int]) -> list[tuple[int, int, Any]]:
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+
+
+def unknown_rights(fds: list[int]) -> list[Any]:
+    return [cmsgx.Unknown(*raw_rights(fds)[0][:2], array.array("i", fds).tobytes())]
+
+
+@pytest.mark.parametrize("make", [raw_rights, unknown_rights])
+def test_raw_rights_are_looked_at_as_fds_are(
+    stream: Pair, make: Callable[[list[int]], Any]
+) -> None:
+    with pytest.raises(ValueError, match="at least one byte"):
+        cmsgx.send(stream[0], b"", control=make([0]))
+    with pytest.raises(cmsgx.TooManyFdsError, match="254"):
+        cmsgx.send(stream[0], b"x", fds=[0], control=make([0] * 253))
+    with pytest.raises(OSError, match=r"fds\[1\]: descriptor 1000000 is not open"):
+        cmsgx.send(stream[0], b"x", fds=[0], control=make([1_000_000]))
+    with pytest.raises(ValueError, match="multiple"):
+        cmsgx.send(stream[0], b"x", control=[(1, 1, b"123")])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inet:
+        with pytest.raises(cmsgx.NotSupportedError, match="AF_UNIX"):
+            cmsgx.send(inet, b"x", control=make([0]), address=("127.0.0.1", 9))
+    with open_files(3) as files:
+        cmsgx.send(stream[0], b"x", fds=files[:1], control=make(files[1:]))
+        with cmsgx.receive(stream[1], 1, fds=3) as msg:
+            assert [content(fd) for fd in msg.fds] == list("012")
+
+
 def test_too_many_descriptors(pair: Pair) -> None:
     with pytest.raises(cmsgx.TooManyFdsError, match=r"254 descriptors.* 253"):
         cmsgx.send(pair[0], b"x", fds=[0] * 254)
@@ -566,7 +595,15 @@ def closed_socket() -> cmsgx.socket:
     return sock
 
 
-@pytest.mark.parametrize("call", [lambda s: cmsgx.receive(s, 1), lambda s: cmsgx.send(s, b"x")])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda sock: cmsgx.receive(sock, 1),
+        lambda sock: cmsgx.send(sock, b"x"),
+        lambda sock: cmsgx.Receiver(sock, 1),
+        lambda sock: cmsgx.enable(sock, cmsgx.Credentials),
+    ],
+)
 def test_a_closed_socket_is_ebadf(call: Callable[[Any], object]) -> None:
     with pytest.raises(OSError, match="Bad file descriptor") as caught:
         call(closed_socket())

@@ -149,6 +149,10 @@ cmsgx_number_of(cmsgx_state *state, PyObject *object, const char *what, Py_ssize
             PyErr_Clear();
             cmsgx_raise_no_descriptor(what, index, object);
         }
+        else if (PyErr_ExceptionMatches(PyExc_ValueError) && index < 0 && !PyLong_Check(object)) {
+            PyErr_Clear();
+            cmsgx_raise_closed(what, index, object);
+        }
         else if (PyErr_ExceptionMatches(PyExc_ValueError) && index >= 0) {
             PyErr_Clear();
             PyErr_Format(PyExc_ValueError, "%s[%zd]: %R has no file descriptor (closed?)", what,
