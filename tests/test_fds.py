@@ -337,8 +337,7 @@ def test_socket_changes_no_flag_of_the_shared_description(
                 kind,
                 original.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL),
             )
-            if default is None:
-                assert made.gettimeout() == (None if is_blocking else 0.0)
+            assert made.gettimeout() == (None if is_blocking else 0.0)
         assert fcntl.fcntl(original, fcntl.F_GETFL) == flags
         assert not is_open(number)
 

@@ -53,6 +53,15 @@ read_timeout(cmsgx_sock *sock)
     return result;
 }
 
+void
+cmsgx_sock_clear_timeout(const cmsgx_state *state, PyObject *object)
+{
+    const int64_t none = -1;
+    if (state->socket_timeout_at > 0) {
+        memcpy((char *)object + state->socket_timeout_at, &none, sizeof(none));
+    }
+}
+
 /* The number is -1 where the socket is closed, as in socket: the kernel says EBADF.  It is read
    where the socket keeps it, once that place has shown a first descriptor as fileno() has it. */
 static int
