@@ -275,6 +275,23 @@ register_object(PyObject *module, PyObject *args)
     return PyErr_Format(PyExc_ValueError, "nothing is registered as %s", name);
 }
 
+PyDoc_STRVAR(set_overflow_ids_doc,
+"set_overflow_ids(uid, gid, /)\n--\n\n"
+"The ids that stand for those that have none in this user namespace.");
+
+static PyObject *
+set_overflow_ids(PyObject *module, PyObject *args)
+{
+    unsigned int uid, gid;
+    if (!PyArg_ParseTuple(args, "II:set_overflow_ids", &uid, &gid)) {
+        return NULL;
+    }
+    cmsgx_state *state = cmsgx_state_of(module);
+    state->overflow_ids[0] = uid;
+    state->overflow_ids[1] = gid;
+    Py_RETURN_NONE;
+}
+
 /* The module ------------------------------------------------------------------------------- */
 
 static PyMethodDef methods[] = {
@@ -304,6 +321,7 @@ static PyMethodDef methods[] = {
     {"closer_wait", closer_wait, METH_O, closer_wait_doc},
     {"closer_fork", closer_fork, METH_O, closer_fork_doc},
     {"with_lock", with_lock, METH_VARARGS, with_lock_doc},
+    {"set_overflow_ids", set_overflow_ids, METH_VARARGS, set_overflow_ids_doc},
     {"register", register_object, METH_VARARGS, register_doc},
     {NULL, NULL, 0, NULL},
 };

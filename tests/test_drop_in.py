@@ -267,12 +267,12 @@ def test_no_plain_text_over_tls(certificate: Path, wrap: Callable[[Any], Any]) -
 def test_a_proxy_has_the_timeout_of_what_is_below_it(
     stream: Pair, wrap: Callable[[Any], Any]
 ) -> None:
+    given = wrap(stream[1])
     for call in (
         lambda: cmsgx.recvmsg(given, 1),
         lambda: cmsgx.recv_fds(given, 1, 1),
         lambda: socket.recv_fds(given, 1, 1),
     ):
-        given = wrap(stream[1])
         with installed():
             stream[1].settimeout(0.01)
             with pytest.raises(TimeoutError):
@@ -496,7 +496,7 @@ def test_a_wrong_address_is_no_host_name_without_a_socket(
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         with pytest.raises(Exception) as expected:  # noqa: PT011
             sock.sendmsg([b"x"], [], 0, address)
-        with pytest.raises(Exception, match="address") as caught:  # noqa: PT011
+        with pytest.raises(Exception, match="address") as caught:
             send(sock, address)
         assert type(caught.value) is type(expected.value)
         assert getattr(caught.value, "errno", None) == getattr(expected.value, "errno", None)

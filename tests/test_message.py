@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from support import (
     lingering_socket,
     open_fds,
     open_files,
+    run_python,
     unix_pair,
     unregistered,
 )
@@ -326,6 +327,19 @@ def test_a_key_error_names_the_kind_and_says_whether_it_was_switched_on(
             msg.take(cmsgx.PidFd)
 
 
+@pytest.mark.parametrize("fds", [0, 3])
+def test_a_key_error_says_how_many_descriptors_were_asked_for(stream: Pair, fds: int) -> None:
+    rx = cmsgx.Receiver(stream[1], 10, fds=fds)
+    ways: tuple[Callable[[], cmsgx.Message], ...] = (
+        rx.receive,
+        lambda: cmsgx.receive(stream[1], 10, fds=fds),
+    )
+    for receive in ways:
+        stream[0].send(b"x")
+        with receive() as msg, pytest.raises(KeyError, match=f"descriptors.*fds={fds} was asked"):
+            msg[cmsgx.Rights]
+
+
 def test_a_key_error_tells_what_others_switched_on(stream: Pair) -> None:
     cmsgx.enable(stream[1], cmsgx.SecurityLabel)
     stream[0].send(b"x")
@@ -462,6 +476,12 @@ def test_fds_is_a_read_only_sequence(stream: Pair) -> None:
         assert fds != ()
         assert fds[1] in fds
         assert "Fd" in repr(fds)
+        assert isinstance(fds, Sequence)
+        assert (fds.index(fds[2]), fds.count(fds[2]), list(reversed(fds))) == (2, 1, [*fds][::-1])
+        assert fds.index(fds[1], 1, -1) == 1
+        assert fds.count(3) == 0
+        with pytest.raises(ValueError, match="not in tuple"):
+            fds.index(fds[0], 1)
         for wrong in (3, -4):
             with pytest.raises(IndexError):
                 fds[wrong]
@@ -471,6 +491,30 @@ def test_fds_is_a_read_only_sequence(stream: Pair) -> None:
             del fds[0]  # type: ignore[attr-defined]
         with pytest.raises(AttributeError):
             fds.append(1)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("fds", [0, 1])
+def test_the_errno_of_a_pidfd_stays_when_the_message_is_closed(fds: int) -> None:
+    code = f"""
+import cmsgx, errno, os, resource
+a, b = cmsgx.socketpair()
+rx = cmsgx.Receiver(b, 10, fds={fds}, want=[cmsgx.PidFd])
+cmsgx.send(a, b"x", fds=[0] * {fds})
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (os.dup(0) + 1 + {fds}, hard))
+with rx.receive() as msg:
+    pass
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+print(errno.errorcode[msg[cmsgx.PidFd].error], len(msg.fds))
+a.close(); b.close()
+"""
+    try:
+        told = run_python(code)
+    except AssertionError as error:
+        if "no SO_PASSPIDFD" in str(error):
+            pytest.skip("no SO_PASSPIDFD")
+        raise
+    assert told.split() == ["EMFILE", str(fds)]
 
 
 def test_a_descriptor_that_was_closed_by_hand(stream: Pair) -> None:

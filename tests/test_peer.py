@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from attempts import fails
 from support import Pair, open_fds, run_python
 
 import cmsgx
+from cmsgx import _cmsg
 
 ASK = [cmsgx.peer_credentials, cmsgx.peer_pidfd, cmsgx.peer_groups, cmsgx.peer_security]
 
@@ -172,6 +174,20 @@ def test_ids_are_mapped_in_the_first_user_namespace(number: int, mapped: bool | 
         who = kind(pid=1, uid=number, gid=number)
         assert who.uid_mapped is mapped
         assert who.gid_mapped is mapped
+
+
+def test_credentials_that_were_not_attached_are_known_by_the_overflow_ids(stream: Pair) -> None:
+    ids = [int(Path(f"/proc/sys/kernel/overflow{which}").read_text()) for which in ("uid", "gid")]
+    for overflow, attached in (((1, ids[1]), True), ((ids[0], 1), True), (ids, None)):
+        _cmsg.set_overflow_ids(*overflow)
+        try:
+            stream[0].send(b"x")  # before it is switched on
+            with cmsgx.enable(stream[1], cmsgx.Credentials):
+                who = cmsgx.receive(stream[1], 1)[cmsgx.Credentials]
+            assert (who.pid, who.uid, who.gid) == (None, *ids)
+            assert who.attached is attached
+        finally:
+            _cmsg.set_overflow_ids(*ids)
 
 
 def test_an_overflow_id_outside_of_the_map_stands_for_another() -> None:

@@ -196,9 +196,11 @@ def test_raw_rights_are_looked_at_as_fds_are(
         cmsgx.send(stream[0], b"x", fds=[0], control=make([1_000_000]))
     with pytest.raises(ValueError, match="multiple"):
         cmsgx.send(stream[0], b"x", control=[(1, 1, b"123")])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inet:
-        with pytest.raises(cmsgx.NotSupportedError, match="AF_UNIX"):
-            cmsgx.send(inet, b"x", control=make([0]), address=("127.0.0.1", 9))
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inet,
+        pytest.raises(cmsgx.NotSupportedError, match="AF_UNIX"),
+    ):
+        cmsgx.send(inet, b"x", control=make([0]), address=("127.0.0.1", 9))
     with open_files(3) as files:
         cmsgx.send(stream[0], b"x", fds=files[:1], control=make(files[1:]))
         with cmsgx.receive(stream[1], 1, fds=3) as msg:

@@ -46,7 +46,8 @@ cmsgx_close_numbers(cmsgx_state *state, int *fds, size_t count, int in_backgroun
     }
     Py_END_ALLOW_THREADS
     for (size_t i = 0; i < count; i++) {
-        fds[i] = -1;
+        /* The errno that came in place of one stays. */
+        fds[i] = fds[i] < 0 ? fds[i] : -1;
     }
 }
 

@@ -119,9 +119,7 @@ def adopt(fd: Fd) -> socket:
     return made
 
 
-def _socket_of(
-    fd: Fd, family: int, type: int, proto: int, *, is_blocking: bool = False
-) -> socket:
+def _socket_of(fd: Fd, family: int, type: int, proto: int, *, is_blocking: bool = False) -> socket:
     """Made so that at no time two own the descriptor, or nobody does. `is_blocking`: it has no
     timeout, though `type` says SOCK_NONBLOCK."""
     made: Any = socket.__new__(socket)

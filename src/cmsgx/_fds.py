@@ -14,7 +14,7 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing import reduction
 from typing import (
     IO,
@@ -399,6 +399,8 @@ def _rebuild(cls: type[Fd], duplicate: Any) -> Fd:
 
 reduction.register(Fd, _reduce)
 reduction.register(PidFd, _reduce)
+
+Sequence.register(_cmsg.Descriptors)
 
 _cmsg.register("Fd", Fd)
 _cmsg.register("PidFd", PidFd)
