@@ -509,6 +509,8 @@ def test_a_family_that_c_does_not_know_goes_through_the_sockets_own_method() -> 
         noop = b"\x10\0\0\0\1\0\5\0\1\0\0\0\0\0\0\0"
         assert cmsgx.sendmsg(sock, [noop], [], 0, (0, 0)) == len(noop)
         assert cmsgx.recvmsg(sock, 1000)[3] == (0, 0)
+        assert cmsgx.sendmsg(sock, [noop], [], 0, (0, 0)) == len(noop)
+        assert cmsgx.recvmsg(sock.fileno(), 1000)[3] == (0, 0)
         assert cmsgx.send_fds(sock, [noop], [], 0, (0, 0)) == len(noop)
         assert cmsgx.recv_fds(sock, 1000, 0)[3] == (0, 0)
         with pytest.raises(ValueError, match="family"):
@@ -938,6 +940,8 @@ def test_install_and_uninstall() -> None:
         assert all(a is not b for a, b in zip(before[0] + before[1], now[0] + now[1], strict=True))
         cmsgx.install()
         assert patched() == now
+        for function in (socket.send_fds, socket.recv_fds):
+            assert function.__qualname__ == function.__name__
         first, second = socket.socketpair()
         with first, second, open_files(1) as files:
             socket.send_fds(first, [b"x"], files)

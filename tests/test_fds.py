@@ -248,6 +248,34 @@ def test_open_writes_and_does_not_truncate(mode: str, content: bytes) -> None:
         assert os.pread(number, 10, 0) == content
 
 
+def test_open_keeps_the_locks_of_the_description_and_not_those_of_the_process() -> None:
+    """As its docstring says: fcntl(2) takes a process's locks with any close."""
+    code = """
+import fcntl, os, sys, tempfile
+import cmsgx
+
+def is_locked(lock):
+    pid = os.fork()
+    if not pid:
+        with open(file.name, "r+b") as mine:
+            try:
+                lock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+with tempfile.NamedTemporaryFile() as file:
+    for lock in (fcntl.lockf, fcntl.flock):
+        fd = cmsgx.Fd(os.open(file.name, os.O_RDWR))
+        lock(fd.fileno(), fcntl.LOCK_EX)
+        before = is_locked(lock)
+        with fd.open("r+b"):
+            print(before, is_locked(lock))
+"""
+    assert run_python(code).splitlines() == ["1 0", "1 1"]
+
+
 def test_open_reads_on_from_the_shared_offset() -> None:
     with open_files(1) as [number]:
         os.pwrite(number, b"0123456789", 0)

@@ -151,10 +151,11 @@ _functions: dict[str, tuple[Any, Any]] = {}
 def install(*, cloexec: bool = True) -> None:
     """Puts the calls of cmsgx in place of socket's, for programs that cannot be edited.
 
-    Received descriptors are close-on-exec from then on, the one change of behaviour; with
-    cloexec=False they stay inheritable. Does nothing where that is installed already. It cannot
-    reach `_socket.socket`, nor names that were imported before (`from socket import send_fds`).
-    RuntimeError where another patch stands.
+    Received descriptors are close-on-exec from then on; with cloexec=False they stay inheritable.
+    recv_fds() loses none to SO_PASSCRED and the like, and closes a surplus and a pidfd that nobody
+    asked for. Does nothing where that is installed already. It cannot reach `_socket.socket`, nor
+    names that were imported before (`from socket import send_fds`). RuntimeError where another
+    patch stands.
     """
     receive: tuple[Any, Any] = (
         (_cmsg.recvmsg, _cmsg.recvmsg_into)
@@ -174,6 +175,8 @@ def install(*, cloexec: bool = True) -> None:
     ) -> tuple[bytes, list[int], int, Any]:
         return _cmsg.recv_fds(sock, bufsize, maxfds, cloexec=cloexec)
 
+    for function in (send_fds, recv_fds):
+        function.__qualname__ = function.__name__
     functions = dict(
         zip(_FUNCTIONS, (send_fds, recv_fds, _cmsg.CMSG_LEN, _cmsg.CMSG_SPACE), strict=True)
     )

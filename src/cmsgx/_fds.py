@@ -82,7 +82,10 @@ class Fd(_cmsg.Descriptor):
     ) -> IO[Any]:
         """A file object that owns the descriptor from now on, as `open()` makes it.
 
-        Where it raises, the descriptor is still owned here.
+        Where it raises, the descriptor is still owned here. The file has another number: a
+        duplicate is made, for which there has to be room in the table, and the first is closed.
+        With that the POSIX record locks of this process on the file go: fcntl(2), Advisory record
+        locking. Locks of flock(2) and of F_OFD_SETLK stay.
         """
         # What fails after the opener was asked closes its number, and what fails before does not:
         # so it gets a duplicate, at the last moment.
