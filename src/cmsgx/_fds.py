@@ -403,7 +403,8 @@ def _rebuild(cls: type[Fd], duplicate: Any) -> Fd:
 reduction.register(Fd, _reduce)
 reduction.register(PidFd, _reduce)
 
-Sequence.register(_cmsg.Descriptors)
+_sequence: Any = Sequence  # that it is an ABC the types do not tell
+_sequence.register(_cmsg.Descriptors)
 
 _cmsg.register("Fd", Fd)
 _cmsg.register("PidFd", PidFd)
