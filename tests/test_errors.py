@@ -148,9 +148,11 @@ def test_what_is_told_of_a_cut_datagram_is_what_is_here() -> None:
             cmsgx.receive(pair[1], 1, flags=socket.MSG_TRUNC)
 
 
-def test_the_end_of_a_stream_misses_nothing(stream: Pair) -> None:
+@pytest.mark.parametrize("fds", [1, 2, 4])
+def test_the_end_of_a_stream_misses_nothing(stream: Pair, fds: int) -> None:
     """Though credentials, switched on meanwhile, found no room there: nobody sent them."""
-    rx = room_was_taken(stream)
+    rx = cmsgx.Receiver(stream[1], 10, fds=fds)
+    stream[1].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     stream[0].close()
     msg = rx.receive()
     assert (msg.eof, msg.truncated, msg.closed_fds) == (True, False, 0)
