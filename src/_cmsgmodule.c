@@ -61,8 +61,8 @@ PyDoc_STRVAR(send_doc,
 "Sends one message: sendmsg(2).  Returns the number of bytes sent.\n\n"
 "`data` is a bytes-like object or an iterable of them; `fds` descriptors (ints, Fds, objects with\n"
 "fileno()), which are borrowed: whoever owned them owns them still; `control` one typed control\n"
-"message or an iterable; `timeout` seconds or None, by default the socket's own.  Never raises\n"
-"SIGPIPE.\n\n"
+"message or an iterable; `timeout` seconds or None, by default the socket's own.  A host name in\n"
+"`address` needs a socket object, and neither `fds` nor `timeout`.  Never raises SIGPIPE.\n\n"
 "Raises TooManyFdsError for more than 253 descriptors, NotSupportedError for descriptors over\n"
 "another family than AF_UNIX, ValueError for descriptors without data on a stream, OSError\n"
 "(EBADF) that names a descriptor which is not open, and what the kernel reports.");
@@ -275,6 +275,23 @@ register_object(PyObject *module, PyObject *args)
     return PyErr_Format(PyExc_ValueError, "nothing is registered as %s", name);
 }
 
+PyDoc_STRVAR(set_overflow_ids_doc,
+"set_overflow_ids(uid, gid, /)\n--\n\n"
+"The ids that stand for those that have none in this user namespace.");
+
+static PyObject *
+set_overflow_ids(PyObject *module, PyObject *args)
+{
+    unsigned int uid, gid;
+    if (!PyArg_ParseTuple(args, "II:set_overflow_ids", &uid, &gid)) {
+        return NULL;
+    }
+    cmsgx_state *state = cmsgx_state_of(module);
+    state->overflow_ids[0] = uid;
+    state->overflow_ids[1] = gid;
+    Py_RETURN_NONE;
+}
+
 /* The module ------------------------------------------------------------------------------- */
 
 static PyMethodDef methods[] = {
@@ -304,6 +321,7 @@ static PyMethodDef methods[] = {
     {"closer_wait", closer_wait, METH_O, closer_wait_doc},
     {"closer_fork", closer_fork, METH_O, closer_fork_doc},
     {"with_lock", with_lock, METH_VARARGS, with_lock_doc},
+    {"set_overflow_ids", set_overflow_ids, METH_VARARGS, set_overflow_ids_doc},
     {"register", register_object, METH_VARARGS, register_doc},
     {NULL, NULL, 0, NULL},
 };

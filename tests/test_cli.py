@@ -6,6 +6,7 @@ import argparse
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -263,6 +264,28 @@ def test_a_failure_here_does_not_wait_for_the_second_process(
 
 
 # The rest of the command line -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_nobody_reads_ends_it_in_silence(unbuffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "cmsgx", "demo"], stdout=writer, stderr=subprocess.PIPE, text=True,
+        timeout=60, check=False, env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_an_output_that_is_full_is_told_of() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cmsgx", "demo"], stdout=full, stderr=subprocess.PIPE, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == f"cmsgx: [Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}\n"
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

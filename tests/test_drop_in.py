@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio.trsock
+import errno
 import fcntl
 import os
 import signal
@@ -12,12 +13,14 @@ import ssl
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from attempts import fails
 from support import (
     UNIX_TYPES,
     Pair,
@@ -93,6 +96,19 @@ class Numbered:
         return self.sock.fileno()
 
 
+class Wrapper:
+    """Passes on whatever it is asked, as wrapt's ObjectProxy does."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+PROXIES: list[Callable[[Any], Any]] = [weakref.proxy, Wrapper]
+
+
 def as_class(kind: type[socket.socket]) -> Callable[[socket.socket], Any]:
     return lambda sock: kind(fileno=os.dup(sock.fileno()))
 
@@ -105,6 +121,8 @@ FORMS: dict[str, Callable[[socket.socket], Any]] = {
     "TransportSocket": asyncio.trsock.TransportSocket,
     "int": lambda sock: sock.fileno(),
     "fileno()": Numbered,
+    "wrapper": Wrapper,
+    "weakref.proxy": weakref.proxy,
     "Fd": lambda sock: cmsgx.Fd(os.dup(sock.fileno())),
 }
 
@@ -115,7 +133,8 @@ def in_form(name: str, sock: socket.socket) -> Iterator[Any]:
     try:
         yield form
     finally:
-        if form is not sock and hasattr(form, "close"):
+        is_proxy = isinstance(form, Wrapper | weakref.ProxyType)
+        if form is not sock and not is_proxy and hasattr(form, "close"):
             form.close()
 
 
@@ -205,7 +224,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_no_plain_text_over_tls(certificate: Path) -> None:
+@pytest.mark.parametrize("wrap", [lambda sock: sock, *PROXIES])
+def test_no_plain_text_over_tls(certificate: Path, wrap: Callable[[Any], Any]) -> None:
     """SSLSocket's own methods refuse, and so do the calls."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -220,26 +240,48 @@ def test_no_plain_text_over_tls(certificate: Path) -> None:
         thread.start()
         with trusting.wrap_socket(first, server_hostname="localhost") as client:
             thread.join()
+            given = wrap(client)
             with sockets[0] as server:
                 for call in (
-                    lambda: cmsgx.sendmsg(client, [b"secret"]),
-                    lambda: cmsgx.send_fds(client, [b"secret"], [0]),
-                    lambda: cmsgx.recvmsg(client, 1),
-                    lambda: cmsgx.recvmsg_into(client, [bytearray(1)]),
-                    lambda: cmsgx.recv_fds(client, 1, 1),
+                    lambda: cmsgx.sendmsg(given, [b"secret"]),
+                    lambda: cmsgx.send_fds(given, [b"secret"], [0]),
+                    lambda: cmsgx.recvmsg(given, 1),
+                    lambda: cmsgx.recvmsg_into(given, [bytearray(1)]),
+                    lambda: cmsgx.recv_fds(given, 1, 1),
                 ):
                     with pytest.raises(NotImplementedError):
                         call()
                 for typed in (
-                    lambda: cmsgx.send(client, b"secret"),
-                    lambda: cmsgx.send_all(client, b"secret"),
-                    lambda: cmsgx.receive(client, 1),
-                    lambda: cmsgx.Receiver(client, 1).receive(),
+                    lambda: cmsgx.send(given, b"secret"),
+                    lambda: cmsgx.send_all(given, b"secret"),
+                    lambda: cmsgx.receive(given, 1),
+                    lambda: cmsgx.Receiver(given, 1).receive(),
                 ):
-                    with pytest.raises(TypeError, match="SSLSocket has a"):
+                    with pytest.raises(TypeError, match=f"{type(given).__name__} has a"):
                         typed()
                 client.send(b"x")
                 assert server.recv(10) == b"x"
+
+
+@pytest.mark.parametrize("wrap", PROXIES)
+def test_a_proxy_has_the_timeout_of_what_is_below_it(
+    stream: Pair, wrap: Callable[[Any], Any]
+) -> None:
+    given = wrap(stream[1])
+    for call in (
+        lambda: cmsgx.recvmsg(given, 1),
+        lambda: cmsgx.recv_fds(given, 1, 1),
+        lambda: socket.recv_fds(given, 1, 1),
+    ):
+        with installed():
+            stream[1].settimeout(0.01)
+            with pytest.raises(TimeoutError):
+                call()
+            stream[1].settimeout(10)
+            sender = threading.Timer(0.05, stream[0].send, [b"x"])
+            sender.start()
+            assert call()[0] == b"x"
+            sender.join()
 
 
 def test_an_int_never_waits_and_a_socket_waits_for_its_timeout() -> None:
@@ -286,6 +328,23 @@ def test_what_is_no_socket(sock: Any, error: type[Exception]) -> None:
             call()
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda number: cmsgx.sendmsg(number, [b"x"], [], 0, ("127.0.0.1", 9)),
+        lambda number: cmsgx.send_fds(number, [b"x"], [], 0, "path"),
+        lambda number: cmsgx.send(number, b"x", address=("127.0.0.1", 9)),
+        lambda number: cmsgx.send(number, b"x", fds=[0]),
+        lambda number: cmsgx.send_batch(number, [(b"x", [0])]),
+    ],
+)
+def test_a_number_that_is_no_socket_is_not_of_another_family(call: Callable[[int], int]) -> None:
+    with fails(errno.EBADF):
+        call(1_000_000)
+    with open(os.devnull) as file, fails(errno.ENOTSOCK):
+        call(file.fileno())
+
+
 def test_a_closed_socket_is_ebadf() -> None:
     closed = socket.socket(socket.AF_UNIX)
     closed.close()
@@ -296,6 +355,7 @@ def test_a_closed_socket_is_ebadf() -> None:
             lambda sock=sock: cmsgx.sendmsg(sock, [b"x"]),
             lambda sock=sock: cmsgx.recvmsg(sock, 1),
             lambda sock=sock: cmsgx.recv_fds(sock, 1, 1),
+            lambda sock=sock: cmsgx.recvmsg(Numbered(sock), 1),
         ):
             with pytest.raises(OSError) as caught:  # noqa: PT011
                 call()
@@ -415,12 +475,42 @@ def test_a_wrong_address_is_what_socket_makes_of_it(family: int, address: Any) -
         assert getattr(caught.value, "errno", None) == getattr(expected.value, "errno", None)
 
 
+@pytest.mark.parametrize(
+    ("family", "address"),
+    [item for item in WRONG_ADDRESSES if "em" not in repr(item)],
+    ids=repr,
+)
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda sock, address: cmsgx.sendmsg(sock.fileno(), [b"x"], [], 0, address),
+        lambda sock, address: cmsgx.send_fds(sock.fileno(), [b"x"], [], 0, address),
+        lambda sock, address: cmsgx.send(sock.fileno(), b"x", address=address),
+        lambda sock, address: cmsgx.send(sock, b"x", address=address, timeout=1),
+        lambda sock, address: cmsgx.send(sock, b"x", address=address, fds=[0]),
+    ],
+)
+def test_a_wrong_address_is_no_host_name_without_a_socket(
+    family: int, address: Any, send: Callable[[Any, Any], Any]
+) -> None:
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        with pytest.raises(Exception) as expected:  # noqa: PT011
+            sock.sendmsg([b"x"], [], 0, address)
+        with pytest.raises(Exception, match="address") as caught:
+            send(sock, address)
+        assert type(caught.value) is type(expected.value)
+        assert getattr(caught.value, "errno", None) == getattr(expected.value, "errno", None)
+        assert "host name" not in str(caught.value)
+
+
 def test_a_family_that_c_does_not_know_goes_through_the_sockets_own_method() -> None:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as sock:
         sock.bind((0, 0))
         noop = b"\x10\0\0\0\1\0\5\0\1\0\0\0\0\0\0\0"
         assert cmsgx.sendmsg(sock, [noop], [], 0, (0, 0)) == len(noop)
         assert cmsgx.recvmsg(sock, 1000)[3] == (0, 0)
+        assert cmsgx.sendmsg(sock, [noop], [], 0, (0, 0)) == len(noop)
+        assert cmsgx.recvmsg(sock.fileno(), 1000)[3] == (0, 0)
         assert cmsgx.send_fds(sock, [noop], [], 0, (0, 0)) == len(noop)
         assert cmsgx.recv_fds(sock, 1000, 0)[3] == (0, 0)
         with pytest.raises(ValueError, match="family"):
@@ -601,6 +691,29 @@ def test_recv_fds_takes_names_and_flags(stream: Pair) -> None:
         cmsgx.recv_fds(stream[1], 1, 0, socket.MSG_DONTWAIT)
 
 
+class Index:
+    """As a number of numpy."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __index__(self) -> int:
+        return self.number
+
+
+def test_send_fds_takes_what_array_takes(stream: Pair) -> None:
+    with open_files(2) as files:
+        for send in (socket.send_fds, cmsgx.send_fds):
+            send(stream[0], [b"x"], list(map(Index, files)))  # type: ignore[arg-type]
+            numbers = cmsgx.recv_fds(stream[1], 1, 2)[1]
+            assert [content(number) for number in numbers] == ["0", "1"]
+            for number in numbers:
+                os.close(number)
+        for wrong, error in ((2**40, OverflowError), (-1, OSError)):
+            with pytest.raises(error):
+                cmsgx.send_fds(stream[0], [b"x"], [Index(wrong)])  # type: ignore[list-item]
+
+
 def test_send_fds_honours_flags_and_address() -> None:
     name = b"\0cmsgx-test-send-fds"
     with (
@@ -757,8 +870,12 @@ def test_accept_gives_one_too_as_sockets_does(own: float | None, default: float 
     class Derived(cmsgx.socket):
         pass
 
+    class Named(cmsgx.socket):
+        def __init__(self, family: int) -> None:
+            super().__init__(family)
+
     answers = []
-    for kind in (socket.socket, cmsgx.socket, Derived):
+    for kind in (socket.socket, cmsgx.socket, Derived, Named):
         with kind(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
             listener.bind(b"\0cmsgx-test-accept")
             listener.listen()
@@ -770,7 +887,7 @@ def test_accept_gives_one_too_as_sockets_does(own: float | None, default: float 
             finally:
                 socket.setdefaulttimeout(None)
             with accepted:
-                assert type(accepted) is kind
+                assert type(accepted) is (socket.socket if kind is socket.socket else cmsgx.socket)
                 assert not os.get_inheritable(accepted.fileno())
                 answers.append(
                     (
@@ -781,7 +898,7 @@ def test_accept_gives_one_too_as_sockets_does(own: float | None, default: float 
                         os.get_blocking(accepted.fileno()),
                     )
                 )
-    assert answers[0] == answers[1] == answers[2]
+    assert all(answer == answers[0] for answer in answers)
 
 
 def test_socketpair_and_fromfd_and_dup() -> None:
@@ -823,6 +940,8 @@ def test_install_and_uninstall() -> None:
         assert all(a is not b for a, b in zip(before[0] + before[1], now[0] + now[1], strict=True))
         cmsgx.install()
         assert patched() == now
+        for function in (socket.send_fds, socket.recv_fds):
+            assert function.__qualname__ == function.__name__
         first, second = socket.socketpair()
         with first, second, open_files(1) as files:
             socket.send_fds(first, [b"x"], files)

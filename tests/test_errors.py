@@ -114,6 +114,51 @@ a.close(); b.close()
     assert run_python(code).split() == [str(errno.EMFILE), "True", "b'data'"]
 
 
+def test_a_full_table_is_told_without_an_import() -> None:
+    code = """
+import cmsgx, os, sys
+assert "resource" not in sys.modules
+a, b = cmsgx.socketpair()
+cmsgx.send(a, b"data", fds=[0])
+used = []
+try:
+    while True:
+        used.append(os.dup(0))
+except OSError:
+    pass
+try:
+    cmsgx.receive(b, 100, fds=1)
+except cmsgx.FdLimitError as error:
+    caught = error
+for fd in used:
+    os.close(fd)
+print(caught, caught.message.data)
+a.close(); b.close()
+"""
+    told = run_python(code)
+    assert "table is full, with RLIMIT_NOFILE at " in told
+    assert told.endswith("b'data'\n")
+
+
+def test_what_is_told_of_a_cut_datagram_is_what_is_here() -> None:
+    pair = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with pair[0], pair[1]:
+        cmsgx.send(pair[0], b"12345")
+        with pytest.raises(cmsgx.DataTruncatedError, match="1 bytes of it are here"):
+            cmsgx.receive(pair[1], 1, flags=socket.MSG_TRUNC)
+
+
+@pytest.mark.parametrize("fds", [1, 2, 4])
+def test_the_end_of_a_stream_misses_nothing(stream: Pair, fds: int) -> None:
+    """Though credentials, switched on meanwhile, found no room there: nobody sent them."""
+    rx = cmsgx.Receiver(stream[1], 10, fds=fds)
+    stream[1].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    stream[0].close()
+    msg = rx.receive()
+    assert (msg.eof, msg.truncated, msg.closed_fds) == (True, False, 0)
+    assert list(rx) == []
+
+
 def test_truncation_of_the_descriptor_free_part_raises_for_nobody(pair: Pair) -> None:
     """fds=0 never raises for descriptors."""
     ways: tuple[Callable[[], cmsgx.Message], ...] = (

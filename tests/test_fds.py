@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attempts import attempt
 from support import (
     Ticker,
     close_pair,
@@ -247,6 +248,34 @@ def test_open_writes_and_does_not_truncate(mode: str, content: bytes) -> None:
         assert os.pread(number, 10, 0) == content
 
 
+def test_open_keeps_the_locks_of_the_description_and_not_those_of_the_process() -> None:
+    """As its docstring says: fcntl(2) takes a process's locks with any close."""
+    code = """
+import fcntl, os, sys, tempfile
+import cmsgx
+
+def is_locked(lock):
+    pid = os.fork()
+    if not pid:
+        with open(file.name, "r+b") as mine:
+            try:
+                lock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+with tempfile.NamedTemporaryFile() as file:
+    for lock in (fcntl.lockf, fcntl.flock):
+        fd = cmsgx.Fd(os.open(file.name, os.O_RDWR))
+        lock(fd.fileno(), fcntl.LOCK_EX)
+        before = is_locked(lock)
+        with fd.open("r+b"):
+            print(before, is_locked(lock))
+"""
+    assert run_python(code).splitlines() == ["1 0", "1 1"]
+
+
 def test_open_reads_on_from_the_shared_offset() -> None:
     with open_files(1) as [number]:
         os.pwrite(number, b"0123456789", 0)
@@ -336,8 +365,7 @@ def test_socket_changes_no_flag_of_the_shared_description(
                 kind,
                 original.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL),
             )
-            if default is None:
-                assert made.gettimeout() == (None if is_blocking else 0.0)
+            assert made.gettimeout() == (None if is_blocking else 0.0)
         assert fcntl.fcntl(original, fcntl.F_GETFL) == flags
         assert not is_open(number)
 
@@ -490,6 +518,46 @@ def test_a_file_that_is_named_like_a_memfd_is_none(tmp_path: Path) -> None:
         assert not fd.check(kind="memfd")
         assert not fd.check(kind="pidfd")
         assert fd.check(kind="file")
+
+
+def test_a_file_of_an_unmounted_file_system_is_no_memfd(tmp_path: Path) -> None:
+    """Its path is that of its file system alone, as a memfd's is."""
+    code = """
+import ctypes, os, sys
+import cmsgx
+libc = ctypes.CDLL(None, use_errno=True)
+
+def call(name, *arguments):
+    if getattr(libc, name)(*arguments) < 0:
+        print("refused:", name, os.strerror(ctypes.get_errno()))
+        sys.exit()
+
+CLONE_NEWNS, CLONE_NEWUSER, MS_REC_PRIVATE, MNT_DETACH = 0x20000, 0x10000000, 0x44000, 2
+call("unshare", CLONE_NEWNS | (CLONE_NEWUSER if os.geteuid() else 0))
+call("mount", None, b"/", None, MS_REC_PRIVATE, None)
+there = sys.argv[1].encode()
+for name in ("memfd:x", "gone"):
+    call("mount", b"none", there, b"tmpfs", 0, None)
+    fd = cmsgx.Fd(os.open(there + b"/memfd:x", os.O_RDWR | os.O_CREAT))
+    if name == "gone":
+        os.unlink(there + b"/memfd:x")
+    call("umount2", there, MNT_DETACH)
+    link = os.readlink(f"/proc/self/fd/{fd.fileno()}")
+    print(link.startswith("/memfd:x"), fd.check(kind="memfd"), fd.check(kind="file"))
+    fd.close()
+"""
+    told = run_python(code, str(tmp_path))
+    if told.startswith("refused"):
+        pytest.skip(told)
+    assert told.splitlines() == ["True False True"] * 2
+
+
+@pytest.mark.parametrize("shift", [0, 21, 30])
+def test_a_memfd_of_huge_pages_is_one(shift: int) -> None:
+    with attempt("huge pages"):
+        number = os.memfd_create("huge", os.MFD_CLOEXEC | os.MFD_HUGETLB | shift << 26)
+    with cmsgx.Fd(number) as fd:
+        assert fd.check(kind="memfd")
 
 
 @pytest.mark.parametrize("arguments", [{"kind": "bogus"}, {"access": "x"}], ids=str)

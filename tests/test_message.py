@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from support import (
     lingering_socket,
     open_fds,
     open_files,
+    run_python,
     unix_pair,
     unregistered,
 )
@@ -153,6 +154,48 @@ def test_the_end_of_a_stream_carries_no_credentials(stream: Pair, want: list[Any
     assert cmsgx.Credentials not in cmsgx.receive(stream[1], 10)
 
 
+@pytest.mark.parametrize("want", [[cmsgx.Credentials], [cmsgx.Credentials, cmsgx.PidFd]])
+@pytest.mark.parametrize(
+    ("room", "flags", "eof"),
+    [
+        ({"bufsize": 0}, 0, None),
+        ({"into": []}, 0, None),
+        ({"bufsize": 10}, socket.MSG_ERRQUEUE, True),
+        ({"into": [bytearray(10)]}, socket.MSG_ERRQUEUE, True),
+    ],
+)
+@pytest.mark.parametrize("by", ["receive", "Receiver"])
+def test_the_end_of_a_stream_carries_none_whatever_is_asked(
+    stream: Pair, want: list[Any], room: dict[str, Any], flags: int, eof: bool | None, by: str
+) -> None:
+    """Also where it cannot be told from a read of no bytes."""
+    before = open_fds()
+    rx = cmsgx.Receiver(stream[1], want=want, **room)
+    stream[0].shutdown(socket.SHUT_WR)
+    for _ in range(2):
+        msg = (
+            rx.receive(flags=flags)
+            if by == "Receiver"
+            else cmsgx.receive(stream[1], room.get("bufsize", 0), flags=flags)
+        )
+        assert msg.eof is (eof if by == "Receiver" or "bufsize" in room else None)
+        assert cmsgx.Credentials not in msg
+        assert cmsgx.PidFd not in msg
+        assert msg.control == ()
+    assert open_fds() == before
+
+
+@pytest.mark.parametrize("fds", [0, 1])
+def test_a_read_of_no_bytes_keeps_who_sent_what_waits(stream: Pair, fds: int) -> None:
+    rx = cmsgx.Receiver(stream[1], 0, fds=1, want=[cmsgx.Credentials, cmsgx.PidFd])
+    cmsgx.send(stream[0], b"x", fds=[0] * fds)
+    stream[0].shutdown(socket.SHUT_WR)
+    with rx.receive() as msg:
+        assert msg[cmsgx.Credentials] == cmsgx.Credentials()
+        assert msg[cmsgx.PidFd].pid == os.getpid()
+        assert len(msg.fds) == fds
+
+
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
 def test_trunc_passed_by_the_caller_tells_the_full_length(kind: int) -> None:
     pair = unix_pair(kind)
@@ -282,6 +325,19 @@ def test_a_key_error_names_the_kind_and_says_whether_it_was_switched_on(
             msg[kind]
         with pytest.raises(KeyError, match="PidFd"):
             msg.take(cmsgx.PidFd)
+
+
+@pytest.mark.parametrize("fds", [0, 3])
+def test_a_key_error_says_how_many_descriptors_were_asked_for(stream: Pair, fds: int) -> None:
+    rx = cmsgx.Receiver(stream[1], 10, fds=fds)
+    ways: tuple[Callable[[], cmsgx.Message], ...] = (
+        rx.receive,
+        lambda: cmsgx.receive(stream[1], 10, fds=fds),
+    )
+    for receive in ways:
+        stream[0].send(b"x")
+        with receive() as msg, pytest.raises(KeyError, match=f"descriptors.*fds={fds} was asked"):
+            msg[cmsgx.Rights]
 
 
 def test_a_key_error_tells_what_others_switched_on(stream: Pair) -> None:
@@ -420,6 +476,12 @@ def test_fds_is_a_read_only_sequence(stream: Pair) -> None:
         assert fds != ()
         assert fds[1] in fds
         assert "Fd" in repr(fds)
+        assert isinstance(fds, Sequence)
+        assert (fds.index(fds[2]), fds.count(fds[2]), list(reversed(fds))) == (2, 1, [*fds][::-1])
+        assert fds.index(fds[1], 1, -1) == 1
+        assert fds.count(3) == 0
+        with pytest.raises(ValueError, match="not in tuple"):
+            fds.index(fds[0], 1)
         for wrong in (3, -4):
             with pytest.raises(IndexError):
                 fds[wrong]
@@ -429,6 +491,30 @@ def test_fds_is_a_read_only_sequence(stream: Pair) -> None:
             del fds[0]  # type: ignore[attr-defined]
         with pytest.raises(AttributeError):
             fds.append(1)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("fds", [0, 1])
+def test_the_errno_of_a_pidfd_stays_when_the_message_is_closed(fds: int) -> None:
+    code = f"""
+import cmsgx, errno, os, resource
+a, b = cmsgx.socketpair()
+rx = cmsgx.Receiver(b, 10, fds={fds}, want=[cmsgx.PidFd])
+cmsgx.send(a, b"x", fds=[0] * {fds})
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (os.dup(0) + 1 + {fds}, hard))
+with rx.receive() as msg:
+    pass
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+print(errno.errorcode[msg[cmsgx.PidFd].error], len(msg.fds))
+a.close(); b.close()
+"""
+    try:
+        told = run_python(code)
+    except AssertionError as error:
+        if "no SO_PASSPIDFD" in str(error):
+            pytest.skip("no SO_PASSPIDFD")
+        raise
+    assert told.split() == ["EMFILE", str(fds)]
 
 
 def test_a_descriptor_that_was_closed_by_hand(stream: Pair) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import ctypes
 import fcntl
+import gc
 import itertools
 import os
 import signal
@@ -12,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -174,6 +176,37 @@ def test_a_bad_descriptor_is_named_by_its_index(
             cmsgx.send(stream[0], b"x", **arguments)
         if error is OSError:
             assert caught.value.errno == 9  # type: ignore[attr-defined]
+
+
+def raw_rights(fds: list[int]) -> list[tuple[int, int, Any]]:
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+
+
+def unknown_rights(fds: list[int]) -> list[Any]:
+    return [cmsgx.Unknown(*raw_rights(fds)[0][:2], array.array("i", fds).tobytes())]
+
+
+@pytest.mark.parametrize("make", [raw_rights, unknown_rights])
+def test_raw_rights_are_looked_at_as_fds_are(
+    stream: Pair, make: Callable[[list[int]], Any]
+) -> None:
+    with pytest.raises(ValueError, match="at least one byte"):
+        cmsgx.send(stream[0], b"", control=make([0]))
+    with pytest.raises(cmsgx.TooManyFdsError, match="254"):
+        cmsgx.send(stream[0], b"x", fds=[0], control=make([0] * 253))
+    with pytest.raises(OSError, match=r"fds\[1\]: descriptor 1000000 is not open"):
+        cmsgx.send(stream[0], b"x", fds=[0], control=make([1_000_000]))
+    with pytest.raises(ValueError, match="multiple"):
+        cmsgx.send(stream[0], b"x", control=[(1, 1, b"123")])
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inet,
+        pytest.raises(cmsgx.NotSupportedError, match="AF_UNIX"),
+    ):
+        cmsgx.send(inet, b"x", control=make([0]), address=("127.0.0.1", 9))
+    with open_files(3) as files:
+        cmsgx.send(stream[0], b"x", fds=files[:1], control=make(files[1:]))
+        with cmsgx.receive(stream[1], 1, fds=3) as msg:
+            assert [content(fd) for fd in msg.fds] == list("012")
 
 
 def test_too_many_descriptors(pair: Pair) -> None:
@@ -566,7 +599,15 @@ def closed_socket() -> cmsgx.socket:
     return sock
 
 
-@pytest.mark.parametrize("call", [lambda s: cmsgx.receive(s, 1), lambda s: cmsgx.send(s, b"x")])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda sock: cmsgx.receive(sock, 1),
+        lambda sock: cmsgx.send(sock, b"x"),
+        lambda sock: cmsgx.Receiver(sock, 1),
+        lambda sock: cmsgx.enable(sock, cmsgx.Credentials),
+    ],
+)
 def test_a_closed_socket_is_ebadf(call: Callable[[Any], object]) -> None:
     with pytest.raises(OSError, match="Bad file descriptor") as caught:
         call(closed_socket())
@@ -763,6 +804,44 @@ def test_into_keeps_the_buffers_from_being_resized(stream: Pair) -> None:
     buffer.append(1)
 
 
+class Buffer(bytearray):
+    """One that can refer to others."""
+
+    receiver: cmsgx.Receiver
+
+
+@pytest.mark.parametrize("used", ["not", "once", "in a loop", "in a loop that stopped"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_receiver_and_its_buffers_can_be_a_cycle(stream: Pair, used: str, count: int) -> None:
+    buffers = [Buffer(4) for _ in range(count)]
+    rx = cmsgx.Receiver(stream[1], into=buffers)
+    held = None
+    for buffer in buffers:
+        buffer.receiver = rx
+    if used != "not":
+        stream[0].send(b"data")
+    if used == "once":
+        held = rx.receive().view
+        assert held == b"data"
+    elif used != "not":
+        for msg in rx:
+            assert msg.data == b"data"
+            if used == "in a loop that stopped":
+                break
+            stream[0].shutdown(socket.SHUT_WR)
+        del msg
+    gone = [weakref.ref(buffer) for buffer in buffers]
+    del buffers, buffer, rx
+    gc.collect()
+    if held is not None and count == 1:
+        # The view is of the buffer itself.
+        assert gone[0]() is not None
+        assert held == b"data"
+        del held
+        gc.collect()
+    assert [one() for one in gone] == [None] * count
+
+
 def test_into_with_descriptors_and_kinds(pair: Pair) -> None:
     buffer = bytearray(4)
     rx = cmsgx.Receiver(pair[1], into=buffer, fds=1, want=[cmsgx.Credentials])
@@ -808,6 +887,20 @@ def test_for_yields_empty_messages_and_ends_at_the_end_of_a_seqpacket(
         else:
             sender.shutdown(socket.SHUT_WR)
         assert list(loop) == []
+
+
+@pytest.mark.parametrize("fds", [0, 1])
+@pytest.mark.parametrize("behind", [b"last", b""])
+def test_for_goes_on_behind_an_empty_message_of_who_has_gone(fds: int, behind: bytes) -> None:
+    with new_pair(socket.SOCK_SEQPACKET) as (sender, receiver), open_files(1) as files:
+        rx = cmsgx.Receiver(receiver, 10, fds=1)
+        sender.send(b"")
+        cmsgx.send(sender, behind, fds=files[:fds])
+        sender.close()
+        found = [(msg.data, len(msg.fds)) for msg in rx]
+        # An empty message without a descriptor cannot be told from the end.
+        assert found == ([(b"", 0), (behind, fds)] if behind or fds else [])
+        assert list(rx) == []
 
 
 def test_an_empty_seqpacket_with_a_descriptor_is_no_end() -> None:

@@ -127,7 +127,7 @@ numbers_of(PyObject *tuple, Py_ssize_t from, long limit, long *values)
     for (Py_ssize_t i = from; i < PyTuple_GET_SIZE(tuple); i++) {
         PyObject *item = PyTuple_GET_ITEM(tuple, i);
         int overflow;
-        if (!PyLong_CheckExact(item)) {
+        if (!PyLong_Check(item)) {
             return 0;
         }
         long value = PyLong_AsLongAndOverflow(item, &overflow);
@@ -144,7 +144,7 @@ inet_from_object(int family, PyObject *object, struct sockaddr_storage *name, so
 {
     long values[4] = {0, 0, 0, 0};
     Py_ssize_t most = family == AF_INET ? 2 : 4;
-    if (!PyTuple_CheckExact(object) || PyTuple_GET_SIZE(object) < 2
+    if (!PyTuple_Check(object) || PyTuple_GET_SIZE(object) < 2
         || PyTuple_GET_SIZE(object) > most || !PyUnicode_Check(PyTuple_GET_ITEM(object, 0))
         || !numbers_of(object, 1, family == AF_INET ? 65535 : (long)INT_MAX, values)
         || values[1] > 65535 || values[2] > 0xfffff) {

@@ -46,7 +46,8 @@ cmsgx_close_numbers(cmsgx_state *state, int *fds, size_t count, int in_backgroun
     }
     Py_END_ALLOW_THREADS
     for (size_t i = 0; i < count; i++) {
-        fds[i] = -1;
+        /* The errno that came in place of one stays. */
+        fds[i] = fds[i] < 0 ? fds[i] : -1;
     }
 }
 
@@ -59,6 +60,31 @@ is_fd_table_full(int fd)
         return 0;
     }
     return errno == EMFILE;
+}
+
+/* Whether nobody sent it, by its credentials: the pid is 0, and there is no pidfd.  It is so also
+   for a sender of another pid namespace, who then stays unknown. */
+static int
+is_invented(const cmsgx_buffer *buffer)
+{
+#ifdef SCM_CREDENTIALS
+    cmsgx_header header;
+    size_t offset = 0;
+    int has_pidfd = buffer->got.pidfds > 0 && buffer->fds[buffer->got.fds] >= 0;
+    while (!has_pidfd
+           && cmsgx_walk(buffer->control, buffer->control_used, &offset, &header)
+                  == CMSGX_MESSAGE) {
+        int32_t pid;
+        if (header.level == SOL_SOCKET && header.type == SCM_CREDENTIALS
+            && header.size >= sizeof(pid)) {
+            memcpy(&pid, header.data, sizeof(pid));
+            return pid == 0;
+        }
+    }
+#else
+    (void)buffer;
+#endif
+    return 0;
 }
 
 /* For a read of no bytes. */
@@ -76,12 +102,15 @@ set_eof(cmsgx_buffer *buffer, const cmsgx_request *request, cmsgx_sock *sock)
     }
     else if (type == SOCK_STREAM) {
         got->eof = cmsgx_buffer_room(buffer) > 0 ? 1 : 2;
-        if (got->eof == 1 && got->fds == 0) {
-            /* The kernel invents credentials here: root, also for a peer that is nobody. */
+        if (got->fds == 0 && (got->eof == 1 || is_invented(buffer))) {
+            /* The kernel invents credentials here: root, also for a peer that is nobody.  What
+               was cut of them is no loss. */
             cmsgx_close_numbers(sock->state, buffer->fds, got->pidfds,
                                 request->in_background);
             got->pidfds = 0;
             buffer->control_used = 0;
+            got->truncated = 0;
+            got->closed_fds = 0;
         }
     }
 }
@@ -136,7 +165,9 @@ cmsgx_arrive(cmsgx_buffer *buffer, const cmsgx_request *request, cmsgx_sock *soc
         fds[keep] = pidfd;
     }
 
-    if (nbytes == 0 && !(asked_flags & CMSGX_MSG_ERRQUEUE)) {
+    /* The kernel sets it for what was on the error queue.  A family that has none ignores that it
+       was asked for one, and this may be the end of its stream. */
+    if (nbytes == 0 && !(msg->msg_flags & CMSGX_MSG_ERRQUEUE)) {
         set_eof(buffer, request, sock);
     }
 }

@@ -183,8 +183,10 @@ cmsgx_closer_after_fork(cmsgx_closer *closer, int in_child)
         pthread_mutex_unlock(&closer->lock);
         return;
     }
-    /* The thread did not come along.  What it was closing is no longer in the table: close(2)
-       takes the number out before it can block. */
+    /* The thread did not come along.  What it is closing is mostly no longer in the table: close(2)
+       takes the number out before it can block.  What it had taken from the queue, and had not
+       called close(2) for yet, stays open in the child: whether the number still stands for that,
+       nobody can tell here. */
     if (init_sync(closer) != 0) {
         abort();
     }

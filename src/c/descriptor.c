@@ -2,6 +2,7 @@
 
 #include "arguments.h"
 #include "errors.h"
+#include "sock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -149,6 +150,10 @@ cmsgx_number_of(cmsgx_state *state, PyObject *object, const char *what, Py_ssize
             PyErr_Clear();
             cmsgx_raise_no_descriptor(what, index, object);
         }
+        else if (PyErr_ExceptionMatches(PyExc_ValueError) && index < 0 && !PyLong_Check(object)) {
+            PyErr_Clear();
+            cmsgx_raise_closed(what, index, object);
+        }
         else if (PyErr_ExceptionMatches(PyExc_ValueError) && index >= 0) {
             PyErr_Clear();
             PyErr_Format(PyExc_ValueError, "%s[%zd]: %R has no file descriptor (closed?)", what,
@@ -284,18 +289,20 @@ descriptor_opener(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t P
 }
 
 PyDoc_STRVAR(give_to_socket_doc,
-"_give_to_socket($self, sock, family, type, proto, /)\n--\n\n"
-"Makes `sock`, a socket that was not initialised, the owner, in one step.");
+"_give_to_socket($self, sock, family, type, proto, is_blocking, /)\n--\n\n"
+"Makes `sock`, a socket that was not initialised, the owner, in one step.  `is_blocking`: where\n"
+"`type` has SOCK_NONBLOCK, which keeps the constructor off the flags of the description, it gets\n"
+"no timeout all the same, if it is known where a socket keeps that.");
 
 static PyObject *
 descriptor_give_to_socket(PyObject *self, PyObject *args)
 {
     cmsgx_state *state = cmsgx_state_of_type(Py_TYPE(self));
     PyObject *sock;
-    int family, type, proto;
+    int family, type, proto, is_blocking;
 
-    if (!PyArg_ParseTuple(args, "O!iii:_give_to_socket", state->socket, &sock, &family, &type,
-                          &proto)) {
+    if (!PyArg_ParseTuple(args, "O!iiip:_give_to_socket", state->socket, &sock, &family, &type,
+                          &proto, &is_blocking)) {
         return NULL;
     }
     int number = cmsgx_descriptor_number(self);
@@ -315,6 +322,11 @@ descriptor_give_to_socket(PyObject *self, PyObject *args)
         while (!cmsgx_word_swap(word_of(self), &word, word | (uint64_t)((int64_t)number + 1))) {
         }
     }
+#ifdef SOCK_NONBLOCK
+    if (!failed && is_blocking && (type & SOCK_NONBLOCK)) {
+        cmsgx_sock_clear_timeout(state, sock);
+    }
+#endif
     Py_DECREF(arguments);
     if (number < 0) {
         return raise_not_owned(self);

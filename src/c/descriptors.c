@@ -35,11 +35,12 @@ cmsgx_message_object(cmsgx_message *self, size_t at)
     }
     cmsgx_slot *slot = &self->slots[at];
     if (slot->object == NULL) {
-        /* In a message that was closed the number is -1, and the object owns none. */
+        /* In a message that was closed the number is -1, and the object owns none; the errno of
+           a pidfd that never came stays. */
         int is_pidfd = at >= self->buffer->got.fds;
         int number = self->buffer->fds[at];
         int has_error = is_pidfd && number < 0 && number > INT_MIN
-                        && !cmsgx_flag_get(&self->closed);
+                        && (number != -1 || !cmsgx_flag_get(&self->closed));
         slot->object = cmsgx_descriptor_new(is_pidfd ? state->PidFd : state->Fd,
                                             number >= 0 ? number : -1, has_error ? -number : 0);
         if (slot->object != NULL) {
@@ -194,6 +195,44 @@ descriptors_subscript(PyObject *self, PyObject *key)
     return descriptors_item(self, index < 0 ? index + descriptors_length(self) : index);
 }
 
+/* tuple's own, which is what the message holds. */
+static PyObject *
+as_tuple(PyObject *self, const char *name, PyObject *args)
+{
+    PyObject *tuple = PySequence_Tuple(self);
+    PyObject *method = tuple == NULL ? NULL : PyObject_GetAttrString(tuple, name);
+    PyObject *result = method == NULL ? NULL : PyObject_CallObject(method, args);
+    Py_XDECREF(method);
+    Py_XDECREF(tuple);
+    return result;
+}
+
+PyDoc_STRVAR(index_doc,
+"index($self, value, start=0, stop=sys.maxsize, /)\n--\n\n"
+"The first place where it is; ValueError where it is in none.");
+
+static PyObject *
+descriptors_index(PyObject *self, PyObject *args)
+{
+    return as_tuple(self, "index", args);
+}
+
+PyDoc_STRVAR(count_doc,
+"count($self, value, /)\n--\n\n"
+"How often it is there: 0 or 1.");
+
+static PyObject *
+descriptors_count(PyObject *self, PyObject *args)
+{
+    return as_tuple(self, "count", args);
+}
+
+static PyMethodDef descriptors_methods[] = {
+    {"index", descriptors_index, METH_VARARGS, index_doc},
+    {"count", descriptors_count, METH_VARARGS, count_doc},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyObject *
 descriptors_compare(PyObject *self, PyObject *other, int operation)
 {
@@ -229,6 +268,7 @@ static PyType_Slot descriptors_slots[] = {
     {Py_tp_richcompare, descriptors_compare},
     {Py_tp_iter, PySeqIter_New},
     {Py_tp_doc, (void *)descriptors_doc},
+    {Py_tp_methods, descriptors_methods},
     {Py_sq_length, descriptors_length},
     {Py_sq_item, descriptors_item},
     {Py_mp_length, descriptors_length},

@@ -6,14 +6,16 @@
 
 #define SELF(object) ((cmsgx_message *)(object))
 
-/* Whether credentials were attached at all: (0, 65534, 65534) is also what was never sent, and
-   only a pidfd that was asked for tells.  Noted in the record: 0 unknown, 1 no, 2 yes. */
+/* Whether credentials were attached at all: pid 0 with the overflow ids, mostly 65534, is also what
+   was never sent, and only a pidfd that was asked for tells.  Noted in the record: 0 unknown, 1 no,
+   2 yes. */
 static int
 attached(const cmsgx_message *self, const unsigned char *ucred)
 {
     uint32_t words[3];
     memcpy(words, ucred, sizeof(words));
-    if (words[0] != 0 || words[1] != 65534 || words[2] != 65534 || self->buffer->got.pidfds > 0) {
+    if (words[0] != 0 || self->buffer->got.pidfds > 0
+        || memcmp(words + 1, self->request->state->overflow_ids, 2 * sizeof(words[0])) != 0) {
         return 2;
     }
     return self->request->asked_pidfd ? 1 : 0;
@@ -164,6 +166,11 @@ cmsgx_message_subscript(PyObject *object, PyObject *kind)
     int found = look_up(SELF(object), kind, &result);
     if (found != 0) {
         return result;
+    }
+    if (kind == (PyObject *)SELF(object)->request->state->Rights) {
+        return PyErr_Format(PyExc_KeyError,
+                            "no descriptors came with this message; fds=%zu was asked",
+                            SELF(object)->request->fds);
     }
     const char *name = ((PyTypeObject *)kind)->tp_name;
     PyObject *want = SELF(object)->request->want;

@@ -210,9 +210,14 @@ static int
 lenient_number(cmsgx_state *state, PyObject *object, Py_ssize_t index, PyObject **owner)
 {
     *owner = NULL;
-    if (PyLong_Check(object)) {
+    if (PyIndex_Check(object)) {
         int overflow;
-        long number = PyLong_AsLongAndOverflow(object, &overflow);
+        PyObject *whole = PyNumber_Index(object);
+        if (whole == NULL) {
+            return -1;
+        }
+        long number = PyLong_AsLongAndOverflow(whole, &overflow);
+        Py_DECREF(whole);
         if (overflow != 0 || number > INT_MAX || number < INT_MIN) {
             PyErr_Format(PyExc_OverflowError, "fds[%zd]: %R is no file descriptor", index, object);
             return -1;
@@ -258,6 +263,36 @@ add_plain_number(cmsgx_outgoing *out, PyObject *object)
     return 1;
 }
 
+/* Whether one message carries so many: 0, or -1 with an exception. */
+static int
+check_count(const cmsgx_outgoing *out, size_t count)
+{
+    if (count + out->fd_count > CMSGX_MAX_FDS) {
+        PyErr_Format(out->state->TooManyFdsError,
+                     "%zu descriptors; one message carries %d at most, so send several",
+                     count + out->fd_count, CMSGX_MAX_FDS);
+        return -1;
+    }
+    return 0;
+}
+
+static int
+add_numbers(cmsgx_outgoing *out, const Py_buffer *view)
+{
+    size_t count = (size_t)view->len / sizeof(int);
+    if (count * sizeof(int) != (size_t)view->len) {
+        PyErr_SetString(PyExc_ValueError, "bytes length not a multiple of item size");
+        return -1;
+    }
+    if ((out->is_typed && check_count(out, count) < 0) || grow_fds(out, count) < 0) {
+        return -1;
+    }
+    memcpy(out->numbers + out->fd_count, view->buf, (size_t)view->len);
+    memset(out->owners + out->fd_count, 0, count * sizeof(*out->owners));
+    out->fd_count += count;
+    return 0;
+}
+
 int
 cmsgx_outgoing_add_fd_bytes(cmsgx_outgoing *out, PyObject *bytes)
 {
@@ -265,19 +300,18 @@ cmsgx_outgoing_add_fd_bytes(cmsgx_outgoing *out, PyObject *bytes)
     if (PyObject_GetBuffer(bytes, &view, PyBUF_SIMPLE) < 0) {
         return -1;
     }
-    int result = -1;
-    size_t count = (size_t)view.len / sizeof(int);
-    if (count * sizeof(int) != (size_t)view.len) {
-        PyErr_SetString(PyExc_ValueError, "bytes length not a multiple of item size");
-    }
-    else if (grow_fds(out, count) == 0) {
-        memcpy(out->numbers + out->fd_count, view.buf, (size_t)view.len);
-        memset(out->owners + out->fd_count, 0, count * sizeof(*out->owners));
-        out->fd_count += count;
-        result = 0;
-    }
+    int result = add_numbers(out, &view);
     PyBuffer_Release(&view);
     return result;
+}
+
+int
+cmsgx_outgoing_add_payload(cmsgx_outgoing *out, int level, int type, const Py_buffer *payload)
+{
+    if (out->is_typed && level == SOL_SOCKET && type == SCM_RIGHTS) {
+        return add_numbers(out, payload);
+    }
+    return cmsgx_outgoing_add_control(out, level, type, payload->buf, (size_t)payload->len);
 }
 
 int
@@ -289,13 +323,7 @@ cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict)
     }
     Py_ssize_t count = PySequence_Fast_GET_SIZE(sequence);
     int result = -1;
-    if (strict && (size_t)count + out->fd_count > CMSGX_MAX_FDS) {
-        PyErr_Format(out->state->TooManyFdsError,
-                     "%zu descriptors; one message carries %d at most, so send several",
-                     (size_t)count + out->fd_count, CMSGX_MAX_FDS);
-        goto done;
-    }
-    if (grow_fds(out, (size_t)count) < 0) {
+    if ((strict && check_count(out, (size_t)count) < 0) || grow_fds(out, (size_t)count) < 0) {
         goto done;
     }
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -353,7 +381,7 @@ add_packed(cmsgx_outgoing *out, PyObject *kind)
     }
     int result = -1;
     if (PyObject_GetBuffer(packed, &payload, PyBUF_SIMPLE) == 0) {
-        result = cmsgx_outgoing_add_control(out, level, type, payload.buf, (size_t)payload.len);
+        result = cmsgx_outgoing_add_payload(out, level, type, &payload);
         PyBuffer_Release(&payload);
     }
     Py_DECREF(packed);

@@ -85,6 +85,10 @@ int cmsgx_outgoing_add_rights(cmsgx_outgoing *out, size_t from);
 /* One control message from bytes. */
 int cmsgx_outgoing_add_control(cmsgx_outgoing *out, int level, int type, const void *data,
                                size_t size);
+/* One that the caller has as bytes.  In a typed call the descriptors of an SCM_RIGHTS join the
+   others, and are not put: what is refused of those is refused of these. */
+int cmsgx_outgoing_add_payload(cmsgx_outgoing *out, int level, int type,
+                               const Py_buffer *payload);
 /* One typed control message; its descriptors join the others, and are not put.  After the
    address: to an IPv4-mapped one some go in their IPv4 form. */
 int cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind);

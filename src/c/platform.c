@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #if defined(__FreeBSD__) || defined(__APPLE__)
@@ -218,6 +219,26 @@ cmsgx_refuses_nosignal(int fd, int flags)
 #endif
 }
 
+/* Whether a SOCK_SEQPACKET has something queued, as far as it shows: bytes in any message,
+   descriptors in the next one. */
+static int
+has_packets(int fd)
+{
+    int type, bytes = 0;
+    socklen_t size = sizeof(type);
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0 || type != SOCK_SEQPACKET) {
+        return 0;
+    }
+    if (ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0) {
+        return 1;
+    }
+    /* Without any room, so that a descriptor is not installed and what there is counts as cut. */
+    struct msghdr msg;
+    memset(&msg, 0, sizeof(msg));
+    return recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT) >= 0
+           && (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC));
+}
+
 int
 cmsgx_has_hung_up(int fd)
 {
@@ -227,7 +248,7 @@ cmsgx_has_hung_up(int fd)
     const short asked = 0;
 #endif
     struct pollfd ready = {.fd = fd, .events = asked};
-    return poll(&ready, 1, 0) > 0 && (ready.revents & (asked | POLLHUP));
+    return poll(&ready, 1, 0) > 0 && (ready.revents & (asked | POLLHUP)) && !has_packets(fd);
 }
 
 int

@@ -268,7 +268,8 @@ size_t cmsgx_count_open(void);
 /* AF_* of a socket: SO_DOMAIN, or by its name.  -1 with errno. */
 int cmsgx_family_of(int fd);
 
-/* Whether the peer sends nothing more, for a socket whose empty messages look the same. */
+/* Whether the peer sends nothing more, and nothing is left of what it sent: for a socket whose
+   empty messages look the same. */
 int cmsgx_has_hung_up(int fd);
 
 /* Who connected to an AF_UNIX socket, or listened. */

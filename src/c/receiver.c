@@ -242,19 +242,43 @@ receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
     return 0;
 }
 
+/* Whether nobody else has the buffers of the caller: a message or a view that is held elsewhere
+   uses them, too, and is no part of a cycle. */
+static int
+has_into_alone(cmsgx_receiver *self)
+{
+    cmsgx_buffer *last = self->last != NULL && Py_REFCNT(self->last) == 1
+        ? ((cmsgx_message *)self->last)->buffer : NULL;
+    size_t users = 1;
+    for (int i = 0; i <= SPARES; i++) {
+        cmsgx_buffer *buffer = self->buffers[i];
+        users += buffer != NULL && cmsgx_count_get(&buffer->users) == (buffer == last ? 2 : 1);
+    }
+    return self->into != NULL && cmsgx_count_get(&self->into->users) == users;
+}
+
 static int
 receiver_traverse(PyObject *object, visitproc visit, void *arg)
 {
     cmsgx_receiver *self = (cmsgx_receiver *)object;
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->sock);
+    for (Py_ssize_t i = 0; has_into_alone(self) && i < self->into->count; i++) {
+        Py_VISIT(self->into->views[i].obj);
+    }
     return 0;
 }
 
 static int
 receiver_clear(PyObject *object)
 {
-    Py_CLEAR(((cmsgx_receiver *)object)->sock);
+    cmsgx_receiver *self = (cmsgx_receiver *)object;
+    Py_CLEAR(self->sock);
+    Py_CLEAR(self->last);
+    drop_buffers(self);
+    cmsgx_into *into = self->into;
+    self->into = NULL;
+    cmsgx_into_release(into);
     return 0;
 }
 
@@ -265,9 +289,6 @@ receiver_dealloc(PyObject *object)
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
     (void)receiver_clear(object);
-    Py_CLEAR(self->last);
-    drop_buffers(self);
-    cmsgx_into_release(self->into);
     cmsgx_request_release(self->request);
     type->tp_free(object);
     Py_DECREF(type);

@@ -9,9 +9,6 @@
 #include <errno.h>
 
 #define NOT_ITERABLE "sendmsg() argument 1 must be an iterable"
-#define NO_CONVERSION \
-    "address: %R is a host name to resolve, or of a family that is sent only through a socket " \
-    "object%s"
 
 /* 1 ready, 0 the socket's own method must convert it, -1 raised. */
 static int
@@ -21,13 +18,76 @@ set_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *address)
     if (address == NULL || address == Py_None) {
         return 1;
     }
-    int known = cmsgx_address_from_object(out->state, cmsgx_sock_family(sock), address,
-                                          &out->name, &size);
+    int family = cmsgx_sock_family(sock);
+    int error = errno;
+    int known = cmsgx_address_from_object(out->state, family, address, &out->name, &size);
+    if (known == 0 && family < 0) {
+        /* Closed, or no socket at all. */
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
     if (known > 0) {
         out->msg.msg_name = &out->name;
         out->msg.msg_namelen = size;
     }
     return known;
+}
+
+/* What is wrong with an address of AF_INET or AF_INET6: the exception for it, or NULL where it may
+   have a host name. */
+static PyObject *
+wrong_ip(int family, PyObject *address)
+{
+    static const long most[] = {0, 65535, 0xfffff, UINT32_MAX};
+    Py_ssize_t size = PyTuple_Check(address) ? PyTuple_GET_SIZE(address) : 0;
+    if (size < 2 || size > (family == AF_INET ? 2 : 4)) {
+        return PyExc_TypeError;
+    }
+    PyObject *host = PyTuple_GET_ITEM(address, 0);
+    if (!PyUnicode_Check(host) && !PyBytes_Check(host) && !PyByteArray_Check(host)) {
+        return PyExc_TypeError;
+    }
+    for (Py_ssize_t i = 1; i < size; i++) {
+        PyObject *item = PyTuple_GET_ITEM(address, i);
+        int overflow;
+        if (!PyLong_Check(item)) {
+            return PyExc_TypeError;
+        }
+        long number = PyLong_AsLongAndOverflow(item, &overflow);
+        if (overflow != 0 || number < 0 || number > most[i]) {
+            return PyExc_OverflowError;
+        }
+    }
+    return NULL;
+}
+
+/* For an address that C cannot convert, where no method of the socket may: what socket raises for
+   one that is wrong.  `how` is how else it would go. */
+static void
+raise_no_conversion(const cmsgx_sock *sock, PyObject *address, const char *how)
+{
+    int family = cmsgx_sock_family(sock);
+    PyObject *wrong = family == AF_INET || family == AF_INET6 ? wrong_ip(family, address) : NULL;
+
+    if (family == AF_UNIX && (PyUnicode_Check(address) || PyObject_CheckBuffer(address))) {
+        PyErr_SetString(PyExc_OSError, "address: AF_UNIX path too long");
+    }
+    else if (family == AF_UNIX) {
+        PyErr_Format(PyExc_TypeError, "address: a path of AF_UNIX is str or bytes-like, not %.200s",
+                     Py_TYPE(address)->tp_name);
+    }
+    else if (wrong != NULL) {
+        PyErr_Format(wrong, "address: %R; %s, the numbers in their range", address,
+                     family == AF_INET ? "it is (host, port)"
+                                       : "it is (host, port, flowinfo=0, scope_id=0)");
+    }
+    else {
+        PyErr_Format(PyExc_ValueError,
+                     "address: %R is a host name to resolve, or of a family that is sent only "
+                     "through a socket object%s",
+                     address, how);
+    }
 }
 
 /* Through the type's own method ------------------------------------------------------------ */
@@ -146,7 +206,7 @@ add_raw(cmsgx_outgoing *out, PyObject *item)
                           &data)) {
         return -1;
     }
-    int result = cmsgx_outgoing_add_control(out, level, type, data.buf, (size_t)data.len);
+    int result = cmsgx_outgoing_add_payload(out, level, type, &data);
     PyBuffer_Release(&data);
     return result;
 }
@@ -228,7 +288,7 @@ cmsgx_sendmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
             result = delegate(state, state->own_sendmsg.method, args, nargs);
         }
         else {
-            PyErr_Format(PyExc_ValueError, NO_CONVERSION, address, "");
+            raise_no_conversion(&sock, address, "");
         }
         goto done;
     }
@@ -277,7 +337,7 @@ cmsgx_send_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObje
     }
     if (known == 0) {
         if (sock.kind == CMSGX_NUMBER) {
-            PyErr_Format(PyExc_ValueError, NO_CONVERSION, address, "");
+            raise_no_conversion(&sock, address, "");
             goto done;
         }
         result = send_through_own(&out, &sock, values[1], flags, address);
@@ -329,7 +389,12 @@ raise_not_supported(const cmsgx_state *state, const char *why)
 static int
 check_fds(const cmsgx_outgoing *out, const cmsgx_sock *sock)
 {
-    if (cmsgx_sock_family(sock) != AF_UNIX) {
+    int family = cmsgx_sock_family(sock);
+    if (family < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    if (family != AF_UNIX) {
         raise_not_supported(out->state,
                             "descriptors travel over AF_UNIX sockets only; over another family "
                             "the kernel drops them without an error");
@@ -411,8 +476,7 @@ cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     if (known == 0) {
         if (sock.kind == CMSGX_NUMBER || out.fd_count > 0
             || (values[TIMEOUT] != NULL && values[TIMEOUT] != Py_Ellipsis)) {
-            PyErr_Format(PyExc_ValueError, NO_CONVERSION, address,
-                         ", without fds= and timeout=");
+            raise_no_conversion(&sock, address, ", without fds= and timeout=");
             goto done;
         }
         PyObject *buffers = PyObject_CheckBuffer(values[DATA]) ? PyTuple_Pack(1, values[DATA])

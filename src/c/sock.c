@@ -53,6 +53,15 @@ read_timeout(cmsgx_sock *sock)
     return result;
 }
 
+void
+cmsgx_sock_clear_timeout(const cmsgx_state *state, PyObject *object)
+{
+    const int64_t none = -1;
+    if (state->socket_timeout_at > 0) {
+        memcpy((char *)object + state->socket_timeout_at, &none, sizeof(none));
+    }
+}
+
 /* The number is -1 where the socket is closed, as in socket: the kernel says EBADF.  It is read
    where the socket keeps it, once that place has shown a first descriptor as fileno() has it. */
 static int
@@ -102,6 +111,23 @@ is_ours(cmsgx_state *state, PyTypeObject *type, cmsgx_own *own)
     return ours;
 }
 
+/* Whether the object answers to it, by its type or, as a proxy does, by __getattr__(): 1, 0, or -1
+   with an exception. */
+static int
+has_method(PyObject *object, const cmsgx_own *own)
+{
+    PyObject *found = PyObject_GetAttr(object, own->name);
+    if (found != NULL) {
+        Py_DECREF(found);
+        return 1;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
+}
+
 int
 cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, cmsgx_own *own, cmsgx_sock *sock)
 {
@@ -124,11 +150,10 @@ cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, cmsgx_own *own, cmsgx_s
         sock->fd = cmsgx_number_of(state, object, "sock", -1, &sock->owner);
         return sock->fd < 0 ? -1 : 0;
     }
-    PyObject *found = cmsgx_type_lookup(Py_TYPE(object), own->name);
-    if (found != NULL) {
-        Py_DECREF(found);
+    int is_foreign = cmsgx_descriptor_check(state, object) ? 0 : has_method(object, own);
+    if (is_foreign != 0) {
         sock->kind = CMSGX_FOREIGN;
-        return 0;
+        return is_foreign < 0 ? -1 : 0;
     }
     sock->kind = CMSGX_NUMBER;
     sock->fd = cmsgx_number_of(state, object, "sock", -1, &sock->owner);

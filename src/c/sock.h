@@ -11,7 +11,7 @@
 typedef enum {
     CMSGX_SOCKET,           /* a socket.socket whose method is the class's own, or ours */
     CMSGX_NUMBER,           /* an int, or an object with just a fileno() */
-    CMSGX_FOREIGN,          /* its type brings a method of its own */
+    CMSGX_FOREIGN,          /* it, or its type, brings a method of its own */
 } cmsgx_sock_kind;
 
 /* Without a limit, and so without MSG_DONTWAIT: where the descriptor is non-blocking all the
@@ -37,6 +37,10 @@ int cmsgx_sock_resolve_typed(cmsgx_state *state, PyObject *object, cmsgx_own *ow
 
 /* Reads a `timeout=` argument (None, or seconds) over the socket's own; NULL keeps that. */
 int cmsgx_sock_set_timeout(cmsgx_sock *sock, PyObject *timeout);
+
+/* Takes the timeout of a socket object away, and leaves O_NONBLOCK alone; does nothing where it is
+   not known where the object keeps it. */
+void cmsgx_sock_clear_timeout(const cmsgx_state *state, PyObject *object);
 
 /* Its descriptor as it is now; -1 where it is closed. */
 int cmsgx_sock_number(cmsgx_sock *sock);

@@ -90,6 +90,8 @@ typedef struct {
     PyObject *str_type;
     PyObject *keywords[CMSGX_KEYWORDS];
 
+    uint32_t overflow_ids[2];       /* uid and gid that stand for those without a number here */
+
     cmsgx_lately lately[CMSGX_LATELY];
     cmsgx_closer *closer;
 

@@ -13,20 +13,19 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from . import _cmsg
+from ._fds import Fd
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from _typeshed import ReadableBuffer, WriteableBuffer
 
     from ._cmsg import _Address, _Control, _Received
-    from ._fds import Fd, FileDescriptorLike
+    from ._fds import FileDescriptorLike
 
 __all__ = ["fromfd", "install", "socket", "socketpair", "uninstall"]
 
 
 class socket(_stdlib.socket):
-    """socket.socket, with the calls of cmsgx as its methods; accept() returns one too."""
+    """socket.socket, with the calls of cmsgx as its methods; accept() returns a cmsgx.socket."""
 
     __slots__ = ()
 
@@ -68,13 +67,15 @@ class socket(_stdlib.socket):
         send_fds = _cmsg.method(_cmsg.send_fds)
         recv_fds = _cmsg.method(_cmsg.recv_fds)
 
-    def accept(self) -> tuple[Self, Any]:
-        """accept() -> (socket of this class, address): accept(2)"""
+    def accept(self) -> tuple[socket, Any]:
+        """accept() -> (cmsgx.socket, address): accept(2)"""
         untyped: Any = self
         pair: tuple[int, Any] = untyped._accept()
-        accepted = type(self)(self.family, self.type, self.proto, fileno=pair[0])
-        # As in socket.accept(): with a timeout of its own a listener is non-blocking, and so
-        # may be what it accepts.
+        # Not of a subclass, as in socket.accept(): its constructor may take other arguments.
+        with Fd(pair[0]) as fd:
+            accepted = _socket_of(fd, self.family, self.type, self.proto)
+        # As there, too: with a timeout of its own a listener is non-blocking, and so may be what
+        # it accepts.
         if _stdlib.getdefaulttimeout() is None and self.gettimeout():
             accepted.setblocking(True)
         return accepted, pair[1]
@@ -111,13 +112,20 @@ def adopt(fd: Fd) -> socket:
     if non_blocking or _stdlib.getdefaulttimeout() is not None:
         # Told so, the constructor neither asks for the default timeout nor sets O_NONBLOCK.
         kind |= _SOCK_NONBLOCK
+    made = _socket_of(fd, family, kind, proto, is_blocking=not non_blocking)
+    if made.gettimeout() != (0.0 if non_blocking else None) or not _SOCK_NONBLOCK:
+        # macOS cannot be told: what the constructor may have set is put back.
+        made.setblocking(not non_blocking)
+    return made
+
+
+def _socket_of(fd: Fd, family: int, type: int, proto: int, *, is_blocking: bool = False) -> socket:
+    """Made so that at no time two own the descriptor, or nobody does. `is_blocking`: it has no
+    timeout, though `type` says SOCK_NONBLOCK."""
     made: Any = socket.__new__(socket)
     made._io_refs = 0
     made._closed = False
-    fd._give_to_socket(made, family, kind, proto)
-    if not _SOCK_NONBLOCK:
-        # macOS cannot be told: what the constructor may have set is put back.
-        made.setblocking(not non_blocking)
+    fd._give_to_socket(made, family, type, proto, is_blocking)
     ours: socket = made
     return ours
 
@@ -143,10 +151,11 @@ _functions: dict[str, tuple[Any, Any]] = {}
 def install(*, cloexec: bool = True) -> None:
     """Puts the calls of cmsgx in place of socket's, for programs that cannot be edited.
 
-    Received descriptors are close-on-exec from then on, the one change of behaviour; with
-    cloexec=False they stay inheritable. Does nothing where that is installed already. It cannot
-    reach `_socket.socket`, nor names that were imported before (`from socket import send_fds`).
-    RuntimeError where another patch stands.
+    Received descriptors are close-on-exec from then on; with cloexec=False they stay inheritable.
+    recv_fds() loses none to SO_PASSCRED and the like, and closes a surplus and a pidfd that nobody
+    asked for. Does nothing where that is installed already. It cannot reach `_socket.socket`, nor
+    names that were imported before (`from socket import send_fds`). RuntimeError where another
+    patch stands.
     """
     receive: tuple[Any, Any] = (
         (_cmsg.recvmsg, _cmsg.recvmsg_into)
@@ -166,6 +175,8 @@ def install(*, cloexec: bool = True) -> None:
     ) -> tuple[bytes, list[int], int, Any]:
         return _cmsg.recv_fds(sock, bufsize, maxfds, cloexec=cloexec)
 
+    for function in (send_fds, recv_fds):
+        function.__qualname__ = function.__name__
     functions = dict(
         zip(_FUNCTIONS, (send_fds, recv_fds, _cmsg.CMSG_LEN, _cmsg.CMSG_SPACE), strict=True)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import errno
 import fcntl
+import functools
 import mmap
 import os
 import re
@@ -13,7 +14,7 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing import reduction
 from typing import (
     IO,
@@ -81,7 +82,10 @@ class Fd(_cmsg.Descriptor):
     ) -> IO[Any]:
         """A file object that owns the descriptor from now on, as `open()` makes it.
 
-        Where it raises, the descriptor is still owned here.
+        Where it raises, the descriptor is still owned here. The file has another number: a
+        duplicate is made, for which there has to be room in the table, and the first is closed.
+        With that the POSIX record locks of this process on the file go: fcntl(2), Advisory record
+        locking. Locks of flock(2) and of F_OFD_SETLK stay.
         """
         # What fails after the opener was asked closes its number, and what fails before does not:
         # so it gets a duplicate, at the last moment.
@@ -119,7 +123,8 @@ class Fd(_cmsg.Descriptor):
         kind     one of, or several of: file, directory, socket, pipe, character, block, symlink,
                  memfd, pidfd, eventfd, epoll, anonymous. A memfd is a file too.
         access   it can at least be read, written, or both
-        seals    it has at least these fcntl.F_SEAL_* bits (so it is a memfd)
+        seals    it has at least these fcntl.F_SEAL_* bits (so it is a memfd, except for
+                 F_SEAL_SEAL alone, which each file of a tmpfs has)
         size     it has at least that many bytes
         path     whether O_PATH descriptors, which can be neither read nor written, will do
         device   st_dev of the file system that it must be on
@@ -194,13 +199,46 @@ def _kinds_of(number: int, status: os.stat_result) -> set[str]:
         link = os.readlink(f"/proc/self/fd/{number}") if sys.platform == "linux" else ""
     except OSError:
         link = ""
-    if link.startswith("/memfd:"):
+    if link.startswith("/memfd:") and _is_where_memfds_are(status):
         kinds.add("memfd")
     elif match := re.match(r"(?:anon_inode:\[?)?(pidfd|eventfd|eventpoll)\b", link):
         kinds = {_ANONYMOUS[match[1]], "anonymous"}
     elif link.startswith("anon_inode:"):
         kinds = {"anonymous"}
     return kinds
+
+
+def _is_where_memfds_are(status: os.stat_result) -> bool:
+    """Whether it has no name, and is in a file system where only the kernel makes files.
+
+    The link alone can be forged by whoever may mount: it shows a path in the root of a file system
+    that was unmounted while the file was open.
+    """
+    # Huge pages of each size have a file system of their own, with blocks of that size.
+    huge = _MFD_HUGETLB | (status.st_blksize.bit_length() - 1) << _MFD_HUGE_SHIFT
+    return status.st_nlink == 0 and (
+        status.st_dev == _device_of_memfds(0)
+        or (status.st_blksize > mmap.PAGESIZE and status.st_dev == _device_of_memfds(huge))
+    )
+
+
+_MFD_HUGETLB: int = getattr(os, "MFD_HUGETLB", 0)
+_MFD_HUGE_SHIFT = 26
+
+
+@functools.cache
+def _device_of_memfds(flags: int) -> int | None:
+    """st_dev of memfds that are made with these flags; None where the system makes none."""
+    try:
+        number = os.memfd_create("cmsgx", flags | os.MFD_CLOEXEC)
+    except (AttributeError, OSError) as error:
+        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+            raise  # it would be another time
+        return None
+    try:
+        return os.fstat(number).st_dev
+    finally:
+        os.close(number)
 
 
 def _allows(flags: int, access: str) -> bool:
@@ -364,6 +402,9 @@ def _rebuild(cls: type[Fd], duplicate: Any) -> Fd:
 
 reduction.register(Fd, _reduce)
 reduction.register(PidFd, _reduce)
+
+_sequence: Any = Sequence  # that it is an ABC the types do not tell
+_sequence.register(_cmsg.Descriptors)
 
 _cmsg.register("Fd", Fd)
 _cmsg.register("PidFd", PidFd)

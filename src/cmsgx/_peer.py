@@ -53,16 +53,20 @@ def _option(what: str, name: str) -> int:
     return found
 
 
+def _no_peer() -> OSError:
+    """For what Linux answers with (None, -1, -1), or with ENODATA."""
+    return OSError(errno.ENOTCONN, "the socket has no peer")
+
+
 def peer_credentials(sock: FileDescriptorLike) -> PeerCredentials:
     """Who connected: SO_PEERCRED, unix(7). LOCAL_PEERCRED or LOCAL_PEEREID where that is it.
 
-    NotSupportedError on a socket that is not AF_UNIX. A socket without a peer has (None, -1, -1)
-    in Linux's words: OSError ENOTCONN.
+    NotSupportedError on a socket that is not AF_UNIX; OSError ENOTCONN on one without a peer.
     """
     need_unix(sock, "peer_credentials")
     peer: PeerCredentials = PeerCredentials.unpack(_cmsg.getpeer(sock))
     if peer.pid is None and peer.uid == peer.gid == 0xFFFFFFFF:
-        raise OSError(errno.ENOTCONN, "the socket has no peer")
+        raise _no_peer()
     return peer
 
 
@@ -70,7 +74,7 @@ def peer_pidfd(sock: FileDescriptorLike) -> PidFd:
     """A PidFd of who connected, which the caller owns: SO_PEERPIDFD, Linux 6.5.
 
     Unlike a pid it cannot come to mean another process. NotSupportedError where the kernel has it
-    not, and on a socket that is not AF_UNIX.
+    not, and on a socket that is not AF_UNIX; OSError ENOTCONN on one without a peer.
     """
     need_unix(sock, "peer_pidfd")
     name = _option("peer_pidfd", "SO_PEERPIDFD")
@@ -79,13 +83,16 @@ def peer_pidfd(sock: FileDescriptorLike) -> PidFd:
     except OSError as error:
         if error.errno == errno.ENOPROTOOPT:
             raise not_supported(error, "peer_pidfd", "SO_PEERPIDFD", "6.5") from None
+        if error.errno == errno.ENODATA:
+            raise _no_peer() from None
         raise
 
 
 def peer_groups(sock: FileDescriptorLike) -> tuple[int, ...]:
     """The supplementary groups of who connected: SO_PEERGROUPS, Linux 4.13.
 
-    NotSupportedError where the kernel has it not, and on a socket that is not AF_UNIX.
+    NotSupportedError where the kernel has it not, and on a socket that is not AF_UNIX; OSError
+    ENOTCONN on one without a peer.
     """
     need_unix(sock, "peer_groups")
     name = _option("peer_groups", "SO_PEERGROUPS")
@@ -97,7 +104,7 @@ def peer_groups(sock: FileDescriptorLike) -> tuple[int, ...]:
             if error.errno == errno.ENOPROTOOPT:
                 raise not_supported(error, "peer_groups", "SO_PEERGROUPS", "4.13") from None
             if error.errno == errno.ENODATA:
-                return ()
+                raise _no_peer() from None
             if error.errno != errno.ERANGE or size > _MOST_GROUPS * _GID:
                 raise
             size *= 4
@@ -129,6 +136,19 @@ def peer_security(sock: FileDescriptorLike) -> bytes | None:
         else:
             return data.removesuffix(b"\0")
     return None
+
+
+def _overflow_id(which: str) -> int:
+    """What stands for an id that has no number in this user namespace: user_namespaces(7)."""
+    try:
+        with open(f"/proc/sys/kernel/overflow{which}", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 65534  # no such file: the default
+
+
+# Once, and not with each message.
+_cmsg.set_overflow_ids(_overflow_id("uid"), _overflow_id("gid"))
 
 
 def accept_rights(sock: FileDescriptorLike, accept: bool) -> None:

@@ -81,18 +81,17 @@ def _raise_truncated(
     if not misses:
         raise DataTruncatedError(
             errno.EMSGSIZE,
-            f"the datagram was longer than the buffer, {message.nbytes} bytes of it are here; "
+            f"the datagram was longer than the buffer, {len(message.data)} bytes of it are here; "
             "receive with a larger bufsize, or with on_truncation='keep'",
             message,
         )
     what = f"{delivered} of {asked} descriptors arrived"
     if full:
-        import resource
-
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        # Not by the resource module: with a full table nothing can be imported.
+        limit = os.sysconf("SC_OPEN_MAX")
         raise FdLimitError(
             errno.EMFILE,
-            f"{what}: the descriptor table is full, {limit} in use with RLIMIT_NOFILE at {limit}; "
+            f"{what}: the descriptor table is full, with RLIMIT_NOFILE at {limit}; "
             "raise the limit, or close some",
             message,
         )

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
+import signal
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -34,8 +37,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     arguments = parser.parse_args(argv)
-    status: int = arguments.run(arguments)
+    try:
+        status: int = arguments.run(arguments)
+        # Here: at exit Python could only complain.
+        sys.stdout.flush()
+    except OSError as error:
+        return _cannot_write(error)
     return status
+
+
+def _cannot_write(error: OSError) -> int:
+    """As any tool: silent, with the status of SIGPIPE, where nobody reads on; else it says why."""
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), sys.stdout.fileno())  # for what is still buffered
+    if isinstance(error, BrokenPipeError):
+        return 128 + signal.SIGPIPE
+    print(f"cmsgx: {error}", file=sys.stderr)
+    return 1
 
 
 def _commands() -> Iterator[tuple[str, Any]]:
