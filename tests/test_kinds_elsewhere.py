@@ -311,6 +311,14 @@ with left, right, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
     with cmsgx.Receiver(right, 9, fds=1).receive() as message:
         assert (message.data, len(message.fds)) == (b"two", 1), message
         assert message.fds[0].check(kind="pipe", access="r")
+        for kind in (cmsgx.Credentials, cmsgx.SecurityLabel, cmsgx.PidFd):
+            assert kind not in message
+            assert message.get(kind) is None
+            assert message.get_all(kind) == ()
+            try:
+                message[kind]
+            except KeyError:
+                pass
     assert cmsgx.send_batch(left, [b"three", (b"four", [writer])]) == 2
     with cmsgx.BatchReceiver(right, 4, 9, fds=1).receive() as batch:
         assert [message.data for message in batch] == [b"three", b"four"]
@@ -365,6 +373,10 @@ for call in (
     lambda: cmsgx.share(b"x"),
     lambda: list(cmsgx.receive_errors(udp)),
     lambda: cmsgx.ZeroCopySender(tcp),
+    lambda: cmsgx.Credentials(),
+    lambda: cmsgx.enable(left, cmsgx.SecurityLabel),
+    lambda: cmsgx.Receiver(left, 9, want=[cmsgx.PidFd]),
+    lambda: cmsgx.BatchReceiver(udp, 9, 9, want=[kinds.UdpGro]),
 ):
     try:
         call()
@@ -380,6 +392,9 @@ for sock in (left, right, udp, tcp):
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_what_is_linuxs_says_so(system: str) -> None:
     said = run(system, CANNOT, socket.SOL_SOCKET, PACKAGE).splitlines()
-    asked = ("SO_PEERPIDFD", "SO_PEERGROUPS", "SO_PASSRIGHTS", "memfd_create", "error queue")
-    for text, line in zip((*asked, "SO_ZEROCOPY"), said, strict=True):
+    asked = (
+        "SO_PEERPIDFD", "SO_PEERGROUPS", "SO_PASSRIGHTS", "memfd_create", "error queue",
+        "SO_ZEROCOPY", "Credentials", "SecurityLabel", "PidFd", "UdpGro",
+    )  # fmt: skip
+    for text, line in zip(asked, said, strict=True):
         assert text in line
