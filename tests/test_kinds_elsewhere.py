@@ -1,12 +1,14 @@
 """The table of kinds as other systems have it: with their numbers and structs in place of Linux's.
 
 What can go wrong there is seen here: two kinds of one number, a field that the struct has not, a
-class that fails where a constant is missing.
+class that fails where a constant is missing. And the whole package, without what those systems
+lack of the standard library: what works there works, what cannot says so.
 """
 
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -144,20 +146,40 @@ for name, text in structs.items():
     })
 _cmsg.LAYOUTS = layouts
 
+exec(code)
+"""
+KINDS = """
 from cmsgx import kinds
 from cmsgx.kinds import _base
 
 names = sorted(row.kind.__name__ for row in _base.rows())
-exec(code)
+"""
+# What of the standard library is Linux's. Modules that look for it are imported before.
+PACKAGE = """
+import errno, fcntl, multiprocessing.reduction, os, select, signal, socket, subprocess, tempfile
+
+for module, gone in (
+    (os, "memfd_create|MFD_.*|O_PATH|P_PIDFD|pidfd_open|eventfd|pipe2"),
+    (socket, "SO_DOMAIN|SO_PROTOCOL|SOCK_NONBLOCK|SOCK_CLOEXEC"),
+    (fcntl, "F_.*SEAL.*"),
+    (select, "epoll|EPOLL.*|POLLRDHUP"),
+    (signal, "pidfd_send_signal"),
+):
+    for name in dir(module):
+        if re.fullmatch(gone, name):
+            delattr(module, name)
+del sys.modules["cmsgx"]
+import cmsgx
+from cmsgx import kinds
 """
 
 
-def run(system: str, code: str) -> str:
+def run(system: str, code: str, sol_socket: int = 0xFFFF, before: str = KINDS) -> str:
     constants = {
-        "SOL_SOCKET": 0xFFFF, "SOL_IP": 0, "SOL_IPV6": 41, "SOL_TCP": 6, "SOL_UDP": 17,
+        "SOL_SOCKET": sol_socket, "SOL_IP": 0, "SOL_IPV6": 41, "SOL_TCP": 6, "SOL_UDP": 17,
         **{name: int(value) for name, value in (w.split("=") for w in SYSTEMS[system].split())},
     }  # fmt: skip
-    given = json.dumps([system, constants, STRUCTS[system], GONE, KEPT, code])
+    given = json.dumps([system, constants, STRUCTS[system], GONE, KEPT, before + code])
     return run_python(RUN, given)
 
 
@@ -272,3 +294,107 @@ print("ok")
 @pytest.mark.parametrize(("system", "size"), [("freebsd14", 1), ("darwin", 4)])
 def test_the_type_of_service_that_is_sent(system: str, size: int) -> None:
     assert run(system, "print(len(kinds.Tos(1).pack()))").strip() == str(size)
+
+
+# What runs on this kernel, with all that the package itself asks of its constants.
+WORKS = """
+assert kinds.ExtendedError not in [row.kind for row in kinds._base.rows()]
+left, right = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+with left, right, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+    reader, writer = map(cmsgx.Fd, os.pipe())
+    cmsgx.send(left, b"one", fds=[reader, writer])
+    with cmsgx.receive(right, 9, fds=2) as message:
+        assert (message.data, len(message.fds)) == (b"one", 2), message
+        assert [os.get_inheritable(fd.fileno()) for fd in message.fds] == [False, False]
+        assert message[cmsgx.Rights].fds == tuple(message.fds)
+    cmsgx.send_all(left, b"two", fds=[reader])
+    with cmsgx.Receiver(right, 9, fds=1).receive() as message:
+        assert (message.data, len(message.fds)) == (b"two", 1), message
+        assert message.fds[0].check(kind="pipe", access="r")
+        for kind in (cmsgx.Credentials, cmsgx.SecurityLabel, cmsgx.PidFd):
+            assert kind not in message
+            assert message.get(kind) is None
+            assert message.get_all(kind) == ()
+            try:
+                message[kind]
+            except KeyError:
+                pass
+    assert cmsgx.send_batch(left, [b"three", (b"four", [writer])]) == 2
+    with cmsgx.BatchReceiver(right, 4, 9, fds=1).receive() as batch:
+        assert [message.data for message in batch] == [b"three", b"four"]
+    assert cmsgx.peer_credentials(left).uid == os.getuid()
+    assert cmsgx.peer_security(left) is None
+    assert cmsgx.segment_support(udp) == 0
+    udp.bind(("127.0.0.1", 0))
+    assert cmsgx.send_segments(udp, b"abcd", 2, address=udp.getsockname()) == 2
+    left_again = cmsgx.Fd(os.dup(left.fileno())).socket()
+    assert (left_again.family, left_again.type) == (socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    left_again.close()
+    with tempfile.TemporaryFile() as file:
+        file.write(b"text")
+        file.flush()
+        with cmsgx.Fd(os.dup(file.fileno())) as fd:
+            assert fd.check(kind="file", access="rw", size=4)
+            assert not fd.check(seals=1)
+            try:
+                fd.map()
+            except ValueError:
+                pass
+            else:
+                raise AssertionError("nothing is sealed there")
+    cmsgx.install()
+    try:
+        socket.send_fds(left, [b"five"], [reader.fileno()])
+        data, fds, flags, address = socket.recv_fds(right, 9, 1)
+    finally:
+        cmsgx.uninstall()
+    assert (data, len(fds)) == (b"five", 1)
+    reader.close(), writer.close(), os.close(fds[0])
+
+from cmsgx._cli import main
+assert main(["demo"]) == 2
+print("ok")
+"""
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_package_works(system: str) -> None:
+    assert run(system, WORKS, socket.SOL_SOCKET, PACKAGE).strip() == "ok"
+
+
+# What a system has not says so, in place of an AttributeError or a TypeError.
+CANNOT = """
+left, right = cmsgx.socketpair()
+udp, tcp = (socket.socket(socket.AF_INET, kind) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM))
+for call in (
+    lambda: cmsgx.peer_pidfd(left),
+    lambda: cmsgx.peer_groups(left),
+    lambda: cmsgx.accept_rights(left, False),
+    lambda: cmsgx.share(b"x"),
+    lambda: list(cmsgx.receive_errors(udp)),
+    lambda: cmsgx.ZeroCopySender(tcp),
+    lambda: cmsgx.Credentials(),
+    lambda: cmsgx.enable(left, cmsgx.SecurityLabel),
+    lambda: cmsgx.Receiver(left, 9, want=[cmsgx.PidFd]),
+    lambda: cmsgx.BatchReceiver(udp, 9, 9, want=[kinds.UdpGro]),
+):
+    try:
+        call()
+    except cmsgx.NotSupportedError as error:
+        print(error)
+    else:
+        raise AssertionError("it worked")
+for sock in (left, right, udp, tcp):
+    sock.close()
+"""
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_what_is_linuxs_says_so(system: str) -> None:
+    said = run(system, CANNOT, socket.SOL_SOCKET, PACKAGE).splitlines()
+    asked = (
+        "SO_PEERPIDFD", "SO_PEERGROUPS", "SO_PASSRIGHTS", "memfd_create", "error queue",
+        "SO_ZEROCOPY", "Credentials", "SecurityLabel", "PidFd", "UdpGro",
+    )  # fmt: skip
+    for text, line in zip(asked, said, strict=True):
+        assert text in line

@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from support import unix_pair
 
 import cmsgx
 from cmsgx import _cmsg, kinds
@@ -595,12 +596,27 @@ ELSEWHERE = [
 def test_kinds_that_linux_has_not_are_there_and_say_so(kind: Any) -> None:
     assert re.search(r"FreeBSD|NetBSD|OpenBSD|macOS", kind.__doc__)
     assert kind not in _base._rows
-    with pytest.raises(TypeError):
-        kind()
-    with pytest.raises(TypeError, match=f"{kind.__name__} is not a registered kind"):
-        kind.unpack(bytes(100))
-    with socket.socket() as sock, pytest.raises(TypeError, match="is not a kind"):
-        cmsgx.enable(sock, kind)
+    left, right = unix_pair()
+    with left, right:
+        cmsgx.send(left, b"x", fds=[0])
+        with cmsgx.receive(right, 9, fds=1) as message:
+            assert message.get(kind) is None
+            assert message.get(kind, "none") == "none"
+            assert kind not in message
+            assert message.get_all(kind) == ()
+            with pytest.raises(KeyError, match="this system has it not"):
+                message[kind]
+        required = 5 if kind in (kinds.Sockcred, kinds.Sockcred2) else 0
+        for call in (
+            lambda: kind(*range(required)),
+            lambda: kind.unpack(bytes(100)),
+            lambda: cmsgx.enable(left, kind),
+            lambda: cmsgx.Receiver(left, 9, want=[kind]),
+            lambda: cmsgx.BatchReceiver(left, 1, 9, want=[kind]),
+        ):
+            with pytest.raises(cmsgx.NotSupportedError, match=f"{kind.__name__}: this") as no:
+                call()
+            assert no.value.errno == errno.ENOPROTOOPT
 
 
 # Real sockets -----------------------------------------------------------------------------------

@@ -7,8 +7,10 @@ import os
 import socket
 import struct
 import subprocess
+import sys
 
 import pytest
+from checkout import checkout
 from native import build
 from support import Pair, open_files
 
@@ -48,6 +50,16 @@ def test_what_stands_in_does_the_same() -> None:
     assert native[-1] == "left open 0"
     options = 4 if has_pidfd() else 2
     assert sum("descriptors, room" in line for line in native) == (TYPES * options * COUNTS * ROOMS)
+
+
+def test_the_program_for_other_systems() -> None:
+    """tools/elsewhere, which each wheel for macOS has to get through, here."""
+    done = subprocess.run(
+        [sys.executable, checkout() / "tools" / "elsewhere"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("\nok ") == 9
 
 
 def test_the_largest_message(pair: Pair) -> None:

@@ -1,8 +1,15 @@
-"""The types that users see: what mypy --strict makes of a sample."""
+"""The types that users see: what mypy --strict and pyright make of a sample.
+
+tools/lint runs this, where both are installed.
+"""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,6 +138,24 @@ def run_mypy(path: Path, text: str) -> list[str]:
     return [line for line in str(out).splitlines() if ": note: " not in line]
 
 
+def run_pyright(folder: Path, text: str) -> list[dict[str, Any]]:
+    """The errors; as strict as pyright is."""
+    pytest.importorskip("pyright")
+    (folder / "sample.py").write_text(text)
+    # No stubs beside the C half: what it has stands in _cmsg.pyi.
+    config = {
+        "include": ["sample.py"], "extraPaths": [str(SOURCES)], "typeCheckingMode": "strict",
+        "pythonVersion": "3.11", "reportMissingModuleSource": False,
+    }  # fmt: skip
+    (folder / "pyrightconfig.json").write_text(json.dumps(config))
+    done = subprocess.run(
+        [sys.executable, "-m", "pyright", "--outputjson", "-p", folder],
+        stdout=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    found = json.loads(done.stdout)["generalDiagnostics"]
+    return [one for one in found if one["severity"] == "error"]
+
+
 @pytest.fixture(autouse=True)
 def checked_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MYPYPATH", str(SOURCES))
@@ -150,4 +175,14 @@ def test_misuse_is_a_type_error(tmp_path: Path) -> None:
     for line in run_mypy(tmp_path / "sample.py", BAD):
         number, code = int(line.split(":")[1]), line.rpartition("[")[2].rstrip("]")
         found[number] = code
+    assert found == expected
+
+
+def test_pyright_understands_the_same(tmp_path: Path) -> None:
+    assert run_pyright(tmp_path, GOOD) == []
+
+
+def test_pyright_refuses_the_same(tmp_path: Path) -> None:
+    expected = {number for number, line in enumerate(BAD.splitlines(), 1) if "#" in line}
+    found = {one["range"]["start"]["line"] + 1 for one in run_pyright(tmp_path, BAD)}
     assert found == expected

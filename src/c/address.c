@@ -4,9 +4,6 @@
 #include <netinet/in.h>
 #include <stddef.h>
 #include <sys/un.h>
-#ifdef __linux__
-#  include <linux/netlink.h>
-#endif
 
 #define PATH_AT offsetof(struct sockaddr_un, sun_path)
 
@@ -63,7 +60,7 @@ cmsgx_address_to_object(const struct sockaddr_storage *name, socklen_t size)
         return inet_to_object(name);
     case AF_INET6:
         return inet6_to_object(name);
-#ifdef __linux__
+#if CMSGX_HAS_NETLINK_NAMES
     case AF_NETLINK: {
         struct sockaddr_nl netlink;
         memcpy(&netlink, name, sizeof(netlink));

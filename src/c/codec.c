@@ -3,8 +3,10 @@
 #include "address.h"
 #include "record.h"
 
-#include <arpa/inet.h>
+#include <errno.h>
 #include <structmember.h>
+
+#include <arpa/inet.h>
 
 cmsgx_codec *
 cmsgx_codec_of(cmsgx_state *state, PyObject *kind)
@@ -31,6 +33,36 @@ cmsgx_codec_of(cmsgx_state *state, PyObject *kind)
         *lately = (cmsgx_lately){type, version, codec};
     }
     return (cmsgx_codec *)codec;
+}
+
+int
+cmsgx_is_left_out(cmsgx_state *state, PyObject *kind)
+{
+    if (!PyType_Check(kind)) {
+        return 0;
+    }
+    PyObject *codec = cmsgx_type_lookup((PyTypeObject *)kind, state->str_codec);
+    Py_XDECREF(codec);
+    return codec == Py_None;
+}
+
+PyObject *
+cmsgx_raise_unregistered(cmsgx_state *state, PyTypeObject *kind)
+{
+    if (!cmsgx_is_left_out(state, (PyObject *)kind)) {
+        return PyErr_Format(PyExc_TypeError,
+                            "%s is not a registered kind of control message: see "
+                            "cmsgx.kinds.register",
+                            kind->tp_name);
+    }
+    PyObject *text = PyUnicode_FromFormat("%s: this system has it not", kind->tp_name);
+    PyObject *error = text == NULL
+        ? NULL : PyObject_CallFunction(state->NotSupportedError, "iN", ENOPROTOOPT, text);
+    if (error != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        Py_DECREF(error);
+    }
+    return NULL;
 }
 
 const cmsgx_form *

@@ -56,7 +56,13 @@ typedef struct {
    none. */
 cmsgx_codec *cmsgx_codec_of(cmsgx_state *state, PyObject *kind);
 
-/* The same for what a record is made and read with; NULL with TypeError. */
+/* Whether register() left `kind` out, as this system has it not: `_codec` is None there. */
+int cmsgx_is_left_out(cmsgx_state *state, PyObject *kind);
+
+/* For a class without a codec: NotSupportedError where it was left out, else TypeError.  NULL. */
+PyObject *cmsgx_raise_unregistered(cmsgx_state *state, PyTypeObject *kind);
+
+/* The same for what a record is made and read with; NULL with an exception. */
 cmsgx_codec *cmsgx_codec_of_record(PyObject *record);
 
 /* The form in which (level, type) of a socket of that family (-1: unknown) is this kind, or

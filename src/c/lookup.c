@@ -80,14 +80,19 @@ has_descriptor_kind(const cmsgx_message *self, const cmsgx_state *state, PyObjec
                                               : self->buffer->got.fds > 0;
 }
 
-static cmsgx_codec *
-codec_or_raise(cmsgx_state *state, PyObject *kind)
+/* 1 and *codec; 0 for a kind that this system has not, so that none came; -1 with TypeError. */
+static int
+codec_or_raise(cmsgx_state *state, PyObject *kind, cmsgx_codec **codec)
 {
-    cmsgx_codec *codec = cmsgx_codec_of(state, kind);
-    if (codec == NULL) {
-        PyErr_Format(PyExc_TypeError, "%R is not a kind of control message", kind);
+    *codec = cmsgx_codec_of(state, kind);
+    if (*codec != NULL) {
+        return 1;
     }
-    return codec;
+    if (cmsgx_is_left_out(state, kind)) {
+        return 0;
+    }
+    PyErr_Format(PyExc_TypeError, "%R is not a kind of control message", kind);
+    return -1;
 }
 
 /* Finds the next message that `codec` stands for: the form in which it came, or NULL at the
@@ -147,9 +152,10 @@ look_up(cmsgx_message *self, PyObject *kind, PyObject **result)
         Py_XDECREF(list);
         return found;
     }
-    cmsgx_codec *codec = codec_or_raise(state, kind);
-    if (codec == NULL) {
-        return -1;
+    cmsgx_codec *codec;
+    int is_kind = codec_or_raise(state, kind, &codec);
+    if (is_kind <= 0) {
+        return is_kind;
     }
     const cmsgx_form *form = find(self, codec, &offset, &header);
     if (form == NULL) {
@@ -175,7 +181,10 @@ cmsgx_message_subscript(PyObject *object, PyObject *kind)
     const char *name = ((PyTypeObject *)kind)->tp_name;
     PyObject *want = SELF(object)->request->want;
     const char *reason = ": whether it is switched on was not asked";
-    if (want != NULL) {
+    if (cmsgx_is_left_out(SELF(object)->request->state, kind)) {
+        reason = ": this system has it not";
+    }
+    else if (want != NULL) {
         int is_wanted = PySequence_Contains(want, kind);
         if (is_wanted < 0) {
             return NULL;
@@ -215,8 +224,11 @@ cmsgx_message_get_all(PyObject *object, PyObject *kind)
         return tuple;
     }
     int is_unknown = kind == (PyObject *)state->Unknown;
-    cmsgx_codec *codec = is_unknown ? NULL : codec_or_raise(state, kind);
-    PyObject *list = is_unknown ? unknown_ones(self, state) : codec == NULL ? NULL : PyList_New(0);
+    cmsgx_codec *codec = NULL;
+    if (!is_unknown && codec_or_raise(state, kind, &codec) < 0) {
+        return NULL;
+    }
+    PyObject *list = is_unknown ? unknown_ones(self, state) : PyList_New(0);
     const cmsgx_form *form;
     while (list != NULL && codec != NULL
            && (form = find(self, codec, &offset, &header)) != NULL) {
@@ -246,8 +258,9 @@ cmsgx_message_contains(PyObject *object, PyObject *kind)
         Py_XDECREF(one);
         return found;
     }
-    cmsgx_codec *codec = codec_or_raise(state, kind);
-    return codec == NULL ? -1 : find(SELF(object), codec, &offset, &header) != NULL;
+    cmsgx_codec *codec;
+    int is_kind = codec_or_raise(state, kind, &codec);
+    return is_kind <= 0 ? is_kind : find(SELF(object), codec, &offset, &header) != NULL;
 }
 
 static PyObject *

@@ -27,6 +27,7 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #ifdef __linux__
+#  include <linux/netlink.h>
 #  include <sys/syscall.h>
 #endif
 
@@ -292,6 +293,14 @@ int cmsgx_peer_of(int fd, struct cmsgx_peer *peer);
 #  define CMSGX_HAS_ABSTRACT_NAMES 1
 #else
 #  define CMSGX_HAS_ABSTRACT_NAMES 0
+#endif
+
+/* AF_NETLINK names, which are (pid, groups), netlink(7).  FreeBSD has them in a header of its own,
+   and they are not converted there. */
+#ifdef __linux__
+#  define CMSGX_HAS_NETLINK_NAMES 1
+#else
+#  define CMSGX_HAS_NETLINK_NAMES 0
 #endif
 
 /* The BSDs and macOS have the length in the address too.  The kernel puts it into that of a call by

@@ -15,8 +15,7 @@ cmsgx_codec_of_record(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     cmsgx_codec *codec = cmsgx_codec_of(cmsgx_state_of_type(type), (PyObject *)type);
     if (codec == NULL || !PyType_IsSubtype(type, codec->kind)) {
-        PyErr_Format(PyExc_TypeError, "%s is not a registered kind of control message",
-                     type->tp_name);
+        (void)cmsgx_raise_unregistered(cmsgx_state_of_type(type), type);
         return NULL;
     }
     return codec;
@@ -242,10 +241,7 @@ record_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     cmsgx_codec *codec = cmsgx_codec_of(state, (PyObject *)type);
     PyObject *values[MOST_FIELDS] = {NULL};
     if (codec == NULL || codec->kind != type || codec->count > MOST_FIELDS) {
-        return PyErr_Format(PyExc_TypeError,
-                            "%s is not a registered kind of control message: see "
-                            "cmsgx.kinds.register",
-                            type->tp_name);
+        return cmsgx_raise_unregistered(state, type);
     }
     if (arguments(codec, args, kwargs, values) < 0) {
         return NULL;
@@ -456,8 +452,7 @@ read_buffer(PyObject *type, PyObject *data, const int *number, int plain)
     cmsgx_codec *codec = cmsgx_codec_of(state, type);
     Py_buffer buffer;
     if (codec == NULL || codec->least < 0 || codec->kind != (PyTypeObject *)type) {
-        return PyErr_Format(PyExc_TypeError, "%s is not a registered kind of control message",
-                            ((PyTypeObject *)type)->tp_name);
+        return cmsgx_raise_unregistered(state, (PyTypeObject *)type);
     }
     const cmsgx_form *form = codec->form_count > 0 && !plain ? &codec->forms[0] : &canonical;
     if (number != NULL) {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from . import _cmsg
 from ._options import family_of
 from .errors import NotSupportedError
-from .kinds._base import row_of
+from .kinds._base import rows
 from .kinds._error import ExtendedError
 from .kinds._reports import report_of
 
@@ -27,8 +27,13 @@ _BUFSIZE = 65 << 10
 # extension headers of 2 KiB each.
 _ROOM = 10 << 10
 _FLAGS = getattr(_cmsg, "MSG_ERRQUEUE", 0)
+# None where the system has no error queue, and so no such kind.
 _FAMILIES = frozenset(
-    family for form in row_of(ExtendedError).forms if _FLAGS for family in form.families
+    family
+    for row in rows()
+    if row.kind is ExtendedError
+    for form in row.forms
+    for family in form.families
 )
 
 

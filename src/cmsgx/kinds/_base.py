@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import errno
 import socket as _socket
 import sys
 from collections.abc import Callable, Iterable
@@ -20,6 +21,7 @@ from typing import (
 )
 
 from .. import _cmsg
+from ..errors import NotSupportedError
 
 if TYPE_CHECKING:
     from typing import Self
@@ -187,6 +189,8 @@ _Table: TypeAlias = dict[tuple[int, int], list[tuple[frozenset[int], Any]]]
 _received: _Table = {}
 _sent: _Table = {}
 _rows: dict[Any, Row] = {}
+# The kinds that this system has not.
+_left_out: set[Any] = set()
 
 _TRANSFORMS: dict[str, int] = {name: i for i, name in enumerate(get_args(Transform))}
 
@@ -358,7 +362,8 @@ def register(
     since        the first Linux release that has it, where that was verified
 
     ValueError where that level and type, or that class, is registered already. A name that the
-    platform has not leaves the class unregistered.
+    platform has not leaves the class unregistered: NotSupportedError where it is made or switched
+    on, and no message has one.
     """
     if kind is None:
         return partial(
@@ -370,12 +375,12 @@ def register(
         raise ValueError(f"{kind.__name__} is registered already")
     at, what = number(level), number(type)
     if isinstance(layout, str) and layout not in _cmsg.LAYOUTS:
-        return kind
+        return _leave_out(kind)
     forms = [one for one in also if one is not None]
     if at is not None and what is not None:
         forms.insert(0, Form(at, what, transform, families, direction))
     if not forms:
-        return kind
+        return _leave_out(kind)
     forms = [
         replace(one, families=one.families or families, direction=one.direction or direction)
         for one in forms
@@ -412,11 +417,23 @@ def register(
     return kind
 
 
+def _leave_out(kind: K) -> K:
+    _left_out.add(kind)
+    if issubclass(kind, _cmsg.Record):
+        # C tells it by this from a class that nobody registered.
+        type.__setattr__(kind, "_codec", None)
+    return kind
+
+
 def row_of(kind: Any) -> Row:
-    """TypeError for what is no registered kind."""
+    """NotSupportedError for a kind that this system has not, TypeError for what is no kind."""
     try:
         return _rows[kind]
     except (KeyError, TypeError):
+        if isinstance(kind, type) and kind in _left_out:
+            raise NotSupportedError(
+                errno.ENOPROTOOPT, f"{kind.__name__}: this system has it not"
+            ) from None
         # An object is named by its class: what its repr() says may be long.
         what = kind if isinstance(kind, type) else f"{type(kind).__name__} object"
         raise TypeError(f"{what!r} is not a kind of control message") from None
