@@ -74,7 +74,8 @@ def peer_pidfd(sock: FileDescriptorLike) -> PidFd:
     """A PidFd of who connected, which the caller owns: SO_PEERPIDFD, Linux 6.5.
 
     Unlike a pid it cannot come to mean another process. NotSupportedError where the kernel has it
-    not, and on a socket that is not AF_UNIX; OSError ENOTCONN on one without a peer.
+    not, and on a socket that is not AF_UNIX; OSError ENOTCONN on one without a peer;
+    ProcessLookupError where an older kernel no longer knows that process.
     """
     need_unix(sock, "peer_pidfd")
     name = _option("peer_pidfd", "SO_PEERPIDFD")
@@ -85,6 +86,9 @@ def peer_pidfd(sock: FileDescriptorLike) -> PidFd:
             raise not_supported(error, "peer_pidfd", "SO_PEERPIDFD", "6.5") from None
         if error.errno == errno.ENODATA:
             raise _no_peer() from None
+        if error.errno == errno.EINVAL:
+            # What older releases say of it.
+            raise ProcessLookupError(errno.ESRCH, "peer_pidfd: the process is gone") from None
         raise
 
 
