@@ -283,6 +283,27 @@ def test_a_payload_of_another_length_is_malformed(length: int) -> None:
     assert ("truncated" in str(caught.value)) == (length < 12)
 
 
+ERROR = kinds.ExtendedError(111, 2, offender=("192.0.2.7", 9)).pack()
+ERROR6 = kinds.ExtendedError(111, 3, offender=("2001:db8::7", 9, 0, 0)).pack()
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+@pytest.mark.parametrize("whole", [ERROR, ERROR6], ids=["IPv4", "IPv6"])
+def test_a_socket_address_that_was_cut_is_malformed(whole: bytes, family: int) -> None:
+    where = (0, 11) if family == socket.AF_INET else (41, 25)
+    assert cmsgx.decode(*where, whole, family).offender is not None
+    assert cmsgx.decode(*where, whole[:16], family).offender is None
+    for length in range(17, len(whole)):
+        with pytest.raises(cmsgx.MalformedControlError, match=rf"{length} bytes .*\(truncated\)"):
+            cmsgx.decode(*where, whole[:length], family)
+
+
+def test_an_address_of_another_family_than_there_is_room_for_is_malformed() -> None:
+    payload = struct.pack("=H", socket.AF_INET6) + bytes(14)
+    with pytest.raises(cmsgx.MalformedControlError, match="truncated"):
+        kinds.OriginalDestination.unpack(payload)
+
+
 def test_padding_is_packed_as_zero() -> None:
     packed = Every(**dict.fromkeys(FORMATS, 1)).pack()
     assert packed[6:8] == b"\0\0"

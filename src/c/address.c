@@ -217,6 +217,8 @@ cmsgx_address_new(cmsgx_state *state, const struct sockaddr_storage *name, sockl
     if (address != NULL) {
         address->size = size <= sizeof(*name) ? size : (socklen_t)sizeof(*name);
         memcpy(&address->name, name, address->size);
+        /* It is read as the whole struct of its family. */
+        memset((char *)&address->name + address->size, 0, sizeof(*name) - address->size);
     }
     return (PyObject *)address;
 }

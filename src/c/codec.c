@@ -76,6 +76,24 @@ size_of(char format)
     }
 }
 
+size_t
+cmsgx_sockaddr_end(const cmsgx_field *field, const unsigned char *payload, size_t size)
+{
+    struct sockaddr_storage name;
+    size_t rest = size > field->offset ? size - field->offset : 0;
+    size_t least = rest == 0 ? 0 : CMSGX_LEAST_ADDRESS;
+    if (rest >= CMSGX_LEAST_ADDRESS) {
+        memcpy(&name, payload + field->offset, rest < sizeof(name) ? rest : sizeof(name));
+        if (name.ss_family == AF_INET) {
+            least = sizeof(struct sockaddr_in);
+        }
+        else if (name.ss_family == AF_INET6) {
+            least = sizeof(struct sockaddr_in6);
+        }
+    }
+    return field->offset + least;
+}
+
 static PyObject *
 load_sockaddr(cmsgx_state *state, const unsigned char *from, size_t size)
 {
@@ -508,6 +526,9 @@ add_field(cmsgx_codec *codec, cmsgx_state *state, PyObject *item)
     }
     if (!is_object && field->kind == NULL) {
         field->kind = (PyTypeObject *)Py_NewRef(codec->kind);
+    }
+    if (field->format == 'S') {
+        codec->sockaddr = field;
     }
     codec->fields[codec->count++] = (cmsgx_field *)Py_NewRef(item);
     return 0;

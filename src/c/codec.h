@@ -46,6 +46,7 @@ typedef struct {
     cmsgx_form *forms;      /* the first is the kind's own level and type; NULL: in no message */
     Py_ssize_t count;
     cmsgx_field **fields;   /* owned */
+    const cmsgx_field *sockaddr;    /* that of them which is a socket address, or NULL */
     Py_ssize_t *slots;      /* byte offset in the instance, for fields that are objects */
 #if CMSGX_FREE_LIST
     PyObject *spare;        /* plain memory of the last instance that was dropped, or NULL */
@@ -78,6 +79,10 @@ cmsgx_codec_received(const cmsgx_codec *codec, int family, int level, int type)
 /* The form that is sent; NULL where the kind is only received. */
 const cmsgx_form *cmsgx_codec_sent(const cmsgx_codec *codec, int as_ipv4);
 int cmsgx_codec_has_ipv4(const cmsgx_codec *codec);
+
+/* The bytes that a payload needs for the socket address in that field: more than `size` where that
+   was cut. */
+size_t cmsgx_sockaddr_end(const cmsgx_field *field, const unsigned char *payload, size_t size);
 
 /* The value of a field of a payload: a new reference.  None where an optional one is not there. */
 PyObject *cmsgx_field_load(cmsgx_state *state, const cmsgx_field *field,

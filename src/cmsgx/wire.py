@@ -183,7 +183,8 @@ def parse_multishot(buffer: Buffer, name_size: int, control_size: int) -> Multis
 
     There lie struct io_uring_recvmsg_out, the room for the name, the room for control data, and
     the payload. MalformedControlError where the buffer is too short for the first three, or more
-    control data came than there was room for, so that the sizes are not those of the request.
+    control data came than there was room for, so that the sizes are not those of the request; and
+    where the name is shorter than the struct of its family.
     """
     if "io_uring_recvmsg_out" not in _cmsg.LAYOUTS:
         raise NotSupportedError(errno.EOPNOTSUPP, "io_uring, this system has none")
