@@ -112,7 +112,7 @@ cmsgx.kinds.register(
     type=0x7ABC,
     layout=(),
     size=0,
-    families=frozenset({socket.AF_VSOCK}),
+    families=frozenset({socket.AF_UNIX}),
     option=cmsgx.kinds.Option(socket.SOL_SOCKET, 0x7ABC, "SO_MISSING", 4, since="9.9"),
 )
 
