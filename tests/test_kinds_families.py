@@ -80,11 +80,12 @@ def payload(kind: Any, rng: random.Random) -> bytes:
         size = rng.randint(size, most if 0 <= most < 64 else size + 40)
     data = bytearray(rng.randbytes(size))
     for field in fields_of(kind):
-        if field.format == "S" and size - field.offset >= 2:
+        if field.format == "S" and size > field.offset:
             # Of the others not every length is one of an address.
-            data[field.offset : field.offset + 2] = rng.choice(
-                [b"\0\0", struct.pack("=H", socket.AF_INET)]
-            )
+            families = [b"\0\0"]
+            if size - field.offset >= 16:
+                families.append(struct.pack("=H", socket.AF_INET))
+            data[field.offset : field.offset + 2] = rng.choice(families)
     if transform == "without NUL" and data[-1:] == b"\0":
         data[-1] = 1
     return bytes(data)
