@@ -629,6 +629,15 @@ def test_interfaces_have_names_on_demand() -> None:
     assert kinds.PacketInfo(2**31 - 1).interface_name is None
 
 
+@pytest.mark.parametrize("origin", range(8))
+def test_only_an_icmp_error_has_an_offender(origin: int) -> None:
+    left = kinds.ExtendedError(90, origin, offender=("2001:db8::7", 0, 0, 0))
+    for error in (left, cmsgx.decode(41, 25, left.pack(), socket.AF_INET6)):
+        assert (error.offender is not None) == (origin in (2, 3))
+        assert ("2001:db8::7" in repr(error)) == (origin in (2, 3))
+    assert left != kinds.ExtendedError(90, origin)
+
+
 def test_open_enumerations_take_what_a_later_kernel_brings() -> None:
     error = kinds.ExtendedError.unpack(struct.pack("=IBBBBII", 1, 200, 0, 0, 0, 0, 0))
     assert error.ee_origin == 200

@@ -96,7 +96,8 @@ def check_refused(sock: cmsgx.socket, kind: Any) -> None:
         lambda: cmsgx.BatchReceiver(sock, 2, 10, want=[kind]),
     ):
         with pytest.raises(
-            cmsgx.NotSupportedError, match=rf"{kind.__name__}\b.* is of AF_.*; this one's family is "
+            cmsgx.NotSupportedError,
+            match=rf"{kind.__name__}\b.* is of AF_.*; this one's family is ",
         ) as caught:
             call()
         assert caught.value.errno == errno.EOPNOTSUPP
@@ -128,7 +129,7 @@ def test_what_the_number_means_elsewhere_is_not_set() -> None:
     """Level 0 is that of HCI and of mISDN, too."""
     with opened("UDP") as sock:
         for kind in (kinds.HciDirection, kinds.MisdnTimestamp):
-            with pytest.raises(cmsgx.NotSupportedError, match="AF_INET$"):
+            with pytest.raises(cmsgx.NotSupportedError, match=r"AF_INET$"):
                 cmsgx.enable(sock, kinds.Ttl, kind)
         assert sock.getsockopt(SOL_IP, 1) == 0  # IP_TOS
         assert sock.getsockopt(SOL_IP, 12) == 0  # IP_RECVTTL

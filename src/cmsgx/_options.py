@@ -68,15 +68,16 @@ def _need_family_of(row: Row, family: int) -> None:
     A family that a form names and no option does gets the kind unasked.
     """
     options = [option for option in row.options if not option.is_watched_only]
-    named_by = options if any(not form.families for form in row.forms) else row.forms
-    if not named_by or any(not one.families for one in named_by):
+    by_form = [form.families for form in row.forms]
+    by_option = [option.families for option in options]
+    named = by_form if all(by_form) else by_option
+    if not named or not all(named):
         return
     what: str = row.kind.__name__
     if options:
         since = f", Linux {options[0].since}" if options[0].since else ""
         what += f" ({options[0].text}{since})"
-    families = [one.families for one in (*row.forms, *options)]
-    _need_family(family, frozenset[int]().union(*families), what)
+    _need_family(family, frozenset[int]().union(*by_form, *by_option), what)
 
 
 def not_supported(error: OSError, what: str, option: str, since: str | None) -> NotSupportedError:
