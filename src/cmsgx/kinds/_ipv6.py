@@ -253,7 +253,10 @@ class DontFragment(StructMessage):
     option=option("SOL_IPV6", "IPV6_RECVORIGDSTADDR", 28, "2.6.37"),
 )
 class OriginalDestination6(StructMessage):
-    """Address and port that a packet was sent to, before TPROXY: IPV6_ORIGDSTADDR."""
+    """Address and port that a packet was sent to, before TPROXY: IPV6_ORIGDSTADDR.
+
+    Of an IPv4-mapped peer it does not come: OriginalDestination.
+    """
 
     __slots__ = ()
 
