@@ -304,6 +304,17 @@ def test_an_address_of_another_family_than_there_is_room_for_is_malformed() -> N
         kinds.OriginalDestination.unpack(payload)
 
 
+def test_an_address_in_front_of_other_fields_is_no_longer_than_its_place() -> None:
+    there = ("2001:db8::7", 9, 0, 0)
+    mtu = kinds.PathMtu(there, 1500)
+    assert (mtu.destination, mtu.mtu, len(mtu.pack())) == (there, 1500, 32)
+    assert kinds.PathMtu.unpack(mtu.pack()) == mtu == kinds.PathMtu(mtu.destination, 1500)
+    assert kinds.PathMtu(None, 1500).destination is None
+    long = cmsgx.decode(41, 25, ERROR6 + bytes(8), socket.AF_INET6).offender
+    with pytest.raises(ValueError, match=r"PathMtu\.destination: 36 bytes; it has 28"):
+        kinds.PathMtu(long, 1500)
+
+
 def test_padding_is_packed_as_zero() -> None:
     packed = Every(**dict.fromkeys(FORMATS, 1)).pack()
     assert packed[6:8] == b"\0\0"

@@ -16,7 +16,8 @@ typedef struct {
     PyObject *convert;      /* owned: what is read goes through it; or NULL */
     PyObject *fallback;     /* owned: what a constructor takes where it is not given; or NULL */
     size_t offset;          /* in the payload */
-    size_t size;            /* in bytes, at least what a format says; 0 for 't' and 'S' */
+    size_t size;            /* in bytes, at least what a format says; 0 for 't', and
+                               for an 'S' that is all that follows */
     char format;            /* see field_doc */
     char is_plain;          /* a 32-bit integer as it is: what is read most often */
 } cmsgx_field;

@@ -2,6 +2,7 @@
 
 import socket as _socket
 from collections.abc import Callable, Iterable, Iterator
+from ipaddress import IPv4Address, IPv6Address
 from threading import Lock
 from types import EllipsisType
 from typing import (
@@ -194,6 +195,8 @@ class Address:
     def value(self) -> Any: ...
     @property
     def family(self) -> int: ...
+    @property
+    def ip(self) -> IPv4Address | IPv6Address | None: ...
     @property
     def packed(self) -> bytes: ...
     def __len__(self) -> int: ...

@@ -275,13 +275,13 @@ class PathMtu(StructMessage):
     """The path MTU, after a datagram was too long for it: IPV6_PATHMTU, RFC 3542.
 
     In bytes. On Linux only where DontFragment or IPV6_DONTFRAG kept it from being cut. Comes alone,
-    in a message without data, from an ordinary receive; poll(2) does not tell it. `sockaddr` is the
-    destination as a struct sockaddr_in6.
+    in a message without data, from an ordinary receive; poll(2) does not tell it. `destination` is
+    where the datagram was to go.
     """
 
     __slots__ = ()
 
-    sockaddr: bytes = member("address")
+    destination: _cmsg.Address | None = member("address")
     mtu: int = member("mtu")
 
 
