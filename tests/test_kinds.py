@@ -361,6 +361,118 @@ def test_a_number_has_one_kind() -> None:
         Other()
 
 
+def fresh(**body: Any) -> Any:
+    return type("Fresh", (kinds.StructMessage,), {"__slots__": (), **body})
+
+
+@pytest.mark.parametrize("size", [None, 0, 1, 4])
+@pytest.mark.parametrize(
+    ("layout", "least"),
+    [((("rest", 0, "t"),), 0), ((("first", 0, "B"), ("rest", 1, "t")), 1)],
+    ids=["alone", "behind"],
+)
+def test_all_that_follows_is_of_any_length(layout: Any, least: int, size: int | None) -> None:
+    least = max(least, size or 0)
+    with unregistered():
+        kind = kinds.register(fresh(), level=SOL_SOCKET, type=0x7E20, layout=layout, size=size)
+        for length in (0, 1, 4, 5, 1000):
+            payload = bytes(range(251))[:length] * (1 if length < 1000 else 4)
+            if len(payload) < least:
+                with pytest.raises(cmsgx.MalformedControlError, match="truncated"):
+                    kind.unpack(payload)
+                continue
+            one = kind.unpack(payload)
+            assert one.rest == payload[len(layout) - 1 :]
+            assert kind(*[getattr(one, name) for name, *_ in layout]) == one
+            assert cmsgx.decode(SOL_SOCKET, 0x7E20, payload) == one
+            assert one.pack() == payload
+
+
+def test_a_layout_by_places_honours_the_members() -> None:
+    with unregistered():
+        kind = kinds.register(
+            fresh(a=kinds.member(default=-7, convert=abs), b=kinds.member()),
+            level=SOL_SOCKET, type=0x7E21, layout=(("a", 0, "i"), ("b", 4, "i")), size=8,
+        )  # fmt: skip
+        assert kind(b=2).a == 7
+        assert kind(b=2).pack() == struct.pack("=ii", -7, 2)
+        with pytest.raises(TypeError, match="misses field 'b'"):
+            kind()
+        with pytest.raises(ValueError, match="layout: it has no 'other'"):
+            kinds.register(
+                fresh(other=kinds.member()), level=SOL_SOCKET, type=0x7E22,
+                layout=(("a", 0, "i"),), size=4,
+            )  # fmt: skip
+
+
+def test_a_class_whose_registration_failed_can_be_registered_after_all() -> None:
+    kind = fresh(a=kinds.member(default=5))
+    with unregistered():
+        with pytest.raises(ValueError, match="layout"):
+            kinds.register(kind, level=SOL_SOCKET, type=0x7E23, layout=(("a", 2, "i"),), size=4)
+        kinds.register(kind, level=SOL_SOCKET, type=0x7E23, layout=(("a", 0, "i"),), size=4)
+        assert kind().pack() == struct.pack("=i", 5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"direction": "sideways"}, ValueError),
+        ({"direction": None}, ValueError),
+        ({"transform": "foo"}, ValueError),
+        ({"transform": []}, ValueError),
+        ({"families": "AF_INET"}, TypeError),
+        ({"families": {"AF_INET"}}, TypeError),
+        ({"families": {100}}, ValueError),
+        ({"level": None}, TypeError),
+        ({"level": 2**40}, ValueError),
+        ({"type": 1.5}, TypeError),
+        ({"size": -4}, ValueError),
+        ({"size": 2**40}, ValueError),
+        ({"size": "4"}, TypeError),
+        ({"always": -5}, ValueError),
+        ({"always": None}, TypeError),
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_of_register_is_named(wrong: Any, error: type[Exception]) -> None:
+    right = {"level": SOL_SOCKET, "type": 0x7E24, "layout": (("a", 0, "i"),), "size": 4}
+    kind = fresh()
+    with unregistered():
+        with pytest.raises(error, match=rf"^{next(iter(wrong))}: "):
+            kinds.register(kind, **{**right, **wrong})
+        # It left nothing behind.
+        kinds.register(kind, **right)
+        also = [kinds.Form(SOL_SOCKET, 0x7E26, "foo")]  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="transform: "):
+            kinds.register(fresh(), **{**right, "type": 0x7E25, "also": also})
+
+
+def test_families_are_any_set_of_numbers() -> None:
+    for families in ([socket.AF_INET], {socket.AF_INET}, iter([socket.AF_INET])):
+        with unregistered():
+            kind = kinds.register(
+                fresh(), level=SOL_SOCKET, type=0x7E24, layout=(), families=families
+            )
+            assert type(cmsgx.decode(SOL_SOCKET, 0x7E24, b"", socket.AF_INET)) is kind
+            assert type(cmsgx.decode(SOL_SOCKET, 0x7E24, b"", socket.AF_UNIX)) is cmsgx.Unknown
+
+
+@pytest.mark.parametrize("wrong", [5, "Ttl", int, object, cmsgx.Fd, kinds.Ttl(3)])
+def test_what_is_no_class_of_control_messages_is_not_registered(wrong: Any) -> None:
+    for call in (
+        lambda: kinds.register(wrong, level=SOL_SOCKET, type=0x7E24),
+        lambda: kinds.register(level=SOL_SOCKET, type=0x7E24)(wrong),
+    ):
+        with pytest.raises(TypeError, match="no subclass of ControlMessage"):
+            call()
+
+
+def test_all_that_have_the_number_are_named() -> None:
+    with pytest.raises(ValueError, match=r"\(0, 1\) is HciDirection, .*MisdnTimestamp already"):
+        kinds.register(fresh(), level=0, type=1, layout=())
+
+
 # The kinds of the contract ----------------------------------------------------------------------
 
 
