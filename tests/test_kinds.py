@@ -10,6 +10,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -305,7 +306,7 @@ def test_an_address_of_another_family_than_there_is_room_for_is_malformed() -> N
 
 
 def test_an_address_in_front_of_other_fields_is_no_longer_than_its_place() -> None:
-    there = ("2001:db8::7", 9, 0, 0)
+    there: Any = ("2001:db8::7", 9, 0, 0)
     mtu = kinds.PathMtu(there, 1500)
     assert (mtu.destination, mtu.mtu, len(mtu.pack())) == (there, 1500, 32)
     assert kinds.PathMtu.unpack(mtu.pack()) == mtu == kinds.PathMtu(mtu.destination, 1500)
@@ -436,7 +437,12 @@ def test_a_class_whose_registration_failed_can_be_registered_after_all() -> None
     ids=str,
 )
 def test_a_wrong_argument_of_register_is_named(wrong: Any, error: type[Exception]) -> None:
-    right = {"level": SOL_SOCKET, "type": 0x7E24, "layout": (("a", 0, "i"),), "size": 4}
+    right: dict[str, Any] = {
+        "level": SOL_SOCKET,
+        "type": 0x7E24,
+        "layout": (("a", 0, "i"),),
+        "size": 4,
+    }
     kind = fresh()
     with unregistered():
         with pytest.raises(error, match=rf"^{next(iter(wrong))}: "):
@@ -449,7 +455,8 @@ def test_a_wrong_argument_of_register_is_named(wrong: Any, error: type[Exception
 
 
 def test_families_are_any_set_of_numbers() -> None:
-    for families in ([socket.AF_INET], {socket.AF_INET}, iter([socket.AF_INET])):
+    sets: list[Any] = [[socket.AF_INET], {socket.AF_INET}, iter([socket.AF_INET])]
+    for families in sets:
         with unregistered():
             kind = kinds.register(
                 fresh(), level=SOL_SOCKET, type=0x7E24, layout=(), families=families
@@ -460,12 +467,10 @@ def test_families_are_any_set_of_numbers() -> None:
 
 @pytest.mark.parametrize("wrong", [5, "Ttl", int, object, cmsgx.Fd, kinds.Ttl(3)])
 def test_what_is_no_class_of_control_messages_is_not_registered(wrong: Any) -> None:
-    for call in (
-        lambda: kinds.register(wrong, level=SOL_SOCKET, type=0x7E24),
-        lambda: kinds.register(level=SOL_SOCKET, type=0x7E24)(wrong),
-    ):
-        with pytest.raises(TypeError, match="no subclass of ControlMessage"):
-            call()
+    with pytest.raises(TypeError, match="no subclass of ControlMessage"):
+        kinds.register(wrong, level=SOL_SOCKET, type=0x7E24)
+    with pytest.raises(TypeError, match="no subclass of ControlMessage"):
+        kinds.register(level=SOL_SOCKET, type=0x7E24)(wrong)
 
 
 def test_all_that_have_the_number_are_named() -> None:
@@ -511,6 +516,61 @@ def test_rights_pack_what_has_a_number(stream: Pair) -> None:
         assert cmsgx.Rights([fd, stream[0]]).pack() == struct.pack(
             "=2i", fd.fileno(), stream[0].fileno()
         )
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.copy, copy.deepcopy, *(partial(pickle.dumps, protocol=n) for n in range(6))],
+)
+def test_what_can_be_owned_once_has_no_second_copy(duplicate: Callable[[Any], Any]) -> None:
+    payload = struct.pack("=i", 2**30)
+    rights, pidfd = cmsgx.Rights.unpack(payload), cmsgx.PidFd.unpack(payload)
+    for unowned in (rights.fds, pidfd):
+        with pytest.raises(TypeError, match="owned once"):
+            duplicate(unowned)
+    if duplicate in (copy.copy, copy.deepcopy):
+        assert duplicate(rights) is rights
+    else:
+        with pytest.raises(TypeError, match="owned once"):
+            duplicate(rights)
+    # What is for sending is numbers, and stays them.
+    assert duplicate(cmsgx.Rights([2**30]))
+
+
+@pytest.mark.parametrize("wrong", [0, 4, 8, None, "text", 1.5])
+def test_a_payload_is_bytes(wrong: Any) -> None:
+    for call in (
+        cmsgx.Rights.unpack,
+        cmsgx.PidFd.unpack,
+        cmsgx.Credentials.unpack,
+        lambda data: cmsgx.Unknown(1, 2, data),
+        lambda data: cmsgx.decode(999, 2, data),
+    ):
+        with pytest.raises(TypeError, match="bytes-like"):
+            call(wrong)
+
+
+def test_level_and_type_are_numbers() -> None:
+    for wrong in ("a", None, 1.5, b""):
+        for numbers in ((wrong, 2), (2, wrong)):
+            calls: list[Any] = [cmsgx.Unknown, cmsgx.decode]
+            for call in calls:
+                with pytest.raises(TypeError, match="an int is needed"):
+                    call(*numbers, b"")
+
+
+@pytest.mark.parametrize("number", [0xFFFFFFFF, 2**31, 2**31 - 1, 5000])
+def test_an_errno_that_there_is_none_of(number: int) -> None:
+    error = kinds.ExtendedError(number, 1).error
+    assert error is not None
+    assert error.errno == number
+    assert "nknown error" in str(error)
+
+
+def test_a_pidfd_that_could_not_be_made_says_so() -> None:
+    assert repr(cmsgx.PidFd.unpack(struct.pack("=i", 7))) == "<UnownedPidFd 7>"
+    assert repr(cmsgx.PidFd.unpack(struct.pack("=i", -24))) == "<UnownedPidFd, error EMFILE>"
+    assert repr(cmsgx.PidFd.unpack(struct.pack("=i", -4999))) == "<UnownedPidFd, error 4999>"
 
 
 @pytest.mark.parametrize("decode", [cmsgx.Rights.unpack, lambda p: cmsgx.decode(SOL_SOCKET, 1, p)])

@@ -327,10 +327,14 @@ def _check_free(table: _Table, form: Form) -> None:
         raise ValueError(f"({form.level}, {form.type}) is {', '.join(found)} already")
 
 
-def _check_int(name: str, value: object, least: int, most: int) -> None:
+def need_int(name: str, value: object) -> int:
     if not isinstance(value, int):
         raise TypeError(f"{name}: {value!r}; an int is needed")
-    if not least <= value <= most:
+    return value
+
+
+def _check_int(name: str, value: object, least: int, most: int) -> None:
+    if not least <= need_int(name, value) <= most:
         raise ValueError(f"{name}: {value}; it is {least} to {most}")
 
 
@@ -364,7 +368,7 @@ def register(
     layout: str | tuple[tuple[str, int, str], ...] | None = None,
     size: int | None = None,
     direction: Direction = "both",
-    families: frozenset[int] = frozenset(),
+    families: Iterable[int] = frozenset(),
     option: Option | Iterable[Option | None] | None = None,
     transform: Transform = "",
     also: Iterable[Form | None] = (),
@@ -379,7 +383,7 @@ def register(
     layout: str | tuple[tuple[str, int, str], ...] | None = None,
     size: int | None = None,
     direction: Direction = "both",
-    families: frozenset[int] = frozenset(),
+    families: Iterable[int] = frozenset(),
     option: Option | Iterable[Option | None] | None = None,
     transform: Transform = "",
     also: Iterable[Form | None] = (),
@@ -394,7 +398,7 @@ def register(
     layout: str | tuple[tuple[str, int, str], ...] | None = None,
     size: int | None = None,
     direction: Direction = "both",
-    families: frozenset[int] = frozenset(),
+    families: Iterable[int] = frozenset(),
     option: Option | Iterable[Option | None] | None = None,
     transform: Transform = "",
     also: Iterable[Form | None] = (),
@@ -441,8 +445,6 @@ def register(
     for name, value in (("level", level), ("type", type)):
         if not isinstance(value, str):
             _check_int(name, value, -_INT_MAX - 1, _INT_MAX)
-    if isinstance(families, str):
-        raise TypeError(f"families: {families!r}; a set of AF_* numbers is needed")
     families = frozenset(families)
     at, what = number(level), number(type)
     if isinstance(layout, str) and layout not in _cmsg.LAYOUTS:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import _cmsg
 from ._base import OpenEnum, StructMessage, constant, families, form, member, option, register
-from ._net import ShownAsMade
+from ._net import ShownAsMade, error_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -120,4 +119,4 @@ class ExtendedError(ShownAsMade, StructMessage):
     @property
     def error(self) -> OSError | None:
         """What `ee_errno` says, as the exception that a call would raise; None for 0."""
-        return OSError(self.ee_errno, os.strerror(self.ee_errno)) if self.ee_errno else None
+        return error_of(self.ee_errno) if self.ee_errno else None

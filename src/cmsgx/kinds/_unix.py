@@ -5,7 +5,7 @@ from __future__ import annotations
 import array
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, NoReturn, SupportsIndex, overload
 
 from .. import _cmsg
 from .._fds import Fd, FileDescriptorLike, PidFd
@@ -36,6 +36,11 @@ class _Unowned(tuple[int, ...]):
     """Numbers that came out of a buffer: own() takes them over once."""
 
     tickets: list[bool]
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(
+            "unowned descriptors can be owned once: they are neither copied nor pickled"
+        )
 
 
 class Rights(ControlMessage):
@@ -80,7 +85,7 @@ class Rights(ControlMessage):
     def unpack(cls, data: Buffer, /) -> Self:
         """From a payload, int fd[n]: holds the numbers, and owns none of them."""
         numbers = array.array("i")
-        raw = bytes(data)
+        raw = memoryview(data).tobytes()  # not bytes(): that takes a number for a length
         if len(raw) % numbers.itemsize:
             raise MalformedControlError(
                 f"Rights: {len(raw)} bytes came, which is no multiple of {numbers.itemsize}"
