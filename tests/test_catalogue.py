@@ -353,6 +353,25 @@ def test_options(entry: Entry) -> None:
         assert known & named or not named, (entry, known)
 
 
+@each([entry for entry in of_linux() if re.fullmatch(r"[\d.]+", entry.since)])
+def test_since(entry: Entry) -> None:
+    """The first release that has an option, or a kind without one, is that of the catalogue."""
+    named = {option.name for option in options_of(entry)}
+    for family in entry.sockets:
+        row = _base.row_of(find(entry, family))
+        said = {
+            option.since
+            for option in row.options
+            if option.text in named and not option.is_watched_only
+        }
+        # What an option brings besides came later.
+        if entry.direction == "recv" and said and "[" not in entry.type_name:
+            assert said == {entry.since}, entry
+        is_own = (row.level, row.type) == (entry.level, entry.type)
+        if is_own and row.since and row.direction == DIRECTIONS[entry.direction]:
+            assert row.since == entry.since, entry
+
+
 # The checks are checked ---------------------------------------------------------------------------
 
 

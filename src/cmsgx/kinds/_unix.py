@@ -143,7 +143,7 @@ def _is_mapped(number: int, which: str) -> bool | None:
     type="SCM_CREDENTIALS",
     layout="ucred",
     families=_UNIX_AND_MORE,
-    option=option("SOL_SOCKET", "SO_PASSCRED", 12),
+    option=option("SOL_SOCKET", "SO_PASSCRED", 12, "2.2"),
 )
 class Credentials(StructMessage, IdMapped):
     """Who sent this message, as the kernel checked it then: SCM_CREDENTIALS, unix(7).
@@ -187,8 +187,8 @@ class Credentials(StructMessage, IdMapped):
     direction="receive",
     families=_UNIX_AND_MORE,
     option=(
-        option("SOL_SOCKET", "SO_PASSSEC", 4096, families=_UNIX_AND_MORE),
-        option("SOL_IP", "IP_PASSSEC", 4096, families=_IP),
+        option("SOL_SOCKET", "SO_PASSSEC", 4096, "2.6.18", families=_UNIX_AND_MORE),
+        option("SOL_IP", "IP_PASSSEC", 4096, "2.6.17", families=_IP),
     ),
     also=[form("SOL_IP", "SCM_SECURITY", "without NUL", families=_IP)],
 )
