@@ -271,6 +271,8 @@ def test_what_is_no_kind_is_a_type_error(
         (cmsgx.PidFd, [cmsgx.Credentials], "not switched on"),
         (cmsgx.SecurityLabel, [cmsgx.SecurityLabel], "though it is switched on"),
         (cmsgx.SecurityLabel, None, "not asked"),
+        (cmsgx.kinds.AlgIv, [], "only sent, never received"),
+        (cmsgx.kinds.AlgIv, None, "only sent, never received"),
     ],
 )
 def test_a_key_error_names_the_kind_and_says_whether_it_was_switched_on(

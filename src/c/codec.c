@@ -50,6 +50,17 @@ cmsgx_codec_sent(const cmsgx_codec *codec, int as_ipv4)
 }
 
 int
+cmsgx_codec_comes(const cmsgx_codec *codec)
+{
+    for (Py_ssize_t i = 0; i < codec->form_count; i++) {
+        if (codec->forms[i].directions & CMSGX_RECEIVED) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+int
 cmsgx_codec_has_ipv4(const cmsgx_codec *codec)
 {
     for (Py_ssize_t i = 0; i < codec->form_count; i++) {

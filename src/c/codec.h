@@ -77,6 +77,9 @@ cmsgx_codec_received(const cmsgx_codec *codec, int family, int level, int type)
     return NULL;
 }
 
+/* Whether it is received in any form. */
+int cmsgx_codec_comes(const cmsgx_codec *codec);
+
 /* The form that is sent; NULL where the kind is only received. */
 const cmsgx_form *cmsgx_codec_sent(const cmsgx_codec *codec, int as_ipv4);
 int cmsgx_codec_has_ipv4(const cmsgx_codec *codec);

@@ -167,8 +167,12 @@ cmsgx_message_subscript(PyObject *object, PyObject *kind)
     }
     const char *name = ((PyTypeObject *)kind)->tp_name;
     PyObject *want = SELF(object)->request->want;
+    const cmsgx_codec *codec = cmsgx_codec_of(SELF(object)->request->state, kind);
     const char *reason = ": whether it is switched on was not asked";
-    if (want != NULL) {
+    if (codec != NULL && codec->form_count > 0 && !cmsgx_codec_comes(codec)) {
+        reason = ": it is only sent, never received";
+    }
+    else if (want != NULL) {
         int is_wanted = PySequence_Contains(want, kind);
         if (is_wanted < 0) {
             return NULL;

@@ -87,7 +87,10 @@ def not_supported(error: OSError, what: str, option: str, since: str | None) -> 
 
 
 class Enabled:
-    """What enable() did, to be undone: by restore(), or at the end of its `with`."""
+    """What enable() did, to be undone: by restore(), or at the end of its `with`.
+
+    The end of a `with` does nothing for a socket that was closed in it.
+    """
 
     __slots__ = ("_before", "_sock", "kinds")
 
@@ -149,7 +152,15 @@ class Enabled:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.restore()
+        try:
+            self.restore()
+        except (OSError, ValueError) as failure:
+            # Closed meanwhile: nothing is left to restore. An Fd says so by ValueError.
+            if isinstance(failure, ValueError) or failure.errno == errno.EBADF:
+                return
+            if error is None:
+                raise
+            error.add_note(f"and the socket options could not be restored: {failure}")
 
     def __repr__(self) -> str:
         return f"<Enabled {', '.join(kind.__name__ for kind in self.kinds)}>"

@@ -107,8 +107,8 @@ def parse(control: Buffer, family: int = -1) -> tuple[Any, ...]:
     return tuple(messages)
 
 
-def build(control: Iterable[ControlMessage]) -> bytes:
-    """A control buffer with these control messages, as sendmsg(2) takes it; padding zeroed.
+def build(control: ControlMessage | Iterable[ControlMessage]) -> bytes:
+    """A control buffer with one control message or these, as sendmsg(2) takes it; padding zeroed.
 
     So does setsockopt(2) with IPV6_2292PKTOPTIONS.
     """
