@@ -1,11 +1,11 @@
 """A UDP server on each address of this machine, that answers from the one it was asked at."""
 
-from __future__ import annotations
-
 import socket
 
 import cmsgx
 from cmsgx.kinds import PacketInfo6
+
+ASKED = [(socket.AF_INET, "127.0.0.2"), (socket.AF_INET, "127.0.0.3"), (socket.AF_INET6, "::1")]
 
 
 def answer(receiver: cmsgx.Receiver) -> None:
@@ -15,21 +15,13 @@ def answer(receiver: cmsgx.Receiver) -> None:
     cmsgx.send(receiver.sock, question.data, control=source, address=question.address)
 
 
-def main() -> None:
+if __name__ == "__main__":
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
         server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # IPv4 too
         server.bind(("::", 0))
-        receiver = cmsgx.Receiver(server, 1500, want=[PacketInfo6])
-        for family, host in (
-            (socket.AF_INET, "127.0.0.2"),
-            (socket.AF_INET, "127.0.0.3"),
-            (socket.AF_INET6, "::1"),
-        ):
+        everywhere = cmsgx.Receiver(server, 1500, want=[PacketInfo6])
+        for family, host in ASKED:
             with socket.socket(family, socket.SOCK_DGRAM) as client:
                 client.sendto(b"where?", (host, server.getsockname()[1]))
-                answer(receiver)
+                answer(everywhere)
                 print(f"asked {host}, answered from {client.recvfrom(1500)[1][0]}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,5 @@
 """When a packet came: by the network adapter's clock where it has one, else by the kernel's."""
 
-from __future__ import annotations
-
 import socket
 import time
 
@@ -14,13 +12,11 @@ def tell(message: cmsgx.Message) -> None:
     stamps = message.get(Timestamping)
     if stamps is not None and stamps.hardware is not None:
         print(f"the adapter had it at {stamps.hardware} ns of its own clock")
-        return
-    came = message[Timestamp].nanoseconds
-    if came is not None:
+    elif (came := message[Timestamp].nanoseconds) is not None:
         print(f"the kernel had it {(time.time_ns() - came) // 10**9} s ago")
 
 
-def main() -> None:
+if __name__ == "__main__":
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
@@ -29,7 +25,3 @@ def main() -> None:
         receiver = cmsgx.Receiver(server, 1500, want=[Timestamp, Timestamping])
         client.sendto(b"data", server.getsockname())
         tell(receiver.receive())
-
-
-if __name__ == "__main__":
-    main()

@@ -105,7 +105,8 @@ PyDoc_STRVAR(space_doc,
 
 PyDoc_STRVAR(build_doc,
 "build(control, /)\n--\n\n"
-"A control buffer of typed control messages and (level, type, data), as bytes.");
+"A control buffer of typed control messages and (level, type, data), or of one that is typed,\n"
+"as bytes.");
 
 PyDoc_STRVAR(read_header_doc,
 "read_header(buffer, offset, /)\n--\n\n"

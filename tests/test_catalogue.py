@@ -10,6 +10,7 @@ import ast
 import inspect
 import itertools
 import re
+import runpy
 import struct
 from collections.abc import Callable, Iterator, Set
 from dataclasses import replace
@@ -34,6 +35,7 @@ from catalogue import (
     payloads_of,
     read_by_c,
 )
+from checkout import checkout
 from support import unregistered
 
 import cmsgx
@@ -353,6 +355,25 @@ def test_options(entry: Entry) -> None:
         assert known & named or not named, (entry, known)
 
 
+@each([entry for entry in of_linux() if re.fullmatch(r"[\d.]+", entry.since)])
+def test_since(entry: Entry) -> None:
+    """The first release that has an option, or a kind without one, is that of the catalogue."""
+    named = {option.name for option in options_of(entry)}
+    for family in entry.sockets:
+        row = _base.row_of(find(entry, family))
+        said = {
+            option.since
+            for option in row.options
+            if option.text in named and not option.is_watched_only
+        }
+        # What an option brings besides came later.
+        if entry.direction == "recv" and said and "[" not in entry.type_name:
+            assert said == {entry.since}, entry
+        is_own = (row.level, row.type) == (entry.level, entry.type)
+        if is_own and row.since and row.direction == DIRECTIONS[entry.direction]:
+            assert row.since == entry.since, entry
+
+
 # The checks are checked ---------------------------------------------------------------------------
 
 
@@ -406,6 +427,17 @@ def test_a_row_without_bytes_is_named() -> None:
     entry = replace(row_named("SOL_IP IP_TTL recv"), type_name="IP_NEW")
     with pytest.raises(AssertionError, match="SOL_IP IP_NEW recv: no bytes"):
         payloads_of(entry, "AF_INET")
+
+
+def test_a_reason_for_what_was_seen_after_all_is_noticed() -> None:
+    """tools/delivered says why a row was never seen."""
+    needless = runpy.run_path(str(checkout() / "tools" / "delivered"))["needless_reasons"]
+    needless.__globals__["records"] = dict
+    assert needless() == []
+    entry = row_named("SOL_IUCV SCM_IUCV_TRGCLS recv")
+    record = ("recv", family_number("AF_IUCV"), entry.level, entry.type, 0, 0, 0)
+    needless.__globals__["records"] = lambda: {"host": {record}}
+    assert needless() == [("SCM_IUCV_TRGCLS", "recv")]
 
 
 # Other systems ------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ PRINTED = {
     ),
     "receive_time.py": "the kernel had it 0 s ago\n",
 }
+SHORT = ["ttl.py", "answer_from.py", "traceroute.py", "receive_time.py"]
 WITH_A_CHILD = [
     "pass_one.py", "shared_offset.py", "pass_many.py", "identity_and_descriptors.py"
 ]  # fmt: skip
@@ -90,6 +91,13 @@ def test_a_leak_in_an_example_would_be_seen(tmp_path: Path) -> None:
 def test_each_example_is_run() -> None:
     there = {path.name for path in (checkout() / "examples").glob("*.py")}
     assert there == set(PRINTED)
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_what_is_shown_first_is_short(name: str) -> None:
+    lines = (checkout() / "examples" / name).read_text().splitlines()
+    assert len(lines) < 30
+    assert max(map(len, lines)) <= 100
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -283,6 +284,38 @@ def test_a_payload_of_another_length_is_malformed(length: int) -> None:
     assert ("truncated" in str(caught.value)) == (length < 12)
 
 
+ERROR = kinds.ExtendedError(111, 2, offender=("192.0.2.7", 9)).pack()
+ERROR6 = kinds.ExtendedError(111, 3, offender=("2001:db8::7", 9, 0, 0)).pack()
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+@pytest.mark.parametrize("whole", [ERROR, ERROR6], ids=["IPv4", "IPv6"])
+def test_a_socket_address_that_was_cut_is_malformed(whole: bytes, family: int) -> None:
+    where = (0, 11) if family == socket.AF_INET else (41, 25)
+    assert cmsgx.decode(*where, whole, family).offender is not None
+    assert cmsgx.decode(*where, whole[:16], family).offender is None
+    for length in range(17, len(whole)):
+        with pytest.raises(cmsgx.MalformedControlError, match=rf"{length} bytes .*\(truncated\)"):
+            cmsgx.decode(*where, whole[:length], family)
+
+
+def test_an_address_of_another_family_than_there_is_room_for_is_malformed() -> None:
+    payload = struct.pack("=H", socket.AF_INET6) + bytes(14)
+    with pytest.raises(cmsgx.MalformedControlError, match="truncated"):
+        kinds.OriginalDestination.unpack(payload)
+
+
+def test_an_address_in_front_of_other_fields_is_no_longer_than_its_place() -> None:
+    there: Any = ("2001:db8::7", 9, 0, 0)
+    mtu = kinds.PathMtu(there, 1500)
+    assert (mtu.destination, mtu.mtu, len(mtu.pack())) == (there, 1500, 32)
+    assert kinds.PathMtu.unpack(mtu.pack()) == mtu == kinds.PathMtu(mtu.destination, 1500)
+    assert kinds.PathMtu(None, 1500).destination is None
+    long = cmsgx.decode(41, 25, ERROR6 + bytes(8), socket.AF_INET6).offender
+    with pytest.raises(ValueError, match=r"PathMtu\.destination: 36 bytes; it has 28"):
+        kinds.PathMtu(long, 1500)
+
+
 def test_padding_is_packed_as_zero() -> None:
     packed = Every(**dict.fromkeys(FORMATS, 1)).pack()
     assert packed[6:8] == b"\0\0"
@@ -329,6 +362,122 @@ def test_a_number_has_one_kind() -> None:
         Other()
 
 
+def fresh(**body: Any) -> Any:
+    return type("Fresh", (kinds.StructMessage,), {"__slots__": (), **body})
+
+
+@pytest.mark.parametrize("size", [None, 0, 1, 4])
+@pytest.mark.parametrize(
+    ("layout", "least"),
+    [((("rest", 0, "t"),), 0), ((("first", 0, "B"), ("rest", 1, "t")), 1)],
+    ids=["alone", "behind"],
+)
+def test_all_that_follows_is_of_any_length(layout: Any, least: int, size: int | None) -> None:
+    least = max(least, size or 0)
+    with unregistered():
+        kind = kinds.register(fresh(), level=SOL_SOCKET, type=0x7E20, layout=layout, size=size)
+        for length in (0, 1, 4, 5, 1000):
+            payload = bytes(range(251))[:length] * (1 if length < 1000 else 4)
+            if len(payload) < least:
+                with pytest.raises(cmsgx.MalformedControlError, match="truncated"):
+                    kind.unpack(payload)
+                continue
+            one = kind.unpack(payload)
+            assert one.rest == payload[len(layout) - 1 :]
+            assert kind(*[getattr(one, name) for name, *_ in layout]) == one
+            assert cmsgx.decode(SOL_SOCKET, 0x7E20, payload) == one
+            assert one.pack() == payload
+
+
+def test_a_layout_by_places_honours_the_members() -> None:
+    with unregistered():
+        kind = kinds.register(
+            fresh(a=kinds.member(default=-7, convert=abs), b=kinds.member()),
+            level=SOL_SOCKET, type=0x7E21, layout=(("a", 0, "i"), ("b", 4, "i")), size=8,
+        )  # fmt: skip
+        assert kind(b=2).a == 7
+        assert kind(b=2).pack() == struct.pack("=ii", -7, 2)
+        with pytest.raises(TypeError, match="misses field 'b'"):
+            kind()
+        with pytest.raises(ValueError, match="layout: it has no 'other'"):
+            kinds.register(
+                fresh(other=kinds.member()), level=SOL_SOCKET, type=0x7E22,
+                layout=(("a", 0, "i"),), size=4,
+            )  # fmt: skip
+
+
+def test_a_class_whose_registration_failed_can_be_registered_after_all() -> None:
+    kind = fresh(a=kinds.member(default=5))
+    with unregistered():
+        with pytest.raises(ValueError, match="layout"):
+            kinds.register(kind, level=SOL_SOCKET, type=0x7E23, layout=(("a", 2, "i"),), size=4)
+        kinds.register(kind, level=SOL_SOCKET, type=0x7E23, layout=(("a", 0, "i"),), size=4)
+        assert kind().pack() == struct.pack("=i", 5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"direction": "sideways"}, ValueError),
+        ({"direction": None}, ValueError),
+        ({"transform": "foo"}, ValueError),
+        ({"transform": []}, ValueError),
+        ({"families": "AF_INET"}, TypeError),
+        ({"families": {"AF_INET"}}, TypeError),
+        ({"families": {100}}, ValueError),
+        ({"level": None}, TypeError),
+        ({"level": 2**40}, ValueError),
+        ({"type": 1.5}, TypeError),
+        ({"size": -4}, ValueError),
+        ({"size": 2**40}, ValueError),
+        ({"size": "4"}, TypeError),
+        ({"always": -5}, ValueError),
+        ({"always": None}, TypeError),
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_of_register_is_named(wrong: Any, error: type[Exception]) -> None:
+    right: dict[str, Any] = {
+        "level": SOL_SOCKET,
+        "type": 0x7E24,
+        "layout": (("a", 0, "i"),),
+        "size": 4,
+    }
+    kind = fresh()
+    with unregistered():
+        with pytest.raises(error, match=rf"^{next(iter(wrong))}: "):
+            kinds.register(kind, **{**right, **wrong})
+        # It left nothing behind.
+        kinds.register(kind, **right)
+        also = [kinds.Form(SOL_SOCKET, 0x7E26, "foo")]  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="transform: "):
+            kinds.register(fresh(), **{**right, "type": 0x7E25, "also": also})
+
+
+def test_families_are_any_set_of_numbers() -> None:
+    sets: list[Any] = [[socket.AF_INET], {socket.AF_INET}, iter([socket.AF_INET])]
+    for families in sets:
+        with unregistered():
+            kind = kinds.register(
+                fresh(), level=SOL_SOCKET, type=0x7E24, layout=(), families=families
+            )
+            assert type(cmsgx.decode(SOL_SOCKET, 0x7E24, b"", socket.AF_INET)) is kind
+            assert type(cmsgx.decode(SOL_SOCKET, 0x7E24, b"", socket.AF_UNIX)) is cmsgx.Unknown
+
+
+@pytest.mark.parametrize("wrong", [5, "Ttl", int, object, cmsgx.Fd, kinds.Ttl(3)])
+def test_what_is_no_class_of_control_messages_is_not_registered(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="no subclass of ControlMessage"):
+        kinds.register(wrong, level=SOL_SOCKET, type=0x7E24)
+    with pytest.raises(TypeError, match="no subclass of ControlMessage"):
+        kinds.register(level=SOL_SOCKET, type=0x7E24)(wrong)
+
+
+def test_all_that_have_the_number_are_named() -> None:
+    with pytest.raises(ValueError, match=r"\(0, 1\) is HciDirection, .*MisdnTimestamp already"):
+        kinds.register(fresh(), level=0, type=1, layout=())
+
+
 # The kinds of the contract ----------------------------------------------------------------------
 
 
@@ -367,6 +516,61 @@ def test_rights_pack_what_has_a_number(stream: Pair) -> None:
         assert cmsgx.Rights([fd, stream[0]]).pack() == struct.pack(
             "=2i", fd.fileno(), stream[0].fileno()
         )
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.copy, copy.deepcopy, *(partial(pickle.dumps, protocol=n) for n in range(6))],
+)
+def test_what_can_be_owned_once_has_no_second_copy(duplicate: Callable[[Any], Any]) -> None:
+    payload = struct.pack("=i", 2**30)
+    rights, pidfd = cmsgx.Rights.unpack(payload), cmsgx.PidFd.unpack(payload)
+    for unowned in (rights.fds, pidfd):
+        with pytest.raises(TypeError, match="owned once"):
+            duplicate(unowned)
+    if duplicate in (copy.copy, copy.deepcopy):
+        assert duplicate(rights) is rights
+    else:
+        with pytest.raises(TypeError, match="owned once"):
+            duplicate(rights)
+    # What is for sending is numbers, and stays them.
+    assert duplicate(cmsgx.Rights([2**30]))
+
+
+@pytest.mark.parametrize("wrong", [0, 4, 8, None, "text", 1.5])
+def test_a_payload_is_bytes(wrong: Any) -> None:
+    for call in (
+        cmsgx.Rights.unpack,
+        cmsgx.PidFd.unpack,
+        cmsgx.Credentials.unpack,
+        lambda data: cmsgx.Unknown(1, 2, data),
+        lambda data: cmsgx.decode(999, 2, data),
+    ):
+        with pytest.raises(TypeError, match="bytes-like"):
+            call(wrong)
+
+
+def test_level_and_type_are_numbers() -> None:
+    for wrong in ("a", None, 1.5, b""):
+        for numbers in ((wrong, 2), (2, wrong)):
+            calls: list[Any] = [cmsgx.Unknown, cmsgx.decode]
+            for call in calls:
+                with pytest.raises(TypeError, match="an int is needed"):
+                    call(*numbers, b"")
+
+
+@pytest.mark.parametrize("number", [0xFFFFFFFF, 2**31, 2**31 - 1, 5000])
+def test_an_errno_that_there_is_none_of(number: int) -> None:
+    error = kinds.ExtendedError(number, 1).error
+    assert error is not None
+    assert error.errno == number
+    assert "unknown error" in str(error).lower()
+
+
+def test_a_pidfd_that_could_not_be_made_says_so() -> None:
+    assert repr(cmsgx.PidFd.unpack(struct.pack("=i", 7))) == "<UnownedPidFd 7>"
+    assert repr(cmsgx.PidFd.unpack(struct.pack("=i", -24))) == "<UnownedPidFd, error EMFILE>"
+    assert repr(cmsgx.PidFd.unpack(struct.pack("=i", -4999))) == "<UnownedPidFd, error 4999>"
 
 
 @pytest.mark.parametrize("decode", [cmsgx.Rights.unpack, lambda p: cmsgx.decode(SOL_SOCKET, 1, p)])
@@ -606,6 +810,15 @@ def test_interfaces_have_names_on_demand() -> None:
     name = socket.if_nameindex()[0]
     assert kinds.PacketInfo(name[0]).interface_name == name[1]
     assert kinds.PacketInfo(2**31 - 1).interface_name is None
+
+
+@pytest.mark.parametrize("origin", range(8))
+def test_only_an_icmp_error_has_an_offender(origin: int) -> None:
+    left = kinds.ExtendedError(90, origin, offender=("2001:db8::7", 0, 0, 0))
+    for error in (left, cmsgx.decode(41, 25, left.pack(), socket.AF_INET6)):
+        assert (error.offender is not None) == (origin in (2, 3))
+        assert ("2001:db8::7" in repr(error)) == (origin in (2, 3))
+    assert left != kinds.ExtendedError(90, origin)
 
 
 def test_open_enumerations_take_what_a_later_kernel_brings() -> None:

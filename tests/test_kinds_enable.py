@@ -16,7 +16,7 @@ import network
 import pytest
 from attempts import attempt
 from network import DGRAM, RAW, SOL_IP, SOL_IPV6, SOL_SOCKET, STREAM, V4, V6
-from support import eventually
+from support import eventually, unregistered
 
 import cmsgx
 from cmsgx import kinds
@@ -83,6 +83,91 @@ def opened(sort: str) -> Iterator[cmsgx.socket]:
         yield sock
 
 
+def is_of(row: Any, family: int) -> bool:
+    """Whether a socket of that family may have it, in any form."""
+    return any(not form.families or family in form.families for form in row.forms)
+
+
+def check_refused(sock: cmsgx.socket, kind: Any) -> None:
+    was = states(sock)
+    for call in (
+        lambda: cmsgx.enable(sock, kind),
+        lambda: cmsgx.Receiver(sock, 10, want=[kind]),
+        lambda: cmsgx.BatchReceiver(sock, 2, 10, want=[kind]),
+    ):
+        with pytest.raises(
+            cmsgx.NotSupportedError,
+            match=rf"{kind.__name__}\b.* is of AF_.*; this one's family is ",
+        ) as caught:
+            call()
+        assert caught.value.errno == errno.EOPNOTSUPP
+    assert states(sock) == was
+
+
+def sockets_of(family: int) -> Iterator[cmsgx.socket]:
+    for type_, protocol in ((DGRAM, 0), (STREAM, 0), (RAW, 0), (socket.SOCK_SEQPACKET, 0), (5, 0)):
+        try:
+            sock = cmsgx.socket(family, type_, protocol)
+        except OSError:
+            continue
+        with sock:
+            yield sock
+
+
+def test_every_kind_is_refused_by_every_family_that_has_it_not() -> None:
+    found: set[int] = set()
+    for family in range(1, 64):
+        for sock in sockets_of(family):
+            found.add(family)
+            for row in _base.rows():
+                if row.kind.__module__.startswith("cmsgx") and not is_of(row, family):
+                    check_refused(sock, row.kind)
+    assert found >= {socket.AF_UNIX, V4, socket.AF_NETLINK}
+
+
+def test_what_the_number_means_elsewhere_is_not_set() -> None:
+    """Level 0 is that of HCI and of mISDN, too."""
+    with opened("UDP") as sock:
+        for kind in (kinds.HciDirection, kinds.MisdnTimestamp):
+            with pytest.raises(cmsgx.NotSupportedError, match=r"AF_INET$"):
+                cmsgx.enable(sock, kinds.Ttl, kind)
+        assert sock.getsockopt(SOL_IP, 1) == 0  # IP_TOS
+        assert sock.getsockopt(SOL_IP, 12) == 0  # IP_RECVTTL
+
+
+@pytest.mark.parametrize("name", ["PacketInfo6", "HopLimit", "TrafficClass"])
+def test_what_ipv4_has_in_another_form_is_of_ipv4_too(name: str) -> None:
+    kind = getattr(kinds, name)
+    with opened("UDP") as sock, cmsgx.enable(sock, kind):
+        sock.bind(("127.0.0.1", 0))
+        rx = cmsgx.Receiver(sock, 10, want=[kind])
+        sock.sendto(b"x", sock.getsockname())
+        assert rx.receive().data == b"x"
+    with opened("dgram") as sock:
+        check_refused(sock, kind)
+
+
+class Somewhere(kinds.StructMessage):
+    """A kind of any family, whose option one family has."""
+
+    __slots__ = ()
+
+
+@pytest.fixture
+def somewhere() -> Iterator[Any]:
+    option = kinds.Option(SOL_IP, 12, "IP_RECVTTL", 4, families=frozenset({V4}))
+    with unregistered():  # which puts the table back
+        kinds.register(Somewhere, level=SOL_IP, type=0x7AAA, layout=(), size=0, option=option)
+        yield Somewhere
+
+
+def test_a_family_that_no_option_is_for(somewhere: Any) -> None:
+    with opened("UDP") as sock, cmsgx.enable(sock, somewhere):
+        assert sock.getsockopt(SOL_IP, 12) == 1
+    with opened("dgram") as sock:
+        check_refused(sock, somewhere)
+
+
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("name", BY_NAME)
 def test_a_kind_is_switched_on_and_off_again(name: str, sort: str) -> None:
@@ -93,6 +178,10 @@ def test_a_kind_is_switched_on_and_off_again(name: str, sort: str) -> None:
         for option in row.options
         if not option.is_watched_only and (not option.families or family in option.families)
     ]
+    if not is_of(row, family):
+        with opened(sort) as sock:
+            check_refused(sock, row.kind)
+        return
     with opened(sort) as other:
         there = [is_taken(other, option) for option in options]
         raw = states(other)

@@ -81,11 +81,14 @@ def payload(kind: Any, rng: random.Random) -> bytes:
         size = rng.randint(size, most if 0 <= most < 64 else size + 40)
     data = bytearray(rng.randbytes(size))
     for field in fields_of(kind):
-        if field.format == "S" and size - field.offset >= 2:
+        if field.format == "S" and size > field.offset:
             # Of the others not every length is one of an address.
-            data[field.offset : field.offset + 2] = rng.choice(
-                [b"\0\0", struct.pack("=H", socket.AF_INET)]
-            )
+            families = [b"\0\0"]
+            if size - field.offset >= 16:
+                families.append(struct.pack("=H", socket.AF_INET))
+            data[field.offset : field.offset + 2] = rng.choice(families)
+    if kind is kinds.AlgIv:
+        data[:4] = struct.pack("=I", size - 4)
     if transform == "without NUL" and data[-1:] == b"\0":
         data[-1] = 1
     return bytes(data)
@@ -448,6 +451,12 @@ def test_alg_iv_has_its_length_before_it() -> None:
     assert kinds.AlgIv.unpack(iv.pack()) == iv == kinds.AlgIv(iv=bytearray(iv.iv))
     assert repr(iv) == "AlgIv(iv=b'0123456789abcdef')"
     assert kinds.AlgIv(b"").pack() == bytes(4)
+    for length in range(4, 20):
+        for read in (kinds.AlgIv.unpack, lambda data: cmsgx.decode(279, 2, data)):
+            with pytest.raises(MalformedControlError, match="truncated"):
+                read(iv.pack()[:length])
+    with pytest.raises(MalformedControlError, match=r"vector of 16 bytes, and 17 came$"):
+        kinds.AlgIv.unpack(iv.pack() + b"x")
     with pytest.raises(TypeError):
         kinds.AlgIv("text")  # type: ignore[arg-type]
 

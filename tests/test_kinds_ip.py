@@ -237,9 +237,10 @@ def test_the_original_destination() -> None:
             assert original.address.family == V4
 
 
-def test_the_checksum_of_a_packet_from_outside() -> None:
+@pytest.mark.parametrize("path", ["IPv4", "to mapped"])
+def test_the_checksum_of_a_packet_from_outside(path: str) -> None:
     """None was made where sender and receiver are one machine."""
-    with network.alone(), network.tun() as outside, network.udp("IPv4") as (sender, receiver):
+    with network.alone(), network.tun() as outside, network.udp(path) as (sender, receiver):
         rx = cmsgx.Receiver(receiver, 10, want=[kinds.Checksum])
         cmsgx.send(sender, b"inside")
         assert kinds.Checksum not in rx.receive()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import ipaddress
 import os
 import socket
 import struct
@@ -313,6 +314,8 @@ def test_what_is_no_kind_is_a_type_error(
         (cmsgx.PidFd, [cmsgx.Credentials], "not switched on"),
         (cmsgx.SecurityLabel, [cmsgx.SecurityLabel], "though it is switched on"),
         (cmsgx.SecurityLabel, None, "not asked"),
+        (cmsgx.kinds.AlgIv, [], "only sent, never received"),
+        (cmsgx.kinds.AlgIv, None, "only sent, never received"),
     ],
 )
 def test_a_key_error_names_the_kind_and_says_whether_it_was_switched_on(
@@ -630,6 +633,7 @@ def test_an_address_becomes_a_tuple_on_demand() -> None:
             assert str(address) == str(name)
             assert repr(address) == f"<Address {name!r}>"
             assert address.family == socket.AF_INET
+            assert address.ip == ipaddress.IPv4Address("127.0.0.1")
             assert len(address.packed) == 16
             client.sendto(b"x", server.getsockname())
             again = cmsgx.receive(server, 10).address
@@ -643,7 +647,10 @@ def test_an_address_of_inet6_and_none_of_a_stream(stream: Pair) -> None:
         with cmsgx.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
             client.bind(("::1", 0))
             client.sendto(b"x", server.getsockname())
-            assert cmsgx.receive(server, 10).address == client.getsockname()
+            address = cmsgx.receive(server, 10).address
+            assert address == client.getsockname()
+            assert address is not None
+            assert address.ip == ipaddress.IPv6Address("::1")
     stream[0].send(b"x")
     plain = cmsgx.recvmsg(stream[1], 1, 0, socket.MSG_PEEK)[3]
     msg = cmsgx.receive(stream[1], 1)
@@ -657,6 +664,8 @@ def test_an_address_of_a_family_that_only_the_kernel_knows() -> None:
         sock.settimeout(5)
         msg = cmsgx.receive(sock, 1000)
         assert msg.address == (0, 0)
+        assert msg.address is not None
+        assert msg.address.ip is None
         assert cmsgx.send(sock, NETLINK_NOOP, address=msg.address) == len(NETLINK_NOOP)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -69,6 +70,47 @@ def test_of_each_form_of_socket(stream: Pair, form: Any) -> None:
     assert states(stream[1]) == [0, 0, 0]
 
 
+@pytest.mark.parametrize("form", ["socket", "Fd", "int"])
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_socket_that_is_closed_meanwhile(form: str, raises: bool) -> None:
+    sender, receiver = unix_pair(socket.SOCK_DGRAM)
+    with sender:
+        number = receiver.detach()
+        sock: Any = number
+        if form != "int":
+            sock = cmsgx.Fd(number) if form == "Fd" else cmsgx.socket(fileno=number)
+        handle = cmsgx.enable(sock, cmsgx.Credentials)
+        with pytest.raises(ZeroDivisionError) if raises else nullcontext(), handle:
+            os.close(number) if form == "int" else sock.close()
+            if raises:
+                raise ZeroDivisionError
+        handle.restore()
+
+
+def test_what_cannot_be_restored_does_not_hide_what_was_raised(
+    stream: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise PermissionError(1, "no more")
+
+    handle = cmsgx.enable(stream[1], cmsgx.Credentials)
+    monkeypatch.setattr(cmsgx._cmsg, "setsockopt", fail)
+    with pytest.raises(ZeroDivisionError) as caught, handle:
+        raise ZeroDivisionError
+    assert "no more" in caught.value.__notes__[0]
+
+
+def test_what_cannot_be_restored_is_raised(stream: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = cmsgx.enable(stream[1], cmsgx.Credentials)
+
+    def fail(*_: Any) -> None:
+        raise PermissionError(1, "no more")
+
+    monkeypatch.setattr(cmsgx._cmsg, "setsockopt", fail)
+    with pytest.raises(PermissionError, match="no more"), handle:
+        pass
+
+
 def test_of_an_fd(stream: Pair) -> None:
     with (
         cmsgx.Fd(os.dup(stream[1].fileno())) as fd,
@@ -112,7 +154,7 @@ cmsgx.kinds.register(
     type=0x7ABC,
     layout=(),
     size=0,
-    families=frozenset({socket.AF_VSOCK}),
+    families=frozenset({socket.AF_UNIX}),
     option=cmsgx.kinds.Option(socket.SOL_SOCKET, 0x7ABC, "SO_MISSING", 4, since="9.9"),
 )
 

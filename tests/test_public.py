@@ -459,7 +459,7 @@ def addresses() -> None:
         address = cmsgx.receive(two, 10).address
         assert address is not None
         assert address == one.getsockname()
-        address.value, address.packed, tuple(address), repr(address), hash(address)
+        address.value, address.packed, address.ip, tuple(address), repr(address), hash(address)
         cmsgx.send(two, b"1", address=address)
         cmsgx.receive(one, 10)
         for wrong in (("127.0.0.1",), ("127.0.0.1", -1), "path"):

@@ -253,6 +253,12 @@ def test_build_is_what_the_kernel_takes_and_parse_takes_it_apart() -> None:
     ) + message(1, 3, b"label")
     assert list(wire.parse(control)) == parts
     assert wire.parse(wire.build([])) == ()
+    for one in (cmsgx.kinds.Ttl(3), cmsgx.Rights([0, 1])):
+        assert wire.build(one) == wire.build([one])
+    wrong: Any
+    for wrong in (5, None, cmsgx.kinds.Ttl):
+        with pytest.raises(TypeError, match="control must be an iterable of control messages"):
+            wire.build(wrong)
     assert wire.parse(b"") == ()
 
 
@@ -331,6 +337,8 @@ def anything(rng: random.Random, kind: Any) -> Any:
     if kind is cmsgx.Rights:
         # Numbers that descriptors may have; of none nothing is built.
         return kind.unpack(array.array("i", rng.choices(range(1 << 31), k=rng.randint(1, 9))))
+    if kind is cmsgx.kinds.AlgIv:
+        return kind(rng.randbytes(rng.randrange(40)))  # whose length is in front
     while True:
         try:
             one = kind.unpack(rng.randbytes(rng.choice(sizes(kind))))

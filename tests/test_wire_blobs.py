@@ -596,6 +596,30 @@ def test_a_name_longer_than_any() -> None:
     assert bytes(message.payload) == b"data"
 
 
+@pytest.mark.parametrize(("family", "length"), [(socket.AF_INET, 16), (socket.AF_INET6, 28)])
+def test_a_name_that_is_too_short_for_its_family(family: int, length: int) -> None:
+    name = struct.pack("=H", family) + bytes(length - 2)
+    message = wire.parse_multishot(make(name, b"", b"", 28, 0), 28, 0)
+    assert message.address is not None
+    assert message.address.family == family
+    for namelen in range(1, length):
+        raw = make(name[:namelen], b"", b"", 28, 0)
+        with pytest.raises(cmsgx.MalformedControlError, match="truncated"):
+            wire.parse_multishot(raw, 28, 0)
+
+
+def test_nothing_behind_a_short_address_is_read() -> None:
+    raw = make(struct.pack("=HH", socket.AF_NETLINK, 0), b"", b"", 28, 0)
+    for _ in range(50):
+        # What memory of that size held before.
+        poison = [b"\xff" * size for size in range(80, 180, 8)]
+        del poison
+        address = wire.parse_multishot(raw, 28, 0).address
+        assert address is not None
+        assert address.value == (0, 0)
+        assert len(address.packed) == 4
+
+
 def test_malformed_control_in_a_multishot() -> None:
     control = bytearray(wire.build([kinds.Ttl(7)]))
     control[0] = 255

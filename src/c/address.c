@@ -214,6 +214,8 @@ cmsgx_address_new(cmsgx_state *state, const struct sockaddr_storage *name, sockl
     if (address != NULL) {
         address->size = size <= sizeof(*name) ? size : (socklen_t)sizeof(*name);
         memcpy(&address->name, name, address->size);
+        /* It is read as the whole struct of its family. */
+        memset((char *)&address->name + address->size, 0, sizeof(*name) - address->size);
     }
     return (PyObject *)address;
 }
@@ -229,6 +231,35 @@ static PyObject *
 address_family(PyObject *self, void *Py_UNUSED(closure))
 {
     return PyLong_FromLong(((const cmsgx_address *)self)->name.ss_family);
+}
+
+static PyObject *
+address_ip(PyObject *self, void *Py_UNUSED(closure))
+{
+    const cmsgx_address *address = (const cmsgx_address *)self;
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+    const void *bytes;
+    Py_ssize_t size;
+
+    if (address->name.ss_family == AF_INET) {
+        memcpy(&in, &address->name, sizeof(in));
+        bytes = &in.sin_addr;
+        size = sizeof(in.sin_addr);
+    }
+    else if (address->name.ss_family == AF_INET6) {
+        memcpy(&in6, &address->name, sizeof(in6));
+        bytes = &in6.sin6_addr;
+        size = sizeof(in6.sin6_addr);
+    }
+    else {
+        Py_RETURN_NONE;
+    }
+    PyObject *module = PyImport_ImportModule("ipaddress");
+    PyObject *ip = module == NULL
+        ? NULL : PyObject_CallMethod(module, "ip_address", "y#", (const char *)bytes, size);
+    Py_XDECREF(module);
+    return ip;
 }
 
 static PyObject *
@@ -328,6 +359,9 @@ static PyGetSetDef address_getset[] = {
     {"value", address_value, NULL,
      "What the socket module gives for it: a tuple, or for AF_UNIX str or bytes.", NULL},
     {"family", address_family, NULL, "Its AF_* number.", NULL},
+    {"ip", address_ip, NULL,
+     "The host as an address of the module ipaddress, without its scope; None where it has none.",
+     NULL},
     {"packed", address_packed, NULL, "The struct sockaddr, as bytes.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

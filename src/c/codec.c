@@ -82,6 +82,17 @@ cmsgx_codec_sent(const cmsgx_codec *codec, int as_ipv4)
 }
 
 int
+cmsgx_codec_comes(const cmsgx_codec *codec)
+{
+    for (Py_ssize_t i = 0; i < codec->form_count; i++) {
+        if (codec->forms[i].directions & CMSGX_RECEIVED) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+int
 cmsgx_codec_has_ipv4(const cmsgx_codec *codec)
 {
     for (Py_ssize_t i = 0; i < codec->form_count; i++) {
@@ -106,6 +117,27 @@ size_of(char format)
     case 'A': return 16;
     default: return 0;
     }
+}
+
+size_t
+cmsgx_sockaddr_end(const cmsgx_field *field, const unsigned char *payload, size_t size)
+{
+    struct sockaddr_storage name;
+    size_t rest = size > field->offset ? size - field->offset : 0;
+    if (field->size != 0 && rest > field->size) {
+        rest = field->size;
+    }
+    size_t least = rest == 0 ? 0 : CMSGX_LEAST_ADDRESS;
+    if (rest >= CMSGX_LEAST_ADDRESS) {
+        memcpy(&name, payload + field->offset, rest < sizeof(name) ? rest : sizeof(name));
+        if (name.ss_family == AF_INET) {
+            least = sizeof(struct sockaddr_in);
+        }
+        else if (name.ss_family == AF_INET6) {
+            least = sizeof(struct sockaddr_in6);
+        }
+    }
+    return field->offset + least;
 }
 
 static PyObject *
@@ -147,7 +179,7 @@ load(cmsgx_state *state, const cmsgx_field *field, const unsigned char *from, si
     case 'T': return value.q == 0 ? Py_NewRef(Py_None) : PyLong_FromLongLong(value.q);
     case 'a': case 'A': return cmsgx_ip_new(state, from, size);
     case 's': return PyBytes_FromStringAndSize((const char *)from, (Py_ssize_t)field->size);
-    case 'S': return load_sockaddr(state, from, rest);
+    case 'S': return load_sockaddr(state, from, field->size != 0 ? field->size : rest);
     default: return PyBytes_FromStringAndSize((const char *)from, (Py_ssize_t)rest);
     }
 }
@@ -290,6 +322,19 @@ as_sockaddr(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field, Py
     return known > 0 ? (Py_ssize_t)size : -1;
 }
 
+/* Whether the value is as long as its place; of a socket address, no longer.  Else ValueError. */
+static int
+check_size(PyTypeObject *kind, const cmsgx_field *field, Py_ssize_t size)
+{
+    Py_ssize_t room = (Py_ssize_t)field->size;
+    if (size == room || (size < room && field->format == 'S')) {
+        return 1;
+    }
+    PyErr_Format(PyExc_ValueError, "%s.%U: %zd bytes; it has %zu", kind->tp_name, field->name,
+                 size, field->size);
+    return 0;
+}
+
 Py_ssize_t
 cmsgx_field_end(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field, PyObject *value)
 {
@@ -307,7 +352,8 @@ cmsgx_field_end(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field
     }
     else if (field->format == 'S') {
         struct sockaddr_storage name;
-        if ((size = as_sockaddr(state, kind, field, value, &name)) < 0) {
+        if ((size = as_sockaddr(state, kind, field, value, &name)) < 0
+            || (field->size != 0 && !check_size(kind, field, size))) {
             return -1;
         }
     }
@@ -318,9 +364,7 @@ cmsgx_field_end(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field
         }
         size = buffer.len;
         PyBuffer_Release(&buffer);
-        if (field->format == 's' && size != (Py_ssize_t)field->size) {
-            PyErr_Format(PyExc_ValueError, "%s.%U: %zd bytes; it has %zu", kind->tp_name,
-                         field->name, size, field->size);
+        if (field->format == 's' && !check_size(kind, field, size)) {
             return -1;
         }
     }
@@ -382,7 +426,7 @@ field_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self != NULL) {
         self->name = Py_NewRef(name);
         self->offset = (size_t)offset;
-        self->size = format == 's' ? (size_t)size : size_of((char)format);
+        self->size = format == 's' || format == 'S' ? (size_t)size : size_of((char)format);
         self->format = (char)format;
         self->fallback = Py_XNewRef(fallback);
         self->convert = convert == Py_None ? NULL : Py_NewRef(convert);
@@ -476,9 +520,9 @@ PyDoc_STRVAR(field_doc,
 "Field(name, offset, format, size=0, default=..., convert=None)\n--\n\n"
 "A window into the payload of a Struct.  Formats: bBhHiIqQ as in struct, native; n N: 16 and 32\n"
 "bits in network order; P: an i where 0 is None; T: a q of nanoseconds where 0 is None; a A: an\n"
-"IPv4 or IPv6 address; s: `size` bytes; t: all bytes that follow; S: a socket address, as all\n"
-"that follows; O: an object of the instance, not in the payload.  `convert` is called with what\n"
-"is read.");
+"IPv4 or IPv6 address; s: `size` bytes; t: all bytes that follow; S: a socket address, of\n"
+"`size` bytes or (0) all that follows; O: an object of the instance, not in the payload.\n"
+"`convert` is called with what is read.");
 
 static PyType_Slot field_slots[] = {
     {Py_tp_new, field_make},
@@ -540,6 +584,9 @@ add_field(cmsgx_codec *codec, cmsgx_state *state, PyObject *item)
     }
     if (!is_object && field->kind == NULL) {
         field->kind = (PyTypeObject *)Py_NewRef(codec->kind);
+    }
+    if (field->format == 'S') {
+        codec->sockaddr = field;
     }
     codec->fields[codec->count++] = (cmsgx_field *)Py_NewRef(item);
     return 0;

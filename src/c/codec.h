@@ -16,7 +16,8 @@ typedef struct {
     PyObject *convert;      /* owned: what is read goes through it; or NULL */
     PyObject *fallback;     /* owned: what a constructor takes where it is not given; or NULL */
     size_t offset;          /* in the payload */
-    size_t size;            /* in bytes, at least what a format says; 0 for 't' and 'S' */
+    size_t size;            /* in bytes, at least what a format says; 0 for 't', and
+                               for an 'S' that is all that follows */
     char format;            /* see field_doc */
     char is_plain;          /* a 32-bit integer as it is: what is read most often */
 } cmsgx_field;
@@ -46,6 +47,7 @@ typedef struct {
     cmsgx_form *forms;      /* the first is the kind's own level and type; NULL: in no message */
     Py_ssize_t count;
     cmsgx_field **fields;   /* owned */
+    const cmsgx_field *sockaddr;    /* that of them which is a socket address, or NULL */
     Py_ssize_t *slots;      /* byte offset in the instance, for fields that are objects */
 #if CMSGX_FREE_LIST
     PyObject *spare;        /* plain memory of the last instance that was dropped, or NULL */
@@ -81,9 +83,16 @@ cmsgx_codec_received(const cmsgx_codec *codec, int family, int level, int type)
     return NULL;
 }
 
+/* Whether it is received in any form. */
+int cmsgx_codec_comes(const cmsgx_codec *codec);
+
 /* The form that is sent; NULL where the kind is only received. */
 const cmsgx_form *cmsgx_codec_sent(const cmsgx_codec *codec, int as_ipv4);
 int cmsgx_codec_has_ipv4(const cmsgx_codec *codec);
+
+/* The bytes that a payload needs for the socket address in that field: more than `size` where that
+   was cut. */
+size_t cmsgx_sockaddr_end(const cmsgx_field *field, const unsigned char *payload, size_t size);
 
 /* The value of a field of a payload: a new reference.  None where an optional one is not there. */
 PyObject *cmsgx_field_load(cmsgx_state *state, const cmsgx_field *field,

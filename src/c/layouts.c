@@ -121,7 +121,7 @@ static const row rows[] = {
 #endif
 #ifdef IPV6_PATHMTU
     STRUCT("ip6_mtuinfo", struct ip6_mtuinfo, 32),
-        {NULL, "address", 's', OFFSET(struct ip6_mtuinfo, ip6m_addr, 0),
+        {NULL, "address", 'S', OFFSET(struct ip6_mtuinfo, ip6m_addr, 0),
          CHECKED(sizeof(struct sockaddr_in6), SIZE(struct ip6_mtuinfo, ip6m_addr) == 28)},
         NAMED("mtu", struct ip6_mtuinfo, ip6m_mtu, 'I', 28),
 #endif

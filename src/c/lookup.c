@@ -180,9 +180,13 @@ cmsgx_message_subscript(PyObject *object, PyObject *kind)
     }
     const char *name = ((PyTypeObject *)kind)->tp_name;
     PyObject *want = SELF(object)->request->want;
+    const cmsgx_codec *codec = cmsgx_codec_of(SELF(object)->request->state, kind);
     const char *reason = ": whether it is switched on was not asked";
     if (cmsgx_is_left_out(SELF(object)->request->state, kind)) {
         reason = ": this system has it not";
+    }
+    else if (codec != NULL && codec->form_count > 0 && !cmsgx_codec_comes(codec)) {
+        reason = ": it is only sent, never received";
     }
     else if (want != NULL) {
         int is_wanted = PySequence_Contains(want, kind);

@@ -108,6 +108,12 @@ cmsgx_struct_read(cmsgx_state *state, cmsgx_codec *codec, const cmsgx_form *form
     if (codec->most >= 0 && size > (size_t)codec->most) {
         return wrong_size(state, codec, size, (size_t)codec->most);
     }
+    if (codec->sockaddr != NULL) {
+        size_t end = cmsgx_sockaddr_end(codec->sockaddr, data, size);
+        if (end > size) {
+            return wrong_size(state, codec, size, end);
+        }
+    }
     cmsgx_struct *self = struct_new(codec, size);
     if (self != NULL) {
         memcpy(self->payload, data, size);

@@ -505,10 +505,14 @@ cmsgx_build(PyObject *module, PyObject *control)
     cmsgx_stack_room room;
     PyObject *bytes = NULL;
     cmsgx_outgoing_init(&out, cmsgx_room_of(&room), cmsgx_state_of(module), NULL);
-    if (add_ancdata(&out, control) == 0) {
+    PyObject *items = PyObject_TypeCheck(control, out.state->Record)
+        ? PyTuple_Pack(1, control)
+        : cmsgx_sequence(control, "control must be an iterable of control messages");
+    if (items != NULL && add_ancdata(&out, items) == 0) {
         bytes = PyBytes_FromStringAndSize((const char *)out.control,
                                           (Py_ssize_t)out.control_used);
     }
+    Py_XDECREF(items);
     cmsgx_outgoing_clear(&out);
     return bytes;
 }

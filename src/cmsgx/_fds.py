@@ -343,7 +343,7 @@ class UnownedPidFd:
     __slots__ = ("_tickets", "error", "number")
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
-        raw = bytes(data)
+        raw = memoryview(data).tobytes()  # not bytes(): that takes a number for a length
         if len(raw) != 4:
             from .errors import MalformedControlError
 
@@ -360,8 +360,13 @@ class UnownedPidFd:
             raise OSError(self.error, "the kernel could make no pidfd for the sender")
         return PidFd._own_all((self.number,), self._tickets)[0]
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError("UnownedPidFd can be owned once: it is neither copied nor pickled")
+
     def __repr__(self) -> str:
-        return f"<UnownedPidFd {self.number if self.number is not None else self.error}>"
+        if self.error is not None:
+            return f"<UnownedPidFd, error {errno.errorcode.get(self.error, self.error)}>"
+        return f"<UnownedPidFd {self.number}>"
 
 
 # The background closer ------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _cmsg
 from .errors import NotSupportedError
-from .kinds._base import Option, row_of, rows
+from .kinds._base import Option, Row, row_of, rows
 
 if TYPE_CHECKING:
     from typing import Self
@@ -42,12 +42,42 @@ def type_of(sock: FileDescriptorLike) -> int:
     return get_int(sock, _cmsg.SOL_SOCKET, _cmsg.SO_TYPE)
 
 
-def need_unix(sock: FileDescriptorLike, what: str) -> None:
-    family = family_of(sock)
-    if family != _socket.AF_UNIX:
+def _family_name(family: int) -> str:
+    if family in set(_socket.AddressFamily):
+        return _socket.AddressFamily(family).name
+    names = [name for name in dir(_cmsg) if name.startswith("AF_")]
+    return next((name for name in names if getattr(_cmsg, name) == family), str(family))
+
+
+def _need_family(family: int, families: frozenset[int], what: str) -> None:
+    if family not in families:
+        names = " and ".join(map(_family_name, sorted(families)))
         raise NotSupportedError(
-            errno.EOPNOTSUPP, f"{what} is of AF_UNIX sockets; this one's family is {family}"
+            errno.EOPNOTSUPP,
+            f"{what} is of {names} sockets; this one's family is {_family_name(family)}",
         )
+
+
+def need_unix(sock: FileDescriptorLike, what: str) -> None:
+    _need_family(family_of(sock), frozenset({_socket.AF_UNIX}), what)
+
+
+def _need_family_of(row: Row, family: int) -> None:
+    """Raises where that family has not the kind: its option's number is another option there.
+
+    A family that a form names and no option does gets the kind unasked.
+    """
+    options = [option for option in row.options if not option.is_watched_only]
+    by_form = [form.families for form in row.forms]
+    by_option = [option.families for option in options]
+    named = by_form if all(by_form) else by_option
+    if not named or not all(named):
+        return
+    what: str = row.kind.__name__
+    if options:
+        since = f", Linux {options[0].since}" if options[0].since else ""
+        what += f" ({options[0].text}{since})"
+    _need_family(family, frozenset[int]().union(*by_form, *by_option), what)
 
 
 def not_supported(error: OSError, what: str, option: str, since: str | None) -> NotSupportedError:
@@ -57,7 +87,10 @@ def not_supported(error: OSError, what: str, option: str, since: str | None) -> 
 
 
 class Enabled:
-    """What enable() did, to be undone: by restore(), or at the end of its `with`."""
+    """What enable() did, to be undone: by restore(), or at the end of its `with`.
+
+    The end of a `with` does nothing for a socket that was closed in it.
+    """
 
     __slots__ = ("_before", "_sock", "kinds")
 
@@ -119,7 +152,15 @@ class Enabled:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.restore()
+        try:
+            self.restore()
+        except (OSError, ValueError) as failure:
+            # Closed meanwhile: nothing is left to restore. An Fd says so by ValueError.
+            if isinstance(failure, ValueError) or failure.errno == errno.EBADF:
+                return
+            if error is None:
+                raise
+            error.add_note(f"and the socket options could not be restored: {failure}")
 
     def __repr__(self) -> str:
         return f"<Enabled {', '.join(kind.__name__ for kind in self.kinds)}>"
@@ -145,12 +186,14 @@ def enable(sock: FileDescriptorLike, *kinds: type[ControlMessage] | type[PidFd])
     there before listen(), or what is queued before accept() carries none. On an AF_INET6 socket a
     kind of IPv6 is enabled for IPv4-mapped peers too.
 
-    NotSupportedError where the kernel has a kind not, and then no option is changed.
+    NotSupportedError where the kernel, or the family of the socket, has a kind not, and then no
+    option is changed.
     """
-    for kind in kinds:
-        row_of(kind)
+    kind_rows = [row_of(kind) for kind in kinds]
     enabled = Enabled(sock, kinds)
     family = family_of(sock) if kinds else -1
+    for row in kind_rows:
+        _need_family_of(row, family)
     try:
         for kind in kinds:
             enabled._enable(kind, family)

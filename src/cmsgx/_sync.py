@@ -31,7 +31,9 @@ class Receiver(_cmsg.Receiver):
                    the next receive writes over it.
     fds            descriptors at most for each message. A surplus is closed and counted.
     want           kinds to switch on, see enable(); found in a message by `msg[Kind]`
-    on_truncation  "raise", or "keep" to get the message with `truncated` set
+    on_truncation  "raise", or "keep" to get the message with `truncated` set: about descriptors and
+                   data. A control message that was cut, as others switched on more meanwhile, shows
+                   as `truncated` in any case, and raises MalformedControlError when it is looked up
     close          "background" has the descriptors that are not taken closed by the background
                    closer: for peers that are not trusted, as what they send can block in close(2)
 

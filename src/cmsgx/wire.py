@@ -107,8 +107,8 @@ def parse(control: Buffer, family: int = -1) -> tuple[Any, ...]:
     return tuple(messages)
 
 
-def build(control: Iterable[ControlMessage]) -> bytes:
-    """A control buffer with these control messages, as sendmsg(2) takes it; padding zeroed.
+def build(control: ControlMessage | Iterable[ControlMessage]) -> bytes:
+    """A control buffer with one control message or these, as sendmsg(2) takes it; padding zeroed.
 
     So does setsockopt(2) with IPV6_2292PKTOPTIONS.
     """
@@ -183,7 +183,8 @@ def parse_multishot(buffer: Buffer, name_size: int, control_size: int) -> Multis
 
     There lie struct io_uring_recvmsg_out, the room for the name, the room for control data, and
     the payload. MalformedControlError where the buffer is too short for the first three, or more
-    control data came than there was room for, so that the sizes are not those of the request.
+    control data came than there was room for, so that the sizes are not those of the request; and
+    where the name is shorter than the struct of its family.
     """
     if "io_uring_recvmsg_out" not in _cmsg.LAYOUTS:
         raise NotSupportedError(errno.EOPNOTSUPP, "io_uring, this system has none")

@@ -42,6 +42,7 @@ from ._base import (
     bind,
     lookup,
     member,
+    need_int,
     register,
 )
 from ._bluetooth import *
@@ -105,7 +106,10 @@ class Unknown(ControlMessage):
     data: bytes
 
     def __new__(cls, level: int, type: int, data: Buffer) -> Unknown:
-        return super().__new__(cls, level, type, bytes(data))
+        need_int("level", level)
+        need_int("type", type)
+        # Not bytes(): that takes a number for a length.
+        return super().__new__(cls, level, type, memoryview(data).tobytes())
 
     def pack(self) -> bytes:
         """The payload."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..errors import MalformedControlError
 from ._base import Buffer, OpenEnum, StructMessage, constant, families, member, register
 from ._net import ShownAsMade
 
@@ -68,6 +69,24 @@ class AlgIv(ShownAsMade, StructMessage):
 
     def __new__(cls, iv: Buffer) -> Self:
         return super().__new__(cls, memoryview(iv).nbytes, iv)
+
+    @classmethod
+    def unpack(cls, data: Buffer, /) -> Self:
+        """Makes one from a payload (without its header), a bytes-like object.
+
+        MalformedControlError where its length is not that of the layout, or of the vector.
+        """
+        made = super().unpack(data)
+        if len(made.iv) != made._length:
+            cut = " (truncated)" if len(made.iv) < made._length else ""
+            raise MalformedControlError(
+                f"{cls.__name__}: a vector of {made._length} bytes, and {len(made.iv)} came{cut}"
+            )
+        return made
+
+    @classmethod
+    def _unpack_as(cls, level: int, type: int, data: Buffer, /) -> Self:
+        return cls.unpack(data)
 
 
 @register(

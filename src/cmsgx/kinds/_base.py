@@ -21,6 +21,7 @@ from typing import (
 )
 
 from .. import _cmsg
+from .._fds import PidFd
 from ..errors import NotSupportedError
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ Transform: TypeAlias = Literal[
 """How a form differs from the payload that the kind holds: form.h, in that order."""
 
 K = TypeVar("K", bound=type)
+# Where an argument has its name.
+_Type = type
 
 IS_LINUX = sys.platform == "linux"
 
@@ -248,23 +251,44 @@ def _packed_form(form: Form) -> tuple[int, int, int, int, int, int]:
     )
 
 
-def _fields_of(kind: Any, layout: dict[str, tuple[int, str, int]]) -> tuple[_cmsg.Field, ...]:
-    """Makes a Field of each member() of the class, and puts it in its place."""
-    fields: list[_cmsg.Field] = []
+# Of a name in the class body; None for what this platform's struct has not.
+_Fields: TypeAlias = dict[str, _cmsg.Field | None]
+
+
+def _members_of(kind: Any) -> dict[str, Member]:
     body: dict[str, Any] = kind.__dict__
-    for name, spec in list(body.items()):
-        if isinstance(spec, Member):
-            member_name = spec.name or next(iter(layout))
-            if member_name not in layout:
-                # A member that this platform's struct has not.
-                type.__setattr__(kind, name, None)
-                continue
-            offset, format, size = layout[member_name]
-            default = {} if spec.default is _REQUIRED else {"default": spec.default}
-            field = _cmsg.Field(name, offset, format, size, convert=spec.convert, **default)
-            type.__setattr__(kind, name, field)
-            fields.append(field)
-    return tuple(fields)
+    return {name: spec for name, spec in body.items() if isinstance(spec, Member)}
+
+
+def _field(spec: Member | None, *place: Any) -> _cmsg.Field:
+    if spec is None:
+        return _cmsg.Field(*place)
+    said: dict[str, Any] = {"convert": spec.convert}
+    if spec.default is not _REQUIRED:
+        said["default"] = spec.default
+    return _cmsg.Field(*place, **said)
+
+
+def _fields_of(kind: Any, layout: dict[str, tuple[int, str, int]]) -> _Fields:
+    """A Field for each member() of the class, by a layout of the C headers."""
+    found: _Fields = {}
+    for name, spec in _members_of(kind).items():
+        place = layout.get(spec.name or next(iter(layout)))
+        found[name] = None if place is None else _field(spec, name, *place)
+    return found
+
+
+def _fields_at(kind: Any, places: tuple[tuple[str, int, str], ...]) -> _Fields:
+    """A Field for each place, with what a member() of that name says."""
+    members = _members_of(kind)
+    found: _Fields = {}
+    for place in places:
+        if place[0] in found:
+            raise ValueError(f"layout: {place[0]!r} is there twice")
+        found[place[0]] = _field(members.get(place[0]), *place)
+    if missing := members.keys() - found.keys():
+        raise ValueError(f"layout: it has no {', '.join(map(repr, sorted(missing)))}")
+    return found
 
 
 def bind(
@@ -274,26 +298,69 @@ def bind(
     size: int | None = None,
 ) -> None:
     """Gives the class its codec, and its fields their places."""
+    windows: _Fields = {}
     if not issubclass(kind, _cmsg.Struct):
         slots = [name for name in getattr(kind, "__slots__", ()) if name != "__weakref__"]
         least = most = -1
-        fields: tuple[_cmsg.Field, ...] = tuple(_cmsg.Field(name, 0, "O") for name in slots)
-    elif isinstance(layout, str):
-        least, most, places = _cmsg.LAYOUTS[layout]
-        fields = _fields_of(kind, places)
+        fields = [_cmsg.Field(name, 0, "O") for name in slots]
     else:
-        least = most = size or 0
-        fields = tuple(_cmsg.Field(*place) for place in layout or ())
-        for place, field in zip(layout or (), fields, strict=True):
-            type.__setattr__(kind, place[0], field)
-    codec = _cmsg.Codec(kind, tuple(map(_packed_form, forms)), least, most, fields)
+        if isinstance(layout, str):
+            least, most, places = _cmsg.LAYOUTS[layout]
+            windows = _fields_of(kind, places)
+        else:
+            least = most = size or 0
+            windows = _fields_at(kind, layout or ())
+        fields = [field for field in windows.values() if field is not None]
+        for field in fields:
+            if field.format == "t" and not isinstance(layout, str):
+                # All that follows: any number of bytes.
+                least, most = max(least, field.offset), -1
+    codec = _cmsg.Codec(kind, tuple(map(_packed_form, forms)), least, most, tuple(fields))
+    for name, window in windows.items():
+        type.__setattr__(kind, name, window)
     type.__setattr__(kind, "_codec", codec)
 
 
 def _check_free(table: _Table, form: Form) -> None:
-    for others, other in table.get((form.level, form.type), ()):
-        if not others or not form.families or others & form.families:
-            raise ValueError(f"({form.level}, {form.type}) is {other.__name__} already")
+    found = [
+        other.__name__
+        for others, other in table.get((form.level, form.type), ())
+        if not others or not form.families or others & form.families
+    ]
+    if found:
+        raise ValueError(f"({form.level}, {form.type}) is {', '.join(found)} already")
+
+
+def need_int(name: str, value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"{name}: {value!r}; an int is needed")
+    return value
+
+
+def _check_int(name: str, value: object, least: int, most: int) -> None:
+    if not least <= need_int(name, value) <= most:
+        raise ValueError(f"{name}: {value}; it is {least} to {most}")
+
+
+def _check_word(name: str, value: object, words: Iterable[str]) -> None:
+    if value not in (words := tuple(words)):
+        raise ValueError(f"{name}: {value!r}; it is one of {', '.join(map(repr, words))}")
+
+
+_INT_MAX = 2**31 - 1
+# The codec has a bit for each.
+_FAMILIES = 64
+
+
+def _check_form(form: Form) -> None:
+    """TypeError or ValueError that names what is wrong."""
+    for name in ("level", "type"):
+        _check_int(name, getattr(form, name), -_INT_MAX - 1, _INT_MAX)
+    _check_word("transform", form.transform, _TRANSFORMS)
+    if form.direction is not None:
+        _check_word("direction", form.direction, _DIRECTIONS)
+    for family in form.families:
+        _check_int("families", family, 0, _FAMILIES - 1)
 
 
 @overload
@@ -305,7 +372,7 @@ def register(
     layout: str | tuple[tuple[str, int, str], ...] | None = None,
     size: int | None = None,
     direction: Direction = "both",
-    families: frozenset[int] = frozenset(),
+    families: Iterable[int] = frozenset(),
     option: Option | Iterable[Option | None] | None = None,
     transform: Transform = "",
     also: Iterable[Form | None] = (),
@@ -320,7 +387,7 @@ def register(
     layout: str | tuple[tuple[str, int, str], ...] | None = None,
     size: int | None = None,
     direction: Direction = "both",
-    families: frozenset[int] = frozenset(),
+    families: Iterable[int] = frozenset(),
     option: Option | Iterable[Option | None] | None = None,
     transform: Transform = "",
     also: Iterable[Form | None] = (),
@@ -335,7 +402,7 @@ def register(
     layout: str | tuple[tuple[str, int, str], ...] | None = None,
     size: int | None = None,
     direction: Direction = "both",
-    families: frozenset[int] = frozenset(),
+    families: Iterable[int] = frozenset(),
     option: Option | Iterable[Option | None] | None = None,
     transform: Transform = "",
     also: Iterable[Form | None] = (),
@@ -353,17 +420,17 @@ def register(
                  IPv4 or IPv6 address; t: all bytes that follow. A name: a layout of the C
                  headers, which the member()s of the class name. Neither: the class has pack() and
                  unpack() of its own.
-    size         the payload in bytes, with `layout`
-    families     the AF_* of the sockets it travels over; empty for any
+    size         the payload in bytes, with `layout`; with a t, at least
+    families     the AF_* of the sockets it travels over, by number; empty for any
     option       what enable() sets for it; the first of several is the one that has to be there
     transform    how the payload differs from the layout
     also         other forms that it comes or goes as
     always       bytes of payload that come without an option
     since        the first Linux release that has it, where that was verified
 
-    ValueError where that level and type, or that class, is registered already. A name that the
-    platform has not leaves the class unregistered: NotSupportedError where it is made or switched
-    on, and no message has one.
+    ValueError where that level and type, or that class, is registered already; TypeError where the
+    class is none of control messages. A name that the platform has not leaves the class
+    unregistered: NotSupportedError where it is made or switched on, and no message has one.
     """
     if kind is None:
         return partial(
@@ -373,6 +440,16 @@ def register(
         )  # fmt: skip
     if kind in _rows:
         raise ValueError(f"{kind.__name__} is registered already")
+    if not isinstance(kind, _Type) or not issubclass(kind, (ControlMessage, PidFd)):
+        raise TypeError(f"{kind!r} is no subclass of ControlMessage")
+    _check_word("direction", direction, _DIRECTIONS)
+    _check_int("always", always, 0, _INT_MAX)
+    if size is not None:
+        _check_int("size", size, 0, _INT_MAX)
+    for name, value in (("level", level), ("type", type)):
+        if not isinstance(value, str):
+            _check_int(name, value, -_INT_MAX - 1, _INT_MAX)
+    families = frozenset(families)
     at, what = number(level), number(type)
     if isinstance(layout, str) and layout not in _cmsg.LAYOUTS:
         return _leave_out(kind)
@@ -385,6 +462,8 @@ def register(
         replace(one, families=one.families or families, direction=one.direction or direction)
         for one in forms
     ]
+    for one in forms:
+        _check_form(one)
     received = [one for one in forms if one.direction != "send"]
     sent = [one for one in forms if one.direction != "receive" and not one.is_ipv4]
     is_own = [one for one in forms if not one.is_ipv4]

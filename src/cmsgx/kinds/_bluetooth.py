@@ -88,7 +88,8 @@ class HciDirection(StructMessage):
 class HciTimestamp(StructMessage):
     """When a frame passed, by the realtime clock: HCI_TIME_STAMP. Of raw HCI sockets.
 
-    `nanoseconds` since the epoch, of whole microseconds; None where the kernel had no time.
+    `nanoseconds` since the epoch, of whole microseconds (pack() leaves out what is below); None
+    where the kernel had no time.
     """
 
     __slots__ = ()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import os
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import _cmsg
 from ._base import OpenEnum, StructMessage, constant, families, form, member, option, register
+from ._net import ShownAsMade, error_of
+
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = ["ErrorOrigin", "ExtendedError", "SentStage"]
 
@@ -57,16 +61,18 @@ class SentStage(OpenEnum):
         form("SOL_VSOCK", "VSOCK_RECVERR", families=families("AF_VSOCK")),
     ],
 )
-class ExtendedError(StructMessage):
+class ExtendedError(ShownAsMade, StructMessage):
     """An entry of the error queue, struct sock_extended_err: IP_RECVERR, ip(7).
 
     What `ee_info`, `ee_data`, `ee_type` and `ee_code` mean depends on `ee_origin`; what
     receive_errors() gives says it in words. `offender` is the Address of who sent an ICMP error;
-    for any other origin None, but over IPv6 what the kernel happens to leave there. Of TCP, UDP
-    and raw sockets, and the like for AF_PACKET, CAN, Bluetooth, vsock and RDS.
+    for any other origin None. Of TCP, UDP and raw sockets, and the like for AF_PACKET, CAN,
+    Bluetooth, vsock and RDS.
     """
 
     __slots__ = ()
+
+    _SHOWN = ("ee_errno", "ee_origin", "ee_type", "ee_code", "ee_info", "ee_data", "offender")
 
     ee_errno: int = member("ee_errno")
     ee_origin: ErrorOrigin = member("ee_origin", convert=ErrorOrigin)
@@ -74,9 +80,43 @@ class ExtendedError(StructMessage):
     ee_code: int = member("ee_code", default=0)
     ee_info: int = member("ee_info", default=0)
     ee_data: int = member("ee_data", default=0)
-    offender: _cmsg.Address | None = member("offender", default=None)
+    _offender: ClassVar[Any] = member("offender", default=None)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            ee_errno: int,
+            ee_origin: int,
+            ee_type: int = 0,
+            ee_code: int = 0,
+            ee_info: int = 0,
+            ee_data: int = 0,
+            offender: _cmsg.Address | tuple[Any, ...] | None = None,
+        ) -> None: ...
+
+    def __new__(
+        cls,
+        ee_errno: int,
+        ee_origin: int,
+        ee_type: int = 0,
+        ee_code: int = 0,
+        ee_info: int = 0,
+        ee_data: int = 0,
+        offender: _cmsg.Address | tuple[Any, ...] | None = None,
+    ) -> Self:
+        return super().__new__(
+            cls, ee_errno, ee_origin, ee_type, ee_code, ee_info, ee_data, offender
+        )
+
+    @property
+    def offender(self) -> _cmsg.Address | None:
+        """Who sent the ICMP error; its port is 0."""
+        # Over IPv6 the kernel leaves an address there for other origins too, of whatever it was.
+        is_icmp = self.ee_origin in (ErrorOrigin.ICMP, ErrorOrigin.ICMP6)
+        return self._offender if is_icmp else None
 
     @property
     def error(self) -> OSError | None:
         """What `ee_errno` says, as the exception that a call would raise; None for 0."""
-        return OSError(self.ee_errno, os.strerror(self.ee_errno)) if self.ee_errno else None
+        return error_of(self.ee_errno) if self.ee_errno else None

@@ -152,13 +152,13 @@ class OriginalDestination(StructMessage):
     type="IP_CHECKSUM",
     layout="u32",
     direction="receive",
-    families=families("AF_INET"),
+    families=IP,
     option=option("SOL_IP", "IP_CHECKSUM", 4, "4.0"),
 )
 class Checksum(StructMessage):
-    """The sum over the payload that the network adapter made: IP_CHECKSUM. Linux 4.0.
+    """The sum over the payload of an IPv4 packet that the network adapter made: IP_CHECKSUM.
 
-    Folded to 32 bits, not complemented. Not there where no adapter made one.
+    Linux 4.0. Folded to 32 bits, not complemented. Not there where no adapter made one.
     """
 
     __slots__ = ()

@@ -253,7 +253,10 @@ class DontFragment(StructMessage):
     option=option("SOL_IPV6", "IPV6_RECVORIGDSTADDR", 28, "2.6.37"),
 )
 class OriginalDestination6(StructMessage):
-    """Address and port that a packet was sent to, before TPROXY: IPV6_ORIGDSTADDR."""
+    """Address and port that a packet was sent to, before TPROXY: IPV6_ORIGDSTADDR.
+
+    Of an IPv4-mapped peer it does not come: OriginalDestination.
+    """
 
     __slots__ = ()
 
@@ -272,13 +275,13 @@ class PathMtu(StructMessage):
     """The path MTU, after a datagram was too long for it: IPV6_PATHMTU, RFC 3542.
 
     In bytes. On Linux only where DontFragment or IPV6_DONTFRAG kept it from being cut. Comes alone,
-    in a message without data, from an ordinary receive; poll(2) does not tell it. `sockaddr` is the
-    destination as a struct sockaddr_in6.
+    in a message without data, from an ordinary receive; poll(2) does not tell it. `destination` is
+    where the datagram was to go.
     """
 
     __slots__ = ()
 
-    sockaddr: bytes = member("address")
+    destination: _cmsg.Address | None = member("address")
     mtu: int = member("mtu")
 
 

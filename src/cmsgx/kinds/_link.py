@@ -61,7 +61,8 @@ class LinkQuality(StructMessage):
 class MisdnTimestamp(StructMessage):
     """When a message of mISDN came, by the realtime clock: MISDN_TIME_STAMP. Linux 2.6.27.
 
-    `nanoseconds` since the epoch, of whole microseconds; None where the kernel had no time.
+    `nanoseconds` since the epoch, of whole microseconds (pack() leaves out what is below); None
+    where the kernel had no time.
     """
 
     __slots__ = ()

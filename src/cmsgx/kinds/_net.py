@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 import socket as _socket
 import struct
 from collections.abc import Callable, Iterable
@@ -52,6 +53,14 @@ class OnInterface:
             return _socket.if_indextoname(self.interface)
         except (OSError, OverflowError):
             return None
+
+
+def error_of(number: int) -> OSError:
+    """The exception of that errno, whatever number a payload has there."""
+    try:
+        return OSError(number, os.strerror(number))
+    except OverflowError:
+        return OSError(number, f"Unknown error {number}")
 
 
 class ShownAsMade:

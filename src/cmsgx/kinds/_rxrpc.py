@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from ._base import StructMessage, families, member, option, register
+from ._net import error_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -43,7 +43,7 @@ class _Failed(StructMessage):
     @property
     def error(self) -> OSError:
         """What `errno` says, as the exception that a call would raise."""
-        return OSError(self.errno, os.strerror(self.errno))
+        return error_of(self.errno)
 
 
 @register(

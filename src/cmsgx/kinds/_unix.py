@@ -5,7 +5,7 @@ from __future__ import annotations
 import array
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, NoReturn, SupportsIndex, overload
 
 from .. import _cmsg
 from .._fds import Fd, FileDescriptorLike, PidFd
@@ -36,6 +36,11 @@ class _Unowned(tuple[int, ...]):
     """Numbers that came out of a buffer: own() takes them over once."""
 
     tickets: list[bool]
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(
+            "unowned descriptors can be owned once: they are neither copied nor pickled"
+        )
 
 
 class Rights(ControlMessage):
@@ -80,7 +85,7 @@ class Rights(ControlMessage):
     def unpack(cls, data: Buffer, /) -> Self:
         """From a payload, int fd[n]: holds the numbers, and owns none of them."""
         numbers = array.array("i")
-        raw = bytes(data)
+        raw = memoryview(data).tobytes()  # not bytes(): that takes a number for a length
         if len(raw) % numbers.itemsize:
             raise MalformedControlError(
                 f"Rights: {len(raw)} bytes came, which is no multiple of {numbers.itemsize}"
@@ -138,7 +143,7 @@ def _is_mapped(number: int, which: str) -> bool | None:
     type="SCM_CREDENTIALS",
     layout="ucred",
     families=_UNIX_AND_MORE,
-    option=option("SOL_SOCKET", "SO_PASSCRED", 12),
+    option=option("SOL_SOCKET", "SO_PASSCRED", 12, "2.2"),
 )
 class Credentials(StructMessage, IdMapped):
     """Who sent this message, as the kernel checked it then: SCM_CREDENTIALS, unix(7).
@@ -182,8 +187,8 @@ class Credentials(StructMessage, IdMapped):
     direction="receive",
     families=_UNIX_AND_MORE,
     option=(
-        option("SOL_SOCKET", "SO_PASSSEC", 4096, families=_UNIX_AND_MORE),
-        option("SOL_IP", "IP_PASSSEC", 4096, families=_IP),
+        option("SOL_SOCKET", "SO_PASSSEC", 4096, "2.6.18", families=_UNIX_AND_MORE),
+        option("SOL_IP", "IP_PASSSEC", 4096, "2.6.17", families=_IP),
     ),
     also=[form("SOL_IP", "SCM_SECURITY", "without NUL", families=_IP)],
 )
