@@ -80,6 +80,18 @@ PyDoc_STRVAR(send_batch_doc,
 "is the number of whole messages that went, and `sent_bytes` what went of the one behind them,\n"
 "its descriptors included where that is not 0.");
 
+PyDoc_STRVAR(send_counted_doc,
+"send_counted(tally, sock, data, /, *, fds=(), control=(), flags=0, address=None, "
+"timeout=...)\n--\n\n"
+"send(), which adds the number of bytes to the one in `tally`, a list, before a signal handler\n"
+"can run.  Returns None, or the OSError of a system call that was refused: so what it raises is\n"
+"no refusal, whatever its errno.");
+
+PyDoc_STRVAR(send_batch_counted_doc,
+"send_batch_counted(tally, sock, messages, /, *, flags=0, timeout=...)\n--\n\n"
+"send_batch(), as send_counted() is send(): the number of messages, also of those in front of\n"
+"what it raises.  On a stream an error behind part of a message is raised.");
+
 PyDoc_STRVAR(receive_doc,
 "receive(sock, bufsize, *, fds=0, flags=0, timeout=..., on_truncation='raise')\n--\n\n"
 "Receives one message of `bufsize` bytes and `fds` descriptors at most: recvmsg(2).  Sets no\n"
@@ -289,6 +301,9 @@ static PyMethodDef methods[] = {
     {"recv_fds", FAST(cmsgx_recv_fds), METH_FASTCALL | METH_KEYWORDS, recv_fds_doc},
     {"send", FAST(cmsgx_send), METH_FASTCALL | METH_KEYWORDS, send_doc},
     {"send_batch", FAST(cmsgx_send_batch), METH_FASTCALL | METH_KEYWORDS, send_batch_doc},
+    {"send_counted", FAST(cmsgx_send_counted), METH_FASTCALL | METH_KEYWORDS, send_counted_doc},
+    {"send_batch_counted", FAST(cmsgx_send_batch_counted), METH_FASTCALL | METH_KEYWORDS,
+     send_batch_counted_doc},
     {"receive", FAST(cmsgx_receive_once), METH_FASTCALL | METH_KEYWORDS, receive_doc},
     {"CMSG_ALIGN", cmsgx_cmsg_align, METH_O, align_doc},
     {"CMSG_LEN", cmsgx_cmsg_len, METH_O, len_doc},

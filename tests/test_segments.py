@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from batches import LARGE, Interrupt, handling, interrupt, udp_pair
+from batches import LARGE, handling, of_handlers, raising, udp_pair
 from native import Shim, under_shim
 from support import TESTS, run_python, unix_pair
 from test_hazards_other import needs_namespaces
@@ -492,14 +492,41 @@ def test_a_fallback_that_fails() -> None:
     for_each("fallback_that_fails", [(0,), (1,), (7,), (19,)])
 
 
-def test_a_handler_that_raises_tells_what_went() -> None:
-    """While a full socket is waited for."""
+@pytest.mark.parametrize("error", of_handlers(), ids=repr)
+def test_a_handler_that_raises_tells_what_went(error: Any) -> None:
+    """While a full socket is waited for. No errno of it is taken for the kernel's."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
-    with left, right, handling(interrupt):
+    with left, right, handling(raising(error)):
         left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
         signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(Interrupt) as caught:
+        with pytest.raises(type(error)) as caught:
             cmsgx.send_segments(left, numbered(1000, 100), 100)
-        sent = caught.value.sent  # type: ignore[attr-defined]
+        assert caught.value is error
+        sent = error.sent
         assert 0 < sent < 1000
         assert numbers(drain(right, ())) == list(range(sent))
+
+
+def interrupted_behind(which: int, refusal: int) -> None:
+    """A handler raises right behind a system call that sent: of segments, or of the fallback."""
+    shim = Shim()
+    error: Any = of_handlers()[which]
+    with udp_pair() as (one, two), handling(raising(error)):
+        one.connect(two.getsockname())
+        most = cmsgx.segment_support(one)
+        shim.refuse_segments(refusal)
+        shim.delay_send(200)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(type(error)) as caught:
+            cmsgx.send_segments(one, numbered(2 * most, 10), 10)
+        shim.delay_send(0)
+        assert caught.value is error
+        got = numbers(drain(two))
+        assert got == list(range(error.sent))
+        assert len(got) in (most, 2 * most)
+        assert cmsgx.segment_support(one) == most
+
+
+def test_a_handler_that_raises_behind_a_call_that_sent() -> None:
+    cases = itertools.product(range(len(of_handlers())), (0, errno.EIO))
+    for_each("interrupted_behind", list(cases))

@@ -12,7 +12,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from . import _cmsg
-from ._cmsg import send, send_batch
+from ._cmsg import send, send_batch_counted, send_counted
 from ._options import enable, get_int, unique
 from ._sync import configuration
 from .kinds import UdpSegment
@@ -174,34 +174,31 @@ def send_segments(
     kinds = (control,) if isinstance(control, _cmsg.Record) else tuple(control)
     limit: dict[str, Any] = {} if timeout is ... else {"timeout": timeout}
     each = size * min(segment_support(sock), _MOST_BYTES // size)
-    is_refused = False
-    done = sent = 0
+    in_segments, in_batch = [0], [0]  # bytes, datagrams
+    sent = 0
+    refusal: OSError | None = None
     try:
         # One datagram alone is none of segments.
-        while each > size and len(view) - sent > size:
-            part = view[sent : sent + each]
-            try:
-                sent += send(
-                    sock, part, control=(UdpSegment(size), *kinds), address=address, **limit
-                )
-            except OSError as error:
-                if error.errno not in _REFUSED:
-                    raise
-                is_refused = True
-                break
-            done = -(-sent // size)
-        if sent == 0 or sent < len(view):
+        while refusal is None and each > size and len(view) - sent > size:
+            refusal = send_counted(
+                in_segments, sock, view[sent : sent + each],
+                control=(UdpSegment(size), *kinds), address=address, **limit,
+            )  # fmt: skip
+            sent = in_segments[0]
+        is_refused = refusal is not None and refusal.errno in _REFUSED
+        if is_refused or (refusal is None and (sent == 0 or sent < len(view))):
             rest = [(part, (), kinds, address) for part in _cut(view[sent:], size)]
-            more = send_batch(sock, rest, **limit)
-            done += more
-            if is_refused and more:
+            refusal = send_batch_counted(in_batch, sock, rest, **limit)
+            if is_refused and in_batch[0]:
                 _remember(sock, 0)
+        done = -(-sent // size) + in_batch[0]
+        if refusal is not None and not done:
+            raise refusal
+        return done
     except BaseException as error:
-        if done and isinstance(error, OSError):
-            return done
-        error.sent = done + getattr(error, "sent", 0)  # type: ignore[attr-defined]
+        # No call in here, behind which a signal handler could raise once more.
+        error.sent = -(-in_segments[0] // size) + in_batch[0]  # type: ignore[attr-defined]
         raise
-    return done
 
 
 def _cut(view: memoryview, size: int) -> Iterator[memoryview]:

@@ -383,6 +383,27 @@ class method(Generic[_S, _P, _R]):
 
 # Private functions ---------------------------------------------------------------------------
 
+def send_counted(
+    tally: list[int],
+    sock: FileDescriptorLike,
+    data: ReadableBuffer | Iterable[ReadableBuffer],
+    /,
+    *,
+    fds: Iterable[FileDescriptorLike] = (),
+    control: ControlMessage | Iterable[_Control] = (),
+    flags: int = 0,
+    address: _Address | None = None,
+    timeout: _Timeout = ...,
+) -> OSError | None: ...
+def send_batch_counted(
+    tally: list[int],
+    sock: FileDescriptorLike,
+    messages: Iterable[Outgoing | tuple[Any, ...] | ReadableBuffer],
+    /,
+    *,
+    flags: int = 0,
+    timeout: _Timeout = ...,
+) -> OSError | None: ...
 def build(control: Iterable[_Control], /) -> bytes: ...
 def read_header(
     buffer: ReadableBuffer, offset: int, /

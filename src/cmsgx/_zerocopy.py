@@ -18,7 +18,7 @@ from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from . import _cmsg
-from ._cmsg import send
+from ._cmsg import send_counted
 from ._errqueue import reader
 from ._options import not_supported, set_int
 from ._sync import views_behind, views_of
@@ -49,6 +49,9 @@ _TURN = 0.5
 # The kernel's own ENOTSUPP, which older releases let out.
 _NOT_THERE = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, 524)
 
+# What a try says that was not made, as too much is in flight.
+_FULL = OSError()
+
 # What a sender still had in flight when it was collected. For good: what would use that memory
 # next would go to the peer, and nobody is left who hears when the kernel is done.
 _abandoned: list[tuple[memoryview, ...]] = []
@@ -62,13 +65,13 @@ class Pending(NamedTuple):
 
 
 class _Sending:
-    """One send and its buffers. `sent` has the number of bytes, once they have gone."""
+    """One send and its buffers. `sent` has the number of bytes, 0 until they have gone."""
 
     __slots__ = ("id", "sent", "views")
 
     def __init__(self, views: list[memoryview]) -> None:
         self.views = views
-        self.sent: list[int] = []
+        self.sent = [0]
         self.id = -1
 
     def free(self) -> None:
@@ -232,11 +235,8 @@ class ZeroCopySender:
         kinds = (control,) if isinstance(control, _cmsg.Record) else tuple(control)
         deadline = self._deadline(timeout)
         sending = _Sending(views_of(data))
-        try:
-            return self._send(sending, kinds, address, deadline)
-        finally:
-            if not sending.sent:
-                sending.free()
+        self._send(sending, kinds, address, deadline)
+        return sending.sent[0]
 
     def send_all(
         self,
@@ -250,16 +250,22 @@ class ZeroCopySender:
         The control messages go once, with the first byte. `timeout` is for all of it. Where it
         raises, the attribute `sent` of the error is the number of bytes that were sent.
         """
+        kinds = (control,) if isinstance(control, _cmsg.Record) else tuple(control)
         deadline = self._deadline(timeout)
         views = views_of(data)
         total = sum(view.nbytes for view in views)
-        sent = 0
+        before = 0
+        sending = _Sending(views_of(views_behind(views, 0)))
         try:
-            sent = self.send(views_behind(views, 0), control=control, timeout=deadline.timeout())
-            while sent < total:
-                sent += self.send(views_behind(views, sent), timeout=deadline.timeout())
+            self._send(sending, kinds, None, deadline)
+            while before + sending.sent[0] < total:
+                deadline.timeout()  # raises where none is left
+                following = _Sending(views_of(views_behind(views, before + sending.sent[0])))
+                # No call in between, behind which a signal handler could raise.
+                before, sending = before + sending.sent[0], following
+                self._send(sending, (), None, deadline)
         except BaseException as error:
-            error.sent = sent  # type: ignore[attr-defined]
+            error.sent = before + sending.sent[0]  # type: ignore[attr-defined]
             raise
         finally:
             for view in views:
@@ -267,54 +273,65 @@ class ZeroCopySender:
 
     def _send(
         self, sending: _Sending, control: tuple[Any, ...], address: Any, deadline: _Deadline
-    ) -> int:
+    ) -> None:
+        try:
+            self._send_or_wait(sending, control, address, deadline)
+        finally:
+            if sending.id < 0 or not sending.sent[0]:
+                sending.free()
+
+    def _send_or_wait(
+        self, sending: _Sending, control: tuple[Any, ...], address: Any, deadline: _Deadline
+    ) -> None:
         size = sum(view.nbytes for view in sending.views)
         must_copy = False
         # The wait is not left to C: there, poll(2) would say at once that completions are here.
-        call = partial(send, self.sock, sending.views, control=control, address=address, timeout=0)
+        call = partial(
+            send_counted, sending.sent, self.sock, sending.views,
+            control=control, address=address, timeout=0,
+        )  # fmt: skip
         while True:
             if self._is_closed:
                 raise ValueError("send: the ZeroCopySender is closed")
-            try:
-                # TCP gives nothing at all an id, and UDP does not: so it gets none.
-                if must_copy or not size or self.stopped:
-                    return call()
-                if self._locked(self._try, sending, size, partial(call, flags=_FLAG)):
-                    return sending.sent[0]
-                events = 0
-            except BlockingIOError:
-                events = select.POLLOUT
-            except OSError as error:
-                if error.errno != errno.ENOBUFS or must_copy:
-                    raise
+            # TCP gives nothing at all an id, and UDP does not: so it gets none.
+            if must_copy or not size or self.stopped:
+                sending.id = -1
+                refusal = call()
+            else:
+                refusal = self._locked(self._try, sending, size, partial(call, flags=_FLAG))
+            if refusal is None:
+                return
+            if refusal is not _FULL and not isinstance(refusal, BlockingIOError):
+                if refusal.errno != errno.ENOBUFS or must_copy:
+                    raise refusal
                 if self.reap():
                     continue
                 must_copy = not self._in_flight
                 if must_copy:
                     continue
-                events = 0
-            self._await(events, deadline)
+            self._await(select.POLLOUT if isinstance(refusal, BlockingIOError) else 0, deadline)
 
     def _locked(self, function: Callable[..., _R], *arguments: Any) -> _R:
         return _cmsg.with_lock(self._lock, partial(function, *arguments))
 
-    def _try(self, sending: _Sending, size: int, call: Callable[[], int]) -> bool:
-        """One try; False where too much is in flight. With the lock."""
+    def _try(
+        self, sending: _Sending, size: int, call: Callable[[], OSError | None]
+    ) -> OSError | None:
+        """One try: what it was refused with, _FULL where too much is in flight. With the lock."""
         self._settle()
         if not self._is_sure or self._next_id % _EVERY == 0 or self._is_full(size):
             self._take_completions()
         if self.stopped or self._is_full(size):
-            return False
+            return _FULL
         sending.id = self._next_id
         self._unsettled = sending
         self._in_flight[sending.id] = sending
         try:
-            # All of it in C: a signal handler that raises cannot come between the system call and
-            # the list that says that it was made.
-            sending.sent.extend(islice(iter(call, None), 1))
+            # Its C counts: a signal handler that raises cannot come between the system call and
+            # `sending.sent`, which says that it was made.
+            return call()
         finally:
             self._settle()
-        return True
 
     def _is_full(self, size: int) -> bool:
         count = len(self._in_flight)
@@ -329,7 +346,7 @@ class ZeroCopySender:
         sending = self._unsettled
         if sending is None:
             return
-        if sending.sent:
+        if sending.sent[0]:
             next_id = (sending.id + 1) % _IDS
             self._bytes += sending.sent[0]
             self._next_id = next_id

@@ -154,7 +154,7 @@ shim_delay_send(int milliseconds)
     send_delay = milliseconds;
 }
 
-/* Whether a sendmsg() is being delayed now. */
+/* Whether a sendmsg() or sendmmsg() is being delayed now. */
 int
 shim_is_sending(void)
 {
@@ -376,6 +376,17 @@ is_refused(const struct msghdr *msg)
     return 0;
 }
 
+static void
+delay_sending(void)
+{
+    if (send_delay > 0) {
+        struct timespec time = {.tv_sec = 0, .tv_nsec = send_delay * 1000000L};
+        is_sending = 1;
+        nanosleep(&time, NULL);
+        is_sending = 0;
+    }
+}
+
 PUBLIC int
 sendmmsg(int fd, struct mmsghdr *messages, unsigned count, FLAGS flags)
 {
@@ -388,6 +399,7 @@ sendmmsg(int fd, struct mmsghdr *messages, unsigned count, FLAGS flags)
         }
         most = (unsigned)fail_after;
     }
+    delay_sending();
     int result = REAL(sendmmsg)(fd, messages, most, flags);
     fail_after -= fail_error != 0 && result > 0 ? result : 0;
     return result;
@@ -404,12 +416,7 @@ sendmsg(int fd, const struct msghdr *msg, int flags)
         captured_size = msg->msg_controllen;
         memcpy(captured, msg->msg_control, captured_size);
     }
-    if (send_delay > 0) {
-        struct timespec time = {.tv_sec = 0, .tv_nsec = send_delay * 1000000L};
-        is_sending = 1;
-        nanosleep(&time, NULL);
-        is_sending = 0;
-    }
+    delay_sending();
     return REAL(sendmsg)(fd, msg, flags);
 }
 
