@@ -6,6 +6,7 @@
 #include "errors.h"
 #include "msghdr.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <structmember.h>
 #include <sys/resource.h>
@@ -72,25 +73,25 @@ free_buffers(batch_receiver *self)
     return 0;
 }
 
-/* How many messages may be received before the descriptors in them could fill the table: the
-   kernel goes on when it is full, and drops them.  A surplus counts too, which is closed only when
-   all are there. */
+/* How many descriptors a message may bring, a surplus included, which is closed only when all are
+   there. */
 static size_t
-bounded(const batch_receiver *self, size_t count)
+most_of_each(const batch_receiver *self)
 {
     const cmsgx_request *request = self->request;
-    struct rlimit limit;
-    size_t each = 0;
     size_t room = request->fds > 0 || request->takes_pidfd ? request->control_size : 0;
     if (request->family == AF_UNIX) {
         room += CMSGX_MORE_ROOM;
     }
-    if (room > CMSG_LEN(0)) {
-        each = (room - CMSG_LEN(0)) / sizeof(int);
-    }
-    if (each == 0 || count == 1) {
-        return count;
-    }
+    return room > CMSG_LEN(0) ? (room - CMSG_LEN(0)) / sizeof(int) : 0;
+}
+
+/* How many messages may be received before the descriptors in them could fill the table: the
+   kernel goes on when it is full, and drops them. */
+static size_t
+bounded(size_t count, size_t each)
+{
+    struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0) {
         return 1;
     }
@@ -109,12 +110,10 @@ typedef struct {
     socklen_t name_size;
 } call_context;
 
-static ssize_t
-try_recvmmsg(int fd, void *context, int flags)
+static inline __attribute__((always_inline)) int
+receive_some(int fd, const call_context *call, size_t count, int flags)
 {
-    const call_context *call = context;
     const batch_receiver *self = call->self;
-    size_t count = bounded(self, call->count);
     for (size_t i = 0; i < count; i++) {
         cmsgx_buffer *buffer = self->buffers[i];
         cmsgx_msghdr_prepare(&self->headers[i].msg_hdr, buffer->control, buffer->control_size,
@@ -131,6 +130,26 @@ try_recvmmsg(int fd, void *context, int flags)
         cmsgx_msghdr_failed(self->buffers[0]->control, self->buffers[0]->control_size, flags);
     }
     return result;
+}
+
+static ssize_t
+try_recvmmsg(int fd, void *context, int flags)
+{
+    const call_context *call = context;
+    size_t count = call->count;
+    size_t each = count > 1 ? most_of_each(call->self) : 0;
+    if (each > 0) {
+        count = bounded(count, each);
+        if (count > 1 && !(flags & MSG_DONTWAIT)) {
+            int result = receive_some(fd, call, count, flags | MSG_DONTWAIT);
+            if (result >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) {
+                return result;
+            }
+            /* The bound is of now, and the table may be fuller when the wait is over. */
+            count = 1;
+        }
+    }
+    return receive_some(fd, call, count, flags);
 }
 
 /* What is malformed is no error of the batch, but nothing in it is to be believed. */

@@ -32,7 +32,8 @@ class BatchReceiver(_cmsg.BatchReceiver):
     count    messages at most for each call
     bufsize  bytes of data at most for each message
     fds      descriptors at most for each message. A surplus is closed and counted. A call takes
-             no more messages than the descriptor table has room for.
+             no more messages than the descriptor table has room for, and one where it has to wait
+             without a timeout.
     want     kinds to switch on, see enable(); found in a message by `msg[Kind]`
     close    "background" has the descriptors that are not taken closed by the background closer
 
