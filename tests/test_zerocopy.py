@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, cast
@@ -568,18 +569,59 @@ def test_a_closed_socket() -> None:
         assert len(sender.release()) == 1
 
 
+# A forked child -----------------------------------------------------------------------------------
+
+
+def left_by_exit(sender: cmsgx.ZeroCopySender) -> None:
+    with suppress(LookupError), sender:
+        raise LookupError
+
+
+@pytest.mark.parametrize("is_locked", [False, True])
+@pytest.mark.parametrize(
+    "leave",
+    [
+        cmsgx.ZeroCopySender.__del__,
+        cmsgx.ZeroCopySender.close,
+        cmsgx.ZeroCopySender.release,
+        left_by_exit,
+        lambda sender: sender.__exit__(None, None, None),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
+def test_a_child_leaves_the_completions(
+    leave: Callable[[cmsgx.ZeroCopySender], object], is_locked: bool
+) -> None:
+    buffer = bytearray(SIZE)
+    before = len(_zerocopy._abandoned)
+    with udp() as (left, _), cmsgx.ZeroCopySender(left) as sender:
+        sender.send(buffer)
+
+        def child() -> None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                leave(sender)
+            assert len(_zerocopy._abandoned) == before
+
+        if is_locked:
+            with sender._lock:
+                in_fork(child)
+        else:
+            in_fork(child)
+        assert sender.pending == (1, SIZE)
+        sender.wait(5)
+        assert can_resize(buffer)
+
+
 # ENOBUFS ------------------------------------------------------------------------------------------
 
 
-def in_child_as_somebody(child: Callable[[], object]) -> None:
-    """In a process of a user whom nobody else is, and whose pinned memory nobody else counts."""
+def in_fork(child: Callable[[], object]) -> None:
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            user = 200_000 + os.getpid()
-            os.setresgid(user, user, user)
-            os.setresuid(user, user, user)
+            signal.alarm(20)
             child()
             status = 0
         except BaseException:
@@ -591,6 +633,10 @@ def in_child_as_somebody(child: Callable[[], object]) -> None:
 
 
 def with_little_locked_memory() -> None:
+    """As a user whom nobody else is, and whose pinned memory nobody else counts."""
+    user = 200_000 + os.getpid()
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (64 << 10, 64 << 10))
     with stalled() as (left, right, ahead), cmsgx.ZeroCopySender(left) as sender:
         # Nothing is in flight, so nothing can be waited for.
@@ -617,7 +663,7 @@ def with_little_locked_memory() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
 def test_enobufs_for_locked_memory() -> None:
-    in_child_as_somebody(with_little_locked_memory)
+    in_fork(with_little_locked_memory)
 
 
 def test_enobufs_for_the_memory_of_options() -> None:

@@ -129,14 +129,14 @@ class ZeroCopySender:
     raises TimeoutError or BlockingIOError where that is not enough. Then, or where the `with`
     ends by another exception, which waits for nothing, the buffers are still held: release() or
     close(timeout=0) hands them over. Memory that is in flight when the sender is collected is
-    kept for good, with a ResourceWarning.
+    kept for good, with a ResourceWarning. A forked child has a copy, to be closed or dropped only:
+    the completions are left to the process that made it.
     """
 
     __slots__ = (
         "__weakref__", "_arrived", "_bytes", "_in_flight", "_is_closed", "_is_copied", "_is_sure",
-        "_lock",
-        "_next_id", "_receive", "_stops", "_unsettled", "lost_reports", "max_bytes", "max_pending",
-        "reports", "sock",
+        "_lock", "_next_id", "_pid", "_receive", "_stops", "_unsettled", "lost_reports",
+        "max_bytes", "max_pending", "reports", "sock",
     )  # fmt: skip
 
     def __init__(
@@ -171,6 +171,7 @@ class ZeroCopySender:
         self._is_sure = True
         self._arrived: list[_cmsg.Message] = []
         self._lock = Lock()
+        self._pid = os.getpid()
         self._set_option()
         self._receive: Callable[[], _cmsg.Message | None] = partial(
             reader(sock, _REPORT_SIZE).receive, flags=_ERRQUEUE | _socket.MSG_DONTWAIT, timeout=0
@@ -387,7 +388,11 @@ class ZeroCopySender:
         The end of that shows nowhere but on the error queue. A socket that is closed with
         SO_LINGER at 0 seconds drops what it has not sent.
         """
-        return self._locked(self._give_up)
+        return self._give_up() if self._is_copy() else self._locked(self._give_up)
+
+    def _is_copy(self) -> bool:
+        """Whether a fork made it: its lock may be one that is held, and never given back."""
+        return os.getpid() != self._pid
 
     def _give_up(self) -> tuple[memoryview, ...]:
         self._settle()
@@ -402,7 +407,7 @@ class ZeroCopySender:
         An empty tuple says that the kernel is done with every buffer. Not the socket is closed.
         """
         with suppress(TimeoutError, BlockingIOError):
-            if self._in_flight:
+            if self._in_flight and not self._is_copy():
                 self.wait(timeout)
         self._is_closed = True
         return self.release()
@@ -492,7 +497,8 @@ class ZeroCopySender:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._is_closed:
+        if self._is_closed or self._is_copy():
+            self._is_closed = True
             return
         if error is None:
             if self._in_flight:
@@ -505,7 +511,7 @@ class ZeroCopySender:
         self._is_closed = True
 
     def __del__(self) -> None:
-        if not getattr(self, "_in_flight", None):
+        if not getattr(self, "_in_flight", None) or self._is_copy():
             return
         with suppress(OSError):
             self.reap()
