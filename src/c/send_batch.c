@@ -35,6 +35,7 @@ typedef struct {
     size_t done;                /* of those, sent */
     size_t part;                /* bytes that were sent of letters[done], on a stream */
     int is_last;                /* behind these comes one that cannot be sent, or nothing */
+    PyObject *pending;          /* owned: what is to be raised once these were sent, or NULL */
     letter *letters;
     struct cmsgx_mmsg *headers;
     PyObject **owners;          /* of all letters; NULL where there are none */
@@ -96,8 +97,22 @@ fill(batch *self, letter *one, PyObject *message)
     return 0;
 }
 
+/* Whether what is being raised came out of Python code, as a fileno(), an iterator or a signal
+   handler: what C raises by itself has no traceback yet. */
+static int
+is_of_python(void)
+{
+    PyObject *error = cmsgx_save_exception();
+    PyObject *traceback = error == NULL ? NULL : PyException_GetTraceback(error);
+    int result = traceback != NULL;
+    Py_XDECREF(traceback);
+    cmsgx_restore_exception(error);
+    return result;
+}
+
 /* Fills what there is room for, up to the first that is wrong, which is not filled again: its
-   iterators have been read.  0, or -1 with an exception where that is the first of all. */
+   iterators have been read.  0, or -1 with an exception where that is the first of all, or is to be
+   raised at once. */
 static int
 fill_chunk(batch *self, PyObject *messages, Py_ssize_t from)
 {
@@ -112,13 +127,19 @@ fill_chunk(batch *self, PyObject *messages, Py_ssize_t from)
         if (fill(self, one, PyTuple_GET_ITEM(messages, index)) < 0) {
             cmsgx_outgoing_clear(&one->out);
             note_message(index);
-            if (index > 0 && PyErr_ExceptionMatches(PyExc_Exception)) {
+            if (index == 0 || !PyErr_ExceptionMatches(PyExc_Exception)) {
+                return -1;
+            }
+            if (is_of_python()) {
+                /* Nobody would ever raise it again. */
+                self->pending = cmsgx_save_exception();
+            }
+            else {
                 /* It is the first of what the next call is given. */
                 PyErr_Clear();
-                self->is_last = 1;
-                return 0;
             }
-            return -1;
+            self->is_last = 1;
+            return 0;
         }
         self->headers[self->count++].msg_hdr = one->out.msg;
     }
@@ -317,6 +338,12 @@ send_all(batch *self, PyObject *messages, Py_ssize_t *sent, int *error)
                      || send_chunk(self, deadline, error) < 0;
         *sent += (Py_ssize_t)self->done;
         clear_from(self, 0);
+        if (self->pending != NULL && !(failed && *error == 0)) {
+            cmsgx_restore_exception(self->pending);
+            self->pending = NULL;
+            *error = 0;
+            failed = 1;
+        }
         if (failed && (*sent == 0 || self->part > 0 || *error == 0)) {
             tell("sent", (size_t)*sent);
             tell("sent_bytes", self->part);
@@ -379,6 +406,7 @@ send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
             *error = 0;
         }
     }
+    Py_XDECREF(self.pending);
     PyMem_Free(self.owners);
     PyMem_Free(self.letters);
     Py_DECREF(messages);
