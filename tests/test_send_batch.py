@@ -25,6 +25,7 @@ from batches import (
     interrupt,
     new_pair,
     of_handlers,
+    raising,
     seen,
     udp_pair,
 )
@@ -552,6 +553,30 @@ def with_handler(kind: str) -> None:
 def test_a_signal_in_the_middle(kind: str) -> None:
     """The handler runs, whatever the kernel has sent before; in a process that can be ended."""
     assert in_child("with_handler", kind).strip() == "done"
+
+
+@pytest.mark.parametrize("which", range(len(of_handlers())))
+def test_a_signal_is_heard_though_nothing_waits(which: int) -> None:
+    assert in_child("long_batch", which, env=under_shim()).strip() == "done"
+
+
+def long_batch(which: int) -> None:
+    """Of many system calls, during the first of which it arrives; in order, none twice."""
+    error: Any = of_handlers()[which]
+    shim = Shim()
+    with new_pair() as (left, right), handling(raising(error)):
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGE)
+        messages = [str(i).encode() for i in range(2000)]
+        shim.delay_send(100)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(type(error)) as caught:
+            cmsgx.send_batch(left, messages)
+        shim.delay_send(0)
+        assert caught.value is error
+        assert error.sent_bytes == 0
+        assert 0 < error.sent < 1000
+        assert [one.data for one in drain(right, 0, 10)] == messages[: error.sent]
+    print("done")
 
 
 @pytest.mark.parametrize("closed", range(6))

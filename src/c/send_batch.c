@@ -338,6 +338,10 @@ send_all(batch *self, PyObject *messages, Py_ssize_t *sent, int *error)
                      || send_chunk(self, deadline, error) < 0;
         *sent += (Py_ssize_t)self->done;
         clear_from(self, 0);
+        if (!failed && !self->is_last && PyErr_CheckSignals() < 0) {
+            /* Nothing else would hear it before all is sent. */
+            failed = 1;
+        }
         if (self->pending != NULL && !(failed && *error == 0)) {
             cmsgx_restore_exception(self->pending);
             self->pending = NULL;
