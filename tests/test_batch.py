@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from batches import (
     seen,
     udp_pair,
 )
+from namespaces import Namespace, needs_ipv6
 from native import Shim, under_shim
 from support import (
     Pair,
@@ -172,6 +173,49 @@ def test_control_data_of_ip_for_each_message() -> None:
             assert [msg[kinds.Ttl] for msg in batch] == [kinds.Ttl(n) for n in range(1, 9)]
             assert [msg[kinds.Tos].value for msg in batch] == [4 * n for n in range(1, 9)]
             assert len({msg[kinds.PacketInfo] for msg in batch}) == 1
+
+
+ASKED_AT: dict[int, list[str]] = {
+    socket.AF_INET: ["127.0.0.2", "127.0.0.3", "127.0.0.4"],
+    socket.AF_INET6: ["fd09::2", "fd09::3", "fd09::4"],
+}
+
+
+@pytest.mark.parametrize(
+    "family", [socket.AF_INET, pytest.param(socket.AF_INET6, marks=needs_ipv6)]
+)
+@pytest.mark.parametrize("form", ["as it came", "the address alone"])
+def test_a_batch_is_answered_from_where_it_was_asked(family: int, form: str) -> None:
+    """One to each address and from each of several clients, which hear of no other."""
+    kind: Any = kinds.PacketInfo if family == socket.AF_INET else kinds.PacketInfo6
+    with Namespace() as space, ExitStack() as stack:
+        if family == socket.AF_INET6:
+            for host in ASKED_AT[family]:
+                space.ip(f"-6 addr add {host}/128 dev lo nodad")
+        server = stack.enter_context(space.socket(family, socket.SOCK_DGRAM))
+        server.bind(("", 0))
+        port = server.getsockname()[1]
+        rx = cmsgx.BatchReceiver(server, 64, 100, want=[kind, kinds.Timestamp])
+        clients: list[tuple[socket.socket, str]] = []
+        for host in ASKED_AT[family] * 3:
+            client = stack.enter_context(space.socket(family, socket.SOCK_DGRAM))
+            client.connect((host, port))  # which lets nothing in from elsewhere
+            client.settimeout(5)
+            client.send(f"{host} {len(clients)}".encode())
+            clients.append((client, host))
+        batch = rx.receive()
+        assert len(batch) == len(clients)
+        answers = []
+        for msg in batch:
+            info = msg[kind]
+            if form == "the address alone":
+                info = kind(local=info.local) if family == socket.AF_INET else kind(info.address)
+            answers.append((msg.view, (), info, msg.address))
+        assert cmsgx.send_batch(server, answers) == len(clients)
+        for number, (client, host) in enumerate(clients):
+            data, sender = client.recvfrom(100)
+            assert data == f"{host} {number}".encode()
+            assert sender[:2] == (host, port)
 
 
 # What a batch is --------------------------------------------------------------------------------
