@@ -11,7 +11,8 @@
 #include <structmember.h>
 #include <sys/resource.h>
 
-/* 16 Mi messages would not fit in an int of the kernel's by far; a mistake, then. */
+/* Linux has no bound for recvmmsg(2), as it has for sendmmsg(2), and memory is kept for each: more
+   is a mistake. */
 #define MOST_MESSAGES (1 << 20)
 
 typedef struct {
