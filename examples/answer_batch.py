@@ -18,11 +18,14 @@ def main() -> None:
         questions = cmsgx.BatchReceiver(server, 64, 1500, want=[PacketInfo])
         cmsgx.send_batch(client, [(b"?", (), (), (f"127.0.0.{n}", port)) for n in (2, 3, 4)])
 
-        batch = questions.receive()  # one recvmmsg(2), and one sendmmsg(2)
-        cmsgx.send_batch(server, [(m.view, (), m[PacketInfo], m.address) for m in batch])
-
-        for answer in cmsgx.BatchReceiver(client, 64, 1500).receive():
-            print(f"answered from {(answer.address or '')[0]}")
+        left = 3
+        while left:
+            batch = questions.receive()  # what is there: one recvmmsg(2), and one sendmmsg(2)
+            left -= cmsgx.send_batch(
+                server, [(m.view, (), m[PacketInfo], m.address) for m in batch]
+            )
+        for _ in range(3):
+            print(f"answered from {client.recvfrom(1500)[1][0]}")
 
 
 if __name__ == "__main__":

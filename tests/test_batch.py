@@ -203,15 +203,17 @@ def test_a_batch_is_answered_from_where_it_was_asked(family: int, form: str) -> 
             client.settimeout(5)
             client.send(f"{host} {len(clients)}".encode())
             clients.append((client, host))
-        batch = rx.receive()
-        assert len(batch) == len(clients)
-        answers = []
-        for msg in batch:
-            info = msg[kind]
-            if form == "the address alone":
-                info = kind(local=info.local) if family == socket.AF_INET else kind(info.address)
-            answers.append((msg.view, (), info, msg.address))
-        assert cmsgx.send_batch(server, answers) == len(clients)
+        answered = 0
+        while answered < len(clients):
+            answers = []
+            for msg in rx.receive(timeout=5):
+                info = msg[kind]
+                if form == "the address alone":
+                    four = family == socket.AF_INET
+                    info = kind(local=info.local) if four else kind(info.address)
+                answers.append((msg.view, (), info, msg.address))
+            assert cmsgx.send_batch(server, answers) == len(answers)
+            answered += len(answers)
         for number, (client, host) in enumerate(clients):
             data, sender = client.recvfrom(100)
             assert data == f"{host} {number}".encode()
@@ -757,6 +759,50 @@ def test_an_empty_message_with_others_behind_it_is_no_end(packets: Pair) -> None
         rx = cmsgx.BatchReceiver(right, 16, 10, fds=1)
         got = [seen(batch) for batch in rx]
         assert got == [[Whole(b"", []), Whole(b"x", ["0"]), Whole(b"", []), Whole(b"", ["0"])]]
+
+
+def test_empty_messages_before_the_end_is_read_are_no_end(packets: Pair) -> None:
+    left, right = packets
+    rx = cmsgx.BatchReceiver(right, 4, 10)
+    shapes = []
+    for data in ([b"x", b"", b""], [b""], [b"", b""]):
+        cmsgx.send_batch(left, data)
+        if data[1:] == [b""]:
+            left.shutdown(socket.SHUT_WR)
+            # The two and the end are one batch now, of which nobody knows what is what.
+            assert list(rx) == []
+        else:
+            shapes.append([msg.data for msg in next(iter(rx))])
+    assert shapes == [[b"x", b"", b""], [b""]]
+
+
+@pytest.mark.parametrize("by", ["name", "credentials"])
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_empty_messages_that_tell_of_their_sender_are_no_end(
+    tmp_path: Path, by: str, count: int
+) -> None:
+    """Whatever stands behind them: the end has no sender."""
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as left,
+    ):
+        listener.bind(str(tmp_path / "listener"))
+        cmsgx.enable(listener, *([cmsgx.Credentials] if by == "credentials" else []))
+        listener.listen()
+        if by == "name":
+            left.bind(str(tmp_path / "left"))
+        left.connect(str(tmp_path / "listener"))
+        right = listener.accept()[0]
+        with right:
+            cmsgx.send_batch(left, [b"x", b"", b""])
+            left.close()
+            rx = cmsgx.BatchReceiver(
+                right, count, 10, want=[cmsgx.Credentials] if by == "credentials" else []
+            )
+            got = [msg for batch in rx for msg in batch]
+            assert [(msg.data, msg.eof) for msg in got] == [
+                (b"x", False), (b"", False), (b"", False)
+            ]  # fmt: skip
 
 
 def test_empty_datagrams_are_no_end() -> None:

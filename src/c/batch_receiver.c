@@ -108,13 +108,15 @@ bounded(size_t count, size_t each)
 typedef struct {
     const batch_receiver *self;
     size_t count;               /* messages at most */
+    size_t asked;               /* of those, in the last try */
     socklen_t name_size;
 } call_context;
 
 static inline __attribute__((always_inline)) int
-receive_some(int fd, const call_context *call, size_t count, int flags)
+receive_some(int fd, call_context *call, size_t count, int flags)
 {
     const batch_receiver *self = call->self;
+    call->asked = count;
     for (size_t i = 0; i < count; i++) {
         cmsgx_buffer *buffer = self->buffers[i];
         cmsgx_msghdr_prepare(&self->headers[i].msg_hdr, buffer->control, buffer->control_size,
@@ -136,7 +138,7 @@ receive_some(int fd, const call_context *call, size_t count, int flags)
 static ssize_t
 try_recvmmsg(int fd, void *context, int flags)
 {
-    const call_context *call = context;
+    call_context *call = context;
     size_t count = call->count;
     size_t each = count > 1 ? most_of_each(call->self) : 0;
     if (each > 0) {
@@ -162,14 +164,17 @@ disown_malformed(cmsgx_buffer *buffer, const cmsgx_request *request)
     buffer->got.closed_fds = -1;
 }
 
-/* The messages at the end of a stream, each empty, are one: it is left out behind others. */
+/* The messages at the end of a stream, each empty, are one: it is left out behind others.  Once the
+   end was read, so is all that was asked for, as it can be read again and again; and only then
+   empty messages that cannot be told from it are taken for it. */
 static size_t
-without_end(const batch_receiver *self, const cmsgx_sock *sock, size_t count)
+without_end(const batch_receiver *self, const cmsgx_sock *sock, size_t count, int is_full)
 {
     size_t last = count;
     while (last > 1) {
         int eof = self->buffers[last - 1]->got.eof;
-        if (eof == 0 || (eof == 2 && last == count && !cmsgx_has_hung_up(sock->fd))) {
+        if (eof == 0
+            || (eof == 2 && last == count && (!is_full || !cmsgx_has_hung_up(sock->fd)))) {
             break;
         }
         last--;
@@ -200,7 +205,7 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
         return NULL;
     }
     /* Each one that is peeked at is the same. */
-    call_context call = {self, flags & MSG_PEEK ? 1 : self->count,
+    call_context call = {self, flags & MSG_PEEK ? 1 : self->count, 0,
                          cmsgx_name_room(self->request->type, flags)};
     for (size_t i = 0; (flags & MSG_TRUNC) && i < call.count; i++) {
         /* On TCP it throws the bytes away: what was here before must not show instead. */
@@ -219,7 +224,8 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
             disown_malformed(self->buffers[i], self->request);
         }
     }
-    size_t kept = without_end(self, &sock, (size_t)count);
+    int is_full = (size_t)count == call.asked;
+    size_t kept = without_end(self, &sock, (size_t)count, is_full);
     for (size_t i = 0; i < (size_t)count; i++) {
         if (i < kept) {
             cmsgx_batch_add(batch, self->buffers[i]);
@@ -230,7 +236,7 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
     }
     if (is_end != NULL) {
         int eof = self->buffers[0]->got.eof;
-        *is_end = kept == 1 && (eof == 1 || (eof == 2 && cmsgx_has_hung_up(sock.fd)));
+        *is_end = kept == 1 && (eof == 1 || (eof == 2 && is_full && cmsgx_has_hung_up(sock.fd)));
     }
     return batch;
 }
