@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import pytest
+from batches import handling, of_handlers, raising
 from namespaces import Namespace, needs_ipv6
 from support import eventually
 
@@ -557,16 +558,34 @@ def test_a_pending_error_is_neither_taken_nor_spun_on() -> None:
         sender.release()
 
 
-def test_a_closed_socket() -> None:
+@pytest.mark.parametrize("form", ["socket", "Fd", "int"])
+def test_a_closed_socket(form: str) -> None:
     with stalled() as (left, _, _):
-        sender = cmsgx.ZeroCopySender(left)
+        owner = left if form == "socket" else cmsgx.Fd(os.dup(left.fileno()))
+        sender = cmsgx.ZeroCopySender(owner.fileno() if form == "int" else owner)
         sender.send(b"1")
-        left.close()
-        for call in (sender.wait, sender.close, sender.reap, lambda: sender.send(b"2")):
+        owner.close()
+        for call in (sender.wait, sender.reap, lambda: sender.send(b"2")):
             with pytest.raises(OSError, match="Bad file descriptor") as caught:
                 call()
             assert caught.value.errno == errno.EBADF
-        assert len(sender.release()) == 1
+        assert [bytes(view) for view in sender.close()] == [b"1"]
+        assert sender.closed
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            cmsgx.ZeroCopySender(left if form == "socket" else owner)
+
+
+@pytest.mark.parametrize("error", of_handlers(), ids=repr)
+def test_close_lets_what_a_handler_raises_through(error: Exception) -> None:
+    with stalled() as (left, _, _), handling(raising(error)):
+        sender = cmsgx.ZeroCopySender(left)
+        sender.send(b"1")
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(type(error)) as caught:
+            sender.close()
+        assert caught.value is error
+        assert not sender.closed
+        assert len(sender.close(0)) == 1
 
 
 # A forked child -----------------------------------------------------------------------------------

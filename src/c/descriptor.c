@@ -110,6 +110,26 @@ cmsgx_descriptor_take_to_close(PyObject *self)
 
 /* Arguments ---------------------------------------------------------------------------- */
 
+/* With an exception, which is cleared where it is one. */
+static int
+is_closed_socket(cmsgx_state *state, PyObject *object)
+{
+    if (!PyErr_ExceptionMatches(PyExc_ValueError) || !PyObject_TypeCheck(object, state->socket)) {
+        return 0;
+    }
+    PyObject *raised = cmsgx_save_exception();
+    PyObject *number = state->socket_fileno(object, NULL);
+    int is_closed = number != NULL && PyLong_AsLong(number) == -1;
+    Py_XDECREF(number);
+    if (is_closed) {
+        Py_XDECREF(raised);
+    }
+    else {
+        cmsgx_restore_exception(raised);
+    }
+    return is_closed;
+}
+
 int
 cmsgx_number_of(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_t index,
                 PyObject **owner)
@@ -148,6 +168,9 @@ cmsgx_number_of(cmsgx_state *state, PyObject *object, const char *what, Py_ssize
         if (PyErr_ExceptionMatches(PyExc_TypeError)) {
             PyErr_Clear();
             cmsgx_raise_no_descriptor(what, index, object);
+        }
+        else if (index < 0 && is_closed_socket(state, object)) {
+            cmsgx_raise_closed(what, index, object);
         }
         else if (PyErr_ExceptionMatches(PyExc_ValueError) && index >= 0) {
             PyErr_Clear();

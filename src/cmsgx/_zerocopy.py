@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from . import _cmsg
 from ._cmsg import send_counted
 from ._errqueue import reader
+from ._fds import Fd
 from ._options import not_supported, set_int
 from ._sync import views_behind, views_of
 from .kinds._reports import ErrorReport, ZeroCopyCompletion, report_of
@@ -80,12 +81,14 @@ class _Sending:
 
 
 class _Deadline:
-    __slots__ = ("_seconds", "_until")
+    __slots__ = ("_seconds", "_until", "error")
 
     def __init__(self, seconds: float | None) -> None:
         if seconds is not None and not seconds >= 0:
             raise ValueError(f"timeout: {seconds}; it cannot be negative")
         self._seconds = seconds
+        # What it has raised.
+        self.error: OSError | None = None
         self._until = None if seconds is None else time.monotonic() + seconds
 
     def left(self) -> float | None:
@@ -93,10 +96,12 @@ class _Deadline:
         if self._until is None:
             return None
         if self._seconds == 0:
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            self.error = BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            raise self.error
         left = self._until - time.monotonic()
         if left <= 0:
-            raise TimeoutError("timed out")
+            self.error = TimeoutError("timed out")
+            raise self.error
         return left
 
     def timeout(self) -> float | None:
@@ -376,7 +381,9 @@ class ZeroCopySender:
 
         By default the socket's own timeout; BlockingIOError where that is 0.
         """
-        deadline = self._deadline(timeout)
+        self._wait(self._deadline(timeout))
+
+    def _wait(self, deadline: _Deadline) -> None:
         self.reap()
         while self._in_flight:
             self._await(0, deadline)
@@ -404,11 +411,18 @@ class ZeroCopySender:
     def close(self, timeout: float | EllipsisType | None = ...) -> tuple[memoryview, ...]:
         """Waits as wait() does, and hands over what is in flight still, as release() does.
 
-        An empty tuple says that the kernel is done with every buffer. Not the socket is closed.
+        An empty tuple says that the kernel is done with every buffer. Not the socket is closed;
+        where it was before, nothing is waited for.
         """
-        with suppress(TimeoutError, BlockingIOError):
+        deadline = None
+        try:
             if self._in_flight and not self._is_copy():
-                self.wait(timeout)
+                deadline = self._deadline(timeout)
+                self._wait(deadline)
+        except OSError as error:
+            # That of a signal handler is not for us to keep.
+            if error.errno != errno.EBADF and (deadline is None or error is not deadline.error):
+                raise
         self._is_closed = True
         return self.release()
 
@@ -467,13 +481,22 @@ class ZeroCopySender:
         gettimeout = getattr(self.sock, "gettimeout", None)
         if gettimeout is not None:
             return _Deadline(gettimeout())
-        number = self.sock if isinstance(self.sock, int) else self.sock.fileno()
-        return _Deadline(None if os.get_blocking(number) else 0)
+        return _Deadline(None if os.get_blocking(self._number()) else 0)
+
+    def _number(self) -> int:
+        """The descriptor; EBADF where the socket is closed."""
+        is_closed = isinstance(self.sock, Fd) and self.sock.closed
+        number = (
+            -1 if is_closed else self.sock if isinstance(self.sock, int) else self.sock.fileno()
+        )
+        if number < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return number
 
     def _await(self, events: int, deadline: _Deadline) -> None:
         """Waits for one of `events`, or a completion; may return before."""
         poll = select.poll()
-        poll.register(self.sock, events)
+        poll.register(self._number(), events)
         nap = 0.001
         while True:
             left = deadline.left()
