@@ -575,6 +575,24 @@ def test_a_closed_socket(form: str) -> None:
             cmsgx.ZeroCopySender(left if form == "socket" else owner)
 
 
+def test_a_number_that_is_another_sockets_by_now() -> None:
+    one, two = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with stalled() as (left, _, _), one, two:
+        number = os.dup(left.fileno())
+        sender = cmsgx.ZeroCopySender(number)
+        sender.send(b"1")
+        os.dup2(two.fileno(), number)
+        for data in (b"a", b"stranger's"):
+            one.send(data)
+        with pytest.raises(cmsgx.NotSupportedError, match="no error queue") as caught:
+            sender.reap()
+        assert cast(Any, caught.value).message.data == b"a"
+        assert two.recv(100) == b"stranger's"
+        assert sender.pending == (1, 1)
+        assert [bytes(view) for view in sender.release()] == [b"1"]
+        os.close(number)
+
+
 @pytest.mark.parametrize("error", of_handlers(), ids=repr)
 def test_close_lets_what_a_handler_raises_through(error: Exception) -> None:
     with stalled() as (left, _, _), handling(raising(error)):

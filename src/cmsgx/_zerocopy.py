@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from . import _cmsg
 from ._cmsg import send_counted
-from ._errqueue import reader
+from ._errqueue import no_error_queue, reader
 from ._fds import Fd
 from ._options import not_supported, set_int
 from ._sync import views_behind, views_of
@@ -38,7 +38,6 @@ _R = TypeVar("_R")
 
 _FLAG = getattr(_cmsg, "MSG_ZEROCOPY", 0)
 _ERRQUEUE = getattr(_cmsg, "MSG_ERRQUEUE", 0)
-_ONCE_AT_MOST = 1024
 # One in so many sends looks for completions: the kernel puts what is there together.
 _EVERY = 8
 _KEPT_REPORTS = 1024
@@ -432,12 +431,17 @@ class ZeroCopySender:
         is_empty = False
         while not is_empty:
             try:
-                # In C, as above: what was taken off the queue is in the list.
-                self._arrived += islice(iter(self._receive, None), _ONCE_AT_MOST)
+                # In C, as above: what was taken off the queue is in the list. One by one, as a
+                # number may be another socket's by now, whose messages are not for us.
+                self._arrived += islice(iter(self._receive, None), 1)
             except BlockingIOError:
                 is_empty = True
             while self._arrived:
-                count += self._take(report_of(self._arrived[0]))
+                message = self._arrived[0]
+                if not message.flags & _ERRQUEUE:
+                    del self._arrived[0]
+                    raise no_error_queue("ZeroCopySender", message)
+                count += self._take(report_of(message))
                 del self._arrived[0]
         self._is_sure = True
         return count
