@@ -378,6 +378,23 @@ def test_a_datagram_that_is_refused_itself_says_nothing_of_segments() -> None:
         assert drain(two) == []
 
 
+@pytest.mark.parametrize("own", [1, 3, 10, 2000])
+@pytest.mark.parametrize("count", [1, 2, 65, 129, 300])
+@pytest.mark.parametrize("falls_back", [False, True])
+def test_the_sockets_own_option_cuts_nothing(own: int, count: int, falls_back: bool) -> None:
+    with udp_pair() as (one, two):
+        one.connect(two.getsockname())
+        if falls_back:
+            one.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+        one.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, own)
+        for last in (10, 7):
+            assert cmsgx.send_segments(one, numbered(count, 10, last), 10) == count
+            got = drain(two)
+            assert numbers(got) == list(range(count))
+            assert [len(part) for part in got] == [10] * (count - 1) + [last]
+        assert one.getsockopt(socket.IPPROTO_UDP, UDP_SEGMENT) == own
+
+
 def small_mtu() -> None:
     """On a loopback device with an MTU of 1280, in a network namespace of its own."""
     import fcntl

@@ -126,18 +126,24 @@ def segment_support(sock: FileDescriptorLike) -> int:
     known = _known(sock)
     if known is not None:
         return known
-    if not hasattr(_cmsg, "UDP_SEGMENT"):
+    if _own_size(sock) is None:
         return 0
-    try:
-        get_int(sock, _cmsg.SOL_UDP, _cmsg.UDP_SEGMENT)
-    except OSError as error:
-        if error.errno in (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL):
-            return 0
-        raise
     try:
         return _most_of_kernel()
     except OSError:  # no IPv4, no loopback device
         return _MOST_SEGMENTS
+
+
+def _own_size(sock: FileDescriptorLike) -> int | None:
+    """What the socket's option cuts everything into, 0 for nothing; None where it has it not."""
+    if not hasattr(_cmsg, "UDP_SEGMENT"):
+        return None
+    try:
+        return get_int(sock, _cmsg.SOL_UDP, _cmsg.UDP_SEGMENT)
+    except OSError as error:
+        if error.errno in (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL):
+            return None
+        raise
 
 
 def _known(sock: Any) -> int | None:
@@ -172,6 +178,7 @@ def send_segments(
     if size < 1:
         raise ValueError(f"size: {size}; a segment has 1 byte or more")
     view = memoryview(data).cast("B")
+    kinds: tuple[Any, ...]
     kinds = (control,) if isinstance(control, _cmsg.Record) else tuple(control)
     limit: dict[str, Any] = {} if timeout is ... else {"timeout": timeout}
     each = size * min(segment_support(sock), _MOST_BYTES // size)
@@ -188,6 +195,9 @@ def send_segments(
             sent = in_segments[0]
         is_refused = refusal is not None and refusal.errno in _REFUSED
         if is_refused or (refusal is None and (sent == 0 or sent < len(view))):
+            if _own_size(sock):
+                # Or what goes alone would be cut once more.
+                kinds = (UdpSegment(0), *kinds)
             rest = [(part, (), kinds, address) for part in _cut(view[sent:], size)]
             refusal = send_batch_counted(in_batch, sock, rest, **limit)
             if is_refused and in_batch[0]:
