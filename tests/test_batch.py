@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from support import (
     Pair,
     Ticker,
     content,
+    eventually,
     is_open,
     lingering_socket,
     open_fds,
@@ -189,9 +191,11 @@ def test_a_batch_is_answered_from_where_it_was_asked(family: int, form: str) -> 
     """One to each address and from each of several clients, which hear of no other."""
     kind: Any = kinds.PacketInfo if family == socket.AF_INET else kinds.PacketInfo6
     with Namespace() as space, ExitStack() as stack:
-        if family == socket.AF_INET6:
-            for host in ASKED_AT[family]:
+        for host in ASKED_AT[family]:
+            if family == socket.AF_INET6:
                 space.ip(f"-6 addr add {host}/128 dev lo nodad")
+            # An address is used some time after it was told.
+            assert eventually(partial(space.reaches, family, host))
         server = stack.enter_context(space.socket(family, socket.SOCK_DGRAM))
         server.bind(("", 0))
         port = server.getsockname()[1]
@@ -608,6 +612,8 @@ def test_a_closed_socket(packets: Pair) -> None:
     packets[1].close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         rx.receive()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        cmsgx.BatchReceiver(packets[1], 2, 10)
     with pytest.raises(OSError, match="Bad file descriptor") as caught:
         cmsgx.send_batch(packets[1], [(b"x", [0])])
     assert caught.value.errno == errno.EBADF

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -316,6 +317,26 @@ def test_any_buffer_and_a_connected_socket() -> None:
 def test_a_size_has_a_byte(size: int) -> None:
     with udp_pair() as (one, _), pytest.raises(ValueError, match="a segment has 1 byte or more"):
         cmsgx.send_segments(one, b"x", size)
+
+
+@pytest.mark.parametrize("size", [1.5, 2.0, "1"])
+def test_a_size_is_a_whole_number(size: Any) -> None:
+    with udp_pair() as (one, _), pytest.raises(TypeError, match="integer"):
+        cmsgx.send_segments(one, b"x", size)
+
+
+def test_a_closed_socket() -> None:
+    with udp_pair() as (one, _), cmsgx.Fd(os.dup(one.fileno())) as fd:
+        one.close()
+        fd.close()
+        for sock in (one, fd):
+            for call in (
+                partial(cmsgx.segment_support, sock),
+                partial(cmsgx.send_segments, sock, bytes(30), 10),
+            ):
+                with pytest.raises(OSError, match="Bad file descriptor") as caught:
+                    call()
+                assert caught.value.errno == errno.EBADF
 
 
 def test_over_a_socket_without_segments() -> None:

@@ -894,6 +894,20 @@ def test_arguments(arguments: dict[str, Any]) -> None:
         cmsgx.ZeroCopySender(left, **arguments)
 
 
+@pytest.mark.parametrize("name", ["max_bytes", "max_pending", "next_id"])
+@pytest.mark.parametrize("value", [1.5, 2.0, "1"])
+def test_fractions(name: str, value: object) -> None:
+    with udp() as (left, _), pytest.raises(TypeError, match="integer"):
+        cmsgx.ZeroCopySender(left, **cast(Any, {name: value}))
+
+
+def test_what_is_no_report() -> None:
+    with udp() as (left, _), cmsgx.ZeroCopySender(left) as sender:
+        with pytest.raises(TypeError, match="report: an ErrorReport is needed, not int"):
+            sender.acknowledge(cast(Any, 5))
+        assert not sender.reports
+
+
 def test_not_supported() -> None:
     left, right = socket.socketpair()
     with left, right, pytest.raises(cmsgx.NotSupportedError, match="SO_ZEROCOPY") as caught:
@@ -906,6 +920,9 @@ def test_what_is_no_buffer() -> None:
         for wrong in ("text", 1, [1]):
             with pytest.raises(TypeError):
                 sender.send(cast(Any, wrong))
+        for send in (sender.send, sender.send_all):
+            with pytest.raises(TypeError, match="contiguous"):
+                send(memoryview(b"abcd")[::2])
         with pytest.raises(ValueError, match="timeout"):
             sender.send(b"1", timeout=-1)
         assert sender.pending == (0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import operator
 import socket as _socket
 import weakref
 from collections.abc import Iterable, Iterator
@@ -175,6 +176,7 @@ def send_segments(
     sent, and raises only where the first fails, as send_batch() does, or a signal handler raises;
     then the attribute `sent` of the error is that number. `timeout` is for each system call.
     """
+    size = operator.index(size)
     if size < 1:
         raise ValueError(f"size: {size}; a segment has 1 byte or more")
     view = memoryview(data).cast("B")

@@ -141,9 +141,10 @@ def send_all(
 
 def views_of(data: Any) -> list[memoryview]:
     try:
-        return [memoryview(data).cast("B")]
+        view = memoryview(data)
     except TypeError:
         return [memoryview(item).cast("B") for item in data]
+    return [view.cast("B")]
 
 
 def views_behind(views: list[memoryview], sent: int) -> list[memoryview]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from itertools import islice
+from operator import index
 from threading import Lock
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
@@ -154,6 +155,7 @@ class ZeroCopySender:
     ) -> None:
         if on_copied not in ("keep", "stop"):
             raise ValueError(f"on_copied: {on_copied!r}; it is 'keep' or 'stop'")
+        max_bytes, max_pending, next_id = map(index, (max_bytes, max_pending, next_id))
         for name, value in (("max_bytes", max_bytes), ("max_pending", max_pending)):
             if value < 1:
                 raise ValueError(f"{name}: {value}; it is 1 or more")
@@ -373,6 +375,8 @@ class ZeroCopySender:
 
         Returns how many sends it completes; a report that is no completion goes to `reports`.
         """
+        if not isinstance(report, ErrorReport):
+            raise TypeError(f"report: an ErrorReport is needed, not {type(report).__name__}")
         return self._locked(self._take_settled, report)
 
     def wait(self, timeout: float | EllipsisType | None = ...) -> None:
