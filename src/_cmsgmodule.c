@@ -78,9 +78,9 @@ PyDoc_STRVAR(send_batch_doc,
 "What other code raises, an iterator among `messages` or a fileno(), is raised, once what stands\n"
 "before it was sent.\n\n"
 "On a stream a message may go in part; the rest of it follows without its descriptors.  Where\n"
-"that fails, or a signal handler raises, so does the call.  Of each error that it raises `sent`\n"
-"is the number of whole messages that went, and `sent_bytes` what went of the one behind them,\n"
-"its descriptors included where that is not 0.");
+"that fails, or a signal handler raises, so does the call.  Of each error behind the arguments\n"
+"`sent` is the number of whole messages that went, and `sent_bytes` what went of the one behind\n"
+"them, its descriptors included where that is not 0.");
 
 PyDoc_STRVAR(send_counted_doc,
 "send_counted(tally, sock, data, /, *, fds=(), control=(), flags=0, address=None, "

@@ -380,6 +380,26 @@ def test_without_checksums_it_falls_back(form: str) -> None:
             assert cmsgx.segment_support(other) == before
 
 
+def test_an_object_without_weak_references_is_forgotten() -> None:
+    class Slotted:
+        __slots__ = ("sock",)
+
+        def __init__(self, sock: socket.socket) -> None:
+            self.sock = sock
+
+        def fileno(self) -> int:
+            return self.sock.fileno()
+
+    with udp_pair() as (one, two):
+        one.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+        one.connect(two.getsockname())
+        slotted = Slotted(one)
+        before = cmsgx.segment_support(slotted)
+        assert cmsgx.send_segments(slotted, numbered(30, 10), 10) == 30
+        assert numbers(drain(two)) == list(range(30))
+        assert cmsgx.segment_support(slotted) == before > 0
+
+
 def test_a_datagram_that_is_refused_itself_says_nothing_of_segments() -> None:
     with udp_pair() as (one, two):
         address = two.getsockname()

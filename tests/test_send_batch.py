@@ -108,8 +108,11 @@ def test_messages_has_to_be_iterable(packets: Pair) -> None:
             send_batch(*arguments)
     with pytest.raises(TypeError, match="unexpected keyword"):
         send_batch(packets[0], [b"x"], flag=1)
-    with pytest.raises(ZeroDivisionError):
-        send_batch(packets[0], (1 // 0 for _ in range(1)))
+    with pytest.raises(ZeroDivisionError) as caught:
+        send_batch(packets[0], (b"x" if n else 1 // n for n in (1, 0)))
+    assert not hasattr(caught.value, "sent")
+    with pytest.raises(BlockingIOError):
+        cmsgx.receive(packets[1], 1, timeout=0)
 
 
 def test_to_many_addresses(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class BatchReceiver(_cmsg.BatchReceiver):
     want     kinds to switch on, see enable(); found in a message by `msg[Kind]`
     close    "background" has the descriptors that are not taken closed by the background closer
 
-    receive() gives a Batch, a sequence of Message; `for batch in receiver` the next and the next,
+    receive() gives a Batch of Messages; `for batch in receiver` the next and the next,
     closes what was left in the one before, and ends at the end of the stream. The first message is
     waited for, the others are taken as they are there. A batch never raises for one message: see
     its `truncated`. Data that was received never changes: memory that a message or a view still
@@ -150,12 +150,12 @@ def _own_size(sock: FileDescriptorLike) -> int | None:
 def _known(sock: Any) -> int | None:
     try:
         return _limits.get(sock)
-    except TypeError:  # an int
+    except TypeError:  # an int, or an object without weak references
         return None
 
 
 def _remember(sock: Any, most: int) -> None:
-    with suppress(TypeError):  # an int
+    with suppress(TypeError):
         _limits[sock] = most
 
 
@@ -172,8 +172,9 @@ def send_segments(
 
     As many for each system call as the kernel takes. Where the path refuses segments (EIO, EINVAL,
     EMSGSIZE) the rest goes by send_batch(); no datagram is lost or sent twice. If it goes, all
-    that this socket (an int is forgotten) sends later goes so too. Returns how many datagrams were
-    sent, and raises only where the first fails, as send_batch() does, or a signal handler raises;
+    that this socket sends later goes so too (that of an int, or of an object without weak
+    references, is forgotten). No data is one empty datagram. Returns how many datagrams were sent,
+    and raises only where the first fails, as send_batch() does, or a signal handler raises;
     then the attribute `sent` of the error is that number. `timeout` is for each system call.
     """
     size = operator.index(size)
