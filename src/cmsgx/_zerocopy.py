@@ -375,8 +375,6 @@ class ZeroCopySender:
 
         Returns how many sends it completes; a report that is no completion goes to `reports`.
         """
-        if not isinstance(report, ErrorReport):
-            raise TypeError(f"report: an ErrorReport is needed, not {type(report).__name__}")
         return self._locked(self._take_settled, report)
 
     def wait(self, timeout: float | EllipsisType | None = ...) -> None:
@@ -450,7 +448,9 @@ class ZeroCopySender:
         self._is_sure = True
         return count
 
-    def _take_settled(self, report: ErrorReport) -> int:
+    def _take_settled(self, report: Any) -> int:
+        if not isinstance(report, ErrorReport):
+            raise TypeError(f"report: an ErrorReport is needed, not {type(report).__name__}")
         self._settle()
         return self._take(report)
 
