@@ -74,11 +74,25 @@ PyDoc_STRVAR(send_batch_doc,
 "Outgoing, or just data; each of these is as for send().  Returns how many were sent, from the\n"
 "first on: a call stops at the first that fails, and raises only where that is the first of all,\n"
 "so what is left can be given to the next call.  `timeout` is for all of it.  Of a message that\n"
-"was not sent the descriptors stay the caller's as they were, as do those of one that was.\n\n"
+"was not sent the descriptors stay the caller's as they were, as do those of one that was.\n"
+"What other code raises, an iterator among `messages` or a fileno(), is raised, once what stands\n"
+"before it was sent.\n\n"
 "On a stream a message may go in part; the rest of it follows without its descriptors.  Where\n"
-"that fails, or a signal handler raises, so does the call.  Of each error that it raises `sent`\n"
-"is the number of whole messages that went, and `sent_bytes` what went of the one behind them,\n"
-"its descriptors included where that is not 0.");
+"that fails, or a signal handler raises, so does the call.  Of each error behind the arguments\n"
+"`sent` is the number of whole messages that went, and `sent_bytes` what went of the one behind\n"
+"them, its descriptors included where that is not 0.");
+
+PyDoc_STRVAR(send_counted_doc,
+"send_counted(tally, sock, data, /, *, fds=(), control=(), flags=0, address=None, "
+"timeout=...)\n--\n\n"
+"send(), which adds the number of bytes to the one in `tally`, a list, before a signal handler\n"
+"can run.  Returns None, or the OSError of a system call that was refused: so what it raises is\n"
+"no refusal, whatever its errno.");
+
+PyDoc_STRVAR(send_batch_counted_doc,
+"send_batch_counted(tally, sock, messages, /, *, flags=0, timeout=...)\n--\n\n"
+"send_batch(), as send_counted() is send(): the number of messages, also of those in front of\n"
+"what it raises.  On a stream an error behind part of a message is raised.");
 
 PyDoc_STRVAR(receive_doc,
 "receive(sock, bufsize, *, fds=0, flags=0, timeout=..., on_truncation='raise')\n--\n\n"
@@ -307,6 +321,9 @@ static PyMethodDef methods[] = {
     {"recv_fds", FAST(cmsgx_recv_fds), METH_FASTCALL | METH_KEYWORDS, recv_fds_doc},
     {"send", FAST(cmsgx_send), METH_FASTCALL | METH_KEYWORDS, send_doc},
     {"send_batch", FAST(cmsgx_send_batch), METH_FASTCALL | METH_KEYWORDS, send_batch_doc},
+    {"send_counted", FAST(cmsgx_send_counted), METH_FASTCALL | METH_KEYWORDS, send_counted_doc},
+    {"send_batch_counted", FAST(cmsgx_send_batch_counted), METH_FASTCALL | METH_KEYWORDS,
+     send_batch_counted_doc},
     {"receive", FAST(cmsgx_receive_once), METH_FASTCALL | METH_KEYWORDS, receive_doc},
     {"CMSG_ALIGN", cmsgx_cmsg_align, METH_O, align_doc},
     {"CMSG_LEN", cmsgx_cmsg_len, METH_O, len_doc},

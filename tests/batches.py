@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -72,6 +73,21 @@ class Interrupt(Exception):
 
 def interrupt(*_: object) -> None:
     raise Interrupt
+
+
+def of_handlers() -> list[Exception]:
+    """What a handler may raise: also what looks like something that the kernel says."""
+    own = (OSError(number, "of the handler") for number in (errno.EIO, errno.EAGAIN, errno.ENOBUFS))
+    return [Interrupt(), TimeoutError("of the handler"), *own]
+
+
+def raising(error: BaseException) -> Callable[..., object]:
+    """A handler."""
+
+    def handler(*_: object) -> None:
+        raise error
+
+    return handler
 
 
 @contextmanager

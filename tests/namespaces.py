@@ -126,6 +126,18 @@ class Namespace:
         """socket.socket() in there."""
         return self.run(lambda: socket.socket(*arguments))
 
+    def reaches(self, family: int, host: str) -> bool:
+        """Whether that address says that it has no such port."""
+        with self.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(0.1)
+            try:
+                sock.connect((host, 1))
+                sock.send(b"")
+                sock.recv(1)
+            except OSError as error:
+                return isinstance(error, ConnectionRefusedError)
+        return False
+
     def ip(self, text: str) -> str:
         """ip(8) in there."""
         return self.run(lambda: ip(*text.split()))
@@ -202,7 +214,8 @@ class Chain:
             self._route(family)
         # A link is used some time after it was told to be up.
         for family in families:
-            assert eventually(partial(self._answers, family)), "no way through"
+            last = self.address(family, self.links)
+            assert eventually(partial(self.spaces[0].reaches, family, last)), "no way through"
 
     def _route(self, family: int) -> None:
         """All that is not near lies to the right, but for what lies to the left."""
@@ -214,17 +227,6 @@ class Chain:
             self.spaces[n - 1].ip(f"{ip}route add default via {host.format(n, 2)}")
             for m in range(1, n):
                 self.spaces[n].ip(f"{ip}route add {net.format(m)} via {host.format(n, 1)}")
-
-    def _answers(self, family: Any) -> bool:
-        with self.spaces[0].socket(family, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(0.1)
-            sock.connect((self.address(family, self.links), 1))
-            try:
-                sock.send(b"")
-                sock.recv(1)
-            except OSError as error:
-                return isinstance(error, ConnectionRefusedError)
-        return False
 
     def address(self, family: Any, n: int) -> str:
         """Of the namespace with that number, as the one before it has it."""

@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,13 @@ from batches import (
     seen,
     udp_pair,
 )
+from namespaces import Namespace, needs_ipv6
 from native import Shim, under_shim
 from support import (
     Pair,
     Ticker,
     content,
+    eventually,
     is_open,
     lingering_socket,
     open_fds,
@@ -172,6 +175,53 @@ def test_control_data_of_ip_for_each_message() -> None:
             assert [msg[kinds.Ttl] for msg in batch] == [kinds.Ttl(n) for n in range(1, 9)]
             assert [msg[kinds.Tos].value for msg in batch] == [4 * n for n in range(1, 9)]
             assert len({msg[kinds.PacketInfo] for msg in batch}) == 1
+
+
+ASKED_AT: dict[int, list[str]] = {
+    socket.AF_INET: ["127.0.0.2", "127.0.0.3", "127.0.0.4"],
+    socket.AF_INET6: ["fd09::2", "fd09::3", "fd09::4"],
+}
+
+
+@pytest.mark.parametrize(
+    "family", [socket.AF_INET, pytest.param(socket.AF_INET6, marks=needs_ipv6)]
+)
+@pytest.mark.parametrize("form", ["as it came", "the address alone"])
+def test_a_batch_is_answered_from_where_it_was_asked(family: int, form: str) -> None:
+    """One to each address and from each of several clients, which hear of no other."""
+    kind: Any = kinds.PacketInfo if family == socket.AF_INET else kinds.PacketInfo6
+    with Namespace() as space, ExitStack() as stack:
+        for host in ASKED_AT[family]:
+            if family == socket.AF_INET6:
+                space.ip(f"-6 addr add {host}/128 dev lo nodad")
+            # An address is used some time after it was told.
+            assert eventually(partial(space.reaches, family, host))
+        server = stack.enter_context(space.socket(family, socket.SOCK_DGRAM))
+        server.bind(("", 0))
+        port = server.getsockname()[1]
+        rx = cmsgx.BatchReceiver(server, 64, 100, want=[kind, kinds.Timestamp])
+        clients: list[tuple[socket.socket, str]] = []
+        for host in ASKED_AT[family] * 3:
+            client = stack.enter_context(space.socket(family, socket.SOCK_DGRAM))
+            client.connect((host, port))  # which lets nothing in from elsewhere
+            client.settimeout(5)
+            client.send(f"{host} {len(clients)}".encode())
+            clients.append((client, host))
+        answered = 0
+        while answered < len(clients):
+            answers = []
+            for msg in rx.receive(timeout=5):
+                info = msg[kind]
+                if form == "the address alone":
+                    four = family == socket.AF_INET
+                    info = kind(local=info.local) if four else kind(info.address)
+                answers.append((msg.view, (), info, msg.address))
+            assert cmsgx.send_batch(server, answers) == len(answers)
+            answered += len(answers)
+        for number, (client, host) in enumerate(clients):
+            data, sender = client.recvfrom(100)
+            assert data == f"{host} {number}".encode()
+            assert sender[:2] == (host, port)
 
 
 # What a batch is --------------------------------------------------------------------------------
@@ -562,6 +612,8 @@ def test_a_closed_socket(packets: Pair) -> None:
     packets[1].close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         rx.receive()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        cmsgx.BatchReceiver(packets[1], 2, 10)
     with pytest.raises(OSError, match="Bad file descriptor") as caught:
         cmsgx.send_batch(packets[1], [(b"x", [0])])
     assert caught.value.errno == errno.EBADF
@@ -713,6 +765,52 @@ def test_an_empty_message_with_others_behind_it_is_no_end(packets: Pair) -> None
         rx = cmsgx.BatchReceiver(right, 16, 10, fds=1)
         got = [seen(batch) for batch in rx]
         assert got == [[Whole(b"", []), Whole(b"x", ["0"]), Whole(b"", []), Whole(b"", ["0"])]]
+
+
+def hung_up_behind(*sizes: int) -> None:
+    """The peer goes right behind the call, which saw no end."""
+    left, right = unix_pair(socket.SOCK_SEQPACKET)
+    shim = Shim()
+    messages = [bytes(size) for size in sizes]
+    cmsgx.send_batch(left, messages)
+    shim.hang_up(left.fileno())
+    got = [[msg.data for msg in batch] for batch in cmsgx.BatchReceiver(right, 4, 10)]
+    assert got == [messages]
+    print("done")
+
+
+@pytest.mark.parametrize("sizes", [(1, 0, 0), (0,), (0, 0), (0, 1, 0)])
+def test_empty_messages_before_the_end_is_read_are_no_end(sizes: tuple[int, ...]) -> None:
+    assert in_child("hung_up_behind", *sizes, env=under_shim()).strip() == "done"
+
+
+@pytest.mark.parametrize("by", ["name", "credentials"])
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_empty_messages_that_tell_of_their_sender_are_no_end(
+    tmp_path: Path, by: str, count: int
+) -> None:
+    """Whatever stands behind them: the end has no sender."""
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as left,
+    ):
+        listener.bind(str(tmp_path / "listener"))
+        cmsgx.enable(listener, *([cmsgx.Credentials] if by == "credentials" else []))
+        listener.listen()
+        if by == "name":
+            left.bind(str(tmp_path / "left"))
+        left.connect(str(tmp_path / "listener"))
+        right = listener.accept()[0]
+        with right:
+            cmsgx.send_batch(left, [b"x", b"", b""])
+            left.close()
+            rx = cmsgx.BatchReceiver(
+                right, count, 10, want=[cmsgx.Credentials] if by == "credentials" else []
+            )
+            got = [msg for batch in rx for msg in batch]
+            assert [(msg.data, msg.eof) for msg in got] == [
+                (b"x", False), (b"", False), (b"", False)
+            ]  # fmt: skip
 
 
 def test_empty_datagrams_are_no_end() -> None:

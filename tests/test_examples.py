@@ -34,6 +34,7 @@ PRINTED = {
         "asked 127.0.0.3, answered from 127.0.0.3\n"
         "asked ::1, answered from ::1\n"
     ),
+    "answer_batch.py": "".join(f"answered from 127.0.0.{n}\n" for n in (2, 3, 4)),
     "receive_time.py": "the kernel had it 0 s ago\n",
 }
 SHORT = ["ttl.py", "answer_from.py", "traceroute.py", "receive_time.py"]

@@ -1115,15 +1115,20 @@ def test_A8_a_batch_stops_before_the_table_is_full() -> None:
     assert in_child("full_table_in_a_batch").strip() == "done"
 
 
-def filled_while_it_waits() -> None:
+def filled_while_it_waits(timeout: float | None, by: str) -> None:
     """What there is room for is looked at when something has come."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     rx = cmsgx.BatchReceiver(right, 5, 16, fds=10)
+    right.settimeout(timeout)
+    limit: dict[str, Any] = {"timeout": timeout} if by == "argument" else {}
     results: list[list[int]] = []
 
     def receive() -> None:
-        with rx.receive(timeout=20) as batch:
-            results.append(kept_of(batch, 10))
+        got = 0
+        while got < 5:
+            with rx.receive(**limit) as batch:
+                results.append(kept_of(batch, 10))
+                got += len(batch)
 
     with open_files(10) as files:
         thread = threading.Thread(target=receive)
@@ -1132,13 +1137,25 @@ def filled_while_it_waits() -> None:
         filling = fill_table(25)
         assert cmsgx.send_batch(left, [(b"x", files)] * 5) == 5
         thread.join()
-        assert results in ([[10]], [[10, 10]])
+        # At most two at once, as there is room for no more.
+        assert [n for part in results for n in part] == [10] * 5, results
+        assert max(map(len, results)) <= 2
         close_all(filling)
     print("done")
 
 
-def test_A8_also_where_it_is_filled_while_it_waits() -> None:
-    assert in_child("filled_while_it_waits").strip() == "done"
+@pytest.mark.parametrize("timeout", [20.0, None])
+@pytest.mark.parametrize("by", ["socket", "argument"])
+def test_A8_also_where_it_is_filled_while_it_waits(timeout: float | None, by: str) -> None:
+    assert in_child("filled_while_it_waits", timeout, by).strip() == "done"
+
+
+def test_A8_what_does_not_block_does_not_wait(packets: Pair) -> None:
+    """Though the socket object says that it would."""
+    os.set_blocking(packets[1].fileno(), False)
+    for sock in (packets[1], packets[1].fileno()):
+        with pytest.raises(BlockingIOError):
+            cmsgx.BatchReceiver(sock, 5, 16, fds=10).receive()
 
 
 def pidfds_in_a_batch() -> None:

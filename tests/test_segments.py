@@ -12,10 +12,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
-from batches import LARGE, Interrupt, handling, interrupt, udp_pair
+from batches import LARGE, handling, of_handlers, raising, udp_pair
 from native import Shim, under_shim
 from support import TESTS, run_python, unix_pair
 from test_hazards_other import needs_namespaces
@@ -318,6 +319,26 @@ def test_a_size_has_a_byte(size: int) -> None:
         cmsgx.send_segments(one, b"x", size)
 
 
+@pytest.mark.parametrize("size", [1.5, 2.0, "1"])
+def test_a_size_is_a_whole_number(size: Any) -> None:
+    with udp_pair() as (one, _), pytest.raises(TypeError, match="integer"):
+        cmsgx.send_segments(one, b"x", size)
+
+
+def test_a_closed_socket() -> None:
+    with udp_pair() as (one, _), cmsgx.Fd(os.dup(one.fileno())) as fd:
+        one.close()
+        fd.close()
+        for sock in (one, fd):
+            for call in (
+                partial(cmsgx.segment_support, sock),
+                partial(cmsgx.send_segments, sock, bytes(30), 10),
+            ):
+                with pytest.raises(OSError, match="Bad file descriptor") as caught:
+                    call()
+                assert caught.value.errno == errno.EBADF
+
+
 def test_over_a_socket_without_segments() -> None:
     left, right = unix_pair(socket.SOCK_DGRAM)
     with left, right:
@@ -359,6 +380,26 @@ def test_without_checksums_it_falls_back(form: str) -> None:
             assert cmsgx.segment_support(other) == before
 
 
+def test_an_object_without_weak_references_is_forgotten() -> None:
+    class Slotted:
+        __slots__ = ("sock",)
+
+        def __init__(self, sock: socket.socket) -> None:
+            self.sock = sock
+
+        def fileno(self) -> int:
+            return self.sock.fileno()
+
+    with udp_pair() as (one, two):
+        one.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+        one.connect(two.getsockname())
+        slotted = Slotted(one)
+        before = cmsgx.segment_support(slotted)
+        assert cmsgx.send_segments(slotted, numbered(30, 10), 10) == 30
+        assert numbers(drain(two)) == list(range(30))
+        assert cmsgx.segment_support(slotted) == before > 0
+
+
 def test_a_datagram_that_is_refused_itself_says_nothing_of_segments() -> None:
     with udp_pair() as (one, two):
         address = two.getsockname()
@@ -376,6 +417,23 @@ def test_a_datagram_that_is_refused_itself_says_nothing_of_segments() -> None:
             assert caught.value.sent == 0  # type: ignore[attr-defined]
         assert cmsgx.segment_support(one) == before
         assert drain(two) == []
+
+
+@pytest.mark.parametrize("own", [1, 3, 10, 2000])
+@pytest.mark.parametrize("count", [1, 2, 65, 129, 300])
+@pytest.mark.parametrize("falls_back", [False, True])
+def test_the_sockets_own_option_cuts_nothing(own: int, count: int, falls_back: bool) -> None:
+    with udp_pair() as (one, two):
+        one.connect(two.getsockname())
+        if falls_back:
+            one.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+        one.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, own)
+        for last in (10, 7):
+            assert cmsgx.send_segments(one, numbered(count, 10, last), 10) == count
+            got = drain(two)
+            assert numbers(got) == list(range(count))
+            assert [len(part) for part in got] == [10] * (count - 1) + [last]
+        assert one.getsockopt(socket.IPPROTO_UDP, UDP_SEGMENT) == own
 
 
 def small_mtu() -> None:
@@ -492,14 +550,41 @@ def test_a_fallback_that_fails() -> None:
     for_each("fallback_that_fails", [(0,), (1,), (7,), (19,)])
 
 
-def test_a_handler_that_raises_tells_what_went() -> None:
-    """While a full socket is waited for."""
+@pytest.mark.parametrize("error", of_handlers(), ids=repr)
+def test_a_handler_that_raises_tells_what_went(error: Any) -> None:
+    """While a full socket is waited for. No errno of it is taken for the kernel's."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
-    with left, right, handling(interrupt):
+    with left, right, handling(raising(error)):
         left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
         signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(Interrupt) as caught:
+        with pytest.raises(type(error)) as caught:
             cmsgx.send_segments(left, numbered(1000, 100), 100)
-        sent = caught.value.sent  # type: ignore[attr-defined]
+        assert caught.value is error
+        sent = error.sent
         assert 0 < sent < 1000
         assert numbers(drain(right, ())) == list(range(sent))
+
+
+def interrupted_behind(which: int, refusal: int) -> None:
+    """A handler raises right behind a system call that sent: of segments, or of the fallback."""
+    shim = Shim()
+    error: Any = of_handlers()[which]
+    with udp_pair() as (one, two), handling(raising(error)):
+        one.connect(two.getsockname())
+        most = cmsgx.segment_support(one)
+        shim.refuse_segments(refusal)
+        shim.delay_send(200)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(type(error)) as caught:
+            cmsgx.send_segments(one, numbered(2 * most, 10), 10)
+        shim.delay_send(0)
+        assert caught.value is error
+        got = numbers(drain(two))
+        assert got == list(range(error.sent))
+        assert len(got) in (most, 2 * most)
+        assert cmsgx.segment_support(one) == most
+
+
+def test_a_handler_that_raises_behind_a_call_that_sent() -> None:
+    cases = itertools.product(range(len(of_handlers())), (0, errno.EIO))
+    for_each("interrupted_behind", list(cases))

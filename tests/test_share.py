@@ -154,6 +154,7 @@ def test_the_mapping_survives_the_fd() -> None:
         (GROW | WRITE, 0, "F_SEAL_SHRINK"),
         (SHRINK, WRITE, "F_SEAL_WRITE"),
         (0, GROW | WRITE, "F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE"),
+        (SHRINK, 0x10 | 0x20, "F_SEAL_FUTURE_WRITE, F_SEAL_EXEC"),
         (SHRINK, 1 << 20, "seal 0x100000"),
     ],
 )

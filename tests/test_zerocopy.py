@@ -15,11 +15,13 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import pytest
+from batches import handling, of_handlers, raising
 from namespaces import Namespace, needs_ipv6
 from support import eventually
 
@@ -556,30 +558,107 @@ def test_a_pending_error_is_neither_taken_nor_spun_on() -> None:
         sender.release()
 
 
-def test_a_closed_socket() -> None:
+@pytest.mark.parametrize("form", ["socket", "Fd", "int"])
+def test_a_closed_socket(form: str) -> None:
     with stalled() as (left, _, _):
-        sender = cmsgx.ZeroCopySender(left)
+        owner = left if form == "socket" else cmsgx.Fd(os.dup(left.fileno()))
+        sender = cmsgx.ZeroCopySender(owner.fileno() if form == "int" else owner)
         sender.send(b"1")
-        left.close()
-        for call in (sender.wait, sender.close, sender.reap, lambda: sender.send(b"2")):
+        owner.close()
+        for call in (sender.wait, sender.reap, lambda: sender.send(b"2")):
             with pytest.raises(OSError, match="Bad file descriptor") as caught:
                 call()
             assert caught.value.errno == errno.EBADF
-        assert len(sender.release()) == 1
+        assert [bytes(view) for view in sender.close()] == [b"1"]
+        assert sender.closed
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            cmsgx.ZeroCopySender(left if form == "socket" else owner)
+
+
+def test_a_number_that_is_another_sockets_by_now() -> None:
+    one, two = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with stalled() as (left, _, _), one, two:
+        number = os.dup(left.fileno())
+        sender = cmsgx.ZeroCopySender(number)
+        sender.send(b"1")
+        os.dup2(two.fileno(), number)
+        for data in (b"a", b"stranger's"):
+            one.send(data)
+        with pytest.raises(cmsgx.NotSupportedError, match="no error queue") as caught:
+            sender.reap()
+        assert cast(Any, caught.value).message.data == b"a"
+        assert two.recv(100) == b"stranger's"
+        assert sender.pending == (1, 1)
+        assert [bytes(view) for view in sender.release()] == [b"1"]
+        os.close(number)
+
+
+@pytest.mark.parametrize("error", of_handlers(), ids=repr)
+def test_close_lets_what_a_handler_raises_through(error: Exception) -> None:
+    with stalled() as (left, _, _), handling(raising(error)):
+        sender = cmsgx.ZeroCopySender(left)
+        sender.send(b"1")
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(type(error)) as caught:
+            sender.close()
+        assert caught.value is error
+        assert not sender.closed
+        assert len(sender.close(0)) == 1
+
+
+# A forked child -----------------------------------------------------------------------------------
+
+
+def left_by_exit(sender: cmsgx.ZeroCopySender) -> None:
+    with suppress(LookupError), sender:
+        raise LookupError
+
+
+@pytest.mark.parametrize("is_locked", [False, True])
+@pytest.mark.parametrize(
+    "leave",
+    [
+        cmsgx.ZeroCopySender.__del__,
+        cmsgx.ZeroCopySender.close,
+        cmsgx.ZeroCopySender.release,
+        left_by_exit,
+        lambda sender: sender.__exit__(None, None, None),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
+def test_a_child_leaves_the_completions(
+    leave: Callable[[cmsgx.ZeroCopySender], object], is_locked: bool
+) -> None:
+    buffer = bytearray(SIZE)
+    before = len(_zerocopy._abandoned)
+    with udp() as (left, _), cmsgx.ZeroCopySender(left) as sender:
+        sender.send(buffer)
+
+        def child() -> None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                leave(sender)
+            assert len(_zerocopy._abandoned) == before
+
+        if is_locked:
+            with sender._lock:
+                in_fork(child)
+        else:
+            in_fork(child)
+        assert sender.pending == (1, SIZE)
+        sender.wait(5)
+        assert can_resize(buffer)
 
 
 # ENOBUFS ------------------------------------------------------------------------------------------
 
 
-def in_child_as_somebody(child: Callable[[], object]) -> None:
-    """In a process of a user whom nobody else is, and whose pinned memory nobody else counts."""
+def in_fork(child: Callable[[], object]) -> None:
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            user = 200_000 + os.getpid()
-            os.setresgid(user, user, user)
-            os.setresuid(user, user, user)
+            signal.alarm(20)
             child()
             status = 0
         except BaseException:
@@ -591,6 +670,10 @@ def in_child_as_somebody(child: Callable[[], object]) -> None:
 
 
 def with_little_locked_memory() -> None:
+    """As a user whom nobody else is, and whose pinned memory nobody else counts."""
+    user = 200_000 + os.getpid()
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (64 << 10, 64 << 10))
     with stalled() as (left, right, ahead), cmsgx.ZeroCopySender(left) as sender:
         # Nothing is in flight, so nothing can be waited for.
@@ -617,7 +700,7 @@ def with_little_locked_memory() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
 def test_enobufs_for_locked_memory() -> None:
-    in_child_as_somebody(with_little_locked_memory)
+    in_fork(with_little_locked_memory)
 
 
 def test_enobufs_for_the_memory_of_options() -> None:
@@ -811,6 +894,20 @@ def test_arguments(arguments: dict[str, Any]) -> None:
         cmsgx.ZeroCopySender(left, **arguments)
 
 
+@pytest.mark.parametrize("name", ["max_bytes", "max_pending", "next_id"])
+@pytest.mark.parametrize("value", [1.5, 2.0, "1"])
+def test_fractions(name: str, value: object) -> None:
+    with udp() as (left, _), pytest.raises(TypeError, match="integer"):
+        cmsgx.ZeroCopySender(left, **cast(Any, {name: value}))
+
+
+def test_what_is_no_report() -> None:
+    with udp() as (left, _), cmsgx.ZeroCopySender(left) as sender:
+        with pytest.raises(TypeError, match="report: an ErrorReport is needed, not int"):
+            sender.acknowledge(cast(Any, 5))
+        assert not sender.reports
+
+
 def test_not_supported() -> None:
     left, right = socket.socketpair()
     with left, right, pytest.raises(cmsgx.NotSupportedError, match="SO_ZEROCOPY") as caught:
@@ -823,6 +920,9 @@ def test_what_is_no_buffer() -> None:
         for wrong in ("text", 1, [1]):
             with pytest.raises(TypeError):
                 sender.send(cast(Any, wrong))
+        for send in (sender.send, sender.send_all):
+            with pytest.raises(TypeError, match="contiguous"):
+                send(memoryview(b"abcd")[::2])
         with pytest.raises(ValueError, match="timeout"):
             sender.send(b"1", timeout=-1)
         assert sender.pending == (0, 0)

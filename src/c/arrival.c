@@ -98,7 +98,8 @@ set_eof(cmsgx_buffer *buffer, const cmsgx_request *request, cmsgx_sock *sock)
         (void)getsockopt(sock->fd, SOL_SOCKET, SO_TYPE, &type, &size);
     }
     if (type == SOCK_SEQPACKET) {
-        got->eof = buffer->control_used > 0 ? 0 : 2;
+        /* The end has neither. */
+        got->eof = buffer->control_used > 0 || buffer->name_size > 0 ? 0 : 2;
     }
     else if (type == SOCK_STREAM) {
         got->eof = cmsgx_buffer_room(buffer) > 0 ? 1 : 2;

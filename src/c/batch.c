@@ -253,8 +253,8 @@ static PyGetSetDef batch_getset[] = {
 };
 
 PyDoc_STRVAR(batch_doc,
-"The messages of one receive, in order: a sequence of Message.  It owns the descriptors that are\n"
-"not taken, and closes them at the end of its `with`.");
+"The messages of one receive, in order, with a length, indexes and slices.  It owns the\n"
+"descriptors that are not taken, and closes them at the end of its `with`.");
 
 static PyType_Slot batch_slots[] = {
     {Py_tp_dealloc, batch_dealloc},

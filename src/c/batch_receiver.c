@@ -6,11 +6,13 @@
 #include "errors.h"
 #include "msghdr.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <structmember.h>
 #include <sys/resource.h>
 
-/* 16 Mi messages would not fit in an int of the kernel's by far; a mistake, then. */
+/* Linux has no bound for recvmmsg(2), as it has for sendmmsg(2), and memory is kept for each: more
+   is a mistake. */
 #define MOST_MESSAGES (1 << 20)
 
 typedef struct {
@@ -72,25 +74,25 @@ free_buffers(batch_receiver *self)
     return 0;
 }
 
-/* How many messages may be received before the descriptors in them could fill the table: the
-   kernel goes on when it is full, and drops them.  A surplus counts too, which is closed only when
-   all are there. */
+/* How many descriptors a message may bring, a surplus included, which is closed only when all are
+   there. */
 static size_t
-bounded(const batch_receiver *self, size_t count)
+most_of_each(const batch_receiver *self)
 {
     const cmsgx_request *request = self->request;
-    struct rlimit limit;
-    size_t each = 0;
     size_t room = request->fds > 0 || request->takes_pidfd ? request->control_size : 0;
     if (request->family == AF_UNIX) {
         room += CMSGX_MORE_ROOM;
     }
-    if (room > CMSG_LEN(0)) {
-        each = (room - CMSG_LEN(0)) / sizeof(int);
-    }
-    if (each == 0 || count == 1) {
-        return count;
-    }
+    return room > CMSG_LEN(0) ? (room - CMSG_LEN(0)) / sizeof(int) : 0;
+}
+
+/* How many messages may be received before the descriptors in them could fill the table: the
+   kernel goes on when it is full, and drops them. */
+static size_t
+bounded(size_t count, size_t each)
+{
+    struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0) {
         return 1;
     }
@@ -106,15 +108,15 @@ bounded(const batch_receiver *self, size_t count)
 typedef struct {
     const batch_receiver *self;
     size_t count;               /* messages at most */
+    size_t asked;               /* of those, in the last try */
     socklen_t name_size;
 } call_context;
 
-static ssize_t
-try_recvmmsg(int fd, void *context, int flags)
+static inline __attribute__((always_inline)) int
+receive_some(int fd, call_context *call, size_t count, int flags)
 {
-    const call_context *call = context;
     const batch_receiver *self = call->self;
-    size_t count = bounded(self, call->count);
+    call->asked = count;
     for (size_t i = 0; i < count; i++) {
         cmsgx_buffer *buffer = self->buffers[i];
         cmsgx_msghdr_prepare(&self->headers[i].msg_hdr, buffer->control, buffer->control_size,
@@ -133,6 +135,26 @@ try_recvmmsg(int fd, void *context, int flags)
     return result;
 }
 
+static ssize_t
+try_recvmmsg(int fd, void *context, int flags)
+{
+    call_context *call = context;
+    size_t count = call->count;
+    size_t each = count > 1 ? most_of_each(call->self) : 0;
+    if (each > 0) {
+        count = bounded(count, each);
+        if (count > 1 && !(flags & MSG_DONTWAIT)) {
+            int result = receive_some(fd, call, count, flags | MSG_DONTWAIT);
+            if (result >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) {
+                return result;
+            }
+            /* The bound is of now, and the table may be fuller when the wait is over. */
+            count = 1;
+        }
+    }
+    return receive_some(fd, call, count, flags);
+}
+
 /* What is malformed is no error of the batch, but nothing in it is to be believed. */
 static void
 disown_malformed(cmsgx_buffer *buffer, const cmsgx_request *request)
@@ -142,14 +164,17 @@ disown_malformed(cmsgx_buffer *buffer, const cmsgx_request *request)
     buffer->got.closed_fds = -1;
 }
 
-/* The messages at the end of a stream, each empty, are one: it is left out behind others. */
+/* The messages at the end of a stream, each empty, are one: it is left out behind others.  Once the
+   end was read, so is all that was asked for, as it can be read again and again; and only then
+   empty messages that cannot be told from it are taken for it. */
 static size_t
-without_end(const batch_receiver *self, const cmsgx_sock *sock, size_t count)
+without_end(const batch_receiver *self, const cmsgx_sock *sock, size_t count, int is_full)
 {
     size_t last = count;
     while (last > 1) {
         int eof = self->buffers[last - 1]->got.eof;
-        if (eof == 0 || (eof == 2 && last == count && !cmsgx_has_hung_up(sock->fd))) {
+        if (eof == 0
+            || (eof == 2 && last == count && (!is_full || !cmsgx_has_hung_up(sock->fd)))) {
             break;
         }
         last--;
@@ -180,7 +205,7 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
         return NULL;
     }
     /* Each one that is peeked at is the same. */
-    call_context call = {self, flags & MSG_PEEK ? 1 : self->count,
+    call_context call = {self, flags & MSG_PEEK ? 1 : self->count, 0,
                          cmsgx_name_room(self->request->type, flags)};
     for (size_t i = 0; (flags & MSG_TRUNC) && i < call.count; i++) {
         /* On TCP it throws the bytes away: what was here before must not show instead. */
@@ -199,7 +224,8 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
             disown_malformed(self->buffers[i], self->request);
         }
     }
-    size_t kept = without_end(self, &sock, (size_t)count);
+    int is_full = (size_t)count == call.asked;
+    size_t kept = without_end(self, &sock, (size_t)count, is_full);
     for (size_t i = 0; i < (size_t)count; i++) {
         if (i < kept) {
             cmsgx_batch_add(batch, self->buffers[i]);
@@ -210,7 +236,7 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
     }
     if (is_end != NULL) {
         int eof = self->buffers[0]->got.eof;
-        *is_end = kept == 1 && (eof == 1 || (eof == 2 && cmsgx_has_hung_up(sock.fd)));
+        *is_end = kept == 1 && (eof == 1 || (eof == 2 && is_full && cmsgx_has_hung_up(sock.fd)));
     }
     return batch;
 }

@@ -46,6 +46,6 @@ cmsgx_raise_no_descriptor(const char *what, Py_ssize_t index, PyObject *object)
 PyObject *
 cmsgx_raise_busy(PyObject *self)
 {
-    return PyErr_Format(PyExc_RuntimeError, "this %s is in use by another thread",
-                        Py_TYPE(self)->tp_name);
+    /* By another thread, or by this one, which is below it on the stack. */
+    return PyErr_Format(PyExc_RuntimeError, "this %s is in use", Py_TYPE(self)->tp_name);
 }

@@ -507,21 +507,20 @@ cmsgx_outgoing_name_bad(const cmsgx_outgoing *out)
 }
 
 ssize_t
-cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags)
+cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error)
 {
-    int error;
     ssize_t result;
 
     if (out->control_used == 0 && out->buffer_count == 1 && out->msg.msg_name == NULL) {
-        result = cmsgx_call(sock, POLLOUT, try_send, out, flags, NULL, &error);
+        result = cmsgx_call(sock, POLLOUT, try_send, out, flags, NULL, error);
     }
     else {
         cmsgx_pins pins = {out->state->Descriptor, out->owners,
                            out->owned_count > 0 ? out->fd_count : 0};
         cmsgx_outgoing_finish(out);
-        result = cmsgx_call(sock, POLLOUT, try_sendmsg, out, flags, &pins, &error);
+        result = cmsgx_call(sock, POLLOUT, try_sendmsg, out, flags, &pins, error);
     }
-    if (result < 0 && error == EBADF && fcntl(sock->fd, F_GETFD) >= 0) {
+    if (result < 0 && *error == EBADF && fcntl(sock->fd, F_GETFD) >= 0) {
         cmsgx_outgoing_name_bad(out);
     }
     return result;

@@ -99,7 +99,8 @@ void cmsgx_outgoing_finish(cmsgx_outgoing *out);
 /* Where EBADF is about one of its descriptors, raises an error that names it instead. */
 void cmsgx_outgoing_name_bad(const cmsgx_outgoing *out);
 
-/* Sends it: bytes sent, or -1 with an exception.  EBADF names the descriptor that is not open. */
-ssize_t cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags);
+/* Sends it: bytes sent, or -1 with an exception, and *error as of cmsgx_call().  EBADF names the
+   descriptor that is not open. */
+ssize_t cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error);
 
 #endif

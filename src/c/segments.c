@@ -99,7 +99,8 @@ static PyGetSetDef segments_getset[] = {
 };
 
 PyDoc_STRVAR(segments_doc,
-"The datagrams that UDP_GRO joined, in order: a sequence of View, made as they are asked for.");
+"The datagrams that UDP_GRO joined, in order, with a length and indexes: each a View, made as it\n"
+"is asked for.");
 
 static PyType_Slot segments_slots[] = {
     {Py_tp_dealloc, segments_dealloc},

@@ -249,7 +249,8 @@ send_plain(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *buffers, PyObject *a
         || (ancdata != NULL && add_ancdata(out, ancdata) < 0)) {
         return NULL;
     }
-    ssize_t sent = cmsgx_outgoing_send(out, sock, flags);
+    int error;
+    ssize_t sent = cmsgx_outgoing_send(out, sock, flags, &error);
     return sent < 0 ? NULL : PyLong_FromSsize_t(sent);
 }
 
@@ -441,8 +442,12 @@ cmsgx_fill_data(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *data, PyObject 
     return added < 0 || (out->fd_count > 0 && check_fds(out, sock) < 0) ? -1 : 0;
 }
 
-PyObject *
-cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+/* Bytes sent, or -1 with an exception; *error then has the errno of the system call, or 0.
+
+   Inline, for the reason that stands at cmsgx_call(). */
+static inline __attribute__((always_inline)) ssize_t
+send_typed(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+           int *error)
 {
     enum {SOCK, DATA, FDS, CONTROL, FLAGS, ADDRESS, TIMEOUT, COUNT};
     static const cmsgx_signature signature = {
@@ -455,14 +460,15 @@ cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     cmsgx_sock sock;
     cmsgx_outgoing out;
     cmsgx_stack_room room;
-    PyObject *result = NULL;
+    ssize_t sent = -1;
     int flags = 0;
 
+    *error = 0;
     if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
         || cmsgx_sock_resolve_typed(state, values[SOCK], &state->own_sendmsg, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, values[TIMEOUT]) < 0
         || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], &flags) < 0)) {
-        return NULL;
+        return -1;
     }
     flags |= CMSGX_MSG_NOSIGNAL;
     cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, &sock);
@@ -481,21 +487,71 @@ cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
         }
         PyObject *buffers = PyObject_CheckBuffer(values[DATA]) ? PyTuple_Pack(1, values[DATA])
                                                                : Py_NewRef(values[DATA]);
-        if (buffers != NULL) {
-            result = send_through_own(&out, &sock, buffers, flags, address);
-            Py_DECREF(buffers);
-        }
+        PyObject *result = buffers == NULL
+            ? NULL : send_through_own(&out, &sock, buffers, flags, address);
+        sent = result == NULL ? -1 : PyLong_AsSsize_t(result);
+        Py_XDECREF(result);
+        Py_XDECREF(buffers);
         goto done;
     }
     if (cmsgx_fill_data(&out, &sock, values[DATA], address) < 0) {
         goto done;
     }
-    ssize_t sent = cmsgx_outgoing_send(&out, &sock, flags);
-    result = sent < 0 ? NULL : PyLong_FromSsize_t(sent);
+    sent = cmsgx_outgoing_send(&out, &sock, flags, error);
 
 done:
     cmsgx_outgoing_clear(&out);
-    return result;
+    return sent;
+}
+
+PyObject *
+cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    int error;
+    ssize_t sent = send_typed(module, args, nargs, kwnames, &error);
+    return sent < 0 ? NULL : PyLong_FromSsize_t(sent);
+}
+
+int
+cmsgx_is_tally(const char *function, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs < 1 || !PyList_CheckExact(args[0]) || PyList_GET_SIZE(args[0]) != 1) {
+        PyErr_Format(PyExc_TypeError, "%s(): the first argument is a list of one int", function);
+        return 0;
+    }
+    return 1;
+}
+
+PyObject *
+cmsgx_tell_tally(PyObject *tally, ssize_t sent, int error)
+{
+    PyObject *raised = cmsgx_save_exception();
+    if (sent > 0) {
+        PyObject *before = PyList_GetItem(tally, 0);    /* borrowed */
+        PyObject *more = before == NULL ? NULL : PyLong_FromSsize_t(sent);
+        PyObject *total = more == NULL ? NULL : PyNumber_Add(before, more);
+        Py_XDECREF(more);
+        if (total == NULL || PyList_SetItem(tally, 0, total) < 0) {
+            Py_XDECREF(raised);
+            return NULL;
+        }
+    }
+    if (raised != NULL && error == 0) {
+        cmsgx_restore_exception(raised);
+        return NULL;
+    }
+    return raised != NULL ? raised : Py_NewRef(Py_None);
+}
+
+PyObject *
+cmsgx_send_counted(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    int error;
+    if (!cmsgx_is_tally("send_counted", args, nargs)) {
+        return NULL;
+    }
+    ssize_t sent = send_typed(module, args + 1, nargs - 1, kwnames, &error);
+    return cmsgx_tell_tally(args[0], sent, error);
 }
 
 PyObject *

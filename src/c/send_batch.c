@@ -35,6 +35,7 @@ typedef struct {
     size_t done;                /* of those, sent */
     size_t part;                /* bytes that were sent of letters[done], on a stream */
     int is_last;                /* behind these comes one that cannot be sent, or nothing */
+    PyObject *pending;          /* owned: what is to be raised once these were sent, or NULL */
     letter *letters;
     struct cmsgx_mmsg *headers;
     PyObject **owners;          /* of all letters; NULL where there are none */
@@ -96,8 +97,22 @@ fill(batch *self, letter *one, PyObject *message)
     return 0;
 }
 
+/* Whether what is being raised came out of Python code, as a fileno(), an iterator or a signal
+   handler: what C raises by itself has no traceback yet. */
+static int
+is_of_python(void)
+{
+    PyObject *error = cmsgx_save_exception();
+    PyObject *traceback = error == NULL ? NULL : PyException_GetTraceback(error);
+    int result = traceback != NULL;
+    Py_XDECREF(traceback);
+    cmsgx_restore_exception(error);
+    return result;
+}
+
 /* Fills what there is room for, up to the first that is wrong, which is not filled again: its
-   iterators have been read.  0, or -1 with an exception where that is the first of all. */
+   iterators have been read.  0, or -1 with an exception where that is the first of all, or is to be
+   raised at once. */
 static int
 fill_chunk(batch *self, PyObject *messages, Py_ssize_t from)
 {
@@ -112,13 +127,19 @@ fill_chunk(batch *self, PyObject *messages, Py_ssize_t from)
         if (fill(self, one, PyTuple_GET_ITEM(messages, index)) < 0) {
             cmsgx_outgoing_clear(&one->out);
             note_message(index);
-            if (index > 0 && PyErr_ExceptionMatches(PyExc_Exception)) {
+            if (index == 0 || !PyErr_ExceptionMatches(PyExc_Exception)) {
+                return -1;
+            }
+            if (is_of_python()) {
+                /* Nobody would ever raise it again. */
+                self->pending = cmsgx_save_exception();
+            }
+            else {
                 /* It is the first of what the next call is given. */
                 PyErr_Clear();
-                self->is_last = 1;
-                return 0;
             }
-            return -1;
+            self->is_last = 1;
+            return 0;
         }
         self->headers[self->count++].msg_hdr = one->out.msg;
     }
@@ -303,22 +324,32 @@ tell(const char *name, size_t value)
     cmsgx_restore_exception(error);
 }
 
-/* All of them, chunk by chunk: how many were sent, or -1 with an exception. */
-static Py_ssize_t
-send_all(batch *self, PyObject *messages)
+/* All of them, chunk by chunk: 0, or -1 with an exception, and *error as of send_chunk().  *sent is
+   how many were sent in either case. */
+static int
+send_all(batch *self, PyObject *messages, Py_ssize_t *sent, int *error)
 {
     Py_ssize_t count = PyTuple_GET_SIZE(messages);
-    Py_ssize_t sent = 0;
     int64_t deadline = self->sock->timeout > 0 ? cmsgx_now() + self->sock->timeout : 0;
 
-    while (sent < count) {
-        int error = 0;
-        int failed = fill_chunk(self, messages, sent) < 0 || gather_owners(self) < 0
-                     || send_chunk(self, deadline, &error) < 0;
-        sent += (Py_ssize_t)self->done;
+    while (*sent < count) {
+        *error = 0;
+        int failed = fill_chunk(self, messages, *sent) < 0 || gather_owners(self) < 0
+                     || send_chunk(self, deadline, error) < 0;
+        *sent += (Py_ssize_t)self->done;
         clear_from(self, 0);
-        if (failed && (sent == 0 || self->part > 0 || error == 0)) {
-            tell("sent", (size_t)sent);
+        if (!failed && !self->is_last && PyErr_CheckSignals() < 0) {
+            /* Nothing else would hear it before all is sent. */
+            failed = 1;
+        }
+        if (self->pending != NULL && !(failed && *error == 0)) {
+            cmsgx_restore_exception(self->pending);
+            self->pending = NULL;
+            *error = 0;
+            failed = 1;
+        }
+        if (failed && (*sent == 0 || self->part > 0 || *error == 0)) {
+            tell("sent", (size_t)*sent);
             tell("sent_bytes", self->part);
             return -1;
         }
@@ -331,11 +362,13 @@ send_all(batch *self, PyObject *messages)
             break;
         }
     }
-    return sent;
+    return 0;
 }
 
-PyObject *
-cmsgx_send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+/* As send_all(), with what stands behind that call. */
+static int
+send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+           Py_ssize_t *sent, int *error)
 {
     enum {SOCK, MESSAGES, FLAGS, TIMEOUT, COUNT};
     static const cmsgx_signature signature = {
@@ -347,21 +380,23 @@ cmsgx_send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyOb
     cmsgx_sock sock;
     int flags = 0;
 
+    *sent = 0;
+    *error = 0;
     if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
         || cmsgx_sock_resolve_typed(state, values[SOCK], &state->own_sendmsg, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, values[TIMEOUT]) < 0
         || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], &flags) < 0)) {
-        return NULL;
+        return -1;
     }
     /* A tuple of our own: who has the list may change it while the GIL is given up. */
     PyObject *messages = PySequence_Tuple(values[MESSAGES]);
     if (messages == NULL) {
-        return NULL;
+        return -1;
     }
     Py_ssize_t count = PyTuple_GET_SIZE(messages);
     size_t most = count < CHUNK ? (size_t)count : CHUNK;
     batch self = {.state = state, .sock = &sock, .flags = flags | CMSGX_MSG_NOSIGNAL};
-    PyObject *result = NULL;
+    int result = -1;
 
     self.letters = PyMem_Malloc((most + 1) * (sizeof(letter) + sizeof(*self.headers)));
     if (self.letters == NULL) {
@@ -369,11 +404,37 @@ cmsgx_send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyOb
     }
     else {
         self.headers = (struct cmsgx_mmsg *)(void *)(self.letters + most + 1);
-        Py_ssize_t sent = send_all(&self, messages);
-        result = sent < 0 ? NULL : PyLong_FromSsize_t(sent);
+        result = send_all(&self, messages, sent, error);
+        if (self.part > 0) {
+            /* For nobody to overlook: a message went in part. */
+            *error = 0;
+        }
     }
+    Py_XDECREF(self.pending);
     PyMem_Free(self.owners);
     PyMem_Free(self.letters);
     Py_DECREF(messages);
     return result;
+}
+
+PyObject *
+cmsgx_send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    Py_ssize_t sent;
+    int error;
+    int result = send_batch(module, args, nargs, kwnames, &sent, &error);
+    return result < 0 ? NULL : PyLong_FromSsize_t(sent);
+}
+
+PyObject *
+cmsgx_send_batch_counted(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *kwnames)
+{
+    Py_ssize_t sent;
+    int error;
+    if (!cmsgx_is_tally("send_batch_counted", args, nargs)) {
+        return NULL;
+    }
+    (void)send_batch(module, args + 1, nargs - 1, kwnames, &sent, &error);
+    return cmsgx_tell_tally(args[0], sent, error);
 }

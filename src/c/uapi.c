@@ -28,6 +28,7 @@
 #include <linux/can/j1939.h>
 #include <linux/can/raw.h>
 #include <linux/errqueue.h>
+#include <linux/fcntl.h>
 #include <linux/if_alg.h>
 #include <linux/if_packet.h>
 #include <linux/io_uring.h>

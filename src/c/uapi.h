@@ -10,6 +10,8 @@
 
 /* Numbers: X(name, value).  These are in the headers of Linux 6.1: */
 #define CMSGX_UAPI_6_1(X) \
+    /* linux/fcntl.h */ \
+    X(F_SEAL_FUTURE_WRITE, 0x0010) \
     /* linux/errqueue.h */ \
     X(SO_EE_ORIGIN_NONE, 0) \
     X(SO_EE_ORIGIN_LOCAL, 1) \
@@ -208,6 +210,7 @@
 
 /* These came later, all of them in the headers of Linux 7.2: */
 #define CMSGX_UAPI_7_2(X) \
+    X(F_SEAL_EXEC, 0x0020) \
     X(SCM_TSTAMP_COMPLETION, 3) \
     X(SOF_TIMESTAMPING_OPT_ID_TCP, 1 << 16) \
     X(SOF_TIMESTAMPING_OPT_RX_FILTER, 1 << 17) \

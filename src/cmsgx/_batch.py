@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import operator
 import socket as _socket
 import weakref
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from . import _cmsg
-from ._cmsg import send, send_batch
+from ._cmsg import send, send_batch_counted, send_counted
 from ._options import enable, get_int, unique
 from ._sync import configuration
 from .kinds import UdpSegment
@@ -32,11 +33,12 @@ class BatchReceiver(_cmsg.BatchReceiver):
     count    messages at most for each call
     bufsize  bytes of data at most for each message
     fds      descriptors at most for each message. A surplus is closed and counted. A call takes
-             no more messages than the descriptor table has room for.
+             no more messages than the descriptor table has room for, and one where it has to wait
+             without a timeout.
     want     kinds to switch on, see enable(); found in a message by `msg[Kind]`
     close    "background" has the descriptors that are not taken closed by the background closer
 
-    receive() gives a Batch, a sequence of Message; `for batch in receiver` the next and the next,
+    receive() gives a Batch of Messages; `for batch in receiver` the next and the next,
     closes what was left in the one before, and ends at the end of the stream. The first message is
     waited for, the others are taken as they are there. A batch never raises for one message: see
     its `truncated`. Data that was received never changes: memory that a message or a view still
@@ -125,29 +127,35 @@ def segment_support(sock: FileDescriptorLike) -> int:
     known = _known(sock)
     if known is not None:
         return known
-    if not hasattr(_cmsg, "UDP_SEGMENT"):
+    if _own_size(sock) is None:
         return 0
-    try:
-        get_int(sock, _cmsg.SOL_UDP, _cmsg.UDP_SEGMENT)
-    except OSError as error:
-        if error.errno in (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL):
-            return 0
-        raise
     try:
         return _most_of_kernel()
     except OSError:  # no IPv4, no loopback device
         return _MOST_SEGMENTS
 
 
+def _own_size(sock: FileDescriptorLike) -> int | None:
+    """What the socket's option cuts everything into, 0 for nothing; None where it has it not."""
+    if not hasattr(_cmsg, "UDP_SEGMENT"):
+        return None
+    try:
+        return get_int(sock, _cmsg.SOL_UDP, _cmsg.UDP_SEGMENT)
+    except OSError as error:
+        if error.errno in (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL):
+            return None
+        raise
+
+
 def _known(sock: Any) -> int | None:
     try:
         return _limits.get(sock)
-    except TypeError:  # an int
+    except TypeError:  # an int, or an object without weak references
         return None
 
 
 def _remember(sock: Any, most: int) -> None:
-    with suppress(TypeError):  # an int
+    with suppress(TypeError):
         _limits[sock] = most
 
 
@@ -164,44 +172,47 @@ def send_segments(
 
     As many for each system call as the kernel takes. Where the path refuses segments (EIO, EINVAL,
     EMSGSIZE) the rest goes by send_batch(); no datagram is lost or sent twice. If it goes, all
-    that this socket (an int is forgotten) sends later goes so too. Returns how many datagrams were
-    sent, and raises only where the first fails, as send_batch() does, or a signal handler raises;
+    that this socket sends later goes so too (that of an int, or of an object without weak
+    references, is forgotten). No data is one empty datagram. Returns how many datagrams were sent,
+    and raises only where the first fails, as send_batch() does, or a signal handler raises;
     then the attribute `sent` of the error is that number. `timeout` is for each system call.
     """
+    size = operator.index(size)
     if size < 1:
         raise ValueError(f"size: {size}; a segment has 1 byte or more")
     view = memoryview(data).cast("B")
+    kinds: tuple[Any, ...]
     kinds = (control,) if isinstance(control, _cmsg.Record) else tuple(control)
     limit: dict[str, Any] = {} if timeout is ... else {"timeout": timeout}
     each = size * min(segment_support(sock), _MOST_BYTES // size)
-    is_refused = False
-    done = sent = 0
+    in_segments, in_batch = [0], [0]  # bytes, datagrams
+    sent = 0
+    refusal: OSError | None = None
     try:
         # One datagram alone is none of segments.
-        while each > size and len(view) - sent > size:
-            part = view[sent : sent + each]
-            try:
-                sent += send(
-                    sock, part, control=(UdpSegment(size), *kinds), address=address, **limit
-                )
-            except OSError as error:
-                if error.errno not in _REFUSED:
-                    raise
-                is_refused = True
-                break
-            done = -(-sent // size)
-        if sent == 0 or sent < len(view):
+        while refusal is None and each > size and len(view) - sent > size:
+            refusal = send_counted(
+                in_segments, sock, view[sent : sent + each],
+                control=(UdpSegment(size), *kinds), address=address, **limit,
+            )  # fmt: skip
+            sent = in_segments[0]
+        is_refused = refusal is not None and refusal.errno in _REFUSED
+        if is_refused or (refusal is None and (sent == 0 or sent < len(view))):
+            if _own_size(sock):
+                # Or what goes alone would be cut once more.
+                kinds = (UdpSegment(0), *kinds)
             rest = [(part, (), kinds, address) for part in _cut(view[sent:], size)]
-            more = send_batch(sock, rest, **limit)
-            done += more
-            if is_refused and more:
+            refusal = send_batch_counted(in_batch, sock, rest, **limit)
+            if is_refused and in_batch[0]:
                 _remember(sock, 0)
+        done = -(-sent // size) + in_batch[0]
+        if refusal is not None and not done:
+            raise refusal
+        return done
     except BaseException as error:
-        if done and isinstance(error, OSError):
-            return done
-        error.sent = done + getattr(error, "sent", 0)  # type: ignore[attr-defined]
+        # No call in here, behind which a signal handler could raise once more.
+        error.sent = -(-in_segments[0] // size) + in_batch[0]  # type: ignore[attr-defined]
         raise
-    return done
 
 
 def _cut(view: memoryview, size: int) -> Iterator[memoryview]:

@@ -390,6 +390,27 @@ class method(Generic[_S, _P, _R]):
 
 # Private functions ---------------------------------------------------------------------------
 
+def send_counted(
+    tally: list[int],
+    sock: FileDescriptorLike,
+    data: ReadableBuffer | Iterable[ReadableBuffer],
+    /,
+    *,
+    fds: Iterable[FileDescriptorLike] = (),
+    control: ControlMessage | Iterable[_Control] = (),
+    flags: int = 0,
+    address: _Address | None = None,
+    timeout: _Timeout = ...,
+) -> OSError | None: ...
+def send_batch_counted(
+    tally: list[int],
+    sock: FileDescriptorLike,
+    messages: Iterable[Outgoing | tuple[Any, ...] | ReadableBuffer],
+    /,
+    *,
+    flags: int = 0,
+    timeout: _Timeout = ...,
+) -> OSError | None: ...
 def build(control: ControlMessage | Iterable[_Control], /) -> bytes: ...
 def read_header(
     buffer: ReadableBuffer, offset: int, /
@@ -450,6 +471,8 @@ DCCPQ_POLICY_PRIO: Final[int]
 DCCPQ_POLICY_SIMPLE: Final[int]
 DCCP_SCM_PRIORITY: Final[int]
 DCCP_SOCKOPT_QPOLICY_ID: Final[int]
+F_SEAL_EXEC: Final[int]
+F_SEAL_FUTURE_WRITE: Final[int]
 HCI_CMSG_DIR: Final[int]
 HCI_CMSG_TSTAMP: Final[int]
 HCI_DATA_DIR: Final[int]

@@ -76,6 +76,13 @@ def reader(sock: FileDescriptorLike, bufsize: int) -> _cmsg.Receiver:
     return receiver
 
 
+def no_error_queue(what: str, message: _cmsg.Message) -> NotSupportedError:
+    """Of a socket that gave ordinary data instead."""
+    error = NotSupportedError(errno.EOPNOTSUPP, f"{what}: this kind of socket has no error queue")
+    error.message = message  # type: ignore[attr-defined]
+    return error
+
+
 def _reports(receiver: _cmsg.Receiver, limit: int | None) -> Iterator[ErrorReport]:
     for _ in itertools.count() if limit is None else range(limit):
         try:
@@ -83,9 +90,5 @@ def _reports(receiver: _cmsg.Receiver, limit: int | None) -> Iterator[ErrorRepor
         except BlockingIOError:
             return
         if not message.flags & _FLAGS:
-            error = NotSupportedError(
-                errno.EOPNOTSUPP, "receive_errors: this kind of socket has no error queue"
-            )
-            error.message = message  # type: ignore[attr-defined]
-            raise error
+            raise no_error_queue("receive_errors", message)
         yield report_of(message)

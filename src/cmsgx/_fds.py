@@ -263,10 +263,12 @@ def _seals_of(number: int) -> int:
 
 def _missing_seals(number: int, wanted: int) -> list[str]:
     """The names of those of `wanted`, and of F_SEAL_SHRINK, that it lacks."""
+    # Some are younger than the fcntl of older Pythons.
     names = {
-        getattr(fcntl, name): name
-        for name in ("F_SEAL_SHRINK", "F_SEAL_GROW", "F_SEAL_WRITE", "F_SEAL_SEAL")
-        if hasattr(fcntl, name)
+        getattr(module, name): name
+        for module in (fcntl, _cmsg)
+        for name in dir(module)
+        if name.startswith("F_SEAL_")
     }
     if not names:
         return ["F_SEAL_SHRINK"]

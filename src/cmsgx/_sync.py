@@ -8,7 +8,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _cmsg
-from ._cmsg import send
+from ._cmsg import send_counted
 from ._options import enable, family_of, room_for, switched_on, type_of, unique
 from .kinds import PidFd
 
@@ -124,26 +124,29 @@ def send_all(
     deadline = time.monotonic() + seconds if seconds else None
     rest = views_of(data)
     total = sum(view.nbytes for view in rest)
-    sent = 0
+    tally = [0]
     try:
-        sent = send(sock, rest[:_IOV_MAX], fds=fds, control=control, **limit)
-        while sent < total:
+        refusal = send_counted(tally, sock, rest[:_IOV_MAX], fds=fds, control=control, **limit)
+        while refusal is None and tally[0] < total:
             if deadline is not None:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise TimeoutError("timed out")
                 limit = {"timeout": left}
-            sent += send(sock, views_behind(rest, sent), **limit)
+            refusal = send_counted(tally, sock, views_behind(rest, tally[0]), **limit)
+        if refusal is not None:
+            raise refusal
     except BaseException as error:
-        error.sent = sent  # type: ignore[attr-defined]
+        error.sent = tally[0]  # type: ignore[attr-defined]
         raise
 
 
 def views_of(data: Any) -> list[memoryview]:
     try:
-        return [memoryview(data).cast("B")]
+        view = memoryview(data)
     except TypeError:
         return [memoryview(item).cast("B") for item in data]
+    return [view.cast("B")]
 
 
 def views_behind(views: list[memoryview], sent: int) -> list[memoryview]:

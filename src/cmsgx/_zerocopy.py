@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from itertools import islice
+from operator import index
 from threading import Lock
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from . import _cmsg
-from ._cmsg import send
-from ._errqueue import reader
+from ._cmsg import send_counted
+from ._errqueue import no_error_queue, reader
+from ._fds import Fd
 from ._options import not_supported, set_int
 from ._sync import views_behind, views_of
 from .kinds._reports import ErrorReport, ZeroCopyCompletion, report_of
@@ -37,7 +39,6 @@ _R = TypeVar("_R")
 
 _FLAG = getattr(_cmsg, "MSG_ZEROCOPY", 0)
 _ERRQUEUE = getattr(_cmsg, "MSG_ERRQUEUE", 0)
-_ONCE_AT_MOST = 1024
 # One in so many sends looks for completions: the kernel puts what is there together.
 _EVERY = 8
 _KEPT_REPORTS = 1024
@@ -48,6 +49,9 @@ _IDS = 1 << 32
 _TURN = 0.5
 # The kernel's own ENOTSUPP, which older releases let out.
 _NOT_THERE = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, 524)
+
+# What a try says that was not made, as too much is in flight.
+_FULL = OSError()
 
 # What a sender still had in flight when it was collected. For good: what would use that memory
 # next would go to the peer, and nobody is left who hears when the kernel is done.
@@ -62,13 +66,13 @@ class Pending(NamedTuple):
 
 
 class _Sending:
-    """One send and its buffers. `sent` has the number of bytes, once they have gone."""
+    """One send and its buffers. `sent` has the number of bytes, 0 until they have gone."""
 
     __slots__ = ("id", "sent", "views")
 
     def __init__(self, views: list[memoryview]) -> None:
         self.views = views
-        self.sent: list[int] = []
+        self.sent = [0]
         self.id = -1
 
     def free(self) -> None:
@@ -77,12 +81,14 @@ class _Sending:
 
 
 class _Deadline:
-    __slots__ = ("_seconds", "_until")
+    __slots__ = ("_seconds", "_until", "error")
 
     def __init__(self, seconds: float | None) -> None:
         if seconds is not None and not seconds >= 0:
             raise ValueError(f"timeout: {seconds}; it cannot be negative")
         self._seconds = seconds
+        # What it has raised.
+        self.error: OSError | None = None
         self._until = None if seconds is None else time.monotonic() + seconds
 
     def left(self) -> float | None:
@@ -90,10 +96,12 @@ class _Deadline:
         if self._until is None:
             return None
         if self._seconds == 0:
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            self.error = BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            raise self.error
         left = self._until - time.monotonic()
         if left <= 0:
-            raise TimeoutError("timed out")
+            self.error = TimeoutError("timed out")
+            raise self.error
         return left
 
     def timeout(self) -> float | None:
@@ -126,14 +134,14 @@ class ZeroCopySender:
     raises TimeoutError or BlockingIOError where that is not enough. Then, or where the `with`
     ends by another exception, which waits for nothing, the buffers are still held: release() or
     close(timeout=0) hands them over. Memory that is in flight when the sender is collected is
-    kept for good, with a ResourceWarning.
+    kept for good, with a ResourceWarning. A forked child has a copy, to be closed or dropped only:
+    the completions are left to the process that made it.
     """
 
     __slots__ = (
         "__weakref__", "_arrived", "_bytes", "_in_flight", "_is_closed", "_is_copied", "_is_sure",
-        "_lock",
-        "_next_id", "_receive", "_stops", "_unsettled", "lost_reports", "max_bytes", "max_pending",
-        "reports", "sock",
+        "_lock", "_next_id", "_pid", "_receive", "_stops", "_unsettled", "lost_reports",
+        "max_bytes", "max_pending", "reports", "sock",
     )  # fmt: skip
 
     def __init__(
@@ -147,6 +155,7 @@ class ZeroCopySender:
     ) -> None:
         if on_copied not in ("keep", "stop"):
             raise ValueError(f"on_copied: {on_copied!r}; it is 'keep' or 'stop'")
+        max_bytes, max_pending, next_id = map(index, (max_bytes, max_pending, next_id))
         for name, value in (("max_bytes", max_bytes), ("max_pending", max_pending)):
             if value < 1:
                 raise ValueError(f"{name}: {value}; it is 1 or more")
@@ -168,6 +177,7 @@ class ZeroCopySender:
         self._is_sure = True
         self._arrived: list[_cmsg.Message] = []
         self._lock = Lock()
+        self._pid = os.getpid()
         self._set_option()
         self._receive: Callable[[], _cmsg.Message | None] = partial(
             reader(sock, _REPORT_SIZE).receive, flags=_ERRQUEUE | _socket.MSG_DONTWAIT, timeout=0
@@ -232,11 +242,8 @@ class ZeroCopySender:
         kinds = (control,) if isinstance(control, _cmsg.Record) else tuple(control)
         deadline = self._deadline(timeout)
         sending = _Sending(views_of(data))
-        try:
-            return self._send(sending, kinds, address, deadline)
-        finally:
-            if not sending.sent:
-                sending.free()
+        self._send(sending, kinds, address, deadline)
+        return sending.sent[0]
 
     def send_all(
         self,
@@ -250,16 +257,22 @@ class ZeroCopySender:
         The control messages go once, with the first byte. `timeout` is for all of it. Where it
         raises, the attribute `sent` of the error is the number of bytes that were sent.
         """
+        kinds = (control,) if isinstance(control, _cmsg.Record) else tuple(control)
         deadline = self._deadline(timeout)
         views = views_of(data)
         total = sum(view.nbytes for view in views)
-        sent = 0
+        before = 0
+        sending = _Sending(views_of(views_behind(views, 0)))
         try:
-            sent = self.send(views_behind(views, 0), control=control, timeout=deadline.timeout())
-            while sent < total:
-                sent += self.send(views_behind(views, sent), timeout=deadline.timeout())
+            self._send(sending, kinds, None, deadline)
+            while before + sending.sent[0] < total:
+                deadline.timeout()  # raises where none is left
+                following = _Sending(views_of(views_behind(views, before + sending.sent[0])))
+                # No call in between, behind which a signal handler could raise.
+                before, sending = before + sending.sent[0], following
+                self._send(sending, (), None, deadline)
         except BaseException as error:
-            error.sent = sent  # type: ignore[attr-defined]
+            error.sent = before + sending.sent[0]  # type: ignore[attr-defined]
             raise
         finally:
             for view in views:
@@ -267,54 +280,65 @@ class ZeroCopySender:
 
     def _send(
         self, sending: _Sending, control: tuple[Any, ...], address: Any, deadline: _Deadline
-    ) -> int:
+    ) -> None:
+        try:
+            self._send_or_wait(sending, control, address, deadline)
+        finally:
+            if sending.id < 0 or not sending.sent[0]:
+                sending.free()
+
+    def _send_or_wait(
+        self, sending: _Sending, control: tuple[Any, ...], address: Any, deadline: _Deadline
+    ) -> None:
         size = sum(view.nbytes for view in sending.views)
         must_copy = False
         # The wait is not left to C: there, poll(2) would say at once that completions are here.
-        call = partial(send, self.sock, sending.views, control=control, address=address, timeout=0)
+        call = partial(
+            send_counted, sending.sent, self.sock, sending.views,
+            control=control, address=address, timeout=0,
+        )  # fmt: skip
         while True:
             if self._is_closed:
                 raise ValueError("send: the ZeroCopySender is closed")
-            try:
-                # TCP gives nothing at all an id, and UDP does not: so it gets none.
-                if must_copy or not size or self.stopped:
-                    return call()
-                if self._locked(self._try, sending, size, partial(call, flags=_FLAG)):
-                    return sending.sent[0]
-                events = 0
-            except BlockingIOError:
-                events = select.POLLOUT
-            except OSError as error:
-                if error.errno != errno.ENOBUFS or must_copy:
-                    raise
+            # TCP gives nothing at all an id, and UDP does not: so it gets none.
+            if must_copy or not size or self.stopped:
+                sending.id = -1
+                refusal = call()
+            else:
+                refusal = self._locked(self._try, sending, size, partial(call, flags=_FLAG))
+            if refusal is None:
+                return
+            if refusal is not _FULL and not isinstance(refusal, BlockingIOError):
+                if refusal.errno != errno.ENOBUFS or must_copy:
+                    raise refusal
                 if self.reap():
                     continue
                 must_copy = not self._in_flight
                 if must_copy:
                     continue
-                events = 0
-            self._await(events, deadline)
+            self._await(select.POLLOUT if isinstance(refusal, BlockingIOError) else 0, deadline)
 
     def _locked(self, function: Callable[..., _R], *arguments: Any) -> _R:
         return _cmsg.with_lock(self._lock, partial(function, *arguments))
 
-    def _try(self, sending: _Sending, size: int, call: Callable[[], int]) -> bool:
-        """One try; False where too much is in flight. With the lock."""
+    def _try(
+        self, sending: _Sending, size: int, call: Callable[[], OSError | None]
+    ) -> OSError | None:
+        """One try: what it was refused with, _FULL where too much is in flight. With the lock."""
         self._settle()
         if not self._is_sure or self._next_id % _EVERY == 0 or self._is_full(size):
             self._take_completions()
         if self.stopped or self._is_full(size):
-            return False
+            return _FULL
         sending.id = self._next_id
         self._unsettled = sending
         self._in_flight[sending.id] = sending
         try:
-            # All of it in C: a signal handler that raises cannot come between the system call and
-            # the list that says that it was made.
-            sending.sent.extend(islice(iter(call, None), 1))
+            # Its C counts: a signal handler that raises cannot come between the system call and
+            # `sending.sent`, which says that it was made.
+            return call()
         finally:
             self._settle()
-        return True
 
     def _is_full(self, size: int) -> bool:
         count = len(self._in_flight)
@@ -329,7 +353,7 @@ class ZeroCopySender:
         sending = self._unsettled
         if sending is None:
             return
-        if sending.sent:
+        if sending.sent[0]:
             next_id = (sending.id + 1) % _IDS
             self._bytes += sending.sent[0]
             self._next_id = next_id
@@ -358,7 +382,9 @@ class ZeroCopySender:
 
         By default the socket's own timeout; BlockingIOError where that is 0.
         """
-        deadline = self._deadline(timeout)
+        self._wait(self._deadline(timeout))
+
+    def _wait(self, deadline: _Deadline) -> None:
         self.reap()
         while self._in_flight:
             self._await(0, deadline)
@@ -370,7 +396,11 @@ class ZeroCopySender:
         The end of that shows nowhere but on the error queue. A socket that is closed with
         SO_LINGER at 0 seconds drops what it has not sent.
         """
-        return self._locked(self._give_up)
+        return self._give_up() if self._is_copy() else self._locked(self._give_up)
+
+    def _is_copy(self) -> bool:
+        """Whether a fork made it: its lock may be one that is held, and never given back."""
+        return os.getpid() != self._pid
 
     def _give_up(self) -> tuple[memoryview, ...]:
         self._settle()
@@ -382,11 +412,18 @@ class ZeroCopySender:
     def close(self, timeout: float | EllipsisType | None = ...) -> tuple[memoryview, ...]:
         """Waits as wait() does, and hands over what is in flight still, as release() does.
 
-        An empty tuple says that the kernel is done with every buffer. Not the socket is closed.
+        An empty tuple says that the kernel is done with every buffer. Not the socket is closed;
+        where it was before, nothing is waited for.
         """
-        with suppress(TimeoutError, BlockingIOError):
-            if self._in_flight:
-                self.wait(timeout)
+        deadline = None
+        try:
+            if self._in_flight and not self._is_copy():
+                deadline = self._deadline(timeout)
+                self._wait(deadline)
+        except OSError as error:
+            # That of a signal handler is not for us to keep.
+            if error.errno != errno.EBADF and (deadline is None or error is not deadline.error):
+                raise
         self._is_closed = True
         return self.release()
 
@@ -396,17 +433,24 @@ class ZeroCopySender:
         is_empty = False
         while not is_empty:
             try:
-                # In C, as above: what was taken off the queue is in the list.
-                self._arrived += islice(iter(self._receive, None), _ONCE_AT_MOST)
+                # In C, as above: what was taken off the queue is in the list. One by one, as a
+                # number may be another socket's by now, whose messages are not for us.
+                self._arrived += islice(iter(self._receive, None), 1)
             except BlockingIOError:
                 is_empty = True
             while self._arrived:
-                count += self._take(report_of(self._arrived[0]))
+                message = self._arrived[0]
+                if not message.flags & _ERRQUEUE:
+                    del self._arrived[0]
+                    raise no_error_queue("ZeroCopySender", message)
+                count += self._take(report_of(message))
                 del self._arrived[0]
         self._is_sure = True
         return count
 
-    def _take_settled(self, report: ErrorReport) -> int:
+    def _take_settled(self, report: Any) -> int:
+        if not isinstance(report, ErrorReport):
+            raise TypeError(f"report: an ErrorReport is needed, not {type(report).__name__}")
         self._settle()
         return self._take(report)
 
@@ -445,13 +489,22 @@ class ZeroCopySender:
         gettimeout = getattr(self.sock, "gettimeout", None)
         if gettimeout is not None:
             return _Deadline(gettimeout())
-        number = self.sock if isinstance(self.sock, int) else self.sock.fileno()
-        return _Deadline(None if os.get_blocking(number) else 0)
+        return _Deadline(None if os.get_blocking(self._number()) else 0)
+
+    def _number(self) -> int:
+        """The descriptor; EBADF where the socket is closed."""
+        is_closed = isinstance(self.sock, Fd) and self.sock.closed
+        number = (
+            -1 if is_closed else self.sock if isinstance(self.sock, int) else self.sock.fileno()
+        )
+        if number < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return number
 
     def _await(self, events: int, deadline: _Deadline) -> None:
         """Waits for one of `events`, or a completion; may return before."""
         poll = select.poll()
-        poll.register(self.sock, events)
+        poll.register(self._number(), events)
         nap = 0.001
         while True:
             left = deadline.left()
@@ -475,7 +528,8 @@ class ZeroCopySender:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._is_closed:
+        if self._is_closed or self._is_copy():
+            self._is_closed = True
             return
         if error is None:
             if self._in_flight:
@@ -488,7 +542,7 @@ class ZeroCopySender:
         self._is_closed = True
 
     def __del__(self) -> None:
-        if not getattr(self, "_in_flight", None):
+        if not getattr(self, "_in_flight", None) or self._is_copy():
             return
         with suppress(OSError):
             self.reap()

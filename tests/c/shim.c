@@ -70,6 +70,7 @@ static atomic_long dirty, strangers, closes[MOST], receives;
 static unsigned char captured[8192];
 static size_t captured_size;
 static int only_at = -1;
+static int hangs_up = -1;
 static unsigned send_most;
 static long fail_after, segments_after, refusals;
 static int fail_error, segment_error;
@@ -108,6 +109,7 @@ PUBLIC void shim_interrupt(int count);
 PUBLIC void shim_delay_send(int milliseconds);
 PUBLIC int shim_is_sending(void);
 PUBLIC void shim_at(int index);
+PUBLIC void shim_hang_up(int fd);
 PUBLIC void shim_send_most(unsigned count);
 PUBLIC void shim_fail_send(long after, int error);
 PUBLIC void shim_refuse_segments(int error);
@@ -154,7 +156,7 @@ shim_delay_send(int milliseconds)
     send_delay = milliseconds;
 }
 
-/* Whether a sendmsg() is being delayed now. */
+/* Whether a sendmsg() or sendmmsg() is being delayed now. */
 int
 shim_is_sending(void)
 {
@@ -166,6 +168,13 @@ void
 shim_at(int index)
 {
     only_at = index;
+}
+
+/* A socket that is shut down, once, right behind a recvmmsg() that received something. */
+void
+shim_hang_up(int fd)
+{
+    hangs_up = fd;
 }
 
 /* 0: without a bound. */
@@ -376,6 +385,17 @@ is_refused(const struct msghdr *msg)
     return 0;
 }
 
+static void
+delay_sending(void)
+{
+    if (send_delay > 0) {
+        struct timespec time = {.tv_sec = 0, .tv_nsec = send_delay * 1000000L};
+        is_sending = 1;
+        nanosleep(&time, NULL);
+        is_sending = 0;
+    }
+}
+
 PUBLIC int
 sendmmsg(int fd, struct mmsghdr *messages, unsigned count, FLAGS flags)
 {
@@ -388,6 +408,7 @@ sendmmsg(int fd, struct mmsghdr *messages, unsigned count, FLAGS flags)
         }
         most = (unsigned)fail_after;
     }
+    delay_sending();
     int result = REAL(sendmmsg)(fd, messages, most, flags);
     fail_after -= fail_error != 0 && result > 0 ? result : 0;
     return result;
@@ -404,12 +425,7 @@ sendmsg(int fd, const struct msghdr *msg, int flags)
         captured_size = msg->msg_controllen;
         memcpy(captured, msg->msg_control, captured_size);
     }
-    if (send_delay > 0) {
-        struct timespec time = {.tv_sec = 0, .tv_nsec = send_delay * 1000000L};
-        is_sending = 1;
-        nanosleep(&time, NULL);
-        is_sending = 0;
-    }
+    delay_sending();
     return REAL(sendmsg)(fd, msg, flags);
 }
 
@@ -812,9 +828,13 @@ recvmmsg(int fd, struct mmsghdr *messages, unsigned count, FLAGS flags, struct t
         ssize_t result = receive(fd, &messages[done].msg_hdr, more,
                                  only_at < 0 || only_at == (int)done);
         if (result < 0) {
-            return done > 0 ? (int)done : -1;
+            break;
         }
         messages[done].msg_len = (unsigned)result;
     }
-    return (int)done;
+    if (done > 0 && hangs_up >= 0) {
+        shutdown(hangs_up, SHUT_RDWR);
+        hangs_up = -1;
+    }
+    return done > 0 || count == 0 ? (int)done : -1;
 }
