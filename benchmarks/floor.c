@@ -455,7 +455,7 @@ floor_answer(const struct job *job, long rounds)
     return error;
 }
 
-/* Without a copy, on the sender's side ------------------------------------------------------------- */
+/* Without a copy, on the side that sends ----------------------------------------------------- */
 
 /* How many sends the completions on the error queue are about; -1 with errno. */
 static long
