@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attempts import attempt, fails
+from attempts import attempt, fails, refused
 from bluetooth import ADDRESS, BTPROTO_HCI, Controller
 from families import bind, connect, is_since, open_socket, run, set_option, switch_on
 from support import eventually
@@ -338,6 +338,10 @@ def test_the_target_class_of_a_message_of_iucv() -> None:
     """As over HiperSockets: the id of a guest is the MAC address of an adapter, in EBCDIC."""
     users = {"c2:e4:c5:e2:e3:f1": "BUEST1", "c2:e4:c5:e2:e3:f2": "BUEST2"}
     open_socket(AF_IUCV, socket.SOCK_STREAM).close()
+    # Linux 7.2 goes down when a socket is closed that was to connect and has neither.
+    has_hypervisor = "z/VM" in Path("/proc/sysinfo").read_text()
+    if not has_hypervisor and not list(Path("/sys").glob("bus/ccwgroup/drivers/qeth/*.*.*")):
+        refused(errno.ENODEV, "z/VM, or HiperSockets")
     found = {}
     for path in Path("/sys/class/net").iterdir():
         mac = (path / "address").read_text().strip()
