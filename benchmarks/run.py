@@ -221,7 +221,7 @@ def measure(row: Row, library: ctypes.CDLL, peers: dict[str, ctypes.CDLL], round
             else:
                 result.spoilt += 1
             last, last_is_clean = after, after_is_clean
-        ours = next((one for one in (DROPIN, BATCH) if one in this_round), None)
+        ours = next((one for one in (DROPIN, BATCH, FOR) if one in this_round), None)
         if SOCKET in this_round and ours:
             result.faster.append(this_round[SOCKET] / this_round[ours])
         if min(map(len, result.ratios.values())) >= rounds and (
@@ -392,6 +392,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         library = build_floor(folder)
         peers = {name: ctypes.CDLL(str(path)) for name, path in build_peers(Path(folder)).items()}
+        for peer in peers.values():
+            peer.peer_rights(ctypes.byref(Job()), ctypes.c_long(0))  # waits until it is ready
         chosen = [
             row
             for row in all_rows(lambda name: int(library.floor_constant(name.encode())))

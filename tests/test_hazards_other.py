@@ -6,6 +6,7 @@ import array
 import asyncio
 import contextlib
 import errno
+import faulthandler
 import fcntl
 import itertools
 import os
@@ -16,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,6 +65,8 @@ def forked(child: Callable[[], object]) -> Iterator[int]:
         try:
             child()
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     yield pid
@@ -227,7 +231,9 @@ def fork_storm(forks: int) -> None:
                 received[index] += 1
 
     def in_the_child() -> None:
-        signal.alarm(20)  # a deadlock ends it
+        # A deadlock ends it, and is shown.
+        faulthandler.register(signal.SIGALRM, all_threads=True, chain=True)
+        signal.alarm(20)
         with contextlib.closing(pairs[0][0]):
             mine = unix_pair()
             rx = cmsgx.Receiver(mine[1], 10, fds=4, close="background")
