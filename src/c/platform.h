@@ -126,6 +126,22 @@ cmsgx_sys_sendmsg(int fd, const struct msghdr *msg, int flags)
 void cmsgx_set_cloexec(struct msghdr *msg);
 void cmsgx_disown_peeked(struct msghdr *msg);
 
+/* Of a libc whose time_t is longer than the kernel's long, recvmsg() and recvmmsg() put a second
+   time stamp behind the kernel's, or set MSG_CTRUNC where it has no room, though nothing is lost.
+   The calls themselves do not. */
+#define CMSGX_RAW_RECVMSG (sizeof(time_t) > sizeof(long))
+
+static inline __attribute__((always_inline)) ssize_t
+cmsgx_plain_recvmsg(int fd, struct msghdr *msg, int flags)
+{
+#if CMSGX_IS_LINUX && LONG_MAX == INT_MAX
+    if (CMSGX_RAW_RECVMSG) {
+        return syscall(SYS_recvmsg, fd, msg, flags);
+    }
+#endif
+    return recvmsg(fd, msg, flags);
+}
+
 /* recvmsg(2), where `flags` may have CMSGX_MSG_CMSG_CLOEXEC on each system.  What arrives is
    described by `msg` as on Linux, but for the room: see cmsgx_msghdr_prepare(). */
 static inline __attribute__((always_inline)) ssize_t
@@ -133,7 +149,7 @@ cmsgx_sys_recvmsg(int fd, struct msghdr *msg, int flags)
 {
     int known = CMSGX_HAS_CLOEXEC ? flags : flags & ~CMSGX_MSG_CMSG_CLOEXEC;
     __typeof__(msg->msg_controllen) capacity = msg->msg_controllen;
-    ssize_t result = recvmsg(fd, msg, known);
+    ssize_t result = cmsgx_plain_recvmsg(fd, msg, known);
     if (!CMSGX_IS_LINUX && msg->msg_controllen > capacity) {
         msg->msg_controllen = capacity;
     }
@@ -194,9 +210,26 @@ typedef unsigned int cmsgx_mmsg_flags;
 #  endif
 
 static inline __attribute__((always_inline)) int
+cmsgx_plain_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
+{
+#  if CMSGX_IS_LINUX && LONG_MAX == INT_MAX
+    /* The two differ in the timeout, and there is none. */
+#    ifdef SYS_recvmmsg_time64
+    const long number = SYS_recvmmsg_time64;
+#    else
+    const long number = SYS_recvmmsg;
+#    endif
+    if (CMSGX_RAW_RECVMSG) {
+        return (int)syscall(number, fd, msgs, count, flags, NULL);
+    }
+#  endif
+    return recvmmsg(fd, (struct mmsghdr *)(void *)msgs, count, (cmsgx_mmsg_flags)flags, NULL);
+}
+
+static inline __attribute__((always_inline)) int
 cmsgx_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
 {
-    int done = recvmmsg(fd, (struct mmsghdr *)(void *)msgs, count, (cmsgx_mmsg_flags)flags, NULL);
+    int done = cmsgx_plain_recvmmsg(fd, msgs, count, flags);
     for (int i = 0; !CMSGX_PEEK_INSTALLS && (flags & MSG_PEEK) && i < done; i++) {
         cmsgx_disown_peeked(&msgs[i].msg_hdr);
     }
