@@ -14,12 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from functools import partial
 from typing import Any, TypeVar, cast
 
 import pytest
-from attempts import may_fail
-from namespaces import Chain, Namespace, needs_ipv6, run
+from namespaces import Chain, Namespace, needs_ipv6
 from support import eventually
 
 import cmsgx
@@ -726,25 +724,6 @@ def test_txtime(number: int, code: int, reason: str) -> None:
     assert repr(report) == (
         f"TxTimeError(errno={number}, reason={kinds.TxTimeFailure(code)!r}, txtime={txtime})"
     )
-
-
-def test_txtime_of_a_qdisc() -> None:
-    with Namespace() as space:
-        qdisc = ("etf", "clockid", "CLOCK_TAI", "delta", "1000000")
-        done = space.run(partial(run, "tc", "qdisc", "replace", "dev", "lo", "root", *qdisc))
-        if "No such file" in done.stderr or "unknown" in done.stderr.lower():
-            pytest.skip(f"[Errno {errno.ENOENT}] qdisc etf: {done.stderr.strip()}")
-        assert done.returncode == 0, done.stderr
-        with space.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            # struct sock_txtime: CLOCK_TAI, SOF_TXTIME_REPORTERRORS.
-            sock.setsockopt(socket.SOL_SOCKET, SO_TXTIME, struct.pack("=iI", 11, 2))
-            # UDP says that the qdisc dropped it only where IP_RECVERR is set.
-            with may_fail(errno.ENOBUFS):
-                cmsgx.send(sock, b"1", control=kinds.TxTime(2**32 + 1), address=("127.0.0.1", 9))
-            report = one(sock, kinds.TxTimeError)
-    assert report.txtime == 2**32 + 1
-    assert report.reason is kinds.TxTimeFailure.INVALID_PARAMETER
-    assert report.errno == errno.EINVAL
 
 
 @pytest.mark.parametrize("acked", [True, False])

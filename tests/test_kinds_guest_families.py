@@ -25,6 +25,7 @@ from support import Pair, eventually
 
 import cmsgx
 from cmsgx import kinds
+from cmsgx.kinds._reports import report_of
 
 SOL_SOCKET = 1
 LOCALHOST = "127.0.0.1"
@@ -522,6 +523,10 @@ def test_a_packet_that_missed_its_time(space: Namespace, family: int) -> None:
         assert error.ee_origin == kinds.ErrorOrigin.TXTIME
         assert (error.ee_errno, error.ee_code) == (errno.EINVAL, 1)  # TXTIME_INVALID_PARAM
         assert error.ee_data << 32 | error.ee_info == past
+        report = report_of(msg)
+        assert isinstance(report, kinds.TxTimeError)
+        assert report.reason is kinds.TxTimeFailure.INVALID_PARAMETER
+        assert (report.errno, report.txtime) == (errno.EINVAL, past)
 
 
 def test_a_routing_header_is_sent(space: Namespace) -> None:
