@@ -336,7 +336,9 @@ def anything(rng: random.Random, kind: Any) -> Any:
     """One of that kind, of a payload that is random."""
     if kind is cmsgx.Rights:
         # Numbers that descriptors may have; of none nothing is built.
-        return kind.unpack(array.array("i", rng.choices(range(1 << 31), k=rng.randint(1, 9))))
+        return kind.unpack(
+            array.array("i", [rng.randrange(1 << 31) for _ in range(rng.randint(1, 9))])
+        )
     if kind is cmsgx.kinds.AlgIv:
         return kind(rng.randbytes(rng.randrange(40)))  # whose length is in front
     while True:

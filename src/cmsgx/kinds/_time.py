@@ -9,17 +9,7 @@ import time
 from typing import ClassVar
 
 from .. import _cmsg
-from ._base import (
-    Option,
-    StructMessage,
-    constant,
-    families,
-    form,
-    member,
-    number,
-    option,
-    register,
-)
+from ._base import Option, StructMessage, constant, families, form, member, option, register
 from ._net import OnInterface
 
 __all__ = [
@@ -73,24 +63,19 @@ _RECEIVED = _Flags.RX_SOFTWARE | _Flags.RX_HARDWARE | _Flags.SOFTWARE | _Flags.R
 _STAMPING_SIZE = 8
 
 
-# The form that the headers do not name by itself: theirs is that of time_t.
-_OTHER = "NEW" if number("SO_TIMESTAMPING") == number("SO_TIMESTAMPING_OLD") else "OLD"
-
-
 def _stamping(room: int, since: str, flags: TimestampingFlags) -> tuple[Option | None, ...]:
     """Adds flags to SO_TIMESTAMPING. One bit of the socket says for all its time stamps whether
-    they come in the form for the year 2038, and this changes it."""
+    they come in the form for the year 2038, and this clears it."""
     return (
         option(
             "SOL_SOCKET", "SO_TIMESTAMPING", room, since,
             value=int(flags).to_bytes(4, sys.byteorder), size=_STAMPING_SIZE, is_mask=True,
         ),
         # Linux tells SO_TIMESTAMPNS_NEW by the other name too.
-        option("SOL_SOCKET", f"SO_TIMESTAMPNS_{_OTHER}", 0, is_watched_only=True),
-        option("SOL_SOCKET", f"SO_TIMESTAMP_{_OTHER}", 0, is_watched_only=True),
+        option("SOL_SOCKET", "SO_TIMESTAMPNS_NEW", 0, is_watched_only=True),
+        option("SOL_SOCKET", "SO_TIMESTAMP_NEW", 0, is_watched_only=True),
         option(
-            "SOL_SOCKET", f"SO_TIMESTAMPING_{_OTHER}", 0, is_watched_only=True,
-            size=_STAMPING_SIZE,
+            "SOL_SOCKET", "SO_TIMESTAMPING_NEW", 0, is_watched_only=True, size=_STAMPING_SIZE
         ),
     )  # fmt: skip
 
@@ -112,9 +97,7 @@ def _stamping(room: int, since: str, flags: TimestampingFlags) -> tuple[Option |
         option("SOL_SOCKET", "SO_TIMESTAMPNS_NEW", 32, is_watched_only=True),
         option("SOL_SOCKET", "SO_TIMESTAMP_OLD", 32, is_watched_only=True),
         option("SOL_SOCKET", "SO_TIMESTAMP_NEW", 32, is_watched_only=True),
-        option(
-            "SOL_SOCKET", f"SO_TIMESTAMPING_{_OTHER}", 0, is_watched_only=True, size=_STAMPING_SIZE
-        ),
+        option("SOL_SOCKET", "SO_TIMESTAMPING_NEW", 0, is_watched_only=True, size=_STAMPING_SIZE),
     ),
     also=[
         form("SOL_SOCKET", "SO_TIMESTAMP_OLD", "timeval"),
@@ -128,8 +111,8 @@ class Timestamp(StructMessage):
     """When the kernel received it, by the realtime clock: SO_TIMESTAMPNS, socket(7).
 
     `nanoseconds` since the epoch, int; None where the kernel had no time. enable() asks for
-    nanoseconds, and whichever form comes is read: SCM_TIMESTAMP (microseconds) or
-    SCM_TIMESTAMPNS, of the year 2038 or not.
+    nanoseconds, in a form that with 32 bits goes up to 2038, and whichever form comes is read:
+    SCM_TIMESTAMP (microseconds) or SCM_TIMESTAMPNS, for the time after that or not.
     """
 
     __slots__ = ()
