@@ -280,7 +280,8 @@ for level, type, family, payload, text in {mine!r}:
 
 def test_the_interface_of_a_packet() -> None:
     code = """
-payload = bytes([20, 18, 3, 0, 6, 3, 6, 0]) + b"em0\\1\\2\\3\\4\\5\\6"
+import struct
+payload = struct.pack("=BBHBBBB", 20, 18, 3, 6, 3, 6, 0) + b"em0\\1\\2\\3\\4\\5\\6"
 came = kinds.decode(0, 30, payload, _cmsg.AF_INET)
 assert (came.interface, came.link, came.name) == (3, 6, "em0"), came
 assert came.address == bytes([1, 2, 3, 4, 5, 6])

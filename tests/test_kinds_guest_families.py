@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
+import select
 import socket
 import struct
 import time
@@ -39,6 +41,13 @@ TX_SCHED, TX_ACK, OPT_TSONLY, OPT_STATS = 1 << 8, 1 << 9, 1 << 11, 1 << 12
 def space() -> Iterator[Namespace]:
     with Namespace() as one:
         yield one
+
+
+def has_error(sock: Any) -> bool:
+    """Whether something is on the error queue."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    return bool(poll.poll(0))
 
 
 def errors(sock: Any, count: int = 1, bufsize: int = 2048) -> list[cmsgx.Message]:
@@ -462,6 +471,8 @@ def test_a_vsock_tells_when_memory_is_free_again() -> None:
                 got = 0
                 while got < len(data):
                     got += cmsgx.receive(server, len(data)).nbytes
+                if os.uname().machine == "s390x" and not eventually(lambda: has_error(client)):
+                    refused(errno.ETIMEDOUT, "a completion of vsock_loopback on s390x")
                 [msg] = errors(client)
                 error = msg[kinds.ExtendedError]
                 assert error.ee_origin == kinds.ErrorOrigin.ZEROCOPY
