@@ -114,11 +114,6 @@ def get_bytes(sock: socket.socket, level: int, name: int, size: int = 64) -> byt
         return -(error.errno or 0)
 
 
-def get_flags(sock: socket.socket, level: int, *names: int) -> int:
-    """Those of the one that is on, of several forms of an option."""
-    return max(sock.getsockopt(level, name) for name in names)
-
-
 # Namespaces -------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,7 @@
 #include "address.h"
 
+#include "record.h"
+
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stddef.h>
@@ -240,7 +242,7 @@ address_ip(PyObject *self, void *Py_UNUSED(closure))
     struct sockaddr_in in;
     struct sockaddr_in6 in6;
     const void *bytes;
-    Py_ssize_t size;
+    size_t size;
 
     if (address->name.ss_family == AF_INET) {
         memcpy(&in, &address->name, sizeof(in));
@@ -255,11 +257,10 @@ address_ip(PyObject *self, void *Py_UNUSED(closure))
     else {
         Py_RETURN_NONE;
     }
-    PyObject *module = PyImport_ImportModule("ipaddress");
-    PyObject *ip = module == NULL
-        ? NULL : PyObject_CallMethod(module, "ip_address", "y#", (const char *)bytes, size);
-    Py_XDECREF(module);
-    return ip;
+    PyObject *ip = cmsgx_ip_new(cmsgx_state_of_self(self), bytes, size);
+    PyObject *value = ip == NULL ? NULL : PyObject_GetAttrString(ip, "ip");
+    Py_XDECREF(ip);
+    return value;
 }
 
 static PyObject *

@@ -1,6 +1,7 @@
 #include "codec.h"
 
 #include "address.h"
+#include "errors.h"
 #include "record.h"
 
 #include <errno.h>
@@ -55,14 +56,8 @@ cmsgx_raise_unregistered(cmsgx_state *state, PyTypeObject *kind)
                             "cmsgx.kinds.register",
                             kind->tp_name);
     }
-    PyObject *text = PyUnicode_FromFormat("%s: this system has it not", kind->tp_name);
-    PyObject *error = text == NULL
-        ? NULL : PyObject_CallFunction(state->NotSupportedError, "iN", ENOPROTOOPT, text);
-    if (error != NULL) {
-        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
-        Py_DECREF(error);
-    }
-    return NULL;
+    return cmsgx_raise_not_supported(state->NotSupportedError, ENOPROTOOPT,
+                                     "%s: this system has it not", kind->tp_name);
 }
 
 const cmsgx_form *

@@ -27,6 +27,21 @@ cmsgx_raise_errno(int error, const char *format, ...)
 }
 
 PyObject *
+cmsgx_raise_not_supported(PyObject *type, int error, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    PyObject *text = PyUnicode_FromFormatV(format, arguments);
+    va_end(arguments);
+    PyObject *exception = text == NULL ? NULL : PyObject_CallFunction(type, "iN", error, text);
+    if (exception != NULL) {
+        PyErr_SetObject(type, exception);
+        Py_DECREF(exception);
+    }
+    return NULL;
+}
+
+PyObject *
 cmsgx_raise_closed(const char *what, Py_ssize_t index, PyObject *object)
 {
     return index >= 0 ? cmsgx_raise_errno(EBADF, "%s[%zd]: %R", what, index, object)

@@ -8,6 +8,9 @@
 /* OSError (or its subclass for that errno) with "strerror: message". */
 PyObject *cmsgx_raise_errno(int error, const char *format, ...);
 
+/* `type` is the NotSupportedError of the module's state. */
+PyObject *cmsgx_raise_not_supported(PyObject *type, int error, const char *format, ...);
+
 /* EBADF for a descriptor object that owns none: `what`, or `what[index]` where index >= 0. */
 PyObject *cmsgx_raise_closed(const char *what, Py_ssize_t index, PyObject *object);
 

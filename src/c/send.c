@@ -376,16 +376,6 @@ add_control(cmsgx_outgoing *out, PyObject *control)
     return result;
 }
 
-static void
-raise_not_supported(const cmsgx_state *state, const char *why)
-{
-    PyObject *error = PyObject_CallFunction(state->NotSupportedError, "is", EOPNOTSUPP, why);
-    if (error != NULL) {
-        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
-        Py_DECREF(error);
-    }
-}
-
 /* Refuses what would lose descriptors without a word. */
 static int
 check_fds(const cmsgx_outgoing *out, const cmsgx_sock *sock)
@@ -396,9 +386,9 @@ check_fds(const cmsgx_outgoing *out, const cmsgx_sock *sock)
         return -1;
     }
     if (family != AF_UNIX) {
-        raise_not_supported(out->state,
-                            "descriptors travel over AF_UNIX sockets only; over another family "
-                            "the kernel drops them without an error");
+        cmsgx_raise_not_supported(out->state->NotSupportedError, EOPNOTSUPP,
+                                  "descriptors travel over AF_UNIX sockets only; over another "
+                                  "family the kernel drops them without an error");
         return -1;
     }
     if (out->total == 0 && cmsgx_sock_type(sock) == SOCK_STREAM) {
@@ -408,8 +398,9 @@ check_fds(const cmsgx_outgoing *out, const cmsgx_sock *sock)
         return -1;
     }
     if (CMSGX_RIGHTS_ALONE && out->control_used > CMSG_SPACE(out->fd_count * sizeof(int))) {
-        raise_not_supported(out->state, "control: this system takes no other control message "
-                                        "beside descriptors; send it with another message");
+        cmsgx_raise_not_supported(out->state->NotSupportedError, EOPNOTSUPP,
+                                  "control: this system takes no other control message beside "
+                                  "descriptors; send it with another message");
         return -1;
     }
     return 0;
