@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from support import Pair, open_files, unix_pair
+from support import Pair, open_files, unix_pair, unregistered
 
 import cmsgx
 
@@ -55,6 +55,31 @@ def test_restores_several_in_turn(stream: Pair) -> None:
             pass
         assert states(sock) == [1, 1, 1]
     assert states(sock) == [0, 0, 0]
+
+
+class Queued(cmsgx.kinds.StructMessage):
+    """Its option brings nothing: it is one that a control message of its sender needs."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("before", [0, 3])
+@pytest.mark.parametrize("is_permanent", [False, True])
+def test_what_brings_nothing_is_restored_too(stream: Pair, is_permanent: bool, before: int) -> None:
+    """As DCCP's queue policy; SO_TXTIME is the one that stays where nobody had set it before."""
+    sock = stream[1]
+    option = cmsgx.kinds.Option(
+        socket.SOL_SOCKET, socket.SO_PRIORITY, "SO_PRIORITY", 0, value=5, is_permanent=is_permanent
+    )
+    with unregistered():  # which puts the table back
+        cmsgx.kinds.register(
+            Queued, level=socket.SOL_SOCKET, type=0x7AAA, layout=(), size=0, option=option
+        )
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, before)
+        with cmsgx.enable(sock, Queued):
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY) == 5
+        after = 5 if is_permanent and not before else before
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY) == after
 
 
 def test_is_never_undone_by_being_collected(stream: Pair) -> None:

@@ -105,10 +105,8 @@ class Enabled:
         if option.is_mask:
             after = bytes(old | new for old, new in zip(before, after, strict=True))
         _cmsg.setsockopt(self._sock, option.level, option.name, after)
-        if option.room or any(before):
+        if any(before) or not option.is_permanent:
             self._before.append((option, before))
-        # Else it brings nothing (SO_TXTIME): Linux cannot switch that off, and to set what it told
-        # of the clock takes a capability.
 
     def _enable(self, kind: Any, family: int) -> None:
         options = [

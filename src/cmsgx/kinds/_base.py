@@ -144,6 +144,9 @@ class Option:
     brings nothing: it is put out by what enable() sets, and set again when that is undone."""
     size: int = 4
     """Of the option's value in bytes."""
+    is_permanent: bool = False
+    """The kernel cannot switch it off again; what it tells of a socket where it is off is not to be
+    set."""
 
     @property
     def on(self) -> bytes:

@@ -192,10 +192,12 @@ class TimestampingId(StructMessage):
     layout="u64",
     direction="send",
     families=families("AF_INET", "AF_INET6", "AF_PACKET", "AF_CAN"),
-    # struct sock_txtime: the clock, CLOCK_MONOTONIC as the qdisc fq has it; and flags.
+    # struct sock_txtime: the clock, CLOCK_MONOTONIC as the qdisc fq has it; and flags. A socket
+    # without it tells CLOCK_REALTIME, and to set that takes a capability.
     option=option(
         "SOL_SOCKET", "SO_TXTIME", 0, "4.19",
         value=getattr(time, "CLOCK_MONOTONIC", 1).to_bytes(4, sys.byteorder), size=8,
+        is_permanent=True,
     ),
     since="4.19",
 )  # fmt: skip
