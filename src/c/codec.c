@@ -231,6 +231,7 @@ check_integer(PyTypeObject *kind, const cmsgx_field *field, PyObject *object)
         return value == UINT64_MAX && PyErr_Occurred() ? does_not_fit(kind, field, object) : 0;
     }
     size_t bits = 8 * size_of(format);
+    assert(bits > 0 && bits <= 64);
     int is_signed = strchr("BHInN", format) == NULL;
     int64_t value = PyLong_AsLongLongAndOverflow(object, &overflow);
     int64_t top = bits == 64 ? INT64_MAX : (INT64_C(1) << (bits - (size_t)is_signed)) - 1;
@@ -242,32 +243,22 @@ check_integer(PyTypeObject *kind, const cmsgx_field *field, PyObject *object)
 static void
 store_integer(char format, PyObject *object, unsigned char *to)
 {
-    union {
-        int8_t b; int16_t h; uint16_t H; int32_t i; uint32_t I; int64_t q; uint64_t Q;
-    } value;
-    if (object == Py_None) {
-        memset(to, 0, size_of(format));
-        return;
-    }
-    switch (size_of(format)) {
-    case 1: value.b = (int8_t)(uint8_t)PyLong_AsLong(object); break;
-    case 2: value.h = (int16_t)(uint16_t)PyLong_AsLong(object); break;
-    case 4: value.i = (int32_t)(uint32_t)PyLong_AsLongLong(object); break;
-    default:
-        if (format == 'Q') {
-            value.Q = PyLong_AsUnsignedLongLong(object);
-        }
-        else {
-            value.q = PyLong_AsLongLong(object);
-        }
-    }
+    uint64_t value = object == Py_None ? 0
+        : format == 'Q' ? PyLong_AsUnsignedLongLong(object) : (uint64_t)PyLong_AsLongLong(object);
     if (format == 'n') {
-        value.H = htons(value.H);
+        value = htons((uint16_t)value);
     }
     else if (format == 'N') {
-        value.I = htonl(value.I);
+        value = htonl((uint32_t)value);
     }
-    memcpy(to, &value, size_of(format));
+    uint16_t two = (uint16_t)value;
+    uint32_t four = (uint32_t)value;
+    switch (size_of(format)) {
+    case 1: *to = (unsigned char)value; break;
+    case 2: memcpy(to, &two, sizeof(two)); break;
+    case 4: memcpy(to, &four, sizeof(four)); break;
+    default: memcpy(to, &value, sizeof(value));
+    }
 }
 
 /* The address in network order into `to`, from its bytes, an IPAddress, or anything that makes

@@ -37,9 +37,9 @@ cmsgx_msghdr_prepare(struct msghdr *msg, void *control, size_t control_size, voi
 static inline __attribute__((always_inline)) void
 cmsgx_msghdr_finish(struct msghdr *msg, size_t control_size)
 {
-    size_t used = (size_t)msg->msg_controllen;
-    if (CMSGX_MORE_ROOM > 0 && used > control_size) {
+    if (CMSGX_MORE_ROOM > 0 && (size_t)msg->msg_controllen > control_size) {
         int cut;
+        size_t used = (size_t)msg->msg_controllen;
         used = used < control_size + CMSGX_MORE_ROOM ? used : control_size + CMSGX_MORE_ROOM;
         used = cmsgx_shorten(msg->msg_control, used, control_size, &cut);
         msg->msg_controllen = (__typeof__(msg->msg_controllen))used;

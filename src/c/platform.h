@@ -148,11 +148,15 @@ static inline __attribute__((always_inline)) ssize_t
 cmsgx_sys_recvmsg(int fd, struct msghdr *msg, int flags)
 {
     int known = CMSGX_HAS_CLOEXEC ? flags : flags & ~CMSGX_MSG_CMSG_CLOEXEC;
+#if CMSGX_IS_LINUX
+    ssize_t result = cmsgx_plain_recvmsg(fd, msg, known);
+#else
     __typeof__(msg->msg_controllen) capacity = msg->msg_controllen;
     ssize_t result = cmsgx_plain_recvmsg(fd, msg, known);
-    if (!CMSGX_IS_LINUX && msg->msg_controllen > capacity) {
+    if (msg->msg_controllen > capacity) {
         msg->msg_controllen = capacity;
     }
+#endif
     /* First of all, as the comment at CMSGX_MSG_CMSG_CLOEXEC says why. */
     if (known != flags && result >= 0) {
         cmsgx_set_cloexec(msg);
