@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import shlex
 import shutil
 import subprocess
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,15 +26,21 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="cmsgx-c-")
 
 
+def _compiler() -> list[str]:
+    """Python's own, where it is here: what is preloaded has to have the same C library."""
+    own = shlex.split(sysconfig.get_config_var("CC") or "")
+    for command in (own, ["cc"], ["gcc"], ["clang"]):
+        if command and shutil.which(command[0]):
+            return command
+    pytest.skip("no C compiler: neither Python's own nor cc, gcc or clang is on PATH")
+
+
 @functools.cache
 def build(target: str, *arguments: str) -> Path:
     """What the C compiler makes of sources in tests/c, warnings being errors; once in a run."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        pytest.skip("no C compiler: neither cc nor gcc nor clang is on PATH")
     path = Path(_folder().name) / target
     done = subprocess.run(
-        [compiler, "-std=c11", "-Wall", "-Wextra", "-Werror", "-o", str(path), *arguments],
+        [*_compiler(), "-std=c11", "-Wall", "-Wextra", "-Werror", "-o", str(path), *arguments],
         cwd=SOURCES, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

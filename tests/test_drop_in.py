@@ -9,6 +9,7 @@ import fcntl
 import os
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -506,7 +507,7 @@ def test_a_wrong_address_is_no_host_name_without_a_socket(
 def test_a_family_that_c_does_not_know_goes_through_the_sockets_own_method() -> None:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as sock:
         sock.bind((0, 0))
-        noop = b"\x10\0\0\0\1\0\5\0\1\0\0\0\0\0\0\0"
+        noop = struct.pack("=IHHII", 16, 1, 5, 1, 0)  # NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK
         assert cmsgx.sendmsg(sock, [noop], [], 0, (0, 0)) == len(noop)
         assert cmsgx.recvmsg(sock, 1000)[3] == (0, 0)
         assert cmsgx.sendmsg(sock, [noop], [], 0, (0, 0)) == len(noop)

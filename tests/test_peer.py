@@ -47,14 +47,15 @@ def test_of_a_pair_it_is_who_made_it(sockets: list[Any]) -> None:
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
 def test_of_a_connection_it_is_who_connected(kind: int) -> None:
-    name = b"\0cmsgx-test-peer"
+    name = f"\0cmsgx-test-peer-{os.getpid()}".encode()
     with cmsgx.socket(socket.AF_UNIX, kind) as listener:
         listener.bind(name)
         listener.listen()
+        listener.settimeout(60)
         child = os.posix_spawn(
-            "/proc/self/exe",
+            sys.executable,
             [
-                "python",
+                sys.executable,
                 "-c",
                 "import socket, sys\n"
                 f"s = socket.socket(socket.AF_UNIX, {int(kind)})\n"
@@ -98,7 +99,7 @@ def test_not_supported_on_other_families(
 def test_of_what_is_no_socket(ask: Callable[[Any], object]) -> None:
     with open(os.devnull) as file:
         for form in (file, file.fileno()):
-            with pytest.raises(OSError, match="non-socket"):
+            with fails(errno.ENOTSOCK):
                 ask(form)
     closed = socket.socket(socket.AF_UNIX)
     closed.close()

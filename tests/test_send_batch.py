@@ -243,7 +243,7 @@ CAUSES = {
         lambda: (b"bad", [0, not_open()]), OSError, r"fds\[1\]: descriptor \d+ is not open"
     ),
     "a closed Fd": Cause(lambda: (b"bad", [0, a_closed_fd()]), OSError, r"fds\[1\]"),
-    "too large": Cause(lambda: bytes(10_000_000), OSError, "Message too long"),
+    "too large": Cause(lambda: bytes(10_000_000), OSError, os.strerror(errno.EMSGSIZE)),
     "no such address": Cause(
         lambda: (b"bad", (), (), "/nonexistent/socket"), FileNotFoundError, "No such file"
     ),

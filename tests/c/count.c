@@ -11,9 +11,10 @@
    It counts while it is armed, in all threads.  What arming and disarming allocate themselves
    (ctypes) cancels out between a run of n rounds and one of 2n.  Python's small objects come from
    its own pool; PYTHONMALLOC=malloc makes each a malloc that is seen here.  "syscall" counts
-   syscall(2) by any number; "syscall:close_range" that one alone.  "closed" counts the calls of
-   close and close_range by whichever way.  Only calls across libraries are seen: not those that
-   the C library makes within itself. */
+   syscall(2), but where its number is that of a call counted here by name it is that one;
+   "syscall:close_range" is counted as both.  "closed" counts the calls of close and close_range by
+   whichever way.  Only calls across libraries are seen: not those that the C library makes within
+   itself. */
 
 #define _GNU_SOURCE
 
@@ -56,10 +57,13 @@ static const char *const names[COUNT] = {
 static atomic_int armed;
 static atomic_long counts[COUNT];
 
+/* Inside musl's calloc() and realloc(), which call malloc() and free() by these names. */
+static __thread int nested __attribute__((tls_model("initial-exec")));
+
 static void
 count(int id)
 {
-    if (atomic_load_explicit(&armed, memory_order_relaxed)) {
+    if (!nested && atomic_load_explicit(&armed, memory_order_relaxed)) {
         atomic_fetch_add_explicit(&counts[id], 1, memory_order_relaxed);
     }
 }
@@ -173,7 +177,10 @@ calloc(size_t items, size_t size)
     }
     NEXT_ALLOCATOR(void *, calloc, size_t, size_t);
     count(ID_calloc);
-    return real(items, size);
+    nested++;
+    void *memory = real(items, size);
+    nested--;
+    return memory;
 }
 
 PUBLIC void
@@ -201,7 +208,10 @@ realloc(void *memory, size_t size)
     }
     NEXT_ALLOCATOR(void *, realloc, void *, size_t);
     count(ID_realloc);
-    return real(memory, size);
+    nested++;
+    void *larger = real(memory, size);
+    nested--;
+    return larger;
 }
 
 /* Messages ------------------------------------------------------------------------------------ */
@@ -433,13 +443,23 @@ syscall(long number, ...)
         arguments[i] = va_arg(list, long);
     }
     va_end(list);
-    count(ID_syscall);
+    switch (number) {
+    case SYS_sendmsg: count(ID_sendmsg); break;
+    case SYS_recvmsg: count(ID_recvmsg); break;
+    case SYS_sendmmsg: count(ID_sendmmsg); break;
+    case SYS_recvmmsg: count(ID_recvmmsg); break;
+#ifdef SYS_recvmmsg_time64
+    case SYS_recvmmsg_time64: count(ID_recvmmsg); break;
+#endif
 #ifdef SYS_close_range
-    if (number == SYS_close_range) {
+    case SYS_close_range:
         count(ID_syscall_close_range);
         count(ID_closed);
-    }
+        count(ID_syscall);
+        break;
 #endif
+    default: count(ID_syscall);
+    }
     return real(number, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4],
                 arguments[5]);
 }

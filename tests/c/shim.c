@@ -89,7 +89,12 @@ real(const char *name)
     return dlsym(RTLD_NEXT, name);
 }
 
-#define REAL(name) ((__typeof__(&name))real(#name))
+static long
+raw(long number, long a, long b, long c, long d, long e, long f)
+{
+    return ((long (*)(long, long, long, long, long, long, long))real("syscall"))(number, a, b, c,
+                                                                                 d, e, f);
+}
 
 __attribute__((constructor)) static void
 start(void)
@@ -329,37 +334,6 @@ close(int fd)
     return result;
 }
 
-/* close_range(2) comes this way. */
-PUBLIC long
-syscall(long number, ...)
-{
-    long a[6];
-    va_list list;
-    va_start(list, number);
-    for (int i = 0; i < 6; i++) {
-        a[i] = va_arg(list, long);
-    }
-    va_end(list);
-#ifdef SYS_close_range
-    if (number == SYS_close_range && (unsigned)a[1] < MOST) {
-        int all = 1;
-        for (unsigned fd = (unsigned)a[0]; fd <= (unsigned)a[1]; fd++) {
-            all &= note_close((int)fd);
-        }
-        for (unsigned fd = (unsigned)a[0]; !all && fd <= (unsigned)a[1]; fd++) {
-            if (shim_is_delivered((int)fd)) {
-                (void)((int (*)(int))real("close"))((int)fd);
-            }
-        }
-        if (!all) {
-            return 0;
-        }
-    }
-#endif
-    return ((long (*)(long, long, long, long, long, long, long))real("syscall"))(
-        number, a[0], a[1], a[2], a[3], a[4], a[5]);
-}
-
 /* Sending ---------------------------------------------------------------------------------- */
 
 /* musl and glibc differ in the type of the flags of sendmmsg and recvmmsg. */
@@ -409,7 +383,8 @@ sendmmsg(int fd, struct mmsghdr *messages, unsigned count, FLAGS flags)
         most = (unsigned)fail_after;
     }
     delay_sending();
-    int result = REAL(sendmmsg)(fd, messages, most, flags);
+    /* Not musl's, which is a loop around its sendmsg(). */
+    int result = (int)raw(SYS_sendmmsg, fd, (long)messages, (long)most, (long)flags, 0, 0);
     fail_after -= fail_error != 0 && result > 0 ? result : 0;
     return result;
 }
@@ -426,7 +401,7 @@ sendmsg(int fd, const struct msghdr *msg, int flags)
         memcpy(captured, msg->msg_control, captured_size);
     }
     delay_sending();
-    return REAL(sendmsg)(fd, msg, flags);
+    return raw(SYS_sendmsg, fd, (long)msg, flags, 0, 0, 0);
 }
 
 /* Receiving -------------------------------------------------------------------------------- */
@@ -766,7 +741,7 @@ receive(int fd, struct msghdr *msg, int flags, int is_forged)
         dirty += control[i] != 0;
     }
     if (!is_forged || mode[0] == 0 || capacity == 0) {
-        ssize_t result = REAL(recvmsg)(fd, msg, flags);
+        ssize_t result = raw(SYS_recvmsg, fd, (long)msg, flags, 0, 0, 0);
         if (result >= 0 && !is_forged) {
             note_delivered(control, msg->msg_controllen);
         }
@@ -774,7 +749,7 @@ receive(int fd, struct msghdr *msg, int flags, int is_forged)
     }
     msg->msg_control = room;
     msg->msg_controllen = sizeof(room);
-    ssize_t result = REAL(recvmsg)(fd, msg, flags);
+    ssize_t result = raw(SYS_recvmsg, fd, (long)msg, flags, 0, 0, 0);
     size_t used = msg->msg_controllen;
     msg->msg_control = control;
     msg->msg_controllen = capacity;
@@ -837,4 +812,47 @@ recvmmsg(int fd, struct mmsghdr *messages, unsigned count, FLAGS flags, struct t
         hangs_up = -1;
     }
     return done > 0 || count == 0 ? (int)done : -1;
+}
+
+/* Raw system calls ------------------------------------------------------------------------- */
+
+/* close_range(2) comes this way; the calls for messages do where a libc's own are no good. */
+PUBLIC long
+syscall(long number, ...)
+{
+    long a[6];
+    va_list list;
+    va_start(list, number);
+    for (int i = 0; i < 6; i++) {
+        a[i] = va_arg(list, long);
+    }
+    va_end(list);
+    switch (number) {
+    case SYS_sendmsg: return sendmsg((int)a[0], (const struct msghdr *)a[1], (int)a[2]);
+    case SYS_recvmsg: return recvmsg((int)a[0], (struct msghdr *)a[1], (int)a[2]);
+    case SYS_sendmmsg:
+        return sendmmsg((int)a[0], (struct mmsghdr *)a[1], (unsigned)a[2], (FLAGS)a[3]);
+#ifdef SYS_recvmmsg_time64
+    case SYS_recvmmsg_time64:
+#endif
+    case SYS_recvmmsg:
+        return recvmmsg((int)a[0], (struct mmsghdr *)a[1], (unsigned)a[2], (FLAGS)a[3], NULL);
+    }
+#ifdef SYS_close_range
+    if (number == SYS_close_range && (unsigned)a[1] < MOST) {
+        int all = 1;
+        for (unsigned fd = (unsigned)a[0]; fd <= (unsigned)a[1]; fd++) {
+            all &= note_close((int)fd);
+        }
+        for (unsigned fd = (unsigned)a[0]; !all && fd <= (unsigned)a[1]; fd++) {
+            if (shim_is_delivered((int)fd)) {
+                (void)((int (*)(int))real("close"))((int)fd);
+            }
+        }
+        if (!all) {
+            return 0;
+        }
+    }
+#endif
+    return raw(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
