@@ -171,18 +171,19 @@ def test_a_receiver_that_was_never_initialised(stream: Pair) -> None:
         cmsgx.Receiver.__init__(bare, stream[0], 10)
 
 
-@pytest.mark.parametrize("size", [-1, -64, 2**31, 2**62])
+@pytest.mark.parametrize("size", [-1, -64, -(2**70), 2**31, 2**62, 2**70])
 def test_a_room_that_cannot_be_is_refused(stream: Pair, size: int) -> None:
     receiver = cmsgx.Receiver(stream[0], 10)
-    with pytest.raises(ValueError, match="control_size"):
+    with pytest.raises(ValueError, match=f"^control_size: {size}$"):
         receiver._configure(0, size, (), 1, 1, False, True, False)
 
 
-def test_memory_that_cannot_be_had(stream: Pair) -> None:
+@pytest.mark.parametrize("size", [2**62, 2**70])
+def test_memory_that_cannot_be_had(stream: Pair, size: int) -> None:
     with pytest.raises(MemoryError):
-        cmsgx.Receiver(stream[0], 2**62).receive()
+        cmsgx.Receiver(stream[0], size).receive()
     with pytest.raises(MemoryError):
-        cmsgx.receive(stream[0], 2**62)
+        cmsgx.receive(stream[0], size)
 
 
 # Code that runs while arguments are read ------------------------------------------------------

@@ -397,10 +397,15 @@ def test_C4_counts_of_descriptors(pair: Pair, count: int) -> None:
                 send()
                 with cmsgx.receive(right, 1, fds=count) as msg:
                     assert len(msg.fds) == count
-    for negative in (-1, -(1 << 40)):
-        for make in (cmsgx.receive, cmsgx.Receiver):
-            with pytest.raises(ValueError, match="negative"):
+    for make in (cmsgx.receive, cmsgx.Receiver):
+        for negative in (-1, -(1 << 40), -(1 << 70)):
+            with pytest.raises(ValueError, match=f"^fds: {negative}; it cannot be negative$"):
                 make(right, 1, fds=negative)
+            with pytest.raises(ValueError, match=f"^bufsize: {negative}; it cannot be negative$"):
+                make(right, negative)
+        for many in (1 << 31, 1 << 40, 1 << 70):
+            with pytest.raises(cmsgx.TooManyFdsError, match=f"^fds: {many}; .* 253 at most$"):
+                make(right, 1, fds=many)
 
 
 def test_C4_too_much_control_data(pair: Pair) -> None:

@@ -35,6 +35,13 @@ cmsgx_as_size(PyObject *object, Py_ssize_t *value)
 }
 
 int
+cmsgx_as_nearest(PyObject *object, Py_ssize_t *value)
+{
+    *value = PyNumber_AsSsize_t(object, NULL);
+    return *value == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+int
 cmsgx_as_truncation(PyObject *object, int *raises)
 {
     if (PyUnicode_Check(object)) {
@@ -51,18 +58,45 @@ cmsgx_as_truncation(PyObject *object, int *raises)
     return -1;
 }
 
-int
-cmsgx_check_fds(cmsgx_state *state, Py_ssize_t fds, int flags)
+/* A size that is refused by its name where it is negative. */
+static int
+as_not_negative(PyObject *object, const char *name, size_t *value)
 {
-    if (fds < 0) {
-        PyErr_Format(PyExc_ValueError, "fds: %zd; it cannot be negative", fds);
+    Py_ssize_t nearest;
+    if (cmsgx_as_nearest(object, &nearest) < 0) {
         return -1;
     }
-    if (fds > CMSGX_MAX_FDS) {
-        PyErr_Format(state->TooManyFdsError, "fds: %zd; one message carries %d at most", fds,
+    if (nearest < 0) {
+        PyErr_Format(PyExc_ValueError, "%s: %R; it cannot be negative", name, object);
+        return -1;
+    }
+    *value = (size_t)nearest;
+    return 0;
+}
+
+int
+cmsgx_as_bufsize(PyObject *object, size_t *size)
+{
+    return as_not_negative(object, "bufsize", size);
+}
+
+int
+cmsgx_as_fds(cmsgx_state *state, PyObject *object, size_t *fds)
+{
+    if (as_not_negative(object, "fds", fds) < 0) {
+        return -1;
+    }
+    if (*fds > CMSGX_MAX_FDS) {
+        PyErr_Format(state->TooManyFdsError, "fds: %R; one message carries %d at most", object,
                      CMSGX_MAX_FDS);
         return -1;
     }
+    return 0;
+}
+
+int
+cmsgx_check_peek(size_t fds, int flags)
+{
     if (fds > 0 && (flags & MSG_PEEK)) {
         PyErr_SetString(PyExc_ValueError,
                         "flags: each MSG_PEEK makes new descriptors; peek with fds=0");

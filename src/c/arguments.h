@@ -12,8 +12,16 @@ int cmsgx_as_size(PyObject *object, Py_ssize_t *value);
 /* on_truncation: "raise" (1) or "keep" (0). */
 int cmsgx_as_truncation(PyObject *object, int *raises);
 
+/* As "n", but what Py_ssize_t has no room for, as 2**31 on 32 bits, becomes the nearest that it
+   has: for whoever knows the name of the argument, and refuses it by that. */
+int cmsgx_as_nearest(PyObject *object, Py_ssize_t *value);
+
+/* bufsize: for one that is too large it is the receiving that fails, with MemoryError. */
+int cmsgx_as_bufsize(PyObject *object, size_t *size);
+
 /* How many descriptors may be asked for, and that they are not peeked at. */
-int cmsgx_check_fds(cmsgx_state *state, Py_ssize_t fds, int flags);
+int cmsgx_as_fds(cmsgx_state *state, PyObject *object, size_t *fds);
+int cmsgx_check_peek(size_t fds, int flags);
 
 typedef struct {
     const char *function;

@@ -196,7 +196,7 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
     }
     if (cmsgx_sock_resolve_typed(state, self->sock, &state->own_recvmsg, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, timeout) < 0
-        || cmsgx_check_fds(state, (Py_ssize_t)self->request->fds, flags) < 0
+        || cmsgx_check_peek(self->request->fds, flags) < 0
         || free_buffers(self) < 0) {
         return NULL;
     }
@@ -350,11 +350,14 @@ batch_receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"sock", "count", "bufsize", NULL};
     batch_receiver *self = SELF(object);
-    PyObject *sock;
-    Py_ssize_t count, size;
+    PyObject *sock, *count_given, *size_given;
+    Py_ssize_t count;
+    size_t size;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Onn:BatchReceiver", (char **)(void *)names,
-                                     &sock, &count, &size)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:BatchReceiver", (char **)(void *)names,
+                                     &sock, &count_given, &size_given)
+        || cmsgx_as_nearest(count_given, &count) < 0
+        || cmsgx_as_bufsize(size_given, &size) < 0) {
         return -1;
     }
     if (self->sock != NULL) {
@@ -362,11 +365,8 @@ batch_receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
         return -1;
     }
     if (count < 1 || count > MOST_MESSAGES) {
-        PyErr_Format(PyExc_ValueError, "count: %zd; from 1 to %d messages", count, MOST_MESSAGES);
-        return -1;
-    }
-    if (size < 0) {
-        PyErr_Format(PyExc_ValueError, "bufsize: %zd; it cannot be negative", size);
+        PyErr_Format(PyExc_ValueError, "count: %R; from 1 to %d messages", count_given,
+                     MOST_MESSAGES);
         return -1;
     }
     self->buffers = PyMem_Calloc((size_t)count, sizeof(*self->buffers));
@@ -379,7 +379,7 @@ batch_receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
         return -1;
     }
     self->count = (size_t)count;
-    self->size = (size_t)size;
+    self->size = size;
     self->sock = Py_NewRef(sock);
     return 0;
 }

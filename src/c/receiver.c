@@ -63,7 +63,7 @@ receive(cmsgx_receiver *self, int flags, PyObject *timeout, int *fd)
     }
     if (cmsgx_sock_resolve_typed(state, self->sock, &state->own_recvmsg, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, timeout) < 0
-        || cmsgx_check_fds(state, (Py_ssize_t)self->request->fds, flags) < 0) {
+        || cmsgx_check_peek(self->request->fds, flags) < 0) {
         return NULL;
     }
     cmsgx_buffer *buffer = free_buffer(self);
@@ -154,24 +154,27 @@ PyDoc_STRVAR(configure_doc,
 cmsgx_request *
 cmsgx_request_parse(cmsgx_state *state, PyObject *args)
 {
-    Py_ssize_t fds, control_size;
-    PyObject *want;
+    PyObject *fds_given, *size_given, *want;
+    size_t fds;
+    Py_ssize_t control_size;
     int family, type, takes_pidfd, raise_truncated, in_background;
 
-    if (!PyArg_ParseTuple(args, "nnO!iippp:_configure", &fds, &control_size, &PyTuple_Type, &want,
-                          &family, &type, &takes_pidfd, &raise_truncated, &in_background)
-        || cmsgx_check_fds(state, fds, 0) < 0) {
+    if (!PyArg_ParseTuple(args, "OOO!iippp:_configure", &fds_given, &size_given, &PyTuple_Type,
+                          &want, &family, &type, &takes_pidfd, &raise_truncated, &in_background)
+        || cmsgx_as_fds(state, fds_given, &fds) < 0
+        || cmsgx_as_nearest(size_given, &control_size) < 0) {
         return NULL;
     }
-    if (control_size < 0 || control_size > INT_MAX) {
-        PyErr_Format(PyExc_ValueError, "control_size: %zd", control_size);
+    /* 32 bits have no nearer one than INT_MAX to what is larger. */
+    if (control_size < 0 || control_size >= INT_MAX) {
+        PyErr_Format(PyExc_ValueError, "control_size: %R", size_given);
         return NULL;
     }
     cmsgx_request *request = cmsgx_request_new(state);
     if (request == NULL) {
         return NULL;
     }
-    request->fds = (size_t)fds;
+    request->fds = fds;
     request->control_size = (size_t)control_size;
     request->family = family;
     request->type = type;
@@ -219,25 +222,22 @@ receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"sock", "bufsize", "into", NULL};
     cmsgx_receiver *self = (cmsgx_receiver *)object;
-    PyObject *sock, *into;
-    Py_ssize_t size;
+    PyObject *sock, *size_given, *into;
+    size_t size;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OnO:Receiver", (char **)(void *)names, &sock,
-                                     &size, &into)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:Receiver", (char **)(void *)names, &sock,
+                                     &size_given, &into)
+        || cmsgx_as_bufsize(size_given, &size) < 0) {
         return -1;
     }
     if (self->sock != NULL) {
         PyErr_SetString(PyExc_TypeError, "a Receiver is initialised once");
         return -1;
     }
-    if (size < 0) {
-        PyErr_Format(PyExc_ValueError, "bufsize: %zd; it cannot be negative", size);
-        return -1;
-    }
     if (into != Py_None && (self->into = cmsgx_into_new(into)) == NULL) {
         return -1;
     }
-    self->size = into != Py_None ? 0 : (size_t)size;
+    self->size = into != Py_None ? 0 : size;
     self->sock = Py_NewRef(sock);
     return 0;
 }

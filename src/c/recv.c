@@ -519,29 +519,26 @@ cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs, Py
     PyObject *values[COUNT] = {NULL};
     cmsgx_state *state = cmsgx_state_of(module);
     cmsgx_sock sock;
-    Py_ssize_t size, fds = 0;
+    size_t size, fds = 0;
     int flags = 0, raise_truncated = 1;
 
     if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
         || cmsgx_sock_resolve_typed(state, values[SOCK], &state->own_recvmsg, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, values[TIMEOUT]) < 0
-        || cmsgx_as_size(values[BUFSIZE], &size) < 0
-        || (values[FDS] != NULL && cmsgx_as_size(values[FDS], &fds) < 0)
+        || cmsgx_as_bufsize(values[BUFSIZE], &size) < 0
+        || (values[FDS] != NULL && cmsgx_as_fds(state, values[FDS], &fds) < 0)
         || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], &flags) < 0)
         || (values[TRUNCATION] != NULL
             && cmsgx_as_truncation(values[TRUNCATION], &raise_truncated) < 0)
-        || cmsgx_check_fds(state, fds, flags) < 0) {
+        || cmsgx_check_peek(fds, flags) < 0) {
         return NULL;
-    }
-    if (size < 0) {
-        return PyErr_Format(PyExc_ValueError, "bufsize: %zd; it cannot be negative", size);
     }
     PyObject *message = NULL;
     cmsgx_request *request = cmsgx_request_new(state);
     cmsgx_buffer *buffer =
-        request == NULL ? NULL : cmsgx_buffer_new((size_t)size, CMSGX_LARGEST_ROOM, NULL);
+        request == NULL ? NULL : cmsgx_buffer_new(size, CMSGX_LARGEST_ROOM, NULL);
     if (buffer != NULL) {
-        request->fds = (size_t)fds;
+        request->fds = fds;
         request->family = sock.kind == CMSGX_SOCKET ? cmsgx_sock_family(&sock) : -1;
         request->type = sock.kind == CMSGX_SOCKET ? cmsgx_sock_type(&sock) : -1;
         request->raise_truncated = raise_truncated;

@@ -256,7 +256,8 @@ def room_for(family: int, fds: int, known: Mapping[Any, Iterable[Option]]) -> in
         return others
     if not _BEHIND_RIGHTS.isdisjoint([option.name for option in options]):
         return others + _cmsg.CMSG_SPACE(_INT * _cmsg.MAX_FDS)
-    return others + (_cmsg.CMSG_LEN(_INT * fds) if fds else 0)
+    # More are refused where they are told, and not here for the size.
+    return others + (_cmsg.CMSG_LEN(_INT * min(fds, _cmsg.MAX_FDS)) if fds else 0)
 
 
 def unique(kinds: Iterable[Any]) -> tuple[Any, ...]:
