@@ -477,7 +477,8 @@ def test_timeout_that_is_none(receive: Callable[..., bytes], timeout: Any, strea
 def test_a_timeout_that_never_comes_is_no_overflow(
     stream: Pair, receive: Callable[..., bytes]
 ) -> None:
-    for timeout in (1e9, 1e300, float("inf"), sys.maxsize):
+    # More than 2**31 seconds do not fit into a time_t of 32 bits, 2**32 would be none there.
+    for timeout in (1e9, 3e9, 2**32, 1e300, float("inf"), sys.maxsize):
         with later(0.02, lambda: stream[0].send(b"x")):
             assert receive(stream[1], timeout=timeout) == b"x"
 

@@ -117,7 +117,9 @@ cmsgx_poll(struct pollfd *fds, nfds_t count, int64_t nanoseconds)
 {
     /* NetBSD has ppoll(2) since its release 10. */
 #if CMSGX_IS_LINUX || defined(__FreeBSD__) || defined(__OpenBSD__)
-    struct timespec time = {.tv_sec = (time_t)(nanoseconds / 1000000000),
+    /* A time_t of 32 bits has room for 68 years. */
+    int64_t seconds = nanoseconds / 1000000000;
+    struct timespec time = {.tv_sec = seconds > INT_MAX ? INT_MAX : (time_t)seconds,
                             .tv_nsec = (long)(nanoseconds % 1000000000)};
     return ppoll(fds, count, &time, NULL);
 #else
