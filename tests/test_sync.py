@@ -835,6 +835,14 @@ def test_into_several_buffers(pair: Pair) -> None:
         assert msg.data == b"abc"
 
 
+def test_into_one_buffer_many_times(stream: Pair) -> None:
+    """Together 2**32 bytes, which a size_t of 32 bits counts as none."""
+    rx = cmsgx.Receiver(stream[1], into=[bytearray(4 << 20)] * 1024)
+    stream[0].send(b"data")
+    with rx.receive() as msg:
+        assert (msg.nbytes, msg.data) == (4, b"data")
+
+
 def test_into_keeps_the_buffers_from_being_resized(stream: Pair) -> None:
     buffer = bytearray(8)
     rx = cmsgx.Receiver(stream[1], into=buffer)

@@ -89,7 +89,9 @@ cmsgx_into_new(PyObject *buffers)
         }
         into->iov[into->count].iov_base = view->buf;
         into->iov[into->count].iov_len = (size_t)view->len;
-        into->size += (size_t)view->len;
+        /* One buffer may be there many times: more bytes than 32 bits can count. */
+        into->size = (size_t)view->len > SIZE_MAX - into->size
+            ? SIZE_MAX : into->size + (size_t)view->len;
     }
     Py_DECREF(sequence);
     return into;
