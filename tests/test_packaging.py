@@ -97,7 +97,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     sdist = build("build_sdist", sources, work / "sdist")
     assert sdist.name == f"cmsgx-{VERSION}.tar.gz"
     with tarfile.open(sdist) as archive:
-        archive.extractall(work / "unpacked", filter="data")
+        # Python 3.11 before 3.11.4 has no filters, and extractall() no argument for them.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(work / "unpacked")
     [unpacked] = (work / "unpacked").iterdir()
     assert unpacked.name == f"cmsgx-{VERSION}"
     in_sdist = files_below(unpacked)
