@@ -20,6 +20,12 @@ from cmsgx.kinds import _base
 TESTS = Path(__file__).parent
 UNIX_TYPES = (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET)
 
+# What is another with 32 bits, as C has it, and not cmsgx: a struct cmsghdr, up to its data; a
+# struct timeval or timespec in a control message of one of the kernel's old names, which is two
+# longs, whatever the time_t of the C library.
+HEADER = socket.CMSG_LEN(0)
+OLD_TIME = struct.Struct("@ll")
+
 Pair: TypeAlias = "tuple[cmsgx.socket, cmsgx.socket]"
 
 

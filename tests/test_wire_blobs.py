@@ -3,10 +3,12 @@ io_uring fills."""
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from native import build
-from support import content, open_files, unregistered
+from support import HEADER, OLD_TIME, content, open_files, unregistered
 
 import cmsgx
 from cmsgx import kinds, wire
@@ -23,7 +25,7 @@ IPPROTO_IP, IPPROTO_IPV6 = 0, 41
 IP_TOS, IP_TTL, IP_PKTINFO, IP_PKTOPTIONS, IP_RECVTTL, IP_RECVTOS = 1, 2, 8, 9, 12, 13
 IPV6_2292PKTINFO, IPV6_2292PKTOPTIONS, IPV6_2292HOPLIMIT, IPV6_UNICAST_HOPS = 2, 6, 8, 16
 IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_HOPOPTS, IPV6_DSTOPTS = 49, 51, 54, 59
-IPV6_RECVTCLASS, IPV6_TCLASS = 66, 67
+IPV6_HOPLIMIT, IPV6_RECVTCLASS, IPV6_TCLASS = 52, 66, 67
 SO_PASSCRED, SO_TIMESTAMPNS = 16, 35
 MSG_CTRUNC, MSG_TRUNC, MSG_CMSG_CLOEXEC = 0x8, 0x20, 0x40000000
 LOOPBACK = socket.if_nametoindex("lo")
@@ -125,14 +127,61 @@ def test_ip_pktoptions_of_part() -> None:
     with accepted(socket.AF_INET, "127.0.0.1", [(IPPROTO_IP, IP_RECVTTL)]) as sock:
         assert wire.parse(sock.getsockopt(IPPROTO_IP, IP_PKTOPTIONS, 1024)) == (kinds.Ttl(33),)
         # Too little room: a payload cut short, then a message that lacks its padding.
-        for room in range(16, 20):
-            cut = sock.getsockopt(IPPROTO_IP, IP_PKTOPTIONS, room)
-            assert headers(cut) == [(0, IP_TTL, room - 16)]
-        with pytest.raises(cmsgx.MalformedControlError):
-            wire.parse(sock.getsockopt(IPPROTO_IP, IP_PKTOPTIONS, 19))
-        assert wire.parse(sock.getsockopt(IPPROTO_IP, IP_PKTOPTIONS, 20)) == (kinds.Ttl(33),)
+        for room in range(4):
+            cut = sock.getsockopt(IPPROTO_IP, IP_PKTOPTIONS, HEADER + room)
+            assert headers(cut) == [(0, IP_TTL, room)]
+            with pytest.raises(cmsgx.MalformedControlError):
+                wire.parse(cut)
+        whole = sock.getsockopt(IPPROTO_IP, IP_PKTOPTIONS, HEADER + 4)
+        assert wire.parse(whole) == (kinds.Ttl(33),)
         sock.setsockopt(IPPROTO_IP, IP_RECVTTL, 0)
         assert wire.parse(sock.getsockopt(IPPROTO_IP, IP_PKTOPTIONS, 1024)) == ()
+
+
+# struct cmsghdr of this program, and that of a program of 64 bits.
+OWN_HEADER, WIDE_HEADER = struct.Struct("@Nii"), struct.Struct("=Qii")
+
+
+@functools.cache
+def has_wide_pktoptions() -> bool:
+    """Whether a 64-bit kernel has IPV6_2292PKTOPTIONS in its own layout for a program of 32 bits:
+    Linux 6.18 does, other than with IP_PKTOPTIONS and recvmsg()."""
+    if sys.maxsize > 2**32:
+        return False
+    hop_limit = struct.pack("=i", 9)
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        taken = []
+        for header in (OWN_HEADER, WIDE_HEADER):
+            control = header.pack(header.size + 4, IPPROTO_IPV6, IPV6_HOPLIMIT) + hop_limit
+            try:
+                sock.setsockopt(IPPROTO_IPV6, IPV6_2292PKTOPTIONS, control)
+            except OSError:
+                continue
+            taken.append(header)
+    assert len(taken) == 1, "what it takes of its own layout it cannot take of another"
+    return taken == [WIDE_HEADER]
+
+
+def laid_out(control: bytes, before: struct.Struct, after: struct.Struct) -> bytes:
+    """The same control messages with headers of another layout."""
+    result = b""
+    while control:
+        length, level, number = before.unpack_from(control)
+        assert before.size <= length <= len(control)
+        payload = control[before.size : length]
+        result += after.pack(after.size + len(payload), level, number) + payload
+        # To a multiple of the size of a size_t, behind which are two ints of four bytes.
+        result += bytes(-len(result) % (after.size - 8))
+        control = control[length + -length % (before.size - 8) :]
+    return result
+
+
+def given_pktoptions(control: bytes) -> bytes:
+    return laid_out(control, WIDE_HEADER, OWN_HEADER) if has_wide_pktoptions() else control
+
+
+def taken_pktoptions(control: bytes) -> bytes:
+    return laid_out(control, OWN_HEADER, WIDE_HEADER) if has_wide_pktoptions() else control
 
 
 @pytest.mark.parametrize(
@@ -153,7 +202,7 @@ def test_ip_pktoptions_of_part() -> None:
 @pytest.mark.parametrize("family", [-1, socket.AF_INET6])
 def test_ipv6_2292pktoptions(on: Options, types: dict[int, int], family: int) -> None:
     with accepted(socket.AF_INET6, "::1", on) as sock:
-        control = sock.getsockopt(IPPROTO_IPV6, IPV6_2292PKTOPTIONS, 1024)
+        control = given_pktoptions(sock.getsockopt(IPPROTO_IPV6, IPV6_2292PKTOPTIONS, 1024))
     assert {number: size for _, number, size in headers(control)} == types
     assert set(wire.parse(control, family)) == {
         kinds.PacketInfo6("::1", LOOPBACK),
@@ -177,7 +226,7 @@ def udp6() -> Iterator[cmsgx.socket]:
 def set_pktoptions(sock: socket.socket, control: bytes) -> None:
     """Skips where headers of options need CAP_NET_RAW and this process has it not."""
     try:
-        sock.setsockopt(IPPROTO_IPV6, IPV6_2292PKTOPTIONS, control)
+        sock.setsockopt(IPPROTO_IPV6, IPV6_2292PKTOPTIONS, taken_pktoptions(control))
     except PermissionError as error:
         pytest.skip(f"setsockopt(IPV6_2292PKTOPTIONS): {error}")
 
@@ -221,9 +270,11 @@ def test_the_kernel_reads_what_build_makes(good: Any, wrong: Any) -> None:
     """It keeps only headers; of the rest it says whether it would do, without a capability."""
     with udp6() as sock:
         for several in ([], [good], [good, good]):
-            sock.setsockopt(IPPROTO_IPV6, IPV6_2292PKTOPTIONS, wire.build(several))
+            control = taken_pktoptions(wire.build(several))
+            sock.setsockopt(IPPROTO_IPV6, IPV6_2292PKTOPTIONS, control)
+        control = taken_pktoptions(wire.build([good, wrong]))
         with pytest.raises(OSError, match="Invalid argument"):
-            sock.setsockopt(IPPROTO_IPV6, IPV6_2292PKTOPTIONS, wire.build([good, wrong]))
+            sock.setsockopt(IPPROTO_IPV6, IPV6_2292PKTOPTIONS, control)
 
 
 # parse_multishot() of what the kernel wrote -----------------------------------------------------
@@ -283,13 +334,15 @@ def udp() -> Iterator[tuple[cmsgx.socket, cmsgx.socket]]:
         yield sender, receiver
 
 
-CONTROL = cmsgx.CMSG_SPACE(16) + cmsgx.CMSG_SPACE(12) + cmsgx.CMSG_SPACE(4)
+CONTROL = sum(map(socket.CMSG_SPACE, (OLD_TIME.size, 12, 4)))
+# The same without the padding of the last, which there need not be any.
+BARE_CONTROL = CONTROL - socket.CMSG_SPACE(4) + socket.CMSG_LEN(4)
 # Also those that leave control data at each alignment.
 NAMES = [0, 16, *range(17, 24), 28, 128, 200]
 
 
 @pytest.mark.parametrize("name_size", NAMES)
-@pytest.mark.parametrize("control_size", [CONTROL - 4, CONTROL, 1000])
+@pytest.mark.parametrize("control_size", sorted({BARE_CONTROL, CONTROL, 1000}))
 def test_multishot_of_udp(name_size: int, control_size: int) -> None:
     data = [b"one", b"number two", b"3" * 100, b"\0", b""]
     room = 16 + name_size + control_size + 128
@@ -346,9 +399,9 @@ def test_no_copy() -> None:
     assert bytes(message.payload) == b"Data"
     assert message.messages()[2] == kinds.Ttl(33)
     # Level, type and payload of the last one.
-    at = 16 + 16 + message.controllen - cmsgx.CMSG_SPACE(4)
-    assert buffer[at + 16 : at + 20] == struct.pack("=i", 33)
-    buffer[at + 16] = 34
+    at = 16 + 16 + message.controllen - socket.CMSG_SPACE(4) + HEADER
+    assert buffer[at : at + 4] == struct.pack("=i", 33)
+    buffer[at : at + 4] = struct.pack("=i", 34)
     assert message.messages()[2] == kinds.Ttl(34)
     with pytest.raises(BufferError):
         buffer.clear()
@@ -385,12 +438,12 @@ def test_data_that_was_cut() -> None:
     ("control_size", "whole", "is_cut"),
     [
         (0, 0, False),
-        (15, 0, False),
-        (CONTROL - cmsgx.CMSG_SPACE(4), 2, False),
+        (HEADER - 1, 0, False),
+        (CONTROL - socket.CMSG_SPACE(4), 2, False),
         # A header and less than its payload.
-        (16, 0, True),
-        (cmsgx.CMSG_LEN(16) - 1, 0, True),
-        (CONTROL - 5, 2, True),
+        (HEADER, 0, True),
+        (HEADER + OLD_TIME.size - 1, 0, True),
+        (BARE_CONTROL - 1, 2, True),
     ],
 )
 def test_control_data_that_was_cut(control_size: int, whole: int, is_cut: bool) -> None:
