@@ -34,6 +34,7 @@ from batches import (
 from namespaces import Namespace, needs_ipv6
 from native import Shim, under_shim
 from support import (
+    HEADER,
     Pair,
     Ticker,
     content,
@@ -875,7 +876,7 @@ def test_the_gil_is_given_up_to_close(packets: Pair) -> None:
         assert ticker.gap < 0.3
 
 
-MALFORMED = ("rights-len=0", "rights-len=15", "rights-len=past", "rights-len=max")
+MALFORMED = ("rights-len=0", f"rights-len={HEADER - 1}", "rights-len=past", "rights-len=max")
 
 
 def malformed_at(mode: str) -> None:

@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import socket
+import struct
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -331,10 +332,11 @@ def one_shot(world: World) -> Loop:
 
 # Batches: a round is BATCH messages, and what is made is for the round, not for each of them ------
 
-BATCH = 32
+# 32, or 64 where a pointer has 4 bytes: one for each message is below 512 bytes, and two are above.
+BATCH = 256 // struct.calcsize("P")
 # Of send_batch: a tuple of the messages, and memory for what the kernel is given, which is large.
-# Of receive: the Batch, which has a place for each message, and is large, too. Of a loop over it:
-# the iterator, and what ends it, an IndexError and its text.
+# Of receive: the Batch, which has two pointers for each message, and is large, too. Of a loop over
+# it: the iterator, and what ends it, an IndexError and its text.
 SENT, SENT_LARGE, RECEIVED, LOOP = 2, 1, 1, 3
 
 

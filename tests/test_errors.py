@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import Pair, open_fds, open_files, run_python
+from support import HEADER, Pair, open_fds, open_files, run_python
 
 import cmsgx
 from cmsgx import errors
@@ -59,20 +59,26 @@ def test_a_cut_datagram_keeps_what_fitted() -> None:
             msg.take(0)
 
 
+# So many have the room that credentials take with their padding: 4, or 3 where that is none.
+COUNT = (socket.CMSG_SPACE(12) - HEADER) // 4
+
+
 def room_was_taken(pair: Pair, **arguments: Any) -> cmsgx.Receiver:
     """A Receiver for whose descriptors another option takes the room, exactly."""
-    rx = cmsgx.Receiver(pair[1], 10, fds=4, **arguments)
-    assert cmsgx.CMSG_LEN(4 * 4) == cmsgx.CMSG_SPACE(12)
+    rx = cmsgx.Receiver(pair[1], 10, fds=COUNT, **arguments)
+    assert socket.CMSG_LEN(4 * COUNT) == socket.CMSG_SPACE(12)
     pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     return rx
 
 
 def test_missing_descriptors_raise(pair: Pair) -> None:
     rx = room_was_taken(pair)
-    with open_files(4) as files:
+    with open_files(COUNT) as files:
         cmsgx.send(pair[0], b"data", fds=files)
         before = open_fds()
-        with pytest.raises(cmsgx.ControlTruncatedError, match="0 of 4 descriptors") as caught:
+        with pytest.raises(
+            cmsgx.ControlTruncatedError, match=f"0 of {COUNT} descriptors"
+        ) as caught:
             rx.receive()
         assert open_fds() == before
     assert type(caught.value) is cmsgx.ControlTruncatedError
@@ -87,7 +93,7 @@ def test_missing_descriptors_raise(pair: Pair) -> None:
 
 def test_keep_gives_the_message_instead(pair: Pair) -> None:
     rx = room_was_taken(pair, on_truncation="keep")
-    with open_files(4) as files:
+    with open_files(COUNT) as files:
         cmsgx.send(pair[0], b"data", fds=files)
     with rx.receive() as msg:
         assert msg.truncated

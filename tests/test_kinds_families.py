@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from support import unix_pair
+from support import OLD_TIME, unix_pair
 
 import cmsgx
 from cmsgx import _cmsg, kinds
@@ -31,10 +31,13 @@ EACH = pytest.mark.parametrize("kind", STRUCTS, ids=[kind.__name__ for kind in S
 
 SIGNED = {"b": 8, "h": 16, "i": 32, "q": 64, "P": 32, "T": 64}
 UNSIGNED = {"B": 8, "H": 16, "I": 32, "Q": 64, "n": 16, "N": 32}
-# What lies in a payload: how many times, the nanoseconds of the second number, and its layout.
-TIMES = {"timeval": (1, 1000, "=qq"), "timespec": (1, 1, "=qq"), "stamping": (3, 1, "=qq")}
-SIZES = {"integer": 4, "timeval": 16, "timespec": 16, "timeval64": 16, "timespec64": 16,
-         "stamping": 48, "stamping64": 48, "pktinfo": 12}  # fmt: skip
+# What lies in a payload: how many OLD_TIMEs, and the nanoseconds of the second number.
+TIMES = {"timeval": (1, 1000), "timespec": (1, 1), "stamping": (3, 1)}
+SIZES = {"integer": 4, "timeval": OLD_TIME.size, "timespec": OLD_TIME.size, "timeval64": 16,
+         "timespec64": 16, "stamping": 3 * OLD_TIME.size, "stamping64": 48,
+         "pktinfo": 12}  # fmt: skip
+# Seconds on both sides of 1970, as far as a long goes.
+SECONDS = min(2**32, 2 ** (8 * struct.calcsize("@l") - 1))
 
 
 def own_form(kind: Any) -> Any:
@@ -70,9 +73,9 @@ def payload(kind: Any, rng: random.Random) -> bytes:
     """A random one, of which nothing is lost on the way through the kind."""
     transform = own_form(kind).transform
     if transform in TIMES:
-        count, unit, layout = TIMES[transform]
+        count, unit = TIMES[transform]
         return b"".join(
-            struct.pack(layout, rng.randrange(-(2**32), 2**32), rng.randrange(10**9 // unit))
+            OLD_TIME.pack(rng.randrange(-SECONDS, SECONDS), rng.randrange(10**9 // unit))
             for _ in range(count)
         )
     size = wire_size(kind)
@@ -313,6 +316,9 @@ def test_what_is_no_value_of_a_field(kind: Any, field: Any) -> None:
 
 # The numbers, written out -----------------------------------------------------------------------
 
+# struct rds_rdma_notify and struct rds_cmsg_rx_trace: i386 aligns their 64 bits to 4.
+RDMA_NOTIFY = struct.Struct("@Qi0Q")
+RX_TRACE = struct.Struct("@4B3Q")
 LINUX: dict[str, tuple[int, int, str, int, str]] = {
     # Name: level, type, direction, bytes at least, family.
     "PacketAuxdata": (263, 8, "receive", 20, "AF_PACKET"),
@@ -337,20 +343,20 @@ LINUX: dict[str, tuple[int, int, str, int, str]] = {
     "BluetoothPacketStatus": (274, 3, "receive", 1, "AF_BLUETOOTH"),
     "BluetoothSequenceNumber": (274, 5, "receive", 2, "AF_BLUETOOTH"),
     "HciDirection": (0, 1, "receive", 4, "AF_BLUETOOTH"),
-    "HciTimestamp": (0, 2, "receive", 16, "AF_BLUETOOTH"),
+    "HciTimestamp": (0, 2, "receive", OLD_TIME.size, "AF_BLUETOOTH"),
     "RdsRdmaArgs": (276, 1, "send", 56, "AF_RDS"),
     "RdsRdmaDestination": (276, 2, "both", 8, "AF_RDS"),
     "RdsRdmaMap": (276, 3, "send", 32, "AF_RDS"),
-    "RdsRdmaStatus": (276, 4, "receive", 16, "AF_RDS"),
+    "RdsRdmaStatus": (276, 4, "receive", RDMA_NOTIFY.size, "AF_RDS"),
     "RdsCongestionUpdate": (276, 5, "receive", 8, "AF_RDS"),
     "RdsAtomicAdd": (276, 6, "send", 72, "AF_RDS"),
     "RdsAtomicCompareSwap": (276, 7, "send", 72, "AF_RDS"),
     "RdsMaskedAtomicAdd": (276, 8, "send", 72, "AF_RDS"),
     "RdsMaskedAtomicCompareSwap": (276, 9, "send", 72, "AF_RDS"),
-    "RdsReceiveLatency": (276, 11, "receive", 32, "AF_RDS"),
+    "RdsReceiveLatency": (276, 11, "receive", RX_TRACE.size, "AF_RDS"),
     "RdsZeroCopyCookie": (276, 12, "send", 4, "AF_RDS"),
     "RdsZeroCopyCompletion": (276, 13, "receive", 36, "AF_RDS"),
-    "RxrpcCallId": (272, 1, "both", 8, "AF_RXRPC"),
+    "RxrpcCallId": (272, 1, "both", struct.calcsize("@L"), "AF_RXRPC"),
     "RxrpcAbort": (272, 2, "both", 4, "AF_RXRPC"),
     "RxrpcAck": (272, 3, "receive", 0, "AF_RXRPC"),
     "RxrpcNetworkError": (272, 5, "receive", 4, "AF_RXRPC"),
@@ -370,7 +376,7 @@ LINUX: dict[str, tuple[int, int, str, int, str]] = {
     "IucvTargetClass": (277, 1, "both", 4, "AF_IUCV"),
     "LlcPacketInfo": (268, 9, "receive", 12, "AF_LLC"),
     "LinkQuality": (0, 3, "receive", 1, "AF_IEEE802154"),
-    "MisdnTimestamp": (0, 1, "receive", 16, "AF_ISDN"),
+    "MisdnTimestamp": (0, 1, "receive", OLD_TIME.size, "AF_ISDN"),
     "TipcReturned": (271, 1, "receive", 8, "AF_TIPC"),
     "TipcReturnedData": (271, 2, "receive", 0, "AF_TIPC"),
     "TipcDestination": (271, 3, "receive", 12, "AF_TIPC"),
@@ -499,10 +505,10 @@ def test_hci() -> None:
     assert kinds.HciDirection.unpack(struct.pack("=i", 1)).incoming is True
     assert kinds.HciDirection.unpack(struct.pack("=i", 0)).incoming is False
     assert kinds.HciDirection(True).pack() == struct.pack("=i", 1)
-    stamp = kinds.HciTimestamp.unpack(struct.pack("@ll", 3, 5))
+    stamp = kinds.HciTimestamp.unpack(OLD_TIME.pack(3, 5))
     assert stamp == kinds.HciTimestamp(3_000_005_000)
-    assert kinds.HciTimestamp.unpack(bytes(16)).nanoseconds is None
-    assert kinds.MisdnTimestamp(3_000_005_999).pack() == struct.pack("@ll", 3, 5)
+    assert kinds.HciTimestamp.unpack(OLD_TIME.pack(0, 0)).nanoseconds is None
+    assert kinds.MisdnTimestamp(3_000_005_999).pack() == OLD_TIME.pack(3, 5)
 
 
 def test_rds_cookies_are_a_tuple() -> None:
@@ -524,7 +530,7 @@ def test_rds_cookies_are_a_tuple() -> None:
 
 def test_rds_latencies_have_names() -> None:
     stage = kinds.RdsReceiveStage
-    came = kinds.RdsReceiveLatency.unpack(struct.pack("=B3B4x3Q", 2, 2, 0, 9, 100, 200, 300))
+    came = kinds.RdsReceiveLatency.unpack(RX_TRACE.pack(2, 2, 0, 9, 100, 200, 300))
     assert came.latencies == {stage.DGRAM_DELIVERED: 100, stage.HDR_TO_DGRAM_START: 200}
     made = kinds.RdsReceiveLatency({stage.DGRAM_DELIVERED: 100, 0: 200})
     assert made.latencies == came.latencies
@@ -544,7 +550,7 @@ def test_rds_atomic_operations() -> None:
     assert masked.pack() == struct.pack("=9Q", *range(1, 10))
     masked_add = kinds.RdsMaskedAtomicAdd(1, 2, 3, 4, 5)
     assert masked_add.pack() == struct.pack("=9Q", 1, 2, 3, 4, 5, 0, 0, 0, 0)
-    status = kinds.RdsRdmaStatus.unpack(struct.pack("=Qi4x", 7, 3))
+    status = kinds.RdsRdmaStatus.unpack(RDMA_NOTIFY.pack(7, 3))
     assert (status.user_token, status.status) == (7, kinds.RdsStatus.DROPPED)
 
 

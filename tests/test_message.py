@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support import (
+    OLD_TIME,
     Pair,
     close_pair,
     content,
@@ -268,7 +269,7 @@ def test_look_up_by_kind(full: cmsgx.Message) -> None:
     assert full.get_all(cmsgx.SecurityLabel) == ()
     assert full[cmsgx.Credentials] == cmsgx.Credentials()
     unknown = full[cmsgx.Unknown]
-    assert (unknown.level, unknown.type, len(unknown.data)) == (1, SO_TIMESTAMPNS, 16)
+    assert (unknown.level, unknown.type, len(unknown.data)) == (1, SO_TIMESTAMPNS, OLD_TIME.size)
 
 
 def test_iterating_yields_the_control_messages(full: cmsgx.Message) -> None:
