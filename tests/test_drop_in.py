@@ -504,6 +504,16 @@ def test_a_wrong_address_is_no_host_name_without_a_socket(
         assert "host name" not in str(caught.value)
 
 
+@pytest.mark.parametrize("scope", [0, 1, 2**31 - 1, 2**31, 2**32 - 1])
+def test_what_is_wrong_without_a_socket_is_only_the_host_name(scope: int) -> None:
+    address = ("name.invalid", 9, 0, scope)
+    with (
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock,
+        pytest.raises(ValueError, match="host name to resolve"),
+    ):
+        cmsgx.sendmsg(sock.fileno(), [b"x"], [], 0, address)
+
+
 def test_a_family_that_c_does_not_know_goes_through_the_sockets_own_method() -> None:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as sock:
         sock.bind((0, 0))

@@ -39,7 +39,7 @@ set_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *address)
 static PyObject *
 wrong_ip(int family, PyObject *address)
 {
-    static const long most[] = {0, 65535, 0xfffff, UINT32_MAX};
+    static const long long most[] = {0, 65535, 0xfffff, UINT32_MAX};
     Py_ssize_t size = PyTuple_Check(address) ? PyTuple_GET_SIZE(address) : 0;
     if (size < 2 || size > (family == AF_INET ? 2 : 4)) {
         return PyExc_TypeError;
@@ -54,7 +54,7 @@ wrong_ip(int family, PyObject *address)
         if (!PyLong_Check(item)) {
             return PyExc_TypeError;
         }
-        long number = PyLong_AsLongAndOverflow(item, &overflow);
+        long long number = PyLong_AsLongLongAndOverflow(item, &overflow);
         if (overflow != 0 || number < 0 || number > most[i]) {
             return PyExc_OverflowError;
         }
