@@ -277,7 +277,8 @@ def test_the_largest_fragment(path: str) -> None:
 def test_the_flow_protocol_chooses_the_route() -> None:
     """A rule that keeps TCP back keeps back what says so here, whatever its header says."""
     with network.cable() as net:
-        ip("rule", "add", "priority", "1", "ipproto", "tcp", "prohibit")
+        # TCP by its number: not every system has /etc/protocols.
+        ip("rule", "add", "priority", "1", "ipproto", "6", "prohibit")
         with net.there.entered():
             receiver = network.open_socket(V4)
         with receiver, network.open_socket(V4, RAW, socket.IPPROTO_RAW) as sender:
