@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from attempts import fails
 from native import Shim, under_shim
 from support import HEADER, Pair, close_pair, content, is_open, open_files, run_python, unix_pair
 from test_hazards_descriptors import count_open, numbers_in
@@ -418,14 +419,10 @@ def test_C4_counts_of_descriptors(pair: Pair, count: int) -> None:
 def test_C4_too_much_control_data(pair: Pair) -> None:
     left, _ = pair
     large = cmsgx.Unknown(41, 99, bytes(1 << 20))
-    with pytest.raises(OSError, match=r"\d") as plain:
-        socket.socket.sendmsg(left, [b"x"], [(41, 99, large.data)])
-    with pytest.raises(OSError, match=os.strerror(plain.value.errno or 0)) as caught:
-        cmsgx.send(left, b"x", control=[large])
-    assert caught.value.errno == plain.value.errno
     # A 64-bit kernel tells a program of 32 bits another reason: net/compat.c, Linux 5.14.
     reasons = {errno.ENOBUFS} if sys.maxsize > 2**32 else {errno.ENOBUFS, errno.ENOMEM}
-    assert caught.value.errno in reasons
+    with fails(*reasons):
+        cmsgx.send(left, b"x", control=[large])
 
 
 # C5: several control messages -------------------------------------------------------------------
