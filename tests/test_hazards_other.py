@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attempts import attempt
 from native import Shim, build, under_shim
 from support import (
     Pair,
@@ -750,6 +751,10 @@ def test_I2_a_privileged_sender_may_forge() -> None:
         assert word in (cmsgx.Credentials.__doc__ or "")
 
     forged = cmsgx.Credentials(1, 1234, 4321)
+    with attempt("credentials of another process", errno.EPERM):
+        left, right = unix_pair(socket.SOCK_DGRAM)
+        with left, right:
+            cmsgx.send(left, b"x", control=forged)
     msg, _, pair = received_from(lambda sock: cmsgx.send(sock, b"x", control=forged))
     assert msg[cmsgx.Credentials] == forged
     close_pair(pair)

@@ -342,8 +342,9 @@ def interrupted_behind(zero_copy: bool, which: int) -> None:
             send_all = partial(cmsgx.send_all, left) if sender is None else sender.send_all
             shim.delay_send(200)
             signal.setitimer(signal.ITIMER_REAL, 0.1)
+            # Less than RLIMIT_MEMLOCK, over which nothing is sent without a copy.
             with pytest.raises(type(error)) as caught:
-                send_all([bytes(10), bytes(10_000_000)])
+                send_all([bytes(10), bytes(1_000_000)])
             shim.delay_send(0)
             assert caught.value is error
             if sender is not None:
@@ -353,7 +354,7 @@ def interrupted_behind(zero_copy: bool, which: int) -> None:
             arrived = 0
             while more := right.recv(1 << 16):
                 arrived += len(more)
-            assert 0 < error.sent == arrived < 10_000_000
+            assert 0 < error.sent == arrived < 1_000_000
     print("done")
 
 
