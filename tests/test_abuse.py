@@ -8,6 +8,7 @@ import pickle
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -703,6 +704,7 @@ def step():
             keep(found)
 
 
+os.chdir(sys.argv[3])  # where bind("keep") makes a socket
 before = open_fds()
 outcomes = {}
 for _ in range(int(sys.argv[2])):
@@ -727,5 +729,6 @@ print(len(outcomes))
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_random_calls_neither_crash_nor_leak(seed: int) -> None:
-    assert int(run_python(FUZZ, str(seed), os.environ.get("CMSGX_FUZZ_CALLS", "40000"))) > 5
+def test_random_calls_neither_crash_nor_leak(seed: int, tmp_path: Path) -> None:
+    calls = os.environ.get("CMSGX_FUZZ_CALLS", "40000")
+    assert int(run_python(FUZZ, str(seed), calls, str(tmp_path))) > 5

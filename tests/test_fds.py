@@ -533,7 +533,14 @@ def call(name, *arguments):
         sys.exit()
 
 CLONE_NEWNS, CLONE_NEWUSER, MS_REC_PRIVATE, MNT_DETACH = 0x20000, 0x10000000, 0x44000, 2
-call("unshare", CLONE_NEWNS | (CLONE_NEWUSER if os.geteuid() else 0))
+user, group = os.geteuid(), os.getegid()
+call("unshare", CLONE_NEWNS | (CLONE_NEWUSER if user else 0))
+if user:
+    # A tmpfs has no files of users that its namespace does not know.
+    maps = {"setgroups": "deny", "uid_map": f"0 {user} 1", "gid_map": f"0 {group} 1"}
+    for name in maps:
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(maps[name])
 call("mount", None, b"/", None, MS_REC_PRIVATE, None)
 there = sys.argv[1].encode()
 for name in ("memfd:x", "gone"):
