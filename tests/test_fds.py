@@ -833,7 +833,10 @@ def test_the_queue_is_bounded() -> None:
     code = """
 import resource
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 6000), hard))
+if hard < 6000:
+    print("RLIMIT_NOFILE is", hard)
+    sys.exit()
+resource.setrlimit(resource.RLIMIT_NOFILE, (6000, hard))
 before = len(support.open_fds())
 null = os.open("/dev/null", os.O_RDONLY)
 numbers = [os.dup(null) for _ in range(5000)]
@@ -846,8 +849,10 @@ print(len(support.open_fds()) - before)
 assert _cmsg.closer_wait(20) == 0
 assert len(support.open_fds()) == before
 """
-    queued = int(run_python(LINGERER + code, "2"))
-    assert 0 < queued < 5000
+    told = run_python(LINGERER + code, "2")
+    if told.startswith("RLIMIT_NOFILE"):
+        pytest.skip(told)
+    assert 0 < int(told) < 5000
 
 
 def test_a_forked_child_closes_what_was_queued_and_starts_anew() -> None:

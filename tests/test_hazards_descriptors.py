@@ -743,6 +743,8 @@ def fail_allocations(group: str) -> None:
     testcapi = importlib.import_module("_testcapi")
     warnings.simplefilter("ignore", ResourceWarning)
     sys.unraisablehook = lambda _: None
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # which bounds a batch
     low = [high_number() for _ in range(280)]
     gc.collect()
     gc.freeze()  # what is there already need not be looked at each time

@@ -608,7 +608,7 @@ def test_over_any_buffer(form: Any) -> None:
 
 @pytest.mark.parametrize("offset", range(16))
 def test_at_each_offset_of_memory(offset: int) -> None:
-    raw = make(b"\2\0" + bytes(14), wire.build([kinds.Ttl(7)]), b"data", 16, 24)
+    raw = make(struct.pack("=H14x", socket.AF_INET), wire.build([kinds.Ttl(7)]), b"data", 16, 24)
     buffer = memoryview(bytes(offset) + raw + b"\xff" * 40)[offset:]
     message = wire.parse_multishot(buffer, 16, 24)
     assert message.messages() == (kinds.Ttl(7),)

@@ -22,6 +22,18 @@
 #define HAS_HEADERS (LINUX_VERSION_CODE >= 0x60100)
 #if HAS_HEADERS
 
+#ifndef SO_TIMESTAMP_OLD        /* musl has not the kernel's header, and other texts of some macros */
+#  undef SCM_TIMESTAMP
+#  undef SCM_TIMESTAMPING
+#  undef SCM_TIMESTAMPNS
+#  undef SO_RCVTIMEO
+#  undef SO_SNDTIMEO
+#  undef SO_TIMESTAMP
+#  undef SO_TIMESTAMPING
+#  undef SO_TIMESTAMPNS
+#  include <asm/socket.h>
+#endif
+
 /* linux/uio.h has its own. */
 #define iovec linux_iovec
 #include <linux/can/j1939.h>
