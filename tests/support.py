@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import struct
 import subprocess
@@ -27,6 +28,12 @@ HEADER = socket.CMSG_LEN(0)
 OLD_TIME = struct.Struct("@ll")
 
 Pair: TypeAlias = "tuple[cmsgx.socket, cmsgx.socket]"
+
+
+def allow_many_descriptors() -> None:
+    """For a process of its own: the usual soft limit, 1024, would bound a batch."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def open_fds() -> dict[int, str]:

@@ -37,6 +37,7 @@ from support import (
     HEADER,
     Pair,
     Ticker,
+    allow_many_descriptors,
     content,
     eventually,
     is_open,
@@ -910,6 +911,7 @@ def test_a_malformed_message_is_closed_and_said_to_be_truncated(mode: str) -> No
 
 def lies(count: int) -> None:
     """Any forged control data, at each place of a batch."""
+    allow_many_descriptors()
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     shim = Shim()
     rx = cmsgx.BatchReceiver(right, 4, 10, fds=3, want=[cmsgx.PidFd])

@@ -26,6 +26,7 @@ import pytest
 from native import Shim, under_shim
 from support import (
     Pair,
+    allow_many_descriptors,
     close_pair,
     content,
     eventually,
@@ -743,8 +744,7 @@ def fail_allocations(group: str) -> None:
     testcapi = importlib.import_module("_testcapi")
     warnings.simplefilter("ignore", ResourceWarning)
     sys.unraisablehook = lambda _: None
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # which bounds a batch
+    allow_many_descriptors()
     low = [high_number() for _ in range(280)]
     gc.collect()
     gc.freeze()  # what is there already need not be looked at each time
