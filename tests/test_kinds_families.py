@@ -678,11 +678,13 @@ def opened(family: int, type: int, protocol: int) -> Iterator[socket.socket]:
 )
 def test_switched_on_and_off_again(kind: Any, family: int, type: int, protocol: int) -> None:
     (option,) = _base.row_of(kind).options
+    # Of HCI's the kernel writes one byte; what Python has behind it can be anything.
+    told = 1 if family == AF_BLUETOOTH else option.size
     with opened(family, type, protocol) as sock:
 
         def now() -> bytes | None:
             try:
-                return sock.getsockopt(option.level, option.name, option.size)
+                return sock.getsockopt(option.level, option.name, option.size)[:told]
             except OSError:
                 return None  # one that the kernel takes, and does not tell
 
