@@ -22,7 +22,8 @@
 #define HAS_HEADERS (LINUX_VERSION_CODE >= 0x60100)
 #if HAS_HEADERS
 
-#ifndef SO_TIMESTAMP_OLD        /* musl has not the kernel's header, and other texts of some macros */
+/* musl has other names and texts of some. */
+#ifndef SO_TIMESTAMP_OLD
 #  undef SCM_TIMESTAMP
 #  undef SCM_TIMESTAMPING
 #  undef SCM_TIMESTAMPNS
