@@ -31,7 +31,8 @@ Pair: TypeAlias = "tuple[cmsgx.socket, cmsgx.socket]"
 
 
 def allow_many_descriptors() -> None:
-    """For a process of its own: the usual soft limit, 1024, would bound a batch."""
+    """For a process of its own: the soft limit, usually 1024, would bound a batch, and without
+    CAP_SYS_RESOURCE and CAP_SYS_ADMIN what is in flight."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -54,9 +54,6 @@ typedef struct {
 /* One that is no member of a struct. */
 #define ALONE(name, format, offset, size) {NULL, name, format, offset, size}
 
-/* i386 aligns 64 bits to 4. */
-#define ALIGN64 _Alignof(struct {uint64_t value;})
-
 /* The structs of SCTP: the kernel's on Linux, the C library's on FreeBSD. */
 #ifdef __linux__
 #  define SCTP(name) struct cmsgx_##name
@@ -255,7 +252,7 @@ static const row rows[] = {
         MEMBER(struct cmsgx_rds_get_mr_args, vec.bytes, 'Q', 8),
         MEMBER(struct cmsgx_rds_get_mr_args, cookie_addr, 'Q', 16),
         MEMBER(struct cmsgx_rds_get_mr_args, flags, 'Q', 24),
-    STRUCT("rds_rdma_notify", struct cmsgx_rds_rdma_notify, ALIGN64 == 8 ? 16 : 12),
+    STRUCT("rds_rdma_notify", struct cmsgx_rds_rdma_notify, CMSGX_ALIGN64 == 8 ? 16 : 12),
         MEMBER(struct cmsgx_rds_rdma_notify, user_token, 'Q', 0),
         MEMBER(struct cmsgx_rds_rdma_notify, status, 'i', 8),
 /* The four views of one union: what is before it, and what is behind. */
@@ -284,10 +281,10 @@ static const row rows[] = {
         MEMBER(struct cmsgx_rds_atomic_args, m_fadd.add, 'Q', 24),
         MEMBER(struct cmsgx_rds_atomic_args, m_fadd.nocarry_mask, 'Q', 32),
         ATOMIC_END,
-    STRUCT("rds_cmsg_rx_trace", struct cmsgx_rds_cmsg_rx_trace, ALIGN64 == 8 ? 32 : 28),
+    STRUCT("rds_cmsg_rx_trace", struct cmsgx_rds_cmsg_rx_trace, CMSGX_ALIGN64 == 8 ? 32 : 28),
         MEMBER(struct cmsgx_rds_cmsg_rx_trace, rx_traces, 'B', 0),
         RAW(struct cmsgx_rds_cmsg_rx_trace, rx_trace_pos, 1),
-        RAW(struct cmsgx_rds_cmsg_rx_trace, rx_trace, ALIGN64),
+        RAW(struct cmsgx_rds_cmsg_rx_trace, rx_trace, CMSGX_ALIGN64),
     STRUCT("rds_zcopy_cookies", struct cmsgx_rds_zcopy_cookies, 36),
         MEMBER(struct cmsgx_rds_zcopy_cookies, num, 'I', 0),
         RAW(struct cmsgx_rds_zcopy_cookies, cookies, 4),

@@ -37,6 +37,9 @@
 #  define CMSGX_IS_LINUX 0
 #endif
 
+/* Of 64 bits in a struct: i386 aligns them to 4. */
+#define CMSGX_ALIGN64 _Alignof(struct {uint64_t value;})
+
 /* Flags ------------------------------------------------------------------------------------ */
 
 /* Close-on-exec by recvmsg(2) itself.  macOS has it not: cmsgx_sys_recvmsg() sets it right after

@@ -394,11 +394,9 @@ static void
 find_places(cmsgx_state *state, PyTypeObject *type, const PyMemberDef *family,
             const PyMemberDef *proto)
 {
-    struct place {char before; int64_t time;};
-    const size_t alignment = offsetof(struct place, time);  /* 4 on i386 */
     size_t at = (size_t)proto->offset + sizeof(int);
     at = (at + sizeof(void *) - 1) / sizeof(void *) * sizeof(void *) + sizeof(void *);
-    at = (at + alignment - 1) / alignment * alignment;
+    at = (at + CMSGX_ALIGN64 - 1) / CMSGX_ALIGN64 * CMSGX_ALIGN64;
     if (at + sizeof(int64_t) > (size_t)type->tp_basicsize
         || (size_t)family->offset < sizeof(PyObject) + sizeof(int)) {
         return;
