@@ -3,11 +3,14 @@
 #include "c/descriptor.h"
 #include "c/errors.h"
 #include "c/message.h"
+#include "c/process.h"
 #include "c/recv.h"
 #include "c/send.h"
 #include "c/sockopt.h"
 #include "c/state.h"
 #include "c/wire.h"
+
+#include <errno.h>
 
 #define FAST(function) (PyCFunction)(void (*)(void))(function)
 
@@ -384,6 +387,10 @@ static int
 module_exec(PyObject *module)
 {
     cmsgx_state *state = cmsgx_state_of(module);
+    if ((errno = cmsgx_process_watch()) != 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
     if ((state->closer = cmsgx_closer_new()) == NULL) {
         PyErr_NoMemory();
         return -1;
