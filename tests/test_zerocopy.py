@@ -22,6 +22,7 @@ from typing import Any, cast
 
 import pytest
 from batches import handling, of_handlers, raising
+from memory import each_allocation_fails
 from namespaces import Namespace, needs_ipv6
 from support import eventually
 
@@ -861,6 +862,32 @@ def test_an_interruption_loses_no_send() -> None:
                 assert arrived == ahead + size
                 left.settimeout(10)
         assert interruptions.count > 100
+
+
+@pytest.mark.parametrize("name", ["send", "reap", "acknowledge", "release"])
+def test_a_failed_allocation_keeps_neither_the_lock_nor_a_buffer(name: str) -> None:
+    """With the lock held for ever, close() and everything else would never return."""
+    with udp() as (left, _), cmsgx.ZeroCopySender(left) as sender:
+        data = (b"x" * 100, b"y")
+        report = completion(LAST - 1, LAST - 1)
+        act: dict[str, Callable[[], Any]] = {
+            "send": lambda: sender.send(data),
+            "reap": sender.reap,
+            "acknowledge": lambda: sender.acknowledge(report),
+            "release": sender.release,
+        }
+        for _ in each_allocation_fails(act[name]):
+            is_locked = sender._lock.locked()
+            if is_locked:  # or the end of the test would wait for ever
+                sender._lock.release()
+            assert not is_locked
+            in_flight = sum(sending.sent[0] for sending in sender._in_flight.values())
+            assert sender.pending.bytes == in_flight
+            if name != "send":
+                sender.send(data)
+        sender.wait(5)
+        assert sender.pending == (0, 0)
+        assert kernel_id(left) == sender.next_id
 
 
 def test_threads_take_turns() -> None:

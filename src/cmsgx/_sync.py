@@ -123,7 +123,7 @@ def send_all(
         limit = {"timeout": timeout}
     deadline = time.monotonic() + seconds if seconds else None
     rest = views_of(data)
-    total = sum(view.nbytes for view in rest)
+    total = sum([view.nbytes for view in rest])
     tally = [0]
     try:
         refusal = send_counted(tally, sock, rest[:_IOV_MAX], fds=fds, control=control, **limit)

@@ -260,7 +260,7 @@ class ZeroCopySender:
         kinds = (control,) if isinstance(control, _cmsg.Record) else tuple(control)
         deadline = self._deadline(timeout)
         views = views_of(data)
-        total = sum(view.nbytes for view in views)
+        total = sum([view.nbytes for view in views])
         before = 0
         sending = _Sending(views_of(views_behind(views, 0)))
         try:
@@ -290,7 +290,7 @@ class ZeroCopySender:
     def _send_or_wait(
         self, sending: _Sending, control: tuple[Any, ...], address: Any, deadline: _Deadline
     ) -> None:
-        size = sum(view.nbytes for view in sending.views)
+        size = sum([view.nbytes for view in sending.views])
         must_copy = False
         # The wait is not left to C: there, poll(2) would say at once that completions are here.
         call = partial(
@@ -404,7 +404,7 @@ class ZeroCopySender:
 
     def _give_up(self) -> tuple[memoryview, ...]:
         self._settle()
-        views = tuple(view for sending in self._in_flight.values() for view in sending.views)
+        views = tuple([view for sending in self._in_flight.values() for view in sending.views])
         self._in_flight = {}
         self._bytes = 0
         return views
@@ -476,8 +476,9 @@ class ZeroCopySender:
             self._is_copied = bool(self._is_copied) or report.was_copied
         for id in done:
             sending = in_flight[id]
+            rest = self._bytes - sending.sent[0]  # which can want memory, so before the rest
             del in_flight[id]
-            self._bytes -= sending.sent[0]
+            self._bytes = rest
             sending.free()
         return len(done)
 

@@ -7,6 +7,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import MalformedControlError
@@ -300,8 +301,9 @@ class ZeroCopyCompletion(ErrorReport):
         return bool(self.error.ee_code & constant("SO_EE_CODE_ZEROCOPY_COPIED"))
 
     def __iter__(self) -> Iterator[int]:
-        first = self.first
-        return ((first + i) % _U32 for i in range(self.count))
+        # No generator: CPython 3.12 and 3.13 crash where they have no memory for one.
+        end = self.first + self.count
+        return chain(range(self.first, min(end, _U32)), range(end - _U32))
 
     def __contains__(self, id: object) -> bool:
         return isinstance(id, int) and 0 <= id < _U32 and (id - self.first) % _U32 < self.count

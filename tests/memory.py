@@ -1,0 +1,45 @@
+"""Allocations that fail, one after the other."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import pytest
+
+T = TypeVar("T")
+
+
+def each_allocation_fails(call: Callable[[], T], most: int = 1000) -> Iterator[T | None]:
+    """Calls that again and again; in the first call the first allocation fails, and so on.
+
+    Yields what it returned, or None where it ran out of memory. Ends when three calls in a row have
+    not. Free-threaded builds and Pythons without _testcapi cannot be asked.
+    """
+    try:
+        testcapi: Any = importlib.import_module("_testcapi")
+    except ImportError as error:
+        pytest.skip(f"import _testcapi: {error}")
+    call()  # what fills a cache is not in question here
+    enough = at = 0
+    while enough < 3:
+        assert at < most
+        result: T | None = None
+        testcapi.set_nomemory(at, at + 1)
+        try:
+            result = call()
+        except MemoryError:
+            enough = 0
+        except SystemError as error:
+            # CPython's own, where it has no memory for the exception.
+            if "exception" not in str(error):
+                raise
+            enough = 0
+        else:
+            enough += 1
+        finally:
+            testcapi.remove_mem_hooks()
+        yield result
+        at += 1
+    assert at > 3, "no allocation failed"
