@@ -73,7 +73,7 @@ def test_owns_and_closes() -> None:
         ("3", TypeError),
         (3.0, TypeError),
         (None, TypeError),
-        (sys.stdin, TypeError),
+        pytest.param(sys.stdin, TypeError, id="a file"),
         (-1, ValueError),
         (2**31, ValueError),
         (2**32, ValueError),
