@@ -107,15 +107,20 @@ def test_credentials_and_pidfds_each_of_its_sender(packets: Pair) -> None:
         assert open_fds().keys() == before | {taken.fileno()}
 
 
-def test_lengths_are_restored_before_each_call(tmp_path: Path) -> None:
+def test_lengths_are_restored_before_each_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Behind a message without a name, without control data, with a short name: whole ones."""
-    with cmsgx.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as right, open_files(4) as files:
-        right.bind(str(tmp_path / "r"))
+    monkeypatch.chdir(tmp_path)  # as the path of a socket has 107 bytes at most
+    with ExitStack() as stack:
+        right = stack.enter_context(cmsgx.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        files = stack.enter_context(open_files(4))
+        right.bind("r")
         rx = cmsgx.BatchReceiver(right, 4, 100, fds=4)
-        names = ["", str(tmp_path / "s"), str(tmp_path / ("long" * 10)), ""]
+        names = ["", "s", "long" * 20, ""]
         senders = []
         for name in names:
-            sender = cmsgx.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            sender = stack.enter_context(cmsgx.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
             if name:
                 sender.bind(name)
             senders.append(sender)
@@ -128,8 +133,6 @@ def test_lengths_are_restored_before_each_call(tmp_path: Path) -> None:
                 assert [len(msg.fds) for msg in batch] == order
                 assert [msg.address or "" for msg in batch] == [names[at] for at in order]
                 assert not any(msg.flags for msg in batch)
-        for sender in senders:
-            sender.close()
 
 
 def test_a_call_that_fails_spoils_no_lengths(packets: Pair) -> None:
