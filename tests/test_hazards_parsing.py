@@ -7,6 +7,7 @@ import errno
 import itertools
 import os
 import random
+import resource
 import socket
 import struct
 import sys
@@ -284,6 +285,63 @@ def received_buffers() -> None:
 
 def test_C2_buffers_are_zero_before_the_kernel_writes() -> None:
     in_child("received_buffers", env={**under_shim(), "PYTHONMALLOC": "debug"})
+
+
+def thrown_away() -> None:
+    """Each call that has memory of its own for the data, with MSG_TRUNC over TCP."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        left = socket.create_connection(listener.getsockname())
+        right = listener.accept()[0]
+    size = 600
+    receiver = cmsgx.Receiver(right, size)
+    batches = cmsgx.BatchReceiver(right, 2, size)
+    calls: dict[str, Callable[[int], bytes]] = {
+        "recvmsg": lambda flags: cmsgx.recvmsg(right, size, 0, flags)[0],
+        "recvmsg_inheritable": lambda flags: _cmsg.recvmsg_inheritable(right, size, 0, flags)[0],
+        "recv_fds": lambda flags: cmsgx.recv_fds(right, size, 1, flags)[0],
+        "receive": lambda flags: cmsgx.receive(right, size, flags=flags).data,
+        "Receiver": lambda flags: receiver.receive(flags=flags).data,
+        "BatchReceiver": lambda flags: batches.receive(flags=flags)[0].data,
+    }
+    with left, right:
+        for name, function in calls.items():
+            # What is sent first is what a buffer that is used again has in it.
+            for flags, expected in ((0, b"s" * size), (socket.MSG_TRUNC, bytes(size))):
+                left.sendall(b"s" * size)
+                right.recv(size, socket.MSG_PEEK | socket.MSG_WAITALL)
+                assert function(flags) == expected, (name, flags)
+
+
+def test_C2_bytes_that_tcp_throws_away_do_not_show_old_memory() -> None:
+    # Which fills what it hands out, and what it gets back.
+    in_child("thrown_away", env={"PYTHONMALLOC": "debug"})
+
+
+def touched() -> None:
+    """Calls with room for a quarter of a GiB, of which a few bytes are used."""
+    large = 1 << 28
+    left, right = unix_pair(socket.SOCK_SEQPACKET)
+    right.setsockopt(SOL_SOCKET, socket.SO_PASSCRED, 1)
+    calls: dict[str, Callable[[], Any]] = {
+        "recvmsg": lambda: cmsgx.recvmsg(right, large, large),
+        "recvmsg_inheritable": lambda: _cmsg.recvmsg_inheritable(right, large, large),
+        "recvmsg_into": lambda: cmsgx.recvmsg_into(right, [bytearray(1)], large),
+        "recvmsg, peek": lambda: cmsgx.recvmsg(right, 1, large, socket.MSG_PEEK),
+        "recv_fds": lambda: cmsgx.recv_fds(right, large, 1),
+        "receive": lambda: cmsgx.receive(right, large),
+        "Receiver": cmsgx.Receiver(right, large).receive,
+        "BatchReceiver": cmsgx.BatchReceiver(right, 2, large).receive,
+    }
+    for name, function in calls.items():
+        cmsgx.send(left, b"x")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert function(), name
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        assert grown < 64 << 10, f"{name}: {grown} KiB"
+
+
+def test_C2_room_that_is_not_used_is_not_touched() -> None:
+    in_child("touched")
 
 
 # C3: alignment ----------------------------------------------------------------------------------

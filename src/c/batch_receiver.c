@@ -48,9 +48,10 @@ is_free(const cmsgx_buffer *buffer)
     return buffer != NULL && cmsgx_count_get(&buffer->users) == 1;
 }
 
-/* Sees to it that nobody reads what will be filled.  0, or -1 with MemoryError. */
+/* Sees to it that nobody reads what a call with these flags will fill.  0, or -1 with
+   MemoryError. */
 static int
-free_buffers(batch_receiver *self)
+free_buffers(batch_receiver *self, int flags)
 {
     for (size_t i = 0; i < self->count; i++) {
         cmsgx_buffer *buffer = self->buffers[i];
@@ -65,10 +66,9 @@ free_buffers(batch_receiver *self)
             }
             self->spares[i] = self->buffers[i];
             self->buffers[i] = buffer;
-            self->iov[i] = (struct iovec){buffer->data, buffer->data_size};
-            self->headers[i].msg_hdr.msg_iov = &self->iov[i];
-            self->headers[i].msg_hdr.msg_iovlen = 1;
         }
+        cmsgx_msghdr_set_data(&self->headers[i].msg_hdr, &self->iov[i], buffer->data,
+                              buffer->data_size, flags);
         buffer->got.fds = buffer->got.pidfds = 0;
     }
     return 0;
@@ -197,7 +197,7 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
     if (cmsgx_sock_resolve_typed(state, self->sock, &state->own_recvmsg, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, timeout) < 0
         || cmsgx_check_peek(self->request->fds, flags) < 0
-        || free_buffers(self) < 0) {
+        || free_buffers(self, flags) < 0) {
         return NULL;
     }
     PyObject *batch = cmsgx_batch_new(self->request, self->count);
@@ -207,10 +207,6 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
     /* Each one that is peeked at is the same. */
     call_context call = {self, flags & MSG_PEEK ? 1 : self->count, 0,
                          cmsgx_name_room(self->request->type, flags)};
-    for (size_t i = 0; (flags & MSG_TRUNC) && i < call.count; i++) {
-        /* On TCP it throws the bytes away: what was here before must not show instead. */
-        memset(self->buffers[i]->data, 0, self->buffers[i]->data_size);
-    }
     ssize_t count = cmsgx_call(&sock, POLLIN, try_recvmmsg, &call,
                                flags | cmsgx_cloexec_flag(self->request->family), NULL, NULL);
     if (count < 0) {

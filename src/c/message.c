@@ -243,14 +243,7 @@ cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request, in
         call.msg.msg_iovlen = (__typeof__(call.msg.msg_iovlen))buffer->into->count;
     }
     else {
-        call.iov.iov_base = buffer->data;
-        call.iov.iov_len = buffer->data_size;
-        call.msg.msg_iov = &call.iov;
-        call.msg.msg_iovlen = 1;
-    }
-    if (flags & MSG_TRUNC) {
-        /* On TCP it throws the bytes away: what was here before must not show instead. */
-        memset(buffer->data, 0, buffer->data_size);
+        cmsgx_msghdr_set_data(&call.msg, &call.iov, buffer->data, buffer->data_size, flags);
     }
     ssize_t nbytes = receive_into(sock, &call, request, flags);
     if (nbytes < 0) {

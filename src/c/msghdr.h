@@ -11,10 +11,38 @@
 #include "walk.h"
 
 #include <string.h>
+#include <sys/uio.h>
+
+/* Room for all that one message can bring, where it is not known what is switched on: the
+   descriptors, and after them labels, credentials, time stamps. */
+#define CMSGX_LARGEST_ROOM (CMSG_SPACE(CMSGX_MAX_FDS * sizeof(int)) + 3072)
+
+/* How much of the control data that the kernel did not write has to read as nothing: see
+   cmsgx_msghdr_prepare(). */
+#define CMSGX_MOST_ZEROED (CMSGX_LARGEST_ROOM + CMSGX_MORE_ROOM)
+
+/* Lets `msg` receive its data into memory of ours, through *iov; both are borrowed until the call
+   has returned.  Where the kernel counts bytes that it never writes, what was in that memory before
+   must not show in their place: then it is zeroed. */
+static inline __attribute__((always_inline)) void
+cmsgx_msghdr_set_data(struct msghdr *msg, struct iovec *iov, void *data, size_t size, int flags)
+{
+    if (flags & CMSGX_MSG_NOT_WRITTEN) {
+        memset(data, 0, size);
+    }
+    iov->iov_base = data;
+    iov->iov_len = size;
+    msg->msg_iov = iov;
+    msg->msg_iovlen = 1;
+}
 
 /* Makes everything but msg_iov ready for the next try.  The kernel shortens the lengths, also in
-   a call that fails, so they are restored before every try.  All of the control buffer is zeroed,
-   as what the kernel does not write must read as nothing.
+   a call that fails, so they are restored before every try.
+
+   What the kernel does not write of the control buffer must read as nothing to a walk that goes on
+   after the last message: where the length was not shortened, and after a peek that failed.  Such
+   a walk ends at the first header of zeros, and what is written before that is one message's; so no
+   more than the largest needs is zeroed, however large the buffer is.
 
    `control` and `name` stay the caller's, and are borrowed until the call has returned; both are
    pointers to memory even where their size is 0, which asks the kernel for neither.  Behind the
@@ -24,7 +52,7 @@ cmsgx_msghdr_prepare(struct msghdr *msg, void *control, size_t control_size, voi
                      socklen_t name_size)
 {
     size_t capacity = control_size + CMSGX_MORE_ROOM;
-    memset(control, 0, capacity);
+    memset(control, 0, capacity < CMSGX_MOST_ZEROED ? capacity : CMSGX_MOST_ZEROED);
     msg->msg_name = name_size > 0 ? name : NULL;
     msg->msg_namelen = name_size;
     msg->msg_control = capacity > 0 ? control : NULL;
@@ -52,7 +80,9 @@ static inline __attribute__((always_inline)) void
 cmsgx_msghdr_failed(const void *control, size_t control_size, int flags)
 {
     if (CMSGX_PEEK_INSTALLS && (flags & MSG_PEEK)) {
-        cmsgx_close_after_failed_peek(control, control_size + CMSGX_MORE_ROOM);
+        size_t capacity = control_size + CMSGX_MORE_ROOM;
+        cmsgx_close_after_failed_peek(
+            control, capacity < CMSGX_MOST_ZEROED ? capacity : CMSGX_MOST_ZEROED);
     }
 }
 

@@ -67,6 +67,14 @@
 #  define CMSGX_MSG_ERRQUEUE 0
 #endif
 
+/* With these the kernel may return more bytes than it writes.  On TCP, MSG_TRUNC throws the bytes
+   away; MSG_SOCK_DEVMEM, which C libraries lack, leaves them in the memory of a device. */
+#ifdef __linux__
+#  define CMSGX_MSG_NOT_WRITTEN (MSG_TRUNC | 0x2000000)
+#else
+#  define CMSGX_MSG_NOT_WRITTEN MSG_TRUNC
+#endif
+
 /* An SDK of macOS may lack it.  Python ignores SIGPIPE unless it is told otherwise. */
 #ifdef MSG_NOSIGNAL
 #  define CMSGX_MSG_NOSIGNAL MSG_NOSIGNAL

@@ -152,6 +152,31 @@ plain_ancdata(plain_call *call)
     return list;
 }
 
+/* One message whose data, `size` bytes at most, become a bytes object.  0, and then the descriptors
+   that arrived are the caller's to pass on or to close, and *data is a new reference, or NULL where
+   that raised; -1 where nothing was received, with an exception.
+
+   Inline, for the reason that stands at cmsgx_call(). */
+static inline __attribute__((always_inline)) int
+receive_bytes(plain_call *call, cmsgx_sock *sock, Py_ssize_t size, int flags, PyObject **data)
+{
+    struct iovec iov;
+    *data = PyBytes_FromStringAndSize(NULL, size);
+    if (*data == NULL) {
+        return -1;
+    }
+    cmsgx_msghdr_set_data(&call->msg, &iov, PyBytes_AS_STRING(*data), (size_t)size, flags);
+    ssize_t received = cmsgx_call(sock, POLLIN, try_recvmsg, call, flags, NULL, NULL);
+    if (received < 0) {
+        Py_CLEAR(*data);
+        return -1;
+    }
+    if (received < size) {
+        (void)_PyBytes_Resize(data, received);
+    }
+    return 0;
+}
+
 /* (data, second, msg_flags, address): a new reference.  Steals `data` and `second`, also where it
    fails, and takes NULL for either where that raised.  The descriptors that arrived stay the
    caller's: after NULL it closes them. */
@@ -267,29 +292,11 @@ recvmsg_with(PyObject *module, PyObject *const *args, Py_ssize_t nargs, int more
         PyErr_SetString(PyExc_ValueError, "negative buffer size in recvmsg()");
         return NULL;
     }
-    PyObject *data = PyBytes_FromStringAndSize(NULL, size);
-    if (data == NULL) {
-        return NULL;
+    PyObject *data;
+    if (plain_init(&call, control_size, flags) == 0
+        && receive_bytes(&call, &sock, size, flags | more_flags, &data) == 0) {
+        result = plain_result(&call, data);
     }
-    if (flags & MSG_TRUNC) {
-        /* On TCP it throws the bytes away: what was here before must not show instead. */
-        memset(PyBytes_AS_STRING(data), 0, (size_t)size);
-    }
-    if (plain_init(&call, control_size, flags) == 0) {
-        struct iovec iov = {PyBytes_AS_STRING(data), (size_t)size};
-        call.msg.msg_iov = &iov;
-        call.msg.msg_iovlen = 1;
-        ssize_t received = cmsgx_call(&sock, POLLIN, try_recvmsg, &call, flags | more_flags,
-                                      NULL, NULL);
-        if (received >= 0) {
-            if (received < size) {
-                (void)_PyBytes_Resize(&data, received);
-            }
-            result = plain_result(&call, data);
-            data = NULL;
-        }
-    }
-    Py_XDECREF(data);
     plain_clear(&call);
     return result;
 }
@@ -483,24 +490,13 @@ cmsgx_recv_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObje
         return PyObject_CallFunction(state->recv_fds_foreign, "Onnii", values[0], size, most,
                                      flags, cloexec);
     }
-    PyObject *data = PyBytes_FromStringAndSize(NULL, size);
-    if (data == NULL) {
-        return NULL;
-    }
     (void)plain_init(&call, 0, flags);
     call.control = room;
     call.control_size = RIGHTS_ROOM;
-    struct iovec iov = {PyBytes_AS_STRING(data), (size_t)size};
-    call.msg.msg_iov = &iov;
-    call.msg.msg_iovlen = 1;
-    ssize_t received = cmsgx_call(&sock, POLLIN, try_recvmsg, &call,
-                                  cloexec ? flags | CMSGX_MSG_CMSG_CLOEXEC : flags, NULL, NULL);
-    if (received < 0) {
-        Py_DECREF(data);
+    PyObject *data;
+    if (receive_bytes(&call, &sock, size, cloexec ? flags | CMSGX_MSG_CMSG_CLOEXEC : flags, &data)
+        < 0) {
         return NULL;
-    }
-    if (received < size) {
-        (void)_PyBytes_Resize(&data, received);
     }
     return rights_result(&call, state, data, (size_t)most);
 }

@@ -6,10 +6,6 @@
 
 #include "state.h"
 
-/* Room for all that one message can bring, where it is not known what is switched on: the
-   descriptors, and behind them labels, credentials, time stamps. */
-#define CMSGX_LARGEST_ROOM (CMSG_SPACE(CMSGX_MAX_FDS * sizeof(int)) + 3072)
-
 PyObject *cmsgx_recvmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 PyObject *cmsgx_recvmsg_into(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 /* Without close-on-exec, for install(cloexec=False). */
