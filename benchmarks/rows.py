@@ -80,6 +80,7 @@ class Row:
     faster: float | None = None  # the drop-in (or the batch) against socket
     peer: str = ""  # in the libraries of peers.py, without its prefix
     is_there: Callable[[], bool] = lambda: True  # whether cmsgx has what its runners need
+    messages: int = 1  # that a round moves
 
 
 def unix_pair() -> tuple[socket.socket, socket.socket]:
@@ -614,6 +615,7 @@ def batch_rows(constant: Callable[[str], int]) -> list[Row]:
             runners={SOCKET: each_datagram(constant), BATCH: batch_datagrams},
             at_most={BATCH: 1.08},
             is_there=has_batches,
+            messages=MANY,
         ),
         Row(
             name="64 datagrams, stamp + info of each",
@@ -621,6 +623,7 @@ def batch_rows(constant: Callable[[str], int]) -> list[Row]:
             world=stamped,
             runners={SOCKET: each_datagram(constant), BATCH: batch_decoded},
             is_there=has_batches,
+            messages=MANY,
         ),
         Row(
             name="64 datagrams, C by one call for each",
@@ -629,6 +632,7 @@ def batch_rows(constant: Callable[[str], int]) -> list[Row]:
             runners={BATCH: batch_decoded},
             at_most={BATCH: 1.00},
             is_there=has_batches,
+            messages=MANY,
         ),
         Row(
             name="64 messages with 1 descriptor",
@@ -637,6 +641,7 @@ def batch_rows(constant: Callable[[str], int]) -> list[Row]:
             runners={SOCKET: socket_each_descriptor, BATCH: batch_descriptors},
             at_most={BATCH: 0.80},
             is_there=has_batches,
+            messages=MANY,
         ),
         Row(
             name="50 segments",
@@ -646,6 +651,7 @@ def batch_rows(constant: Callable[[str], int]) -> list[Row]:
             at_most={FOR: 1.18},
             faster=25,
             is_there=has_batches,
+            messages=SEGMENTS,
         ),
         Row(
             name="50 segments, each touched",
@@ -658,6 +664,7 @@ def batch_rows(constant: Callable[[str], int]) -> list[Row]:
             },
             at_most={FOR: 1.42},
             is_there=has_batches,
+            messages=SEGMENTS,
         ),
         Row(
             name="64 datagrams answered",
@@ -666,6 +673,7 @@ def batch_rows(constant: Callable[[str], int]) -> list[Row]:
             runners={BATCH: answer},
             at_most={BATCH: 1.15},
             is_there=has_batches,
+            messages=MANY,
         ),
     ]
 
