@@ -11,7 +11,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 from support import Pair, content, is_open, open_fds, open_files, unix_pair, unregistered
@@ -452,6 +452,135 @@ def test_a_wrong_argument_of_register_is_named(wrong: Any, error: type[Exception
         also = [kinds.Form(SOL_SOCKET, 0x7E26, "foo")]  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="transform: "):
             kinds.register(fresh(), **{**right, "type": 0x7E25, "also": also})
+
+
+# How many bytes the layout has that a transform stands for.
+CANONICAL: dict[Any, int] = {
+    "integer": 4, "timeval": 8, "timespec": 8, "timeval64": 8, "timespec64": 8, "bintime": 8,
+    "stamping": 24, "stamping64": 24, "pktinfo": 20,
+}  # fmt: skip
+ALL: Any = get_args(kinds._base.Transform)
+
+
+def layout_of(size: int, *, open_end: bool = False) -> dict[str, Any]:
+    """A layout of so many bytes; with an open end, of at least so many."""
+    places = tuple((f"byte{i}", i, "B") for i in range(size))
+    return {"layout": (*places, ("rest", size, "t")) if open_end else places, "size": size}
+
+
+def test_each_transform_is_tried() -> None:
+    assert set(ALL) == {"", "without NUL", *CANONICAL}
+
+
+@pytest.mark.parametrize("where", ["own", "also"])
+@pytest.mark.parametrize("direction", ["send", "receive", "both"])
+@pytest.mark.parametrize("transform", CANONICAL)
+def test_a_transform_needs_the_layout_that_it_stands_for(
+    transform: Any, direction: Any, where: str
+) -> None:
+    right = CANONICAL[transform]
+    said: dict[str, Any] = {"level": SOL_SOCKET, "type": 0x7E40, "direction": direction}
+    said["transform" if where == "own" else "also"] = (
+        transform if where == "own" else [kinds.Form(SOL_SOCKET, 0x7E41, transform)]
+    )
+    kind = fresh()
+    with unregistered():
+        for size in (0, 1, right - 1, right + 1):
+            with pytest.raises(ValueError, match=rf"^transform: '{transform}' .* {right} bytes"):
+                kinds.register(kind, **said, **layout_of(size))
+        for size in (0, right, right + 1):
+            # Any number of bytes is also fewer, and more, than the transform has.
+            with pytest.raises(ValueError, match=r"^transform: .* or more$"):
+                kinds.register(kind, **said, **layout_of(size, open_end=True))
+        kinds.register(kind, **said, **layout_of(right))
+        one = kind(*range(1, right + 1))
+        there = kind.unpack(one.pack())
+        # A bintime is rounded.
+        assert len(there.pack()) == len(one.pack())
+        assert len(cmsgx.wire.build([there])) == cmsgx.CMSG_SPACE(len(one.pack()))
+
+
+@pytest.mark.parametrize("transform", ["", "without NUL"])
+@pytest.mark.parametrize("size", [0, 1, 24])
+def test_what_leaves_the_payload_as_it_is_goes_with_any_layout(transform: Any, size: int) -> None:
+    with unregistered():
+        for open_end in (False, True):
+            kind = kinds.register(
+                fresh(), level=SOL_SOCKET, type=0x7E42 + open_end, transform=transform,
+                **layout_of(size, open_end=open_end),
+            )  # fmt: skip
+            one = kind(*range(1, size + 1), *[b"more"] * open_end)
+            assert one.pack() == bytes(range(1, size + 1)) + b"more" * open_end
+
+
+def test_a_transform_by_the_name_of_a_layout_is_checked_too() -> None:
+    class Named(kinds.StructMessage):
+        __slots__ = ()
+
+        number: int = kinds.member("value")
+
+    for transform in CANONICAL.keys() - {"integer"}:
+        with unregistered(), pytest.raises(ValueError, match=r"^transform: "):
+            kinds.register(Named, level=SOL_SOCKET, type=0x7E44, layout="int", transform=transform)
+
+
+@pytest.mark.parametrize("transform", [one for one in ALL if one])
+def test_a_class_that_packs_itself_has_no_transform(transform: Any) -> None:
+    kind = type("Own", (kinds.ControlMessage,), {"__slots__": ("value",)})
+    with unregistered(), pytest.raises(ValueError, match=r"^transform: .*packs and unpacks itself"):
+        kinds.register(kind, level=SOL_SOCKET, type=0x7E45, transform=transform)
+
+
+@pytest.mark.parametrize(
+    ("transform", "size", "error"),
+    [
+        ("integer", 3, ValueError),
+        ("integer", 8, ValueError),
+        ("integer", -1, ValueError),
+        ("integer", 2**40, ValueError),
+        ("integer", "4", TypeError),
+        ("", 4, ValueError),
+        ("without NUL", 4, ValueError),
+    ],
+)
+def test_a_form_has_no_size_that_its_transform_does_not_take(
+    transform: Any, size: Any, error: type[Exception]
+) -> None:
+    form = kinds.Form(SOL_SOCKET, 0x7E47, transform, size=size)
+    with unregistered(), pytest.raises(error, match="size: "):
+        kinds.register(
+            fresh(), level=SOL_SOCKET, type=0x7E46, layout=(("x", 0, "i"),), size=4, also=[form]
+        )
+
+
+@pytest.mark.parametrize(
+    ("place", "size"),
+    [
+        (("x", 0, "q"), 4),
+        (("x", 4, "B"), 4),
+        (("x", 2**31 - 1, "B"), 4),
+        (("x", 2**40, "B"), 4),
+        (("x", 0, "s", 5), 4),
+        (("x", 0, "s", 2**40), 4),
+        (("x", 0, "A"), 15),
+        (("x", 0, "S", 16), 15),
+    ],
+    ids=str,
+)
+def test_a_window_does_not_reach_out_of_the_payload(place: Any, size: int) -> None:
+    with unregistered(), pytest.raises(ValueError, match="layout"):
+        kinds.register(fresh(), level=SOL_SOCKET, type=0x7E48, layout=(place,), size=size)
+
+
+def test_a_window_behind_an_open_end_is_read_only_where_it_is_there() -> None:
+    with unregistered():
+        kind = kinds.register(
+            fresh(), level=SOL_SOCKET, type=0x7E49, layout=(("rest", 0, "t"), ("late", 40, "q"))
+        )
+        assert kind(b"short").late is None
+        assert kind.unpack(bytes(47)).late is None
+        assert kind.unpack(bytes(range(48))).late == struct.unpack("=q", bytes(range(40, 48)))[0]
+        assert kind(b"", 7).pack() == bytes(40) + struct.pack("=q", 7)
 
 
 def test_families_are_any_set_of_numbers() -> None:

@@ -578,6 +578,39 @@ add_field(cmsgx_codec *codec, cmsgx_state *state, PyObject *item)
     return 0;
 }
 
+/* A form that changes the payload reads and writes the canonical one as a whole: the layout has to
+   be exactly that.  0, or -1 with an exception. */
+static int
+check_transform(const cmsgx_codec *codec, cmsgx_transform transform)
+{
+    const char *name = cmsgx_form_name(transform);
+    Py_ssize_t canonical = (Py_ssize_t)cmsgx_form_canonical(transform);
+    if (transform == CMSGX_AS_IT_IS) {
+        return 0;
+    }
+    if (codec->least < 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "transform: '%s'; %s packs and unpacks itself, so it can have none", name,
+                     codec->kind->tp_name);
+        return -1;
+    }
+    if (transform == CMSGX_WITHOUT_NUL) {
+        return 0;
+    }
+    if (canonical == 0) {
+        PyErr_Format(PyExc_ValueError, "transform: '%s'; this system has no such form", name);
+        return -1;
+    }
+    if (codec->least != canonical || codec->most != canonical) {
+        PyErr_Format(PyExc_ValueError,
+                     "transform: '%s' stands for a layout of %zd bytes, and that of %s has %zd%s",
+                     name, canonical, codec->kind->tp_name, codec->least,
+                     codec->least == codec->most ? "" : " or more");
+        return -1;
+    }
+    return 0;
+}
+
 static int
 read_form(cmsgx_codec *codec, PyObject *item)
 {
@@ -591,18 +624,23 @@ read_form(cmsgx_codec *codec, PyObject *item)
                           &transform)) {
         return -1;
     }
-    size_t fixed = transform < 0 || transform >= CMSGX_TRANSFORMS
-        ? 0 : cmsgx_form_size((cmsgx_transform)transform);
-    if (transform < 0 || transform >= CMSGX_TRANSFORMS || size < 0
-        || (transform == CMSGX_INTEGER && size != 1 && size != 2 && size != 4)) {
+    if (transform < 0 || transform >= CMSGX_TRANSFORMS) {
         PyErr_Format(PyExc_ValueError, "%s: %R is no form", codec->kind->tp_name, item);
         return -1;
     }
-    form->families = families;
-    form->size = fixed != 0 ? fixed : (size_t)size;
     form->transform = (cmsgx_transform)transform;
+    form->size = transform == CMSGX_INTEGER ? (size_t)size : cmsgx_form_size(form->transform);
+    if (transform == CMSGX_INTEGER ? size != 1 && size != 2 && size != 4
+                                   : size < 0 || (size != 0 && (size_t)size != form->size)) {
+        PyErr_Format(PyExc_ValueError,
+                     "%s: %R is no form: size: %zd; it is 1, 2 or 4 for 'integer', and not to be "
+                     "chosen for another transform",
+                     codec->kind->tp_name, item, size);
+        return -1;
+    }
+    form->families = families;
     codec->form_count++;
-    return 0;
+    return check_transform(codec, form->transform);
 }
 
 /* Python makes each class for the garbage collector.  Instances that are nothing but bytes can be
@@ -632,6 +670,10 @@ codec_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                      &PyType_Type, &kind, &PyTuple_Type, &forms, &least, &most,
                                      &PyTuple_Type, &fields)) {
         return NULL;
+    }
+    if (least >= 0 && most >= 0 && least > most) {
+        return PyErr_Format(PyExc_ValueError, "least: %zd; it is more than most: %zd", least,
+                            most);
     }
     if (!PyType_IsSubtype((PyTypeObject *)kind, least < 0 ? state->Record : state->Struct)) {
         return PyErr_Format(PyExc_TypeError, "%R is not a subclass of %s", kind,

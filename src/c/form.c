@@ -11,6 +11,40 @@ typedef struct {
     int64_t fraction;
 } pair_of_64;
 
+const char *
+cmsgx_form_name(cmsgx_transform transform)
+{
+    switch (transform) {
+    case CMSGX_AS_IT_IS: return "";
+    case CMSGX_WITHOUT_NUL: return "without NUL";
+    case CMSGX_INTEGER: return "integer";
+    case CMSGX_TIMEVAL: return "timeval";
+    case CMSGX_TIMESPEC: return "timespec";
+    case CMSGX_TIMEVAL64: return "timeval64";
+    case CMSGX_TIMESPEC64: return "timespec64";
+    case CMSGX_BINTIME: return "bintime";
+    case CMSGX_STAMPING: return "stamping";
+    case CMSGX_STAMPING64: return "stamping64";
+    case CMSGX_PKTINFO: return "pktinfo";
+    default: return "?";
+    }
+}
+
+size_t
+cmsgx_form_canonical(cmsgx_transform transform)
+{
+    switch (transform) {
+    case CMSGX_INTEGER: return sizeof(int);
+    case CMSGX_TIMEVAL: case CMSGX_TIMESPEC: case CMSGX_TIMEVAL64: case CMSGX_TIMESPEC64:
+    case CMSGX_BINTIME: return sizeof(int64_t);
+    case CMSGX_STAMPING: case CMSGX_STAMPING64: return 3 * sizeof(int64_t);
+#if CMSGX_HAS_PKTINFO
+    case CMSGX_PKTINFO: return sizeof(struct in6_pktinfo);
+#endif
+    default: return 0;
+    }
+}
+
 size_t
 cmsgx_form_size(cmsgx_transform transform)
 {

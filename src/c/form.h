@@ -23,8 +23,15 @@ typedef enum {
     CMSGX_TRANSFORMS,
 } cmsgx_transform;
 
+/* Its name in Python: kinds.register(transform=). */
+const char *cmsgx_form_name(cmsgx_transform transform);
+
 /* Bytes of the payload in a form of fixed size; 0 where any size may be right. */
 size_t cmsgx_form_size(cmsgx_transform transform);
+
+/* Bytes of the canonical form of those that change more: what cmsgx_form_read() gives, and what
+   cmsgx_form_write() reads.  0 for the others, and for one that this system does not have. */
+size_t cmsgx_form_canonical(cmsgx_transform transform);
 
 #define CMSGX_CANONICAL 32
 
@@ -37,8 +44,9 @@ ptrdiff_t cmsgx_form_read(cmsgx_transform transform, const unsigned char *data, 
 /* Whether a canonical value has that form at all: an address of IPv6 is none of IPv4. */
 int cmsgx_form_has(cmsgx_transform transform, const unsigned char *value, size_t size);
 
-/* Writes a canonical value of `size` bytes as a payload of `wire_size` bytes, which has to be
-   what the form asks for: cmsgx_form_size(), for CMSGX_INTEGER 1, 2 or 4, else `size`. */
+/* Writes a canonical value of `size` bytes, which has to be cmsgx_form_canonical() where that is
+   not 0, as a payload of `wire_size` bytes, which has to be what the form asks for:
+   cmsgx_form_size(), for CMSGX_INTEGER 1, 2 or 4, else `size`. */
 void cmsgx_form_write(cmsgx_transform transform, const unsigned char *value, size_t size,
                       unsigned char *out, size_t wire_size);
 

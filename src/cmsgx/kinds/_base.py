@@ -360,6 +360,7 @@ def _check_form(form: Form) -> None:
     for name in ("level", "type"):
         _check_int(name, getattr(form, name), -_INT_MAX - 1, _INT_MAX)
     _check_word("transform", form.transform, _TRANSFORMS)
+    _check_int("size", form.size, 0, _INT_MAX)
     if form.direction is not None:
         _check_word("direction", form.direction, _DIRECTIONS)
     for family in form.families:
@@ -426,7 +427,8 @@ def register(
     size         the payload in bytes, with `layout`; with a t, at least
     families     the AF_* of the sockets it travels over, by number; empty for any
     option       what enable() sets for it; the first of several is the one that has to be there
-    transform    how the payload differs from the layout
+    transform    how the payload differs from the layout, whose bytes are then exactly an int
+                 ("integer"), one or three times 64 bits (times), or a struct in6_pktinfo
     also         other forms that it comes or goes as
     always       bytes of payload that come without an option
     since        the first Linux release that has it, where that was verified
@@ -476,8 +478,8 @@ def register(
                 _check_free(table, one)
     if issubclass(kind, _cmsg.Record):
         record: Any = kind
-        record.level, record.type = forms[0].level, forms[0].type
         bind(kind, tuple(forms), layout, size)
+        record.level, record.type = forms[0].level, forms[0].type
     options = (option,) if isinstance(option, Option) else tuple(option or ())
     nowhere: frozenset[int] = frozenset()
     everywhere = any(not one.families for one in is_own)
