@@ -3,6 +3,7 @@
 #include "c/descriptor.h"
 #include "c/errors.h"
 #include "c/message.h"
+#include "c/owner.h"
 #include "c/process.h"
 #include "c/recv.h"
 #include "c/send.h"
@@ -141,6 +142,16 @@ PyDoc_STRVAR(setsockopt_doc,
 PyDoc_STRVAR(getsockopt_pidfd_doc,
 "getsockopt_pidfd(sock, level, name, /)\n--\n\n"
 "A socket option whose value is a new pidfd: the PidFd that owns it.");
+
+PyDoc_STRVAR(memfd_create_doc,
+"memfd_create(name, flags, /)\n--\n\n"
+"A new memfd: the Fd that owns it.  OSError ENOSYS where the system has none.");
+
+PyDoc_STRVAR(own_result_doc,
+"own_result(type, function, /)\n--\n\n"
+"(owner, result) of a function that gives a descriptor away, as its result or as the first item of\n"
+"a tuple.  The owner, a Descriptor of that type, is made first: nothing can fail, and no signal\n"
+"handler runs, between the function's return and the owner.");
 
 PyDoc_STRVAR(getfamily_doc,
 "getfamily(sock, /)\n--\n\n"
@@ -345,6 +356,8 @@ static PyMethodDef methods[] = {
     {"getsockopt", cmsgx_getsockopt, METH_VARARGS, getsockopt_doc},
     {"setsockopt", cmsgx_setsockopt, METH_VARARGS, setsockopt_doc},
     {"getsockopt_pidfd", cmsgx_getsockopt_pidfd, METH_VARARGS, getsockopt_pidfd_doc},
+    {"memfd_create", cmsgx_memfd_create, METH_VARARGS, memfd_create_doc},
+    {"own_result", cmsgx_own_result, METH_VARARGS, own_result_doc},
     {"getfamily", cmsgx_getfamily, METH_O, getfamily_doc},
     {"getpeer", cmsgx_getpeer, METH_O, getpeer_doc},
     {"closer_submit", closer_submit, METH_O, closer_submit_doc},

@@ -37,7 +37,7 @@ from support import (
 )
 
 import cmsgx
-from cmsgx import _cmsg
+from cmsgx import _cmsg, _fds
 
 COUNTS = (0, 1, 2, 3, 4, 5, 7, 8, 63, 64, 100, 252, 253)
 MOST = 253
@@ -487,8 +487,36 @@ def a_file() -> cmsgx.Fd:
     return cmsgx.Fd(high_number())
 
 
-# What runs as Python code while it holds a descriptor.  Not socketpair() and accept(): those of the
-# socket module lose one, between a detach() and the socket that takes it over.
+class Away:
+    """As multiprocessing's DupFd: detach() gives the number away."""
+
+    def __init__(self) -> None:
+        self.number = high_number()
+
+    def detach(self) -> int:
+        number, self.number = self.number, -1
+        return number
+
+
+def close_away(away: Away, fd: cmsgx.Fd | None) -> None:
+    if fd is not None:
+        assert not os.get_inheritable(fd.fileno())
+        fd.close()
+    if away.number >= 0:
+        os.close(away.number)
+
+
+def connected() -> tuple[cmsgx.socket, ...]:
+    """A listener, and who waits to be accepted."""
+    listener, client = (cmsgx.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(2))
+    listener.bind("")
+    listener.listen()
+    client.connect(listener.getsockname())
+    return listener, client
+
+
+# What runs as Python code while it holds a descriptor.  Not socketpair(): that of the socket module
+# loses one, between a detach() and the socket that takes it over.
 IN_PYTHON: dict[str, Act] = {
     "Fd.open": Act(a_file, lambda fd: fd.open("rb"), close_both),
     "Fd.open, text": Act(a_file, lambda fd: fd.open(), close_both),
@@ -500,6 +528,13 @@ IN_PYTHON: dict[str, Act] = {
     "Receiver, made": Act(
         unix_pair, lambda pair: cmsgx.Receiver(pair[1], 9, fds=1, want=[cmsgx.PidFd]), close_each
     ),
+    "share": Act(lambda: None, lambda _: cmsgx.share(b"x"), close_result),
+    "accept": Act(
+        connected,
+        lambda pair: pair[0].accept(),
+        lambda pair, result: [sock.close() for sock in (*pair, *(result or ())[:1])],
+    ),
+    "unpickled": Act(Away, lambda away: _fds._rebuild(cmsgx.Fd, away), close_away),
     "peer_pidfd": Act(
         unix_pair,
         lambda pair: cmsgx.peer_pidfd(pair[0]),
@@ -704,7 +739,8 @@ def short_of_memory(pair: Pair, files: list[int]) -> dict[str, dict[str, Act]]:
             "close": of_message(lambda msg: msg.close()),
         },
         "Fd": {
-            **IN_PYTHON,
+            # Not accept(): that of _socket loses one where it has no memory for the address.
+            **{name: act for name, act in IN_PYTHON.items() if name != "accept"},
             "Fd": Act(
                 high_number,
                 lambda number: cmsgx.Fd(number),
@@ -715,6 +751,11 @@ def short_of_memory(pair: Pair, files: list[int]) -> dict[str, dict[str, Act]]:
             "fileno": Act(a_file, lambda fd: fd.fileno(), lambda fd, _: fd.close()),
             "close": Act(a_file, lambda fd: fd.close(), lambda fd, _: fd.close()),
             "check": Act(a_file, lambda fd: fd.check(kind="file"), lambda fd, _: fd.close()),
+            "check, of a memfd": Act(
+                lambda: cmsgx.share(b"x"),
+                lambda fd: _fds._device_of_memfds.cache_clear() or fd.check(kind="memfd"),
+                lambda fd, _: fd.close(),
+            ),
             "PidFd.unpack.own": Act(
                 lambda: cmsgx.PidFd.unpack(high_number().to_bytes(4, sys.byteorder)),
                 lambda unowned: unowned.own(),

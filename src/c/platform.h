@@ -13,6 +13,7 @@
 #  define __APPLE_USE_RFC_3542
 #endif
 
+#include <errno.h>
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
@@ -29,6 +30,9 @@
 #ifdef __linux__
 #  include <linux/netlink.h>
 #  include <sys/syscall.h>
+#endif
+#ifdef __FreeBSD__
+#  include <sys/mman.h>
 #endif
 
 #if defined(__linux__) && !defined(CMSGX_PORTABLE)
@@ -284,6 +288,21 @@ cmsgx_close_range(unsigned int first, unsigned int last)
     return close_range(first, last, 0);
 #else
     (void)first, (void)last;
+    return -1;
+#endif
+}
+
+/* memfd_create(2), whose function not every C library of Linux has.  The number, or -1 with errno. */
+static inline int
+cmsgx_sys_memfd_create(const char *name, unsigned int flags)
+{
+#if defined(__linux__) && defined(__NR_memfd_create)
+    return (int)syscall(__NR_memfd_create, name, flags);
+#elif defined(__FreeBSD__) && __FreeBSD__ >= 13
+    return memfd_create(name, flags);
+#else
+    (void)name, (void)flags;
+    errno = ENOSYS;
     return -1;
 #endif
 }

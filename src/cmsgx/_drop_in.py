@@ -70,15 +70,15 @@ class socket(_stdlib.socket):
     def accept(self) -> tuple[socket, Any]:
         """accept() -> (cmsgx.socket, address): accept(2)"""
         untyped: Any = self
-        pair: tuple[int, Any] = untyped._accept()
+        owned: tuple[Fd, tuple[int, Any]] = _cmsg.own_result(Fd, untyped._accept)
         # Not of a subclass, as in socket.accept(): its constructor may take other arguments.
-        with Fd(pair[0]) as fd:
+        with owned[0] as fd:
             accepted = _socket_of(fd, self.family, self.type, self.proto)
         # As there, too: with a timeout of its own a listener is non-blocking, and so may be what
         # it accepts.
         if _stdlib.getdefaulttimeout() is None and self.gettimeout():
             accepted.setblocking(True)
-        return accepted, pair[1]
+        return accepted, owned[1][1]
 
 
 def socketpair(

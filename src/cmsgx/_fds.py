@@ -222,6 +222,7 @@ def _is_where_memfds_are(status: os.stat_result) -> bool:
     )
 
 
+_MFD_CLOEXEC: int = getattr(os, "MFD_CLOEXEC", 1)
 _MFD_HUGETLB: int = getattr(os, "MFD_HUGETLB", 0)
 _MFD_HUGE_SHIFT = 26
 
@@ -230,15 +231,12 @@ _MFD_HUGE_SHIFT = 26
 def _device_of_memfds(flags: int) -> int | None:
     """st_dev of memfds that are made with these flags; None where the system makes none."""
     try:
-        number = os.memfd_create("cmsgx", flags | os.MFD_CLOEXEC)
-    except (AttributeError, OSError) as error:
-        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+        with _cmsg.memfd_create("cmsgx", flags | _MFD_CLOEXEC) as fd:
+            return os.fstat(fd.fileno()).st_dev
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
             raise  # it would be another time
         return None
-    try:
-        return os.fstat(number).st_dev
-    finally:
-        os.close(number)
 
 
 def _allows(flags: int, access: str) -> bool:
@@ -402,9 +400,13 @@ def _reduce(descriptor: Fd) -> tuple[Callable[..., Fd], tuple[type[Fd], Any]]:
 
 
 def _rebuild(cls: type[Fd], duplicate: Any) -> Fd:
-    number = duplicate.detach()
-    os.set_inheritable(number, False)
-    return cls(number)
+    fd = _cmsg.own_result(cls, duplicate.detach)[0]
+    try:
+        os.set_inheritable(fd.fileno(), False)
+    except BaseException:
+        fd.close()
+        raise
+    return fd
 
 
 reduction.register(Fd, _reduce)

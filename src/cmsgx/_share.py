@@ -7,10 +7,11 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from ._fds import Fd
+from . import _cmsg
 from .errors import NotSupportedError
 
 if TYPE_CHECKING:
+    from ._fds import Fd
     from .kinds._base import Buffer
 
 __all__ = ["share"]
@@ -32,8 +33,7 @@ def share(data: Buffer, name: str = "cmsgx") -> Fd:
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
     with memoryview(data).cast("B") as rest:
-        # By map, so that no signal handler runs between the number and its owner.
-        fd = next(map(Fd, map(os.memfd_create, (name,), (flags,))))
+        fd = _cmsg.memfd_create(name, flags)
         try:
             done = 0
             # write(2) takes 2 GiB at most.

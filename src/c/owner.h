@@ -1,0 +1,16 @@
+/* Descriptors that are made with their owner: the owner is there first, so that nothing can fail
+   once there is a descriptor, and no signal handler runs before somebody owns it. */
+
+#ifndef CMSGX_OWNER_H
+#define CMSGX_OWNER_H
+
+#include "state.h"
+
+/* (name, flags): an Fd that owns a new memfd. */
+PyObject *cmsgx_memfd_create(PyObject *module, PyObject *args);
+
+/* (type, function): calls the function, which gives a descriptor away, as its result or as the
+   first item of a tuple.  (owner, result). */
+PyObject *cmsgx_own_result(PyObject *module, PyObject *args);
+
+#endif
