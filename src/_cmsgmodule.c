@@ -173,6 +173,12 @@ PyDoc_STRVAR(closer_fork_doc,
 "closer_fork(where, /)\n--\n\n"
 "To be called around fork: 0 before it, 1 after it in the parent, 2 in the child.");
 
+PyDoc_STRVAR(wait_for_doc,
+"wait_for(fd, events, timeout, rounds, /)\n--\n\n"
+"Waits, `timeout` seconds at most, until poll(2) reports one of `events`, or an error: what it\n"
+"reports, or 0 where the time is up or a signal came; and the `rounds` for the next call, 0 for the\n"
+"first.  They count how often in a row it did not wait: such a call takes up to 10 ms first.");
+
 PyDoc_STRVAR(with_lock_doc,
 "with_lock(lock, function, /)\n--\n\n"
 "Calls the function while it holds the lock, which it gives back whatever happens.  A `with` does\n"
@@ -363,6 +369,7 @@ static PyMethodDef methods[] = {
     {"closer_submit", closer_submit, METH_O, closer_submit_doc},
     {"closer_wait", closer_wait, METH_O, closer_wait_doc},
     {"closer_fork", closer_fork, METH_O, closer_fork_doc},
+    {"wait_for", cmsgx_wait_for_object, METH_VARARGS, wait_for_doc},
     {"with_lock", with_lock, METH_VARARGS, with_lock_doc},
     {"set_overflow_ids", set_overflow_ids, METH_VARARGS, set_overflow_ids_doc},
     {"register", register_object, METH_VARARGS, register_doc},

@@ -65,7 +65,7 @@ class Shim:
         # Not CDLL, which gives up the GIL and looks at errno.
         self._library = ctypes.PyDLL(None)
         for name in (
-            "closes", "dirty", "strangers", "receives", "delivered", "leaked", "captured",
+            "closes", "dirty", "strangers", "receives", "polls", "delivered", "leaked", "captured",
             "refusals",
         ):  # fmt: skip
             getattr(self._library, f"shim_{name}").restype = ctypes.c_long

@@ -164,17 +164,15 @@ disown_malformed(cmsgx_buffer *buffer, const cmsgx_request *request)
     buffer->got.closed_fds = -1;
 }
 
-/* The messages at the end of a stream, each empty, are one: it is left out behind others.  Once the
-   end was read, so is all that was asked for, as it can be read again and again; and only then
-   empty messages that cannot be told from it are taken for it. */
+/* The messages at the end of a stream, each empty, are one: it is left out after others.  Empty
+   messages that cannot be told from it are taken for it where the peer has hung up. */
 static size_t
-without_end(const batch_receiver *self, const cmsgx_sock *sock, size_t count, int is_full)
+without_end(const batch_receiver *self, size_t count, int has_hung_up)
 {
     size_t last = count;
     while (last > 1) {
         int eof = self->buffers[last - 1]->got.eof;
-        if (eof == 0
-            || (eof == 2 && last == count && (!is_full || !cmsgx_has_hung_up(sock->fd)))) {
+        if (eof == 0 || (eof == 2 && has_hung_up <= 0)) {
             break;
         }
         last--;
@@ -182,8 +180,24 @@ without_end(const batch_receiver *self, const cmsgx_sock *sock, size_t count, in
     return last;
 }
 
+/* Whether nothing but the end was read: 1, 0, or the negative errno where that cannot be told. */
+static int
+is_just_end(const batch_receiver *self, size_t count, size_t kept, int has_hung_up, int error)
+{
+    if (has_hung_up >= 0) {
+        int eof = self->buffers[0]->got.eof;
+        return kept == 1 && (eof == 1 || (eof == 2 && has_hung_up));
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (self->buffers[i]->got.eof != 2) {
+            return 0;
+        }
+    }
+    return -error;
+}
+
 /* With the receiver marked as in use.  *is_end (may be NULL) is whether the batch is just the end
-   of what there is to receive. */
+   of what there is to receive: 1, 0, or a negative errno where that cannot be told. */
 static PyObject *
 receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
 {
@@ -220,8 +234,12 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
             disown_malformed(self->buffers[i], self->request);
         }
     }
+    /* Once the end was read, so is all that was asked for: it can be read again and again. */
     int is_full = (size_t)count == call.asked;
-    size_t kept = without_end(self, &sock, (size_t)count, is_full);
+    int has_hung_up = count > 0 && is_full && self->buffers[count - 1]->got.eof == 2
+        ? cmsgx_has_hung_up(sock.fd) : 0;
+    int error = errno;
+    size_t kept = without_end(self, (size_t)count, has_hung_up);
     for (size_t i = 0; i < (size_t)count; i++) {
         if (i < kept) {
             cmsgx_batch_add(batch, self->buffers[i]);
@@ -231,8 +249,7 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
         }
     }
     if (is_end != NULL) {
-        int eof = self->buffers[0]->got.eof;
-        *is_end = kept == 1 && (eof == 1 || (eof == 2 && is_full && cmsgx_has_hung_up(sock.fd)));
+        *is_end = is_just_end(self, (size_t)count, kept, has_hung_up, error);
     }
     return batch;
 }
@@ -285,10 +302,10 @@ next(batch_receiver *self)
     if (batch == NULL) {
         return NULL;
     }
-    if (is_end) {
+    if (is_end != 0) {
         (void)cmsgx_batch_close(batch);
         Py_DECREF(batch);
-        return NULL;
+        return is_end > 0 ? NULL : cmsgx_raise_no_end(-is_end);
     }
     self->last = Py_NewRef(batch);
     return batch;

@@ -59,6 +59,14 @@ cmsgx_raise_no_descriptor(const char *what, Py_ssize_t index, PyObject *object)
 }
 
 PyObject *
+cmsgx_raise_no_end(int error)
+{
+    return cmsgx_raise_errno(error,
+                             "poll(2) failed, so an empty message cannot be told from the end; "
+                             "call receive() instead of the loop");
+}
+
+PyObject *
 cmsgx_raise_busy(PyObject *self)
 {
     /* By another thread, or by this one, which is below it on the stack. */

@@ -17,6 +17,9 @@ PyObject *cmsgx_raise_closed(const char *what, Py_ssize_t index, PyObject *objec
 /* TypeError for what is no descriptor. */
 PyObject *cmsgx_raise_no_descriptor(const char *what, Py_ssize_t index, PyObject *object);
 
+/* OSError for a loop that cannot tell an empty message from the end. */
+PyObject *cmsgx_raise_no_end(int error);
+
 /* RuntimeError for an object that another thread is using. */
 PyObject *cmsgx_raise_busy(PyObject *self);
 

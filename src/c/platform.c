@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #if defined(__FreeBSD__) || defined(__APPLE__)
 #  include <sys/param.h>
@@ -241,6 +242,31 @@ has_packets(int fd)
            && (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC));
 }
 
+/* Whether the peer sends nothing more, without poll(2), which fails where RLIMIT_NOFILE is 0.  A
+   look beyond all that is queued finds the end, or nothing. */
+static int
+is_shut_down(int fd)
+{
+#ifdef SO_PEEK_OFF
+    int before, beyond = INT_MAX;
+    socklen_t size = sizeof(before);
+    char byte;
+    struct iovec iov = {&byte, 1};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &before, &size) < 0
+        || setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &beyond, sizeof(beyond)) < 0) {
+        return -1;
+    }
+    ssize_t result = recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT);
+    int is_empty = result < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+    (void)setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &before, sizeof(before));
+    return result == 0 ? 1 : is_empty ? 0 : -1;
+#else
+    (void)fd;
+    return -1;
+#endif
+}
+
 int
 cmsgx_has_hung_up(int fd)
 {
@@ -250,7 +276,14 @@ cmsgx_has_hung_up(int fd)
     const short asked = 0;
 #endif
     struct pollfd ready = {.fd = fd, .events = asked};
-    return poll(&ready, 1, 0) > 0 && (ready.revents & (asked | POLLHUP)) && !has_packets(fd);
+    int result = cmsgx_poll(&ready, 1, 0);
+    if (result < 0) {
+        int failed = errno;
+        result = is_shut_down(fd);
+        errno = failed;
+        return result > 0 ? !has_packets(fd) : result;
+    }
+    return result > 0 && (ready.revents & (asked | POLLHUP)) && !has_packets(fd);
 }
 
 int

@@ -337,7 +337,7 @@ size_t cmsgx_count_open(void);
 int cmsgx_family_of(int fd);
 
 /* Whether the peer sends nothing more, and nothing is left of what it sent: for a socket whose
-   empty messages look the same. */
+   empty messages look the same.  1, 0, or -1 with errno where that cannot be told. */
 int cmsgx_has_hung_up(int fd);
 
 /* Who connected to an AF_UNIX socket, or listened. */

@@ -125,10 +125,14 @@ next(cmsgx_receiver *self)
         return NULL;
     }
     int eof = ((cmsgx_message *)message)->buffer->got.eof;
-    if (eof == 1 || (eof == 2 && cmsgx_has_hung_up(fd))) {
+    if (eof == 2) {
+        eof = cmsgx_has_hung_up(fd);
+    }
+    if (eof != 0) {
+        int error = errno;
         (void)cmsgx_message_close(message);
         Py_DECREF(message);
-        return NULL;
+        return eof > 0 ? NULL : cmsgx_raise_no_end(error);
     }
     self->last = Py_NewRef(message);
     return message;

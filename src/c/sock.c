@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <math.h>
 #include <structmember.h>
-#include <time.h>
 
 #define SECOND INT64_C(1000000000)
 
@@ -212,14 +211,6 @@ cmsgx_sock_type(const cmsgx_sock *sock)
     return getsockopt(sock->fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 ? type : -1;
 }
 
-int64_t
-cmsgx_now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * SECOND + time.tv_nsec;
-}
-
 static int
 is_pinned(const cmsgx_pins *pins, size_t i)
 {
@@ -249,31 +240,41 @@ pin(const cmsgx_pins *pins)
     return 0;
 }
 
-/* Waits until the socket is ready: 1 ready or to be tried again, 0 time is up, -1 raised. */
+/* Waits until one of `events` is there: 1 to be tried again, 0 time is up, -1 raised. */
 static int
-wait_ready(cmsgx_sock *sock, int events, int64_t deadline)
+wait_ready(int fd, int events, cmsgx_wait *wait, short *found)
 {
-    struct pollfd ready = {.fd = sock->fd, .events = (short)events};
-    int64_t left = deadline < 0 ? SECOND * 3600 : deadline - cmsgx_now();
-    if (left <= 0) {
-        return 0;
-    }
-    int result, error;
+    cmsgx_waited waited;
+    int error;
     Py_BEGIN_ALLOW_THREADS
-    result = cmsgx_poll(&ready, 1, left);
+    waited = cmsgx_wait_for(fd, (short)events, wait, found);
     error = errno;
     Py_END_ALLOW_THREADS
-    if (result < 0) {
-        if (error != EINTR) {
-            errno = error;
-            PyErr_SetFromErrno(PyExc_OSError);
-            return -1;
-        }
-        return PyErr_CheckSignals() < 0 ? -1 : 1;
+    if (waited == CMSGX_CANNOT_WAIT) {
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
     }
-    /* Ready and refused all the same, as with a peer whose queue is full, must not spin past
-       a signal. */
-    return PyErr_CheckSignals() < 0 ? -1 : result > 0 || deadline < 0 || cmsgx_now() < deadline;
+    /* Also where nothing was interrupted: it must not go on past a signal for ever. */
+    return PyErr_CheckSignals() < 0 ? -1 : waited != CMSGX_TIME_IS_UP;
+}
+
+PyObject *
+cmsgx_wait_for_object(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *timeout;
+    int64_t limit;
+    int fd, events, rounds;
+    short found;
+    if (!PyArg_ParseTuple(args, "iiOi:wait_for", &fd, &events, &timeout, &rounds)
+        || as_timeout(timeout, CMSGX_FOR_EVER, &limit) < 0) {
+        return NULL;
+    }
+    cmsgx_wait wait = {limit < 0 ? -1 : cmsgx_now() + limit, rounds < 0 ? 0 : rounds};
+    if (wait_ready(fd, events, &wait, &found) < 0) {
+        return NULL;
+    }
+    return Py_BuildValue("ii", (int)found, wait.rounds);
 }
 
 int
@@ -311,17 +312,18 @@ cmsgx_after_try(cmsgx_sock *sock, const cmsgx_pins *pins)
 }
 
 int
-cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, int64_t *deadline, int *error)
+cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, cmsgx_wait *wait, int *error)
 {
     if (failed == EINTR) {
         return PyErr_CheckSignals();
     }
     if ((failed == EAGAIN || failed == EWOULDBLOCK)
         && (sock->timeout > 0 || sock->timeout == CMSGX_FOR_EVER)) {
-        if (*deadline == 0) {
-            *deadline = sock->timeout > 0 ? cmsgx_now() + sock->timeout : -1;
+        if (wait->deadline == 0) {
+            wait->deadline = sock->timeout > 0 ? cmsgx_now() + sock->timeout : -1;
         }
-        int ready = wait_ready(sock, events, *deadline);
+        short found;
+        int ready = wait_ready(sock->fd, events, wait, &found);
         if (ready < 0) {
             return -1;
         }

@@ -5,6 +5,7 @@
 #define CMSGX_SOCK_H
 
 #include "state.h"
+#include "wait.h"
 
 #include <errno.h>
 
@@ -49,15 +50,15 @@ int cmsgx_sock_number(cmsgx_sock *sock);
 int cmsgx_sock_family(const cmsgx_sock *sock);
 int cmsgx_sock_type(const cmsgx_sock *sock);
 
-/* Nanoseconds of CLOCK_MONOTONIC. */
-int64_t cmsgx_now(void);
-
 /* What a send borrows: its Descriptors are pinned for each try, never across a wait. */
 typedef struct {
     PyTypeObject *type;     /* Descriptor */
     PyObject **objects;     /* borrowed; NULL for a plain number */
     size_t count;
 } cmsgx_pins;
+
+/* wait_for(fd, events, timeout, rounds, /), for loops in Python that try and wait by turns. */
+PyObject *cmsgx_wait_for_object(PyObject *module, PyObject *args);
 
 typedef ssize_t (*cmsgx_try)(int fd, void *context, int flags);
 
@@ -74,7 +75,7 @@ cmsgx_kept_number(const cmsgx_sock *sock)
 int cmsgx_before_try(cmsgx_sock *sock, const cmsgx_pins *pins, int *error);
 void cmsgx_after_try(cmsgx_sock *sock, const cmsgx_pins *pins);
 /* 0: try again; -1 with an exception. */
-int cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, int64_t *deadline, int *error);
+int cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, cmsgx_wait *wait, int *error);
 
 /* Calls `attempt` until it succeeds or fails for good, without the GIL.  For a socket with a
    timeout each try carries MSG_DONTWAIT, and poll(2) waits only after EAGAIN.  The descriptor
@@ -87,7 +88,7 @@ static inline __attribute__((always_inline)) ssize_t
 cmsgx_call(cmsgx_sock *sock, int events, cmsgx_try attempt, void *context, int flags,
            const cmsgx_pins *pins, int *error_out)
 {
-    int64_t deadline = 0;
+    cmsgx_wait wait = {0, 0};
     int ignored;
     int *error = error_out != NULL ? error_out : &ignored;
 
@@ -118,7 +119,7 @@ cmsgx_call(cmsgx_sock *sock, int events, cmsgx_try attempt, void *context, int f
         if (result >= 0) {
             return result;
         }
-        if (cmsgx_after_failure(sock, events, failed, &deadline, error) < 0) {
+        if (cmsgx_after_failure(sock, events, failed, &wait, error) < 0) {
             return -1;
         }
     } while (1);

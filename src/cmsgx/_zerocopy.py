@@ -81,12 +81,14 @@ class _Sending:
 
 
 class _Deadline:
-    __slots__ = ("_seconds", "_until", "error")
+    __slots__ = ("_seconds", "_until", "error", "rounds")
 
     def __init__(self, seconds: float | None) -> None:
         if seconds is not None and not seconds >= 0:
             raise ValueError(f"timeout: {seconds}; it cannot be negative")
         self._seconds = seconds
+        # Of _cmsg.wait_for().
+        self.rounds = 0
         # What it has raised.
         self.error: OSError | None = None
         self._until = None if seconds is None else time.monotonic() + seconds
@@ -292,6 +294,7 @@ class ZeroCopySender:
     ) -> None:
         size = sum([view.nbytes for view in sending.views])
         must_copy = False
+        deadline.rounds = 0
         # The wait is not left to C: there, poll(2) would say at once that completions are here.
         call = partial(
             send_counted, sending.sent, self.sock, sending.views,
@@ -504,21 +507,16 @@ class ZeroCopySender:
 
     def _await(self, events: int, deadline: _Deadline) -> None:
         """Waits for one of `events`, or a completion; may return before."""
-        poll = select.poll()
-        poll.register(self._number(), events)
-        nap = 0.001
-        while True:
-            left = deadline.left()
-            ready = poll.poll(1000 * (_TURN if left is None else min(left, _TURN)))
-            # POLLERR says that something is on the queue, or that an error is pending.
-            if self.reap() or not ready or events or not self._in_flight:
-                return
-            if ready[0][1] & select.POLLNVAL:
-                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-            # A pending error or a hang-up says so again and again, and is not for us to take.
-            left = deadline.left()
-            time.sleep(nap if left is None else min(left, nap))
-            nap = min(2 * nap, 0.05)
+        left = deadline.left()
+        found, deadline.rounds = _cmsg.wait_for(
+            self._number(), events, _TURN if left is None else min(left, _TURN), deadline.rounds
+        )
+        if found & select.POLLNVAL:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        # POLLERR says that something is on the queue; or that an error is pending, again and again,
+        # which is not for us to take.
+        if self.reap():
+            deadline.rounds = 0
 
     def __enter__(self) -> Self:
         return self

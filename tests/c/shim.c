@@ -29,6 +29,8 @@
    counted as a stranger's and left out.  shim_interrupt() makes calls of close() fail with EINTR
    once the descriptor is closed, as Linux does.
 
+   Calls of poll() and ppoll() are counted.
+
    shim_send_most(n) has sendmmsg() end after n messages, as a signal does.
    shim_fail_send(n, error) has the sending of the message behind the next n fail, once.
    shim_refuse_segments(error) refuses what has a UDP_SEGMENT, shim_refuse_segments_after(n, error)
@@ -41,6 +43,8 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -66,7 +70,7 @@
 static char mode[64];
 static uint64_t seed;
 static atomic_int is_guarded, interrupts, send_delay, is_sending;
-static atomic_long dirty, strangers, closes[MOST], receives;
+static atomic_long dirty, strangers, closes[MOST], receives, polls;
 static unsigned char captured[8192];
 static size_t captured_size;
 static int only_at = -1;
@@ -124,6 +128,7 @@ PUBLIC long shim_closes(int fd);
 PUBLIC long shim_dirty(void);
 PUBLIC long shim_strangers(void);
 PUBLIC long shim_receives(void);
+PUBLIC long shim_polls(void);
 PUBLIC long shim_delivered(void);
 PUBLIC int shim_is_delivered(int fd);
 PUBLIC long shim_leaked(void);
@@ -244,6 +249,12 @@ shim_receives(void)
 }
 
 long
+shim_polls(void)
+{
+    return polls;
+}
+
+long
 shim_delivered(void)
 {
     return (long)delivered_count;
@@ -292,6 +303,7 @@ shim_reset(void)
     dirty = 0;
     strangers = 0;
     receives = 0;
+    polls = 0;
     captured_size = 0;
 }
 
@@ -812,6 +824,23 @@ recvmmsg(int fd, struct mmsghdr *messages, unsigned count, FLAGS flags, struct t
         hangs_up = -1;
     }
     return done > 0 || count == 0 ? (int)done : -1;
+}
+
+/* Waiting ---------------------------------------------------------------------------------- */
+
+PUBLIC int
+poll(struct pollfd *fds, nfds_t count, int timeout)
+{
+    polls++;
+    return ((int (*)(struct pollfd *, nfds_t, int))real("poll"))(fds, count, timeout);
+}
+
+PUBLIC int
+ppoll(struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask)
+{
+    polls++;
+    return ((int (*)(struct pollfd *, nfds_t, const struct timespec *, const sigset_t *))real(
+        "ppoll"))(fds, count, timeout, mask);
 }
 
 /* Raw system calls ------------------------------------------------------------------------- */
