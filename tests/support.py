@@ -113,9 +113,9 @@ def run_python(
 
 
 @contextmanager
-def lingering_socket(seconds: int) -> Iterator[int]:
-    """A TCP socket whose last close(2) blocks for that long, as a peer can choose; its number, for
-    the caller to close."""
+def stuck_in_close(seconds: int = 3600) -> Iterator[tuple[int, Callable[[], None]]]:
+    """A TCP socket whose last close(2) blocks, as a peer can choose: its number, for the caller to
+    close, and what ends that close. Nothing else does, for so many seconds."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         sender = socket.create_connection(listener.getsockname())
         reader = listener.accept()[0]
@@ -128,7 +128,37 @@ def lingering_socket(seconds: int) -> Iterator[int]:
         except BlockingIOError:
             pass
         sender.setblocking(True)
-        yield sender.detach()
+        yield sender.detach(), reader.close
+
+
+@contextmanager
+def lingering_socket(seconds: int) -> Iterator[int]:
+    """The number of one whose close(2) blocks for that long."""
+    with stuck_in_close(seconds) as (number, _):
+        yield number
+
+
+def gives_up_the_gil(call: Callable[[], object], end: Callable[[], object]) -> bool:
+    """Whether another thread runs, and calls `end`, while `call` waits for that."""
+    ran_meanwhile: list[bool] = []
+    is_over = False
+
+    def other() -> None:
+        time.sleep(0.05)
+        ran_meanwhile.append(not is_over)
+        end()
+
+    thread = threading.Thread(target=other)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(600)  # Python itself lets no other thread run before `call` is over
+    try:
+        thread.start()
+        call()
+        is_over = True
+    finally:
+        sys.setswitchinterval(before)
+        thread.join()
+    return ran_meanwhile[0]
 
 
 class Ticker:
@@ -157,8 +187,8 @@ class Ticker:
         self._thread.join()
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Whether it became true in that time."""
+def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
+    """Whether it became true at all; what never does is given up after so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

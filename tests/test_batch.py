@@ -36,15 +36,16 @@ from native import Shim, under_shim
 from support import (
     HEADER,
     Pair,
-    Ticker,
     allow_many_descriptors,
     content,
     eventually,
+    gives_up_the_gil,
     is_open,
     lingering_socket,
     open_fds,
     open_files,
     run_python,
+    stuck_in_close,
     unix_pair,
 )
 from test_sync import later
@@ -447,7 +448,7 @@ def test_the_first_is_waited_for_and_no_other(
     start = time.monotonic()
     with later(0.1, lambda: left.send(b"one")):
         batch = rx.receive(**limit)
-    assert 0.05 < time.monotonic() - start < 5
+    assert time.monotonic() - start > 0.05
     assert [msg.data for msg in batch] == [b"one"]
 
 
@@ -463,11 +464,10 @@ def test_a_trickle_does_not_hold_it(packets: Pair) -> None:
     thread = threading.Thread(target=trickle)
     thread.start()
     try:
-        rx = cmsgx.BatchReceiver(right, 1000, 10)
-        for timeout in (None, 0.5):
-            start = time.monotonic()
-            assert 1 <= len(rx.receive(timeout=timeout)) < 1000
-            assert time.monotonic() - start < 0.4
+        # As many as would take a minute.
+        rx = cmsgx.BatchReceiver(right, 6000, 10)
+        for timeout in (None, 60):
+            assert 1 <= len(rx.receive(timeout=timeout)) < 6000
     finally:
         stop.set()
         thread.join()
@@ -480,7 +480,7 @@ def test_time_is_up(packets: Pair) -> None:
         start = time.monotonic()
         with pytest.raises(TimeoutError):
             rx.receive(**limit)  # type: ignore[arg-type]
-        assert 0.04 < time.monotonic() - start < 5
+        assert time.monotonic() - start > 0.04
     packets[1].setblocking(False)
     with pytest.raises(BlockingIOError):
         rx.receive()
@@ -870,14 +870,10 @@ def test_closed_in_the_background(packets: Pair) -> None:
 def test_the_gil_is_given_up_to_close(packets: Pair) -> None:
     left, right = packets
     rx = cmsgx.BatchReceiver(right, 4, 10, fds=1)
-    with lingering_socket(1) as number:
+    with stuck_in_close() as (number, let_go):
         cmsgx.send_batch(left, [(b"1", [number]), b"2"])
         os.close(number)
-        with Ticker() as ticker:
-            start = time.monotonic()
-            rx.receive().close()
-            assert time.monotonic() - start > 0.5
-        assert ticker.gap < 0.3
+        assert gives_up_the_gil(rx.receive().close, let_go)
 
 
 MALFORMED = ("rights-len=0", f"rights-len={HEADER - 1}", "rights-len=past", "rights-len=max")

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
@@ -257,9 +256,8 @@ def test_a_failure_here_does_not_wait_for_the_second_process(
         raise OSError(errno.ENETUNREACH, "no network")
 
     monkeypatch.setattr(demo._Parcel, "connect", connect)
-    start = time.monotonic()
+    monkeypatch.setattr(demo, "_SECONDS", 3600)
     assert _cli.main(["demo"]) == 1
-    assert time.monotonic() - start < demo._SECONDS / 2
     assert capfd.readouterr().err == f"cmsgx demo: [Errno {errno.ENETUNREACH}] no network\n"
 
 

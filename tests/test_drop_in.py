@@ -288,16 +288,15 @@ def test_a_proxy_has_the_timeout_of_what_is_below_it(
 def test_an_int_never_waits_and_a_socket_waits_for_its_timeout() -> None:
     first, second = socket.socketpair()
     with first, second:
-        second.settimeout(0.1)
+        second.settimeout(3600)
         for form in (second.fileno(), Numbered(second)):
-            start = time.monotonic()
             with pytest.raises(BlockingIOError):
                 cmsgx.recvmsg(form, 1)
             with pytest.raises(BlockingIOError):
                 cmsgx.recv_fds(form, 1, 1)
             with pytest.raises(BlockingIOError):
                 cmsgx.recvmsg_into(form, [bytearray(1)])
-            assert time.monotonic() - start < 0.09
+        second.settimeout(0.1)
         transport = asyncio.trsock.TransportSocket(second)
         with pytest.raises(BlockingIOError):
             cmsgx.recvmsg(transport, 1)
@@ -546,7 +545,7 @@ def test_a_timeout(name: str, cleared: bool, timeout: float) -> None:
         second.settimeout(timeout)
         if cleared:
             os.set_blocking(second.fileno(), True)
-        rescue = threading.Timer(3, first.send, [b"too late"])
+        rescue = threading.Timer(60, first.send, [b"too late"])
         rescue.start()
         start = time.monotonic()
         with pytest.raises(TimeoutError if timeout else BlockingIOError) as caught:
@@ -554,7 +553,7 @@ def test_a_timeout(name: str, cleared: bool, timeout: float) -> None:
         elapsed = time.monotonic() - start
         rescue.cancel()
         rescue.join()
-        assert timeout <= elapsed < 2
+        assert elapsed >= timeout
         if timeout:
             assert str(caught.value) == "timed out"
         timer = threading.Timer(0.02, first.send, [b"x"])
@@ -593,7 +592,7 @@ def test_pep_475() -> None:
             start = time.monotonic()
             with pytest.raises(TimeoutError):
                 cmsgx.recvmsg(second, 1)
-            assert 0.2 <= time.monotonic() - start < 2
+            assert time.monotonic() - start >= 0.2
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -29,6 +29,7 @@ from cmsgx.kinds._reports import report_of
 R = TypeVar("R", bound=kinds.ErrorReport)
 T = TypeVar("T")
 
+START = time.time_ns()
 # Where only a privileged process could listen.
 CLOSED = 1
 MAPPED = "::ffff:127.0.0.1"
@@ -130,8 +131,7 @@ def test_other_control_messages_come_with_it() -> None:
         sock.sendto(b"1", ("127.0.0.1", CLOSED))
         report = one(sock, kinds.IcmpError)
     stamp = report.message[kinds.Timestamp].nanoseconds
-    assert stamp is not None
-    assert abs(stamp - time.time_ns()) < 10 * 10**9
+    assert_now(stamp)
     assert kinds.PacketInfo in report.message
 
 
@@ -407,7 +407,7 @@ def stamp(sock: socket.socket, flags: Flags, option: int = SO_TIMESTAMPING_OLD) 
 
 def assert_now(nanoseconds: int | None) -> None:
     assert nanoseconds is not None
-    assert abs(nanoseconds - time.time_ns()) < 10 * 10**9
+    assert START <= nanoseconds <= time.time_ns()
 
 
 @pytest.mark.parametrize("option", [SO_TIMESTAMPING_OLD, SO_TIMESTAMPING_NEW])
@@ -846,7 +846,7 @@ def test_the_pending_error_is_that_of_the_next_entry() -> None:
 # Never waiting, never losing ----------------------------------------------------------------------
 
 
-def in_time(function: Callable[[], T], seconds: float = 10.0) -> T:
+def in_time(function: Callable[[], T], seconds: float = 60.0) -> T:
     """What it returns; AssertionError where it waits."""
     results: list[T] = []
     thread = threading.Thread(target=lambda: results.append(function()), daemon=True)
@@ -856,13 +856,12 @@ def in_time(function: Callable[[], T], seconds: float = 10.0) -> T:
     return results[0]
 
 
-@pytest.mark.parametrize("timeout", [None, 0.0, 30.0])
+@pytest.mark.parametrize("timeout", [None, 0.0, 3600.0])
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["TCP", "UDP"])
 def test_it_never_waits(kind: int, timeout: float | None) -> None:
     pair = tcp_pair() if kind == socket.SOCK_STREAM else udp_pair(socket.AF_INET, "127.0.0.1")
     with pair as (sock, peer):
         sock.settimeout(timeout)
-        started = time.monotonic()
         assert in_time(lambda: list(cmsgx.receive_errors(sock))) == []
         # Ordinary data is none of its business.
         if kind == socket.SOCK_STREAM:
@@ -870,10 +869,9 @@ def test_it_never_waits(kind: int, timeout: float | None) -> None:
             assert in_time(lambda: list(cmsgx.receive_errors(sock))) == []
             sock.settimeout(10)
             assert sock.recv(10) == b"data"
-        assert time.monotonic() - started < 10
 
 
-@pytest.mark.parametrize("timeout", [None, 30.0])
+@pytest.mark.parametrize("timeout", [None, 3600.0])
 def test_it_never_waits_behind_the_last(timeout: float | None) -> None:
     with refused(2) as sock:
         sock.settimeout(timeout)

@@ -19,10 +19,10 @@ from support import (
     close_pair,
     content,
     is_open,
-    lingering_socket,
     open_fds,
     open_files,
     run_python,
+    stuck_in_close,
     unix_pair,
     unregistered,
 )
@@ -674,7 +674,7 @@ def test_an_address_of_a_family_that_only_the_kernel_knows() -> None:
 
 
 def test_a_message_used_by_two_threads_at_once_raises(stream: Pair) -> None:
-    with lingering_socket(1) as number:
+    with stuck_in_close() as (number, let_go):
         cmsgx.send(stream[0], b"x", fds=[number])
         os.close(number)
         msg = cmsgx.receive(stream[1], 1, fds=1)
@@ -684,5 +684,6 @@ def test_a_message_used_by_two_threads_at_once_raises(stream: Pair) -> None:
         with pytest.raises(RuntimeError, match="is in use"):
             msg.take(0)
         assert thread.is_alive(), "the close did not block, so this showed nothing"
+        let_go()
         thread.join()
     assert msg.closed

@@ -485,7 +485,7 @@ def test_time_is_up_for_all_of_it() -> None:
         batch = [(data, [files[i]]) for i, data in enumerate(messages)]
         sent = cmsgx.send_batch(left, batch, timeout=0.1)
         assert 0 < sent < 6
-        assert 0.08 < time.monotonic() - start < 5
+        assert time.monotonic() - start > 0.08
         with pytest.raises(TimeoutError) as caught:
             cmsgx.send_batch(left, batch[sent:], timeout=0.05)
         assert caught.value.sent == 0  # type: ignore[attr-defined]

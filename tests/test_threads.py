@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from support import (
     Pair,
-    Ticker,
     close_pair,
     content,
-    lingering_socket,
+    gives_up_the_gil,
     open_fds,
     open_files,
+    stuck_in_close,
     unix_pair,
 )
 
@@ -212,7 +212,7 @@ def test_a_batch_receiver_that_waits_is_in_use(use: Callable[[Any], object]) -> 
 def slow_to_close(close: Callable[[cmsgx.wire.Batch], object]) -> Iterator[cmsgx.wire.Batch]:
     """A batch of three, the second with what blocks in close(2), while a thread closes of it."""
     pair = unix_pair(socket.SOCK_SEQPACKET)
-    with pair[0], pair[1], lingering_socket(1) as number, open_files(2) as files:
+    with pair[0], pair[1], stuck_in_close() as (number, let_go), open_files(2) as files:
         cmsgx.send_batch(pair[0], [(b"0", files[:1]), (b"1", [number]), (b"2", files[1:])])
         os.close(number)
         before = len(open_fds())
@@ -222,11 +222,14 @@ def slow_to_close(close: Callable[[cmsgx.wire.Batch], object]) -> Iterator[cmsgx
         thread.start()
         time.sleep(0.2)
         assert thread.is_alive(), "it did not block, so this shows nothing"
-        yield batch
-        thread.join()
+        try:
+            yield batch
+        finally:
+            let_go()
+            thread.join()
         batch.close()
         assert all(message.closed for message in batch)
-        assert len(open_fds()) == before
+        assert len(open_fds()) == before - 1  # without the peer that let go
 
 
 def test_a_batch_that_is_being_closed_is_in_use() -> None:
@@ -329,14 +332,14 @@ def test_batches_sent_by_many_threads_over_one_socket() -> None:
 
 
 def test_the_gil_is_given_up_while_it_waits(stream: Pair) -> None:
-    for timeout in (None, 5.0):
+    for timeout in (None, 60.0):
         stream[1].settimeout(timeout)
-        timer = threading.Timer(0.3, stream[0].send, [b"x"])
-        with Ticker() as ticker:
-            timer.start()
-            assert cmsgx.receive(stream[1], 1).data == b"x"
-            timer.join()
-        assert ticker.gap < 0.2
+        received: list[bytes] = []
+        assert gives_up_the_gil(
+            lambda: received.append(cmsgx.receive(stream[1], 1).data),  # noqa: B023
+            lambda: stream[0].send(b"x"),
+        )
+        assert received == [b"x"]
 
 
 def test_closing_an_fd_while_it_is_sent(stream: Pair) -> None:
@@ -383,9 +386,7 @@ def test_close_returns_at_once_while_a_send_waits() -> None:
     thread = threading.Thread(target=cmsgx.send, args=(sender, b"x"), kwargs={"fds": [fd]})
     thread.start()
     time.sleep(0.1)
-    start = time.monotonic()
-    fd.close()
-    assert time.monotonic() - start < 0.2
+    fd.close()  # nothing lets the send go on before
     assert fd.closed
     assert os.fstat(writer)  # pinned
     assert thread.is_alive()

@@ -287,7 +287,7 @@ def test_backpressure(limits: dict[str, Any]) -> None:
         started = time.monotonic()
         with pytest.raises(TimeoutError):
             sender.send(buffer, timeout=0.1)
-        assert 0.1 <= time.monotonic() - started < 5
+        assert time.monotonic() - started >= 0.1
         with pytest.raises(BlockingIOError) as caught:
             sender.send(buffer, timeout=0)
         assert caught.value.errno == errno.EAGAIN
