@@ -2,20 +2,165 @@
 
 from __future__ import annotations
 
+import copy
+import copyreg
 import gc
+import mmap
 import os
 import pickle
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from native import under_shim
 from support import Pair, content, open_fds, open_files, run_python
 
 import cmsgx
 from cmsgx import _cmsg, kinds
+
+# Copies ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def owners(stream: Pair) -> Iterator[dict[str, Any]]:
+    """One object of each type whose instances own something, or point into what is owned."""
+    left, right = stream
+    for _ in range(3):
+        cmsgx.send(left, b"data")
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        open(os.devnull) as file,
+        _cmsg.Descriptor(os.dup(file.fileno())) as descriptor,
+        cmsgx.Fd(os.dup(file.fileno())) as fd,
+        cmsgx.ZeroCopySender(udp) as sender,
+    ):
+        udp.bind(("127.0.0.1", 0))
+        cmsgx.send(udp, b"x", address=udp.getsockname())
+        receiver = cmsgx.Receiver(right, 9)
+        message = receiver.receive()
+        batches = cmsgx.BatchReceiver(right, 2, 9)
+        batch = batches.receive()
+        yield {
+            "Address": cmsgx.receive(udp, 1).address,
+            "Batch": batch,
+            "BatchReceiver": batches,
+            "BatchReceiver, private": _cmsg.BatchReceiver(right, 1, 1),
+            "Codec": cast(Any, Small)._codec,
+            "Descriptor": descriptor,
+            "Descriptors": message.fds,
+            "Enabled": cmsgx.enable(right),
+            "Fd": fd,
+            "Field": vars(Small)["x"],
+            "Message": message,
+            "Message, of a batch": batch[0],
+            "Receiver": receiver,
+            "Receiver, private": _cmsg.Receiver(right, 1, None),
+            "SegmentIterator": iter(message.segments),
+            "Segments": message.segments,
+            "UnownedPidFd": cmsgx.PidFd.unpack(bytes(4)),
+            "View": message.view,
+            "ZeroCopySender": sender,
+            "method": _cmsg.method(_cmsg.sendmsg),
+            "socket": left,
+        }
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        copy.copy,
+        copy.deepcopy,
+        *(partial(pickle.dumps, protocol=n) for n in range(pickle.HIGHEST_PROTOCOL + 1)),
+    ],
+    ids=["copy", "deepcopy", *map(str, range(pickle.HIGHEST_PROTOCOL + 1))],
+)
+def test_what_owns_something_is_neither_copied_nor_pickled(
+    owners: dict[str, Any], copied: Callable[[Any], Any]
+) -> None:
+    for name, one in owners.items():
+        with pytest.raises(TypeError, match=rf"\b{name.partition(',')[0]}\b"):
+            copied(one)
+
+
+def test_no_type_of_c_is_reduced_by_the_rules_of_object(owners: dict[str, Any]) -> None:
+    types = {
+        kind
+        for one in owners.values()
+        for kind in type(one).__mro__
+        if kind.__module__.startswith("cmsgx") and "__slots__" not in vars(kind)
+    } - {cmsgx.socket}
+    assert len(types) > 12
+    for kind in types:
+        assert {"__reduce__", "__reduce_ex__"} <= vars(kind).keys(), kind
+
+
+def test_a_pickle_by_hand_makes_no_object_without_memory() -> None:
+    """As protocol 0 did by itself."""
+    for kind in (
+        cmsgx.Message, cmsgx.Address, cmsgx.wire.Batch, cmsgx.wire.View, cmsgx.wire.Segments,
+        cmsgx.Receiver, cmsgx.Fd, Small, _cmsg.Codec, _cmsg.Field, _cmsg.method,
+    ):  # fmt: skip
+        with pytest.raises(TypeError):
+            copyreg._reconstructor(kind, object, None)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("note", [-1, 3, 9, 2**31 - 1])
+def test_a_note_that_nobody_makes_is_refused(note: int) -> None:
+    data = bytes(12)
+    for known in range(3):
+        record = cmsgx.Credentials._restore(data, known)
+        assert record.attached is (None, False, True)[known]
+        assert pickle.loads(pickle.dumps(record)).attached is record.attached
+    for kind, payload in ((cmsgx.Credentials, data), (Small, bytes(4))):
+        with pytest.raises(ValueError, match=rf"note: {note}; it is 0 to 2"):
+            kind._restore(payload, note)
+
+
+# Socket options -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [-1, -(2**31), -(2**70), 2**20 + 1, 2**31, 2**32 + 4, 2**70])
+def test_a_size_that_no_option_has_is_refused(stream: Pair, size: int) -> None:
+    with pytest.raises(ValueError, match=rf"size: {size}; it is 0 to 1048576"):
+        _cmsg.getsockopt(stream[0], socket.SOL_SOCKET, socket.SO_TYPE, size)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4, 5, 2**20])
+def test_an_option_is_as_long_as_the_kernel_says(stream: Pair, size: int) -> None:
+    kind = int(socket.SOCK_STREAM).to_bytes(4, sys.byteorder)
+    got = _cmsg.getsockopt(stream[0], socket.SOL_SOCKET, socket.SO_TYPE, size)
+    assert got == kind[:size]
+
+
+def test_a_value_that_is_longer_than_a_socklen_t_is_refused(stream: Pair) -> None:
+    """Its length would have been cut to 4 bytes."""
+    with mmap.mmap(-1, 2**20 + 1) as value, pytest.raises(ValueError, match="value: 1048577 bytes"):
+        _cmsg.setsockopt(stream[0], socket.SOL_SOCKET, socket.SO_PASSCRED, value)
+
+
+LONGER = r"""
+import socket
+from native import Shim
+from cmsgx import _cmsg
+shim = Shim()
+with socket.socket() as sock:
+    for claimed in (5, 100, 4096, 2**31 - 1, -1):
+        shim.option_length(claimed)
+        got = _cmsg.getsockopt(sock, socket.SOL_SOCKET, socket.SO_TYPE, 4)
+        assert got == sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE, 4), (claimed, got)
+print("done")
+"""
+
+
+def test_an_option_is_never_longer_than_its_room() -> None:
+    """Where the kernel, or a filter of BPF, tells the whole length."""
+    assert run_python(LONGER, env=under_shim()) == "done\n"
+
 
 # Records and codecs ---------------------------------------------------------------------------
 

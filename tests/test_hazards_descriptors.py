@@ -775,10 +775,6 @@ def drain(sock: cmsgx.socket) -> None:
 # the entry of one (3.11: it wants an int for the stack there) or crashes (3.13).
 HANDLERS = {"send_all", "Receiver, new", "BatchReceiver, new", *IN_PYTHON}
 
-# Functions with a generator expression: CPython 3.12 and 3.13 crash where there is no memory for
-# it, as `sum(x for x in y)` alone shows.
-GENERATORS = {"Receiver, new", "BatchReceiver, new", "Receiver, made"}
-
 
 def fail_allocations(group: str) -> None:
     """Lets each allocation fail in turn, alone and with all behind it."""
@@ -800,8 +796,6 @@ def fail_allocations(group: str) -> None:
             del prepared
             for alone in (True, False):
                 if not alone and name in HANDLERS:
-                    continue
-                if name in GENERATORS and sys.version_info >= (3, 12):
                     continue
                 points = clean = start = 0
                 while clean < 3:

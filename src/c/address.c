@@ -1,5 +1,6 @@
 #include "address.h"
 
+#include "errors.h"
 #include "record.h"
 
 #include <arpa/inet.h>
@@ -372,8 +373,14 @@ PyDoc_STRVAR(address_doc,
 "indexes and unpacks like what the socket module gives (`value`), and goes back to the kernel\n"
 "unconverted as an `address` argument.");
 
+static PyMethodDef address_methods[] = {
+    CMSGX_NO_COPY,
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot address_slots[] = {
     {Py_tp_dealloc, address_dealloc},
+    {Py_tp_methods, address_methods},
     {Py_tp_repr, address_repr},
     {Py_tp_str, address_str},
     {Py_tp_hash, address_hash},

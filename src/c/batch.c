@@ -244,6 +244,7 @@ static PyMethodDef batch_methods[] = {
     {"close", batch_close_method, METH_NOARGS, close_doc},
     {"__enter__", batch_enter, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)(void (*)(void))batch_exit, METH_FASTCALL, NULL},
+    CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},
 };
 

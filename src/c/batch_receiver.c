@@ -434,6 +434,7 @@ static PyMethodDef batch_receiver_methods[] = {
     {"receive", (PyCFunction)(void (*)(void))batch_receiver_receive,
      METH_FASTCALL | METH_KEYWORDS, receive_doc},
     {"_configure", batch_receiver_configure, METH_VARARGS, configure_doc},
+    CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},
 };
 

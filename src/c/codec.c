@@ -510,9 +510,15 @@ PyDoc_STRVAR(field_doc,
 "`size` bytes or (0) all that follows; O: an object of the instance, not in the payload.\n"
 "`convert` is called with what is read.");
 
+static PyMethodDef field_methods[] = {
+    CMSGX_NO_COPY,
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot field_slots[] = {
     {Py_tp_new, field_make},
     {Py_tp_dealloc, field_dealloc},
+    {Py_tp_methods, field_methods},
     {Py_tp_traverse, field_traverse},
     {Py_tp_clear, field_clear},
     {Py_tp_descr_get, field_get},
@@ -784,9 +790,15 @@ PyDoc_STRVAR(codec_doc,
 "transform): a bit mask of AF_*, 0 for any; 1 received, 2 sent, 4 sent as IPv4; the bytes of the\n"
 "payload, where CMSGX_INTEGER leaves them open.");
 
+static PyMethodDef codec_methods[] = {
+    CMSGX_NO_COPY,
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot codec_slots[] = {
     {Py_tp_new, codec_make},
     {Py_tp_dealloc, codec_dealloc},
+    {Py_tp_methods, codec_methods},
     {Py_tp_traverse, codec_traverse},
     {Py_tp_clear, codec_clear},
     {Py_tp_members, codec_members},

@@ -483,6 +483,7 @@ static PyMethodDef descriptor_methods[] = {
     {"_give_to_socket", descriptor_give_to_socket, METH_VARARGS, give_to_socket_doc},
     {"__enter__", descriptor_enter, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)(void (*)(void))descriptor_exit, METH_FASTCALL, NULL},
+    CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},
 };
 

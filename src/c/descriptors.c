@@ -230,6 +230,7 @@ descriptors_count(PyObject *self, PyObject *args)
 static PyMethodDef descriptors_methods[] = {
     {"index", descriptors_index, METH_VARARGS, index_doc},
     {"count", descriptors_count, METH_VARARGS, count_doc},
+    CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},
 };
 

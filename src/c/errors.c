@@ -67,6 +67,14 @@ cmsgx_raise_no_end(int error)
 }
 
 PyObject *
+cmsgx_raise_no_copy(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    const char *name = strrchr(Py_TYPE(self)->tp_name, '.');
+    return PyErr_Format(PyExc_TypeError, "cannot copy or pickle a %.200s",
+                        name != NULL ? name + 1 : Py_TYPE(self)->tp_name);
+}
+
+PyObject *
 cmsgx_raise_busy(PyObject *self)
 {
     /* By another thread, or by this one, which is below it on the stack. */

@@ -20,6 +20,13 @@ PyObject *cmsgx_raise_no_descriptor(const char *what, Py_ssize_t index, PyObject
 /* OSError for a loop that cannot tell an empty message from the end. */
 PyObject *cmsgx_raise_no_end(int error);
 
+/* TypeError for an object that is neither copied nor pickled.  Its methods for that, by any
+   protocol, of a type whose instances own something, or point at what is owned elsewhere. */
+PyObject *cmsgx_raise_no_copy(PyObject *self, PyObject *ignored);
+#define CMSGX_NO_COPY \
+    {"__reduce__", cmsgx_raise_no_copy, METH_NOARGS, NULL}, \
+    {"__reduce_ex__", cmsgx_raise_no_copy, METH_O, NULL}
+
 /* RuntimeError for an object that another thread is using. */
 PyObject *cmsgx_raise_busy(PyObject *self);
 

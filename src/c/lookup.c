@@ -7,8 +7,7 @@
 #define SELF(object) ((cmsgx_message *)(object))
 
 /* Whether credentials were attached at all: pid 0 with the overflow ids, mostly 65534, is also what
-   was never sent, and only a pidfd that was asked for tells.  Noted in the record: 0 unknown, 1 no,
-   2 yes. */
+   was never sent, and only a pidfd that was asked for tells.  Noted in the record. */
 static int
 attached(const cmsgx_message *self, const unsigned char *ucred)
 {
@@ -16,9 +15,9 @@ attached(const cmsgx_message *self, const unsigned char *ucred)
     memcpy(words, ucred, sizeof(words));
     if (words[0] != 0 || self->buffer->got.pidfds > 0
         || memcmp(words + 1, self->request->state->overflow_ids, 2 * sizeof(words[0])) != 0) {
-        return 2;
+        return CMSGX_NOTE_YES;
     }
-    return self->request->asked_pidfd ? 1 : 0;
+    return self->request->asked_pidfd ? CMSGX_NOTE_NO : CMSGX_NOTE_NONE;
 }
 
 static PyObject *

@@ -481,6 +481,7 @@ static PyMethodDef message_methods[] = {
     {"close", message_close_method, METH_NOARGS, close_doc},
     {"__enter__", message_enter, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)(void (*)(void))message_exit, METH_FASTCALL, NULL},
+    CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,5 +1,7 @@
 #include "method.h"
 
+#include "errors.h"
+
 #include <structmember.h>
 
 typedef struct {
@@ -103,9 +105,15 @@ static PyGetSetDef method_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+static PyMethodDef method_methods[] = {
+    CMSGX_NO_COPY,
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot method_slots[] = {
     {Py_tp_new, method_make},
     {Py_tp_dealloc, method_dealloc},
+    {Py_tp_methods, method_methods},
     {Py_tp_traverse, method_traverse},
     {Py_tp_clear, method_clear},
     {Py_tp_call, PyVectorcall_Call},

@@ -302,6 +302,7 @@ static PyMethodDef receiver_methods[] = {
     {"receive", (PyCFunction)(void (*)(void))receiver_receive, METH_FASTCALL | METH_KEYWORDS,
      receive_doc},
     {"_configure", receiver_configure, METH_VARARGS, configure_doc},
+    CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},
 };
 

@@ -52,7 +52,7 @@ struct_new(cmsgx_codec *codec, size_t size)
         (void)PyObject_InitVar((PyVarObject *)self, type, (Py_ssize_t)size);
     }
     self->codec = (cmsgx_codec *)Py_NewRef(codec);
-    self->note = 0;
+    self->note = CMSGX_NOTE_NONE;
     return self;
 }
 
@@ -508,6 +508,9 @@ struct_restore(PyObject *type, PyObject *args)
     int note;
     if (!PyArg_ParseTuple(args, "Oi:_restore", &data, &note)) {
         return NULL;
+    }
+    if (note < 0 || note >= CMSGX_NOTES) {
+        return PyErr_Format(PyExc_ValueError, "note: %d; it is 0 to %d", note, CMSGX_NOTES - 1);
     }
     PyObject *self = read_buffer(type, data, NULL, 1);
     if (self != NULL) {

@@ -7,10 +7,16 @@
 
 #include "codec.h"
 
+/* What who received a record knows besides.  Of Credentials: whether they were attached. */
+enum {
+    CMSGX_NOTE_NONE, CMSGX_NOTE_NO, CMSGX_NOTE_YES,
+    CMSGX_NOTES,
+};
+
 typedef struct {
     PyObject_VAR_HEAD               /* ob_size: bytes of the payload */
     cmsgx_codec *codec;             /* owned: what it was made with */
-    int note;                       /* what is known besides, by who received it; 0: nothing */
+    int note;                       /* CMSGX_NOTE_* */
     unsigned char payload[];
 } cmsgx_struct;
 

@@ -1,5 +1,7 @@
 #include "segments.h"
 
+#include "errors.h"
+
 typedef struct {
     PyObject_HEAD
     cmsgx_state *state;     /* borrowed: the type holds the module */
@@ -102,8 +104,14 @@ PyDoc_STRVAR(segments_doc,
 "The datagrams that UDP_GRO joined, in order, with a length and indexes: each a View, made as it\n"
 "is asked for.");
 
+static PyMethodDef segments_methods[] = {
+    CMSGX_NO_COPY,
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot segments_slots[] = {
     {Py_tp_dealloc, segments_dealloc},
+    {Py_tp_methods, segments_methods},
     {Py_tp_repr, segments_repr},
     {Py_tp_iter, segments_iter},
     {Py_tp_getset, segments_getset},
@@ -143,8 +151,14 @@ iterator_next(PyObject *object)
     return view_at(self->of, at);
 }
 
+static PyMethodDef iterator_methods[] = {
+    CMSGX_NO_COPY,
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot iterator_slots[] = {
     {Py_tp_dealloc, iterator_dealloc},
+    {Py_tp_methods, iterator_methods},
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, iterator_next},
     {0, NULL},

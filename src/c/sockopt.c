@@ -1,5 +1,6 @@
 #include "sockopt.h"
 
+#include "arguments.h"
 #include "descriptor.h"
 #include "errors.h"
 
@@ -28,15 +29,25 @@ give_back(PyObject *owner)
     }
 }
 
+/* No option has more: the longest list of groups takes a quarter of it. */
+#define MOST_OF_OPTION (1 << 20)
+
 PyObject *
 cmsgx_getsockopt(PyObject *module, PyObject *args)
 {
-    PyObject *object, *owner;
+    PyObject *object, *owner, *size_given;
     int level, name, fd;
     Py_ssize_t size;
 
-    if (!PyArg_ParseTuple(args, "Oiin:getsockopt", &object, &level, &name, &size)
-        || borrow(cmsgx_state_of(module), object, &fd, &owner) < 0) {
+    if (!PyArg_ParseTuple(args, "OiiO:getsockopt", &object, &level, &name, &size_given)
+        || cmsgx_as_nearest(size_given, &size) < 0) {
+        return NULL;
+    }
+    if (size < 0 || size > MOST_OF_OPTION) {
+        return PyErr_Format(PyExc_ValueError, "size: %R; it is 0 to %d", size_given,
+                            MOST_OF_OPTION);
+    }
+    if (borrow(cmsgx_state_of(module), object, &fd, &owner) < 0) {
         return NULL;
     }
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
@@ -49,7 +60,8 @@ cmsgx_getsockopt(PyObject *module, PyObject *args)
             Py_CLEAR(bytes);
         }
         else {
-            (void)_PyBytes_Resize(&bytes, (Py_ssize_t)length);
+            /* Some tell how long the value is, and not how much of it there was room for. */
+            (void)_PyBytes_Resize(&bytes, length < (socklen_t)size ? (Py_ssize_t)length : size);
         }
     }
     give_back(owner);
@@ -67,7 +79,10 @@ cmsgx_setsockopt(PyObject *module, PyObject *args)
         return NULL;
     }
     PyObject *result = NULL;
-    if (borrow(cmsgx_state_of(module), object, &fd, &owner) == 0) {
+    if (value.len > MOST_OF_OPTION) {
+        PyErr_Format(PyExc_ValueError, "value: %zd bytes; %d at most", value.len, MOST_OF_OPTION);
+    }
+    else if (borrow(cmsgx_state_of(module), object, &fd, &owner) == 0) {
         if (setsockopt(fd, level, name, value.buf, (socklen_t)value.len) < 0) {
             PyErr_SetFromErrno(PyExc_OSError);
         }
@@ -85,7 +100,8 @@ cmsgx_getsockopt_pidfd(PyObject *module, PyObject *args)
 {
     cmsgx_state *state = cmsgx_state_of(module);
     PyObject *object, *owner;
-    int level, name, fd, number;
+    int level, name, fd;
+    int number = -1;
     socklen_t length = sizeof(number);
 
     if (!PyArg_ParseTuple(args, "Oii:getsockopt_pidfd", &object, &level, &name)

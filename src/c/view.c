@@ -2,6 +2,7 @@
    than a memoryview, which it exports to. */
 
 #include "buffer.h"
+#include "errors.h"
 
 typedef struct {
     PyObject_HEAD
@@ -184,6 +185,7 @@ PyDoc_STRVAR(tobytes_doc,
 static PyMethodDef view_methods[] = {
     {"tobytes", view_tobytes, METH_NOARGS, tobytes_doc},
     {"__bytes__", view_tobytes, METH_NOARGS, NULL},
+    CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},
 };
 

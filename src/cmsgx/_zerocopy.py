@@ -16,7 +16,15 @@ from itertools import islice
 from operator import index
 from threading import Lock
 from types import EllipsisType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    SupportsIndex,
+    TypeVar,
+)
 
 from . import _cmsg
 from ._cmsg import send_counted
@@ -553,6 +561,11 @@ class ZeroCopySender:
                 stacklevel=2,
                 source=self,
             )
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(
+            f"cannot copy or pickle a {type(self).__name__}: the kernel reads the buffers it holds"
+        )
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else f"{len(self._in_flight)} in flight"

@@ -33,6 +33,7 @@
 
    shim_send_most(n) has sendmmsg() end after n messages, as a signal does.
    shim_fail_send(n, error) has the sending of the message behind the next n fail, once.
+   shim_option_length(n) has the next getsockopt() tell that length, whatever it wrote.
    shim_refuse_segments(error) refuses what has a UDP_SEGMENT, shim_refuse_segments_after(n, error)
    that behind the next n. */
 
@@ -124,6 +125,7 @@ PUBLIC void shim_fail_send(long after, int error);
 PUBLIC void shim_refuse_segments(int error);
 PUBLIC void shim_refuse_segments_after(long after, int error);
 PUBLIC long shim_refusals(void);
+PUBLIC void shim_option_length(int length);
 PUBLIC long shim_closes(int fd);
 PUBLIC long shim_dirty(void);
 PUBLIC long shim_strangers(void);
@@ -221,6 +223,26 @@ long
 shim_refusals(void)
 {
     return refusals;
+}
+
+static int forges_length, forged_length;
+
+void
+shim_option_length(int length)
+{
+    forged_length = length;
+    forges_length = 1;
+}
+
+PUBLIC int
+getsockopt(int fd, int level, int name, void *restrict value, socklen_t *restrict size)
+{
+    int result = (int)syscall(SYS_getsockopt, fd, level, name, value, size);
+    if (result == 0 && forges_length) {
+        *size = (socklen_t)forged_length;
+        forges_length = 0;
+    }
+    return result;
 }
 
 long

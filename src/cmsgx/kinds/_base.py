@@ -243,8 +243,11 @@ def form(level: str, type: str, transform: Transform = "", **more: Any) -> Form 
 
 
 def _packed_form(form: Form) -> tuple[int, int, int, int, int, int]:
+    families = 0
+    for family in form.families:
+        families |= 1 << family if family < 64 else 0
     return (
-        sum(1 << family for family in form.families if family < 64),
+        families,
         form.level,
         form.type,
         _DIRECTIONS[form.direction or "both"] & (1 if form.is_ipv4 else 3)
@@ -482,14 +485,14 @@ def register(
         record.level, record.type = forms[0].level, forms[0].type
     options = (option,) if isinstance(option, Option) else tuple(option or ())
     nowhere: frozenset[int] = frozenset()
-    everywhere = any(not one.families for one in is_own)
+    some_families = [one.families for one in is_own]
     _rows[kind] = Row(
         kind,
         forms[0].level,
         forms[0].type,
         "both" if received and sent else "receive" if received else "send",
-        nowhere if everywhere else nowhere.union(*(one.families for one in is_own)),
-        tuple(one for one in options if one is not None),
+        nowhere.union(*some_families) if all(some_families) else nowhere,
+        tuple([one for one in options if one is not None]),
         tuple(forms),
         always,
         since,

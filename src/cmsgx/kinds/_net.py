@@ -71,7 +71,7 @@ class ShownAsMade:
     _SHOWN: ClassVar[tuple[str, ...]]
 
     def __repr__(self) -> str:
-        shown = (f"{name}={getattr(self, name)!r}" for name in self._SHOWN)
+        shown = [f"{name}={getattr(self, name)!r}" for name in self._SHOWN]
         return f"{type(self).__name__}({', '.join(shown)})"
 
 

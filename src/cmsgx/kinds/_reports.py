@@ -77,8 +77,8 @@ class ErrorReport:
 
     def __repr__(self) -> str:
         values = [(name, getattr(self, name)) for name in self._SHOWN]
-        shown = ", ".join(f"{name}={value!r}" for name, value in values if value not in (None, ()))
-        return f"{type(self).__name__}({shown})"
+        shown = [f"{name}={value!r}" for name, value in values if value not in (None, ())]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -78,7 +78,7 @@ class Rights(ControlMessage):
 
     def pack(self) -> bytes:
         """The payload: int fd[n]."""
-        numbers = (fd if isinstance(fd, int) else fd.fileno() for fd in self.fds)
+        numbers = [fd if isinstance(fd, int) else fd.fileno() for fd in self.fds]
         return array.array("i", numbers).tobytes()
 
     @classmethod
