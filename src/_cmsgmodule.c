@@ -149,9 +149,9 @@ PyDoc_STRVAR(memfd_create_doc,
 
 PyDoc_STRVAR(own_result_doc,
 "own_result(type, function, /)\n--\n\n"
-"(owner, result) of a function that gives a descriptor away, as its result or as the first item of\n"
-"a tuple.  The owner, a Descriptor of that type, is made first: nothing can fail, and no signal\n"
-"handler runs, between the function's return and the owner.");
+"(owner, result) of a function that gives a descriptor away, as its result or as the first item\n"
+"of a tuple.  The owner, a Descriptor of that type, is made first: nothing can fail, and no\n"
+"signal handler runs, between the function's return and the owner.");
 
 PyDoc_STRVAR(getfamily_doc,
 "getfamily(sock, /)\n--\n\n"

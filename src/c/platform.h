@@ -292,7 +292,7 @@ cmsgx_close_range(unsigned int first, unsigned int last)
 #endif
 }
 
-/* memfd_create(2), whose function not every C library of Linux has.  The number, or -1 with errno. */
+/* memfd_create(2): the number, or -1 with errno.  Not every C library of Linux has the function. */
 static inline int
 cmsgx_sys_memfd_create(const char *name, unsigned int flags)
 {
