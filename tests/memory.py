@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def each_allocation_fails(call: Callable[[], T], most: int = 1000) -> Iterator[T | None]:
-    """Calls that again and again; in the first call the first allocation fails, and so on.
+    """Calls that once with memory, which fills caches; then the first allocation fails, and so on.
 
     Yields what it returned, or None where it ran out of memory. Ends when three calls in a row have
     not. Free-threaded builds and Pythons without _testcapi cannot be asked.
@@ -21,7 +21,7 @@ def each_allocation_fails(call: Callable[[], T], most: int = 1000) -> Iterator[T
         testcapi: Any = importlib.import_module("_testcapi")
     except ImportError as error:
         pytest.skip(f"import _testcapi: {error}")
-    call()  # what fills a cache is not in question here
+    yield call()
     enough = at = 0
     while enough < 3:
         assert at < most

@@ -199,7 +199,12 @@ def test_a_kind_is_switched_on_and_off_again(name: str, sort: str) -> None:
             return
         with cmsgx.enable(sock, row.kind) as handle:
             now = states(sock)
-            assert repr(handle) == f"<Enabled {name}>"
+            missing = [
+                option.text for option, is_there in zip(options, there, strict=True) if not is_there
+            ]
+            assert list(handle.left_out) == missing
+            said = f" without {', '.join(missing)}" if missing else ""
+            assert repr(handle) == f"<Enabled {name}{said}>"
             # Some are taken without an effect: SO_RXQ_OVFL by MPTCP.
             for option in options:
                 at = (option.level, option.name, option.text)

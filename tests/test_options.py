@@ -6,13 +6,21 @@ import errno
 import gc
 import os
 import socket
+import sys
+from collections.abc import Callable
 from contextlib import nullcontext
+from dis import opname
+from functools import partial
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
+from memory import each_allocation_fails
 from support import Pair, open_files, unix_pair, unregistered
 
 import cmsgx
+from cmsgx import _cmsg, kinds
 
 PASSCRED, PASSSEC, PASSPIDFD = 16, 34, 76
 OPTIONS = {cmsgx.Credentials: PASSCRED, cmsgx.SecurityLabel: PASSSEC, cmsgx.PidFd: PASSPIDFD}
@@ -135,6 +143,242 @@ def test_what_cannot_be_restored_is_raised(stream: Pair, monkeypatch: pytest.Mon
     monkeypatch.setattr(cmsgx._cmsg, "setsockopt", fail)
     with pytest.raises(PermissionError, match="no more"), handle:
         pass
+
+
+def failing(patch: pytest.MonkeyPatch, *options: int) -> None:
+    """The kernel has no memory for these."""
+    setsockopt = _cmsg.setsockopt
+
+    def fail(sock: Any, level: int, name: int, value: bytes) -> None:
+        if name in options:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        setsockopt(sock, level, name, value)
+
+    patch.setattr(_cmsg, "setsockopt", fail)
+
+
+@pytest.mark.parametrize("end", ["restore", "with", "with, raising"])
+@pytest.mark.parametrize("name", ["SO_PASSCRED", "SO_PASSSEC", "SO_PASSPIDFD"])
+def test_one_that_cannot_be_restored_stops_no_other_and_is_tried_again(
+    stream: Pair, monkeypatch: pytest.MonkeyPatch, name: str, end: str
+) -> None:
+    option = getattr(_cmsg, name)
+    handle = cmsgx.enable(stream[1], *OPTIONS)
+    with monkeypatch.context() as patch:
+        failing(patch, option)
+        with pytest.raises(ZeroDivisionError if end == "with, raising" else OSError) as caught:  # noqa: PT012
+            if end == "restore":
+                handle.restore()
+            else:
+                with handle:
+                    1 / (end == "with")
+        for _ in range(2):
+            assert states(stream[1]) == [int(one == option) for one in OPTIONS.values()]
+            with pytest.raises(OSError, match="Cannot allocate memory"):
+                handle.restore()
+    [note] = caught.value.__notes__
+    assert f"{name} could not be restored" in note
+    handle.restore()
+    assert states(stream[1]) == [0, 0, 0]
+    stream[1].setsockopt(socket.SOL_SOCKET, option, 1)
+    handle.restore()
+    assert stream[1].getsockopt(socket.SOL_SOCKET, option) == 1
+
+
+def test_several_that_cannot_be_restored_are_all_named(
+    stream: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = cmsgx.enable(stream[1], *OPTIONS)
+    with monkeypatch.context() as patch:
+        failing(patch, PASSCRED, PASSPIDFD)
+        with pytest.raises(OSError, match="Cannot allocate memory") as caught:
+            handle.restore()
+    assert caught.value.errno == errno.ENOMEM
+    assert caught.value.__notes__ == [
+        "SO_PASSPIDFD could not be restored",
+        "SO_PASSCRED could not be restored: [Errno 12] Cannot allocate memory",
+    ]
+    assert states(stream[1]) == [1, 0, 1]
+    handle.restore()
+    assert states(stream[1]) == [0, 0, 0]
+
+
+def test_what_a_later_restore_puts_out_is_set_again(
+    stream: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SO_TIMESTAMP and SO_TIMESTAMPNS exclude each other, and to switch one off switches both."""
+    sock = stream[1]
+    sock.setsockopt(socket.SOL_SOCKET, 29, 1)
+    before = [sock.getsockopt(socket.SOL_SOCKET, option) for option in (29, 35)]
+    handle = cmsgx.enable(sock, kinds.Timestamp)
+    with monkeypatch.context() as patch:
+        failing(patch, 35)
+        with pytest.raises(OSError, match="Cannot allocate memory"):
+            handle.restore()
+    handle.restore()
+    assert [sock.getsockopt(socket.SOL_SOCKET, option) for option in (29, 35)] == before
+
+
+def test_enable_that_fails_names_what_could_not_be_set_back(
+    stream: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch_off: list[bytes] = []
+    setsockopt = _cmsg.setsockopt
+
+    def fail(sock: Any, level: int, name: int, value: bytes) -> None:
+        if name == PASSCRED and not any(value):
+            switch_off.append(value)
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        setsockopt(sock, level, name, value)
+
+    monkeypatch.setattr(_cmsg, "setsockopt", fail)
+    for call in (
+        lambda: cmsgx.enable(stream[1], cmsgx.Credentials, cmsgx.SecurityLabel, Missing),
+        lambda: cmsgx.Receiver(stream[1], 1, want=[cmsgx.Credentials, Missing]),
+    ):
+        stream[1].setsockopt(socket.SOL_SOCKET, PASSCRED, 0)
+        with pytest.raises(cmsgx.NotSupportedError, match="Missing") as caught:
+            call()
+        assert caught.value.__notes__ == [
+            "and SO_PASSCRED could not be restored; [Errno 12] Cannot allocate memory"
+        ]
+        assert states(stream[1]) == [1, 0, 0]
+    assert len(switch_off) == 2
+
+
+class Interrupt(BaseException):
+    """A signal handler raises it."""
+
+
+def follows_a_look_for_signals(frame: FrameType) -> bool:
+    """CPython looks for them where a function begins, where a loop turns, and after a call."""
+    code, at = frame.f_code.co_code, frame.f_lasti - 2
+    while at > 0 and opname[code[at]] == "CACHE":
+        at -= 2
+    return at < 0 or opname[code[at]].startswith(("RESUME", "CALL", "JUMP_BACKWARD"))
+
+
+def receiver_of(sock: cmsgx.socket) -> cmsgx.Receiver:
+    return cmsgx.Receiver(sock, 1, fds=1, want=OPTIONS)
+
+
+def batch_receiver_of(sock: cmsgx.socket) -> cmsgx.BatchReceiver:
+    return cmsgx.BatchReceiver(sock, 2, 1, fds=1, want=OPTIONS)
+
+
+def enabled_for(sock: cmsgx.socket) -> Any:
+    return cmsgx.enable(sock, *OPTIONS)
+
+
+each_way_to_enable = pytest.mark.parametrize(
+    "make",
+    [enabled_for, receiver_of, batch_receiver_of],
+    ids=["enable", "Receiver", "BatchReceiver"],
+)
+
+
+@each_way_to_enable
+@pytest.mark.parametrize("before", [0, 1])
+def test_interrupted_at_each_instruction_no_option_stays_changed(
+    stream: Pair, make: Callable[[cmsgx.socket], Any], before: int
+) -> None:
+    """By a signal handler that raises."""
+    sock = stream[1]
+    package = str(Path(cmsgx.__file__).parent)
+    is_left_out = {"switched_on", "_is_on", "rows", "row_of"}  # of the whole table, for each kind
+    sock.setsockopt(socket.SOL_SOCKET, PASSCRED, before)
+    at = 0
+    while True:
+        seen = 0
+
+        def trace(frame: FrameType, event: str, argument: object, at: int = at) -> Any:
+            nonlocal seen
+            code = frame.f_code
+            if not code.co_filename.startswith(package) or code.co_name in is_left_out:
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode" and follows_a_look_for_signals(frame):
+                if seen == at:
+                    sys.settrace(None)
+                    raise Interrupt
+                seen += 1
+            return trace
+
+        made = None
+        sys.settrace(trace)
+        try:
+            made = make(sock)
+        except Interrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        if made is not None and seen < at:
+            break
+        if made is None:
+            assert states(sock) == [before, 0, 0], f"interrupted at instruction {at}"
+        for option in OPTIONS.values():
+            sock.setsockopt(socket.SOL_SOCKET, option, before if option == PASSCRED else 0)
+        at += 1
+    assert at > 30
+
+
+@each_way_to_enable
+def test_a_failed_allocation_leaves_no_option_changed(
+    stream: Pair, make: Callable[[cmsgx.socket], Any]
+) -> None:
+    for made in each_allocation_fails(lambda: make(stream[1])):
+        assert states(stream[1]) == ([1, 1, 1] if made is not None else [0, 0, 0])
+        for option in OPTIONS.values():
+            stream[1].setsockopt(socket.SOL_SOCKET, option, 0)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize("fds", [-1, 254, 2**70])
+@pytest.mark.parametrize("name", ["Receiver", "BatchReceiver"])
+def test_a_receiver_that_is_not_made_leaves_no_option_changed(
+    pair: Pair, name: str, fds: int, before: int
+) -> None:
+    sock = pair[1]
+    sock.setsockopt(socket.SOL_SOCKET, PASSCRED, before)
+    make: Any = cmsgx.Receiver if name == "Receiver" else partial(cmsgx.BatchReceiver, count=2)
+    with pytest.raises((ValueError, OverflowError)):  # TooManyFdsError is a ValueError
+        make(sock, bufsize=10, fds=fds, want=OPTIONS)
+    assert states(sock) == [before, 0, 0]
+
+
+class Split(kinds.StructMessage):
+    """A kind with two options, of which no kernel has the second."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("error", [errno.ENOPROTOOPT, errno.EINVAL])
+def test_a_second_option_that_is_not_there_is_named(
+    stream: Pair, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    setsockopt = _cmsg.setsockopt
+
+    def fail(sock: Any, level: int, name: int, value: bytes) -> None:
+        if name == 0x7ABC:
+            raise OSError(error, os.strerror(error))
+        setsockopt(sock, level, name, value)
+
+    monkeypatch.setattr(_cmsg, "setsockopt", fail)
+    options = [
+        kinds.Option(socket.SOL_SOCKET, PASSCRED, "SO_PASSCRED", 12),
+        kinds.Option(socket.SOL_SOCKET, 0x7ABC, "SO_MISSING", 4),
+        kinds.Option(socket.SOL_SOCKET, PASSSEC, "SO_PASSSEC", 0),
+    ]
+    with unregistered():  # which puts the table back
+        kinds.register(
+            Split, level=socket.SOL_SOCKET, type=0x7AAB, layout=(), size=0, option=options
+        )
+        with cmsgx.enable(stream[1], Split) as handle:
+            assert states(stream[1]) == [1, 1, 0]
+            assert handle.left_out == ("SO_MISSING",)
+            assert repr(handle) == "<Enabled Split without SO_MISSING>"
+        assert states(stream[1]) == [0, 0, 0]
+    assert cmsgx.enable(stream[1]).left_out == ()
 
 
 def test_of_an_fd(stream: Pair) -> None:

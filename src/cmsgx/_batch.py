@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from . import _cmsg
 from ._cmsg import send, send_batch_counted, send_counted
-from ._options import enable, get_int, unique
+from ._options import Enabled, get_int, unique
 from ._sync import configuration
 from .kinds import UdpSegment
 
@@ -65,11 +65,12 @@ class BatchReceiver(_cmsg.BatchReceiver):
         self._fds = fds
         self._want = unique(want)
         self._in_background = close == "background"
-        enabled = enable(sock, *self._want)
+        enabled = Enabled(sock, self._want)
         try:
+            enabled._set_all()
             self.refresh()
-        except BaseException:
-            enabled.restore()
+        except BaseException as error:
+            enabled._undo(error)
             raise
 
     def refresh(self) -> None:

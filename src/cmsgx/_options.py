@@ -93,24 +93,46 @@ def not_supported(error: OSError, what: str, option: str, since: str | None) -> 
 class Enabled:
     """What enable() did, to be undone: by restore(), or at the end of its `with`.
 
+    kinds     what was enabled
+    left_out  the names of the options that this kernel or socket does not have, where a kind has
+              several and the first was set: IP_RECVTTL, say, on a raw IPv6 socket
+
     The end of a `with` does nothing for a socket that was closed in it.
     """
 
-    __slots__ = ("_before", "_sock", "kinds")
+    __slots__ = ("_before", "_sock", "kinds", "left_out")
 
     def __init__(self, sock: FileDescriptorLike, kinds: tuple[Any, ...]) -> None:
         self._sock = sock
         self.kinds: tuple[Any, ...] = kinds
+        self.left_out: tuple[str, ...] = ()
         self._before: list[tuple[Option, bytes]] = []
+
+    # What fails or is interrupted in here has to be undone by who calls it, by _undo(): it has
+    # this object before the first option is set, and each option is noted before it is.
+
+    def _set_all(self) -> None:
+        kind_rows = [row_of(kind) for kind in self.kinds]
+        family = family_of(self._sock) if self.kinds else -1
+        for row in kind_rows:
+            _need_family_of(row, family)
+        for kind in self.kinds:
+            self._enable(kind, family)
 
     def _set(self, option: Option) -> None:
         before = _read(self._sock, option)
         after = option.on[: len(before)]
         if option.is_mask:
             after = bytes([old | new for old, new in zip(before, after, strict=True)])
-        _cmsg.setsockopt(self._sock, option.level, option.name, after)
-        if any(before) or not option.is_permanent:
+        is_noted = any(before) or not option.is_permanent
+        if is_noted:
             self._before.append((option, before))
+        try:
+            _cmsg.setsockopt(self._sock, option.level, option.name, after)
+        except OSError:
+            if is_noted:
+                self._before.pop()
+            raise
 
     def _enable(self, kind: Any, family: int) -> None:
         options = [
@@ -137,13 +159,46 @@ class Enabled:
                     raise
                 if is_first:
                     raise not_supported(error, kind.__name__, option.text, option.since) from error
+                self.left_out += (option.text,)
             is_first = False
 
     def restore(self) -> None:
-        """Sets the options to what they were before. Does nothing the second time."""
-        while self._before:
-            option, value = self._before.pop()
-            _cmsg.setsockopt(self._sock, option.level, option.name, value)
+        """Sets the options to what they were before. Does nothing the second time.
+
+        What cannot be set stops none of the others, is tried again by the next restore(), and is
+        raised in the end: the first OSError, with notes that name its option and the others.
+        """
+        first: OSError | None = None
+        left: list[tuple[Option, bytes]] = []
+        for entry in reversed(self._before):
+            option, value = entry
+            try:
+                _cmsg.setsockopt(self._sock, option.level, option.name, value)
+            except OSError as error:
+                if error.errno == errno.EBADF:  # closed: nothing is left to restore
+                    self._before = []
+                    raise
+                left.append(entry)
+                if first is None:
+                    first = error
+                    error.add_note(f"{option.text} could not be restored")
+                else:
+                    first.add_note(f"{option.text} could not be restored: {error}")
+            else:
+                # What is put out where one before it is restored later has to be set again.
+                if left and option.is_watched_only:
+                    left.append(entry)
+        self._before = left[::-1]
+        if first is not None:
+            raise first
+
+    def _undo(self, error: BaseException) -> None:
+        """restore() while `error` is raised, which gets a note of what could not be restored."""
+        try:
+            self.restore()
+        except OSError as failure:
+            if failure.errno != errno.EBADF:
+                error.add_note(f"and {'; '.join([*failure.__notes__, str(failure)])}")
 
     def __enter__(self) -> Self:
         return self
@@ -154,21 +209,21 @@ class Enabled:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if error is not None:
+            self._undo(error)
+            return
         try:
             self.restore()
-        except (OSError, ValueError) as failure:
-            # Closed meanwhile: nothing is left to restore. An Fd says so by ValueError.
-            if isinstance(failure, ValueError) or failure.errno == errno.EBADF:
-                return
-            if error is None:
+        except OSError as failure:
+            if failure.errno != errno.EBADF:
                 raise
-            error.add_note(f"and the socket options could not be restored: {failure}")
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError("cannot copy or pickle an Enabled: what it undoes is undone once")
 
     def __repr__(self) -> str:
-        return f"<Enabled {', '.join([kind.__name__ for kind in self.kinds])}>"
+        names = ", ".join([kind.__name__ for kind in self.kinds])
+        return f"<Enabled {names}{' without ' * bool(self.left_out)}{', '.join(self.left_out)}>"
 
 
 def _read(sock: FileDescriptorLike, option: Option) -> bytes:
@@ -191,21 +246,17 @@ def enable(sock: FileDescriptorLike, *kinds: type[ControlMessage] | type[PidFd])
     there before listen(), or what is queued before accept() carries none. On an AF_INET6 socket a
     kind of IPv6 is enabled for IPv4-mapped peers too.
 
-    NotSupportedError where the kernel, or the family of the socket, has a kind not, and then no
-    option is changed.
+    NotSupportedError where the kernel, or the family of the socket, does not have a kind. Whatever
+    it raises, no option stays changed; one that could not be set back is named in a note. Where a
+    kind has several options, `left_out` of the handle names those that the socket does not have.
     """
-    kind_rows = [row_of(kind) for kind in kinds]
     enabled = Enabled(sock, kinds)
-    family = family_of(sock) if kinds else -1
-    for row in kind_rows:
-        _need_family_of(row, family)
     try:
-        for kind in kinds:
-            enabled._enable(kind, family)
-    except BaseException:
-        enabled.restore()
+        enabled._set_all()
+        return enabled  # here: no signal handler runs between this and the caller
+    except BaseException as error:
+        enabled._undo(error)
         raise
-    return enabled
 
 
 def _is_on(sock: FileDescriptorLike, option: Option) -> bool:

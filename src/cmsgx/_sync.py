@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import _cmsg
 from ._cmsg import send_counted
-from ._options import enable, family_of, room_for, switched_on, type_of, unique
+from ._options import Enabled, family_of, room_for, switched_on, type_of, unique
 from .kinds import PidFd
 
 if TYPE_CHECKING:
@@ -70,11 +70,12 @@ class Receiver(_cmsg.Receiver):
         self._want = unique(want)
         self._raises = on_truncation == "raise"
         self._in_background = close == "background"
-        enabled = enable(sock, *self._want)
+        enabled = Enabled(sock, self._want)
         try:
+            enabled._set_all()
             self.refresh()
-        except BaseException:
-            enabled.restore()
+        except BaseException as error:
+            enabled._undo(error)
             raise
 
     def refresh(self) -> None:
