@@ -146,6 +146,36 @@ a.close(); b.close()
     assert told.endswith("b'data'\n")
 
 
+@pytest.mark.parametrize("withheld", [0, 1])
+@pytest.mark.parametrize("full", [0, 1])
+@pytest.mark.parametrize("misses", [0, 1])
+def test_which_error_says_what_is_missing(
+    stream: Pair, misses: int, full: int, withheld: int
+) -> None:
+    """Cut data, a full table, what somebody withheld, and what other control data took."""
+    cmsgx.send(stream[0], b"data")
+    message = cmsgx.receive(stream[1], 4)
+    with pytest.raises(cmsgx.CmsgError) as caught:
+        errors._raise_truncated(message, 3, 1, misses, full, withheld)
+    error: Any = caught.value
+    assert error.message is message
+    if not misses:
+        assert type(error) is cmsgx.DataTruncatedError
+        assert "4 bytes of it are here" in str(error)
+    elif full or withheld:
+        assert type(error) is cmsgx.FdLimitError
+        assert error.errno == errno.EMFILE
+        # Of a limit that was not seen nothing is said.
+        assert ("RLIMIT_NOFILE at" in str(error)) == bool(full)
+        assert ("withheld: limit or security module" in str(error)) == (not full)
+    else:
+        assert type(error) is cmsgx.ControlTruncatedError
+        assert error.errno == errno.EMSGSIZE
+        assert "took the room" in str(error)
+    if misses:
+        assert "1 of 3 descriptors arrived" in str(error)
+
+
 def test_what_is_told_of_a_cut_datagram_is_what_is_here() -> None:
     pair = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with pair[0], pair[1]:

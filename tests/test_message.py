@@ -642,6 +642,47 @@ def test_an_address_becomes_a_tuple_on_demand() -> None:
             assert again == address
 
 
+def addresses(family: int, *names: Any) -> list[cmsgx.Address]:
+    """Of a message from a datagram socket with each of these names."""
+    found = []
+    with cmsgx.socket(family, socket.SOCK_DGRAM) as server:
+        server.bind(b"" if family == socket.AF_UNIX else ("127.0.0.1", 0))
+        for name in names:
+            with cmsgx.socket(family, socket.SOCK_DGRAM) as client:
+                client.bind(name)
+                client.sendto(b"x", server.getsockname())
+                address = cmsgx.receive(server, 10).address
+                assert address is not None
+                found.append(address)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("family", "one", "other"),
+    [
+        (socket.AF_INET, ("127.0.0.1", 40001), ("127.0.0.2", 40001)),
+        (socket.AF_INET, ("127.0.0.1", 40001), ("127.0.0.1", 40002)),
+        # One begins as the other does, and ends there.
+        (socket.AF_UNIX, b"\0cmsgx-test-a", b"\0cmsgx-test-ab"),
+        (socket.AF_UNIX, b"\0cmsgx-test-a", b"\0cmsgx-test-a\0"),
+    ],
+)
+def test_addresses_are_equal_where_all_of_them_is(family: int, one: Any, other: Any) -> None:
+    first, second, again = addresses(family, one, other, one)
+    assert first is not again
+    for same in (again, first, one):
+        assert first == same
+        assert same == first
+        assert not first != same  # noqa: SIM202 (each operator is asked)
+        assert hash(first) == hash(same)
+    for different in (second, other, None, 1):
+        assert first != different
+        assert not first == different  # noqa: SIM201
+    assert len({first, second, again}) == 2
+    with pytest.raises(TypeError, match="not supported"):
+        first < second  # type: ignore[operator]  # noqa: B015
+
+
 def test_an_address_of_inet6_and_none_of_a_stream(stream: Pair) -> None:
     with cmsgx.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
         server.bind(("::1", 0))

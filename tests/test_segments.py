@@ -585,6 +585,35 @@ def interrupted_behind(which: int, refusal: int) -> None:
         assert cmsgx.segment_support(one) == most
 
 
+def interrupted_in_the_fallback(which: int) -> None:
+    """What went in segments and what went by the batch are both told."""
+    shim = Shim()
+    error: Any = of_handlers()[which]
+    with udp_pair() as (one, two), handling(raising(error)):
+        one.connect(two.getsockname())
+        most = cmsgx.segment_support(one)
+        shim.refuse_segments_after(1, errno.EIO)
+        shim.delay_send(40)  # each: one of segments, and the first of the batch
+        signal.setitimer(signal.ITIMER_REAL, 0.06)
+        with pytest.raises(type(error)) as caught:
+            cmsgx.send_segments(one, numbered(8 * most, 10), 10)
+        shim.delay_send(0)
+        assert caught.value is error
+        got = numbers(drain(two))
+        assert got == list(range(error.sent))
+        assert len(got) >= most
+
+
+def test_a_handler_that_raises_in_the_fallback() -> None:
+    for_each("interrupted_in_the_fallback", [(0,), (2,)])
+
+
+def test_a_wrong_argument_tells_that_nothing_went() -> None:
+    with udp_pair() as (one, _), pytest.raises(OverflowError) as caught:
+        cmsgx.send_segments(one.fileno(), numbered(3, 10), 10, address=("127.0.0.1", 70000))
+    assert caught.value.sent == 0  # type: ignore[attr-defined]
+
+
 def test_a_handler_that_raises_behind_a_call_that_sent() -> None:
     cases = itertools.product(range(len(of_handlers())), (0, errno.EIO))
     for_each("interrupted_behind", list(cases))

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -492,6 +492,27 @@ def test_time_is_up_for_all_of_it() -> None:
         with pytest.raises(BlockingIOError):
             cmsgx.send_batch(left, batch[sent:], timeout=0)
         assert drain(right) == [Whole(messages[i], [str(i)]) for i in range(sent)]
+    close_pair(pair)
+
+
+def test_each_wait_takes_from_the_time_for_all() -> None:
+    """The receiver takes one after the other, and each wait alone is far below the timeout."""
+    pair, messages = overfull()
+    left, right = pair
+    count = 40
+    is_over = threading.Event()
+
+    def receive() -> None:
+        while not is_over.wait(0.01):
+            with suppress(BlockingIOError):
+                right.recv(8192, socket.MSG_DONTWAIT)
+
+    thread = threading.Thread(target=receive)
+    thread.start()
+    sent = cmsgx.send_batch(left, messages[:1] * count, timeout=0.06)
+    is_over.set()
+    thread.join()
+    assert 0 < sent < count
     close_pair(pair)
 
 

@@ -117,6 +117,58 @@ def test_descriptors_of_each_sort_arrive_in_order(pair: Pair, fds: int) -> None:
             owner.close()
 
 
+@pytest.mark.parametrize("call", ["send", "send_all", "send_batch", "sendmsg", "send_fds"])
+def test_a_buffer_that_is_yielded_and_dropped_is_held(packets: Pair, call: str) -> None:
+    """What a generator made would be freed, and filled with what is made next."""
+    size, count = 3000, 12
+    left, right = packets
+    left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+
+    def buffers() -> Iterator[Any]:
+        for i in range(count):
+            yield bytes([i]) * size if i % 2 else bytearray([i]) * size
+
+    calls: dict[str, Callable[[], object]] = {
+        "send": lambda: cmsgx.send(left, buffers()),
+        "send_all": lambda: cmsgx.send_all(left, buffers()),
+        "send_batch": lambda: cmsgx.send_batch(left, ((buffers(), ()) for _ in range(2))),
+        "sendmsg": lambda: cmsgx.sendmsg(left, buffers()),
+        "send_fds": lambda: cmsgx.send_fds(left, buffers(), []),
+    }
+    calls[call]()
+    for _ in range(2 if call == "send_batch" else 1):
+        assert right.recv(1 << 20) == b"".join(bytes([i]) * size for i in range(count))
+
+
+@pytest.mark.parametrize("with_fds", [True, False])
+@pytest.mark.parametrize("by", ["send", "send_batch", "receive", "Receiver", "enable"])
+def test_the_pin_of_the_sockets_own_fd_is_given_back(by: str, with_fds: bool) -> None:
+    """Whatever the call comes to; otherwise close() would leave it open for good."""
+    before = open_fds()
+    left, right = socket.socketpair()
+    fd, gone = cmsgx.Fd(left.detach()), cmsgx.Fd(os.memfd_create("gone"))
+
+    def closing() -> Iterator[Any]:
+        gone.close()
+        yield from ()
+
+    fds = [gone] if with_fds else []
+    calls: dict[str, Callable[[], object]] = {
+        # The descriptor is closed once it has been looked at, and before it is pinned.
+        "send": lambda: cmsgx.send(fd, b"x", fds=fds, control=closing()),
+        "send_batch": lambda: cmsgx.send_batch(fd, [(b"x", fds, closing())]),
+        "receive": lambda: cmsgx.receive(fd, 1, timeout=0),
+        "Receiver": lambda: cmsgx.Receiver(fd, 1, want=[cmsgx.Credentials]).receive(timeout=0),
+        "enable": lambda: cmsgx.enable(fd, cmsgx.kinds.Ttl),
+    }
+    with suppress(OSError):
+        calls[by]()
+    fd.close()
+    gone.close()
+    right.close()
+    assert open_fds() == before
+
+
 def test_fds_come_before_the_rights_of_control(pair: Pair) -> None:
     with open_files(5) as files:
         cmsgx.send(
@@ -1145,6 +1197,20 @@ def test_unix_addresses(name: Any, tmp_path: Any) -> None:
             assert msg.address == b"\0cmsgx-test-sync-client"
             cmsgx.send(server, b"back", address=msg.address)
             assert cmsgx.receive(client, 10).data == b"back"
+
+
+@pytest.mark.parametrize("label", [0, 1, 0xFFFFF])
+def test_each_flow_label_is_an_address_of_c(label: int) -> None:
+    """Also for a number, which has no method that could take it instead."""
+    with cmsgx.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.bind(("::1", 0))
+        address = ("::1", sock.getsockname()[1], label, 0)
+        for end in (sock, sock.fileno()):
+            assert cmsgx.send(end, b"x", address=address) == 1
+            assert cmsgx.sendmsg(end, [b"y"], (), 0, address) == 1
+        for wrong in (-1, 0x100000, 2**32, 2**64):
+            with pytest.raises(OverflowError):
+                cmsgx.send(sock.fileno(), b"x", address=(*address[:2], wrong, 0))
 
 
 def test_a_host_name_is_resolved_by_the_socket() -> None:

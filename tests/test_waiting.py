@@ -24,7 +24,9 @@ from support import run_python, unix_pair
 import cmsgx
 from cmsgx import _cmsg, kinds
 
-linux = pytest.mark.skipif(not hasattr(_cmsg, "MSG_ERRQUEUE"), reason="this system has no error queue")
+linux = pytest.mark.skipif(
+    not hasattr(_cmsg, "MSG_ERRQUEUE"), reason="this system has no error queue"
+)
 # Each call waits that long, of which the naps take 1, 2, 4, 8, 10, 10, ... ms.
 SECONDS = 0.04
 # Two calls of poll(2) for each nap, and 16 in a row before the first. A loop that spins makes
@@ -277,7 +279,11 @@ def loops_without_poll() -> None:
     for kind in (socket.SOCK_SEQPACKET, socket.SOCK_STREAM):
         for count in (None, 1, 4):
             left, right = unix_pair(kind)
-            receiver: Any = cmsgx.Receiver(right, 10) if count is None else cmsgx.BatchReceiver(right, count, 10)
+            receiver: Any = (
+                cmsgx.Receiver(right, 10)
+                if count is None
+                else cmsgx.BatchReceiver(right, count, 10)
+            )
             cmsgx.send(left, b"one")
             ends.append((kind, left, receiver))
     without_descriptors()
