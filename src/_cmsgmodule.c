@@ -179,6 +179,11 @@ PyDoc_STRVAR(wait_for_doc,
 "reports, or 0 where the time is up or a signal came; and the `rounds` for the next call, 0 for the\n"
 "first.  They count how often in a row it did not wait: such a call takes up to 10 ms first.");
 
+PyDoc_STRVAR(generation_doc,
+"generation()\n--\n\n"
+"A number that is another in each child of a fork than in its parent, unlike a pid, which can be\n"
+"the same in a pid namespace of its own.");
+
 PyDoc_STRVAR(with_lock_doc,
 "with_lock(lock, function, /)\n--\n\n"
 "Calls the function while it holds the lock, which it gives back whatever happens.  A `with` does\n"
@@ -245,6 +250,12 @@ closer_fork(PyObject *module, PyObject *where)
         cmsgx_closer_after_fork(cmsgx_state_of(module)->closer, when == 2);
     }
     Py_RETURN_NONE;
+}
+
+static PyObject *
+generation(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    return PyLong_FromUnsignedLong(cmsgx_generation());
 }
 
 static PyObject *
@@ -370,6 +381,7 @@ static PyMethodDef methods[] = {
     {"closer_wait", closer_wait, METH_O, closer_wait_doc},
     {"closer_fork", closer_fork, METH_O, closer_fork_doc},
     {"wait_for", cmsgx_wait_for_object, METH_VARARGS, wait_for_doc},
+    {"generation", generation, METH_NOARGS, generation_doc},
     {"with_lock", with_lock, METH_VARARGS, with_lock_doc},
     {"set_overflow_ids", set_overflow_ids, METH_VARARGS, set_overflow_ids_doc},
     {"register", register_object, METH_VARARGS, register_doc},
@@ -425,9 +437,9 @@ module_exec(PyObject *module)
         return -1;
     }
     if (add_names(state) < 0 || cmsgx_add_sock(module) < 0 || cmsgx_add_method(module) < 0
-        || cmsgx_add_descriptor(module) < 0 || cmsgx_add_view(module) < 0
-        || cmsgx_add_address(module) < 0 || cmsgx_add_record(module) < 0
-        || cmsgx_add_codec(module) < 0
+        || cmsgx_add_descriptor(module) < 0 || cmsgx_add_pin(module) < 0
+        || cmsgx_add_view(module) < 0 || cmsgx_add_address(module) < 0
+        || cmsgx_add_record(module) < 0 || cmsgx_add_codec(module) < 0
         || cmsgx_add_descriptors(module) < 0 || cmsgx_add_message(module) < 0
         || cmsgx_add_receiver(module) < 0 || cmsgx_add_batch(module) < 0
         || cmsgx_add_batch_receiver(module) < 0 || cmsgx_add_segments(module) < 0
@@ -440,8 +452,8 @@ module_exec(PyObject *module)
 
 /* Each object that the state owns. */
 #define EACH_OBJECT(DO) \
-    DO(Method) DO(Descriptor) DO(Descriptors) DO(View) DO(Address) DO(Record) DO(Struct) \
-    DO(Field) DO(Codec) DO(IPAddress) DO(Message) DO(Receiver) DO(Batch) \
+    DO(Method) DO(Descriptor) DO(Pin) DO(Descriptors) DO(View) DO(Address) DO(Record) \
+    DO(Struct) DO(Field) DO(Codec) DO(IPAddress) DO(Message) DO(Receiver) DO(Batch) \
     DO(BatchReceiver) DO(Segments) DO(SegmentIterator) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) \
     DO(Unknown) \
     DO(decode) DO(raise_truncated) DO(recvmsg_foreign) DO(recv_fds_foreign) DO(TooManyFdsError) \

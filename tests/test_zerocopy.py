@@ -11,20 +11,18 @@ import select
 import signal
 import socket
 import struct
-import sys
 import threading
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, cast
 
 import pytest
 from batches import handling, of_handlers, raising
 from memory import each_allocation_fails
 from namespaces import Namespace, needs_ipv6
-from support import eventually
+from support import eventually, in_fork
 
 import cmsgx
 from cmsgx import _zerocopy, kinds
@@ -651,23 +649,36 @@ def test_a_child_leaves_the_completions(
         assert can_resize(buffer)
 
 
+@pytest.mark.parametrize("is_locked", [False, True])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda sender: sender.send(b"1"),
+        lambda sender: sender.send(b""),
+        lambda sender: sender.send_all([b"1", b"2"]),
+        lambda sender: sender.reap(),
+        lambda sender: sender.wait(1),
+        lambda sender: sender.acknowledge(None),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
+def test_a_child_is_told_that_the_completions_are_not_its_own(
+    use: Callable[[cmsgx.ZeroCopySender], object], is_locked: bool
+) -> None:
+    with udp() as (left, _), cmsgx.ZeroCopySender(left) as sender:
+        sender.send(bytearray(SIZE))
+
+        def child() -> None:
+            with pytest.raises(RuntimeError, match=r"copy that a fork made.* next_id=1 "):
+                use(sender)
+            assert len(sender.close()) == 1
+
+        with sender._lock if is_locked else nullcontext():
+            in_fork(child)
+        sender.wait(5)
+
+
 # ENOBUFS ------------------------------------------------------------------------------------------
-
-
-def in_fork(child: Callable[[], object]) -> None:
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            signal.alarm(20)
-            child()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def with_little_locked_memory() -> None:

@@ -6,6 +6,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "process.h"
+
 #include <stdatomic.h>
 
 /* The attribute of a type, through the type's own method cache, without descriptors being
@@ -71,15 +73,24 @@ cmsgx_restore_exception(PyObject *exception)
 #endif
 }
 
-/* A mark that an object is in use by a call.  With a GIL a plain flag does: it is read and
-   written only while the GIL is held. */
+/* A mark that an object is in use by a call: 0, or the stamp of the thread that makes it.  What a
+   thread holds that a fork left behind in the parent, nobody holds here.  With a GIL a plain word
+   does: it is read and written only while the GIL is held. */
 #ifdef Py_GIL_DISABLED
-typedef atomic_char cmsgx_busy;
+typedef _Atomic uint64_t cmsgx_busy;
 
 static inline int
 cmsgx_enter(cmsgx_busy *busy)
 {
-    return atomic_exchange_explicit(busy, 1, memory_order_acquire) == 0;
+    uint64_t holder = 0;
+    uint64_t mine = cmsgx_stamp();
+    do {
+        if (atomic_compare_exchange_strong_explicit(busy, &holder, mine, memory_order_acquire,
+                                                    memory_order_relaxed)) {
+            return 1;
+        }
+    } while (holder == 0 || !cmsgx_stamp_is_ours(holder));
+    return 0;
 }
 
 static inline void
@@ -88,14 +99,16 @@ cmsgx_leave(cmsgx_busy *busy)
     atomic_store_explicit(busy, 0, memory_order_release);
 }
 #else
-typedef char cmsgx_busy;
+typedef uint64_t cmsgx_busy;
 
 static inline int
 cmsgx_enter(cmsgx_busy *busy)
 {
-    int free = !*busy;
-    *busy = 1;
-    return free;
+    if (*busy != 0 && cmsgx_stamp_is_ours(*busy)) {
+        return 0;
+    }
+    *busy = cmsgx_stamp();
+    return 1;
 }
 
 static inline void

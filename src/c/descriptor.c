@@ -9,15 +9,28 @@
 #include <structmember.h>
 #include <unistd.h>
 
-/* The word: bits 0-31 number + 1 (0: none), bit 32 a close waits, bits 33 up the pins. */
-#define NUMBER_MASK UINT64_C(0xffffffff)
-#define CLOSING (UINT64_C(1) << 32)
-#define PIN (UINT64_C(1) << 33)
+/* The word: bits 0-30 number + 1 (0: none; Linux has no number INT_MAX), bit 31 a close waits, bits
+   32-45 the generation of the process in which the pins were made, bits 46 up the pins. */
+#define NUMBER_MASK UINT64_C(0x7fffffff)
+#define CLOSING (UINT64_C(1) << 31)
+#define GENERATION_AT 32
+#define GENERATION_MASK (UINT64_C(0x3fff) << GENERATION_AT)
+#define PIN (UINT64_C(1) << 46)
+#define ALL_PINS (~(PIN - 1))
+
+/* As it is in this process: a fork copies the pins, and not the threads that would take them off
+   again, nor what their system calls hold. */
+static uint64_t
+here(uint64_t word)
+{
+    uint64_t now = (uint64_t)cmsgx_generation() << GENERATION_AT & GENERATION_MASK;
+    return (word & GENERATION_MASK) == now ? word : (word & (NUMBER_MASK | CLOSING)) | now;
+}
 
 static int
 number_in(uint64_t word)
 {
-    return word & CLOSING ? -1 : (int)(int64_t)((word & NUMBER_MASK)) - 1;
+    return word & CLOSING ? -1 : (int)(word & NUMBER_MASK) - 1;
 }
 
 static cmsgx_word *
@@ -53,12 +66,14 @@ int
 cmsgx_descriptor_pin(PyObject *self)
 {
     uint64_t word = cmsgx_word_get(word_of(self));
+    uint64_t next;
     do {
-        if (number_in(word) < 0) {
+        next = here(word);
+        if (number_in(next) < 0 || next >= ALL_PINS) {
             return -1;
         }
-    } while (!cmsgx_word_swap(word_of(self), &word, word + PIN));
-    return number_in(word);
+    } while (!cmsgx_word_swap(word_of(self), &word, next + PIN));
+    return number_in(next);
 }
 
 void
@@ -69,18 +84,30 @@ cmsgx_descriptor_unpin(PyObject *self)
     int last;
 
     do {
-        next = word - PIN;
-        last = next < PIN && (next & CLOSING);
-        if (last) {
-            next = 0;
+        next = here(word);
+        if (next < PIN) {
+            return;
         }
-    } while (!cmsgx_word_swap(word_of(self), &word, next));
+        next -= PIN;
+        last = next < PIN && (next & CLOSING);
+    } while (!cmsgx_word_swap(word_of(self), &word, last ? 0 : next));
     if (last) {
-        int number = (int)((int64_t)(word & NUMBER_MASK)) - 1;
+        int number = (int)(next & NUMBER_MASK) - 1;
         Py_BEGIN_ALLOW_THREADS
         cmsgx_close_all(&number, 1);
         Py_END_ALLOW_THREADS
     }
+}
+
+PyObject *
+cmsgx_raise_unpinnable(const char *what, Py_ssize_t index, PyObject *self)
+{
+    if (cmsgx_descriptor_number(self) < 0) {
+        return cmsgx_raise_closed(what, index, self);
+    }
+    return index >= 0
+        ? cmsgx_raise_errno(EBUSY, "%s[%zd]: too many system calls use %R", what, index, self)
+        : cmsgx_raise_errno(EBUSY, "%s: too many system calls use %R", what, self);
 }
 
 int
@@ -100,13 +127,18 @@ cmsgx_descriptor_take_to_close(PyObject *self)
 {
     uint64_t word = cmsgx_word_get(word_of(self));
     uint64_t next;
+    int number, is_pinned;
     do {
-        if (number_in(word) < 0) {
+        next = here(word);
+        number = (int)(next & NUMBER_MASK) - 1;
+        is_pinned = next >= PIN;
+        /* A close that waits without a pin waited, when a fork copied it, for a thread that is not
+           in this process. */
+        if (number < 0 || (is_pinned && (next & CLOSING))) {
             return -1;
         }
-        next = word >= PIN ? word | CLOSING : 0;
-    } while (!cmsgx_word_swap(word_of(self), &word, next));
-    return next == 0 ? number_in(word) : -1;
+    } while (!cmsgx_word_swap(word_of(self), &word, is_pinned ? next | CLOSING : 0));
+    return is_pinned ? -1 : number;
 }
 
 /* Arguments ---------------------------------------------------------------------------- */
@@ -171,6 +203,13 @@ raise_not_owned(PyObject *self)
     PyErr_Format(PyExc_ValueError, "%s owns no descriptor: it was closed or given away",
                  Py_TYPE(self)->tp_name);
     return NULL;
+}
+
+static PyObject *
+raise_not_pinned(PyObject *self)
+{
+    return cmsgx_descriptor_number(self) < 0 ? raise_not_owned(self)
+                                             : cmsgx_raise_unpinnable("pin", -1, self);
 }
 
 static PyObject *
@@ -256,25 +295,39 @@ PyDoc_STRVAR(dup_doc,
 static PyObject *
 descriptor_dup(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
+    /* Memory first: nothing can fail once there is a descriptor, and no Python code runs while one
+       is pinned. */
+    PyObject *copy = cmsgx_descriptor_new(Py_TYPE(self), -1, 0);
+    if (copy == NULL) {
+        return NULL;
+    }
     int number = cmsgx_descriptor_pin(self);
-    if (number < 0) {
-        return raise_not_owned(self);
+    int duplicate = number < 0 ? -1 : fcntl(number, F_DUPFD_CLOEXEC, 0);
+    int failed = errno;
+    if (duplicate >= 0) {
+        cmsgx_descriptor_set(copy, duplicate);
     }
-    PyTypeObject *type = Py_TYPE(self);
-    /* Memory before the descriptor, so that nothing can fail once there is one. */
-    PyObject *copy = cmsgx_descriptor_new(type, -1, 0);
-    if (copy != NULL) {
-        int duplicate = fcntl(number, F_DUPFD_CLOEXEC, 0);
-        if (duplicate < 0) {
-            cmsgx_raise_errno(errno, "dup of descriptor %d", number);
-            Py_CLEAR(copy);
-        }
-        else {
-            cmsgx_descriptor_set(copy, duplicate);
-        }
+    if (number >= 0) {
+        cmsgx_descriptor_unpin(self);
     }
-    cmsgx_descriptor_unpin(self);
+    if (duplicate < 0) {
+        Py_DECREF(copy);
+        return number < 0 ? raise_not_pinned(self)
+                          : cmsgx_raise_errno(failed, "dup of descriptor %d", number);
+    }
     return copy;
+}
+
+PyDoc_STRVAR(pinned_doc,
+"_pinned($self, /)\n--\n\n"
+"The number for system calls, as a context manager: until its end no close() takes the number\n"
+"away.  A pin is of the process that made it: a child of fork has to make its own.");
+
+static PyObject *
+descriptor_pinned(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *pin = cmsgx_pin_new(cmsgx_state_of_type(Py_TYPE(self)), self);
+    return pin == NULL && !PyErr_Occurred() ? raise_not_pinned(self) : pin;
 }
 
 PyDoc_STRVAR(opener_doc,
@@ -479,6 +532,7 @@ static PyMethodDef descriptor_methods[] = {
     {"close", descriptor_close, METH_NOARGS, close_doc},
     {"detach", descriptor_detach, METH_NOARGS, detach_doc},
     {"dup", descriptor_dup, METH_NOARGS, dup_doc},
+    {"_pinned", descriptor_pinned, METH_NOARGS, pinned_doc},
     {"_opener", (PyCFunction)(void (*)(void))descriptor_opener, METH_FASTCALL, opener_doc},
     {"_give_to_socket", descriptor_give_to_socket, METH_VARARGS, give_to_socket_doc},
     {"__enter__", descriptor_enter, METH_NOARGS, NULL},

@@ -29,11 +29,23 @@ void cmsgx_descriptor_set(PyObject *self, int number);
 int cmsgx_descriptor_number(PyObject *self);
 
 /* Pins it for one system call: the number cannot be closed, and so not be given to another
-   file, until it is unpinned.  -1 where it owns none. */
+   file, until it is unpinned.  -1 where it owns none, or where it has as many pins as can be
+   counted.
+
+   No Python code runs between the two, as it could fork.  In the child of a fork no pin counts: not
+   those of threads that are not there, and not one of the thread that forked (a Pin can be such),
+   which keeps the number from being closed in the parent only. */
 int cmsgx_descriptor_pin(PyObject *self);
 
-/* May close, and then gives up the GIL for it. */
+/* May close, and then gives up the GIL for it.  Does nothing where a fork took the pin off. */
 void cmsgx_descriptor_unpin(PyObject *self);
+
+/* Of what could not be pinned: OSError EBADF, or EBUSY for too many pins.  `index` as below. */
+PyObject *cmsgx_raise_unpinnable(const char *what, Py_ssize_t index, PyObject *self);
+
+/* pin.c: a pin for Python code, as a context manager.  NULL, without an exception where it cannot
+   be pinned. */
+PyObject *cmsgx_pin_new(cmsgx_state *state, PyObject *owner);
 
 /* Takes the number away: it is the caller's.  -1 where there is none. */
 int cmsgx_descriptor_detach(PyObject *self);

@@ -35,12 +35,16 @@ cmsgx_message_object(cmsgx_message *self, size_t at)
     }
     cmsgx_slot *slot = &self->slots[at];
     if (slot->object == NULL) {
-        /* In a message that was closed the number is -1, and the object owns none; the errno of
-           a pidfd that never came stays. */
+        /* In a message that was closed the number is -1, or a thread was closing it when a fork
+           made this process: the object owns none.  The errno of a pidfd that never came stays. */
         int is_pidfd = at >= self->buffer->got.fds;
+        int is_closed = cmsgx_flag_get(&self->closed);
         int number = self->buffer->fds[at];
+        if (number >= 0 && is_closed) {
+            number = -1;
+        }
         int has_error = is_pidfd && number < 0 && number > INT_MIN
-                        && (number != -1 || !cmsgx_flag_get(&self->closed));
+                        && (number != -1 || !is_closed);
         slot->object = cmsgx_descriptor_new(is_pidfd ? state->PidFd : state->Fd,
                                             number >= 0 ? number : -1, has_error ? -number : 0);
         if (slot->object != NULL) {

@@ -12,6 +12,10 @@ typedef struct {
     /* How many forks lie between the first process and this one, from 1 on, never 0: what was
        marked with another generation was marked by a thread of a parent, which is not here. */
     _Atomic uint32_t generation;
+    /* The thread that made the last fork, in its parent and so here, and the first generation
+       since which only that thread made them: what it was in the middle of goes on here. */
+    uint64_t survivor;
+    uint32_t since;
     pthread_once_t watched;
     int watch_error;            /* of registering the handlers, for good */
 } cmsgx_process_record;
@@ -25,6 +29,23 @@ cmsgx_generation(void)
 {
     return atomic_load_explicit(&cmsgx_process.generation, memory_order_relaxed);
 }
+
+#define CMSGX_GENERATION_BITS 16
+#define CMSGX_GENERATION_MASK ((UINT32_C(1) << CMSGX_GENERATION_BITS) - 1)
+
+/* This thread in this process, to mark something as in use by: never 0.  Of an address 48 bits
+   are significant, and of a generation 16 will do: between two that look the same 65536 forks lie,
+   each by the child of the one before. */
+static inline uint64_t
+cmsgx_stamp(void)
+{
+    return (uint64_t)(uintptr_t)pthread_self() << CMSGX_GENERATION_BITS
+           | (cmsgx_generation() & CMSGX_GENERATION_MASK);
+}
+
+/* Whether the thread that made the stamp, and had not finished when a fork copied it here, is in
+   this process: as in the process that made it, and in those that this very thread forked. */
+int cmsgx_stamp_is_ours(uint64_t stamp);
 
 /* Registers the handlers of fork(2), once for a process, whatever number of interpreters import
    the module.  By pthread_atfork(3) and not by os.register_at_fork(): these run after all hooks in

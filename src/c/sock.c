@@ -233,7 +233,7 @@ pin(const cmsgx_pins *pins)
     for (size_t i = 0; i < pins->count; i++) {
         if (is_pinned(pins, i) && cmsgx_descriptor_pin(pins->objects[i]) < 0) {
             unpin(pins, i);
-            cmsgx_raise_closed("fds", (Py_ssize_t)i, pins->objects[i]);
+            cmsgx_raise_unpinnable("fds", (Py_ssize_t)i, pins->objects[i]);
             return -1;
         }
     }
@@ -287,7 +287,7 @@ cmsgx_before_try(cmsgx_sock *sock, const cmsgx_pins *pins, int *error)
         return -1;
     }
     if (sock->owner != NULL && (sock->fd = cmsgx_descriptor_pin(sock->owner)) < 0) {
-        cmsgx_raise_closed("sock", -1, sock->owner);
+        cmsgx_raise_unpinnable("sock", -1, sock->owner);
         return -1;
     }
     if (pins != NULL && pins->count > 0 && pin(pins) < 0) {

@@ -15,7 +15,7 @@ borrow(cmsgx_state *state, PyObject *object, int *fd, PyObject **owner)
         return -1;
     }
     if (*owner != NULL && (*fd = cmsgx_descriptor_pin(*owner)) < 0) {
-        cmsgx_raise_closed("sock", -1, object);
+        cmsgx_raise_unpinnable("sock", -1, object);
         return -1;
     }
     return 0;

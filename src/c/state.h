@@ -38,6 +38,7 @@ typedef struct {
     /* C types */
     PyTypeObject *Method;
     PyTypeObject *Descriptor;
+    PyTypeObject *Pin;
     PyTypeObject *Descriptors;
     PyTypeObject *View;
     PyTypeObject *Address;
@@ -125,6 +126,7 @@ cmsgx_state *cmsgx_state_of_type(PyTypeObject *type);
 int cmsgx_add_sock(PyObject *module);
 int cmsgx_add_method(PyObject *module);
 int cmsgx_add_descriptor(PyObject *module);
+int cmsgx_add_pin(PyObject *module);
 int cmsgx_add_view(PyObject *module);
 int cmsgx_add_address(PyObject *module);
 int cmsgx_add_record(PyObject *module);

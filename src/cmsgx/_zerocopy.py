@@ -145,13 +145,14 @@ class ZeroCopySender:
     ends by another exception, which waits for nothing, the buffers are still held: release() or
     close(timeout=0) hands them over. Memory that is in flight when the sender is collected is
     kept for good, with a ResourceWarning. A forked child has a copy, to be closed or dropped only:
-    the completions are left to the process that made it.
+    the completions are left to the process that made it, and what would take them raises
+    RuntimeError.
     """
 
     __slots__ = (
-        "__weakref__", "_arrived", "_bytes", "_in_flight", "_is_closed", "_is_copied", "_is_sure",
-        "_lock", "_next_id", "_pid", "_receive", "_stops", "_unsettled", "lost_reports",
-        "max_bytes", "max_pending", "reports", "sock",
+        "__weakref__", "_arrived", "_bytes", "_generation", "_in_flight", "_is_closed",
+        "_is_copied", "_is_sure", "_lock", "_next_id", "_receive", "_stops", "_unsettled",
+        "lost_reports", "max_bytes", "max_pending", "reports", "sock",
     )  # fmt: skip
 
     def __init__(
@@ -187,7 +188,7 @@ class ZeroCopySender:
         self._is_sure = True
         self._arrived: list[_cmsg.Message] = []
         self._lock = Lock()
-        self._pid = os.getpid()
+        self._generation = _cmsg.generation()
         self._set_option()
         self._receive: Callable[[], _cmsg.Message | None] = partial(
             reader(sock, _REPORT_SIZE).receive, flags=_ERRQUEUE | _socket.MSG_DONTWAIT, timeout=0
@@ -311,6 +312,7 @@ class ZeroCopySender:
         while True:
             if self._is_closed:
                 raise ValueError("send: the ZeroCopySender is closed")
+            self._refuse_copy()
             # TCP gives nothing at all an id, and UDP does not: so it gets none.
             if must_copy or not size or self.stopped:
                 sending.id = -1
@@ -330,6 +332,7 @@ class ZeroCopySender:
             self._await(select.POLLOUT if isinstance(refusal, BlockingIOError) else 0, deadline)
 
     def _locked(self, function: Callable[..., _R], *arguments: Any) -> _R:
+        self._refuse_copy()
         return _cmsg.with_lock(self._lock, partial(function, *arguments))
 
     def _try(
@@ -411,7 +414,15 @@ class ZeroCopySender:
 
     def _is_copy(self) -> bool:
         """Whether a fork made it: its lock may be one that is held, and never given back."""
-        return os.getpid() != self._pid
+        return _cmsg.generation() != self._generation
+
+    def _refuse_copy(self) -> None:
+        if self._is_copy():
+            raise RuntimeError(
+                "this ZeroCopySender is the copy that a fork made: it can be closed and released; "
+                "the completions are for the process that made it. Make a new one to send here, "
+                f"with next_id={self._next_id} where the other process sends no more"
+            )
 
     def _give_up(self) -> tuple[memoryview, ...]:
         self._settle()
