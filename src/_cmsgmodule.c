@@ -3,6 +3,7 @@
 #include "c/descriptor.h"
 #include "c/errors.h"
 #include "c/message.h"
+#include "c/notes.h"
 #include "c/owner.h"
 #include "c/process.h"
 #include "c/recv.h"
@@ -176,13 +177,18 @@ PyDoc_STRVAR(closer_fork_doc,
 PyDoc_STRVAR(wait_for_doc,
 "wait_for(fd, events, timeout, rounds, /)\n--\n\n"
 "Waits, `timeout` seconds at most, until poll(2) reports one of `events`, or an error: what it\n"
-"reports, or 0 where the time is up or a signal came; and the `rounds` for the next call, 0 for the\n"
-"first.  They count how often in a row it did not wait: such a call takes up to 10 ms first.");
+"reports, or 0 where the time is up or a signal came; and the `rounds` for the next call, 0 for\n"
+"the first.  They count how often in a row it did not wait: such a call naps 10 ms at most.");
 
 PyDoc_STRVAR(generation_doc,
 "generation()\n--\n\n"
 "A number that is another in each child of a fork than in its parent, unlike a pid, which can be\n"
 "the same in a pid namespace of its own.");
+
+PyDoc_STRVAR(note_used_up_doc,
+"note_used_up(error, /, **arguments)\n--\n\n"
+"Notes in an OSError which of these arguments were iterators, as the same call made again would\n"
+"go without what they had.");
 
 PyDoc_STRVAR(with_lock_doc,
 "with_lock(lock, function, /)\n--\n\n"
@@ -382,6 +388,8 @@ static PyMethodDef methods[] = {
     {"closer_fork", closer_fork, METH_O, closer_fork_doc},
     {"wait_for", cmsgx_wait_for_object, METH_VARARGS, wait_for_doc},
     {"generation", generation, METH_NOARGS, generation_doc},
+    {"note_used_up", (PyCFunction)(void (*)(void))cmsgx_note_used_up_of,
+     METH_VARARGS | METH_KEYWORDS, note_used_up_doc},
     {"with_lock", with_lock, METH_VARARGS, with_lock_doc},
     {"set_overflow_ids", set_overflow_ids, METH_VARARGS, set_overflow_ids_doc},
     {"register", register_object, METH_VARARGS, register_doc},

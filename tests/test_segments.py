@@ -550,6 +550,31 @@ def test_a_fallback_that_fails() -> None:
     for_each("fallback_that_fails", [(0,), (1,), (7,), (19,)])
 
 
+@pytest.mark.parametrize("room", [0, 2])
+@pytest.mark.parametrize("control", [iter, list])
+def test_an_iterator_that_is_used_up_is_told(room: int, control: Any) -> None:
+    """Another call would send the rest without what was in it."""
+    left, right = unix_pair(socket.SOCK_DGRAM)
+    with left, right:
+        with suppress(BlockingIOError):
+            while True:
+                left.send(b"x", socket.MSG_DONTWAIT)
+        for _ in range(room):
+            right.recv(1)
+
+        def call() -> int:
+            return cmsgx.send_segments(left, b"12345", 1, control=control([]), timeout=0)
+
+        if room and control is list:
+            assert call() == room
+            return
+        with pytest.raises(BlockingIOError) as caught:
+            call()
+        assert caught.value.sent == room  # type: ignore[attr-defined]
+        notes = getattr(caught.value, "__notes__", [])
+        assert [note[:23] for note in notes] == ["control was an iterator"] * (control is iter)
+
+
 @pytest.mark.parametrize("error", of_handlers(), ids=repr)
 def test_a_handler_that_raises_tells_what_went(error: Any) -> None:
     """While a full socket is waited for. No errno of it is taken for the kernel's."""

@@ -325,8 +325,62 @@ def test_an_iterator_is_read_once(packets: Pair, behind: int) -> None:
     left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGE)
     with open_files(2) as files:
         bad = (b"2", iter([files[0], -1, files[1]]))
-        assert cmsgx.send_batch(left, [b"1", bad, *[b"3"] * behind]) == 1
+        with pytest.raises(ValueError, match="-1 is no file descriptor") as caught:
+            cmsgx.send_batch(left, [b"1", bad, *[b"3"] * behind])
+        assert caught.value.sent == 1  # type: ignore[attr-defined]
         assert drain(right) == [Whole(b"1", [])]
+
+
+def fill_with_bytes(sock: cmsgx.socket) -> None:
+    """So that each that is received makes room for one."""
+    with suppress(BlockingIOError):
+        while True:
+            sock.send(b"x", socket.MSG_DONTWAIT)
+
+
+def reads_once() -> dict[str, tuple[Any, str | None]]:
+    """Messages of which none goes, and how the note begins."""
+    return {
+        "fds": ([(b"1", iter([0])), b"2"], "messages[0] had an iterator"),
+        "control": ([b"1", (b"2", (), iter(()))], "messages[1] had an iterator"),
+        "data": ([b"1", (iter([b"2"]),), map(bytes, ())], "messages[1] and others had an iterator"),
+        "messages": (iter([b"1", b"2"]), "messages was an iterator"),
+        "none": ([b"1", (b"2", [0])], None),
+    }
+
+
+@pytest.mark.parametrize("name", reads_once())
+@pytest.mark.parametrize("timeout", [0, 0.01])
+def test_iterators_that_were_read_and_not_sent_are_told(name: str, timeout: float) -> None:
+    """The same messages again would go without what was in them."""
+    messages, start = reads_once()[name]
+    with new_pair(socket.SOCK_DGRAM) as (left, _right):
+        fill(left)
+        with pytest.raises(BlockingIOError if timeout == 0 else TimeoutError) as caught:
+            cmsgx.send_batch(left, messages, timeout=timeout)
+        error: Any = caught.value
+        assert (error.sent, error.sent_bytes) == (0, 0)
+        notes = getattr(error, "__notes__", [])
+        assert [note[: len(start or "")] for note in notes] == ([start] if start else [])
+
+
+@pytest.mark.parametrize("name", reads_once())
+def test_a_count_of_what_went_loses_no_iterator(name: str) -> None:
+    """Where another call could not send the rest as it was, it is an error that has the count."""
+    messages, start = reads_once()[name]
+    with new_pair(socket.SOCK_DGRAM) as (left, right):
+        fill_with_bytes(left)
+        right.recv(1)
+        if name in ("fds", "none"):
+            # That of the one that went is not missed.
+            assert cmsgx.send_batch(left, messages, timeout=0) == 1
+            return
+        with pytest.raises(BlockingIOError) as caught:
+            cmsgx.send_batch(left, messages, timeout=0)
+        error: Any = caught.value
+        assert (error.sent, error.sent_bytes) == (1, 0)
+        [note] = error.__notes__
+        assert note.startswith(start)
 
 
 class Raises:
@@ -603,15 +657,16 @@ def long_batch(which: int) -> None:
     print("done")
 
 
+@pytest.mark.parametrize("form", [list, iter])
 @pytest.mark.parametrize("closed", range(6))
-def test_an_fd_that_is_closed_while_it_waits(closed: int) -> None:
+def test_an_fd_that_is_closed_while_it_waits(closed: int, form: Callable[[Any], Any]) -> None:
     """One that has gone may be closed; one that has not ends the batch in front of it."""
     pair, messages = overfull()
     left, right = pair
     left.settimeout(20)
     with open_files(6) as files:
         owners = [cmsgx.Fd(os.dup(number)) for number in files]
-        batch = [(data, [owners[i]]) for i, data in enumerate(messages)]
+        batch = [(data, form([owners[i]])) for i, data in enumerate(messages)]
         results: list[Any] = []
 
         def send() -> None:
@@ -630,7 +685,12 @@ def test_an_fd_that_is_closed_while_it_waits(closed: int) -> None:
             thread.join(0.01)
         got += drain(right)
         expected = 6 if closed == 0 else closed
-        assert results == [expected]
+        if form is list or closed == 0:
+            assert results == [expected]
+        else:
+            # The same messages again would lack their descriptors.
+            assert [(error.errno, error.sent) for error in results] == [(errno.EBADF, closed)]
+            assert f"messages[{closed}]" in results[0].__notes__[-1]
         assert got == [Whole(messages[i], [str(i)]) for i in range(expected)]
         for owner in owners:
             owner.close()

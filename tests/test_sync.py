@@ -1276,3 +1276,72 @@ def test_close_on_exec_is_set(pair: Pair) -> None:
         with cmsgx.Receiver(pair[1], 1, fds=1).receive() as msg:
             assert fcntl.fcntl(msg.fds[0].fileno(), fcntl.F_GETFD) & fcntl.FD_CLOEXEC
             assert not msg.flags & 0x40000000
+
+
+# What can be read once only ---------------------------------------------------------------------
+
+# The call, and the arguments of it that are iterators.
+READ_ONCE: dict[str, tuple[Callable[..., Any], list[str]]] = {
+    "fds": (lambda s, **t: cmsgx.send(s, b"x", fds=(n for n in [0]), **t), ["fds was an"]),
+    "control": (
+        lambda s, **t: cmsgx.send(s, b"x", control=iter([cmsgx.Credentials()]), **t),
+        ["control was an"],
+    ),
+    "data": (lambda s, **t: cmsgx.send(s, map(bytes, [b"x"]), **t), ["data was an"]),
+    "all": (
+        lambda s, **t: cmsgx.send(s, iter([b"x"]), fds=iter([0]), control=iter(()), **t),
+        ["data, fds, control were"],
+    ),
+    "lists": (lambda s, **t: cmsgx.send(s, [b"x"], fds=[0], control=(), **t), []),
+    "send_all": (
+        lambda s, **t: cmsgx.send_all(s, iter([b"x"]), fds=iter([0]), **t),
+        ["fds was an", "data was an"],
+    ),
+    "send_all, lists": (lambda s, **t: cmsgx.send_all(s, [b"x"], fds={0: 0}, **t), []),
+    "sendmsg": (
+        lambda s, **t: cmsgx.sendmsg(s, iter([b"x"]), iter(())),
+        ["buffers, ancdata were"],
+    ),
+    "sendmsg, lists": (lambda s, **t: cmsgx.sendmsg(s, [b"x"], []), []),
+    "send_fds": (lambda s, **t: cmsgx.send_fds(s, [b"x"], iter([0])), ["fds was an"]),
+    "send_fds, bytes": (lambda s, **t: cmsgx.send_fds(s, [b"x"], bytes(4)), []),
+}
+
+
+@pytest.mark.parametrize("name", READ_ONCE)
+@pytest.mark.parametrize("timeout", [0, 0.01])
+def test_iterators_that_are_used_up_are_named(name: str, timeout: float) -> None:
+    """A call that is made again would send without what they had, and nobody would be told."""
+    call, expected = READ_ONCE[name]
+    with new_pair(socket.SOCK_DGRAM) as (left, _right):
+        fill(left)
+        left.settimeout(timeout)
+        with pytest.raises(BlockingIOError if timeout == 0 else TimeoutError) as caught:
+            call(left)
+        notes = getattr(caught.value, "__notes__", [])
+        assert len(notes) == len(expected)
+        for note, start in zip(notes, expected, strict=True):
+            assert note.startswith(start)
+            assert "used up" in note
+        if "sendmsg" not in name and "send_fds" not in name:
+            left.settimeout(60)
+            with pytest.raises(BlockingIOError if timeout == 0 else TimeoutError) as caught:
+                call(left, timeout=timeout)
+            assert len(getattr(caught.value, "__notes__", [])) == len(expected)
+
+
+def test_iterators_that_are_used_up_in_part_of_send_all() -> None:
+    """The descriptors went with the first byte, the data did not."""
+    with new_pair() as (left, _right):
+        left.settimeout(0)
+        with pytest.raises(BlockingIOError) as caught:
+            cmsgx.send_all(left, iter([bytes(10_000_000)]), fds=iter([0]))
+        assert caught.value.sent > 0  # type: ignore[attr-defined]
+        [note] = caught.value.__notes__
+        assert note.startswith("data was an iterator")
+
+
+def test_errors_that_are_found_before_a_call_name_no_iterator(stream: Pair) -> None:
+    with pytest.raises(ValueError, match="-1 is no file descriptor") as caught:
+        cmsgx.send(stream[0], b"x", fds=iter([-1]))
+    assert not hasattr(caught.value, "__notes__")

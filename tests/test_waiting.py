@@ -402,7 +402,7 @@ class Prepared:
         self.left.close()
         assert [message.data for message in self.receiver] == [b"last"]
         if refuses:
-            # Whether more is queued behind an empty packet is asked by ioctl(2), and then by a peek.
+            # What is queued after an empty packet is asked by ioctl(2), and then by a peek.
             self.packets.close()
             assert list(self.packet_receiver) == []
 

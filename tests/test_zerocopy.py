@@ -974,3 +974,22 @@ def test_repr() -> None:
         assert repr(sender) == f"<ZeroCopySender of {left.fileno()}: 1 in flight, 2 bytes>"
         assert sender.close(5) == ()
         assert repr(sender) == f"<ZeroCopySender of {left.fileno()}: closed, 0 bytes>"
+
+
+@pytest.mark.parametrize("name", ["send", "send_all"])
+def test_iterators_that_are_used_up_are_named(name: str) -> None:
+    with tcp() as (left, _right), cmsgx.ZeroCopySender(left) as sender:
+        left.settimeout(0)
+        call = getattr(sender, name)
+        with suppress(BlockingIOError):
+            while True:
+                left.send(bytes(1 << 16))
+        for data, control, start in (
+            (iter([bytes(1 << 20)]), (), "data was an iterator"),
+            (iter([bytes(1 << 20)]), iter(()), "data, control were iterators"),
+            ([bytes(1 << 20)], (), None),
+        ):
+            with pytest.raises(BlockingIOError) as caught:
+                call(data, control=control, timeout=0)
+            notes = getattr(caught.value, "__notes__", [])
+            assert [note[: len(start or "")] for note in notes] == ([start] if start else [])

@@ -3,6 +3,7 @@
 #include "address.h"
 #include "arguments.h"
 #include "errors.h"
+#include "notes.h"
 #include "outgoing.h"
 #include "record.h"
 
@@ -238,11 +239,12 @@ add_ancdata(cmsgx_outgoing *out, PyObject *ancdata)
 }
 
 /* What sendmsg() and send_fds() do once the address is set, in the order of socket: audit, buffers,
-   `ancdata` (NULL where `out` has all control data), the call.  How many bytes, a new reference.
+   `ancdata` (NULL where `out` has all control data, made of `fds`), the call.  How many bytes, a
+   new reference.
    Inline for the reason that stands at cmsgx_call(). */
 static inline __attribute__((always_inline)) PyObject *
-send_plain(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *buffers, PyObject *ancdata, int flags,
-           PyObject *address)
+send_plain(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *buffers, PyObject *ancdata,
+           PyObject *fds, int flags, PyObject *address)
 {
     if (cmsgx_audit("socket.sendmsg", "OO", sock->object, address) < 0
         || cmsgx_outgoing_add_buffers(out, buffers, NOT_ITERABLE) < 0
@@ -251,7 +253,12 @@ send_plain(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *buffers, PyObject *a
     }
     int error;
     ssize_t sent = cmsgx_outgoing_send(out, sock, flags, &error);
-    return sent < 0 ? NULL : PyLong_FromSsize_t(sent);
+    if (sent < 0) {
+        cmsgx_note_used_up(
+            (const cmsgx_argument[]){{"buffers", buffers}, {"ancdata", ancdata}, {"fds", fds}}, 3);
+        return NULL;
+    }
+    return PyLong_FromSsize_t(sent);
 }
 
 PyObject *
@@ -293,7 +300,7 @@ cmsgx_sendmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         }
         goto done;
     }
-    result = send_plain(&out, &sock, args[1], nargs > 2 ? args[2] : NULL, flags, address);
+    result = send_plain(&out, &sock, args[1], nargs > 2 ? args[2] : NULL, NULL, flags, address);
 
 done:
     cmsgx_outgoing_clear(&out);
@@ -344,7 +351,7 @@ cmsgx_send_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObje
         result = send_through_own(&out, &sock, values[1], flags, address);
         goto done;
     }
-    result = send_plain(&out, &sock, values[1], NULL, flags, address);
+    result = send_plain(&out, &sock, values[1], NULL, values[2], flags, address);
 
 done:
     cmsgx_outgoing_clear(&out);
@@ -489,6 +496,12 @@ send_typed(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
         goto done;
     }
     sent = cmsgx_outgoing_send(&out, &sock, flags, error);
+    if (sent < 0) {
+        cmsgx_note_used_up((const cmsgx_argument[]){{"data", values[DATA]},
+                                                    {"fds", values[FDS]},
+                                                    {"control", values[CONTROL]}},
+                           3);
+    }
 
 done:
     cmsgx_outgoing_clear(&out);

@@ -5,6 +5,7 @@
 #include "arguments.h"
 #include "descriptor.h"
 #include "errors.h"
+#include "notes.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -36,6 +37,9 @@ typedef struct {
     size_t part;                /* bytes that were sent of letters[done], on a stream */
     int is_last;                /* behind these comes one that cannot be sent, or nothing */
     PyObject *pending;          /* owned: what is to be raised once these were sent, or NULL */
+    PyObject *messages;         /* borrowed: a tuple of all */
+    int is_iterator;            /* they came from one */
+    Py_ssize_t read;            /* the first message of which nothing was read yet */
     letter *letters;
     struct cmsgx_mmsg *headers;
     PyObject **owners;          /* of all letters; NULL where there are none */
@@ -44,20 +48,48 @@ typedef struct {
 
 /* Filling ---------------------------------------------------------------------------------- */
 
-/* Says in the exception which message it is about. */
-static void
-note_message(Py_ssize_t index)
+/* Whether that message cannot be sent again as it was: something in it can be read once only, or
+   nobody has it but we. */
+static int
+is_used_up(const batch *self, Py_ssize_t index)
 {
-    PyObject *error = cmsgx_save_exception();
-    PyObject *note = PyUnicode_FromFormat("in messages[%zd]", index);
-    PyObject *result = note == NULL || error == NULL
-        ? NULL : PyObject_CallMethod(error, "add_note", "O", note);
-    if (result == NULL) {
-        PyErr_Clear();
+    PyObject *message = PyTuple_GET_ITEM(self->messages, index);
+    int found = self->is_iterator || cmsgx_is_used_up(message);
+    for (Py_ssize_t i = 0; PyTuple_Check(message) && i < PyTuple_GET_SIZE(message); i++) {
+        found |= cmsgx_is_used_up(PyTuple_GET_ITEM(message, i));
     }
-    Py_XDECREF(result);
-    Py_XDECREF(note);
-    cmsgx_restore_exception(error);
+    return found;
+}
+
+/* How many of those from `index` on that were read are so; *first is the first. */
+static Py_ssize_t
+count_used_up(const batch *self, Py_ssize_t index, Py_ssize_t *first)
+{
+    Py_ssize_t count = 0;
+    for (Py_ssize_t i = index; i < self->read; i++) {
+        if (is_used_up(self, i)) {
+            *first = count == 0 ? i : *first;
+            count++;
+        }
+    }
+    return count;
+}
+
+/* Says so in the exception. */
+static void
+note_used_up(const batch *self, Py_ssize_t index)
+{
+    Py_ssize_t first = index;
+    Py_ssize_t count = count_used_up(self, index, &first);
+    if (self->is_iterator && index < PyTuple_GET_SIZE(self->messages)) {
+        cmsgx_add_note("messages was an iterator, which is used up now, with all that was not "
+                       "sent; give a list or a tuple");
+    }
+    else if (count > 0) {
+        cmsgx_add_note("messages[%zd]%s had an iterator, which is used up now: the same message "
+                       "again would go without what was in it; give a list or a tuple",
+                       first, count > 1 ? " and others" : "");
+    }
 }
 
 /* (data, fds, control, address), or just data.  The tuple of all messages keeps it alive. */
@@ -114,9 +146,9 @@ is_of_python(void)
    iterators have been read.  0, or -1 with an exception where that is the first of all, or is to be
    raised at once. */
 static int
-fill_chunk(batch *self, PyObject *messages, Py_ssize_t from)
+fill_chunk(batch *self, Py_ssize_t from)
 {
-    Py_ssize_t rest = PyTuple_GET_SIZE(messages) - from;
+    Py_ssize_t rest = PyTuple_GET_SIZE(self->messages) - from;
     size_t count = rest < CHUNK ? (size_t)rest : CHUNK;
 
     self->count = self->done = self->part = 0;
@@ -124,13 +156,14 @@ fill_chunk(batch *self, PyObject *messages, Py_ssize_t from)
     while (self->count < count) {
         letter *one = &self->letters[self->count];
         Py_ssize_t index = from + (Py_ssize_t)self->count;
-        if (fill(self, one, PyTuple_GET_ITEM(messages, index)) < 0) {
+        if (fill(self, one, PyTuple_GET_ITEM(self->messages, index)) < 0) {
             cmsgx_outgoing_clear(&one->out);
-            note_message(index);
+            cmsgx_add_note("in messages[%zd]", index);
+            self->read = index;
             if (index == 0 || !PyErr_ExceptionMatches(PyExc_Exception)) {
                 return -1;
             }
-            if (is_of_python()) {
+            if (is_of_python() || is_used_up(self, index)) {
                 /* Nobody would ever raise it again. */
                 self->pending = cmsgx_save_exception();
             }
@@ -143,6 +176,7 @@ fill_chunk(batch *self, PyObject *messages, Py_ssize_t from)
         }
         self->headers[self->count++].msg_hdr = one->out.msg;
     }
+    self->read = from + (Py_ssize_t)count;
     return 0;
 }
 
@@ -262,10 +296,11 @@ find_closed(const batch *self)
     return i;
 }
 
-/* Sends the chunk, all of it unless one fails.  0, or -1 with an exception; *error is 0 where that
-   is not about the message that is next, as that of a signal handler. */
+/* Sends the chunk, which begins at messages[from], all of it unless one fails.  0, or -1 with an
+   exception; *error is 0 where that is not about the message that is next, as that of a signal
+   handler. */
 static int
-send_chunk(batch *self, int64_t deadline, int *error)
+send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
 {
     while (self->done < self->count) {
         cmsgx_pins pins = {self->state->Descriptor, NULL, 0};
@@ -285,6 +320,10 @@ send_chunk(batch *self, int64_t deadline, int *error)
             size_t closed = find_closed(self);
             if (closed > self->done && closed < self->count) {
                 /* Those in front of it can go. */
+                Py_ssize_t at;
+                if (count_used_up(self, from + (Py_ssize_t)closed, &at) > 0) {
+                    Py_XSETREF(self->pending, cmsgx_save_exception());
+                }
                 PyErr_Clear();
                 self->owner_count = self->letters[closed].owners_at;
                 clear_from(self, closed);
@@ -327,15 +366,15 @@ tell(const char *name, size_t value)
 /* All of them, chunk by chunk: 0, or -1 with an exception, and *error as of send_chunk().  *sent is
    how many were sent in either case. */
 static int
-send_all(batch *self, PyObject *messages, Py_ssize_t *sent, int *error)
+send_all(batch *self, Py_ssize_t *sent, int *error)
 {
-    Py_ssize_t count = PyTuple_GET_SIZE(messages);
+    Py_ssize_t count = PyTuple_GET_SIZE(self->messages);
     int64_t deadline = self->sock->timeout > 0 ? cmsgx_now() + self->sock->timeout : 0;
 
     while (*sent < count) {
         *error = 0;
-        int failed = fill_chunk(self, messages, *sent) < 0 || gather_owners(self) < 0
-                     || send_chunk(self, deadline, error) < 0;
+        int failed = fill_chunk(self, *sent) < 0 || gather_owners(self) < 0
+                     || send_chunk(self, *sent, deadline, error) < 0;
         *sent += (Py_ssize_t)self->done;
         clear_from(self, 0);
         if (!failed && !self->is_last && PyErr_CheckSignals() < 0) {
@@ -348,7 +387,10 @@ send_all(batch *self, PyObject *messages, Py_ssize_t *sent, int *error)
             *error = 0;
             failed = 1;
         }
-        if (failed && (*sent == 0 || self->part > 0 || *error == 0)) {
+        Py_ssize_t first;
+        if (failed && (*sent == 0 || self->part > 0 || *error == 0
+                       || count_used_up(self, *sent, &first) > 0)) {
+            note_used_up(self, *sent);
             tell("sent", (size_t)*sent);
             tell("sent_bytes", self->part);
             return -1;
@@ -395,7 +437,8 @@ send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     }
     Py_ssize_t count = PyTuple_GET_SIZE(messages);
     size_t most = count < CHUNK ? (size_t)count : CHUNK;
-    batch self = {.state = state, .sock = &sock, .flags = flags | CMSGX_MSG_NOSIGNAL};
+    batch self = {.state = state, .sock = &sock, .flags = flags | CMSGX_MSG_NOSIGNAL,
+                  .messages = messages, .is_iterator = PyIter_Check(values[MESSAGES])};
     int result = -1;
 
     self.letters = PyMem_Malloc((most + 1) * (sizeof(letter) + sizeof(*self.headers)));
@@ -404,7 +447,7 @@ send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     }
     else {
         self.headers = (struct cmsgx_mmsg *)(void *)(self.letters + most + 1);
-        result = send_all(&self, messages, sent, error);
+        result = send_all(&self, sent, error);
         if (self.part > 0) {
             /* For nobody to overlook: a message went in part. */
             *error = 0;

@@ -13,7 +13,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from . import _cmsg
-from ._cmsg import send, send_batch_counted, send_counted
+from ._cmsg import note_used_up, send, send_batch_counted, send_counted
 from ._options import Enabled, get_int, unique
 from ._sync import configuration
 from .kinds import UdpSegment
@@ -175,8 +175,9 @@ def send_segments(
     EMSGSIZE) the rest goes by send_batch(); no datagram is lost or sent twice. If it goes, all
     that this socket sends later goes so too (that of an int, or of an object without weak
     references, is forgotten). No data is one empty datagram. Returns how many datagrams were sent,
-    and raises only where the first fails, as send_batch() does, or a signal handler raises;
-    then the attribute `sent` of the error is that number. `timeout` is for each system call.
+    and raises only where the first fails, as send_batch() does, or any where `control` was an
+    iterator, which is used up then, or a signal handler raises; then the attribute `sent` of the
+    error is that number. `timeout` is for each system call.
     """
     size = operator.index(size)
     if size < 1:
@@ -203,11 +204,17 @@ def send_segments(
                 # Or what goes alone would be cut once more.
                 kinds = (UdpSegment(0), *kinds)
             rest = [(part, (), kinds, address) for part in _cut(view[sent:], size)]
-            refusal = send_batch_counted(in_batch, sock, rest, **limit)
+            while True:
+                refusal = send_batch_counted(in_batch, sock, rest[in_batch[0] :], **limit)
+                # Where others went, the rest is for another call; unless that cannot have the same.
+                is_done = refusal is not None or in_batch[0] == len(rest)
+                if is_done or not isinstance(control, Iterator):
+                    break
             if is_refused and in_batch[0]:
                 _remember(sock, 0)
         done = -(-sent // size) + in_batch[0]
-        if refusal is not None and not done:
+        if refusal is not None and (not done or isinstance(control, Iterator)):
+            note_used_up(refusal, control=control)
             raise refusal
         return done
     except BaseException as error:

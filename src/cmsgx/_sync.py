@@ -8,7 +8,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _cmsg
-from ._cmsg import send_counted
+from ._cmsg import note_used_up, send_counted
 from ._options import Enabled, family_of, room_for, switched_on, type_of, unique
 from .kinds import PidFd
 
@@ -132,10 +132,12 @@ def send_all(
             if deadline is not None:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise TimeoutError("timed out")
+                    refusal = TimeoutError("timed out")
+                    break
                 limit = {"timeout": left}
             refusal = send_counted(tally, sock, views_behind(rest, tally[0]), **limit)
         if refusal is not None:
+            note_used_up(refusal, data=data)
             raise refusal
     except BaseException as error:
         error.sent = tally[0]  # type: ignore[attr-defined]

@@ -27,7 +27,7 @@ from typing import (
 )
 
 from . import _cmsg
-from ._cmsg import send_counted
+from ._cmsg import note_used_up, send_counted
 from ._errqueue import no_error_queue, reader
 from ._fds import Fd
 from ._options import not_supported, set_int
@@ -253,7 +253,11 @@ class ZeroCopySender:
         kinds = (control,) if isinstance(control, _cmsg.Record) else tuple(control)
         deadline = self._deadline(timeout)
         sending = _Sending(views_of(data))
-        self._send(sending, kinds, address, deadline)
+        try:
+            self._send(sending, kinds, address, deadline)
+        except OSError as error:
+            note_used_up(error, data=data, control=control)
+            raise
         return sending.sent[0]
 
     def send_all(
@@ -275,7 +279,11 @@ class ZeroCopySender:
         before = 0
         sending = _Sending(views_of(views_behind(views, 0)))
         try:
-            self._send(sending, kinds, None, deadline)
+            try:
+                self._send(sending, kinds, None, deadline)
+            except OSError as error:
+                note_used_up(error, data=data, control=control)
+                raise
             while before + sending.sent[0] < total:
                 deadline.timeout()  # raises where none is left
                 following = _Sending(views_of(views_behind(views, before + sending.sent[0])))
