@@ -11,14 +11,16 @@ import pickle
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from native import under_shim
-from support import Pair, content, open_fds, open_files, run_python
+from support import Pair, content, open_fds, open_files, run_python, unregistered
 
 import cmsgx
 from cmsgx import _cmsg, kinds
@@ -236,6 +238,233 @@ def test_a_codec_that_shrinks_reads_nothing_behind_the_payload() -> None:
     assert field.__get__(None, Small) is field
 
 
+GONE = r"""
+import gc, socket, sys
+import cmsgx
+from cmsgx import _cmsg, kinds
+from cmsgx.kinds import ControlMessage, StructMessage, member
+from support import unregistered
+
+left = []
+
+def drop(*_):
+    "Takes the codec off the class, as anybody can: it was the one reference."
+    if "_codec" in vars(K):
+        type.__delattr__(K, "_codec")
+    gc.collect()
+    left.append([bytes(size) for size in range(48, 320, 8)])
+    return 7
+
+class Value:
+    packed = property(lambda self: drop() and b"abcd")
+
+class Buffer:
+    def __buffer__(self, flags):
+        drop()
+        return memoryview(b"abcdefgh")
+
+class Shown:
+    def __repr__(self):
+        drop()
+        return "shown"
+
+class Meta(type(ControlMessage)):
+    def __eq__(self, other):
+        drop()
+        self.__name__ = "Renamed" * 9
+        return self is other
+    __hash__ = type.__hash__
+
+class Pair(ControlMessage):
+    __slots__ = ("a", "b")
+
+class Plain(StructMessage):
+    __slots__ = ()
+    a: int = member(convert=drop)
+    b: int = member()
+
+class Own(ControlMessage):
+    __slots__ = ("a",)
+    @classmethod
+    def unpack(cls, data):
+        drop()
+        return object()
+
+def struct(*layout, size=None):
+    return kinds.register(type("Fresh", (StructMessage,), {"__slots__": ()}), level=900, type=1,
+                          layout=layout, size=size)
+
+def received():
+    "Credentials and a time stamp."
+    one, other = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with one, other:
+        for option in (socket.SO_PASSCRED, 29):
+            other.setsockopt(socket.SOL_SOCKET, option, 1)
+        one.send(b"x")
+        return cmsgx.receive(other, 1)
+
+def run(mode):
+    global K
+    if mode == "address":
+        K = struct(("a", 0, "a"), ("b", 4, "i"), size=8)
+        one = K(a=Value(), b=2)
+        K._codec = left[0]
+    elif mode == "buffer":
+        K = struct(("b", 0, "i"), ("a", 4, "t"))
+        assert K(b=2, a=Buffer()).pack() == bytes([2, 0, 0, 0]) + b"abcdefgh"
+    elif mode == "unpack":
+        K = struct(("b", 0, "i"), ("a", 4, "t"))
+        assert K.unpack(Buffer()).pack() == b"abcdefgh"
+    elif mode == "fields":
+        K = kinds.register(Plain, level=900, type=1, layout=(("a", 0, "i"), ("b", 4, "i")), size=8)
+        one = K(1, 2)
+        own = K._codec
+        K._codec = _cmsg.Codec(K, (), 8, 8, (vars(K)["a"], vars(K)["b"]))
+        del own
+        assert repr(one) == "Plain(a=7, b=2)"
+    elif mode == "slots":
+        K = kinds.register(Pair, level=900, type=1)
+        assert repr(K(Shown(), 2)) == "Pair(a=shown, b=2)"
+    elif mode == "name":
+        K = kinds.register(Pair, level=900, type=1)
+        class Renames:
+            def __repr__(self):
+                K.__name__ = "Other" * 50
+                return "renames"
+        assert repr(K(Renames(), 2)).endswith("(a=renames, b=2)")
+    elif mode == "missing":
+        K = kinds.register(Meta("K", (Own,), {"__slots__": ()}), level=900, type=1)
+        one, other = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with one, other:
+            receiver = cmsgx.Receiver(other, 1, want=[cmsgx.PidFd])
+            one.send(b"x")
+            try:
+                receiver.receive()[K]
+            except KeyError as error:
+                assert "no " + "Renamed" * 9 + " came" in str(error), error
+    else:
+        K = kinds.register(Own, level=1, type=2, also=[kinds.Form(1, 29), kinds.Form(1, 35)])
+        message = received()
+        if mode == "get_all":
+            assert len(message.get_all(K)) == 2
+        elif mode == "first":
+            assert type(message[K]) is object
+        elif mode == "control":
+            kinds_of = [type(one) for one in message.control]
+            assert kinds_of == [object, cmsgx.Unknown], kinds_of
+        elif mode == "iterate":
+            assert len(list(message)) == 2
+
+ours = [row.kind for row in kinds._base.rows() if row.level == 1 and row.type in (2, 29, 35)]
+for mode in sys.argv[1:]:
+    with unregistered(*ours):
+        run(mode)
+    print(mode, flush=True)
+"""
+
+
+def test_a_codec_that_goes_while_it_is_used() -> None:
+    """What is freed is filled with a pattern, so that its use shows."""
+    modes = [
+        "address",
+        "fields",
+        "slots",
+        "name",
+        "missing",
+        "get_all",
+        "first",
+        "control",
+        "iterate",
+    ]
+    if sys.version_info >= (3, 12):
+        modes += ["buffer", "unpack"]
+    assert run_python(GONE, *modes, env={"PYTHONMALLOC": "debug"}).split() == modes
+
+
+def changed(record: Any, kind: Any) -> Any:
+    """The same object, of another class whose instances are laid out alike."""
+    vars(object)["__class__"].__set__(record, kind)
+    assert type(record) is kind
+    return record
+
+
+@pytest.mark.parametrize(
+    ("made", "kind"),
+    [
+        (kinds.Ttl(1), kinds.Timestamping),
+        (kinds.Ttl(1), kinds.PacketInfo6),
+        (kinds.SecurityLabel.unpack(b""), kinds.Timestamp),
+        (Small(1), kinds.Credentials),
+    ],
+    ids=lambda one: getattr(one, "__name__", type(one).__name__),
+)
+def test_a_record_whose_class_was_changed_is_refused(made: Any, kind: Any, stream: Pair) -> None:
+    """Its payload is not that of the class: it is shorter, mostly."""
+    own = type(made)
+    text, wire = repr(made), made.pack()
+    field = vars(kind)[kind._codec.fields[0]]
+    try:
+        changed(made, kind)
+        uses: list[Callable[[], Any]] = [
+            lambda: made.pack(),
+            lambda: cmsgx.wire.build(made),
+            lambda: cmsgx.wire.build([made]),
+            lambda: cmsgx.send(stream[0], b"x", control=made),
+            lambda: cmsgx.send(stream[0], b"x", control=[made]),
+            lambda: cmsgx.sendmsg(stream[0], [b"x"], [made]),
+            lambda: cmsgx.send_batch(stream[0], [(b"x", (), made)]),
+            lambda: field.__get__(made),
+            lambda: repr(made),
+            lambda: pickle.dumps(made),
+            lambda: made.__reduce__(),
+        ]
+        for use in uses:
+            with pytest.raises(TypeError, match=rf"{kind.__name__} was made as .*{own.__name__}"):
+                use()
+        hash(made)
+        assert made != 1
+    finally:
+        changed(made, own)
+    assert (repr(made), made.pack()) == (text, wire)
+
+
+def test_a_record_made_by_an_older_codec_goes_as_that(stream: Pair) -> None:
+    """A class that was given a codec of a longer payload since."""
+    own = cast(Any, Small)._codec
+    record = Small(7)
+    try:
+        cast(Any, Small)._codec = _cmsg.Codec(Small, ((0, LEVEL, 9, 3, 0, 3),), 8, 8, ())
+        assert cmsgx.wire.build(record)[-8:-4] == record.pack()
+    finally:
+        cast(Any, Small)._codec = own
+
+
+def test_what_changes_its_length_while_it_is_read_makes_no_record() -> None:
+    class Fickle(kinds.StructMessage):
+        __slots__ = ()
+
+    rest = bytearray(b"rest")
+
+    class Address:
+        @property
+        def packed(self) -> bytes:
+            rest.extend(b"more")
+            return b"abcd"
+
+    with unregistered():
+        kinds.register(Fickle, level=LEVEL, type=5, layout=(("rest", 4, "t"), ("ip", 0, "a")))
+        with pytest.raises(ValueError, match="rest: its length changed while it was read"):
+            cast(Any, Fickle)(rest, Address())
+
+
+def test_a_kind_has_no_more_fields_than_can_be_given() -> None:
+    names = tuple(f"f{i}" for i in range(33))
+    with unregistered(), pytest.raises(ValueError, match="fields: 33; 32 at most"):
+        kinds.register(
+            type("Many", (kinds.ControlMessage,), {"__slots__": names}), level=LEVEL, type=6
+        )
+
+
 def test_a_class_without_its_codec_makes_nothing() -> None:
     class Bare(kinds.ControlMessage):
         __slots__ = ("x",)
@@ -315,6 +544,98 @@ def test_a_receiver_that_was_never_initialised(stream: Pair) -> None:
     cmsgx.Receiver.__init__(bare, stream[0], 10)
     with pytest.raises(TypeError, match="once"):
         cmsgx.Receiver.__init__(bare, stream[0], 10)
+
+
+class Buffer(bytearray):
+    """One that can be referred to weakly."""
+
+
+@pytest.mark.parametrize("kind", [_cmsg.Receiver, cmsgx.Receiver])
+def test_a_receiver_that_is_initialised_while_its_buffers_are_read(kind: Any, stream: Pair) -> None:
+    inner, outer = Buffer(10), Buffer(10)
+    kept = [kind.__new__(kind)]
+
+    def initialise(sock: Any, into: Any) -> None:
+        if kind is cmsgx.Receiver:
+            kept[0].__init__(sock, into=into)
+        else:
+            kept[0].__init__(sock, 0, into)
+
+    def buffers() -> Iterator[Buffer]:
+        initialise(stream[1], inner)
+        yield outer
+
+    with pytest.raises(TypeError, match="initialised once"):
+        initialise(stream[0], buffers())
+    assert kept[0].sock is stream[1]
+    outer.append(0)  # nobody exports it
+    with pytest.raises(BufferError):
+        inner.append(0)
+    kept.clear()
+    inner.append(0)
+
+
+def test_a_batch_receiver_that_is_initialised_while_its_arguments_are_read(stream: Pair) -> None:
+    receiver = cmsgx.BatchReceiver.__new__(cmsgx.BatchReceiver)
+
+    class Count:
+        def __index__(self) -> int:
+            _cmsg.BatchReceiver.__init__(receiver, stream[1], 3, 10)
+            return 7
+
+    with pytest.raises(TypeError, match="initialised once"):
+        cast(Any, _cmsg.BatchReceiver.__init__)(receiver, stream[0], Count(), 10)
+    assert (receiver.sock, receiver.count) == (stream[1], 3)
+
+
+def initialised_at_once(kind: Any, arguments: list[tuple[Any, ...]]) -> tuple[Any, list[int]]:
+    """An object that so many threads initialised, and which of them did."""
+    made = kind.__new__(kind)
+    ready = threading.Barrier(len(arguments))
+    winners: list[int] = []
+
+    def initialise(i: int) -> None:
+        ready.wait(10)
+        with suppress(TypeError, RuntimeError):  # "once", "in use"
+            made.__init__(*arguments[i])
+            winners.append(i)
+
+    workers = [threading.Thread(target=initialise, args=(i,)) for i in range(len(arguments))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(10)
+    return made, winners
+
+
+def test_a_receiver_that_threads_initialise_at_once(stream: Pair) -> None:
+    for _ in range(20):
+        buffers = [Buffer(10) for _ in range(4)]
+        receiver, winners = initialised_at_once(
+            _cmsg.Receiver, [(stream[0], 0, buffer) for buffer in buffers]
+        )
+        assert len(winners) == 1
+        assert receiver.sock is stream[0]
+        for i, buffer in enumerate(buffers):
+            with pytest.raises(BufferError) if i in winners else nullcontext():
+                buffer.append(0)
+
+
+def test_a_batch_receiver_that_threads_initialise_at_once(stream: Pair) -> None:
+    for _ in range(20):
+        receiver, winners = initialised_at_once(
+            _cmsg.BatchReceiver, [(stream[0], count, 1) for count in (1, 2, 3, 4)]
+        )
+        assert [count - 1 for count in (receiver.count,)] == winners
+
+
+def test_a_zero_copy_sender_is_initialised_once() -> None:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        cmsgx.ZeroCopySender(udp) as sender,
+        pytest.raises(TypeError, match="initialised once"),
+    ):
+        sender.__init__(udp)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("size", [-1, -64, -(2**70), 2**31, 2**62, 2**70])

@@ -196,6 +196,12 @@ is_just_end(const batch_receiver *self, size_t count, size_t kept, int has_hung_
     return -error;
 }
 
+static PyObject *
+raise_not_made(void)
+{
+    return PyErr_Format(PyExc_ValueError, "the BatchReceiver was not initialised");
+}
+
 /* With the receiver marked as in use.  *is_end (may be NULL) is whether the batch is just the end
    of what there is to receive: 1, 0, or a negative errno where that cannot be told. */
 static PyObject *
@@ -205,8 +211,7 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
     cmsgx_sock sock;
 
     if (self->request == NULL || self->sock == NULL) {
-        PyErr_SetString(PyExc_ValueError, "the BatchReceiver was not initialised");
-        return NULL;
+        return raise_not_made();
     }
     if (cmsgx_sock_resolve_typed(state, self->sock, &state->own_recvmsg, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, timeout) < 0
@@ -340,10 +345,11 @@ batch_receiver_configure(PyObject *object, PyObject *args)
         cmsgx_request_release(request);
         return cmsgx_raise_busy(object);
     }
-    cmsgx_request_release(self->request);
+    cmsgx_request *before = self->request;
     self->request = request;
     drop_buffers(self);
     cmsgx_leave(&self->busy);
+    cmsgx_request_release(before);
     Py_RETURN_NONE;
 }
 
@@ -356,6 +362,35 @@ batch_receiver_make(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwar
         SELF(self)->state = cmsgx_state_of_type(type);
     }
     return self;
+}
+
+static void
+free_arrays(batch_receiver *self)
+{
+    PyMem_Free(self->buffers);
+    PyMem_Free(self->spares);
+    PyMem_Free(self->headers);
+    PyMem_Free(self->iov);
+    self->buffers = self->spares = NULL;
+    self->headers = NULL;
+    self->iov = NULL;
+}
+
+static int
+allocate(batch_receiver *self, size_t count)
+{
+    self->buffers = PyMem_Calloc(count, sizeof(*self->buffers));
+    self->spares = PyMem_Calloc(count, sizeof(*self->spares));
+    self->headers = PyMem_Calloc(count, sizeof(*self->headers));
+    self->iov = PyMem_Calloc(count, sizeof(*self->iov));
+    if (self->buffers == NULL || self->spares == NULL || self->headers == NULL
+        || self->iov == NULL) {
+        free_arrays(self);
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->count = count;
+    return 0;
 }
 
 static int
@@ -373,28 +408,27 @@ batch_receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
         || cmsgx_as_bufsize(size_given, &size) < 0) {
         return -1;
     }
-    if (self->sock != NULL) {
-        PyErr_SetString(PyExc_TypeError, "a BatchReceiver is initialised once");
-        return -1;
-    }
     if (count < 1 || count > MOST_MESSAGES) {
         PyErr_Format(PyExc_ValueError, "count: %R; from 1 to %d messages", count_given,
                      MOST_MESSAGES);
         return -1;
     }
-    self->buffers = PyMem_Calloc((size_t)count, sizeof(*self->buffers));
-    self->spares = PyMem_Calloc((size_t)count, sizeof(*self->spares));
-    self->headers = PyMem_Calloc((size_t)count, sizeof(*self->headers));
-    self->iov = PyMem_Calloc((size_t)count, sizeof(*self->iov));
-    if (self->buffers == NULL || self->spares == NULL || self->headers == NULL
-        || self->iov == NULL) {
-        PyErr_NoMemory();
+    /* From here on no Python code runs, which could come here once more; another thread can. */
+    if (!cmsgx_enter(&self->busy)) {
+        cmsgx_raise_busy(object);
         return -1;
     }
-    self->count = (size_t)count;
-    self->size = size;
-    self->sock = Py_NewRef(sock);
-    return 0;
+    int result = -1;
+    if (self->sock != NULL) {
+        PyErr_SetString(PyExc_TypeError, "a BatchReceiver is initialised once");
+    }
+    else if (allocate(self, (size_t)count) == 0) {
+        self->size = size;
+        self->sock = Py_NewRef(sock);
+        result = 0;
+    }
+    cmsgx_leave(&self->busy);
+    return result;
 }
 
 static int
@@ -421,10 +455,7 @@ batch_receiver_dealloc(PyObject *object)
     (void)batch_receiver_clear(object);
     Py_CLEAR(self->last);
     drop_buffers(self);
-    PyMem_Free(self->buffers);
-    PyMem_Free(self->spares);
-    PyMem_Free(self->headers);
-    PyMem_Free(self->iov);
+    free_arrays(self);
     cmsgx_request_release(self->request);
     type->tp_free(object);
     Py_DECREF(type);

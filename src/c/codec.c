@@ -19,15 +19,14 @@ cmsgx_codec_of(cmsgx_state *state, PyObject *kind)
     cmsgx_lately *lately = &state->lately[((uintptr_t)kind >> 6) % CMSGX_LATELY];
     unsigned int version = cmsgx_type_version(type);
     if (lately->kind == type && version != 0 && lately->version == version) {
-        return (cmsgx_codec *)lately->codec;
+        return (cmsgx_codec *)Py_NewRef(lately->codec);
     }
     PyObject *codec = cmsgx_type_lookup(type, state->str_codec);
     if (codec == NULL) {
         return NULL;
     }
-    /* The class holds it as long as the class lives, and the caller holds the class. */
-    Py_DECREF(codec);
     if (!Py_IS_TYPE(codec, state->Codec)) {
+        Py_DECREF(codec);
         return NULL;
     }
     if (version != 0) {
@@ -275,7 +274,8 @@ store_ip(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field, PyObj
     PyObject *ip = Py_IS_TYPE(value, state->IPAddress)
         ? Py_NewRef(value)
         : PyObject_CallOneArg((PyObject *)state->IPAddress, value);
-    int is_right = ip != NULL && Py_IS_TYPE(ip, state->IPAddress) && Py_SIZE(ip) == size;
+    int is_right = ip != NULL && Py_IS_TYPE(ip, state->IPAddress) && Py_SIZE(ip) == size
+                   && cmsgx_struct_is_own(ip);
     if (is_right) {
         memcpy(to, ((cmsgx_struct *)ip)->payload, (size_t)size);
     }
@@ -357,12 +357,24 @@ cmsgx_field_end(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field
     return (Py_ssize_t)field->offset + size;
 }
 
+/* Python code made the buffer, or ran meanwhile. */
+static int
+is_as_before(PyTypeObject *kind, const cmsgx_field *field, Py_ssize_t length, size_t measured)
+{
+    if ((size_t)length == measured) {
+        return 1;
+    }
+    PyErr_Format(PyExc_ValueError, "%s.%U: its length changed while it was read, from %zu to %zd",
+                 kind->tp_name, field->name, measured, length);
+    return 0;
+}
+
 int
 cmsgx_field_store(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field,
-                  PyObject *value, unsigned char *payload, size_t size)
+                  PyObject *value, unsigned char *payload, size_t end)
 {
     unsigned char *to = payload + field->offset;
-    size_t rest = size - field->offset;
+    size_t size = end - field->offset;
     if (is_integer(field->format)) {
         store_integer(field->format, value, to);
     }
@@ -372,19 +384,22 @@ cmsgx_field_store(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *fie
     else if (field->format == 'S') {
         struct sockaddr_storage name;
         Py_ssize_t length = as_sockaddr(state, kind, field, value, &name);
-        if (length < 0) {
+        if (length < 0 || !is_as_before(kind, field, length, size)) {
             return -1;
         }
-        memcpy(to, &name, (size_t)length < rest ? (size_t)length : rest);
+        memcpy(to, &name, size);
     }
     else {
         Py_buffer buffer;
         if (PyObject_GetBuffer(value, &buffer, PyBUF_SIMPLE) < 0) {
             return -1;
         }
-        /* What has changed its length since it was measured. */
-        memcpy(to, buffer.buf, (size_t)buffer.len < rest ? (size_t)buffer.len : rest);
+        int is_right = is_as_before(kind, field, buffer.len, size);
+        if (is_right) {
+            memcpy(to, buffer.buf, size);
+        }
         PyBuffer_Release(&buffer);
+        return is_right ? 0 : -1;
     }
     return 0;
 }
@@ -403,6 +418,10 @@ field_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UnC|nOO:Field", (char **)(void *)names, &name,
                                      &offset, &format, &size, &fallback, &convert)) {
         return NULL;
+    }
+    if (!PyUnicode_CheckExact(name)) {
+        return PyErr_Format(PyExc_TypeError, "name: a str is needed, not %.200s",
+                            Py_TYPE(name)->tp_name);
     }
     if (format > 127 || strchr("bBhHiIqQnNPTaAstSO", format) == NULL || offset < 0 || size < 0
         || offset > INT_MAX || size > INT_MAX) {
@@ -426,6 +445,7 @@ field_get(PyObject *self, PyObject *object, PyObject *Py_UNUSED(type))
 {
     const cmsgx_field *field = (const cmsgx_field *)self;
     if (field->is_plain && object != NULL && Py_IS_TYPE(object, field->kind)
+        && cmsgx_struct_is_own(object)
         && field->offset + sizeof(int32_t) <= (size_t)Py_SIZE(object)) {
         uint32_t word;
         memcpy(&word, ((cmsgx_struct *)object)->payload + field->offset, sizeof(word));
@@ -440,6 +460,9 @@ field_get(PyObject *self, PyObject *object, PyObject *Py_UNUSED(type))
     if (!PyObject_TypeCheck(object, state->Struct)) {
         return PyErr_Format(PyExc_TypeError, "field %R is not of a %.200s",
                             ((cmsgx_field *)self)->name, Py_TYPE(object)->tp_name);
+    }
+    if (!cmsgx_struct_is_own(object)) {
+        return cmsgx_raise_class_changed(object);
     }
     const cmsgx_struct *record = (const cmsgx_struct *)object;
     return cmsgx_field_load(state, (cmsgx_field *)self, record->payload, (size_t)Py_SIZE(record));
@@ -538,22 +561,22 @@ static PyType_Spec field_spec = {
 
 /* Codec ---------------------------------------------------------------------------------- */
 
-static Py_ssize_t
+/* The descriptor of a slot of its instances: a new reference, or NULL with an exception. */
+static PyMemberDescrObject *
 slot_of(PyTypeObject *kind, PyObject *name)
 {
-    Py_ssize_t offset = -1;
     PyObject *member = PyObject_GetAttr((PyObject *)kind, name);
     if (member != NULL && Py_IS_TYPE(member, &PyMemberDescr_Type)
         && PyType_IsSubtype(kind, ((PyMemberDescrObject *)member)->d_common.d_type)
         && ((PyMemberDescrObject *)member)->d_member->type == T_OBJECT_EX) {
-        offset = ((PyMemberDescrObject *)member)->d_member->offset;
+        return (PyMemberDescrObject *)member;
     }
-    Py_XDECREF(member);
-    if (offset < 0 && !PyErr_Occurred()) {
+    if (member != NULL) {
         PyErr_Format(PyExc_TypeError, "%s: field %R must be one of its __slots__", kind->tp_name,
                      name);
+        Py_DECREF(member);
     }
-    return offset;
+    return NULL;
 }
 
 static int
@@ -571,7 +594,7 @@ add_field(cmsgx_codec *codec, cmsgx_state *state, PyObject *item)
                      item);
         return -1;
     }
-    if (is_object && (codec->slots[codec->count] = slot_of(codec->kind, field->name)) < 0) {
+    if (is_object && (codec->slots[codec->count] = slot_of(codec->kind, field->name)) == NULL) {
         return -1;
     }
     if (!is_object && field->kind == NULL) {
@@ -685,17 +708,21 @@ codec_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return PyErr_Format(PyExc_TypeError, "%R is not a subclass of %s", kind,
                             least < 0 ? "ControlMessage" : "StructMessage");
     }
+    size_t count = (size_t)PyTuple_GET_SIZE(fields);
+    if (count > CMSGX_MOST_FIELDS) {
+        return PyErr_Format(PyExc_ValueError, "fields: %zu; %d at most", count,
+                            CMSGX_MOST_FIELDS);
+    }
     cmsgx_codec *codec = (cmsgx_codec *)type->tp_alloc(type, 0);
     if (codec == NULL) {
         return NULL;
     }
-    size_t count = (size_t)PyTuple_GET_SIZE(fields);
     codec->kind = (PyTypeObject *)Py_NewRef(kind);
     codec->least = least;
     codec->most = most;
     codec->forms = PyMem_Calloc((size_t)PyTuple_GET_SIZE(forms) + 1, sizeof(cmsgx_form));
     codec->fields = PyMem_Calloc(count + 1, sizeof(cmsgx_field *));
-    codec->slots = PyMem_Calloc(count + 1, sizeof(Py_ssize_t));
+    codec->slots = PyMem_Calloc(count + 1, sizeof(PyMemberDescrObject *));
     if (codec->forms == NULL || codec->fields == NULL || codec->slots == NULL) {
         PyErr_NoMemory();
         goto error;
@@ -728,6 +755,7 @@ codec_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(codec->kind);
     for (Py_ssize_t i = 0; i < codec->count; i++) {
         Py_VISIT(codec->fields[i]);
+        Py_VISIT(codec->slots[i]);
     }
     return 0;
 }
@@ -748,6 +776,7 @@ codec_dealloc(PyObject *self)
     (void)codec_clear(self);
     for (Py_ssize_t i = 0; i < codec->count; i++) {
         Py_DECREF(codec->fields[i]);
+        Py_XDECREF(codec->slots[i]);
     }
     PyMem_Free(codec->forms);
     PyMem_Free(codec->fields);

@@ -9,6 +9,10 @@
 
 #include "form.h"
 
+#include <structmember.h>
+
+#define CMSGX_MOST_FIELDS 32
+
 typedef struct {
     PyObject_HEAD
     PyTypeObject *kind;     /* owned: the class it is a field of, or NULL */
@@ -48,14 +52,14 @@ typedef struct {
     Py_ssize_t count;
     cmsgx_field **fields;   /* owned */
     const cmsgx_field *sockaddr;    /* that of them which is a socket address, or NULL */
-    Py_ssize_t *slots;      /* byte offset in the instance, for fields that are objects */
+    PyMemberDescrObject **slots;    /* owned: those of the instance, for fields that are objects */
 #if CMSGX_FREE_LIST
     PyObject *spare;        /* plain memory of the last instance that was dropped, or NULL */
 #endif
 } cmsgx_codec;
 
-/* The codec of a kind, borrowed from the class; NULL, without an exception, where `kind` is
-   none. */
+/* The codec of a kind: a new reference, as Python code may take it off its class at any time.
+   NULL, without an exception, where `kind` is none. */
 cmsgx_codec *cmsgx_codec_of(cmsgx_state *state, PyObject *kind);
 
 /* Whether register() left `kind` out, as this system has it not: `_codec` is None there. */
@@ -64,7 +68,7 @@ int cmsgx_is_left_out(cmsgx_state *state, PyObject *kind);
 /* For a class without a codec: NotSupportedError where it was left out, else TypeError.  NULL. */
 PyObject *cmsgx_raise_unregistered(cmsgx_state *state, PyTypeObject *kind);
 
-/* The same for what a record is made and read with; NULL with an exception. */
+/* The same for what a record is read with; NULL with an exception. */
 cmsgx_codec *cmsgx_codec_of_record(PyObject *record);
 
 /* The form in which (level, type) of a socket of that family (-1: unknown) is this kind, or
@@ -103,8 +107,9 @@ PyObject *cmsgx_field_load(cmsgx_state *state, const cmsgx_field *field,
 Py_ssize_t cmsgx_field_end(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field,
                            PyObject *value);
 
-/* Writes it, to a payload of `size` bytes that reaches there.  0, or -1 with an exception. */
+/* Writes it, to a payload that reaches `end`, which cmsgx_field_end() gave.  0, or -1 with an
+   exception. */
 int cmsgx_field_store(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field,
-                      PyObject *value, unsigned char *payload, size_t size);
+                      PyObject *value, unsigned char *payload, size_t end);
 
 #endif

@@ -79,7 +79,8 @@ has_descriptor_kind(const cmsgx_message *self, const cmsgx_state *state, PyObjec
                                               : self->buffer->got.fds > 0;
 }
 
-/* 1 and *codec; 0 for a kind that this system has not, so that none came; -1 with TypeError. */
+/* 1 and *codec, a new reference; 0 for a kind that this system does not have, so that none came; -1
+   with TypeError. */
 static int
 codec_or_raise(cmsgx_state *state, PyObject *kind, cmsgx_codec **codec)
 {
@@ -157,11 +158,11 @@ look_up(cmsgx_message *self, PyObject *kind, PyObject **result)
         return is_kind;
     }
     const cmsgx_form *form = find(self, codec, &offset, &header);
-    if (form == NULL) {
-        return 0;
+    if (form != NULL) {
+        *result = decode(self, state, kind, codec, form, &header);
     }
-    *result = decode(self, state, kind, codec, form, &header);
-    return *result != NULL ? 1 : -1;
+    Py_DECREF(codec);
+    return form == NULL ? 0 : *result != NULL ? 1 : -1;
 }
 
 PyObject *
@@ -177,14 +178,15 @@ cmsgx_message_subscript(PyObject *object, PyObject *kind)
                             "no descriptors came with this message; fds=%zu was asked",
                             SELF(object)->request->fds);
     }
-    const char *name = ((PyTypeObject *)kind)->tp_name;
     PyObject *want = SELF(object)->request->want;
-    const cmsgx_codec *codec = cmsgx_codec_of(SELF(object)->request->state, kind);
+    cmsgx_codec *codec = cmsgx_codec_of(SELF(object)->request->state, kind);
+    int is_only_sent = codec != NULL && codec->form_count > 0 && !cmsgx_codec_comes(codec);
+    Py_XDECREF(codec);
     const char *reason = ": whether it is switched on was not asked";
     if (cmsgx_is_left_out(SELF(object)->request->state, kind)) {
         reason = ": this system has it not";
     }
-    else if (codec != NULL && codec->form_count > 0 && !cmsgx_codec_comes(codec)) {
+    else if (is_only_sent) {
         reason = ": it is only sent, never received";
     }
     else if (want != NULL) {
@@ -194,7 +196,8 @@ cmsgx_message_subscript(PyObject *object, PyObject *kind)
         }
         reason = is_wanted ? ", though it is switched on" : ": it was not switched on (want=)";
     }
-    return PyErr_Format(PyExc_KeyError, "no %s came with this message%s", name, reason);
+    return PyErr_Format(PyExc_KeyError, "no %s came with this message%s",
+                        ((PyTypeObject *)kind)->tp_name, reason);
 }
 
 PyObject *
@@ -241,6 +244,7 @@ cmsgx_message_get_all(PyObject *object, PyObject *kind)
         }
         Py_XDECREF(record);
     }
+    Py_XDECREF(codec);
     PyObject *tuple = list == NULL ? NULL : PyList_AsTuple(list);
     Py_XDECREF(list);
     return tuple;
@@ -262,8 +266,12 @@ cmsgx_message_contains(PyObject *object, PyObject *kind)
         return found;
     }
     cmsgx_codec *codec;
-    int is_kind = codec_or_raise(state, kind, &codec);
-    return is_kind <= 0 ? is_kind : find(SELF(object), codec, &offset, &header) != NULL;
+    int found = codec_or_raise(state, kind, &codec);
+    if (found > 0) {
+        found = find(SELF(object), codec, &offset, &header) != NULL;
+        Py_DECREF(codec);
+    }
+    return found;
 }
 
 static PyObject *
@@ -311,6 +319,7 @@ cmsgx_message_control(PyObject *object, void *Py_UNUSED(closure))
                 : cmsgx_codec_received(codec, self->request->family, header.level, header.type);
             record = form != NULL ? decode(self, state, kind, codec, form, &header)
                                   : unknown(state, &header);
+            Py_XDECREF(codec);
         }
         Py_DECREF(kind);
         if (record == NULL && (self->buffer->got.flags & MSG_CTRUNC)

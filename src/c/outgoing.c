@@ -417,21 +417,14 @@ goes_to_ipv4(const cmsgx_outgoing *out)
            && is_mapped(&peer);
 }
 
-int
-cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind)
+/* A record that is its payload goes by the codec that it was made with. */
+static int
+add_struct(cmsgx_outgoing *out, PyObject *kind)
 {
-    cmsgx_state *state = out->state;
-    cmsgx_codec *codec = cmsgx_codec_of(state, (PyObject *)Py_TYPE(kind));
-    if (codec == NULL) {
-        PyErr_Format(PyExc_TypeError, "control: %.200s is not a control message",
-                     Py_TYPE(kind)->tp_name);
+    const cmsgx_codec *codec = ((const cmsgx_struct *)kind)->codec;
+    if (!cmsgx_struct_is_own(kind)) {
+        (void)cmsgx_raise_class_changed(kind);
         return -1;
-    }
-    if (codec->kind == state->Rights) {
-        return cmsgx_outgoing_add_fds(out, kind, out->is_typed);
-    }
-    if (codec->least < 0 || codec->kind != Py_TYPE(kind)) {
-        return add_packed(out, kind);
     }
     int as_ipv4 = cmsgx_codec_has_ipv4(codec) && goes_to_ipv4(out);
     const cmsgx_form *form = cmsgx_codec_sent(codec, as_ipv4);
@@ -457,6 +450,28 @@ cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind)
     out->control_used += cmsgx_put(to, form->level, form->type, NULL, size);
     cmsgx_struct_write(kind, form, to + CMSG_LEN(0));
     return 0;
+}
+
+int
+cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind)
+{
+    cmsgx_state *state = out->state;
+    cmsgx_codec *codec = cmsgx_codec_of(state, (PyObject *)Py_TYPE(kind));
+    if (codec == NULL) {
+        PyErr_Format(PyExc_TypeError, "control: %.200s is not a control message",
+                     Py_TYPE(kind)->tp_name);
+        return -1;
+    }
+    int is_rights = codec->kind == state->Rights;
+    int is_packed = codec->least < 0 || codec->kind != Py_TYPE(kind);
+    Py_DECREF(codec);
+    if (is_rights) {
+        return cmsgx_outgoing_add_fds(out, kind, out->is_typed);
+    }
+    if (is_packed) {
+        return add_packed(out, kind);
+    }
+    return add_struct(out, kind);
 }
 
 /* Sending ---------------------------------------------------------------------------------- */

@@ -50,6 +50,12 @@ free_buffer(cmsgx_receiver *self)
     return buffer;
 }
 
+static PyObject *
+raise_not_made(void)
+{
+    return PyErr_Format(PyExc_ValueError, "the Receiver was not initialised");
+}
+
 /* With the receiver marked as in use.  *fd (may be NULL) is what it received from. */
 static PyObject *
 receive(cmsgx_receiver *self, int flags, PyObject *timeout, int *fd)
@@ -58,8 +64,7 @@ receive(cmsgx_receiver *self, int flags, PyObject *timeout, int *fd)
     cmsgx_sock sock;
 
     if (self->request == NULL || self->sock == NULL) {
-        PyErr_SetString(PyExc_ValueError, "the Receiver was not initialised");
-        return NULL;
+        return raise_not_made();
     }
     if (cmsgx_sock_resolve_typed(state, self->sock, &state->own_recvmsg, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, timeout) < 0
@@ -203,10 +208,11 @@ receiver_configure(PyObject *object, PyObject *args)
         cmsgx_request_release(request);
         return cmsgx_raise_busy(object);
     }
-    cmsgx_request_release(self->request);
+    cmsgx_request *before = self->request;
     self->request = request;
     drop_buffers(self);
     cmsgx_leave(&self->busy);
+    cmsgx_request_release(before);
     Py_RETURN_NONE;
 }
 
@@ -234,15 +240,28 @@ receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
         || cmsgx_as_bufsize(size_given, &size) < 0) {
         return -1;
     }
-    if (self->sock != NULL) {
+    /* First all that can run Python code, which may come here once more. */
+    cmsgx_into *filled = NULL;
+    if (into != Py_None && (filled = cmsgx_into_new(into)) == NULL) {
+        return -1;
+    }
+    if (!cmsgx_enter(&self->busy)) {
+        cmsgx_into_release(filled);
+        cmsgx_raise_busy(object);
+        return -1;
+    }
+    int is_first = self->sock == NULL;
+    if (is_first) {
+        self->into = filled;
+        self->size = into != Py_None ? 0 : size;
+        self->sock = Py_NewRef(sock);
+    }
+    cmsgx_leave(&self->busy);
+    if (!is_first) {
+        cmsgx_into_release(filled);
         PyErr_SetString(PyExc_TypeError, "a Receiver is initialised once");
         return -1;
     }
-    if (into != Py_None && (self->into = cmsgx_into_new(into)) == NULL) {
-        return -1;
-    }
-    self->size = into != Py_None ? 0 : size;
-    self->sock = Py_NewRef(sock);
     return 0;
 }
 

@@ -4,18 +4,29 @@
 
 #include <structmember.h>
 
-#define MOST_FIELDS 32
-
-#define SLOT(object, codec, i) \
-    ((PyObject **)(void *)((char *)(object) + (codec)->slots[i]))
+PyObject *
+cmsgx_raise_class_changed(PyObject *record)
+{
+    const cmsgx_codec *codec = ((cmsgx_struct *)record)->codec;
+    return PyErr_Format(PyExc_TypeError, "this %.200s was made as %.200s: its class was changed",
+                        Py_TYPE(record)->tp_name,
+                        codec != NULL ? codec->kind->tp_name : "nothing");
+}
 
 cmsgx_codec *
 cmsgx_codec_of_record(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    cmsgx_codec *codec = cmsgx_codec_of(cmsgx_state_of_type(type), (PyObject *)type);
+    cmsgx_state *state = cmsgx_state_of_type(type);
+    cmsgx_codec *codec = cmsgx_codec_of(state, (PyObject *)type);
     if (codec == NULL || !PyType_IsSubtype(type, codec->kind)) {
-        (void)cmsgx_raise_unregistered(cmsgx_state_of_type(type), type);
+        (void)cmsgx_raise_unregistered(state, type);
+        Py_XDECREF(codec);
+        return NULL;
+    }
+    if (codec->least >= 0 && !cmsgx_struct_is_own(self)) {
+        (void)cmsgx_raise_class_changed(self);
+        Py_DECREF(codec);
         return NULL;
     }
     return codec;
@@ -125,13 +136,14 @@ PyObject *
 cmsgx_ip_new(cmsgx_state *state, const unsigned char *data, size_t size)
 {
     cmsgx_codec *codec = cmsgx_codec_of(state, (PyObject *)state->IPAddress);
+    cmsgx_struct *self = NULL;
     if (codec == NULL || codec->kind != state->IPAddress) {
-        return PyErr_Format(PyExc_TypeError, "IPAddress is not registered");
+        PyErr_SetString(PyExc_TypeError, "IPAddress is not registered");
     }
-    cmsgx_struct *self = struct_new(codec, size);
-    if (self != NULL) {
+    else if ((self = struct_new(codec, size)) != NULL) {
         memcpy(self->payload, data, size);
     }
+    Py_XDECREF(codec);
     return (PyObject *)self;
 }
 
@@ -160,7 +172,7 @@ field_named(const cmsgx_codec *codec, PyObject *name)
     return -1;
 }
 
-/* The value for each field, borrowed; NULL where an optional one is not given.  0, or -1 with an
+/* The value for each field, owned; NULL where an optional one is not given.  0, or -1 with an
    exception. */
 static int
 arguments(const cmsgx_codec *codec, PyObject *args, PyObject *kwargs, PyObject **values)
@@ -174,7 +186,7 @@ arguments(const cmsgx_codec *codec, PyObject *args, PyObject *kwargs, PyObject *
         return -1;
     }
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args); i++) {
-        values[i] = PyTuple_GET_ITEM(args, i);
+        values[i] = Py_NewRef(PyTuple_GET_ITEM(args, i));
     }
     while (kwargs != NULL && PyDict_Next(kwargs, &position, &name, &value)) {
         Py_ssize_t at = field_named(codec, name);
@@ -184,18 +196,18 @@ arguments(const cmsgx_codec *codec, PyObject *args, PyObject *kwargs, PyObject *
                          kind, name);
             return -1;
         }
-        values[at] = value;
+        values[at] = Py_NewRef(value);
     }
     for (Py_ssize_t i = 0; i < codec->count; i++) {
         const cmsgx_field *field = codec->fields[i];
         int is_optional = codec->least >= 0 && field->size != 0
                           && field->offset + field->size > (size_t)codec->least;
         if (values[i] == NULL) {
-            values[i] = field->fallback;
+            values[i] = Py_XNewRef(field->fallback);
         }
         /* What it is read as where it is not there. */
         if (values[i] == Py_None && is_optional) {
-            values[i] = NULL;
+            Py_CLEAR(values[i]);
         }
         if (values[i] == NULL && !is_optional) {
             PyErr_Format(PyExc_TypeError, "%s() misses field '%U'", kind, field->name);
@@ -210,14 +222,15 @@ make_struct(cmsgx_state *state, cmsgx_codec *codec, PyObject **values)
 {
     PyTypeObject *type = codec->kind;
     size_t size = (size_t)codec->least;
+    Py_ssize_t ends[CMSGX_MOST_FIELDS];
     for (Py_ssize_t i = 0; i < codec->count; i++) {
-        Py_ssize_t end = values[i] == NULL
+        ends[i] = values[i] == NULL
             ? 0 : cmsgx_field_end(state, type, codec->fields[i], values[i]);
-        if (end < 0) {
+        if (ends[i] < 0) {
             return NULL;
         }
-        if ((size_t)end > size) {
-            size = (size_t)end;
+        if ((size_t)ends[i] > size) {
+            size = (size_t)ends[i];
         }
     }
     if (codec->most >= 0 && size > (size_t)codec->most) {
@@ -231,7 +244,8 @@ make_struct(cmsgx_state *state, cmsgx_codec *codec, PyObject **values)
     memset(self->payload, 0, size);
     for (Py_ssize_t i = 0; i < codec->count; i++) {
         if (values[i] != NULL
-            && cmsgx_field_store(state, type, codec->fields[i], values[i], self->payload, size)
+            && cmsgx_field_store(state, type, codec->fields[i], values[i], self->payload,
+                                 (size_t)ends[i])
                    < 0) {
             Py_DECREF(self);
             return NULL;
@@ -241,24 +255,37 @@ make_struct(cmsgx_state *state, cmsgx_codec *codec, PyObject **values)
 }
 
 static PyObject *
+make_record(cmsgx_codec *codec, PyObject **values)
+{
+    PyObject *self = codec->kind->tp_alloc(codec->kind, 0);
+    for (Py_ssize_t i = 0; self != NULL && i < codec->count; i++) {
+        if (PyMember_SetOne((char *)self, codec->slots[i]->d_member, values[i]) < 0) {
+            Py_CLEAR(self);
+        }
+    }
+    return self;
+}
+
+static PyObject *
 record_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     cmsgx_state *state = cmsgx_state_of_type(type);
     cmsgx_codec *codec = cmsgx_codec_of(state, (PyObject *)type);
-    PyObject *values[MOST_FIELDS] = {NULL};
-    if (codec == NULL || codec->kind != type || codec->count > MOST_FIELDS) {
-        return cmsgx_raise_unregistered(state, type);
-    }
-    if (arguments(codec, args, kwargs, values) < 0) {
+    PyObject *values[CMSGX_MOST_FIELDS] = {NULL};
+    PyObject *self = NULL;
+    if (codec == NULL || codec->kind != type) {
+        (void)cmsgx_raise_unregistered(state, type);
+        Py_XDECREF(codec);
         return NULL;
     }
-    if (codec->least >= 0) {
-        return make_struct(state, codec, values);
+    if (arguments(codec, args, kwargs, values) == 0) {
+        self = codec->least >= 0 ? make_struct(state, codec, values)
+                                 : make_record(codec, values);
     }
-    PyObject *self = type->tp_alloc(type, 0);
-    for (Py_ssize_t i = 0; self != NULL && i < codec->count; i++) {
-        *SLOT(self, codec, i) = Py_NewRef(values[i]);
+    for (Py_ssize_t i = 0; i < codec->count; i++) {
+        Py_XDECREF(values[i]);
     }
+    Py_DECREF(codec);
     return self;
 }
 
@@ -272,11 +299,7 @@ value_of(PyObject *self, const cmsgx_codec *codec, Py_ssize_t i)
         return cmsgx_field_load(cmsgx_state_of_type(codec->kind), codec->fields[i],
                                 record->payload, (size_t)Py_SIZE(record));
     }
-    PyObject *value = *SLOT(self, codec, i);
-    if (value == NULL) {
-        PyErr_SetObject(PyExc_AttributeError, codec->fields[i]->name);
-    }
-    return Py_XNewRef(value);
+    return PyMember_GetOne((const char *)self, codec->slots[i]->d_member);
 }
 
 static PyObject *
@@ -293,6 +316,7 @@ values_of(PyObject *self)
             PyTuple_SET_ITEM(tuple, i, value);
         }
     }
+    Py_XDECREF(codec);
     return tuple;
 }
 
@@ -354,7 +378,6 @@ record_repr(PyObject *self)
     if (codec == NULL) {
         return NULL;
     }
-    const char *dot = strrchr(codec->kind->tp_name, '.');
     PyObject *parts = PyList_New(0);
     PyObject *result = NULL;
     for (Py_ssize_t i = 0; parts != NULL && i < codec->count; i++) {
@@ -371,6 +394,8 @@ record_repr(PyObject *self)
         PyObject *comma = PyUnicode_FromString(", ");
         PyObject *joined = comma == NULL ? NULL : PyUnicode_Join(comma, parts);
         if (joined != NULL) {
+            /* Looked at now: a repr() above may have given the class another name. */
+            const char *dot = strrchr(codec->kind->tp_name, '.');
             result = PyUnicode_FromFormat(
                 "%s(%U)", dot != NULL ? dot + 1 : codec->kind->tp_name, joined);
         }
@@ -378,6 +403,7 @@ record_repr(PyObject *self)
         Py_XDECREF(comma);
         Py_DECREF(parts);
     }
+    Py_DECREF(codec);
     return result;
 }
 
@@ -437,6 +463,9 @@ static PyObject *
 struct_pack(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     const cmsgx_codec *codec = ((cmsgx_struct *)self)->codec;
+    if (!cmsgx_struct_is_own(self)) {
+        return cmsgx_raise_class_changed(self);
+    }
     const cmsgx_form *form = cmsgx_codec_sent(codec, 0);
     if (form == NULL) {
         form = codec->form_count > 0 ? &codec->forms[0] : &canonical;
@@ -456,9 +485,12 @@ read_buffer(PyObject *type, PyObject *data, const int *number, int plain)
 {
     cmsgx_state *state = cmsgx_state_of_type((PyTypeObject *)type);
     cmsgx_codec *codec = cmsgx_codec_of(state, type);
+    PyObject *self = NULL;
     Py_buffer buffer;
     if (codec == NULL || codec->least < 0 || codec->kind != (PyTypeObject *)type) {
-        return cmsgx_raise_unregistered(state, (PyTypeObject *)type);
+        (void)cmsgx_raise_unregistered(state, (PyTypeObject *)type);
+        Py_XDECREF(codec);
+        return NULL;
     }
     const cmsgx_form *form = codec->form_count > 0 && !plain ? &codec->forms[0] : &canonical;
     if (number != NULL) {
@@ -467,11 +499,11 @@ read_buffer(PyObject *type, PyObject *data, const int *number, int plain)
             form = &codec->forms[0];
         }
     }
-    if (PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE) < 0) {
-        return NULL;
+    if (PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE) == 0) {
+        self = cmsgx_struct_read(state, codec, form, buffer.buf, (size_t)buffer.len);
+        PyBuffer_Release(&buffer);
     }
-    PyObject *self = cmsgx_struct_read(state, codec, form, buffer.buf, (size_t)buffer.len);
-    PyBuffer_Release(&buffer);
+    Py_DECREF(codec);
     return self;
 }
 
@@ -523,6 +555,9 @@ static PyObject *
 struct_reduce(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     const cmsgx_struct *record = (const cmsgx_struct *)self;
+    if (!cmsgx_struct_is_own(self)) {
+        return cmsgx_raise_class_changed(self);
+    }
     PyObject *restore = PyObject_GetAttrString((PyObject *)Py_TYPE(self), "_restore");
     return restore == NULL ? NULL
                            : Py_BuildValue("N(y#i)", restore, (const char *)record->payload,

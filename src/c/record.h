@@ -20,6 +20,18 @@ typedef struct {
     unsigned char payload[];
 } cmsgx_struct;
 
+/* Whether its class is still the one that it was made as: `__class__` of object sets it to another
+   whose instances are laid out alike, though their payloads are not. */
+static inline int
+cmsgx_struct_is_own(const PyObject *record)
+{
+    const cmsgx_codec *codec = ((const cmsgx_struct *)record)->codec;
+    return codec != NULL && Py_IS_TYPE(record, codec->kind);
+}
+
+/* TypeError for one whose class is not.  NULL. */
+PyObject *cmsgx_raise_class_changed(PyObject *record);
+
 /* A new instance of codec->kind from the payload of a control message; NULL with
    MalformedControlError where its length is none of the kind. */
 PyObject *cmsgx_struct_read(cmsgx_state *state, cmsgx_codec *codec, const cmsgx_form *form,

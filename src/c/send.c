@@ -531,10 +531,11 @@ cmsgx_tell_tally(PyObject *tally, ssize_t sent, int error)
 {
     PyObject *raised = cmsgx_save_exception();
     if (sent > 0) {
-        PyObject *before = PyList_GetItem(tally, 0);    /* borrowed */
+        PyObject *before = Py_XNewRef(PyList_GetItem(tally, 0));
         PyObject *more = before == NULL ? NULL : PyLong_FromSsize_t(sent);
         PyObject *total = more == NULL ? NULL : PyNumber_Add(before, more);
         Py_XDECREF(more);
+        Py_XDECREF(before);
         if (total == NULL || PyList_SetItem(tally, 0, total) < 0) {
             Py_XDECREF(raised);
             return NULL;

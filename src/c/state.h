@@ -26,12 +26,13 @@ typedef struct {
     unsigned int version;   /* of socket_class, when its attribute was seen to be that, or ours */
 } cmsgx_own;
 
-/* The codecs of kinds that were looked up lately. */
+/* The codecs of kinds that were looked up lately.  A version is given to one class once: as long as
+   a class has it, none of its attributes has changed since, so its codec is still there. */
 #define CMSGX_LATELY 8
 typedef struct {
     PyTypeObject *kind;     /* borrowed: compared only, together with its version */
     unsigned int version;
-    PyObject *codec;        /* borrowed from the kind, which has that version */
+    PyObject *codec;        /* borrowed from the kind: only good while it has that version */
 } cmsgx_lately;
 
 typedef struct {

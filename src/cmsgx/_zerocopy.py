@@ -164,6 +164,9 @@ class ZeroCopySender:
         on_copied: Literal["keep", "stop"] = "keep",
         next_id: int = 0,
     ) -> None:
+        if hasattr(self, "_in_flight"):
+            # Or it would forget what the kernel reads.
+            raise TypeError("a ZeroCopySender is initialised once")
         if on_copied not in ("keep", "stop"):
             raise ValueError(f"on_copied: {on_copied!r}; it is 'keep' or 'stop'")
         max_bytes, max_pending, next_id = map(index, (max_bytes, max_pending, next_id))
