@@ -216,6 +216,40 @@ def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     return True
 
 
+# futex(2) by machine, as the kernel counts.
+_FUTEX = {"x86_64": "202", "aarch64": "98", "s390x": "238", "riscv64": "98"}
+_FUTEX_32_BITS = ("240", "422")
+
+
+def until_it_waits(thread: threading.Thread) -> None:
+    """Until that thread waits in a system call of its own, and not for Python's lock."""
+    path = Path(f"/proc/self/task/{thread.native_id}/syscall")
+    number = _FUTEX.get(os.uname().machine)
+    of_python = (number,) if struct.calcsize("P") == 8 else _FUTEX_32_BITS
+
+    def waits() -> bool:
+        return path.read_text().split()[0] not in ("running", "-1", *of_python)
+
+    try:
+        path.read_text()
+    except OSError:
+        number = None
+    if number is None:  # no such file with this kernel, or no such machine in the table
+        time.sleep(0.2)
+    else:
+        assert eventually(waits), f"it does not wait: {path.read_text()}"
+
+
+def lengths(variable: str, short: int, long: int) -> list[Any]:
+    """How long a random test runs, for `parametrize`: a little each time, and at length among the
+    slow tests; or as an environment variable says."""
+    import pytest  # not above: most of what is here is for processes that do without
+
+    if variable in os.environ:
+        return [int(os.environ[variable])]
+    return [short, pytest.param(long, marks=pytest.mark.slow)]
+
+
 def is_open(number: int) -> bool:
     try:
         os.fstat(number)

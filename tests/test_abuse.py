@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import pytest
 from native import under_shim
-from support import Pair, content, open_fds, open_files, run_python, unregistered
+from support import Pair, content, lengths, open_fds, open_files, run_python, unregistered
 
 import cmsgx
 from cmsgx import _cmsg, kinds
@@ -1194,7 +1194,7 @@ print(len(outcomes))
 '''
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_random_calls_neither_crash_nor_leak(seed: int, tmp_path: Path) -> None:
-    calls = os.environ.get("CMSGX_FUZZ_CALLS", "40000")
-    assert int(run_python(FUZZ, str(seed), calls, str(tmp_path))) > 5
+@pytest.mark.parametrize("calls", lengths("CMSGX_FUZZ_CALLS", 8000, 80_000))
+def test_random_calls_neither_crash_nor_leak(calls: int, tmp_path: Path) -> None:
+    timeout = 60 + calls / 100
+    assert int(run_python(FUZZ, "1", str(calls), str(tmp_path), timeout=timeout)) > 5

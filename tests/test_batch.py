@@ -41,6 +41,7 @@ from support import (
     eventually,
     gives_up_the_gil,
     is_open,
+    lengths,
     lingering_socket,
     open_fds,
     open_files,
@@ -938,8 +939,9 @@ def lies(count: int) -> None:
     print("done")
 
 
-def test_random_lies_in_a_batch() -> None:
-    assert in_child("lies", 4000, env=under_shim()).strip() == "done"
+@pytest.mark.parametrize("count", lengths("CMSGX_LIES", 400, 4000))
+def test_random_lies_in_a_batch(count: int) -> None:
+    assert in_child("lies", count, env=under_shim()).strip() == "done"
 
 
 def zeroed() -> None:

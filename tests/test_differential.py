@@ -48,6 +48,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import pytest
+from support import lengths
+
 import cmsgx
 
 CALLS = int(os.environ.get("CMSGX_FUZZ_CALLS", "20000"))
@@ -967,20 +970,21 @@ def fuzz(calls: int, seed: int, most_mismatches: int = 1) -> Findings:
     return findings
 
 
-def test_same_answers_as_socket() -> None:
+@pytest.mark.parametrize("calls", lengths("CMSGX_FUZZ_CALLS", 1000, CALLS))
+def test_same_answers_as_socket(calls: int) -> None:
     before = open_descriptors()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        findings = fuzz(CALLS, SEED)
+        findings = fuzz(calls, SEED)
     assert not findings.mismatches, "\n".join(["", *findings.mismatches])
     assert open_descriptors() == before
     # The calls were not in vain.
-    if CALLS >= 5000:
+    if calls >= 5000:
         for name in CALLED:
-            assert findings.tally[f"{name} returned"] > CALLS / 40
-            assert findings.tally[f"{name} raised"] > CALLS / 200
+            assert findings.tally[f"{name} returned"] > calls / 40
+            assert findings.tally[f"{name} raised"] > calls / 200
         for name in ("recvmsg", "recvmsg_into", "recv_fds"):
-            assert findings.tally[f"{name} with control messages"] > CALLS / 200
+            assert findings.tally[f"{name} with control messages"] > calls / 200
 
 
 def test_macros_give_the_same_answers_as_socket() -> None:

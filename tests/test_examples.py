@@ -76,6 +76,7 @@ def test_example(name: str) -> None:
     assert (done.stdout, done.stderr, done.returncode) == (PRINTED[name], "", 0)
 
 
+@pytest.mark.slow
 @EACH
 def test_neither_process_of_an_example_leaks(name: str) -> None:
     done = run("-c", COUNT_DESCRIPTORS, str(checkout() / "examples" / name))
@@ -113,6 +114,7 @@ def test_traceroute(family: int) -> None:
     assert (done.stdout, done.stderr, done.returncode) == (printed, "", 0)
 
 
+@pytest.mark.slow
 def test_traceroute_of_a_router_that_says_nothing() -> None:
     with Chain(links=3) as chain:
         # It has no way back.
@@ -135,6 +137,7 @@ def test_without_packet_info_the_answer_comes_from_elsewhere(tmp_path: Path) -> 
         assert NO_IPV6, done.stderr
 
 
+@pytest.mark.slow
 def test_an_example_fails_with_its_child(tmp_path: Path) -> None:
     for name in WITH_A_CHILD:
         text = (checkout() / "examples" / name).read_text()

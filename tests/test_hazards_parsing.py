@@ -19,7 +19,17 @@ from typing import Any
 import pytest
 from attempts import fails
 from native import Shim, under_shim
-from support import HEADER, Pair, close_pair, content, is_open, open_files, run_python, unix_pair
+from support import (
+    HEADER,
+    Pair,
+    close_pair,
+    content,
+    is_open,
+    lengths,
+    open_files,
+    run_python,
+    unix_pair,
+)
 from test_hazards_descriptors import count_open, numbers_in
 
 import cmsgx
@@ -191,9 +201,9 @@ def random_lies(count: int) -> None:
     print(f"{count} lies: {outcomes}")
 
 
-def test_C1_random_lies() -> None:
-    """CMSGX_LIES says how many."""
-    print(in_child("random_lies", int(os.environ.get("CMSGX_LIES", "20000")), env=under_shim()))
+@pytest.mark.parametrize("count", lengths("CMSGX_LIES", 2000, 20_000))
+def test_C1_random_lies(count: int) -> None:
+    print(in_child("random_lies", count, env=under_shim()))
 
 
 # C2: memory that was not written ----------------------------------------------------------------

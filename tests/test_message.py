@@ -8,7 +8,6 @@ import os
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from support import (
     stuck_in_close,
     unix_pair,
     unregistered,
+    until_it_waits,
 )
 
 import cmsgx
@@ -721,7 +721,7 @@ def test_a_message_used_by_two_threads_at_once_raises(stream: Pair) -> None:
         msg = cmsgx.receive(stream[1], 1, fds=1)
         thread = threading.Thread(target=msg.close)
         thread.start()
-        time.sleep(0.2)
+        until_it_waits(thread)
         with pytest.raises(RuntimeError, match="is in use"):
             msg.take(0)
         assert thread.is_alive(), "the close did not block, so this showed nothing"

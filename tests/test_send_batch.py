@@ -30,7 +30,16 @@ from batches import (
     udp_pair,
 )
 from native import Shim, under_shim
-from support import Pair, close_pair, content, open_fds, open_files, run_python, unix_pair
+from support import (
+    Pair,
+    close_pair,
+    content,
+    open_fds,
+    open_files,
+    run_python,
+    unix_pair,
+    until_it_waits,
+)
 from test_sync import fill, later
 
 import cmsgx
@@ -677,7 +686,7 @@ def test_an_fd_that_is_closed_while_it_waits(closed: int, form: Callable[[Any], 
 
         thread = threading.Thread(target=send)
         thread.start()
-        time.sleep(0.1)  # the first is in the queue, the second waits
+        until_it_waits(thread)  # the first is in the queue, the second waits
         owners[closed].close()
         got: list[Whole] = []
         while thread.is_alive():
@@ -713,7 +722,7 @@ def test_an_fd_of_the_first_that_is_closed_while_it_waits() -> None:
 
     thread = threading.Thread(target=send)
     thread.start()
-    time.sleep(0.1)
+    until_it_waits(thread)
     fd.close()
     while thread.is_alive():
         drain(right)
@@ -837,7 +846,7 @@ def test_the_rest_goes_though_the_descriptor_is_closed() -> None:
             )
         )
         thread.start()
-        time.sleep(0.1)
+        until_it_waits(thread)
         owners[0].close()
         check_reads(received_stream(right, 100_001), [0, 100_000])
         thread.join()

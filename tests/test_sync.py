@@ -22,7 +22,16 @@ from typing import Any
 import pytest
 from batches import handling, of_handlers, raising
 from native import Shim, under_shim
-from support import Pair, close_pair, content, open_fds, open_files, run_python, unix_pair
+from support import (
+    Pair,
+    close_pair,
+    content,
+    open_fds,
+    open_files,
+    run_python,
+    unix_pair,
+    until_it_waits,
+)
 
 import cmsgx
 
@@ -1151,7 +1160,7 @@ def test_a_receiver_used_by_two_threads_at_once_raises(stream: Pair) -> None:
     got = []
     thread = threading.Thread(target=lambda: got.append(rx.receive().data))
     thread.start()
-    time.sleep(0.1)
+    until_it_waits(thread)
     for use in (rx.receive, rx.refresh, lambda: next(iter(rx))):
         with pytest.raises(RuntimeError, match="is in use"):
             use()

@@ -22,6 +22,7 @@ from support import (
     open_files,
     stuck_in_close,
     unix_pair,
+    until_it_waits,
 )
 
 import cmsgx
@@ -198,7 +199,7 @@ def test_a_batch_receiver_that_waits_is_in_use(use: Callable[[Any], object]) -> 
     thread = threading.Thread(target=lambda: got.extend(msg.data for msg in rx.receive()))
     with sender, receiver:
         thread.start()
-        time.sleep(0.1)
+        until_it_waits(thread)
         with pytest.raises(RuntimeError, match="is in use"):
             use(rx)
         sender.send(b"x")
@@ -220,7 +221,7 @@ def slow_to_close(close: Callable[[cmsgx.wire.Batch], object]) -> Iterator[cmsgx
         assert len(batch[:]) == 3
         thread = threading.Thread(target=close, args=(batch,))
         thread.start()
-        time.sleep(0.2)
+        until_it_waits(thread)
         assert thread.is_alive(), "it did not block, so this shows nothing"
         try:
             yield batch
@@ -385,7 +386,7 @@ def test_close_returns_at_once_while_a_send_waits() -> None:
     fd = cmsgx.Fd(writer)
     thread = threading.Thread(target=cmsgx.send, args=(sender, b"x"), kwargs={"fds": [fd]})
     thread.start()
-    time.sleep(0.1)
+    until_it_waits(thread)
     fd.close()  # nothing lets the send go on before
     assert fd.closed
     assert os.fstat(writer)  # pinned
@@ -422,7 +423,7 @@ def test_a_wait_that_ends_after_the_close_sends_nothing() -> None:
 
     thread = threading.Thread(target=send)
     thread.start()
-    time.sleep(0.1)
+    until_it_waits(thread)
     number = fd.fileno()
     fd.close()
     with pytest.raises(OSError, match="Bad file descriptor"):

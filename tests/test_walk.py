@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from native import build
+from support import lengths
 
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 
@@ -35,14 +36,15 @@ def sanitized() -> Path:
         pytest.skip(f"the C compiler has no sanitizers here: {error}")
 
 
-def test_C1_C3_random_control_buffers() -> None:
-    """10^6 structured inputs, at each alignment, under ASan and UBSan."""
-    printed = run(sanitized(), os.environ.get("CMSGX_WALKS", "1000000"))
+@pytest.mark.parametrize("count", lengths("CMSGX_WALKS", 50_000, 1_000_000))
+def test_C1_C3_random_control_buffers(count: int) -> None:
+    """Structured inputs, at each alignment, under ASan and UBSan."""
+    printed = run(sanitized(), str(count))
     print(printed)
     assert "cut 0" not in printed
     assert "broken 0" not in printed
 
 
-@pytest.mark.parametrize("seed", ["2", "3"])
-def test_C1_without_sanitizers(seed: str) -> None:
-    run(built("-O2"), "300000", seed)
+@pytest.mark.parametrize("count", lengths("CMSGX_WALKS", 50_000, 300_000))
+def test_C1_without_sanitizers(count: int) -> None:
+    run(built("-O2"), str(count), "2")

@@ -22,7 +22,7 @@ import pytest
 from batches import handling, of_handlers, raising
 from memory import each_allocation_fails
 from namespaces import Namespace, needs_ipv6
-from support import eventually, in_fork
+from support import eventually, in_fork, lengths
 
 import cmsgx
 from cmsgx import _zerocopy, kinds
@@ -813,10 +813,9 @@ class Interruptions:
     def _raise(self, *_: object) -> None:
         raise Interrupted
 
-    def run(self, step: Callable[[], bool], seconds: float) -> None:
-        """Takes that step until it says False, or that time is over."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+    def run(self, step: Callable[[], bool], times: int) -> None:
+        """Takes that step until it says False, and is interrupted; again and again."""
+        for _ in range(times):
             try:
                 # Once: nothing raises from where this was caught to the next time.
                 signal.setitimer(signal.ITIMER_REAL, 1e-5 + (self.count % 97) * 1e-6)
@@ -837,20 +836,22 @@ class Interruptions:
         gc.enable()
 
 
-def test_an_interruption_loses_no_completion() -> None:
+@pytest.mark.parametrize("times", lengths("CMSGX_INTERRUPTIONS", 200, 10_000))
+def test_an_interruption_loses_no_completion(times: int) -> None:
     with (
         Interruptions() as interruptions,
         udp() as (left, _),
         cmsgx.ZeroCopySender(left, max_pending=8) as sender,
     ):
-        interruptions.run(lambda: sender.send([b"x" * 100, b"y"]) == 101, 1.5)
-        assert interruptions.count > 100
+        interruptions.run(lambda: sender.send([b"x" * 100, b"y"]) == 101, times)
+        assert interruptions.count == times
         sender.wait(5)
         assert sender.pending == (0, 0)
         assert kernel_id(left) == sender.next_id
 
 
-def test_an_interruption_loses_no_send() -> None:
+@pytest.mark.parametrize("times", lengths("CMSGX_INTERRUPTIONS", 50, 2500))
+def test_an_interruption_loses_no_send(times: int) -> None:
     with Interruptions() as interruptions:
         for _ in range(4):
             with stalled() as (left, right, ahead), cmsgx.ZeroCopySender(left) as sender:
@@ -862,7 +863,7 @@ def test_an_interruption_loses_no_send() -> None:
                     except BlockingIOError:
                         return False
 
-                interruptions.run(step, 0.5)
+                interruptions.run(step, times)
                 right.settimeout(10)
                 count, size = sender.pending
                 assert 0 < count == sender.next_id
@@ -872,7 +873,7 @@ def test_an_interruption_loses_no_send() -> None:
                     arrived += len(more)
                 assert arrived == ahead + size
                 left.settimeout(10)
-        assert interruptions.count > 100
+        assert interruptions.count == 4 * times
 
 
 @pytest.mark.parametrize("name", ["send", "reap", "acknowledge", "release"])
