@@ -7,22 +7,24 @@ skipped for the reason for which it is skipped without cmsgx.
 
 from __future__ import annotations
 
-import functools
+import fcntl
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
 import sys
 import tempfile
 import types
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 import cmsgx
+
+pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
 MODES = ("functions", "class", "install", "inheritable")
@@ -112,37 +114,41 @@ def run(mode: str, module: str, list_name: str, **environment: str) -> Run:
 
 
 class Runs:
-    """All runs, each started once and two at a time."""
+    """Each run, made by who asks first, of all processes of pytest-xdist."""
 
-    def __init__(self, executor: ThreadPoolExecutor) -> None:
-        self.sockets: dict[str, Future[Run]] = {
-            mode: executor.submit(run, mode, "test.test_socket", "ids.txt")
-            for mode in ("stock", *MODES)
-        }
-        self.transfers: dict[tuple[str, str], Future[Run]] = {
-            (mode, start_method): executor.submit(
-                run,
-                mode,
-                "descriptor_transfer",
-                "transfers.txt",
-                CMSGX_TEST_MODE=mode,
-                CMSGX_START_METHOD=start_method,
-                PYTHONPATH=str(HERE / "site"),
-            )
-            for mode in ("stock", "install", "inheritable")
-            for start_method in START_METHODS
-        }
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.known: dict[str, Run] = {}
 
+    def socket(self, mode: str) -> Run:
+        return self.once(mode, mode, "test.test_socket", "ids.txt")
 
-@functools.cache
-def all_runs() -> Runs:
-    with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1)) as executor:
-        return Runs(executor)
+    def transfer(self, mode: str, start_method: str) -> Run:
+        return self.once(
+            f"{mode}-{start_method}",
+            mode,
+            "descriptor_transfer",
+            "transfers.txt",
+            CMSGX_TEST_MODE=mode,
+            CMSGX_START_METHOD=start_method,
+            PYTHONPATH=str(HERE / "site"),
+        )
+
+    def once(self, name: str, *arguments: str, **environment: str) -> Run:
+        if name not in self.known:
+            path = self.folder / f"cpython-{name}"
+            with open(f"{path}.lock", "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not path.exists():
+                    path.write_bytes(pickle.dumps(run(*arguments, **environment)))
+            self.known[name] = pickle.loads(path.read_bytes())
+        return self.known[name]
 
 
 @pytest.fixture(scope="module")
-def runs() -> Runs:
-    return all_runs()
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    folder = tmp_path_factory.getbasetemp()
+    return Runs(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
 
 
 def expected_calls(test_id: str) -> tuple[str, ...]:
@@ -179,11 +185,12 @@ def check(stock: Result, result: Result, called: tuple[str, ...]) -> None:
         assert result.calls.get(name), f"cmsgx's {name} was not called: {result.calls}"
 
 
-@pytest.mark.parametrize("mode", MODES)
+# What needs the same run stands together.
 @pytest.mark.parametrize("test_id", SOCKET_TESTS)
+@pytest.mark.parametrize("mode", MODES)
 def test_socket_test(runs: Runs, test_id: str, mode: str) -> None:
-    result = runs.sockets[mode].result().result(test_id)
-    stock = runs.sockets["stock"].result().result(test_id)
+    result = runs.socket(mode).result(test_id)
+    stock = runs.socket("stock").result(test_id)
     if SOCKET_TESTS[test_id].startswith("no call: "):
         assert not result.calls, "the list says that it calls nothing of cmsgx"
         check(stock, result, ())
@@ -191,14 +198,14 @@ def test_socket_test(runs: Runs, test_id: str, mode: str) -> None:
         check(stock, result, expected_calls(test_id))
 
 
-@pytest.mark.parametrize("mode", ["install", "inheritable"])
-@pytest.mark.parametrize("start_method", START_METHODS)
 @pytest.mark.parametrize("test_id", TRANSFER_TESTS)
+@pytest.mark.parametrize("start_method", START_METHODS)
+@pytest.mark.parametrize("mode", ["install", "inheritable"])
 def test_descriptor_transfer(runs: Runs, test_id: str, start_method: str, mode: str) -> None:
     if TRANSFER_TESTS[test_id].startswith("forkserver only") and start_method != "forkserver":
         pytest.skip("no descriptor travels with this start method")
-    result = runs.transfers[mode, start_method].result().result(test_id)
-    stock = runs.transfers["stock", start_method].result().result(test_id)
+    result = runs.transfer(mode, start_method).result(test_id)
+    stock = runs.transfer("stock", start_method).result(test_id)
     check(stock, result, ())
     assert result.calls.get("sendmsg") or result.calls.get("recvmsg")
 
