@@ -1,7 +1,7 @@
 """One system call for each message, and memory only for what is returned: counted, not read.
 
-Each path runs in a process of its own, under tests/c/count.c: some rounds to warm up, then 500,
-then 1000. What the 500 more made is what is looked at, so what arming the counters costs is
+Each path runs in a process of its own, under tests/c/count.c: some rounds to warm up, then 200,
+then 400. What the 200 more made is what is looked at, so what arming the counters costs is
 not in it.
 """
 
@@ -29,8 +29,8 @@ import cmsgx
 
 Loop = Callable[[int], None]
 
-WARM_UP = 300
-ROUNDS = 500
+WARM_UP = 100
+ROUNDS = 200
 SIZE = 600  # bytes: more than 512, from where Python's own pool gives way to malloc
 ALLOCATIONS = ("malloc", "calloc", "realloc")
 HAS_GIL = not sysconfig.get_config_var("Py_GIL_DISABLED")

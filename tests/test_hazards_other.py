@@ -39,6 +39,7 @@ from support import (
 )
 
 import cmsgx
+from cmsgx import _cmsg
 
 SPAWNS = int(os.environ.get("CMSGX_SPAWNS", "2000"))  # 10^4 for a release
 FORKS = int(os.environ.get("CMSGX_FORKS", "100"))
@@ -219,8 +220,15 @@ def fork_storm(forks: int) -> None:
     pairs = [unix_pair(socket.SOCK_SEQPACKET) for _ in range(3)]
     null = os.open(os.devnull, os.O_RDONLY)
     received = [0] * len(pairs)
+    errors: list[BaseException] = []
 
-    def exchange(index: int, sender: cmsgx.socket, receiver: cmsgx.socket) -> None:
+    def exchange(*arguments: Any) -> None:
+        try:
+            exchange_until_it_stops(*arguments)
+        except BaseException as error:
+            errors.append(error)
+
+    def exchange_until_it_stops(index: int, sender: cmsgx.socket, receiver: cmsgx.socket) -> None:
         rx = cmsgx.Receiver(
             receiver, 10, fds=4, want=[cmsgx.PidFd, cmsgx.Credentials], close="background"
         )
@@ -274,6 +282,7 @@ def fork_storm(forks: int) -> None:
     for pair in pairs:
         close_pair(pair)
     os.close(null)
+    assert not errors, errors
     assert all(received)
     assert eventually(lambda: open_fds().keys() == before.keys())
     print("done")

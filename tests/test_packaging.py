@@ -24,6 +24,8 @@ from checkout import checkout
 
 import cmsgx
 
+pytestmark = pytest.mark.slow
+
 VERSION = cmsgx.__version__
 EXTENSION = "cmsgx/_cmsg" + str(sysconfig.get_config_var("EXT_SUFFIX"))
 # What is made by building, testing and checking, and what belongs to version control.
