@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import copyreg
+import ctypes
 import gc
 import mmap
 import os
@@ -645,12 +646,57 @@ def test_a_room_that_cannot_be_is_refused(stream: Pair, size: int) -> None:
         receiver._configure(0, size, (), 1, 1, False, True, False)
 
 
-@pytest.mark.parametrize("size", [2**62, 2**70])
-def test_memory_that_cannot_be_had(stream: Pair, size: int) -> None:
-    with pytest.raises(MemoryError):
-        cmsgx.Receiver(stream[0], size).receive()
-    with pytest.raises(MemoryError):
-        cmsgx.receive(stream[0], size)
+@pytest.mark.parametrize("size", [2**31 - 4095, 2**62, 2**70])
+def test_more_than_one_call_brings_is_refused(stream: Pair, size: int) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: cmsgx.Receiver(stream[0], size),
+        lambda: cmsgx.BatchReceiver(stream[0], 1, size),
+        lambda: cmsgx.receive(stream[0], size, timeout=0),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=f"^bufsize: {size}; one call brings 2147479552 bytes"):
+            call()
+
+
+class Slot(ctypes.Structure):
+    _fields_ = (("slot", ctypes.c_int), ("function", ctypes.c_void_p))
+
+
+class Spec(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p), ("basicsize", ctypes.c_int), ("itemsize", ctypes.c_int),
+        ("flags", ctypes.c_uint), ("slots", ctypes.POINTER(Slot)),
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(
+    hasattr(sys, "gettotalrefcount"), reason="a debug build of Python ends for such an exporter"
+)
+def test_an_exporter_that_fails_without_an_error(stream: Pair) -> None:
+    """As others do in a race. C that returns NULL without an exception is a SystemError."""
+    get_buffer = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)(
+        lambda *_: -1
+    )
+    slots = (Slot * 2)(Slot(1, ctypes.cast(get_buffer, ctypes.c_void_p)), Slot(0, None))
+    # Py_TPFLAGS_DEFAULT is 0 but for what PyType_Ready() adds.
+    spec = Spec(b"test_abuse.Exporter", object.__basicsize__, 0, 0, slots)
+    make = ctypes.pythonapi.PyType_FromSpec
+    make.restype, make.argtypes = ctypes.py_object, [ctypes.POINTER(Spec)]
+    data = make(ctypes.byref(spec))()
+    calls: dict[str, Callable[[], object]] = {
+        "send": lambda: cmsgx.send(stream[0], data),
+        "send, several": lambda: cmsgx.send(stream[0], [data]),
+        "send, control": lambda: cmsgx.send(stream[0], b"x", control=[(1, 1, data)]),
+        "send, address": lambda: cmsgx.send(stream[0], b"x", address=data),
+        "send_batch": lambda: cmsgx.send_batch(stream[0], [data]),
+        "sendmsg": lambda: cmsgx.sendmsg(stream[0], [data]),
+        "Receiver": lambda: cmsgx.Receiver(stream[0], into=data),
+        "unpack": lambda: cmsgx.Credentials.unpack(data),
+    }
+    for name, call in calls.items():
+        with pytest.raises(BufferError, match=r"the bytes of this test_abuse\.Exporter"):
+            call()
+        assert name
 
 
 # Code that runs while arguments are read ------------------------------------------------------

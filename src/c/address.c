@@ -98,7 +98,7 @@ unix_from_object(PyObject *object, struct sockaddr_storage *name, socklen_t *siz
     else {
         return 0;
     }
-    if (PyObject_GetBuffer(path, &bytes, PyBUF_SIMPLE) < 0) {
+    if (cmsgx_get_buffer(path, &bytes, PyBUF_SIMPLE) < 0) {
         Py_DECREF(path);
         return -1;
     }

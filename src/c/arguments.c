@@ -77,7 +77,17 @@ as_not_negative(PyObject *object, const char *name, size_t *value)
 int
 cmsgx_as_bufsize(PyObject *object, size_t *size)
 {
-    return as_not_negative(object, "bufsize", size);
+    /* As Linux has it, with the smallest pages. */
+    const int most = INT_MAX - 4095;
+    if (as_not_negative(object, "bufsize", size) < 0) {
+        return -1;
+    }
+    if (*size > (size_t)most) {
+        PyErr_Format(PyExc_ValueError, "bufsize: %R; one call brings %d bytes at most", object,
+                     most);
+        return -1;
+    }
+    return 0;
 }
 
 int

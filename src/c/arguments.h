@@ -16,7 +16,8 @@ int cmsgx_as_truncation(PyObject *object, int *raises);
    has: for whoever knows the name of the argument, and refuses it by that. */
 int cmsgx_as_nearest(PyObject *object, Py_ssize_t *value);
 
-/* bufsize: for one that is too large it is the receiving that fails, with MemoryError. */
+/* bufsize: what one call can bring.  Where there is no memory for it, it is the receiving that
+   fails, with MemoryError. */
 int cmsgx_as_bufsize(PyObject *object, size_t *size);
 
 /* How many descriptors may be asked for, and that they are not peeked at. */

@@ -83,7 +83,7 @@ cmsgx_into_new(PyObject *buffers)
     }
     for (; into->count < count; into->count++) {
         Py_buffer *view = &into->views[into->count];
-        if (PyObject_GetBuffer(PyTuple_GET_ITEM(sequence, into->count), view, PyBUF_WRITABLE)
+        if (cmsgx_get_buffer(PyTuple_GET_ITEM(sequence, into->count), view, PyBUF_WRITABLE)
             < 0) {
             goto error;
         }

@@ -345,7 +345,7 @@ cmsgx_field_end(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field
     }
     else {
         Py_buffer buffer;
-        if (PyObject_GetBuffer(value, &buffer, PyBUF_SIMPLE) < 0) {
+        if (cmsgx_get_buffer(value, &buffer, PyBUF_SIMPLE) < 0) {
             return -1;
         }
         size = buffer.len;
@@ -391,7 +391,7 @@ cmsgx_field_store(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *fie
     }
     else {
         Py_buffer buffer;
-        if (PyObject_GetBuffer(value, &buffer, PyBUF_SIMPLE) < 0) {
+        if (cmsgx_get_buffer(value, &buffer, PyBUF_SIMPLE) < 0) {
             return -1;
         }
         int is_right = is_as_before(kind, field, buffer.len, size);

@@ -171,6 +171,21 @@ cmsgx_sequence(PyObject *iterable, const char *error)
 #endif
 }
 
+/* PyObject_GetBuffer(), which always raises where it fails: an object that another thread changes
+   at the same time was seen not to. */
+static inline int
+cmsgx_get_buffer(PyObject *object, Py_buffer *view, int flags)
+{
+    if (PyObject_GetBuffer(object, view, flags) == 0) {
+        return 0;
+    }
+    if (!PyErr_Occurred()) {
+        PyErr_Format(PyExc_BufferError, "the bytes of this %.200s cannot be had; does another "
+                     "thread change it?", Py_TYPE(object)->tp_name);
+    }
+    return -1;
+}
+
 /* 64 bits of an object that is not ours.  With a GIL they change only while it is held; and where
    they are aligned to 4, as on i386, an atomic read of them would be a call. */
 static inline int64_t

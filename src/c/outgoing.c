@@ -69,7 +69,7 @@ cmsgx_outgoing_add_buffer(cmsgx_outgoing *out, PyObject *object, int is_held)
         buffer->buf = PyBytes_AS_STRING(object);
         buffer->len = PyBytes_GET_SIZE(object);
     }
-    else if (PyObject_GetBuffer(object, buffer, PyBUF_SIMPLE) < 0) {
+    else if (cmsgx_get_buffer(object, buffer, PyBUF_SIMPLE) < 0) {
         return -1;
     }
     out->iov[out->buffer_count].iov_base = buffer->buf;
@@ -297,7 +297,7 @@ int
 cmsgx_outgoing_add_fd_bytes(cmsgx_outgoing *out, PyObject *bytes)
 {
     Py_buffer view;
-    if (PyObject_GetBuffer(bytes, &view, PyBUF_SIMPLE) < 0) {
+    if (cmsgx_get_buffer(bytes, &view, PyBUF_SIMPLE) < 0) {
         return -1;
     }
     int result = add_numbers(out, &view);
@@ -380,7 +380,7 @@ add_packed(cmsgx_outgoing *out, PyObject *kind)
         return -1;
     }
     int result = -1;
-    if (PyObject_GetBuffer(packed, &payload, PyBUF_SIMPLE) == 0) {
+    if (cmsgx_get_buffer(packed, &payload, PyBUF_SIMPLE) == 0) {
         result = cmsgx_outgoing_add_payload(out, level, type, &payload);
         PyBuffer_Release(&payload);
     }

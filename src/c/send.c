@@ -199,7 +199,7 @@ add_raw(cmsgx_outgoing *out, PyObject *item)
         && PyLong_CheckExact(PyTuple_GET_ITEM(item, 1))) {
         if (cmsgx_as_int(PyTuple_GET_ITEM(item, 0), &level) < 0
             || cmsgx_as_int(PyTuple_GET_ITEM(item, 1), &type) < 0
-            || PyObject_GetBuffer(PyTuple_GET_ITEM(item, 2), &data, PyBUF_SIMPLE) < 0) {
+            || cmsgx_get_buffer(PyTuple_GET_ITEM(item, 2), &data, PyBUF_SIMPLE) < 0) {
             return -1;
         }
     }

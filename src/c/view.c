@@ -144,7 +144,7 @@ view_compare(PyObject *self, PyObject *other, int operation)
     if ((operation != Py_EQ && operation != Py_NE) || !PyObject_CheckBuffer(other)) {
         Py_RETURN_NOTIMPLEMENTED;
     }
-    if (PyObject_GetBuffer(other, &buffer, PyBUF_SIMPLE) < 0) {
+    if (cmsgx_get_buffer(other, &buffer, PyBUF_SIMPLE) < 0) {
         PyErr_Clear();
         Py_RETURN_NOTIMPLEMENTED;
     }

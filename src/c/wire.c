@@ -62,7 +62,7 @@ cmsgx_read_header(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t
         return NULL;
     }
     if (cmsgx_as_size(args[1], &at) < 0
-        || PyObject_GetBuffer(args[0], &buffer, PyBUF_SIMPLE) < 0) {
+        || cmsgx_get_buffer(args[0], &buffer, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
     if (at < 0) {
