@@ -1,5 +1,6 @@
 /* cmsgx._cmsg: the front door.  What each function does is in c/, beside this file. */
 
+#include "c/background.h"
 #include "c/descriptor.h"
 #include "c/errors.h"
 #include "c/message.h"
@@ -164,15 +165,16 @@ PyDoc_STRVAR(getpeer_doc,
 
 PyDoc_STRVAR(closer_submit_doc,
 "closer_submit(descriptor, /)\n--\n\n"
-"Hands a Descriptor or a number to the background closer; what it cannot take is closed here.");
+"Hands a Descriptor or a number to the background closer.");
 
 PyDoc_STRVAR(closer_wait_doc,
 "closer_wait(seconds, /)\n--\n\n"
-"Waits until the background closer is idle; how many descriptors are left after `seconds`.");
+"Waits until the background closer has closed all, for so many seconds at most, or None; how many\n"
+"descriptors are left then.");
 
-PyDoc_STRVAR(closer_fork_doc,
-"closer_fork(where, /)\n--\n\n"
-"To be called around fork: 0 before it, 1 after it in the parent, 2 in the child.");
+PyDoc_STRVAR(closer_resume_doc,
+"closer_resume()\n--\n\n"
+"In the child of a fork: the closers of all interpreters go on.");
 
 PyDoc_STRVAR(wait_for_doc,
 "wait_for(fd, events, timeout, rounds, /)\n--\n\n"
@@ -200,63 +202,6 @@ PyDoc_STRVAR(register_doc,
 "Gives C a class or a function of the Python layer.");
 
 /* Small functions that belong nowhere else ------------------------------------------------- */
-
-static PyObject *
-closer_submit(PyObject *module, PyObject *descriptor)
-{
-    cmsgx_state *state = cmsgx_state_of(module);
-    PyObject *owner;
-    int fd;
-
-    if (cmsgx_descriptor_check(state, descriptor)) {
-        fd = cmsgx_descriptor_take_to_close(descriptor);
-        if (fd < 0) {
-            Py_RETURN_NONE;
-        }
-    }
-    else if (!PyLong_Check(descriptor)) {
-        return cmsgx_raise_no_descriptor("descriptor", -1, descriptor);
-    }
-    else if ((fd = cmsgx_number_of(state, descriptor, "descriptor", -1, &owner)) < 0) {
-        return NULL;
-    }
-    Py_BEGIN_ALLOW_THREADS
-    if (!cmsgx_closer_submit(state->closer, &fd, 1)) {
-        cmsgx_close_all(&fd, 1);
-    }
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-closer_wait(PyObject *module, PyObject *seconds)
-{
-    double time = PyFloat_AsDouble(seconds);
-    size_t left;
-    if (time == -1.0 && PyErr_Occurred()) {
-        return NULL;
-    }
-    Py_BEGIN_ALLOW_THREADS
-    left = cmsgx_closer_wait(cmsgx_state_of(module)->closer, (int64_t)(time * 1e9));
-    Py_END_ALLOW_THREADS
-    return PyLong_FromSize_t(left);
-}
-
-static PyObject *
-closer_fork(PyObject *module, PyObject *where)
-{
-    long when = PyLong_AsLong(where);
-    if (when == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    if (when == 0) {
-        cmsgx_closer_before_fork(cmsgx_state_of(module)->closer);
-    }
-    else {
-        cmsgx_closer_after_fork(cmsgx_state_of(module)->closer, when == 2);
-    }
-    Py_RETURN_NONE;
-}
 
 static PyObject *
 generation(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
@@ -383,9 +328,9 @@ static PyMethodDef methods[] = {
     {"own_result", cmsgx_own_result, METH_VARARGS, own_result_doc},
     {"getfamily", cmsgx_getfamily, METH_O, getfamily_doc},
     {"getpeer", cmsgx_getpeer, METH_O, getpeer_doc},
-    {"closer_submit", closer_submit, METH_O, closer_submit_doc},
-    {"closer_wait", closer_wait, METH_O, closer_wait_doc},
-    {"closer_fork", closer_fork, METH_O, closer_fork_doc},
+    {"closer_submit", cmsgx_closer_submit, METH_O, closer_submit_doc},
+    {"closer_wait", cmsgx_closer_wait_for, METH_O, closer_wait_doc},
+    {"closer_resume", cmsgx_closer_resume_all, METH_NOARGS, closer_resume_doc},
     {"wait_for", cmsgx_wait_for_object, METH_VARARGS, wait_for_doc},
     {"generation", generation, METH_NOARGS, generation_doc},
     {"note_used_up", (PyCFunction)(void (*)(void))cmsgx_note_used_up_of,

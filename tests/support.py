@@ -180,6 +180,30 @@ def gives_up_the_gil(call: Callable[[], object], end: Callable[[], object]) -> b
     return ran_meanwhile[0]
 
 
+@contextmanager
+def stalled_socket(seconds: int = 10) -> Iterator[tuple[int, Callable[[], None]]]:
+    """A TCP socket whose last close(2) blocks until its peer reads: its number, for the caller to
+    close, and a function that makes the peer read. After those seconds it blocks no more, so that
+    what waits for it in the wrong place comes to an end."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sender = socket.create_connection(listener.getsockname())
+        reader = listener.accept()[0]
+
+    def release() -> None:
+        reader.settimeout(seconds)
+        while reader.recv(1 << 20):
+            pass
+
+    with reader, sender:
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, seconds))
+        sender.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                sender.send(bytes(1 << 16))
+        sender.setblocking(True)
+        yield sender.detach(), release
+
+
 class Ticker:
     """A thread that counts: `gap` is the longest time in which it could not."""
 

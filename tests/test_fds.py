@@ -765,37 +765,6 @@ def test_close_gives_up_the_gil(way: str) -> None:
     assert ticker.gap < 0.3
 
 
-def receive_in_background(number: int, fds: int) -> None:
-    pair = unix_pair()
-    cmsgx.send(pair[0], b"x", fds=[number])
-    os.close(number)
-    with cmsgx.Receiver(pair[1], 1, fds=fds, want=[cmsgx.PidFd], close="background").receive():
-        pass
-    close_pair(pair)
-
-
-WAYS_TO_CLOSE_IN_BACKGROUND: dict[str, Callable[[int], None]] = {
-    "a number": lambda number: cmsgx.close_in_background(number),
-    "an Fd": lambda number: cmsgx.close_in_background(cmsgx.Fd(number)),
-    "Fd.close_in_background": lambda number: cmsgx.Fd(number).close_in_background(),
-    "Message": lambda number: receive_in_background(number, 1),
-    "surplus": lambda number: receive_in_background(number, 0),
-}
-
-
-@pytest.mark.parametrize("way", WAYS_TO_CLOSE_IN_BACKGROUND)
-def test_closing_in_background_returns_at_once(way: str) -> None:
-    with lingering_socket(1) as number, open_files(1) as [file]:
-        queued = os.dup(file)
-        start = time.monotonic()
-        WAYS_TO_CLOSE_IN_BACKGROUND[way](number)
-        cmsgx.close_in_background(queued)
-        assert time.monotonic() - start < 0.4
-        assert is_open(queued)  # behind the one that lingers
-        assert eventually(lambda: not is_open(queued))
-        assert time.monotonic() - start > 0.7
-
-
 def test_an_fd_given_to_the_background_owns_nothing() -> None:
     fd = new_fd()
     number = fd.fileno()
@@ -817,71 +786,6 @@ def test_background_refuses_what_is_no_descriptor(wrong: Any) -> None:
     finally:
         os.close(reader)
         os.close(writer)
-
-
-LINGERER = """
-import os, sys, time, cmsgx, support
-from cmsgx import _cmsg
-linger = support.lingering_socket(int(sys.argv[1]))
-cmsgx.close_in_background(linger.__enter__())
-time.sleep(0.1)     # its close has begun
-"""
-
-
-def test_the_queue_is_bounded() -> None:
-    """What it cannot take is closed at once, by the caller."""
-    code = """
-import resource
-hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-try:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (6000, max(hard, 6000)))
-except ValueError as error:     # Python's for EPERM
-    print(f"refused: setrlimit(RLIMIT_NOFILE, 6000) above {hard}: EPERM, {error}")
-    sys.exit()
-before = len(support.open_fds())
-null = os.open("/dev/null", os.O_RDONLY)
-numbers = [os.dup(null) for _ in range(5000)]
-os.close(null)
-start = time.monotonic()
-for number in numbers:
-    cmsgx.close_in_background(number)
-assert time.monotonic() - start < 1
-print(len(support.open_fds()) - before)
-assert _cmsg.closer_wait(20) == 0
-assert len(support.open_fds()) == before
-"""
-    told = run_python(LINGERER + code, "2")
-    if told.startswith("refused"):
-        pytest.skip(told)
-    assert 0 < int(told) < 5000
-
-
-def test_a_forked_child_closes_what_was_queued_and_starts_anew() -> None:
-    code = """
-import warnings
-warnings.simplefilter("ignore", DeprecationWarning)     # fork of a process with threads
-queued, kept = os.pipe()
-cmsgx.close_in_background(queued)
-child = os.fork()
-if child == 0:
-    assert support.eventually(lambda: not support.is_open(queued), 5)
-    again = os.dup(kept)
-    cmsgx.close_in_background(again)
-    assert support.eventually(lambda: not support.is_open(again), 5)
-    os._exit(7)
-assert support.is_open(queued)      # here it is still behind the one that lingers
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-assert support.eventually(lambda: not support.is_open(queued), 10)
-print("both")
-"""
-    assert run_python(LINGERER + code, "2").strip() == "both"
-
-
-@pytest.mark.parametrize(("linger", "least", "most"), [(1, 0.5, 4), (30, 1.5, 8)])
-def test_exit_waits_for_it_and_not_for_ever(linger: int, least: float, most: float) -> None:
-    code = LINGERER + "print(time.monotonic())"
-    finished = float(run_python(code, str(linger)))
-    assert least < time.monotonic() - finished < most
 
 
 def test_close_reports_what_the_kernel_reports() -> None:

@@ -22,12 +22,23 @@ cmsgx_request_release(cmsgx_request *request)
 {
     if (request != NULL && cmsgx_count_down(&request->users)) {
         Py_XDECREF(request->want);
+        cmsgx_row_drop(request->row);
         PyMem_Free(request);
     }
 }
 
 void
-cmsgx_close_numbers(cmsgx_state *state, int *fds, size_t count, int in_background)
+cmsgx_request_inherit(cmsgx_request *request, const cmsgx_request *before)
+{
+    if (before != NULL && before->row != NULL && request->row != NULL) {
+        /* What is stuck there still counts for this receiver. */
+        cmsgx_row_drop(request->row);
+        request->row = cmsgx_row_hold(before->row);
+    }
+}
+
+void
+cmsgx_close_numbers(cmsgx_row *row, int *fds, size_t count)
 {
     size_t open = 0;
     for (size_t i = 0; i < count; i++) {
@@ -38,16 +49,41 @@ cmsgx_close_numbers(cmsgx_state *state, int *fds, size_t count, int in_backgroun
     if (open == 0) {
         return;
     }
-    /* The closer too is entered without the GIL: a thread that forks holds its lock, and may
-       need the GIL to go on. */
-    Py_BEGIN_ALLOW_THREADS
-    if (!in_background || !cmsgx_closer_submit(state->closer, fds, open)) {
-        cmsgx_close_all(fds, open);
+    if (row != NULL) {
+        /* With the GIL: a fork in Python finds them here or there, and never on the way. */
+        cmsgx_row_submit(row, fds, open);
     }
-    Py_END_ALLOW_THREADS
+    else {
+        Py_BEGIN_ALLOW_THREADS
+        cmsgx_close_all(fds, open);
+        Py_END_ALLOW_THREADS
+    }
     for (size_t i = 0; i < count; i++) {
         /* The errno that came in place of one stays. */
         fds[i] = fds[i] < 0 ? fds[i] : -1;
+    }
+}
+
+/* Gives back the places that a message did not need. */
+static void
+settle(cmsgx_row *row, int *fds, size_t count)
+{
+    size_t open = 0;
+    for (size_t i = 0; i < count; i++) {
+        open += fds[i] >= 0;
+    }
+    if (open <= CMSGX_MOST_PLACES) {
+        cmsgx_row_unreserve(row, CMSGX_MOST_PLACES - open);
+    }
+    else if (cmsgx_row_reserve(row, open - CMSGX_MOST_PLACES) < 0) {
+        /* More than a kernel sends, as an emulator might, and no memory for it. */
+        for (size_t i = count; open > CMSGX_MOST_PLACES; i--) {
+            if (fds[i - 1] >= 0) {
+                cmsgx_close_all(&fds[i - 1], 1);
+                fds[i - 1] = -1;
+                open--;
+            }
+        }
     }
 }
 
@@ -106,8 +142,7 @@ set_eof(cmsgx_buffer *buffer, const cmsgx_request *request, cmsgx_sock *sock)
         if (got->fds == 0 && (got->eof == 1 || is_invented(buffer))) {
             /* The kernel invents credentials here: root, also for a peer that is nobody.  What
                was cut of them is no loss. */
-            cmsgx_close_numbers(sock->state, buffer->fds, got->pidfds,
-                                request->in_background);
+            cmsgx_close_numbers(request->row, buffer->fds, got->pidfds);
             got->pidfds = 0;
             buffer->control_used = 0;
             got->truncated = 0;
@@ -137,6 +172,9 @@ cmsgx_arrive(cmsgx_buffer *buffer, const cmsgx_request *request, cmsgx_sock *soc
 
     cmsgx_found found = cmsgx_gather(buffer->control, buffer->control_used, buffer->fds);
     int *fds = buffer->fds;
+    if (request->row != NULL) {
+        settle(request->row, fds, found.rights + found.pidfds);
+    }
     got->malformed = (char)found.malformed;
     got->truncated = (msg->msg_flags & (MSG_CTRUNC | MSG_TRUNC)) != 0;
 
@@ -161,8 +199,7 @@ cmsgx_arrive(cmsgx_buffer *buffer, const cmsgx_request *request, cmsgx_sock *soc
             pidfd = fds[found.rights];
             fds[found.rights] = -1;
         }
-        cmsgx_close_numbers(sock->state, fds + keep, found.rights + found.pidfds - keep,
-                            request->in_background);
+        cmsgx_close_numbers(request->row, fds + keep, found.rights + found.pidfds - keep);
         fds[keep] = pidfd;
     }
 
@@ -194,7 +231,6 @@ cmsgx_arrival_had_room(const cmsgx_buffer *buffer)
 void
 cmsgx_arrival_close(cmsgx_buffer *buffer, const cmsgx_request *request)
 {
-    cmsgx_close_numbers(request->state, buffer->fds, buffer->got.fds + buffer->got.pidfds,
-                        request->in_background);
+    cmsgx_close_numbers(request->row, buffer->fds, buffer->got.fds + buffer->got.pidfds);
     buffer->got.fds = buffer->got.pidfds = 0;
 }

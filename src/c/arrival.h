@@ -9,6 +9,9 @@
 #include "buffer.h"
 #include "sock.h"
 
+/* The descriptors that one message can bring: those of SCM_RIGHTS and one of SCM_PIDFD. */
+#define CMSGX_MOST_PLACES (CMSGX_MAX_FDS + 1)
+
 /* What a receiver was asked for: shared, unchanging, one for each configuration. */
 typedef struct {
     cmsgx_count users;
@@ -18,7 +21,7 @@ typedef struct {
     int family;             /* AF_*, -1 unknown */
     int type;               /* SOCK_*, -1: asked of the kernel when it matters */
     int raise_truncated;
-    int in_background;      /* descriptors are closed by the background closer */
+    cmsgx_row *row;         /* owned use, or NULL: descriptors are closed in the background */
     int takes_pidfd;        /* PidFd was asked for, or the call takes what comes */
     int asked_pidfd;        /* PidFd was asked for */
     PyObject *want;         /* owned: tuple of kinds that were switched on, or NULL: unknown */
@@ -30,15 +33,25 @@ void cmsgx_request_release(cmsgx_request *request);
 /* From the arguments of _configure(); NULL with an exception. */
 cmsgx_request *cmsgx_request_parse(cmsgx_state *state, PyObject *args);
 
-/* Gives up the GIL to close; or hands over to the background closer. */
-void cmsgx_close_numbers(cmsgx_state *state, int *fds, size_t count, int in_background);
+/* Keeps the row of the one (or NULL) whose place it takes. */
+void cmsgx_request_inherit(cmsgx_request *request, const cmsgx_request *before);
+
+/* Gives up the GIL to close; or hands over to the row, if there is one. */
+void cmsgx_close_numbers(cmsgx_row *row, int *fds, size_t count);
+
+/* Whether descriptors can come with a message of that family, -1 for one that is not known. */
+static inline int
+cmsgx_may_bring_fds(int family)
+{
+    return family == AF_UNIX || family < 0;
+}
 
 /* MSG_CMSG_CLOEXEC, but for a family that is known to bring no descriptors: the recvmsg(2) of some
    fails for it, as for each flag that they do not know. */
 static inline int
 cmsgx_cloexec_flag(int family)
 {
-    return family == AF_UNIX || family < 0 ? CMSGX_MSG_CMSG_CLOEXEC : 0;
+    return cmsgx_may_bring_fds(family) ? CMSGX_MSG_CMSG_CLOEXEC : 0;
 }
 
 /* The room for an address.  A stream has one peer, whose address nobody needs each time; but what
@@ -48,6 +61,20 @@ cmsgx_name_room(int type, int flags)
 {
     return type == SOCK_STREAM && !(flags & CMSGX_MSG_ERRQUEUE) ? 0
                                                                 : sizeof(struct sockaddr_storage);
+}
+
+/* Before `count` messages are received in the background: waits for room in the closer, as long as
+   the socket would wait for a message, and reserves the places of all that they can bring.  0, or -1
+   with an exception.  cmsgx_arrive() gives back what was not needed of one message. */
+int cmsgx_arrival_begin(cmsgx_sock *sock, const cmsgx_request *request, size_t count, int flags);
+
+/* For messages that did not come. */
+static inline void
+cmsgx_arrival_end(const cmsgx_request *request, size_t count)
+{
+    if (request->row != NULL) {
+        cmsgx_row_unreserve(request->row, count * CMSGX_MOST_PLACES);
+    }
 }
 
 /* Takes possession of what `msg` brought into `buffer`: what is kept stands in buffer->fds, the

@@ -68,8 +68,7 @@ close_rest(cmsgx_batch *self)
                 continue;
             }
             if (waiting == MANY) {
-                cmsgx_close_numbers(self->request->state, fds, waiting,
-                                    self->request->in_background);
+                cmsgx_close_numbers(self->request->row, fds, waiting);
                 waiting = 0;
             }
             fds[waiting++] = numbers[at];
@@ -77,7 +76,7 @@ close_rest(cmsgx_batch *self)
             closed++;
         }
     }
-    cmsgx_close_numbers(self->request->state, fds, waiting, self->request->in_background);
+    cmsgx_close_numbers(self->request->row, fds, waiting);
     return closed;
 }
 

@@ -80,6 +80,9 @@ static size_t
 most_of_each(const batch_receiver *self)
 {
     const cmsgx_request *request = self->request;
+    if (request->row != NULL && cmsgx_may_bring_fds(request->family)) {
+        return CMSGX_MOST_PLACES;
+    }
     size_t room = request->fds > 0 || request->takes_pidfd ? request->control_size : 0;
     if (request->family == AF_UNIX) {
         room += CMSGX_MORE_ROOM;
@@ -103,6 +106,15 @@ bounded(size_t count, size_t each)
     size_t most = (size_t)limit.rlim_cur;
     size_t left = open < most ? (most - open) / each : 0;
     return left == 0 ? 1 : left < count ? left : count;
+}
+
+/* How many messages may be received before more descriptors wait in the closer than may. */
+static size_t
+within_closer(const batch_receiver *self, size_t count)
+{
+    size_t each = most_of_each(self);
+    size_t most = each > 0 ? cmsgx_row_most(self->request->row) / each : count;
+    return most == 0 ? 1 : most < count ? most : count;
 }
 
 typedef struct {
@@ -226,8 +238,16 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
     /* Each one that is peeked at is the same. */
     call_context call = {self, flags & MSG_PEEK ? 1 : self->count, 0,
                          cmsgx_name_room(self->request->type, flags)};
+    if (self->request->row != NULL) {
+        call.count = within_closer(self, call.count);
+        if (cmsgx_arrival_begin(&sock, self->request, call.count, flags) < 0) {
+            Py_DECREF(batch);
+            return NULL;
+        }
+    }
     ssize_t count = cmsgx_call(&sock, POLLIN, try_recvmmsg, &call,
                                flags | cmsgx_cloexec_flag(self->request->family), NULL, NULL);
+    cmsgx_arrival_end(self->request, call.count - (size_t)(count > 0 ? count : 0));
     if (count < 0) {
         Py_DECREF(batch);
         return NULL;
@@ -346,6 +366,7 @@ batch_receiver_configure(PyObject *object, PyObject *args)
         return cmsgx_raise_busy(object);
     }
     cmsgx_request *before = self->request;
+    cmsgx_request_inherit(request, before);
     self->request = request;
     drop_buffers(self);
     cmsgx_leave(&self->busy);

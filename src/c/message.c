@@ -69,6 +69,11 @@ cmsgx_message_collect(PyObject *object)
         cmsgx_slot *slot = &self->slots[i];
         if (slot->object != NULL && !slot->taken) {
             fds[i] = cmsgx_descriptor_take_to_close(slot->object);
+            if (fds[i] >= 0 && self->request->row != NULL
+                && cmsgx_row_reserve(self->request->row, 1) < 0) {
+                cmsgx_close_all(&fds[i], 1);
+                fds[i] = -1;
+            }
         }
     }
     return count;
@@ -76,10 +81,10 @@ cmsgx_message_collect(PyObject *object)
 
 /* Closes everything that was not taken; without the busy flag, which the caller holds. */
 static void
-close_rest(cmsgx_message *self, cmsgx_state *state)
+close_rest(cmsgx_message *self)
 {
     size_t count = cmsgx_message_collect((PyObject *)self);
-    cmsgx_close_numbers(state, self->buffer->fds, count, self->request->in_background);
+    cmsgx_close_numbers(self->request->row, self->buffer->fds, count);
 }
 
 int
@@ -93,7 +98,7 @@ cmsgx_message_close(PyObject *object)
         cmsgx_raise_busy(object);
         return -1;
     }
-    close_rest(self, self->request->state);
+    close_rest(self);
     cmsgx_leave(&self->busy);
     return 0;
 }
@@ -122,7 +127,7 @@ message_dealloc(PyObject *object)
     if (count > 0) {
         PyObject *pending = cmsgx_save_exception();
         /* First out of harm's way, then the warning, which may run Python code. */
-        cmsgx_close_numbers(state, self->buffer->fds, fds, self->request->in_background);
+        cmsgx_close_numbers(self->request->row, self->buffer->fds, fds);
         if (PyErr_ResourceWarning(NULL, 1, "Message with %zu descriptors was never closed",
                                   count)) {
             PyErr_WriteUnraisable(NULL);
@@ -202,7 +207,7 @@ check(cmsgx_message *self, cmsgx_sock *sock)
     cmsgx_state *state = sock->state;
 
     if (self->buffer->got.malformed) {
-        close_rest(self, state);
+        close_rest(self);
         PyErr_SetString(state->MalformedControlError,
                         "the control data that arrived is malformed: a length in it does not "
                         "fit; what it carried was closed");
@@ -218,7 +223,7 @@ check(cmsgx_message *self, cmsgx_sock *sock)
     }
     Py_ssize_t delivered = (Py_ssize_t)self->buffer->got.fds;
     int withheld = cmsgx_arrival_had_room(self->buffer);
-    close_rest(self, state);
+    close_rest(self);
     PyObject *result = PyObject_CallFunction(state->raise_truncated, "Onniii", self,
                                              (Py_ssize_t)request->fds, delivered, misses,
                                              (int)self->buffer->got.is_table_full, withheld);
@@ -234,6 +239,10 @@ cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request, in
     if (message == NULL) {
         return NULL;
     }
+    if (request->row != NULL && cmsgx_arrival_begin(sock, request, 1, flags) < 0) {
+        Py_DECREF(message);
+        return NULL;
+    }
     call_context call;
     memset(&call.msg, 0, sizeof(call.msg));
     call.buffer = buffer;
@@ -247,6 +256,7 @@ cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request, in
     }
     ssize_t nbytes = receive_into(sock, &call, request, flags);
     if (nbytes < 0) {
+        cmsgx_arrival_end(request, 1);
         Py_DECREF(message);
         return NULL;
     }

@@ -1,6 +1,28 @@
 #include "process.h"
 
-cmsgx_process_record cmsgx_process = {.generation = 1, .watched = PTHREAD_ONCE_INIT};
+cmsgx_process_record cmsgx_process = {
+    .generation = 1,
+    .watched = PTHREAD_ONCE_INIT,
+    .lock = PTHREAD_MUTEX_INITIALIZER,
+};
+
+static void
+before(void)
+{
+    pthread_mutex_lock(&cmsgx_process.lock);
+    for (cmsgx_closer *one = cmsgx_process.closers; one != NULL; one = one->next) {
+        cmsgx_closer_before_fork(one);
+    }
+}
+
+static void
+in_parent(void)
+{
+    for (cmsgx_closer *one = cmsgx_process.closers; one != NULL; one = one->next) {
+        cmsgx_closer_after_fork_in_parent(one);
+    }
+    pthread_mutex_unlock(&cmsgx_process.lock);
+}
 
 static uint64_t
 thread_of(uint64_t stamp)
@@ -20,6 +42,10 @@ in_child(void)
         cmsgx_process.since = before;
     }
     atomic_store_explicit(&cmsgx_process.generation, next != 0 ? next : 1, memory_order_relaxed);
+    for (cmsgx_closer *one = cmsgx_process.closers; one != NULL; one = one->next) {
+        cmsgx_closer_after_fork_in_child(one);
+    }
+    pthread_mutex_unlock(&cmsgx_process.lock);
 }
 
 int
@@ -35,7 +61,7 @@ cmsgx_stamp_is_ours(uint64_t stamp)
 static void
 watch(void)
 {
-    cmsgx_process.watch_error = pthread_atfork(NULL, NULL, in_child);
+    cmsgx_process.watch_error = pthread_atfork(before, in_parent, in_child);
 }
 
 int
@@ -43,4 +69,35 @@ cmsgx_process_watch(void)
 {
     int error = pthread_once(&cmsgx_process.watched, watch);
     return error != 0 ? error : cmsgx_process.watch_error;
+}
+
+void
+cmsgx_process_add(cmsgx_closer *closer)
+{
+    pthread_mutex_lock(&cmsgx_process.lock);
+    closer->next = cmsgx_process.closers;
+    cmsgx_process.closers = closer;
+    pthread_mutex_unlock(&cmsgx_process.lock);
+}
+
+void
+cmsgx_process_remove(cmsgx_closer *closer)
+{
+    pthread_mutex_lock(&cmsgx_process.lock);
+    cmsgx_closer **at = &cmsgx_process.closers;
+    while (*at != closer) {
+        at = &(*at)->next;
+    }
+    *at = closer->next;
+    pthread_mutex_unlock(&cmsgx_process.lock);
+}
+
+void
+cmsgx_process_resume(void)
+{
+    pthread_mutex_lock(&cmsgx_process.lock);
+    for (cmsgx_closer *one = cmsgx_process.closers; one != NULL; one = one->next) {
+        cmsgx_closer_resume(one);
+    }
+    pthread_mutex_unlock(&cmsgx_process.lock);
 }

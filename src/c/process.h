@@ -4,9 +4,7 @@
 #ifndef CMSGX_PROCESS_H
 #define CMSGX_PROCESS_H
 
-#include <pthread.h>
-#include <stdatomic.h>
-#include <stdint.h>
+#include "closer.h"
 
 typedef struct {
     /* How many forks lie between the first process and this one, from 1 on, never 0: what was
@@ -18,6 +16,8 @@ typedef struct {
     uint32_t since;
     pthread_once_t watched;
     int watch_error;            /* of registering the handlers, for good */
+    pthread_mutex_t lock;       /* of the list; taken before that of a closer */
+    cmsgx_closer *closers;      /* of each module object */
 } cmsgx_process_record;
 
 /* Hidden: each copy of the extension in a process has its own. */
@@ -51,5 +51,12 @@ int cmsgx_stamp_is_ours(uint64_t stamp);
    the module.  By pthread_atfork(3) and not by os.register_at_fork(): these run after all hooks in
    Python, so that none of those can wait for what is held here.  0, or an errno. */
 int cmsgx_process_watch(void);
+
+/* The list of closers. */
+void cmsgx_process_add(cmsgx_closer *closer);
+void cmsgx_process_remove(cmsgx_closer *closer);
+
+/* In a child, behind the handlers, which may start no thread: each closer goes on. */
+void cmsgx_process_resume(void);
 
 #endif

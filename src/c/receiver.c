@@ -3,6 +3,7 @@
 #include "arguments.h"
 #include "errors.h"
 #include "message.h"
+#include "msghdr.h"
 
 #include <structmember.h>
 
@@ -190,8 +191,18 @@ cmsgx_request_parse(cmsgx_state *state, PyObject *args)
     request->takes_pidfd = takes_pidfd;
     request->asked_pidfd = takes_pidfd;
     request->raise_truncated = raise_truncated;
-    request->in_background = in_background;
     request->want = Py_NewRef(want);
+    if (in_background) {
+        if ((request->row = cmsgx_row_new(state->closer)) == NULL) {
+            PyErr_NoMemory();
+            cmsgx_request_release(request);
+            return NULL;
+        }
+        /* What the kernel has no room for it closes, in the thread that receives. */
+        if (cmsgx_may_bring_fds(family) && request->control_size < CMSGX_LARGEST_ROOM) {
+            request->control_size = CMSGX_LARGEST_ROOM;
+        }
+    }
     return request;
 }
 
@@ -209,6 +220,7 @@ receiver_configure(PyObject *object, PyObject *args)
         return cmsgx_raise_busy(object);
     }
     cmsgx_request *before = self->request;
+    cmsgx_request_inherit(request, before);
     self->request = request;
     drop_buffers(self);
     cmsgx_leave(&self->busy);

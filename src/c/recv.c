@@ -428,7 +428,7 @@ numbers_list(const int *fds, size_t count)
 
 /* Steals `data`.  Whatever is not in the list that is returned is closed. */
 static PyObject *
-rights_result(plain_call *call, cmsgx_state *state, PyObject *data, size_t most)
+rights_result(plain_call *call, PyObject *data, size_t most)
 {
     int fds[RIGHTS_ROOM / sizeof(int)];
     cmsgx_found found = cmsgx_gather(call->control, control_used(call), fds);
@@ -438,7 +438,7 @@ rights_result(plain_call *call, cmsgx_state *state, PyObject *data, size_t most)
         /* As if the room had been for no more. */
         call->msg.msg_flags |= MSG_CTRUNC;
     }
-    cmsgx_close_numbers(state, fds + keep, found.rights + found.pidfds - keep, 0);
+    cmsgx_close_numbers(NULL, fds + keep, found.rights + found.pidfds - keep);
     if (found.malformed
         && PyErr_WarnEx(PyExc_RuntimeWarning,
                         "received malformed or improperly-truncated ancillary data", 1)
@@ -448,7 +448,7 @@ rights_result(plain_call *call, cmsgx_state *state, PyObject *data, size_t most)
     PyObject *list = data == NULL ? NULL : numbers_list(fds, keep);
     PyObject *result = result_of(call, data, list);
     if (result == NULL) {
-        cmsgx_close_numbers(state, fds, keep, 0);
+        cmsgx_close_numbers(NULL, fds, keep);
     }
     return result;
 }
@@ -498,7 +498,7 @@ cmsgx_recv_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObje
         < 0) {
         return NULL;
     }
-    return rights_result(&call, state, data, (size_t)most);
+    return rights_result(&call, data, (size_t)most);
 }
 
 /* receive ---------------------------------------------------------------------------------- */

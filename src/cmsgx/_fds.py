@@ -376,19 +376,15 @@ def close_in_background(*descriptors: Fd | int) -> None:
     """Hands descriptors of peers that are not trusted to one background thread that closes them.
 
     The peer chose what it sent, and closing it can block: a socket that lingers, a file on a file
-    system of the peer's. Takes Fds, which own nothing afterwards, and numbers. The thread's queue
-    is bounded: what it cannot take is closed at once, by the caller. Waited for at exit, two
-    seconds at most.
+    system of the peer's. Takes Fds, which own nothing afterwards, and numbers. Waited for at exit,
+    two seconds at most.
     """
     for descriptor in descriptors:
         _cmsg.closer_submit(descriptor)
 
 
-os.register_at_fork(
-    before=lambda: _cmsg.closer_fork(0),
-    after_in_parent=lambda: _cmsg.closer_fork(1),
-    after_in_child=lambda: _cmsg.closer_fork(2),
-)
+# The rest is done below all hooks in Python: see process.c. There no thread can be started yet.
+os.register_at_fork(after_in_child=_cmsg.closer_resume)
 atexit.register(_cmsg.closer_wait, 2.0)
 
 

@@ -1,0 +1,164 @@
+/* Closing in the background, from Python's side: waiting with signals, and what may be handed
+   over. */
+
+#include "background.h"
+
+#include "arrival.h"
+#include "descriptor.h"
+#include "errors.h"
+#include "process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+/* A wait is cut into these, as nothing wakes it for a signal. */
+#define SLICE INT64_C(20000000)
+
+/* Before a receive --------------------------------------------------------------------------- */
+
+/* Whether the call would wait for a message: as cmsgx_call() does, or in the kernel. */
+static int
+would_wait(cmsgx_sock *sock, int flags)
+{
+    if (flags & MSG_DONTWAIT || sock->timeout == 0) {
+        return 0;
+    }
+    if (sock->timeout != CMSGX_BLOCKING) {
+        return 1;
+    }
+    int number = sock->owner != NULL ? cmsgx_descriptor_pin(sock->owner) : cmsgx_sock_number(sock);
+    int status = number >= 0 ? fcntl(number, F_GETFL) : -1;
+    if (sock->owner != NULL && number >= 0) {
+        cmsgx_descriptor_unpin(sock->owner);
+    }
+    /* What is closed fails in the call itself. */
+    return status >= 0 && !(status & O_NONBLOCK);
+}
+
+static int
+wait_for_room(cmsgx_sock *sock, cmsgx_row *row, int flags)
+{
+    /* Most often there is, and nobody has to wait. */
+    if (cmsgx_row_wait(row, 0)) {
+        return 0;
+    }
+    if (!would_wait(sock, flags)) {
+        cmsgx_raise_errno(EAGAIN,
+                          "%zu descriptors wait for the background closer, which is as many as may "
+                          "before more are received",
+                          cmsgx_get(&row->closer->backlog));
+        return -1;
+    }
+    int64_t deadline = sock->timeout > 0 ? cmsgx_now() + sock->timeout : 0;
+    for (;;) {
+        int64_t left = deadline > 0 ? deadline - cmsgx_now() : SLICE;
+        if (left <= 0) {
+            PyErr_Format(PyExc_TimeoutError,
+                         "timed out: %zu descriptors wait for the background closer",
+                         cmsgx_get(&row->closer->backlog));
+            return -1;
+        }
+        int has_room;
+        Py_BEGIN_ALLOW_THREADS
+        has_room = cmsgx_row_wait(row, left < SLICE ? left : SLICE);
+        Py_END_ALLOW_THREADS
+        if (PyErr_CheckSignals() < 0) {
+            return -1;
+        }
+        if (has_room) {
+            break;
+        }
+    }
+    if (deadline > 0) {
+        /* What is left of it is for the message; not 0, which would not wait at all. */
+        int64_t left = deadline - cmsgx_now();
+        sock->timeout = left > 0 ? left : 1;
+    }
+    return 0;
+}
+
+int
+cmsgx_arrival_begin(cmsgx_sock *sock, const cmsgx_request *request, size_t count, int flags)
+{
+    cmsgx_row *row = request->row;
+    if (!cmsgx_row_has_room(row) && wait_for_room(sock, row, flags) < 0) {
+        return -1;
+    }
+    if (cmsgx_row_reserve(row, count * CMSGX_MOST_PLACES) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+/* Functions ---------------------------------------------------------------------------------- */
+
+PyObject *
+cmsgx_closer_submit(PyObject *module, PyObject *descriptor)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    PyObject *owner;
+    int fd;
+
+    if (cmsgx_descriptor_check(state, descriptor)) {
+        fd = cmsgx_descriptor_number(descriptor);
+        if (fd < 0) {
+            Py_RETURN_NONE;
+        }
+    }
+    else if (!PyLong_Check(descriptor)) {
+        return cmsgx_raise_no_descriptor("descriptor", -1, descriptor);
+    }
+    else if ((fd = cmsgx_number_of(state, descriptor, "descriptor", -1, &owner)) < 0) {
+        return NULL;
+    }
+    cmsgx_row *row = cmsgx_row_shared(state->closer, fd);
+    if (cmsgx_row_reserve(row, 1) < 0) {
+        cmsgx_row_drop(row);
+        return PyErr_NoMemory();
+    }
+    if (cmsgx_descriptor_check(state, descriptor)) {
+        fd = cmsgx_descriptor_take_to_close(descriptor);
+    }
+    if (fd >= 0) {
+        cmsgx_row_submit(row, &fd, 1);
+    }
+    else {
+        cmsgx_row_unreserve(row, 1);
+    }
+    cmsgx_row_drop(row);
+    Py_RETURN_NONE;
+}
+
+PyObject *
+cmsgx_closer_wait_for(PyObject *module, PyObject *seconds)
+{
+    cmsgx_closer *closer = cmsgx_state_of(module)->closer;
+    cmsgx_sock limit;
+    size_t left;
+
+    limit.timeout = CMSGX_FOR_EVER;
+    if (cmsgx_sock_set_timeout(&limit, seconds) < 0) {
+        return NULL;
+    }
+    int64_t deadline = limit.timeout >= 0 ? cmsgx_now() + limit.timeout : 0;
+    int64_t rest = SLICE;
+    do {
+        rest = limit.timeout >= 0 ? deadline - cmsgx_now() : SLICE;
+        rest = rest > SLICE ? SLICE : rest;
+        Py_BEGIN_ALLOW_THREADS
+        left = cmsgx_closer_wait(closer, rest > 0 ? rest : 0);
+        Py_END_ALLOW_THREADS
+        if (PyErr_CheckSignals() < 0) {
+            return NULL;
+        }
+    } while (left > 0 && rest > 0);
+    return PyLong_FromSize_t(left);
+}
+
+PyObject *
+cmsgx_closer_resume_all(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    cmsgx_process_resume();
+    Py_RETURN_NONE;
+}
