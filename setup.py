@@ -62,6 +62,8 @@ if switched_on("CMSGX_DEBUG"):
 if switched_on("CMSGX_SANITIZE"):
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     compile_args += ["-O1", "-g3", "-fno-omit-frame-pointer", *sanitizers]
+    # Python's own flags have -fwrapv or -fno-strict-overflow, for which no overflow is an error.
+    compile_args += ["-fno-wrapv", "-fstrict-overflow"]
     link_args += sanitizers
     undefine += ["NDEBUG"]
 if switched_on("CMSGX_COVERAGE"):

@@ -97,8 +97,13 @@ read_time(cmsgx_transform transform, const unsigned char *data)
 static void
 write_time(cmsgx_transform transform, int64_t value, unsigned char *out)
 {
-    int64_t seconds = value / BILLION - (value % BILLION < 0);
-    int64_t rest = value - seconds * BILLION;
+    int64_t seconds = value / BILLION;
+    int64_t rest = value % BILLION;
+    if (rest < 0) {
+        /* Not by the seconds times a billion, which may be less than there is. */
+        rest += BILLION;
+        seconds--;
+    }
     switch (transform) {
     case CMSGX_TIMEVAL: {
         cmsgx_timeval timeval;

@@ -27,8 +27,9 @@ as_timeout(PyObject *value, int64_t unlimited, int64_t *timeout)
                      value);
         return -1;
     }
-    /* Rounded up: waiting too short would return before the time that was asked for. */
-    *timeout = seconds > 9e9 ? INT64_MAX / 2 : (int64_t)ceil(seconds * (double)SECOND);
+    /* Rounded up: waiting too short would return before the time that was asked for.  And not so
+       long that a deadline, which is the clock and this, would not be counted. */
+    *timeout = seconds > 4e9 ? INT64_MAX / 2 : (int64_t)ceil(seconds * (double)SECOND);
     return 0;
 }
 
