@@ -11,6 +11,7 @@
 #include "c/send.h"
 #include "c/sockopt.h"
 #include "c/state.h"
+#include "c/which.h"
 #include "c/wire.h"
 
 #include <errno.h>
@@ -197,6 +198,15 @@ PyDoc_STRVAR(with_lock_doc,
 "Calls the function while it holds the lock, which it gives back whatever happens.  A `with` does\n"
 "not, where a signal handler raises right behind its __enter__(): from 3.14 on one can run there.");
 
+PyDoc_STRVAR(call_foreign_doc,
+"call_foreign(name, sock, /, *args)\n--\n\n"
+"Calls the method of that name, which `sock` has of its own.  TypeError where it is a coroutine;\n"
+"a RecursionError gets a note that says how it comes about.");
+
+PyDoc_STRVAR(check_socket_doc,
+"check_socket(sock, /)\n--\n\n"
+"TypeError where a typed call would refuse to send by `sock`, or to receive from it.");
+
 PyDoc_STRVAR(register_doc,
 "register(name, object, /)\n--\n\n"
 "Gives C a class or a function of the Python layer.");
@@ -260,10 +270,11 @@ register_object(PyObject *module, PyObject *args)
         {"Unknown", (PyObject **)&state->Unknown},
         {"IPAddress", (PyObject **)&state->IPAddress},
         {"socket", (PyObject **)&state->socket_class},
+        {"our_socket", (PyObject **)&state->our_socket},
         {"decode", &state->decode},
         {"raise_truncated", &state->raise_truncated},
         {"recvmsg_foreign", &state->recvmsg_foreign},
-        {"recv_fds_foreign", &state->recv_fds_foreign},
+        {"recv_fds_through", &state->recv_fds_through},
         {"TooManyFdsError", &state->TooManyFdsError},
         {"MalformedControlError", &state->MalformedControlError},
         {"NotSupportedError", &state->NotSupportedError},
@@ -279,6 +290,16 @@ register_object(PyObject *module, PyObject *args)
         }
     }
     return PyErr_Format(PyExc_ValueError, "nothing is registered as %s", name);
+}
+
+static PyObject *
+check_socket(PyObject *module, PyObject *sock)
+{
+    int is_green;
+    if (cmsgx_allow(cmsgx_state_of(module), sock, CMSGX_SENDING | CMSGX_RECEIVING, &is_green) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(set_overflow_ids_doc,
@@ -336,6 +357,8 @@ static PyMethodDef methods[] = {
     {"note_used_up", (PyCFunction)(void (*)(void))cmsgx_note_used_up_of,
      METH_VARARGS | METH_KEYWORDS, note_used_up_doc},
     {"with_lock", with_lock, METH_VARARGS, with_lock_doc},
+    {"call_foreign", FAST(cmsgx_call_foreign_from), METH_FASTCALL, call_foreign_doc},
+    {"check_socket", check_socket, METH_O, check_socket_doc},
     {"set_overflow_ids", set_overflow_ids, METH_VARARGS, set_overflow_ids_doc},
     {"register", register_object, METH_VARARGS, register_doc},
     {NULL, NULL, 0, NULL},
@@ -348,13 +371,17 @@ add_names(cmsgx_state *state)
         PyObject **slot;
         const char *text;
     } names[] = {
-        {&state->own_sendmsg.name, "sendmsg"},
-        {&state->own_recvmsg.name, "recvmsg"},
-        {&state->own_recvmsg_into.name, "recvmsg_into"},
+        {&state->own[CMSGX_SENDMSG].name, "sendmsg"},
+        {&state->own[CMSGX_RECVMSG].name, "recvmsg"},
+        {&state->own[CMSGX_RECVMSG_INTO].name, "recvmsg_into"},
+        {&state->own[CMSGX_SEND].name, "send"},
+        {&state->own[CMSGX_RECV].name, "recv"},
         {&state->str_codec, "_codec"},
         {&state->str_pack, "pack"},
         {&state->str_level, "level"},
         {&state->str_type, "type"},
+        {&state->str_trsock, "asyncio.trsock"},
+        {&state->str_fileno, "fileno"},
         {&state->keywords[CMSGX_KW_SOCK], "sock"},
         {&state->keywords[CMSGX_KW_BUFFERS], "buffers"},
         {&state->keywords[CMSGX_KW_DATA], "data"},
@@ -409,11 +436,10 @@ module_exec(PyObject *module)
     DO(Struct) DO(Field) DO(Codec) DO(IPAddress) DO(Message) DO(Receiver) DO(Batch) \
     DO(BatchReceiver) DO(Segments) DO(SegmentIterator) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) \
     DO(Unknown) \
-    DO(decode) DO(raise_truncated) DO(recvmsg_foreign) DO(recv_fds_foreign) DO(TooManyFdsError) \
+    DO(decode) DO(raise_truncated) DO(recvmsg_foreign) DO(recv_fds_through) DO(TooManyFdsError) \
     DO(MalformedControlError) DO(NotSupportedError) DO(socket) DO(socket_class) \
-    DO(own_sendmsg.name) DO(own_sendmsg.method) DO(own_recvmsg.name) DO(own_recvmsg.method) \
-    DO(own_recvmsg_into.name) DO(own_recvmsg_into.method) DO(str_codec) DO(str_pack) \
-    DO(str_level) DO(str_type)
+    DO(our_socket) DO(str_codec) DO(str_pack) DO(str_level) DO(str_type) DO(str_trsock) \
+    DO(str_fileno)
 
 static int
 module_traverse(PyObject *module, visitproc visit, void *arg)
@@ -422,6 +448,10 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
 #define VISIT(name) Py_VISIT(state->name);
     EACH_OBJECT(VISIT)
 #undef VISIT
+    for (int i = 0; i < CMSGX_NAMES; i++) {
+        Py_VISIT(state->own[i].name);
+        Py_VISIT(state->own[i].method);
+    }
     return 0;
 }
 
@@ -432,6 +462,10 @@ module_clear(PyObject *module)
 #define CLEAR(name) Py_CLEAR(state->name);
     EACH_OBJECT(CLEAR)
 #undef CLEAR
+    for (int i = 0; i < CMSGX_NAMES; i++) {
+        Py_CLEAR(state->own[i].name);
+        Py_CLEAR(state->own[i].method);
+    }
     for (int i = 0; i < CMSGX_KEYWORDS; i++) {
         Py_CLEAR(state->keywords[i]);
     }

@@ -36,4 +36,20 @@ typedef struct {
 int cmsgx_keywords(cmsgx_state *state, const cmsgx_signature *signature, PyObject *const *args,
                    Py_ssize_t nargs, PyObject *kwnames, PyObject **values);
 
+/* The first of them, borrowed, wherever it stands; NULL where it is missing. */
+static inline PyObject *
+cmsgx_first_argument(const cmsgx_state *state, int keyword, PyObject *const *args, Py_ssize_t nargs,
+                     PyObject *kwnames)
+{
+    if (nargs > 0) {
+        return args[0];
+    }
+    for (Py_ssize_t i = 0; kwnames != NULL && i < PyTuple_GET_SIZE(kwnames); i++) {
+        if (PyUnicode_Compare(PyTuple_GET_ITEM(kwnames, i), state->keywords[keyword]) == 0) {
+            return args[i];
+        }
+    }
+    return NULL;
+}
+
 #endif

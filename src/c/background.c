@@ -107,9 +107,9 @@ cmsgx_closer_submit(PyObject *module, PyObject *descriptor)
         }
     }
     else if (!PyLong_Check(descriptor)) {
-        return cmsgx_raise_no_descriptor("descriptor", -1, descriptor);
+        return cmsgx_raise_no_descriptor("descriptor", CMSGX_NO_INDEX, descriptor);
     }
-    else if ((fd = cmsgx_number_of(state, descriptor, "descriptor", -1, &owner)) < 0) {
+    else if ((fd = cmsgx_number_of(state, descriptor, "descriptor", CMSGX_NO_INDEX, &owner)) < 0) {
         return NULL;
     }
     cmsgx_row *row = cmsgx_row_shared(state->closer, fd);

@@ -225,7 +225,7 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
     if (self->request == NULL || self->sock == NULL) {
         return raise_not_made();
     }
-    if (cmsgx_sock_resolve_typed(state, self->sock, &state->own_recvmsg, &sock) < 0
+    if (cmsgx_sock_resolve_typed(state, self->sock, CMSGX_RECEIVING, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, timeout) < 0
         || cmsgx_check_peek(self->request->fds, flags) < 0
         || free_buffers(self, flags) < 0) {
@@ -422,11 +422,13 @@ batch_receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
     PyObject *sock, *count_given, *size_given;
     Py_ssize_t count;
     size_t size;
+    int is_green;
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:BatchReceiver", (char **)(void *)names,
                                      &sock, &count_given, &size_given)
         || cmsgx_as_nearest(count_given, &count) < 0
-        || cmsgx_as_bufsize(size_given, &size) < 0) {
+        || cmsgx_as_bufsize(size_given, &size) < 0
+        || cmsgx_allow(self->state, sock, CMSGX_RECEIVING, &is_green) < 0) {
         return -1;
     }
     if (count < 1 || count > MOST_MESSAGES) {

@@ -22,6 +22,18 @@ cmsgx_type_lookup(PyTypeObject *type, PyObject *name)
 #endif
 }
 
+/* The attribute of an object, by whatever way it has: 1, 0 where there is none, -1 with an
+   exception.  *found is a new reference, or NULL. */
+static inline int
+cmsgx_optional_attribute(PyObject *object, PyObject *name, PyObject **found)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return PyObject_GetOptionalAttr(object, name, found);
+#else
+    return _PyObject_LookupAttr(object, name, found);
+#endif
+}
+
 /* A number that changes whenever an attribute of the type or of a base does; 0: look each time. */
 static inline unsigned int
 cmsgx_type_version(PyTypeObject *type)

@@ -143,6 +143,45 @@ cmsgx_descriptor_take_to_close(PyObject *self)
 
 /* Arguments ---------------------------------------------------------------------------- */
 
+/* What fileno() says; -1 with an exception. */
+static int
+ask_for_number(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_t index)
+{
+    PyObject *method;
+    int has = cmsgx_optional_attribute(object, state->str_fileno, &method);
+    if (has <= 0) {
+        return has < 0 ? -1 : (cmsgx_raise_no_descriptor(what, index, object), -1);
+    }
+    PyObject *result = PyObject_CallNoArgs(method);
+    Py_DECREF(method);
+    if (result == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
+            return -1;
+        }
+        /* As a file that is closed does. */
+        PyErr_Clear();
+        if (index >= 0) {
+            PyErr_Format(PyExc_ValueError, "%s[%zd]: %R has no file descriptor (closed?)", what,
+                         index, object);
+        }
+        else {
+            cmsgx_raise_closed(what, index, object);
+        }
+        return -1;
+    }
+    int number = -1;
+    if (!PyLong_Check(result)) {
+        cmsgx_raise_no_descriptor(what, index, object);
+    }
+    else if (cmsgx_as_int(result, &number) == 0 && number < 0) {
+        /* As a socket that is closed does. */
+        cmsgx_raise_closed(what, index, object);
+        number = -1;
+    }
+    Py_DECREF(result);
+    return number;
+}
+
 int
 cmsgx_number_of(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_t index,
                 PyObject **owner)
@@ -154,7 +193,10 @@ cmsgx_number_of(cmsgx_state *state, PyObject *object, const char *what, Py_ssize
         if (overflow == 0 && number >= 0 && number <= INT_MAX) {
             return (int)number;
         }
-        if (index >= 0) {
+        if (index == CMSGX_SOCK_INDEX && (overflow < 0 || number < 0)) {
+            cmsgx_raise_closed(what, index, object);
+        }
+        else if (index >= 0) {
             PyErr_Format(PyExc_ValueError, "%s[%zd]: %R is no file descriptor", what, index,
                          object);
         }
@@ -176,23 +218,15 @@ cmsgx_number_of(cmsgx_state *state, PyObject *object, const char *what, Py_ssize
         cmsgx_raise_no_descriptor(what, index, object);
         return -1;
     }
-    int number = PyObject_AsFileDescriptor(object);
-    if (number < 0) {
-        if (PyErr_ExceptionMatches(PyExc_TypeError)) {
-            PyErr_Clear();
-            cmsgx_raise_no_descriptor(what, index, object);
-        }
-        else if (PyErr_ExceptionMatches(PyExc_ValueError) && index < 0 && !PyLong_Check(object)) {
+    if (PyLong_Check(object)) {
+        int number = PyObject_AsFileDescriptor(object);
+        if (number < 0 && index == CMSGX_SOCK_INDEX && PyErr_ExceptionMatches(PyExc_ValueError)) {
             PyErr_Clear();
             cmsgx_raise_closed(what, index, object);
         }
-        else if (PyErr_ExceptionMatches(PyExc_ValueError) && index >= 0) {
-            PyErr_Clear();
-            PyErr_Format(PyExc_ValueError, "%s[%zd]: %R has no file descriptor (closed?)", what,
-                         index, object);
-        }
+        return number;
     }
-    return number;
+    return ask_for_number(state, object, what, index);
 }
 
 /* Methods ------------------------------------------------------------------------------ */

@@ -55,7 +55,11 @@ int cmsgx_descriptor_detach(PyObject *self);
 int cmsgx_descriptor_take_to_close(PyObject *self);
 
 /* The number of an argument that is no bool and not negative: an int, a Descriptor (*owner is
-   set to it, borrowed), or what has a fileno().  -1 with an exception. */
+   set to it, borrowed), or what has a fileno().  -1 with an exception.  A fileno() that is negative
+   is that of something closed: EBADF.  So is a negative int as a `sock`; as anything else it is a
+   ValueError. */
+#define CMSGX_NO_INDEX (-1)
+#define CMSGX_SOCK_INDEX (-2)
 int cmsgx_number_of(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_t index,
                     PyObject **owner);
 

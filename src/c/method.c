@@ -1,24 +1,98 @@
 #include "method.h"
 
 #include "errors.h"
+#include "recv.h"
+#include "send.h"
+#include "which.h"
 
 #include <structmember.h>
+
+typedef PyObject *(*plain_function)(PyObject *, PyObject *const *, Py_ssize_t);
+typedef PyObject *(*plain_method)(cmsgx_state *, PyObject *const *, Py_ssize_t);
+typedef PyObject *(*keyword_function)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
+typedef PyObject *(*keyword_method)(cmsgx_state *, PyObject *const *, Py_ssize_t, PyObject *);
 
 typedef struct {
     PyObject_HEAD
     vectorcallfunc vectorcall;
-    PyObject *function;     /* owned: a builtin function */
-    vectorcallfunc target;  /* that function's own */
+    cmsgx_state *state;         /* borrowed: the function holds its module */
+    PyObject *function;         /* owned: a function of the module */
+    plain_method plain;         /* what does its work as a method: one of these two */
+    keyword_method with_keywords;
     Py_ssize_t calls;
 } cmsgx_method;
+
+static PyObject *
+refuse(const cmsgx_method *method, PyObject *const *args, Py_ssize_t nargs)
+{
+    const char *name = ((PyCFunctionObject *)method->function)->m_ml->ml_name;
+    if (nargs == 0) {
+        return PyErr_Format(PyExc_TypeError, "unbound method %s() needs a socket", name);
+    }
+    return PyErr_Format(PyExc_TypeError,
+                        "method '%s' of sockets doesn't apply to a '%.200s' object", name,
+                        Py_TYPE(args[0])->tp_name);
+}
 
 static PyObject *
 method_vectorcall(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {
     cmsgx_method *method = (cmsgx_method *)self;
+    Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
+
     /* A plain count: threads without a GIL may lose some, and none is counted in vain. */
     cmsgx_relaxed_increment(&method->calls);
-    return method->target(method->function, args, nargsf, kwnames);
+    if (nargs == 0
+        || (cmsgx_class_seen(method->state, Py_TYPE(args[0])) == NULL
+            && !cmsgx_is_socket_class(method->state, Py_TYPE(args[0])))) {
+        return refuse(method, args, nargs);
+    }
+    if (method->plain == NULL) {
+        return method->with_keywords(method->state, args, nargs, kwnames);
+    }
+    if (kwnames != NULL && PyTuple_GET_SIZE(kwnames) > 0) {
+        return PyErr_Format(PyExc_TypeError, "%s() takes no keyword arguments",
+                            ((PyCFunctionObject *)method->function)->m_ml->ml_name);
+    }
+    return method->plain(method->state, args, nargs);
+}
+
+/* What does the work of a function of the module where it is called as a method. */
+static int
+find_work(cmsgx_method *self)
+{
+    const struct {
+        plain_function function;
+        plain_method method;
+    } plain[] = {
+        {cmsgx_sendmsg, cmsgx_sendmsg_method},
+        {cmsgx_recvmsg, cmsgx_recvmsg_method},
+        {cmsgx_recvmsg_into, cmsgx_recvmsg_into_method},
+        {cmsgx_recvmsg_inheritable, cmsgx_recvmsg_inheritable_method},
+        {cmsgx_recvmsg_into_inheritable, cmsgx_recvmsg_into_inheritable_method},
+    };
+    const struct {
+        keyword_function function;
+        keyword_method method;
+    } with_keywords[] = {
+        {cmsgx_send_fds, cmsgx_send_fds_method},
+        {cmsgx_recv_fds, cmsgx_recv_fds_method},
+    };
+    void (*given)(void) = (void (*)(void))PyCFunction_GET_FUNCTION(self->function);
+
+    for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++) {
+        if ((void (*)(void))plain[i].function == given) {
+            self->plain = plain[i].method;
+            return 1;
+        }
+    }
+    for (size_t i = 0; i < sizeof(with_keywords) / sizeof(with_keywords[0]); i++) {
+        if ((void (*)(void))with_keywords[i].function == given) {
+            self->with_keywords = with_keywords[i].method;
+            return 1;
+        }
+    }
+    return 0;
 }
 
 static PyObject *
@@ -32,17 +106,17 @@ method_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTuple(args, "O!:method", &PyCFunction_Type, &function)) {
         return NULL;
     }
-    vectorcallfunc target = PyVectorcall_Function(function);
-    if (target == NULL) {
-        PyErr_SetString(PyExc_TypeError, "method() needs a function that takes vectorcalls");
+    cmsgx_method *self = (cmsgx_method *)type->tp_alloc(type, 0);
+    if (self == NULL) {
         return NULL;
     }
-    cmsgx_method *self = (cmsgx_method *)type->tp_alloc(type, 0);
-    if (self != NULL) {
-        self->vectorcall = method_vectorcall;
-        self->function = Py_NewRef(function);
-        self->target = target;
+    self->vectorcall = method_vectorcall;
+    self->function = Py_NewRef(function);
+    if (!find_work(self)) {
+        Py_DECREF(self);
+        return PyErr_Format(PyExc_TypeError, "method(): %R is no method of a socket", function);
     }
+    self->state = cmsgx_state_of(PyCFunction_GET_SELF(function));
     return (PyObject *)self;
 }
 

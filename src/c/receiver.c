@@ -67,7 +67,7 @@ receive(cmsgx_receiver *self, int flags, PyObject *timeout, int *fd)
     if (self->request == NULL || self->sock == NULL) {
         return raise_not_made();
     }
-    if (cmsgx_sock_resolve_typed(state, self->sock, &state->own_recvmsg, &sock) < 0
+    if (cmsgx_sock_resolve_typed(state, self->sock, CMSGX_RECEIVING, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, timeout) < 0
         || cmsgx_check_peek(self->request->fds, flags) < 0) {
         return NULL;
@@ -246,10 +246,12 @@ receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
     cmsgx_receiver *self = (cmsgx_receiver *)object;
     PyObject *sock, *size_given, *into;
     size_t size;
+    int is_green;
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:Receiver", (char **)(void *)names, &sock,
                                      &size_given, &into)
-        || cmsgx_as_bufsize(size_given, &size) < 0) {
+        || cmsgx_as_bufsize(size_given, &size) < 0
+        || cmsgx_allow(self->state, sock, CMSGX_RECEIVING, &is_green) < 0) {
         return -1;
     }
     /* First all that can run Python code, which may come here once more. */

@@ -217,48 +217,52 @@ plain_result(plain_call *call, PyObject *data)
 static int
 is_known_family(const cmsgx_sock *sock)
 {
-    if (sock->kind == CMSGX_NUMBER) {
+    if (sock->kind != CMSGX_SOCKET) {
         return 1;
     }
     int family = cmsgx_sock_family(sock);
     return family == AF_UNIX || family == AF_INET || family == AF_INET6;
 }
 
-/* The own method takes the arguments as they came; that of another type, where there is room for
-   descriptors, is asked for close-on-exec too. */
+/* By the method that the object has of its own, which is asked for close-on-exec too where there is
+   room for descriptors. */
 static PyObject *
-call_own(cmsgx_state *state, const cmsgx_own *own, PyObject *const *args, Py_ssize_t nargs,
-         cmsgx_sock_kind kind, int more_flags)
+receive_foreign(cmsgx_state *state, cmsgx_name name, PyObject *const *args, Py_ssize_t nargs,
+                int more_flags)
 {
-    if (kind != CMSGX_FOREIGN) {
-        return PyObject_Vectorcall(own->method, args, (size_t)nargs, NULL);
-    }
+    PyObject *text = state->own[name].name;
     if (nargs < 3 || more_flags == 0) {
-        return PyObject_VectorcallMethod(own->name, args, (size_t)nargs, NULL);
+        return cmsgx_call_foreign(text, args, (size_t)nargs);
     }
-    PyObject *stack[5] = {own->name, args[0], args[1], args[2], nargs > 3 ? args[3] : NULL};
+    PyObject *stack[5] = {text, args[0], args[1], args[2], nargs > 3 ? args[3] : NULL};
     return PyObject_Vectorcall(state->recvmsg_foreign, stack, (size_t)nargs + 1, NULL);
 }
 
 /* recvmsg ---------------------------------------------------------------------------------- */
 
-/* What both have behind the first argument.  1, 0 where *result has the own method's answer
-   (or its exception), -1 with an exception. */
 static int
-plain_parse(PyObject *module, const char *function, PyObject *const *args, Py_ssize_t nargs,
-            cmsgx_own *own, int more_flags, cmsgx_sock *sock, Py_ssize_t *control_size,
-            int *flags, PyObject **result)
+takes(Py_ssize_t nargs)
 {
-    if (nargs < 2 || nargs > 4) {
+    return nargs >= 2 && nargs <= 4;
+}
+
+/* What both have after the first argument.  1, 0 where *result has the answer (or the exception)
+   of the socket's own method, -1 with an exception. */
+static int
+plain_parse(cmsgx_state *state, cmsgx_name name, const char *function, PyObject *const *args,
+            Py_ssize_t nargs, cmsgx_sock *sock, Py_ssize_t *control_size, int *flags,
+            PyObject **result)
+{
+    if (!takes(nargs)) {
         PyErr_Format(PyExc_TypeError, "%s() takes a socket and 1 to 3 arguments (%zd given)",
                      function, nargs > 0 ? nargs - 1 : 0);
         return -1;
     }
-    if (cmsgx_sock_resolve(cmsgx_state_of(module), args[0], own, sock) < 0) {
+    if (cmsgx_sock_resolve(state, args[0], sock) < 0) {
         return -1;
     }
-    if (sock->kind == CMSGX_FOREIGN || !is_known_family(sock)) {
-        *result = call_own(cmsgx_state_of(module), own, args, nargs, sock->kind, more_flags);
+    if (!is_known_family(sock)) {
+        *result = PyObject_Vectorcall(state->own[name].method, args, (size_t)nargs, NULL);
         return 0;
     }
     *control_size = 0;
@@ -271,17 +275,16 @@ plain_parse(PyObject *module, const char *function, PyObject *const *args, Py_ss
 }
 
 static PyObject *
-recvmsg_with(PyObject *module, PyObject *const *args, Py_ssize_t nargs, int more_flags)
+recvmsg_with(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, int more_flags)
 {
-    cmsgx_state *state = cmsgx_state_of(module);
     cmsgx_sock sock;
     plain_call call;
     Py_ssize_t size, control_size;
     int flags;
     PyObject *result = NULL;
 
-    int parsed = plain_parse(module, "recvmsg", args, nargs, &state->own_recvmsg, more_flags, &sock,
-                             &control_size, &flags, &result);
+    int parsed = plain_parse(state, CMSGX_RECVMSG, "recvmsg", args, nargs, &sock, &control_size,
+                             &flags, &result);
     if (parsed <= 0) {
         return result;
     }
@@ -301,25 +304,49 @@ recvmsg_with(PyObject *module, PyObject *const *args, Py_ssize_t nargs, int more
     return result;
 }
 
+/* Not inlined: the functions below may call Python code that comes back, and need little of the
+   stack themselves. */
+__attribute__((noinline)) PyObject *
+cmsgx_recvmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs)
+{
+    return recvmsg_with(state, args, nargs, CMSGX_MSG_CMSG_CLOEXEC);
+}
+
+__attribute__((noinline)) PyObject *
+cmsgx_recvmsg_inheritable_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs)
+{
+    return recvmsg_with(state, args, nargs, 0);
+}
+
 PyObject *
 cmsgx_recvmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    return recvmsg_with(module, args, nargs, CMSGX_MSG_CMSG_CLOEXEC);
+    cmsgx_state *state = cmsgx_state_of(module);
+    int is_foreign = takes(nargs) ? cmsgx_is_foreign(state, args[0], CMSGX_RECVMSG) : 0;
+    if (is_foreign != 0) {
+        return is_foreign < 0 ? NULL : receive_foreign(state, CMSGX_RECVMSG, args, nargs,
+                                                       CMSGX_MSG_CMSG_CLOEXEC);
+    }
+    return cmsgx_recvmsg_method(state, args, nargs);
 }
 
 PyObject *
 cmsgx_recvmsg_inheritable(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    return recvmsg_with(module, args, nargs, 0);
+    cmsgx_state *state = cmsgx_state_of(module);
+    int is_foreign = takes(nargs) ? cmsgx_is_foreign(state, args[0], CMSGX_RECVMSG) : 0;
+    if (is_foreign != 0) {
+        return is_foreign < 0 ? NULL : receive_foreign(state, CMSGX_RECVMSG, args, nargs, 0);
+    }
+    return cmsgx_recvmsg_inheritable_method(state, args, nargs);
 }
 
 /* recvmsg_into ----------------------------------------------------------------------------- */
 
 static PyObject *
-recvmsg_into_with(PyObject *module, PyObject *const *args, Py_ssize_t nargs, int more_flags)
+recvmsg_into_with(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, int more_flags)
 {
     enum {FEW = 8};
-    cmsgx_state *state = cmsgx_state_of(module);
     cmsgx_sock sock;
     plain_call call;
     Py_ssize_t control_size, count = 0;
@@ -328,8 +355,8 @@ recvmsg_into_with(PyObject *module, PyObject *const *args, Py_ssize_t nargs, int
     struct iovec few_iov[FEW], *iov = few_iov;
     PyObject *result = NULL;
 
-    int parsed = plain_parse(module, "recvmsg_into", args, nargs, &state->own_recvmsg_into,
-                             more_flags, &sock, &control_size, &flags, &result);
+    int parsed = plain_parse(state, CMSGX_RECVMSG_INTO, "recvmsg_into", args, nargs, &sock,
+                             &control_size, &flags, &result);
     if (parsed <= 0) {
         return result;
     }
@@ -393,16 +420,40 @@ done:
     return result;
 }
 
+/* Not inlined, as in recvmsg. */
+__attribute__((noinline)) PyObject *
+cmsgx_recvmsg_into_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs)
+{
+    return recvmsg_into_with(state, args, nargs, CMSGX_MSG_CMSG_CLOEXEC);
+}
+
+__attribute__((noinline)) PyObject *
+cmsgx_recvmsg_into_inheritable_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs)
+{
+    return recvmsg_into_with(state, args, nargs, 0);
+}
+
 PyObject *
 cmsgx_recvmsg_into(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    return recvmsg_into_with(module, args, nargs, CMSGX_MSG_CMSG_CLOEXEC);
+    cmsgx_state *state = cmsgx_state_of(module);
+    int is_foreign = takes(nargs) ? cmsgx_is_foreign(state, args[0], CMSGX_RECVMSG_INTO) : 0;
+    if (is_foreign != 0) {
+        return is_foreign < 0 ? NULL : receive_foreign(state, CMSGX_RECVMSG_INTO, args, nargs,
+                                                       CMSGX_MSG_CMSG_CLOEXEC);
+    }
+    return cmsgx_recvmsg_into_method(state, args, nargs);
 }
 
 PyObject *
 cmsgx_recvmsg_into_inheritable(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    return recvmsg_into_with(module, args, nargs, 0);
+    cmsgx_state *state = cmsgx_state_of(module);
+    int is_foreign = takes(nargs) ? cmsgx_is_foreign(state, args[0], CMSGX_RECVMSG_INTO) : 0;
+    if (is_foreign != 0) {
+        return is_foreign < 0 ? NULL : receive_foreign(state, CMSGX_RECVMSG_INTO, args, nargs, 0);
+    }
+    return cmsgx_recvmsg_into_inheritable_method(state, args, nargs);
 }
 
 /* recv_fds --------------------------------------------------------------------------------- */
@@ -453,52 +504,94 @@ rights_result(plain_call *call, PyObject *data, size_t most)
     return result;
 }
 
-PyObject *
-cmsgx_recv_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+typedef struct {
+    PyObject *sock;             /* borrowed */
+    Py_ssize_t size, most;
+    int flags, cloexec;
+} rights_asked;
+
+static inline __attribute__((always_inline)) int
+rights_parse(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+             rights_asked *asked)
 {
     static const cmsgx_signature signature = {
         "recv_fds", 4, 3,
         {CMSGX_KW_SOCK, CMSGX_KW_BUFSIZE, CMSGX_KW_MAXFDS, CMSGX_KW_FLAGS, CMSGX_KW_CLOEXEC, -1},
     };
     PyObject *values[5] = {NULL};
-    cmsgx_state *state = cmsgx_state_of(module);
+
+    asked->flags = 0;
+    if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
+        || cmsgx_as_size(values[1], &asked->size) < 0
+        || cmsgx_as_size(values[2], &asked->most) < 0
+        || (values[3] != NULL && cmsgx_as_int(values[3], &asked->flags) < 0)) {
+        return -1;
+    }
+    asked->sock = values[0];
+    asked->cloexec = values[4] == NULL ? 1 : PyObject_IsTrue(values[4]);
+    if (asked->cloexec < 0) {
+        return -1;
+    }
+    if (asked->most < 0 || asked->most > (Py_ssize_t)((INT_MAX - CMSG_LEN(0)) / sizeof(int))) {
+        PyErr_SetString(PyExc_OverflowError, "maxfds: CMSG_LEN() argument out of range");
+        return -1;
+    }
+    if (asked->size < 0) {
+        PyErr_SetString(PyExc_ValueError, "negative buffer size in recvmsg()");
+        return -1;
+    }
+    return 0;
+}
+
+/* `method` takes the socket first; None for the one that the object has of its own. */
+static PyObject *
+rights_through(cmsgx_state *state, PyObject *method, const rights_asked *asked)
+{
+    return PyObject_CallFunction(state->recv_fds_through, "OOnnii", method, asked->sock,
+                                 asked->size, asked->most, asked->flags, asked->cloexec);
+}
+
+/* Not inlined, as in recvmsg. */
+__attribute__((noinline)) PyObject *
+cmsgx_recv_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs,
+                      PyObject *kwnames)
+{
     unsigned char room[RIGHTS_ROOM + CMSGX_MORE_ROOM] __attribute__((aligned(16)));
     cmsgx_sock sock;
     plain_call call;
-    Py_ssize_t size, most;
-    int flags = 0;
+    rights_asked asked;
 
-    if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
-        || cmsgx_sock_resolve(state, values[0], &state->own_recvmsg, &sock) < 0
-        || cmsgx_as_size(values[1], &size) < 0 || cmsgx_as_size(values[2], &most) < 0
-        || (values[3] != NULL && cmsgx_as_int(values[3], &flags) < 0)) {
+    if (rights_parse(state, args, nargs, kwnames, &asked) < 0
+        || cmsgx_sock_resolve(state, asked.sock, &sock) < 0) {
         return NULL;
     }
-    int cloexec = values[4] == NULL ? 1 : PyObject_IsTrue(values[4]);
-    if (cloexec < 0) {
-        return NULL;
+    if (!is_known_family(&sock)) {
+        return rights_through(state, state->own[CMSGX_RECVMSG].method, &asked);
     }
-    if (most < 0 || most > (Py_ssize_t)((INT_MAX - CMSG_LEN(0)) / sizeof(int))) {
-        PyErr_SetString(PyExc_OverflowError, "maxfds: CMSG_LEN() argument out of range");
-        return NULL;
-    }
-    if (size < 0) {
-        PyErr_SetString(PyExc_ValueError, "negative buffer size in recvmsg()");
-        return NULL;
-    }
-    if (sock.kind == CMSGX_FOREIGN || !is_known_family(&sock)) {
-        return PyObject_CallFunction(state->recv_fds_foreign, "Onnii", values[0], size, most,
-                                     flags, cloexec);
-    }
-    (void)plain_init(&call, 0, flags);
+    (void)plain_init(&call, 0, asked.flags);
     call.control = room;
     call.control_size = RIGHTS_ROOM;
     PyObject *data;
-    if (receive_bytes(&call, &sock, size, cloexec ? flags | CMSGX_MSG_CMSG_CLOEXEC : flags, &data)
+    if (receive_bytes(&call, &sock, asked.size,
+                      asked.cloexec ? asked.flags | CMSGX_MSG_CMSG_CLOEXEC : asked.flags, &data)
         < 0) {
         return NULL;
     }
-    return rights_result(&call, data, (size_t)most);
+    return rights_result(&call, data, (size_t)asked.most);
+}
+
+PyObject *
+cmsgx_recv_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    PyObject *sock = cmsgx_first_argument(state, CMSGX_KW_SOCK, args, nargs, kwnames);
+    int is_foreign = sock != NULL ? cmsgx_is_foreign(state, sock, CMSGX_RECVMSG) : 0;
+    if (is_foreign != 0) {
+        rights_asked asked;
+        return is_foreign < 0 || rights_parse(state, args, nargs, kwnames, &asked) < 0
+            ? NULL : rights_through(state, Py_None, &asked);
+    }
+    return cmsgx_recv_fds_method(state, args, nargs, kwnames);
 }
 
 /* receive ---------------------------------------------------------------------------------- */
@@ -519,7 +612,7 @@ cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs, Py
     int flags = 0, raise_truncated = 1;
 
     if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
-        || cmsgx_sock_resolve_typed(state, values[SOCK], &state->own_recvmsg, &sock) < 0
+        || cmsgx_sock_resolve_typed(state, values[SOCK], CMSGX_RECEIVING, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, values[TIMEOUT]) < 0
         || cmsgx_as_bufsize(values[BUFSIZE], &size) < 0
         || (values[FDS] != NULL && cmsgx_as_fds(state, values[FDS], &fds) < 0)

@@ -14,6 +14,17 @@ PyObject *cmsgx_recvmsg_into_inheritable(PyObject *module, PyObject *const *args
                                          Py_ssize_t nargs);
 PyObject *cmsgx_recv_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                          PyObject *kwnames);
+
+/* The same as methods: they do it themselves, whatever methods the type of args[0] has. */
+PyObject *cmsgx_recvmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs);
+PyObject *cmsgx_recvmsg_into_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs);
+PyObject *cmsgx_recvmsg_inheritable_method(cmsgx_state *state, PyObject *const *args,
+                                           Py_ssize_t nargs);
+PyObject *cmsgx_recvmsg_into_inheritable_method(cmsgx_state *state, PyObject *const *args,
+                                                Py_ssize_t nargs);
+PyObject *cmsgx_recv_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs,
+                                PyObject *kwnames);
+
 PyObject *cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                              PyObject *kwnames);
 

@@ -105,6 +105,7 @@ has_kinds(cmsgx_state *state, PyObject *items)
 }
 
 static int add_ancdata(cmsgx_outgoing *out, PyObject *ancdata);
+static int add_plain_fds(cmsgx_outgoing *out, PyObject *fds);
 
 /* The control data of `out` as a list of (level, type, data): a new reference. */
 static PyObject *
@@ -125,64 +126,76 @@ as_tuples(const cmsgx_outgoing *out)
     return list;
 }
 
-/* `method` is a callable that takes the socket first, or NULL for the type's own. */
-static PyObject *
-call_own(cmsgx_state *state, PyObject *method, PyObject *sock, PyObject *buffers,
-         PyObject *ancdata, PyObject *flags, PyObject *address)
-{
-    /* One more in front, for the vectorcall protocol. */
-    PyObject *stack[6] = {NULL, sock, buffers, ancdata, flags, address};
-    size_t count = address != NULL ? 5 : flags != NULL ? 4 : ancdata != NULL ? 3 : 2;
-    return method != NULL
-        ? PyObject_Vectorcall(method, stack + 1, count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
-        : PyObject_VectorcallMethod(state->own_sendmsg.name, stack + 1,
-                                    count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-}
-
-/* With the control data that `out` has by now. */
+/* The socket's own method, below any that a class may have: with the control data that `out` has
+   by now. */
 static PyObject *
 send_through_own(const cmsgx_outgoing *out, const cmsgx_sock *sock, PyObject *buffers, int flags,
                  PyObject *address)
 {
-    cmsgx_state *state = out->state;
     PyObject *result = NULL;
     PyObject *ancdata = as_tuples(out);
     PyObject *number = PyLong_FromLong(flags);
     if (ancdata != NULL && number != NULL) {
-        result = call_own(state, sock->kind == CMSGX_FOREIGN ? NULL : state->own_sendmsg.method,
-                          sock->object, buffers, ancdata, number, address);
+        PyObject *stack[] = {sock->object, buffers, ancdata, number, address};
+        result = PyObject_Vectorcall(out->state->own[CMSGX_SENDMSG].method, stack, 5, NULL);
     }
     Py_XDECREF(ancdata);
     Py_XDECREF(number);
     return result;
 }
 
-/* Typed control messages are turned into tuples first. */
-static PyObject *
-delegate(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssize_t nargs)
+/* The two below are not inlined: they need much of the stack, and whoever calls them has Python
+   code called next, which may come back here. */
+
+/* Typed control messages as tuples, among others that are: a new reference.  The caller holds
+   `items`, and with them the descriptors. */
+static __attribute__((noinline)) PyObject *
+kinds_as_tuples(cmsgx_state *state, PyObject *items)
 {
-    PyObject *result = NULL;
+    cmsgx_outgoing out;
+    cmsgx_stack_room room;
+    cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, NULL);
+    PyObject *tuples = add_ancdata(&out, items) < 0 ? NULL : as_tuples(&out);
+    cmsgx_outgoing_clear(&out);
+    return tuples;
+}
+
+/* The same of descriptors, as send_fds() takes them. */
+static __attribute__((noinline)) PyObject *
+fds_as_tuples(cmsgx_state *state, PyObject *fds)
+{
+    cmsgx_outgoing out;
+    cmsgx_stack_room room;
+    PyObject *tuples = NULL;
+    cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, NULL);
+    if (add_plain_fds(&out, fds) == 0) {
+        tuples = as_tuples(&out);
+    }
+    cmsgx_outgoing_clear(&out);
+    return tuples;
+}
+
+/* sendmsg() by `method`, which takes the socket first; NULL for what the object has of its own. */
+static PyObject *
+send_through(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssize_t nargs)
+{
     /* Read once, as it may be an iterator. */
-    PyObject *ancdata = nargs > 2 ? PySequence_Tuple(args[2]) : NULL;
-    if (nargs > 2 && ancdata == NULL) {
+    PyObject *items = nargs > 2 ? PySequence_Tuple(args[2]) : NULL;
+    if (nargs > 2 && items == NULL) {
         return NULL;
     }
-    if (ancdata != NULL && has_kinds(state, ancdata)) {
-        cmsgx_outgoing out;
-        cmsgx_stack_room room;
-        cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, NULL);
-        Py_SETREF(ancdata, add_ancdata(&out, ancdata) < 0 ? NULL : as_tuples(&out));
-        if (ancdata != NULL) {
-            result = call_own(state, method, args[0], args[1], ancdata,
-                              nargs > 3 ? args[3] : NULL, nargs > 4 ? args[4] : NULL);
-        }
-        cmsgx_outgoing_clear(&out);
-    }
-    else {
-        result = call_own(state, method, args[0], args[1], ancdata, nargs > 3 ? args[3] : NULL,
-                          nargs > 4 ? args[4] : NULL);
+    PyObject *ancdata = items != NULL && has_kinds(state, items) ? kinds_as_tuples(state, items)
+                                                                 : Py_XNewRef(items);
+    PyObject *result = NULL;
+    if (ancdata != NULL || items == NULL) {
+        PyObject *stack[] = {args[0], args[1], ancdata, nargs > 3 ? args[3] : NULL,
+                             nargs > 4 ? args[4] : NULL};
+        result = method != NULL
+            ? PyObject_Vectorcall(method, stack, (size_t)nargs, NULL)
+            : cmsgx_call_foreign(state->own[CMSGX_SENDMSG].name, stack, (size_t)nargs);
     }
     Py_XDECREF(ancdata);
+    Py_XDECREF(items);
     return result;
 }
 
@@ -261,10 +274,10 @@ send_plain(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *buffers, PyObject *a
     return PyLong_FromSsize_t(sent);
 }
 
-PyObject *
-cmsgx_sendmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+/* Not inlined: see send_through(). */
+__attribute__((noinline)) PyObject *
+cmsgx_sendmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs)
 {
-    cmsgx_state *state = cmsgx_state_of(module);
     cmsgx_sock sock;
     cmsgx_outgoing out;
     cmsgx_stack_room room;
@@ -276,13 +289,8 @@ cmsgx_sendmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
                             "sendmsg() takes a socket and 1 to 4 arguments (%zd given)",
                             nargs > 0 ? nargs - 1 : 0);
     }
-    if (cmsgx_sock_resolve(state, args[0], &state->own_sendmsg, &sock) < 0) {
-        return NULL;
-    }
-    if (sock.kind == CMSGX_FOREIGN) {
-        return delegate(state, NULL, args, nargs);
-    }
-    if (nargs > 3 && cmsgx_as_int(args[3], &flags) < 0) {
+    if (cmsgx_sock_resolve(state, args[0], &sock) < 0
+        || (nargs > 3 && cmsgx_as_int(args[3], &flags) < 0)) {
         return NULL;
     }
     cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, &sock);
@@ -293,7 +301,7 @@ cmsgx_sendmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     }
     if (known == 0) {
         if (sock.kind == CMSGX_SOCKET) {
-            result = delegate(state, state->own_sendmsg.method, args, nargs);
+            result = send_through(state, state->own[CMSGX_SENDMSG].method, args, nargs);
         }
         else {
             raise_no_conversion(&sock, address, "");
@@ -307,44 +315,60 @@ done:
     return result;
 }
 
+PyObject *
+cmsgx_sendmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    int is_foreign = nargs >= 2 && nargs <= 5
+        ? cmsgx_is_foreign(state, args[0], CMSGX_SENDMSG) : 0;
+    if (is_foreign != 0) {
+        return is_foreign < 0 ? NULL : send_through(state, NULL, args, nargs);
+    }
+    return cmsgx_sendmsg_method(state, args, nargs);
+}
+
 /* send_fds --------------------------------------------------------------------------------- */
 
-PyObject *
-cmsgx_send_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static const cmsgx_signature send_fds_signature = {
+    "send_fds", 5, 3,
+    {CMSGX_KW_SOCK, CMSGX_KW_BUFFERS, CMSGX_KW_FDS, CMSGX_KW_FLAGS, CMSGX_KW_ADDRESS, -1},
+};
+
+/* Descriptors as the socket module takes them, also as the bytes of an array. */
+static int
+add_plain_fds(cmsgx_outgoing *out, PyObject *fds)
 {
-    static const cmsgx_signature signature = {
-        "send_fds", 5, 3,
-        {CMSGX_KW_SOCK, CMSGX_KW_BUFFERS, CMSGX_KW_FDS, CMSGX_KW_FLAGS, CMSGX_KW_ADDRESS, -1},
-    };
+    int added = PyBytes_Check(fds) || PyByteArray_Check(fds) ? cmsgx_outgoing_add_fd_bytes(out, fds)
+                                                             : cmsgx_outgoing_add_fds(out, fds, 0);
+    return added < 0 || (out->fd_count > 0 && cmsgx_outgoing_add_rights(out, 0) < 0) ? -1 : 0;
+}
+
+/* Not inlined: see send_through(). */
+__attribute__((noinline)) PyObject *
+cmsgx_send_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs,
+                      PyObject *kwnames)
+{
     PyObject *values[5] = {NULL};
-    cmsgx_state *state = cmsgx_state_of(module);
     cmsgx_sock sock;
     cmsgx_outgoing out;
     cmsgx_stack_room room;
     PyObject *result = NULL;
     int flags = 0;
 
-    if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
-        || cmsgx_sock_resolve(state, values[0], &state->own_sendmsg, &sock) < 0
+    if (cmsgx_keywords(state, &send_fds_signature, args, nargs, kwnames, values) < 0
+        || cmsgx_sock_resolve(state, values[0], &sock) < 0
         || (values[3] != NULL && cmsgx_as_int(values[3], &flags) < 0)) {
         return NULL;
     }
     cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, &sock);
     PyObject *address = values[4] != NULL ? values[4] : Py_None;
     /* Before the buffers, which may be an iterator: they are read once, by whom it takes. */
-    int known = sock.kind == CMSGX_FOREIGN ? 0 : set_address(&out, &sock, address);
-    if (known < 0) {
-        goto done;
-    }
-    int added = PyBytes_Check(values[2]) || PyByteArray_Check(values[2])
-        ? cmsgx_outgoing_add_fd_bytes(&out, values[2])
-        : cmsgx_outgoing_add_fds(&out, values[2], 0);
-    if (added < 0
-        || (out.fd_count > 0 && cmsgx_outgoing_add_rights(&out, 0) < 0)) {
+    int known = set_address(&out, &sock, address);
+    if (known < 0 || add_plain_fds(&out, values[2]) < 0) {
         goto done;
     }
     if (known == 0) {
-        if (sock.kind == CMSGX_NUMBER) {
+        if (sock.kind != CMSGX_SOCKET) {
             raise_no_conversion(&sock, address, "");
             goto done;
         }
@@ -356,6 +380,43 @@ cmsgx_send_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObje
 done:
     cmsgx_outgoing_clear(&out);
     return result;
+}
+
+/* By the method that the object has of its own, which gets no more than was given, as in socket. */
+static PyObject *
+send_fds_foreign(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *values[5] = {NULL};
+    if (cmsgx_keywords(state, &send_fds_signature, args, nargs, kwnames, values) < 0) {
+        return NULL;
+    }
+    /* Held until the call is over: what an iterator made would close its file otherwise. */
+    PyObject *fds = PyBytes_Check(values[2]) || PyByteArray_Check(values[2])
+        ? Py_NewRef(values[2]) : PySequence_Tuple(values[2]);
+    PyObject *ancdata = fds == NULL ? NULL : fds_as_tuples(state, fds);
+    PyObject *flags = values[3] != NULL ? Py_NewRef(values[3]) : PyLong_FromLong(0);
+    PyObject *result = NULL;
+    if (ancdata != NULL && flags != NULL) {
+        PyObject *stack[] = {values[0], values[1], ancdata, flags, values[4]};
+        result = cmsgx_call_foreign(state->own[CMSGX_SENDMSG].name, stack,
+                                    values[4] != NULL ? 5 : values[3] != NULL ? 4 : 3);
+    }
+    Py_XDECREF(flags);
+    Py_XDECREF(ancdata);
+    Py_XDECREF(fds);
+    return result;
+}
+
+PyObject *
+cmsgx_send_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    PyObject *sock = cmsgx_first_argument(state, CMSGX_KW_SOCK, args, nargs, kwnames);
+    int is_foreign = sock != NULL ? cmsgx_is_foreign(state, sock, CMSGX_SENDMSG) : 0;
+    if (is_foreign != 0) {
+        return is_foreign < 0 ? NULL : send_fds_foreign(state, args, nargs, kwnames);
+    }
+    return cmsgx_send_fds_method(state, args, nargs, kwnames);
 }
 
 /* send ------------------------------------------------------------------------------------- */
@@ -463,7 +524,7 @@ send_typed(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
 
     *error = 0;
     if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
-        || cmsgx_sock_resolve_typed(state, values[SOCK], &state->own_sendmsg, &sock) < 0
+        || cmsgx_sock_resolve_typed(state, values[SOCK], CMSGX_SENDING, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, values[TIMEOUT]) < 0
         || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], &flags) < 0)) {
         return -1;
@@ -478,7 +539,7 @@ send_typed(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
         goto done;
     }
     if (known == 0) {
-        if (sock.kind == CMSGX_NUMBER || out.fd_count > 0
+        if (sock.kind != CMSGX_SOCKET || out.fd_count > 0
             || (values[TIMEOUT] != NULL && values[TIMEOUT] != Py_Ellipsis)) {
             raise_no_conversion(&sock, address, ", without fds= and timeout=");
             goto done;

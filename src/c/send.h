@@ -8,6 +8,12 @@
 PyObject *cmsgx_sendmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 PyObject *cmsgx_send_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                          PyObject *kwnames);
+
+/* The same as methods: they do it themselves, whatever methods the type of args[0] has. */
+PyObject *cmsgx_sendmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs);
+PyObject *cmsgx_send_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs,
+                                PyObject *kwnames);
+
 PyObject *cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                      PyObject *kwnames);
 PyObject *cmsgx_send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs,

@@ -425,7 +425,7 @@ send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     *sent = 0;
     *error = 0;
     if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
-        || cmsgx_sock_resolve_typed(state, values[SOCK], &state->own_sendmsg, &sock) < 0
+        || cmsgx_sock_resolve_typed(state, values[SOCK], CMSGX_SENDING, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, values[TIMEOUT]) < 0
         || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], &flags) < 0)) {
         return -1;

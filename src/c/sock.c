@@ -3,7 +3,6 @@
 #include "constants.h"
 #include "descriptor.h"
 #include "errors.h"
-#include "method.h"
 
 #include <errno.h>
 #include <math.h>
@@ -94,84 +93,35 @@ cmsgx_sock_number(cmsgx_sock *sock)
     return sock->fd;
 }
 
-/* Whether the attribute of its class is the class's own method, or ours. */
-static int
-is_ours(cmsgx_state *state, PyTypeObject *type, cmsgx_own *own)
-{
-    unsigned int version = type == state->socket_class ? cmsgx_type_version(type) : 0;
-    if (version != 0 && version == own->version) {
-        return 1;
-    }
-    PyObject *found = cmsgx_type_lookup(type, own->name);
-    int ours = found == own->method || (found != NULL && Py_IS_TYPE(found, state->Method));
-    Py_XDECREF(found);
-    if (ours && version != 0) {
-        own->version = version;
-    }
-    return ours;
-}
-
-/* Whether the object answers to it, by its type or, as a proxy does, by __getattr__(): 1, 0, or -1
-   with an exception. */
-static int
-has_method(PyObject *object, const cmsgx_own *own)
-{
-    PyObject *found = PyObject_GetAttr(object, own->name);
-    if (found != NULL) {
-        Py_DECREF(found);
-        return 1;
-    }
-    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
-        return -1;
-    }
-    PyErr_Clear();
-    return 0;
-}
-
 int
-cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, cmsgx_own *own, cmsgx_sock *sock)
+cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, cmsgx_sock *sock)
 {
     sock->state = state;
     sock->object = object;
     sock->owner = NULL;
+    sock->kind = CMSGX_NUMBER;
     sock->timeout = CMSGX_BLOCKING;
     sock->fd = -1;
-
-    if (Py_IS_TYPE(object, state->socket_class) || PyObject_TypeCheck(object, state->socket)) {
-        if (!is_ours(state, Py_TYPE(object), own)) {
-            sock->kind = CMSGX_FOREIGN;
-            return 0;
-        }
+    if (cmsgx_class_seen(state, Py_TYPE(object)) != NULL
+        || cmsgx_is_socket_class(state, Py_TYPE(object))) {
         sock->kind = CMSGX_SOCKET;
         return read_timeout(sock);
     }
-    if (PyLong_Check(object)) {
-        sock->kind = CMSGX_NUMBER;
-        sock->fd = cmsgx_number_of(state, object, "sock", -1, &sock->owner);
-        return sock->fd < 0 ? -1 : 0;
-    }
-    int is_foreign = cmsgx_descriptor_check(state, object) ? 0 : has_method(object, own);
-    if (is_foreign != 0) {
-        sock->kind = CMSGX_FOREIGN;
-        return is_foreign < 0 ? -1 : 0;
-    }
-    sock->kind = CMSGX_NUMBER;
-    sock->fd = cmsgx_number_of(state, object, "sock", -1, &sock->owner);
+    sock->fd = cmsgx_number_of(state, object, "sock", CMSGX_SOCK_INDEX, &sock->owner);
     return sock->fd < 0 ? -1 : 0;
 }
 
 int
-cmsgx_sock_resolve_typed(cmsgx_state *state, PyObject *object, cmsgx_own *own, cmsgx_sock *sock)
+cmsgx_sock_resolve_typed(cmsgx_state *state, PyObject *object, int names, cmsgx_sock *sock)
 {
-    if (cmsgx_sock_resolve(state, object, own, sock) < 0) {
+    int is_green;
+    if (cmsgx_allow(state, object, names, &is_green) < 0
+        || cmsgx_sock_resolve(state, object, sock) < 0) {
         return -1;
     }
-    if (sock->kind == CMSGX_FOREIGN) {
-        PyErr_Format(PyExc_TypeError,
-                     "sock: %.200s has a %U() of its own, which would be passed over; give the "
-                     "plain socket below it",
-                     Py_TYPE(object)->tp_name, own->name);
-        return -1;
+    if (is_green) {
+        sock->kind = CMSGX_GREEN;
+        sock->timeout = 0;
     }
     return 0;
 }
@@ -181,6 +131,11 @@ cmsgx_sock_set_timeout(cmsgx_sock *sock, PyObject *timeout)
 {
     if (timeout == NULL || timeout == Py_Ellipsis) {
         return 0;
+    }
+    if (sock->kind == CMSGX_GREEN) {
+        /* Read, for what is wrong with it; nothing is waited for. */
+        int64_t ignored;
+        return as_timeout(timeout, CMSGX_FOR_EVER, &ignored);
     }
     return as_timeout(timeout, CMSGX_FOR_EVER, &sock->timeout);
 }
@@ -432,9 +387,8 @@ cmsgx_add_sock(PyObject *module)
     }
     state->socket = (PyTypeObject *)type;
     state->socket_class = (PyTypeObject *)Py_NewRef(type);
-    cmsgx_own *owns[] = {&state->own_sendmsg, &state->own_recvmsg, &state->own_recvmsg_into};
-    for (size_t i = 0; i < sizeof(owns) / sizeof(owns[0]); i++) {
-        if ((owns[i]->method = PyObject_GetAttr(type, owns[i]->name)) == NULL) {
+    for (int i = 0; i < CMSGX_NAMES; i++) {
+        if ((state->own[i].method = PyObject_GetAttr(type, state->own[i].name)) == NULL) {
             return -1;
         }
     }

@@ -4,15 +4,15 @@
 #ifndef CMSGX_SOCK_H
 #define CMSGX_SOCK_H
 
-#include "state.h"
 #include "wait.h"
+#include "which.h"
 
 #include <errno.h>
 
 typedef enum {
-    CMSGX_SOCKET,           /* a socket.socket whose method is the class's own, or ours */
+    CMSGX_SOCKET,           /* a socket.socket, or of a class below */
     CMSGX_NUMBER,           /* an int, or an object with just a fileno() */
-    CMSGX_FOREIGN,          /* it, or its type, brings a method of its own */
+    CMSGX_GREEN,            /* the same, for which nothing may wait: see which.h */
 } cmsgx_sock_kind;
 
 /* Without a limit, and so without MSG_DONTWAIT: where the descriptor is non-blocking all the
@@ -29,12 +29,13 @@ typedef struct {
     int64_t timeout;        /* nanoseconds, or one of these */
 } cmsgx_sock;
 
-/* Looks at `object`, of which the method `own` would be called.  0, or -1 with an exception. */
-int cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, cmsgx_own *own, cmsgx_sock *sock);
+/* Looks at `object`, whatever methods it has: which.h says who asks for those.  0, or -1 with an
+   exception. */
+int cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, cmsgx_sock *sock);
 
-/* The same for a typed call, which refuses a FOREIGN one with TypeError. */
-int cmsgx_sock_resolve_typed(cmsgx_state *state, PyObject *object, cmsgx_own *own,
-                             cmsgx_sock *sock);
+/* The same for a typed call, with TypeError where it would pass over one of `names`:
+   CMSGX_SENDING or CMSGX_RECEIVING. */
+int cmsgx_sock_resolve_typed(cmsgx_state *state, PyObject *object, int names, cmsgx_sock *sock);
 
 /* Reads a `timeout=` argument (None, or seconds) over the socket's own; NULL keeps that. */
 int cmsgx_sock_set_timeout(cmsgx_sock *sock, PyObject *timeout);

@@ -10,7 +10,7 @@
 static int
 borrow(cmsgx_state *state, PyObject *object, int *fd, PyObject **owner)
 {
-    *fd = cmsgx_number_of(state, object, "sock", -1, owner);
+    *fd = cmsgx_number_of(state, object, "sock", CMSGX_SOCK_INDEX, owner);
     if (*fd < 0) {
         return -1;
     }

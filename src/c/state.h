@@ -19,12 +19,26 @@ enum {
     CMSGX_KEYWORDS,
 };
 
-/* A method of socket.socket that has a function here. */
+/* Methods of socket.socket: three that have a function here, and those that a typed call would pass
+   over as well. */
+typedef enum {
+    CMSGX_SENDMSG, CMSGX_RECVMSG, CMSGX_RECVMSG_INTO, CMSGX_SEND, CMSGX_RECV,
+    CMSGX_NAMES,
+} cmsgx_name;
+
 typedef struct {
     PyObject *name;         /* interned */
     PyObject *method;       /* the class's own */
-    unsigned int version;   /* of socket_class, when its attribute was seen to be that, or ours */
 } cmsgx_own;
+
+/* A class of sockets that was looked at: see which.h.  A bit for each of these names. */
+#define CMSGX_CLASSES 4
+typedef struct {
+    PyTypeObject *type;     /* borrowed: compared only, together with its version */
+    unsigned int version;
+    unsigned char called;       /* is neither the class's own nor ours: module functions call it */
+    unsigned char overridden;   /* and is not what stands on socket.socket itself */
+} cmsgx_class;
 
 /* The codecs of kinds that were looked up lately.  A version is given to one class once: as long as
    a class has it, none of its attributes has changed since, so its codec is still there. */
@@ -64,7 +78,7 @@ typedef struct {
     PyObject *decode;               /* (family, level, type) -> kind */
     PyObject *raise_truncated;      /* (message, asked, delivered, misses, full, withheld) */
     PyObject *recvmsg_foreign;      /* recvmsg or recvmsg_into of a type that has its own */
-    PyObject *recv_fds_foreign;     /* recv_fds for a type with a recvmsg() of its own */
+    PyObject *recv_fds_through;     /* recv_fds by a method of the socket, or of its base */
 
     /* Exceptions of cmsgx.errors */
     PyObject *TooManyFdsError;
@@ -73,10 +87,11 @@ typedef struct {
 
     /* Of the socket module: its C type, that type's own methods and functions. */
     PyTypeObject *socket;
-    PyTypeObject *socket_class;     /* its subclass that nearly all sockets are of */
-    cmsgx_own own_sendmsg;
-    cmsgx_own own_recvmsg;
-    cmsgx_own own_recvmsg_into;
+    PyTypeObject *socket_class;     /* the standard library's subclass of that */
+    PyTypeObject *our_socket;       /* cmsgx.socket, which may be below another class */
+    cmsgx_own own[CMSGX_NAMES];
+    cmsgx_class classes[CMSGX_CLASSES];
+    size_t next_class;
     PyCFunction socket_fileno;
     PyCFunction socket_gettimeout;
     PyMemberDef *socket_family;
@@ -90,6 +105,8 @@ typedef struct {
     PyObject *str_pack;
     PyObject *str_level;
     PyObject *str_type;
+    PyObject *str_trsock;
+    PyObject *str_fileno;
     PyObject *keywords[CMSGX_KEYWORDS];
 
     uint32_t overflow_ids[2];       /* uid and gid that stand for those without a number here */

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import functools
 import operator
-import socket as _socket
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -106,7 +106,8 @@ _limits: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 @functools.cache
 def _most_of_kernel() -> int:
     """UDP_MAX_SEGMENTS, which no option tells: a socket sends itself as many as it may be."""
-    with _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM) as probe:
+    # The class in C, below whatever stands as socket.socket.
+    with closing(_socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)) as probe:
         probe.bind(("127.0.0.1", 0))
         try:
             send(probe, bytes(_MANY_SEGMENTS), control=UdpSegment(1), address=probe.getsockname())

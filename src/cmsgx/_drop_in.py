@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import array
 import fcntl
 import functools
@@ -9,8 +10,8 @@ import operator
 import os
 import socket as _stdlib
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from . import _cmsg
 from ._fds import Fd
@@ -22,6 +23,22 @@ if TYPE_CHECKING:
     from ._fds import FileDescriptorLike
 
 __all__ = ["fromfd", "install", "socket", "socketpair", "uninstall"]
+
+
+def _library_class(cls: Any) -> Any:
+    """The standard library's own class, or None where the class is not derived from it.
+
+    What stands as socket.socket may be below it, as PySocks' and pytest-socket's classes are.
+    Those of gevent and eventlet hold a socket, and are none.
+    """
+    mro = getattr(cls, "__mro__", ())
+    return mro[mro.index(_socket.socket) - 1] if _socket.socket in mro[1:] else None
+
+
+# What stood there when this was imported: a patch that comes later does not reach what is made here.
+_is_green: Final = _library_class(_stdlib.socket) is None
+_kept_socketpair: Final = _stdlib.socketpair
+_kept_fromfd: Final = _stdlib.fromfd
 
 
 class socket(_stdlib.socket):
@@ -59,6 +76,24 @@ class socket(_stdlib.socket):
         def recv_fds(
             self, bufsize: int, maxfds: int, flags: int = 0, *, cloexec: bool = True
         ) -> tuple[bytes, list[int], int, Any]: ...
+        def accept(self) -> tuple[socket, Any]: ...
+
+    elif _is_green:  # and so are its methods, which are inherited
+
+        def send_fds(self, *args, **kwargs):
+            """cmsgx.send_fds(), by the sendmsg() of this socket"""
+            return _cmsg.send_fds(self, *args, **kwargs)
+
+        def recv_fds(self, *args, **kwargs):
+            """cmsgx.recv_fds(), by the recvmsg() of this socket"""
+            return _cmsg.recv_fds(self, *args, **kwargs)
+
+        if hasattr(_stdlib.socket, "accept"):
+
+            def accept(self):
+                """accept() -> (cmsgx.socket, address): accept(2)"""
+                accepted, address = super().accept()
+                return _ours(accepted), address
 
     else:
         sendmsg = _cmsg.method(_cmsg.sendmsg)
@@ -67,31 +102,39 @@ class socket(_stdlib.socket):
         send_fds = _cmsg.method(_cmsg.send_fds)
         recv_fds = _cmsg.method(_cmsg.recv_fds)
 
-    def accept(self) -> tuple[socket, Any]:
-        """accept() -> (cmsgx.socket, address): accept(2)"""
-        untyped: Any = self
-        owned: tuple[Fd, tuple[int, Any]] = _cmsg.own_result(Fd, untyped._accept)
-        # Not of a subclass, as in socket.accept(): its constructor may take other arguments.
-        with owned[0] as fd:
-            accepted = _socket_of(fd, self.family, self.type, self.proto)
-        # As there, too: with a timeout of its own a listener is non-blocking, and so may be what
-        # it accepts.
-        if _stdlib.getdefaulttimeout() is None and self.gettimeout():
-            accepted.setblocking(True)
-        return accepted, owned[1][1]
+        def accept(self):
+            """accept() -> (cmsgx.socket, address): accept(2)"""
+            fd, (_, address) = _cmsg.own_result(Fd, self._accept)
+            # Not of a subclass, as in socket.accept(): its constructor may take other arguments.
+            with fd:
+                accepted = _socket_of(fd, self.family, self.type, self.proto)
+            # As there, too: with a timeout of its own a listener is non-blocking, and so may be
+            # what it accepts.
+            if _stdlib.getdefaulttimeout() is None and self.gettimeout():
+                accepted.setblocking(True)
+            return accepted, address
 
 
 def socketpair(
     family: int | None = None, type: int = _stdlib.SOCK_STREAM, proto: int = 0
 ) -> tuple[socket, socket]:
     """socket.socketpair(), of cmsgx.socket: socketpair(2)"""
-    first, second = _stdlib.socketpair(family, type, proto)
-    return _ours(first), _ours(second)
+    if _is_green:
+        pair = _kept_socketpair(family, type, proto)
+        return _ours(pair[0]), _ours(pair[1])
+    made_of = int(_stdlib.AF_UNIX if family is None else family), type, proto
+    raw = _socket.socketpair(*made_of)
+    first, second = [_cmsg.own_result(Fd, each.detach)[0] for each in raw]
+    with first, second:
+        return _socket_of(first, *made_of), _socket_of(second, *made_of)
 
 
 def fromfd(fd: int, family: int, type: int, proto: int = 0) -> socket:
     """socket.fromfd(), of cmsgx.socket: a duplicate of `fd`, which stays the caller's."""
-    return _ours(_stdlib.fromfd(fd, family, type, proto))
+    if _is_green:
+        return _ours(_kept_fromfd(fd, family, type, proto))
+    with _cmsg.own_result(Fd, functools.partial(_socket.dup, fd))[0] as duplicate:
+        return _socket_of(duplicate, family, type, proto)
 
 
 def _ours(sock: Any) -> socket:
@@ -102,13 +145,21 @@ def _ours(sock: Any) -> socket:
 
 
 def adopt(fd: Fd) -> socket:
-    """A socket that owns the descriptor of `fd`; changes no flag of the description."""
+    """A socket that owns the descriptor of `fd`; changes no flag of the description, unless it is
+    a green one, which makes it non-blocking.
+    """
     number = fd.fileno()
     family = _cmsg.getfamily(number)
     kind = _option(number, _cmsg.SO_TYPE)
     # Where the system does not tell it, as macOS and NetBSD: that of the type.
     proto = _option(number, _SO_PROTOCOL) if _SO_PROTOCOL is not None else 0
     non_blocking = bool(fcntl.fcntl(number, fcntl.F_GETFL) & os.O_NONBLOCK)
+    if _is_green:
+        green = socket(family, kind, proto, number)
+        fd.detach()
+        if non_blocking:
+            green.setblocking(False)
+        return green
     if non_blocking or _stdlib.getdefaulttimeout() is not None:
         # Told so, the constructor neither asks for the default timeout nor sets O_NONBLOCK.
         kind |= _SOCK_NONBLOCK
@@ -140,30 +191,11 @@ def _option(number: int, name: int) -> int:
 
 # Patched in -----------------------------------------------------------------------------------
 
-_METHODS: Final = ("sendmsg", "recvmsg", "recvmsg_into")
-_FUNCTIONS: Final = ("send_fds", "recv_fds", "CMSG_LEN", "CMSG_SPACE")
-
-# What this process has in place: name -> (what stood there before, what stands there now).
-_methods: dict[str, Any] = {}
-_functions: dict[str, tuple[Any, Any]] = {}
+_Place: TypeAlias = "tuple[Any, str]"  # a class or a module, and the name of an attribute
+_NOTHING: Final = object()
 
 
-def install(*, cloexec: bool = True) -> None:
-    """Puts the calls of cmsgx in place of socket's, for programs that cannot be edited.
-
-    Received descriptors are close-on-exec from then on; with cloexec=False they stay inheritable.
-    recv_fds() loses none to SO_PASSCRED and the like, and closes a surplus and a pidfd that nobody
-    asked for. Does nothing where that is installed already. It cannot reach `_socket.socket`, nor
-    names that were imported before (`from socket import send_fds`). RuntimeError where another
-    patch stands.
-    """
-    receive: tuple[Any, Any] = (
-        (_cmsg.recvmsg, _cmsg.recvmsg_into)
-        if cloexec
-        else (_cmsg.recvmsg_inheritable, _cmsg.recvmsg_into_inheritable)
-    )
-    methods = dict(zip(_METHODS, (_cmsg.sendmsg, *receive), strict=True))
-
+def _functions(cloexec: bool) -> dict[str, Any]:
     def send_fds(
         sock: Any, buffers: Iterable[Any], fds: Iterable[Any], flags: int = 0, address: Any = None
     ) -> int:
@@ -177,61 +209,128 @@ def install(*, cloexec: bool = True) -> None:
 
     for function in (send_fds, recv_fds):
         function.__qualname__ = function.__name__
-    functions = dict(
-        zip(_FUNCTIONS, (send_fds, recv_fds, _cmsg.CMSG_LEN, _cmsg.CMSG_SPACE), strict=True)
-    )
-    _refuse_other_patches()
-    if _methods:
-        if _methods["recvmsg"].__wrapped__ is methods["recvmsg"]:
-            return
-        uninstall()
-    for name, function in methods.items():
-        _methods[name] = _cmsg.method(function)
-        setattr(_stdlib.socket, name, _methods[name])
-    for name, made in functions.items():
-        _functions[name] = (getattr(_stdlib, name), made)
-        setattr(_stdlib, name, made)
+    return {
+        "send_fds": send_fds,
+        "recv_fds": recv_fds,
+        "CMSG_LEN": _cmsg.CMSG_LEN,
+        "CMSG_SPACE": _cmsg.CMSG_SPACE,
+    }
+
+
+# By `cloexec`: the attributes of socket.socket, as functions that become methods, and of socket.
+_METHODS: Final[dict[bool, dict[str, Any]]] = {
+    True: {
+        "sendmsg": _cmsg.sendmsg,
+        "recvmsg": _cmsg.recvmsg,
+        "recvmsg_into": _cmsg.recvmsg_into,
+    },
+    False: {
+        "sendmsg": _cmsg.sendmsg,
+        "recvmsg": _cmsg.recvmsg_inheritable,
+        "recvmsg_into": _cmsg.recvmsg_into_inheritable,
+    },
+}
+_FUNCTIONS: Final = {cloexec: _functions(cloexec) for cloexec in (True, False)}
+
+# What stood in each place before install(). Whether something of ours stands there now is seen
+# there: so where a call was interrupted, the next one knows what is left to do.
+_before: dict[_Place, Any] = {}
+
+
+def install(*, cloexec: bool = True) -> None:
+    """Puts the calls of cmsgx in place of socket's, for programs that cannot be edited.
+
+    Received descriptors are close-on-exec from then on; with cloexec=False they stay inheritable.
+    recv_fds() loses none to SO_PASSCRED and the like, and closes a surplus and a pidfd that nobody
+    asked for. Does nothing where that is installed already. It cannot reach `_socket.socket`, nor
+    names that were imported before (`from socket import send_fds`). RuntimeError where another
+    patch stands, and where socket.socket is a class of gevent's or eventlet's. Where it raises,
+    nothing is changed.
+    """
+    cloexec = bool(cloexec)
+    cls = _library_class(_stdlib.socket)
+    if cls is None:
+        there: Any = _stdlib.socket
+        name = f"{there.__module__}.{getattr(there, '__qualname__', there)}"
+        raise RuntimeError(
+            f"socket.socket is {name}, which is not derived from the standard library's class: "
+            "nothing was installed; the functions of cmsgx take its sockets as they are"
+        )
+    functions: dict[_Place, Any] = {
+        **{(cls, name): function for name, function in _METHODS[cloexec].items()},
+        **{(_stdlib, name): function for name, function in _FUNCTIONS[cloexec].items()},
+    }
+    _refuse_other_patches(functions)
+    wanted: dict[_Place, Any] = {}
+    for place, function in functions.items():
+        here = _standing(place)
+        if not _is_ours(here):
+            _before[place] = here
+        elif function is getattr(here, "__wrapped__", here):
+            continue
+        wanted[place] = _cmsg.method(function) if place[0] is cls else function
+    _change(wanted)
 
 
 def uninstall() -> None:
     """Takes out what install() put in. RuntimeError where another patch was put over it."""
-    if not _methods:
-        return
-    _refuse_other_patches()
-    for name in _METHODS:
-        delattr(_stdlib.socket, name)
-        del _methods[name]
-    for name in _FUNCTIONS:
-        setattr(_stdlib, name, _functions.pop(name)[0])
+    _refuse_other_patches(_before)
+    _change({place: before for place, before in _before.items() if _is_ours(_standing(place))})
+    _before.clear()
 
 
-def _refuse_other_patches() -> None:
-    for name in _METHODS:
-        if vars(_stdlib.socket).get(name) is not _methods.get(name):
+def _standing(place: _Place) -> Any:
+    attributes: Mapping[str, Any] = place[0].__dict__
+    return attributes.get(place[1], _NOTHING)
+
+
+def _is_ours(value: Any) -> bool:
+    for function in (*_FUNCTIONS[True].values(), *_FUNCTIONS[False].values()):
+        if value is function:
+            return True
+    return isinstance(value, _cmsg.method)
+
+
+def _is_sockets_own(place: _Place, value: Any) -> bool:
+    """As the standard library made it, whoever put it back."""
+    owner, name = place
+    if owner is not _stdlib:
+        return value is _NOTHING or value is vars(_socket.socket)[name]
+    in_c = getattr(_socket, name, _NOTHING)
+    return value is in_c or getattr(value, "__globals__", None) is vars(_stdlib)
+
+
+def _refuse_other_patches(places: Iterable[_Place]) -> None:
+    for place in places:
+        here = _standing(place)
+        if not _is_ours(here) and not _is_sockets_own(place, here):
+            owner, name = place
+            where = "socket" if owner is _stdlib else "socket.socket"
             raise RuntimeError(
-                f"socket.socket.{name} was patched by something else: "
-                f"{vars(_stdlib.socket).get(name)!r}; take that out first"
-            )
-    for name in _FUNCTIONS:
-        here = getattr(_stdlib, name)
-        expected = _functions[name][1] if name in _functions else _ORIGINALS[name]
-        if here is not expected:
-            raise RuntimeError(
-                f"socket.{name} was patched by something else: {here!r}; take that out first"
+                f"{where}.{name} was patched by something else: {here!r}; take that out first"
             )
 
 
-def _original(name: str) -> Any:
-    """As the standard library made it, also where it was patched before this import."""
-    import _socket
+def _change(wanted: dict[_Place, Any]) -> None:
+    """All of it or nothing."""
+    before = {place: _standing(place) for place in wanted}
+    try:
+        _put(wanted)
+    except BaseException:
+        _put(before)
+        raise
 
-    here = getattr(_stdlib, name)
-    if hasattr(_socket, name):
-        return getattr(_socket, name)
-    return here if getattr(here, "__module__", None) == "socket" else None
 
-
-_ORIGINALS: Final = {name: _original(name) for name in _FUNCTIONS}
+def _put(values: dict[_Place, Any]) -> None:
+    steps = [
+        functools.partial(delattr, *place)
+        if value is _NOTHING
+        else functools.partial(setattr, *place, value)
+        for place, value in values.items()
+        if _standing(place) is not value
+    ]
+    # The loop is in C: no signal handler and no trace function runs between two of them.
+    tuple(map(operator.call, steps))
 
 
 def _recvmsg_foreign(
@@ -242,7 +341,9 @@ def _recvmsg_foreign(
     unasked = _cmsg.MSG_CMSG_CLOEXEC & ~flags
     if getattr(sock, "family", _stdlib.AF_UNIX) != _stdlib.AF_UNIX:
         unasked = 0  # no other brings descriptors, and some refuse the flag
-    result, ancdata, msg_flags, address = getattr(sock, name)(first, ancbufsize, flags | unasked)
+    result, ancdata, msg_flags, address = _cmsg.call_foreign(
+        name, sock, first, ancbufsize, flags | unasked
+    )
     if not _cmsg.MSG_CMSG_CLOEXEC:
         # macOS: as soon as they are known; C does it right after its own calls.
         for level, kind, payload in ancdata:
@@ -258,12 +359,15 @@ def _numbers_in(payload: bytes) -> array.array[int]:
     return numbers
 
 
-def _recv_fds_foreign(
-    sock: Any, bufsize: int, maxfds: int, flags: int, cloexec: int
+def _recv_fds_through(
+    method: Any, sock: Any, bufsize: int, maxfds: int, flags: int, cloexec: int
 ) -> tuple[bytes, list[int], int, Any]:
-    """recv_fds() over a type that brings a recvmsg() of its own."""
-    receive = sock.recvmsg if not cloexec else functools.partial(_recvmsg_foreign, "recvmsg", sock)
-    data, ancdata, msg_flags, address = receive(bufsize, _cmsg.CMSG_LEN(maxfds * 4), flags)
+    """recv_fds() by `method`, socket's own, or, where that is None, by what the type brings."""
+    receive = method or functools.partial(
+        _recvmsg_foreign if cloexec else _cmsg.call_foreign, "recvmsg"
+    )
+    given = (flags,) if flags else ()  # as in socket, the method gets no more
+    data, ancdata, msg_flags, address = receive(sock, bufsize, _cmsg.CMSG_LEN(maxfds * 4), *given)
     fds = array.array("i")
     unasked = array.array("i")
     for level, kind, payload in ancdata:
@@ -285,5 +389,6 @@ _CARRY_DESCRIPTORS = {
 
 
 _cmsg.register("recvmsg_foreign", _recvmsg_foreign)
-_cmsg.register("recv_fds_foreign", _recv_fds_foreign)
-_cmsg.register("socket", _stdlib.socket)
+_cmsg.register("recv_fds_through", _recv_fds_through)
+_cmsg.register("socket", _library_class(_stdlib.socket) or _socket.socket)
+_cmsg.register("our_socket", socket)

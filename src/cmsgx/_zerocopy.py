@@ -175,6 +175,7 @@ class ZeroCopySender:
                 raise ValueError(f"{name}: {value}; it is 1 or more")
         if not 0 <= next_id < _IDS:
             raise ValueError(f"next_id: {next_id}; it is from 0 to 2**32 - 1")
+        _cmsg.check_socket(sock)  # before an option is set
         self._in_flight: dict[int, _Sending] = {}
         self.sock: FileDescriptorLike = sock
         self.max_bytes: int = max_bytes

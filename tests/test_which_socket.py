@@ -1,0 +1,823 @@
+"""Which socket a call is for: overridden methods, methods that were replaced, classes that were."""
+
+from __future__ import annotations
+
+import _socket
+import asyncio.trsock
+import errno
+import functools
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+from attempts import fails
+from memory import each_allocation_fails
+from support import Pair, open_files, run_python
+
+import cmsgx
+
+METHODS = ("sendmsg", "recvmsg", "recvmsg_into")
+RAW = _socket.socket
+FUNCTIONS = ("send_fds", "recv_fds", "CMSG_LEN", "CMSG_SPACE")
+
+
+@contextmanager
+def installed(**arguments: Any) -> Iterator[None]:
+    cmsgx.install(**arguments)
+    try:
+        yield
+    finally:
+        cmsgx.uninstall()
+
+
+@contextmanager
+def patched(cls: type, **methods: Any) -> Iterator[None]:
+    """What a tracer does, and takes back: by assigning what was there, or by deleting its own."""
+    own = {name: vars(cls)[name] for name in methods if name in vars(cls)}
+    for name, method in methods.items():
+        setattr(cls, name, method)
+    try:
+        yield
+    finally:
+        for name in methods:
+            if name in own:
+                setattr(cls, name, own[name])
+            else:
+                delattr(cls, name)
+
+
+@contextmanager
+def pair_of(cls: Any) -> Iterator[tuple[Any, Any]]:
+    """Two connected streams, objects of that class."""
+    first, second = socket.socketpair()
+    with (
+        first,
+        second,
+        cls(fileno=os.dup(first.fileno())) as a,
+        cls(fileno=os.dup(second.fileno())) as b,
+    ):
+        yield a, b
+
+
+# Methods do the work themselves -----------------------------------------------------------------
+
+
+def overriding(base: type, how: str, calls: list[str]) -> Any:
+    """A class that counts, and reaches the method below in one of these ways."""
+
+    def method(name: str) -> Any:
+        def counted(self: Any, *args: Any) -> Any:
+            calls.append(name)
+            below = (
+                getattr(super(cls, self), name)
+                if how == "super"
+                else functools.partial(getattr(base, name), self)
+            )
+            return below(*args)
+
+        return counted
+
+    cls = type("Counted", (base,), {name: method(name) for name in METHODS})
+    return cls
+
+
+def use(cls: Any, calls: list[str]) -> None:
+    with pair_of(cls) as (first, second):
+        assert first.sendmsg([b"hello"]) == 5
+        assert second.recvmsg(10)[0] == b"hello"
+        assert first.sendmsg([b"hello"], [], 0) == 5
+        assert second.recvmsg_into([bytearray(10)])[0] == 5
+    assert calls == ["sendmsg", "recvmsg", "sendmsg", "recvmsg_into"]
+
+
+@pytest.mark.parametrize("how", ["super", "name of the base"])
+@pytest.mark.parametrize("base", [cmsgx.socket, socket.socket], ids=["cmsgx.socket", "install()"])
+def test_an_override_reaches_the_method_below(base: type, how: str) -> None:
+    calls: list[str] = []
+    cls = overriding(base, how, calls)  # before install(), which it then finds below
+    with installed():
+        use(cls, calls)
+
+
+@pytest.mark.parametrize("cls", [socket.socket, cmsgx.socket])
+def test_a_tracer_over_the_methods_keeps_what_does_the_work(cls: Any) -> None:
+    calls: list[str] = []
+
+    def traced(name: str) -> Any:
+        kept = getattr(cls, name)
+
+        def call(self: Any, *args: Any) -> Any:
+            calls.append(name)
+            return kept(self, *args)
+
+        return call
+
+    with installed(), patched(cls, **{name: traced(name) for name in METHODS}):
+        use(cls, calls)
+
+
+def test_methods_that_pass_descriptors_do_not_call_back() -> None:
+    calls: list[str] = []
+    cls = overriding(cmsgx.socket, "super", calls)
+    with pair_of(cls) as (first, second), open_files(1) as files:
+        first.send_fds([b"x"], files)
+        _, [number], _, _ = second.recv_fds(1, 1)
+        os.close(number)
+        assert calls == []
+        cmsgx.send_fds(first, [b"x"], files)  # the functions do
+        _, [number], _, _ = cmsgx.recv_fds(second, 1, 1)
+        os.close(number)
+    assert calls == ["sendmsg", "recvmsg"]
+
+
+@pytest.mark.parametrize("name", ["recv_fds", "recvmsg", "recvmsg_into"])
+def test_nor_do_those_of_a_family_that_c_does_not_know(name: str) -> None:
+    """There the method of the class in C is called, below all others."""
+    if not hasattr(socket, "AF_NETLINK"):
+        pytest.skip("this system has no AF_NETLINK")
+    calls: list[str] = []
+    with overriding(cmsgx.socket, "super", calls)(socket.AF_NETLINK, socket.SOCK_RAW) as sock:
+        sock.setblocking(False)
+        arguments: dict[str, tuple[Any, ...]] = {
+            "recv_fds": (1, 1), "recvmsg": (1,), "recvmsg_into": ([bytearray(1)],),
+        }  # fmt: skip
+        with pytest.raises(BlockingIOError):
+            getattr(cmsgx.socket, name)(sock, *arguments[name])
+    assert calls == []
+
+
+@pytest.mark.parametrize("name", [*METHODS, "send_fds", "recv_fds"])
+def test_a_method_takes_sockets_only(name: str) -> None:
+    method = getattr(cmsgx.socket, name)
+    for wrong in (3, None, cmsgx.Fd(os.dup(0)), asyncio.trsock.TransportSocket):
+        with pytest.raises(TypeError, match=f"{name}' of sockets doesn't apply to a"):
+            method(wrong, 1, 1)
+        if isinstance(wrong, cmsgx.Fd):
+            wrong.close()
+    with pytest.raises(TypeError, match="needs a socket"):
+        method()
+
+
+def test_a_method_without_keywords_refuses_them(stream: Pair) -> None:
+    for name in METHODS:
+        with pytest.raises(TypeError, match=rf"{name}\(\) takes no keyword arguments"):
+            getattr(stream[0], name)([], flags=0)
+
+
+# Functions look at the type ---------------------------------------------------------------------
+
+TYPED: dict[str, Callable[[Any], object]] = {
+    "send": lambda sock: cmsgx.send(sock, b"x"),
+    "send_all": lambda sock: cmsgx.send_all(sock, b"x"),
+    "send_batch": lambda sock: cmsgx.send_batch(sock, [b"x"]),
+    "receive": lambda sock: cmsgx.receive(sock, 1),
+    "Receiver": lambda sock: cmsgx.Receiver(sock, 1),
+    "BatchReceiver": lambda sock: cmsgx.BatchReceiver(sock, 1, 1),
+}
+SENDING = ("send", "send_all", "send_batch")
+
+
+@pytest.mark.parametrize("call", TYPED)
+@pytest.mark.parametrize(
+    "overridden", ["send", "sendmsg", "recv", "recvmsg", "recvmsg_into", "sendto"]
+)
+@pytest.mark.parametrize("base", [cmsgx.socket, socket.socket])
+def test_typed_calls_refuse_what_they_would_pass_over(
+    base: Any, overridden: str, call: str
+) -> None:
+    cls = type("Secret", (base,), {overridden: lambda *args: 1})
+    counts = set(SENDING) if overridden in ("send", "sendmsg") else set()
+    if overridden in ("recv", "recvmsg"):
+        counts = TYPED.keys() - set(SENDING)
+    with pair_of(cls) as (sock, peer):
+        RAW.send(peer, b"x")
+        if call in counts:
+            with pytest.raises(TypeError, match=rf"Secret has a {overridden}\(\) of its own"):
+                TYPED[call](sock)
+            assert RAW.recv(sock, 2, socket.MSG_DONTWAIT) == b"x"  # nothing was taken
+        else:
+            TYPED[call](sock)
+
+
+@pytest.mark.parametrize("receiver", [
+    lambda sock, **more: cmsgx.Receiver(sock, 1, **more),
+    lambda sock, **more: cmsgx.BatchReceiver(sock, 1, 1, **more),
+], ids=["Receiver", "BatchReceiver"])  # fmt: skip
+def test_a_receiver_is_refused_before_it_sets_an_option(receiver: Any) -> None:
+    class Secret(socket.socket):
+        def recv(self, *args: Any) -> Any: ...
+
+    with pair_of(Secret) as (sock, _):
+        with pytest.raises(TypeError, match=r"Secret has a recv\(\) of its own"):
+            receiver(sock, want=[cmsgx.Credentials])
+        assert sock.getsockopt(socket.SOL_SOCKET, 16) == 0  # SO_PASSCRED
+
+
+@pytest.mark.parametrize("name", ["send", "recv"])
+def test_a_sender_without_copies_is_refused_before_it_sets_an_option(name: str) -> None:
+    cls: Any = type("Secret", (socket.socket,), {name: lambda *args: 1})
+    with cls(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        with pytest.raises(TypeError, match=rf"Secret has a {name}\(\) of its own"):
+            cmsgx.ZeroCopySender(sock)
+        assert sock.getsockopt(socket.SOL_SOCKET, 60) == 0  # SO_ZEROCOPY
+
+
+def test_typed_calls_work_below_what_stands_on_the_class_itself(stream: Pair) -> None:
+    """A tracer's function, or blockbuster's: each socket has it, and no TLS is passed over."""
+    seen: list[str] = []
+
+    def watching(name: str) -> Any:
+        kept = getattr(socket.socket, name)
+
+        def watch(self: Any, *args: Any) -> Any:
+            seen.append(name)
+            return kept(self, *args)
+
+        return watch
+
+    class Below(socket.socket):
+        pass
+
+    names = ("send", "recv", *METHODS)
+    with patched(socket.socket, **{name: watching(name) for name in names}):
+        for cls in (socket.socket, Below, cmsgx.socket):
+            with pair_of(cls) as (first, second):
+                for name in SENDING:
+                    TYPED[name](first)
+                assert cmsgx.receive(second, 1).data == b"x"
+                assert cmsgx.Receiver(second, 1).receive().data == b"x"
+                assert cmsgx.BatchReceiver(second, 1, 1).receive()[0].data == b"x"
+        assert seen == []
+        with pair_of(Below) as (first, second), open_files(1) as files:
+            cmsgx.sendmsg(first, [b"x"])
+            cmsgx.send_fds(first, [b"x"], files)
+            cmsgx.recvmsg(second, 1)
+            os.close(cmsgx.recv_fds(second, 1, 1)[1][0])
+        assert seen == ["sendmsg", "sendmsg", "recvmsg", "recvmsg"]
+        seen.clear()
+        cmsgx.sendmsg(stream[0], [b"x"])  # its method is not that of socket.socket
+        assert seen == []
+
+
+def test_a_class_that_changes_is_looked_at_again() -> None:
+    class Later(socket.socket):
+        pass
+
+    with pair_of(Later) as (first, second):
+        for _ in range(3):
+            cmsgx.send(first, b"x")
+            cmsgx.sendmsg(first, [b"x"])
+            with patched(Later, sendmsg=lambda *args: -1):
+                assert cmsgx.sendmsg(first, [b"x"]) == -1
+                with pytest.raises(TypeError, match="of its own"):
+                    cmsgx.send(first, b"x")
+        assert second.recv(100) == b"x" * 6
+
+
+def test_more_classes_than_are_kept_in_mind() -> None:
+    plain = [type(f"Plain{i}", (socket.socket,), {}) for i in range(20)]
+    other = [type(f"Other{i}", (socket.socket,), {"sendmsg": lambda *args: -1}) for i in range(20)]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(b"\0cmsgx-test-which-socket")
+        for cls in (*plain, *other, *plain, *other):
+            with cls(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                result = cmsgx.sendmsg(sock, [b"x"], [], 0, b"\0cmsgx-test-which-socket")
+                assert result == (1 if cls in plain else -1)
+                if result == 1:
+                    assert receiver.recv(1) == b"x"
+
+
+# Loops end --------------------------------------------------------------------------------------
+
+LOOPS: dict[str, tuple[str, Callable[[Any], object]]] = {
+    "sendmsg": ("sendmsg", lambda sock: cmsgx.sendmsg(sock, [b"x"])),
+    "sendmsg of kinds": ("sendmsg", lambda sock: cmsgx.sendmsg(sock, [b"x"], [cmsgx.Rights([0])])),
+    "send_fds": ("sendmsg", lambda sock: cmsgx.send_fds(sock, [b"x"], [0])),
+    "recvmsg": ("recvmsg", lambda sock: cmsgx.recvmsg(sock, 1)),
+    "recvmsg with room": ("recvmsg", lambda sock: cmsgx.recvmsg(sock, 1, 100)),
+    "recv_fds": ("recvmsg", lambda sock: cmsgx.recv_fds(sock, 1, 1)),
+    "recv_fds, inheritable": ("recvmsg", lambda sock: cmsgx.recv_fds(sock, 1, 1, cloexec=False)),
+    "recvmsg_into": ("recvmsg_into", lambda sock: cmsgx.recvmsg_into(sock, [bytearray(1)])),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("base", [socket.socket, object], ids=["below socket.socket", "a wrapper"])
+def test_a_method_that_calls_itself_by_a_function_is_told_how_to_end_it(
+    base: type, loop: str
+) -> None:
+    name, call = LOOPS[loop]
+    cls: Any = type("Endless", (base,), {name: lambda self, *args: call(self)})
+    sock = cls()
+    with pytest.raises(RecursionError) as caught:
+        call(sock)
+    [note] = caught.value.__notes__
+    assert f"super().{name}(...)" in note
+    assert f"cmsgx.{name}(self, ...)" in note
+    if base is not object:
+        sock.close()
+
+
+LOOP_IN_C = """
+import functools, socket, sys, threading
+import cmsgx
+function, arguments = {
+    "sendmsg": (cmsgx.sendmsg, ([b"x"],)), "recvmsg": (cmsgx.recvmsg, (1,)),
+    "recvmsg_into": (cmsgx.recvmsg_into, ([bytearray(1)],)),
+}[sys.argv[1]]
+class Endless(socket.socket):
+    pass
+# No frame of Python between one call and the next: what is called is a partial object.
+setattr(Endless, sys.argv[1], property(lambda self: functools.partial(function, self)))
+def run():
+    with Endless() as sock:
+        try:
+            function(sock, *arguments)
+        except RecursionError as error:
+            print(*error.__notes__)
+run()
+thread = threading.Thread(target=run)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_loop_without_a_frame_of_python_ends_too(name: str) -> None:
+    lines = run_python(LOOP_IN_C, name).splitlines()
+    assert len(lines) == 2
+    assert all(f"super().{name}" in line for line in lines)
+
+
+def test_another_error_gets_no_note() -> None:
+    class Failing(socket.socket):
+        def sendmsg(self, *args: Any) -> int:
+            raise ZeroDivisionError
+
+    with Failing() as sock, pytest.raises(ZeroDivisionError) as caught:
+        cmsgx.sendmsg(sock, [b"x"])
+    assert not hasattr(caught.value, "__notes__")
+
+
+# Objects of other kinds -------------------------------------------------------------------------
+
+
+class Numbered:
+    """Has a fileno(), and nothing else."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def fileno(self) -> int:
+        return self.number
+
+
+class Awaited:
+    """Its methods are coroutines, as those of trio's and curio's sockets are."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    async def sendmsg(self, *args: Any) -> int:
+        return self._sock.sendmsg(*args)
+
+    async def recvmsg(self, *args: Any) -> Any:
+        return self._sock.recvmsg(*args)
+
+    async def recvmsg_into(self, *args: Any) -> Any:
+        return self._sock.recvmsg_into(*args)
+
+
+DROP_INS: dict[str, Callable[[Any], object]] = {
+    "sendmsg": lambda sock: cmsgx.sendmsg(sock, [b"x"]),
+    "send_fds": lambda sock: cmsgx.send_fds(sock, [b"x"], [0]),
+    "recvmsg": lambda sock: cmsgx.recvmsg(sock, 1),
+    "recvmsg with room": lambda sock: cmsgx.recvmsg(sock, 1, 100),
+    "recv_fds": lambda sock: cmsgx.recv_fds(sock, 1, 1),
+    "recv_fds, inheritable": lambda sock: cmsgx.recv_fds(sock, 1, 1, cloexec=False),
+    "recvmsg_into": lambda sock: cmsgx.recvmsg_into(sock, [bytearray(1)]),
+}
+
+
+@pytest.mark.parametrize("call", [*DROP_INS.values(), *TYPED.values()], ids=[*DROP_INS, *TYPED])
+def test_a_socket_of_coroutines_is_refused_by_name(stream: Pair, call: Any) -> None:
+    with pytest.raises(TypeError, match=r"test_which_socket\.Awaited.*\.fileno\(\)"):
+        call(Awaited(stream[0]))
+
+
+@pytest.mark.parametrize("call", TYPED.values(), ids=TYPED)
+def test_the_socket_of_a_transport_is_refused(stream: Pair, call: Any) -> None:
+    transport = asyncio.trsock.TransportSocket(stream[0])
+    with pytest.raises(
+        TypeError, match=r"a transport reads and writes this socket; its fileno\(\)"
+    ):
+        call(transport)
+    cmsgx.send(transport.fileno(), b"x")
+    assert stream[1].recv(1) == b"x"
+
+
+@pytest.mark.parametrize("call", [*DROP_INS.values(), *TYPED.values()], ids=[*DROP_INS, *TYPED])
+@pytest.mark.parametrize("number", [-1, -5, -(2**70)])
+def test_a_negative_number_is_a_closed_socket(number: int, call: Any) -> None:
+    with fails(errno.EBADF):
+        call(number)
+    if number > -(2**31):
+        with fails(errno.EBADF):
+            call(Numbered(number))
+
+
+def test_a_negative_fileno_among_descriptors_is_ebadf_with_its_index(stream: Pair) -> None:
+    closed = socket.socket()
+    closed.close()
+    for bad in (closed, Numbered(-1)):
+        for call in (
+            functools.partial(cmsgx.send, stream[0], b"x", fds=[0, bad]),
+            functools.partial(cmsgx.send, stream[0], b"x", control=cmsgx.Rights([0, bad])),
+            functools.partial(cmsgx.send_batch, stream[0], [(b"x", [0, bad])]),
+            functools.partial(cmsgx.send_fds, stream[0], [b"x"], [0, bad]),
+        ):
+            with pytest.raises(OSError, match=r"fds\[1\]") as caught:
+                call()
+            assert caught.value.errno == errno.EBADF
+    with pytest.raises(ValueError, match=r"fds\[1\]: -1"):
+        cmsgx.send(stream[0], b"x", fds=[0, -1])
+
+
+def test_a_fileno_that_raises_says_what_it_raised(stream: Pair) -> None:
+    class Broken:
+        def fileno(self) -> int:
+            raise TypeError("of its own")
+
+    with pytest.raises(TypeError, match="of its own"):
+        cmsgx.send(stream[0], b"x", fds=[Broken()])
+
+
+# install() --------------------------------------------------------------------------------------
+
+
+def standing() -> list[Any]:
+    return [
+        *(vars(socket.socket).get(name) for name in METHODS),
+        *(getattr(socket, name) for name in FUNCTIONS),
+    ]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_install_where_a_patch_was_undone(name: str) -> None:
+    """What stands there is socket's own method again, only in the dictionary of the class."""
+    original = getattr(socket.socket, name)
+    clean = standing()
+    with patched(socket.socket, **{name: original}):
+        before = standing()
+        with installed():
+            assert getattr(socket.socket, name) is not original
+        assert standing() == before
+        assert getattr(socket.socket, name) is original
+    assert standing() == clean
+
+
+def test_install_where_a_function_was_put_back_that_was_patched_when_cmsgx_came() -> None:
+    code = """
+import socket
+kept = socket.send_fds
+socket.send_fds = lambda *args: kept(*args)
+import cmsgx
+try:
+    cmsgx.install()
+except RuntimeError as error:
+    print(error)
+socket.send_fds = kept
+cmsgx.install()
+assert socket.send_fds is not kept
+cmsgx.uninstall()
+assert socket.send_fds is kept
+"""
+    assert "socket.send_fds was patched by something else" in run_python(code)
+
+
+def test_uninstall_where_a_patch_over_it_was_undone() -> None:
+    clean = standing()
+    original = socket.socket.sendmsg
+    for undo in ("ours", "socket's own", "deleted"):
+        cmsgx.install()
+        ours = socket.socket.sendmsg
+        kind: Any = socket.socket
+        kind.sendmsg = functools.partialmethod(ours)
+        with pytest.raises(RuntimeError, match=r"socket\.sendmsg was patched"):
+            cmsgx.uninstall()
+        if undo == "deleted":
+            del kind.sendmsg
+        else:
+            kind.sendmsg = ours if undo == "ours" else original
+        cmsgx.uninstall()
+        if undo == "socket's own":
+            del kind.sendmsg  # what it found there is not for it to take away
+        assert standing() == clean
+
+
+def test_a_class_below_that_stands_as_socket_socket_is_no_obstacle() -> None:
+    """As PySocks' and pytest-socket's: what is installed is found by all classes."""
+    clean = standing()
+
+    class Guarded(socket.socket):
+        pass
+
+    library, module = socket.socket, vars(socket)
+    module["socket"] = Guarded
+    try:
+        cmsgx.install()
+    finally:
+        module["socket"] = library
+    try:
+        assert vars(library)["sendmsg"] is Guarded.sendmsg
+        assert vars(Guarded).keys().isdisjoint(METHODS)
+    finally:
+        cmsgx.uninstall()
+    assert standing() == clean
+
+
+class Interrupted(BaseException):
+    pass
+
+
+@contextmanager
+def interruption(line: int) -> Iterator[list[int]]:
+    """Raises before the line that is run as number `line` of what changes something."""
+    count = [0]
+
+    def trace(frame: Any, event: str, arg: Any) -> Any:
+        if frame.f_code.co_name not in ("install", "uninstall", "_change", "_put"):
+            return None
+        if event == "line":
+            count[0] += 1
+            if count[0] == line:
+                sys.settrace(None)
+                raise Interrupted
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield count
+    except Interrupted:
+        pass
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.parametrize("call", ["install", "switch over", "uninstall"])
+def test_an_interrupted_call_leaves_all_or_nothing(call: str) -> None:
+    """As a signal handler may raise between any two steps."""
+    clean = standing()
+    calls: dict[str, Callable[[], None]] = {
+        "install": cmsgx.install,
+        "switch over": functools.partial(cmsgx.install, cloexec=False),
+        "uninstall": cmsgx.uninstall,
+    }
+    line = 0
+    while True:
+        line += 1
+        assert line < 1000
+        if call != "install":
+            cmsgx.install()
+        before = standing()
+        with interruption(line) as count:
+            calls[call]()
+        after = standing()
+        changed = [old is not new for old, new in zip(before, after, strict=True)]
+        if call == "switch over":
+            # What does not depend on it stays in any case: sendmsg and the functions of one form.
+            changed = [changed[i] for i in (1, 2, 3, 4)]
+        assert len(set(changed)) == 1, (line, changed)
+        cmsgx.install()
+        cmsgx.install(cloexec=False)
+        cmsgx.uninstall()
+        assert standing() == clean
+        if count[0] < line:
+            break
+    assert line > 10
+
+
+def test_nor_does_a_call_that_runs_out_of_memory() -> None:
+    clean = standing()
+
+    def call() -> bool:
+        try:
+            cmsgx.install()
+            cmsgx.uninstall()
+        except AttributeError as error:
+            # So CPython 3.13 has it where setattr() of a class finds no memory.
+            raise MemoryError from error
+        return True
+
+    for _ in each_allocation_fails(call):
+        cmsgx.uninstall()
+        assert standing() == clean
+        cmsgx.install()
+        assert not any(old is new for old, new in zip(clean, standing(), strict=True))
+        cmsgx.uninstall()
+        assert standing() == clean
+
+
+# A class that holds a socket stands as socket.socket, as gevent's and eventlet's do -------------
+
+HOLDER = """
+import errno, os, socket, sys
+import _socket
+real = socket.socket
+class Holder:
+    def __init__(self, family=-1, type=-1, proto=-1, fileno=None):
+        self._sock = real(family, type, proto, fileno)
+        self._sock.setblocking(False)
+    def __getattr__(self, name):
+        return getattr(self._sock, name)
+    def __enter__(self):
+        return self
+    def __exit__(self, *error):
+        self._sock.close()
+    def sendmsg(self, *args):
+        calls.append("sendmsg")
+        return self._sock.sendmsg(*args)
+    def recvmsg(self, *args):
+        calls.append("recvmsg")
+        return self._sock.recvmsg(*args)
+    def recvmsg_into(self, *args):
+        calls.append("recvmsg_into")
+        return self._sock.recvmsg_into(*args)
+    def accept(self):
+        number, address = self._sock._accept()
+        return Holder(self._sock.family, self._sock.type, self._sock.proto, number), address
+def socketpair(family=None, type=socket.SOCK_STREAM, proto=0):
+    family = socket.AF_UNIX if family is None else family
+    return [Holder(family, type, proto, raw.detach()) for raw in _socket.socketpair(family, type, proto)]
+def fromfd(fd, family, type, proto=0):
+    return Holder(family, type, proto, os.dup(fd))
+calls = []
+def patch():
+    socket.socket, socket.socketpair, socket.fromfd = Holder, socketpair, fromfd
+def refused(error, text, call, *args, **kwargs):
+    try:
+        call(*args, **kwargs)
+    except error as caught:
+        assert text in str(caught), caught
+    else:
+        raise AssertionError(f"{call} was not refused")
+"""
+
+
+def test_such_a_class_before_the_import_is_what_cmsgx_socket_derives_from() -> None:
+    code = """
+patch()
+import cmsgx
+assert cmsgx.socket.__mro__[1] is Holder
+a, b = cmsgx.socketpair()
+with a, b:
+    assert type(a) is type(b) is cmsgx.socket
+    # Its methods, and the functions by them.
+    a.sendmsg([b"1"]); cmsgx.sendmsg(a, [b"2"]); a.send_fds([b"3"], [0]); cmsgx.send_fds(a, [b"4"], [0])
+    assert b.recvmsg(1)[0] + cmsgx.recvmsg(b, 1)[0] == b"12"
+    for receive in (b.recv_fds, lambda *args: cmsgx.recv_fds(b, *args)):
+        [number] = receive(1, 1)[1]
+        assert not os.get_inheritable(number)
+        os.close(number)
+    assert calls == ["sendmsg"] * 4 + ["recvmsg"] * 4, calls
+    # Typed calls take it as a number, and never wait.
+    cmsgx.send(a, b"x", fds=[0])
+    cmsgx.send_all(a, b"y")
+    cmsgx.send_batch(a, [b"z"])
+    with cmsgx.receive(b, 1, fds=1) as message:
+        assert message.data == b"x" and len(message.fds) == 1
+    assert [message.data for message in cmsgx.BatchReceiver(b, 2, 1).receive()] == [b"y", b"z"]
+    receiver = cmsgx.Receiver(b, 1, want=[cmsgx.Credentials])
+    os.set_blocking(b.fileno(), True)
+    for call in (receiver.receive, lambda **more: cmsgx.receive(b, 1, **more),
+                 cmsgx.BatchReceiver(b, 1, 1).receive):
+        for more in ({}, {"timeout": None}, {"timeout": 100}):
+            refused(BlockingIOError, "", call, **more)
+    try:
+        while True:
+            cmsgx.send(a, bytes(1 << 16), timeout=100)
+    except BlockingIOError:
+        pass
+    refused(ValueError, "timeout: -1", cmsgx.receive, b, 1, timeout=-1)
+    # The class below it that has a way of its own, and any other of that kind.
+    class Secret(cmsgx.socket):
+        def send(self, data): ...
+        def recvmsg(self, *args): ...
+    secret = Secret(socket.AF_UNIX)
+    refused(TypeError, "Secret has a send() of its own", cmsgx.send, secret, b"x")
+    refused(TypeError, "Secret has a recvmsg() of its own", cmsgx.Receiver, secret, 1)
+    other = Holder(socket.AF_UNIX)
+    for call in (lambda: cmsgx.send(other, b"x"), lambda: cmsgx.Receiver(other, 1)):
+        refused(TypeError, ".fileno()", call)
+    secret.close(); other.close()
+    # All that makes sockets.
+    with cmsgx.fromfd(a.fileno(), a.family, a.type) as copy:
+        assert type(copy) is cmsgx.socket and copy.fileno() != a.fileno()
+with cmsgx.socket(socket.AF_UNIX) as listener, cmsgx.socket(socket.AF_UNIX) as client:
+    listener.bind(b"\\0cmsgx-test-holder"); listener.listen()
+    client.connect(b"\\0cmsgx-test-holder")
+    accepted, _ = listener.accept()
+    with accepted:
+        assert type(accepted) is cmsgx.socket
+        fd = cmsgx.Fd(os.dup(accepted.fileno()))
+        with fd.socket() as owner:
+            assert type(owner) is cmsgx.socket and fd.closed
+            cmsgx.send(owner, b"x")
+assert cmsgx.segment_support(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) in (0, 64, 128)
+before = dict(vars(socket))
+refused(RuntimeError, "__main__.Holder", cmsgx.install)
+cmsgx.uninstall()
+assert dict(vars(socket)) == before and calls.clear() is None
+"""
+    run_python(HOLDER + code)
+
+
+def test_a_cmsgx_socket_made_before_such_a_patch_stays_the_standard_librarys() -> None:
+    code = """
+import cmsgx
+assert issubclass(cmsgx.socket, real)
+patch()
+a, b = cmsgx.socketpair()
+with a, b, cmsgx.fromfd(a.fileno(), a.family, a.type) as copy, cmsgx.Fd(os.dup(a.fileno())).socket() as owner:
+    assert {type(sock) for sock in (a, b, copy, owner)} == {cmsgx.socket}
+    assert a.gettimeout() is None and os.get_blocking(a.fileno())
+    b.settimeout(0.01)
+    for sock in (a, copy, owner):
+        sock.sendmsg([b"x"])
+        cmsgx.send(sock, b"x")
+        assert b.recv(2) == b"xx"
+    try:
+        cmsgx.receive(b, 1)
+    except TimeoutError:
+        pass
+    else:
+        raise AssertionError
+with real(socket.AF_UNIX) as listener, real(socket.AF_UNIX) as client:
+    listener.bind(b"\\0cmsgx-test-holder-2"); listener.listen()
+    client.connect(b"\\0cmsgx-test-holder-2")
+    with cmsgx.socket(fileno=listener.detach()) as ours, ours.accept()[0] as accepted:
+        assert type(accepted) is cmsgx.socket
+holder = Holder(socket.AF_UNIX)
+refused(TypeError, ".fileno()", cmsgx.send, holder, b"x")
+refused(TypeError, ".fileno()", cmsgx.Receiver, holder, 1)
+holder.close()
+before = dict(vars(socket)), dict(vars(real))
+refused(RuntimeError, "__main__.Holder", cmsgx.install)
+assert (dict(vars(socket)), dict(vars(real))) == before
+assert calls == []
+"""
+    run_python(HOLDER + code)
+
+
+def test_what_was_installed_before_such_a_patch_comes_out_again() -> None:
+    code = """
+before = dict(vars(socket)), dict(vars(real))
+import cmsgx
+cmsgx.install()
+patch()
+refused(RuntimeError, "__main__.Holder", cmsgx.install)
+a, b = socket.socketpair()
+with a, b:
+    socket.send_fds(a, [b"x"], [0])
+    os.close(socket.recv_fds(b, 1, 1)[1][0])
+    assert calls == ["sendmsg", "recvmsg"]
+cmsgx.uninstall()
+socket.socket, socket.socketpair, socket.fromfd = (before[0][name] for name in ("socket", "socketpair", "fromfd"))
+assert (dict(vars(socket)), dict(vars(real))) == before
+"""
+    run_python(HOLDER + code)
+
+
+def test_threads_may_look_at_classes_while_they_change() -> None:
+    """The answers are kept for each class, in one place for all threads."""
+
+    class Changing(socket.socket):
+        pass
+
+    done = threading.Event()
+
+    def change() -> None:
+        while not done.is_set():
+            with patched(Changing, sendmsg=lambda *args: -1):
+                pass
+
+    thread = threading.Thread(target=change)
+    first, second = socket.socketpair()
+    with first, second, closing(Changing(fileno=os.dup(first.fileno()))) as sock:
+        thread.start()
+        try:
+            for _ in range(2000):
+                if cmsgx.sendmsg(sock, [b"x"]) == 1:
+                    assert second.recv(2) == b"x"
+        finally:
+            done.set()
+            thread.join()
