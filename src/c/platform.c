@@ -122,11 +122,14 @@ cmsgx_poll(struct pollfd *fds, nfds_t count, int64_t nanoseconds)
     int64_t seconds = nanoseconds / 1000000000;
     struct timespec time = {.tv_sec = seconds > INT_MAX ? INT_MAX : (time_t)seconds,
                             .tv_nsec = (long)(nanoseconds % 1000000000)};
-    return ppoll(fds, count, &time, NULL);
-#else
+    int result = ppoll(fds, count, &time, NULL);
+    if (result >= 0 || (errno != EPERM && errno != ENOSYS)) {
+        return result;
+    }
+    /* A filter of seccomp(2) that knows poll(2) alone. */
+#endif
     int64_t milliseconds = (nanoseconds + 999999) / 1000000;
     return poll(fds, count, milliseconds > INT_MAX ? INT_MAX : (int)milliseconds);
-#endif
 }
 
 #if defined(__linux__) || defined(__APPLE__)
