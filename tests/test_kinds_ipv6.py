@@ -141,6 +141,19 @@ def test_a_label_that_another_has_to_itself_is_refused() -> None:
                 cmsgx.send(sender, b"x", control=kinds.FlowInfo(0x777))
 
 
+def test_the_flow_label_of_an_address_is_sent() -> None:
+    """IPV6_FLOWINFO_SEND takes it from there, once it was leased."""
+    with network.alone(), network.udp("IPv6") as (sender, receiver):
+        rx = cmsgx.Receiver(receiver, 10, want=[kinds.FlowInfo])
+        request = socket.inet_pton(V6, "::1") + struct.pack("!I", 0x54321)
+        request += struct.pack("=BBHHHI", 0, 1, 1, 10, 0, 0)  # GET, EXCL, CREATE
+        sender.setsockopt(SOL_IPV6, 32, request)
+        sender.setsockopt(SOL_IPV6, 33, 1)
+        host, port = receiver.getsockname()[:2]
+        assert cmsgx.send(sender, b"x", address=(host, port, 0x54321, 0)) == 1
+        assert rx.receive()[kinds.FlowInfo].label == 0x54321
+
+
 # Packet info ------------------------------------------------------------------------------------
 
 

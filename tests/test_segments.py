@@ -161,6 +161,11 @@ def test_a_buffer_that_is_too_small_cuts_the_last() -> None:
         with rx.receive() as msg:
             assert msg.truncated
             assert [len(segment) for segment in msg.segments] == [10, 10, 5]
+        rx = cmsgx.Receiver(two, 7, want=[kinds.UdpGro], on_truncation="keep")
+        cmsgx.send(one, bytes(range(50)), control=kinds.UdpSegment(10), address=two.getsockname())
+        segments = rx.receive().segments
+        assert [bytes(segment) for segment in segments] == [bytes(range(7))]
+        assert (len(segments), segments.size) == (1, 7)
 
 
 def test_segments_in_memory_of_ones_own() -> None:

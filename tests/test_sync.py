@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import ctypes
+import errno
 import fcntl
 import gc
 import itertools
@@ -126,6 +127,25 @@ def test_descriptors_of_each_sort_arrive_in_order(pair: Pair, fds: int) -> None:
             owner.close()
 
 
+@pytest.mark.parametrize("call", ["send", "send_batch", "sendmsg"])
+def test_the_first_descriptor_that_is_not_open_is_named(pair: Pair, call: str) -> None:
+    calls: dict[str, Callable[[Any, list[int]], object]] = {
+        "send": lambda sock, fds: cmsgx.send(sock, b"x", fds=fds),
+        "send_batch": lambda sock, fds: cmsgx.send_batch(sock, [(b"x", fds)]),
+        "sendmsg": lambda sock, fds: cmsgx.sendmsg(sock, [b"x"], [cmsgx.Rights(fds)]),
+    }
+    with open_files(1) as files:
+        with pytest.raises(OSError, match=r"fds\[1\]: descriptor 1000000 is not open") as caught:
+            calls[call](pair[0], [*files, 1_000_000, *files, 1_000_001])
+        assert caught.value.errno == errno.EBADF
+        # Not where the socket is what is closed.
+        pair[0].close()
+        with pytest.raises(OSError, match="Bad file descriptor") as caught:
+            calls[call](pair[0], [*files, 1_000_000])
+        assert caught.value.errno == errno.EBADF
+        assert "fds[" not in str(caught.value)
+
+
 @pytest.mark.parametrize("call", ["send", "send_all", "send_batch", "sendmsg", "send_fds"])
 def test_a_buffer_that_is_yielded_and_dropped_is_held(packets: Pair, call: str) -> None:
     """What a generator made would be freed, and filled with what is made next."""
@@ -149,19 +169,34 @@ def test_a_buffer_that_is_yielded_and_dropped_is_held(packets: Pair, call: str) 
         assert right.recv(1 << 20) == b"".join(bytes([i]) * size for i in range(count))
 
 
+@pytest.mark.parametrize("more", [0, 1, 10, 200])
+def test_descriptors_are_held_no_longer_than_the_call(pair: Pair, more: int) -> None:
+    """Also where those of `control` are so many that the room of the first does not do."""
+    pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    with open_files(1) as files, cmsgx.Fd(os.dup(files[0])) as fd:
+        before = sys.getrefcount(fd)
+        control = [cmsgx.Credentials(), cmsgx.Rights(files * more)]
+        cmsgx.send(pair[0], b"x", fds=[fd], control=control)
+        assert sys.getrefcount(fd) == before
+        with cmsgx.receive(pair[1], 1, fds=253) as msg:
+            assert [content(one) for one in msg.fds] == ["0"] * (1 + more)
+            assert msg[cmsgx.Credentials] == cmsgx.Credentials()
+
+
 @pytest.mark.parametrize("with_fds", [True, False])
 @pytest.mark.parametrize("by", ["send", "send_batch", "receive", "Receiver", "enable"])
-def test_the_pin_of_the_sockets_own_fd_is_given_back(by: str, with_fds: bool) -> None:
-    """Whatever the call comes to; otherwise close() would leave it open for good."""
+def test_pins_are_given_back(by: str, with_fds: bool) -> None:
+    """Of the socket's own Fd and of those that are sent, whatever the call comes to; otherwise
+    close() would leave them open for good."""
     before = open_fds()
     left, right = socket.socketpair()
-    fd, gone = cmsgx.Fd(left.detach()), cmsgx.Fd(os.memfd_create("gone"))
+    fd, gone, kept = cmsgx.Fd(left.detach()), cmsgx.share(b"gone"), cmsgx.share(b"kept")
 
     def closing() -> Iterator[Any]:
         gone.close()
         yield from ()
 
-    fds = [gone] if with_fds else []
+    fds = [kept, kept, gone] if with_fds else []
     calls: dict[str, Callable[[], object]] = {
         # The descriptor is closed once it has been looked at, and before it is pinned.
         "send": lambda: cmsgx.send(fd, b"x", fds=fds, control=closing()),
@@ -172,9 +207,8 @@ def test_the_pin_of_the_sockets_own_fd_is_given_back(by: str, with_fds: bool) ->
     }
     with suppress(OSError):
         calls[by]()
-    fd.close()
-    gone.close()
-    right.close()
+    for owner in (fd, gone, kept, right):
+        owner.close()
     assert open_fds() == before
 
 
@@ -296,7 +330,10 @@ def test_control_that_is_none(stream: Pair, wrong: Any) -> None:
 
 
 @pytest.mark.parametrize("shape", ["one buffer", "many buffers"])
-def test_send_all_sends_all(stream: Pair, shape: str) -> None:
+@pytest.mark.parametrize("timeout", [None, 60.0])
+def test_send_all_sends_all(stream: Pair, shape: str, timeout: float | None) -> None:
+    """Without a timeout the kernel does all of it in one call, with one it takes parts."""
+    stream[0].settimeout(timeout)
     stream[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     payload = os.urandom(300_000)
     data: Any = payload
@@ -387,6 +424,29 @@ def test_send_all_has_one_deadline_for_all_of_it(stream: Pair) -> None:
     thread.join()
     assert elapsed >= 0.4
     assert caught.value.sent > 0  # type: ignore[attr-defined]
+
+
+def test_send_all_waits_for_what_is_left_of_its_time(
+    stream: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call for less than the one before."""
+    stream[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    data = bytes(200_000)
+    timeouts: list[float] = []
+    sync: Any = cmsgx._sync
+    call = sync.send_counted
+
+    def send_counted(*arguments: Any, timeout: float, **more: Any) -> Any:
+        timeouts.append(timeout)
+        return call(*arguments, timeout=timeout, **more)
+
+    monkeypatch.setattr(sync, "send_counted", send_counted)
+    thread = threading.Thread(target=cmsgx.send_all, args=(stream[0], data), kwargs={"timeout": 60})
+    thread.start()
+    assert len(stream[1].recv(len(data), socket.MSG_WAITALL)) == len(data)
+    thread.join()
+    assert len(timeouts) > 1
+    assert all(next < last for last, next in itertools.pairwise(timeouts))
 
 
 def interrupted_behind(zero_copy: bool, which: int) -> None:
@@ -536,6 +596,14 @@ def test_timeout_that_is_none(receive: Callable[..., bytes], timeout: Any, strea
 
 
 @RECEIVES
+def test_a_timeout_is_rounded_up(stream: Pair, receive: Callable[..., bytes]) -> None:
+    """None at all is another thing: BlockingIOError."""
+    for timeout in (1e-9, 1e-10, 5e-324):
+        with pytest.raises(TimeoutError):
+            receive(stream[1], timeout=timeout)
+
+
+@RECEIVES
 def test_a_timeout_that_never_comes_is_no_overflow(
     stream: Pair, receive: Callable[..., bytes]
 ) -> None:
@@ -602,7 +670,8 @@ def test_signals_do_not_put_the_deadline_off(
     stream: Pair, alarm: list[float], receive: Callable[..., bytes]
 ) -> None:
     start = time.monotonic()
-    with pytest.raises(TimeoutError):
+    # Later than that it would come to an end all the same.
+    with later(20, lambda: stream[0].send(b"x")), pytest.raises(TimeoutError):
         receive(stream[1], timeout=0.3)
     assert time.monotonic() - start >= 0.3
     assert len(alarm) > 3
@@ -1133,6 +1202,18 @@ def test_a_loop_that_holds_nothing_needs_no_more_memory(stream: Pair) -> None:
     assert len(starts) <= 3
 
 
+def test_a_loop_lets_go_of_the_message_before(packets: Pair) -> None:
+    for _ in range(3):
+        packets[0].send(b"x")
+    rx = cmsgx.Receiver(packets[1], 1)
+    plain = rx.receive()
+    first = next(rx)
+    assert sys.getrefcount(first) == sys.getrefcount(plain) + 1
+    second = next(rx)
+    assert sys.getrefcount(first) == sys.getrefcount(plain)
+    assert sys.getrefcount(second) == sys.getrefcount(plain) + 1
+
+
 def address_of(view: cmsgx.wire.View | bytes) -> int | None:
     # A read-only buffer has no from_buffer(): PyObject_GetBuffer is asked itself.
     raw = (ctypes.c_void_p * 32)()  # larger than a Py_buffer, which begins with the address
@@ -1220,6 +1301,90 @@ def test_each_flow_label_is_an_address_of_c(label: int) -> None:
         for wrong in (-1, 0x100000, 2**32, 2**64):
             with pytest.raises(OverflowError):
                 cmsgx.send(sock.fileno(), b"x", address=(*address[:2], wrong, 0))
+
+
+@pytest.mark.parametrize("call", ["send", "sendmsg", "send_fds"])
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_what_is_no_address_of_ip_goes_nowhere(family: int, call: str) -> None:
+    """A port that would wrap, and a host that would end at its NUL."""
+    host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    with cmsgx.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.bind((host, 0))
+        port = sock.getsockname()[1]
+        calls: dict[str, Callable[[Any], int]] = {
+            "send": lambda address: cmsgx.send(sock.fileno(), b"x", address=address),
+            "sendmsg": lambda address: cmsgx.sendmsg(sock.fileno(), [b"x"], (), 0, address),
+            "send_fds": lambda address: cmsgx.send_fds(sock.fileno(), [b"x"], [], 0, address),
+        }
+        assert calls[call]((host, port)) == 1
+        assert sock.recv(1) == b"x"
+        for wrong in ((host, port + 65536), (host, -1), (f"{host}\0x", port), (f"{host}\0", port)):
+            with pytest.raises((OverflowError, ValueError)):
+                calls[call](wrong)
+        with pytest.raises(BlockingIOError):
+            sock.recv(1, socket.MSG_DONTWAIT)
+
+
+def test_the_scope_of_an_address_is_passed_on() -> None:
+    """Through another device than there is, a packet comes to the same as by socket."""
+    with cmsgx.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.bind(("::", 0))
+
+        def outcome(send: Callable[[Any], object], scope: int) -> object:
+            try:
+                return send(("fe80::1", sock.getsockname()[1], 0, scope))
+            except OSError as error:
+                return error.errno
+
+        for scope in (0, socket.if_nametoindex("lo"), 2**31 - 1):
+            expected = outcome(partial(sock.sendto, b"x"), scope)
+            assert outcome(lambda to: cmsgx.send(sock, b"x", address=to), scope) == expected
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({"fds": [0]}, "without fds= and timeout="),
+        ({"timeout": 1.0}, "without fds= and timeout="),
+        ({"timeout": None}, "without fds= and timeout="),
+    ],
+)
+def test_a_host_name_takes_neither_descriptors_nor_a_timeout(more: Any, text: str) -> None:
+    """The socket's own method, which resolves it, knows neither."""
+    with (
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        pytest.raises(ValueError, match=text),
+    ):
+        cmsgx.send(sock, b"x", address=("localhost", 9), **more)
+
+
+@pytest.mark.parametrize("name", ["send", "receive", "Receiver", "BatchReceiver", "send_batch"])
+def test_flags_are_an_int_of_c(pair: Pair, name: str) -> None:
+    rx, batches = cmsgx.Receiver(pair[1], 1), cmsgx.BatchReceiver(pair[1], 2, 1)
+    calls: dict[str, Callable[[int], object]] = {
+        "send": lambda flags: cmsgx.send(pair[0], b"x", flags=flags),
+        "send_batch": lambda flags: cmsgx.send_batch(pair[0], [b"x"], flags=flags),
+        "receive": lambda flags: cmsgx.receive(pair[1], 1, flags=flags),
+        "Receiver": lambda flags: rx.receive(flags=flags),
+        "BatchReceiver": lambda flags: batches.receive(flags=flags),
+    }
+    cmsgx.send(pair[0], b"x")
+    for wrong in (2**31, 2**32, -(2**31) - 1, 2**70):
+        with pytest.raises(OverflowError):
+            calls[name](wrong)
+    assert pair[1].recv(2, socket.MSG_DONTWAIT) == b"x"
+    with pytest.raises(BlockingIOError):
+        pair[1].recv(1, socket.MSG_DONTWAIT)
+
+
+def test_an_argument_that_is_given_twice(stream: Pair) -> None:
+    call: Any = cmsgx.send
+    with pytest.raises(TypeError, match="multiple values for argument 'data'"):
+        call(stream[0], b"x", data=b"y")
+    with pytest.raises(TypeError, match="multiple values for argument 'sock'"):
+        call(stream[0], b"x", sock=stream[0])
+    with pytest.raises(BlockingIOError):
+        stream[1].recv(1, socket.MSG_DONTWAIT)
 
 
 def test_a_host_name_is_resolved_by_the_socket() -> None:
