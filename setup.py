@@ -14,13 +14,35 @@ import gzip
 import os
 import tarfile
 from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
 
 
 def switched_on(name: str) -> bool:
     return os.environ.get(name, "0") not in ("", "0")
+
+
+class BuildExt(build_ext):
+    """Builds again, too, what was built in another way, as with sanitizers.
+
+    setuptools asks only whether a source is newer than what was made of it, in `build` or beside
+    the sources.  So how it is built becomes a file, which is new where that has changed.
+    """
+
+    def build_extension(self, ext):
+        options = (
+            *(ext.define_macros, ext.undef_macros, ext.extra_compile_args, ext.extra_link_args),
+            *(os.environ.get(name) for name in ("CC", "CFLAGS", "CPPFLAGS", "LDSHARED", "LDFLAGS")),
+        )
+        record = Path(self.build_temp, f"{ext.name}.options")
+        if not record.is_file() or record.read_text(encoding="utf-8") != repr(options):
+            record.parent.mkdir(parents=True, exist_ok=True)
+            record.write_text(repr(options), encoding="utf-8")
+        ext.depends = [*ext.depends, str(record)]
+        super().build_extension(ext)
 
 
 class Sdist(sdist):
@@ -73,7 +95,7 @@ if switched_on("CMSGX_PORTABLE"):
     define += [("CMSGX_PORTABLE", "1")]
 
 setup(
-    cmdclass={"sdist": Sdist},
+    cmdclass={"build_ext": BuildExt, "sdist": Sdist},
     ext_modules=[
         Extension(
             "cmsgx._cmsg",

@@ -187,6 +187,30 @@ def test_the_wheel_is_of_this_interpreter(built: Built) -> None:
     assert built.wheel_path.name.startswith(f"cmsgx-{VERSION}-{tag}")
 
 
+def test_what_was_built_in_another_way_is_not_used_again(built: Built) -> None:
+    """As with sanitizers: a plain build afterwards is a plain one, and the next changes nothing."""
+
+    def build_once(**switches: str) -> Path:
+        environment = {n: v for n, v in os.environ.items() if not n.startswith("CMSGX_")}
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "setup.py", "-q", "build"],
+            cwd=built.sources, env={**environment, "CFLAGS": "-O0", **switches},
+            check=True, capture_output=True, timeout=600,
+        )  # fmt: skip
+        [made] = (built.sources / "build").glob(f"lib*/{EXTENSION}")
+        return made
+
+    try:
+        assert b"__gcov_" in build_once(CMSGX_COVERAGE="1").read_bytes()
+        plain = build_once()
+        assert b"__gcov_" not in plain.read_bytes()
+        before = plain.stat().st_mtime_ns
+        assert build_once().stat().st_mtime_ns == before
+        assert b"__gcov_" in build_once(CMSGX_COVERAGE="1").read_bytes()
+    finally:
+        shutil.rmtree(built.sources / "build", ignore_errors=True)
+
+
 def test_the_wheel_works(built: Built, tmp_path: Path) -> None:
     with zipfile.ZipFile(built.wheel_path) as archive:
         archive.extractall(tmp_path)
