@@ -34,7 +34,9 @@ def blocks() -> Iterator[Any]:
 DOCUMENTS = documents()
 
 DEMO = "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/cmsgx demo"
-TESTS = "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/python -m pytest"
+TESTS = (
+    "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/python -m pytest -n 2"
+)
 
 
 @pytest.mark.parametrize(("name", "line", "code"), list(blocks()))
