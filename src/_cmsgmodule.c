@@ -150,6 +150,11 @@ PyDoc_STRVAR(memfd_create_doc,
 "memfd_create(name, flags, /)\n--\n\n"
 "A new memfd: the Fd that owns it.  OSError ENOSYS where the system has none.");
 
+PyDoc_STRVAR(close_each_doc,
+"close_each(numbers, /)\n--\n\n"
+"Closes each descriptor of a buffer of ints that is not negative; what one close(2) says stops no\n"
+"other.");
+
 PyDoc_STRVAR(own_result_doc,
 "own_result(type, function, /)\n--\n\n"
 "(owner, result) of a function that gives a descriptor away, as its result or as the first item\n"
@@ -346,6 +351,7 @@ static PyMethodDef methods[] = {
     {"setsockopt", cmsgx_setsockopt, METH_VARARGS, setsockopt_doc},
     {"getsockopt_pidfd", cmsgx_getsockopt_pidfd, METH_VARARGS, getsockopt_pidfd_doc},
     {"memfd_create", cmsgx_memfd_create, METH_VARARGS, memfd_create_doc},
+    {"close_each", cmsgx_close_each, METH_O, close_each_doc},
     {"own_result", cmsgx_own_result, METH_VARARGS, own_result_doc},
     {"getfamily", cmsgx_getfamily, METH_O, getfamily_doc},
     {"getpeer", cmsgx_getpeer, METH_O, getpeer_doc},

@@ -1099,3 +1099,75 @@ def test_nothing_stays_open_after_a_failed_result(stream: Pair) -> None:
     assert open_fds() == before
     assert not is_open(1_000_000)
     assert stream[1].recv(1) == b"x"
+
+
+# What code that is not ours does with what it is given ------------------------------------------
+
+LISTS = """
+import socket, sys, cmsgx
+
+class Clears:
+    def __init__(self, items):
+        self.items = items
+
+    def __buffer__(self, flags):
+        self.items.clear()
+        self.kept = [bytearray(100) for _ in range(50)]
+        return memoryview(bytearray(10))
+
+# A family whose addresses C leaves to the socket's own method, which would read the list.
+left, right = (socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) for _ in range(2))
+for sock in (left, right):
+    sock.bind((0, 0))
+    sock.setblocking(False)
+address = right.getsockname()[0], 0
+for call in (
+    lambda items: cmsgx.recvmsg_into(right, items),
+    lambda items: cmsgx.sendmsg(left, items, [], 0, address),
+    lambda items: cmsgx.send_fds(left, items, [], 0, address),
+    lambda items: cmsgx.send(left, items, address=address),
+):
+    for _ in range(100):
+        items = []
+        items += [Clears(items), *[bytearray(5) for _ in range(50)]]
+        try:
+            call(items)
+        except (OSError, RuntimeError):
+            pass
+print("done")
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="no class has a __buffer__() before 3.12")
+@pytest.mark.skipif(not hasattr(socket, "AF_NETLINK"), reason="this system has no AF_NETLINK")
+def test_a_list_that_is_cleared_while_the_own_method_reads_it() -> None:
+    assert run_python(LISTS).strip().endswith("done")
+
+
+def test_a_descriptor_that_cannot_be_closed_leaks_no_other() -> None:
+    class Foreign(socket.socket):
+        def recvmsg(self, *_: Any) -> Any:
+            rights = cmsgx.Rights.unpack(array.array("i", numbers))
+            return b"x", [(rights.level, rights.type, rights.pack())], 0, None
+
+    with Foreign(socket.AF_UNIX) as sock:
+        numbers = [os.dup(0) for _ in range(4)]
+        os.close(numbers[2])
+        _data, fds, flags, _ = cmsgx.recv_fds(sock, 10, 1)
+        assert fds == numbers[:1]
+        assert flags & socket.MSG_CTRUNC
+        assert [is_open(number) for number in numbers] == [True, False, False, False]
+        os.close(numbers[0])
+
+
+def test_descriptors_of_what_is_not_understood_are_closed() -> None:
+    class Foreign(socket.socket):
+        def recvmsg(self, *_: Any) -> Any:
+            payloads = (struct.pack("i", numbers[0]), 1, struct.pack("i", numbers[1]))
+            return b"x", [(socket.SOL_SOCKET, socket.SCM_RIGHTS, one) for one in payloads], 0, None
+
+    with Foreign(socket.AF_UNIX) as sock:
+        numbers = [os.dup(0) for _ in range(2)]
+        with pytest.raises(TypeError):
+            cmsgx.recv_fds(sock, 10, 1)
+        assert not any(is_open(number) for number in numbers)

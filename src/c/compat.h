@@ -183,6 +183,15 @@ cmsgx_sequence(PyObject *iterable, const char *error)
 #endif
 }
 
+/* For C that is not ours and reads an argument item by item while the caller's code runs, as the
+   __buffer__() of an item: a list as a tuple, which nobody can change meanwhile.  A new
+   reference. */
+static inline PyObject *
+cmsgx_unchanging(PyObject *sequence)
+{
+    return PyList_Check(sequence) ? PyList_AsTuple(sequence) : Py_NewRef(sequence);
+}
+
 /* PyObject_GetBuffer(), which always raises where it fails: an object that another thread changes
    at the same time was seen not to. */
 static inline int

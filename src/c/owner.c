@@ -3,6 +3,7 @@
 #include "descriptor.h"
 #include "errors.h"
 #include "platform.h"
+#include "walk.h"
 
 #include <errno.h>
 
@@ -63,4 +64,22 @@ cmsgx_own_result(PyObject *module, PyObject *args)
     Py_XDECREF(owner);
     Py_XDECREF(pair);
     return NULL;
+}
+
+PyObject *
+cmsgx_close_each(PyObject *Py_UNUSED(module), PyObject *numbers)
+{
+    Py_buffer view;
+    if (cmsgx_get_buffer(numbers, &view, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    for (size_t at = 0; at + sizeof(int) <= (size_t)view.len; at += sizeof(int)) {
+        int fd;
+        memcpy(&fd, (const char *)view.buf + at, sizeof(fd));
+        cmsgx_close_all(&fd, 1);
+    }
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&view);
+    Py_RETURN_NONE;
 }

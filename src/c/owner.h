@@ -13,4 +13,7 @@ PyObject *cmsgx_memfd_create(PyObject *module, PyObject *args);
    first item of a tuple.  (owner, result). */
 PyObject *cmsgx_own_result(PyObject *module, PyObject *args);
 
+/* A buffer of numbers: closes each that is not negative, whatever the others' close(2) says. */
+PyObject *cmsgx_close_each(PyObject *module, PyObject *numbers);
+
 #endif

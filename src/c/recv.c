@@ -262,7 +262,13 @@ plain_parse(cmsgx_state *state, cmsgx_name name, const char *function, PyObject 
         return -1;
     }
     if (!is_known_family(sock)) {
-        *result = PyObject_Vectorcall(state->own[name].method, args, (size_t)nargs, NULL);
+        PyObject *first = cmsgx_unchanging(args[1]);
+        if (first != NULL) {
+            PyObject *stack[] = {args[0], first, nargs > 2 ? args[2] : NULL,
+                                 nargs > 3 ? args[3] : NULL};
+            *result = PyObject_Vectorcall(state->own[name].method, stack, (size_t)nargs, NULL);
+            Py_DECREF(first);
+        }
         return 0;
     }
     *control_size = 0;

@@ -135,10 +135,12 @@ send_through_own(const cmsgx_outgoing *out, const cmsgx_sock *sock, PyObject *bu
     PyObject *result = NULL;
     PyObject *ancdata = as_tuples(out);
     PyObject *number = PyLong_FromLong(flags);
-    if (ancdata != NULL && number != NULL) {
-        PyObject *stack[] = {sock->object, buffers, ancdata, number, address};
+    PyObject *held = cmsgx_unchanging(buffers);
+    if (ancdata != NULL && number != NULL && held != NULL) {
+        PyObject *stack[] = {sock->object, held, ancdata, number, address};
         result = PyObject_Vectorcall(out->state->own[CMSGX_SENDMSG].method, stack, 5, NULL);
     }
+    Py_XDECREF(held);
     Py_XDECREF(ancdata);
     Py_XDECREF(number);
     return result;
@@ -186,14 +188,16 @@ send_through(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssi
     }
     PyObject *ancdata = items != NULL && has_kinds(state, items) ? kinds_as_tuples(state, items)
                                                                  : Py_XNewRef(items);
+    PyObject *buffers = method != NULL ? cmsgx_unchanging(args[1]) : Py_NewRef(args[1]);
     PyObject *result = NULL;
-    if (ancdata != NULL || items == NULL) {
-        PyObject *stack[] = {args[0], args[1], ancdata, nargs > 3 ? args[3] : NULL,
+    if (buffers != NULL && (ancdata != NULL || items == NULL)) {
+        PyObject *stack[] = {args[0], buffers, ancdata, nargs > 3 ? args[3] : NULL,
                              nargs > 4 ? args[4] : NULL};
         result = method != NULL
             ? PyObject_Vectorcall(method, stack, (size_t)nargs, NULL)
             : cmsgx_call_foreign(state->own[CMSGX_SENDMSG].name, stack, (size_t)nargs);
     }
+    Py_XDECREF(buffers);
     Py_XDECREF(ancdata);
     Py_XDECREF(items);
     return result;

@@ -11,6 +11,7 @@ import os
 import socket as _stdlib
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from . import _cmsg
@@ -368,19 +369,25 @@ def _recv_fds_through(
     )
     given = (flags,) if flags else ()  # as in socket, the method gets no more
     data, ancdata, msg_flags, address = receive(sock, bufsize, _cmsg.CMSG_LEN(maxfds * 4), *given)
-    fds = array.array("i")
-    unasked = array.array("i")
-    for level, kind, payload in ancdata:
-        if level == _cmsg.SOL_SOCKET and kind in _CARRY_DESCRIPTORS:
-            numbers = fds if kind == _cmsg.SCM_RIGHTS else unasked
-            numbers += _numbers_in(payload)
-    if len(fds) > maxfds:
-        unasked += fds[maxfds:]
-        msg_flags |= _cmsg.MSG_CTRUNC
-    for number in unasked:
-        if number >= 0:
-            os.close(number)
-    return data, fds[:maxfds].tolist(), msg_flags, address
+    try:
+        fds = array.array("i")
+        unasked = array.array("i")
+        for level, kind, payload in ancdata:
+            if level == _cmsg.SOL_SOCKET and kind in _CARRY_DESCRIPTORS:
+                numbers = fds if kind == _cmsg.SCM_RIGHTS else unasked
+                numbers += _numbers_in(payload)
+        if len(fds) > maxfds:
+            unasked += fds[maxfds:]
+            msg_flags |= _cmsg.MSG_CTRUNC
+        result = data, fds[:maxfds].tolist(), msg_flags, address
+    except BaseException:
+        for level, kind, payload in ancdata:
+            if level == _cmsg.SOL_SOCKET and kind in _CARRY_DESCRIPTORS:
+                with suppress(TypeError):  # it may be what failed
+                    _cmsg.close_each(payload)
+        raise
+    _cmsg.close_each(unasked)
+    return result
 
 
 _CARRY_DESCRIPTORS = {
