@@ -8,7 +8,31 @@ from typing import Any, TypeVar
 
 import pytest
 
+P = TypeVar("P")
 T = TypeVar("T")
+
+
+def without(
+    at: int | None, call: Callable[[P], T], argument: P
+) -> tuple[T | None, Exception | None]:
+    """Calls that while the allocation with that number fails, none for None: (result, error).
+
+    Pythons without _testcapi cannot be asked for it.
+    """
+    try:
+        testcapi: Any = importlib.import_module("_testcapi")
+    except ImportError as error:
+        pytest.skip(f"import _testcapi: {error}")
+    if at is not None:
+        testcapi.set_nomemory(at, at + 1)
+    try:
+        try:
+            result = call(argument)
+        finally:  # before anything of this function needs memory
+            testcapi.remove_mem_hooks()
+    except Exception as error:
+        return None, error
+    return result, None
 
 
 def each_allocation_fails(call: Callable[[], T], most: int = 1000) -> Iterator[T | None]:

@@ -30,7 +30,7 @@ from . import _cmsg
 from ._cmsg import note_used_up, send_counted
 from ._errqueue import no_error_queue, reader
 from ._fds import Fd
-from ._options import not_supported, set_int
+from ._options import get_int, not_supported, set_int
 from ._sync import views_behind, views_of
 from .kinds._reports import ErrorReport, ZeroCopyCompletion, report_of
 
@@ -193,16 +193,25 @@ class ZeroCopySender:
         self._arrived: list[_cmsg.Message] = []
         self._lock = Lock()
         self._generation = _cmsg.generation()
-        self._set_option()
-        self._receive: Callable[[], _cmsg.Message | None] = partial(
-            reader(sock, _REPORT_SIZE).receive, flags=_ERRQUEUE | _socket.MSG_DONTWAIT, timeout=0
-        )
+        was_on = self._set_option()
+        try:
+            self._receive: Callable[[], _cmsg.Message | None] = partial(
+                reader(sock, _REPORT_SIZE).receive,
+                flags=_ERRQUEUE | _socket.MSG_DONTWAIT, timeout=0,
+            )  # fmt: skip
+        except BaseException:
+            if not was_on:  # a sender that was not made leaves no option on
+                set_int(sock, _cmsg.SOL_SOCKET, _cmsg.SO_ZEROCOPY, 0)
+            raise
 
-    def _set_option(self) -> None:
+    def _set_option(self) -> bool:
+        """Whether it was on before."""
         try:
             if not _FLAG:
                 raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+            was_on = get_int(self.sock, _cmsg.SOL_SOCKET, _cmsg.SO_ZEROCOPY) != 0
             set_int(self.sock, _cmsg.SOL_SOCKET, _cmsg.SO_ZEROCOPY, 1)
+            return was_on
         except OSError as error:
             if error.errno not in _NOT_THERE:
                 raise
