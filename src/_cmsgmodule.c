@@ -102,14 +102,15 @@ PyDoc_STRVAR(send_batch_counted_doc,
 "what it raises.  On a stream an error behind part of a message is raised.");
 
 PyDoc_STRVAR(receive_doc,
-"receive(sock, bufsize, *, fds=0, flags=0, timeout=..., on_truncation='raise')\n--\n\n"
+"receive(sock, bufsize, *, fds=0, flags=0, timeout=..., on_truncation='raise', close='now')\n--\n\n"
 "Receives one message of `bufsize` bytes and `fds` descriptors at most: recvmsg(2).  Sets no\n"
 "option of the socket, and decodes what comes.  Returns a Message, which owns its descriptors.\n\n"
 "Read a socket that carries descriptors by these calls only: recv(), read() and the streams of\n"
 "asyncio make no room for them, and the kernel drops them without a sign.\n\n"
 "Surplus descriptors are closed and counted.  Raises ControlTruncatedError (FdLimitError) where\n"
 "some that were asked for are missing, and DataTruncatedError where a datagram was cut;\n"
-"on_truncation='keep' returns the message instead.  ValueError for MSG_PEEK with descriptors.");
+"on_truncation='keep' returns the message instead.  ValueError for MSG_PEEK with descriptors.\n"
+"close='background' has what is not taken closed by the background closer.");
 
 PyDoc_STRVAR(align_doc,
 "CMSG_ALIGN(length, /)\n--\n\n"
@@ -171,12 +172,16 @@ PyDoc_STRVAR(getpeer_doc,
 
 PyDoc_STRVAR(closer_submit_doc,
 "closer_submit(descriptor, /)\n--\n\n"
-"Hands a Descriptor or a number to the background closer.");
+"Hands a Descriptor, a socket object or a number to the background closer.");
 
 PyDoc_STRVAR(closer_wait_doc,
 "closer_wait(seconds, /)\n--\n\n"
 "Waits until the background closer has closed all, for so many seconds at most, or None; how many\n"
 "descriptors are left then.");
+
+PyDoc_STRVAR(closer_counts_doc,
+"closer_counts()\n--\n\n"
+"For tests: the descriptors that are to be closed, and the places that are reserved or taken.");
 
 PyDoc_STRVAR(closer_resume_doc,
 "closer_resume()\n--\n\n"
@@ -357,6 +362,7 @@ static PyMethodDef methods[] = {
     {"getpeer", cmsgx_getpeer, METH_O, getpeer_doc},
     {"closer_submit", cmsgx_closer_submit, METH_O, closer_submit_doc},
     {"closer_wait", cmsgx_closer_wait_for, METH_O, closer_wait_doc},
+    {"closer_counts", cmsgx_closer_counts, METH_NOARGS, closer_counts_doc},
     {"closer_resume", cmsgx_closer_resume_all, METH_NOARGS, closer_resume_doc},
     {"wait_for", cmsgx_wait_for_object, METH_VARARGS, wait_for_doc},
     {"generation", generation, METH_NOARGS, generation_doc},
@@ -401,6 +407,8 @@ add_names(cmsgx_state *state)
         {&state->keywords[CMSGX_KW_CLOEXEC], "cloexec"},
         {&state->keywords[CMSGX_KW_ON_TRUNCATION], "on_truncation"},
         {&state->keywords[CMSGX_KW_MESSAGES], "messages"},
+        {&state->keywords[CMSGX_KW_CLOSE], "close"},
+        {&state->keywords[CMSGX_KW_NOW], "now"},
     };
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if ((*names[i].slot = PyUnicode_InternFromString(names[i].text)) == NULL) {

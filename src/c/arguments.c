@@ -58,6 +58,19 @@ cmsgx_as_truncation(PyObject *object, int *raises)
     return -1;
 }
 
+int
+cmsgx_as_close(PyObject *object, int *in_background)
+{
+    if (PyUnicode_Check(object)) {
+        *in_background = PyUnicode_CompareWithASCIIString(object, "background") == 0;
+        if (*in_background || PyUnicode_CompareWithASCIIString(object, "now") == 0) {
+            return 0;
+        }
+    }
+    PyErr_Format(PyExc_ValueError, "close: %R; it is 'now' or 'background'", object);
+    return -1;
+}
+
 /* A size that is refused by its name where it is negative. */
 static int
 as_not_negative(PyObject *object, const char *name, size_t *value)

@@ -12,6 +12,9 @@ int cmsgx_as_size(PyObject *object, Py_ssize_t *value);
 /* on_truncation: "raise" (1) or "keep" (0). */
 int cmsgx_as_truncation(PyObject *object, int *raises);
 
+/* close: "background" (1) or "now" (0). */
+int cmsgx_as_close(PyObject *object, int *in_background);
+
 /* As "n", but what Py_ssize_t has no room for, as 2**31 on 32 bits, becomes the nearest that it
    has: for whoever knows the name of the argument, and refuses it by that. */
 int cmsgx_as_nearest(PyObject *object, Py_ssize_t *value);

@@ -21,7 +21,7 @@ typedef struct {
     int family;             /* AF_*, -1 unknown */
     int type;               /* SOCK_*, -1: asked of the kernel when it matters */
     int raise_truncated;
-    cmsgx_row *row;         /* owned use, or NULL: descriptors are closed in the background */
+    cmsgx_row *row;         /* owned use: closes in the background; or NULL */
     int takes_pidfd;        /* PidFd was asked for, or the call takes what comes */
     int asked_pidfd;        /* PidFd was asked for */
     PyObject *want;         /* owned: tuple of kinds that were switched on, or NULL: unknown */
@@ -64,8 +64,8 @@ cmsgx_name_room(int type, int flags)
 }
 
 /* Before `count` messages are received in the background: waits for room in the closer, as long as
-   the socket would wait for a message, and reserves the places of all that they can bring.  0, or -1
-   with an exception.  cmsgx_arrive() gives back what was not needed of one message. */
+   the socket would wait for a message, and reserves the places of all that they can bring.  0, or
+   -1 with an exception.  cmsgx_arrive() gives back what was not needed of one message. */
 int cmsgx_arrival_begin(cmsgx_sock *sock, const cmsgx_request *request, size_t count, int flags);
 
 /* For messages that did not come. */

@@ -93,23 +93,70 @@ cmsgx_arrival_begin(cmsgx_sock *sock, const cmsgx_request *request, size_t count
 
 /* Functions ---------------------------------------------------------------------------------- */
 
+/* Takes the descriptor of a socket object away; 0, or -1 with an exception. */
+static int
+submit_socket(cmsgx_state *state, PyObject *sock)
+{
+    PyObject *number = state->socket_fileno(sock, NULL);
+    if (number == NULL) {
+        return -1;
+    }
+    cmsgx_row *row = cmsgx_row_shared(state->closer, (int)PyLong_AsLong(number));
+    Py_DECREF(number);
+    if (cmsgx_row_reserve(row, 1) < 0) {
+        cmsgx_row_drop(row);
+        PyErr_NoMemory();
+        return -1;
+    }
+    /* That of the C type, which runs no Python code: nothing can raise while nobody owns it. */
+    number = PyObject_CallMethod((PyObject *)state->socket, "detach", "O", sock);
+    int fd = number == NULL ? -1 : (int)PyLong_AsLong(number);
+    if (fd >= 0) {
+        cmsgx_row_submit(row, &fd, 1);
+    }
+    else {
+        cmsgx_row_unreserve(row, 1);
+    }
+    cmsgx_row_drop(row);
+    Py_XDECREF(number);
+    if (number == NULL) {
+        return -1;
+    }
+    /* As the detach() of Python's class does. */
+    if (PyObject_SetAttrString(sock, "_closed", Py_True) < 0) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            return -1;
+        }
+        PyErr_Clear();
+    }
+    return 0;
+}
+
 PyObject *
 cmsgx_closer_submit(PyObject *module, PyObject *descriptor)
 {
     cmsgx_state *state = cmsgx_state_of(module);
     PyObject *owner;
-    int fd;
 
     if (cmsgx_descriptor_check(state, descriptor)) {
-        fd = cmsgx_descriptor_number(descriptor);
-        if (fd < 0) {
-            Py_RETURN_NONE;
+        if (cmsgx_descriptor_close_in_background(descriptor, state->closer) < 0) {
+            return NULL;
         }
+        Py_RETURN_NONE;
     }
-    else if (!PyLong_Check(descriptor)) {
-        return cmsgx_raise_no_descriptor("descriptor", CMSGX_NO_INDEX, descriptor);
+    if (PyObject_TypeCheck(descriptor, state->socket)) {
+        if (submit_socket(state, descriptor) < 0) {
+            return NULL;
+        }
+        Py_RETURN_NONE;
     }
-    else if ((fd = cmsgx_number_of(state, descriptor, "descriptor", CMSGX_NO_INDEX, &owner)) < 0) {
+    if (!PyLong_Check(descriptor)) {
+        return PyErr_Format(PyExc_TypeError,
+                            "descriptor: an Fd, a socket object or an int is needed, not %.200s",
+                            Py_TYPE(descriptor)->tp_name);
+    }
+    int fd = cmsgx_number_of(state, descriptor, "descriptor", CMSGX_NO_INDEX, &owner);
+    if (fd < 0) {
         return NULL;
     }
     cmsgx_row *row = cmsgx_row_shared(state->closer, fd);
@@ -117,15 +164,7 @@ cmsgx_closer_submit(PyObject *module, PyObject *descriptor)
         cmsgx_row_drop(row);
         return PyErr_NoMemory();
     }
-    if (cmsgx_descriptor_check(state, descriptor)) {
-        fd = cmsgx_descriptor_take_to_close(descriptor);
-    }
-    if (fd >= 0) {
-        cmsgx_row_submit(row, &fd, 1);
-    }
-    else {
-        cmsgx_row_unreserve(row, 1);
-    }
+    cmsgx_row_submit(row, &fd, 1);
     cmsgx_row_drop(row);
     Py_RETURN_NONE;
 }
@@ -154,6 +193,14 @@ cmsgx_closer_wait_for(PyObject *module, PyObject *seconds)
         }
     } while (left > 0 && rest > 0);
     return PyLong_FromSize_t(left);
+}
+
+PyObject *
+cmsgx_closer_counts(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    const cmsgx_closer *closer = cmsgx_state_of(module)->closer;
+    return Py_BuildValue("nn", (Py_ssize_t)cmsgx_get(&closer->backlog),
+                         (Py_ssize_t)cmsgx_get(&closer->reserved));
 }
 
 PyObject *

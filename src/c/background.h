@@ -7,6 +7,7 @@
 
 PyObject *cmsgx_closer_submit(PyObject *module, PyObject *descriptor);
 PyObject *cmsgx_closer_wait_for(PyObject *module, PyObject *seconds);
+PyObject *cmsgx_closer_counts(PyObject *module, PyObject *ignored);
 PyObject *cmsgx_closer_resume_all(PyObject *module, PyObject *ignored);
 
 #endif

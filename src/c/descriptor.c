@@ -9,138 +9,6 @@
 #include <structmember.h>
 #include <unistd.h>
 
-/* The word: bits 0-30 number + 1 (0: none; Linux has no number INT_MAX), bit 31 a close waits, bits
-   32-45 the generation of the process in which the pins were made, bits 46 up the pins. */
-#define NUMBER_MASK UINT64_C(0x7fffffff)
-#define CLOSING (UINT64_C(1) << 31)
-#define GENERATION_AT 32
-#define GENERATION_MASK (UINT64_C(0x3fff) << GENERATION_AT)
-#define PIN (UINT64_C(1) << 46)
-#define ALL_PINS (~(PIN - 1))
-
-/* As it is in this process: a fork copies the pins, and not the threads that would take them off
-   again, nor what their system calls hold. */
-static uint64_t
-here(uint64_t word)
-{
-    uint64_t now = (uint64_t)cmsgx_generation() << GENERATION_AT & GENERATION_MASK;
-    return (word & GENERATION_MASK) == now ? word : (word & (NUMBER_MASK | CLOSING)) | now;
-}
-
-static int
-number_in(uint64_t word)
-{
-    return word & CLOSING ? -1 : (int)(word & NUMBER_MASK) - 1;
-}
-
-static cmsgx_word *
-word_of(PyObject *self)
-{
-    return &((cmsgx_descriptor *)self)->word;
-}
-
-PyObject *
-cmsgx_descriptor_new(PyTypeObject *type, int number, int error)
-{
-    PyObject *self = type->tp_alloc(type, 0);
-    if (self != NULL) {
-        cmsgx_descriptor_set(self, number);
-        ((cmsgx_descriptor *)self)->error = error;
-    }
-    return self;
-}
-
-void
-cmsgx_descriptor_set(PyObject *self, int number)
-{
-    ((cmsgx_descriptor *)self)->word = (uint64_t)((int64_t)number + 1);
-}
-
-int
-cmsgx_descriptor_number(PyObject *self)
-{
-    return number_in(cmsgx_word_get(word_of(self)));
-}
-
-int
-cmsgx_descriptor_pin(PyObject *self)
-{
-    uint64_t word = cmsgx_word_get(word_of(self));
-    uint64_t next;
-    do {
-        next = here(word);
-        if (number_in(next) < 0 || next >= ALL_PINS) {
-            return -1;
-        }
-    } while (!cmsgx_word_swap(word_of(self), &word, next + PIN));
-    return number_in(next);
-}
-
-void
-cmsgx_descriptor_unpin(PyObject *self)
-{
-    uint64_t word = cmsgx_word_get(word_of(self));
-    uint64_t next;
-    int last;
-
-    do {
-        next = here(word);
-        if (next < PIN) {
-            return;
-        }
-        next -= PIN;
-        last = next < PIN && (next & CLOSING);
-    } while (!cmsgx_word_swap(word_of(self), &word, last ? 0 : next));
-    if (last) {
-        int number = (int)(next & NUMBER_MASK) - 1;
-        Py_BEGIN_ALLOW_THREADS
-        cmsgx_close_all(&number, 1);
-        Py_END_ALLOW_THREADS
-    }
-}
-
-PyObject *
-cmsgx_raise_unpinnable(const char *what, Py_ssize_t index, PyObject *self)
-{
-    if (cmsgx_descriptor_number(self) < 0) {
-        return cmsgx_raise_closed(what, index, self);
-    }
-    return index >= 0
-        ? cmsgx_raise_errno(EBUSY, "%s[%zd]: too many system calls use %R", what, index, self)
-        : cmsgx_raise_errno(EBUSY, "%s: too many system calls use %R", what, self);
-}
-
-int
-cmsgx_descriptor_detach(PyObject *self)
-{
-    uint64_t word = cmsgx_word_get(word_of(self));
-    do {
-        if (number_in(word) < 0) {
-            return -1;
-        }
-    } while (!cmsgx_word_swap(word_of(self), &word, word & ~NUMBER_MASK));
-    return number_in(word);
-}
-
-int
-cmsgx_descriptor_take_to_close(PyObject *self)
-{
-    uint64_t word = cmsgx_word_get(word_of(self));
-    uint64_t next;
-    int number, is_pinned;
-    do {
-        next = here(word);
-        number = (int)(next & NUMBER_MASK) - 1;
-        is_pinned = next >= PIN;
-        /* A close that waits without a pin waited, when a fork copied it, for a thread that is not
-           in this process. */
-        if (number < 0 || (is_pinned && (next & CLOSING))) {
-            return -1;
-        }
-    } while (!cmsgx_word_swap(word_of(self), &word, is_pinned ? next | CLOSING : 0));
-    return is_pinned ? -1 : number;
-}
-
 /* Arguments ---------------------------------------------------------------------------- */
 
 /* What fileno() says; -1 with an exception. */
@@ -284,15 +152,15 @@ descriptor_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(close_doc,
-"close($self, /)\n--\n\n"
+"close($self, /, *, now=False)\n--\n\n"
 "Closes the descriptor; does nothing where there is none.  Of several threads exactly one\n"
 "closes.  Gives up the GIL, and is never retried: close(2).  While another thread sends it,\n"
-"it is closed at the end of that system call.");
+"it is closed at the end of that system call.  What came by a receiver that closes in the\n"
+"background is closed there, unless `now` is true.");
 
 static PyObject *
-descriptor_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+close_it(int number)
 {
-    int number = cmsgx_descriptor_take_to_close(self);
     if (number >= 0) {
         int result;
         Py_BEGIN_ALLOW_THREADS
@@ -305,6 +173,23 @@ descriptor_close(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+static PyObject *
+descriptor_close(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const cmsgx_signature signature = {"close", 0, 0, {CMSGX_KW_NOW, -1}};
+    PyObject *given = NULL;
+    int now = 0;
+
+    if ((nargs > 0 || kwnames != NULL)
+        && (cmsgx_keywords(cmsgx_state_of_type(Py_TYPE(self)), &signature, args, nargs, kwnames,
+                           &given) < 0
+            || (given != NULL && (now = PyObject_IsTrue(given)) < 0))) {
+        return NULL;
+    }
+    return close_it(now ? cmsgx_descriptor_take_to_close_now(self)
+                        : cmsgx_descriptor_take_to_close(self));
+}
+
 PyDoc_STRVAR(detach_doc,
 "detach($self, /)\n--\n\n"
 "Gives the number away: the caller owns it from now on.  ValueError where there is none.");
@@ -314,17 +199,19 @@ descriptor_detach(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     /* The object before the number is taken: nothing can fail between. */
     PyObject *number = PyLong_FromLong(cmsgx_descriptor_number(self));
-    if (number != NULL && cmsgx_descriptor_detach(self) < 0) {
+    uint64_t taken = 0;
+    if (number != NULL && cmsgx_descriptor_detach(self, &taken) < 0) {
         Py_DECREF(number);
         return raise_not_owned(self);
     }
+    cmsgx_descriptor_gave_away(self, taken);
     return number;
 }
 
 PyDoc_STRVAR(dup_doc,
 "dup($self, /)\n--\n\n"
 "A second owner, of a close-on-exec duplicate: the same open file description, so the same\n"
-"offset and status flags.  fcntl(2), F_DUPFD_CLOEXEC.");
+"offset and status flags.  Closed as this one is.  fcntl(2), F_DUPFD_CLOEXEC.");
 
 static PyObject *
 descriptor_dup(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -332,14 +219,20 @@ descriptor_dup(PyObject *self, PyObject *Py_UNUSED(ignored))
     /* Memory first: nothing can fail once there is a descriptor, and no Python code runs while one
        is pinned. */
     PyObject *copy = cmsgx_descriptor_new(Py_TYPE(self), -1, 0);
-    if (copy == NULL) {
-        return NULL;
+    cmsgx_row *row = cmsgx_descriptor_row(self);
+    if (copy == NULL || (row != NULL && cmsgx_row_reserve(row, 1) < 0)) {
+        Py_XDECREF(copy);
+        return copy == NULL ? NULL : PyErr_NoMemory();
     }
     int number = cmsgx_descriptor_pin(self);
     int duplicate = number < 0 ? -1 : fcntl(number, F_DUPFD_CLOEXEC, 0);
     int failed = errno;
     if (duplicate >= 0) {
         cmsgx_descriptor_set(copy, duplicate);
+    }
+    if (row != NULL) {
+        cmsgx_descriptor_set_row(copy, row);
+        cmsgx_row_unreserve(row, duplicate < 0);
     }
     if (number >= 0) {
         cmsgx_descriptor_unpin(self);
@@ -401,13 +294,14 @@ descriptor_give_to_socket(PyObject *self, PyObject *args)
         return NULL;
     }
     /* No longer ours before it can be the socket's: at no time two would close it. */
-    number = cmsgx_descriptor_detach(self);
+    uint64_t taken = 0;
+    number = cmsgx_descriptor_detach(self, &taken);
     int failed = number < 0 || state->socket->tp_init(sock, arguments, NULL) < 0;
     if (failed && number >= 0) {
-        /* Beside the pins that other threads may have on it. */
-        uint64_t word = cmsgx_word_get(word_of(self));
-        while (!cmsgx_word_swap(word_of(self), &word, word | (uint64_t)((int64_t)number + 1))) {
-        }
+        cmsgx_descriptor_take_back(self, taken);
+    }
+    else {
+        cmsgx_descriptor_gave_away(self, taken);
     }
 #ifdef SOCK_NONBLOCK
     if (!failed && is_blocking && (type & SOCK_NONBLOCK)) {
@@ -433,7 +327,7 @@ descriptor_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 descriptor_exit(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(nargs))
 {
-    return descriptor_close(self, NULL);
+    return close_it(cmsgx_descriptor_take_to_close(self));
 }
 
 static PyObject *
@@ -495,6 +389,7 @@ descriptor_dealloc(PyObject *self)
         return;
     }
     close_left(self);
+    cmsgx_row_drop(cmsgx_descriptor_row(self));
     if (((cmsgx_descriptor *)self)->weakrefs != NULL) {
         PyObject_ClearWeakRefs(self);
     }
@@ -563,7 +458,8 @@ descriptor_own_all(PyObject *type, PyObject *args)
 static PyMethodDef descriptor_methods[] = {
     {"_own_all", descriptor_own_all, METH_VARARGS | METH_CLASS, own_all_doc},
     {"fileno", descriptor_fileno, METH_NOARGS, fileno_doc},
-    {"close", descriptor_close, METH_NOARGS, close_doc},
+    {"close", (PyCFunction)(void (*)(void))descriptor_close, METH_FASTCALL | METH_KEYWORDS,
+     close_doc},
     {"detach", descriptor_detach, METH_NOARGS, detach_doc},
     {"dup", descriptor_dup, METH_NOARGS, dup_doc},
     {"_pinned", descriptor_pinned, METH_NOARGS, pinned_doc},

@@ -10,6 +10,8 @@ typedef struct {
     cmsgx_word word;        /* number + 1, pins, and whether a close waits for the last pin */
     int error;              /* errno that came in place of a number, or 0 */
     PyObject *weakrefs;
+    /* A use, or NULL.  Set once at most: where it is closed in the background. */
+    _Atomic(cmsgx_row *) row;
 } cmsgx_descriptor;
 
 static inline int
@@ -47,12 +49,28 @@ PyObject *cmsgx_raise_unpinnable(const char *what, Py_ssize_t index, PyObject *s
    be pinned. */
 PyObject *cmsgx_pin_new(cmsgx_state *state, PyObject *owner);
 
-/* Takes the number away: it is the caller's.  -1 where there is none. */
-int cmsgx_descriptor_detach(PyObject *self);
+/* Has what it owns closed in the background, wherever that happens.  For an object that no other
+   thread has seen; the place that was reserved for its number goes with it. */
+void cmsgx_descriptor_set_row(PyObject *self, cmsgx_row *row);
 
-/* Takes the number away in order to close it.  -1 where there is none, or where the last
-   unpin will close it. */
+cmsgx_row *cmsgx_descriptor_row(PyObject *self);
+
+/* Takes the number away: it is the caller's, -1 where there is none.  Then exactly one of the other
+   two, with what *taken was set to: it stays away, or could not be given away after all. */
+int cmsgx_descriptor_detach(PyObject *self, uint64_t *taken);
+void cmsgx_descriptor_gave_away(PyObject *self, uint64_t taken);
+void cmsgx_descriptor_take_back(PyObject *self, uint64_t taken);
+
+/* Takes the number away in order to close it.  -1 where nothing is to be done: there is none, or
+   the last unpin will close it, or it was handed to the background closer, in its row. */
 int cmsgx_descriptor_take_to_close(PyObject *self);
+
+/* The same to close it here, also where it has a row. */
+int cmsgx_descriptor_take_to_close_now(PyObject *self);
+
+/* Hands it to the background closer, whatever it was received by.  0, or -1 with MemoryError, and
+   then it is owned as before. */
+int cmsgx_descriptor_close_in_background(PyObject *self, cmsgx_closer *closer);
 
 /* The number of an argument that is no bool and not negative: an int, a Descriptor (*owner is
    set to it, borrowed), or what has a fileno().  -1 with an exception.  A fileno() that is negative

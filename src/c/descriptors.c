@@ -48,8 +48,8 @@ cmsgx_message_object(cmsgx_message *self, size_t at)
         slot->object = cmsgx_descriptor_new(is_pidfd ? state->PidFd : state->Fd,
                                             number >= 0 ? number : -1, has_error ? -number : 0);
         if (slot->object != NULL) {
-            if (number >= 0 && self->request->row != NULL) {
-                cmsgx_row_unreserve(self->request->row, 1);
+            if (self->request->row != NULL) {
+                cmsgx_descriptor_set_row(slot->object, self->request->row);
             }
             self->buffer->fds[at] = -1;
         }

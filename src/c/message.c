@@ -69,11 +69,6 @@ cmsgx_message_collect(PyObject *object)
         cmsgx_slot *slot = &self->slots[i];
         if (slot->object != NULL && !slot->taken) {
             fds[i] = cmsgx_descriptor_take_to_close(slot->object);
-            if (fds[i] >= 0 && self->request->row != NULL
-                && cmsgx_row_reserve(self->request->row, 1) < 0) {
-                cmsgx_close_all(&fds[i], 1);
-                fds[i] = -1;
-            }
         }
     }
     return count;

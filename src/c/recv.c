@@ -605,17 +605,17 @@ cmsgx_recv_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObje
 PyObject *
 cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    enum {SOCK, BUFSIZE, FDS, FLAGS, TIMEOUT, TRUNCATION, COUNT};
+    enum {SOCK, BUFSIZE, FDS, FLAGS, TIMEOUT, TRUNCATION, CLOSE, COUNT};
     static const cmsgx_signature signature = {
         "receive", 2, 2,
         {CMSGX_KW_SOCK, CMSGX_KW_BUFSIZE, CMSGX_KW_FDS, CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT,
-         CMSGX_KW_ON_TRUNCATION, -1},
+         CMSGX_KW_ON_TRUNCATION, CMSGX_KW_CLOSE, -1},
     };
     PyObject *values[COUNT] = {NULL};
     cmsgx_state *state = cmsgx_state_of(module);
     cmsgx_sock sock;
     size_t size, fds = 0;
-    int flags = 0, raise_truncated = 1;
+    int flags = 0, raise_truncated = 1, in_background = 0;
 
     if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
         || cmsgx_sock_resolve_typed(state, values[SOCK], CMSGX_RECEIVING, &sock) < 0
@@ -625,6 +625,7 @@ cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs, Py
         || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], &flags) < 0)
         || (values[TRUNCATION] != NULL
             && cmsgx_as_truncation(values[TRUNCATION], &raise_truncated) < 0)
+        || (values[CLOSE] != NULL && cmsgx_as_close(values[CLOSE], &in_background) < 0)
         || cmsgx_check_peek(fds, flags) < 0) {
         return NULL;
     }
@@ -638,6 +639,9 @@ cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs, Py
         request->type = sock.kind == CMSGX_SOCKET ? cmsgx_sock_type(&sock) : -1;
         request->raise_truncated = raise_truncated;
         request->takes_pidfd = 1;
+        if (in_background) {
+            request->row = cmsgx_row_shared(state->closer, cmsgx_sock_number(&sock));
+        }
         message = cmsgx_receive(&sock, buffer, request, flags);
     }
     cmsgx_buffer_release(buffer);

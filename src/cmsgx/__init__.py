@@ -27,7 +27,7 @@ from ._cmsg import (
 )
 from ._drop_in import fromfd, install, socket, socketpair, uninstall
 from ._errqueue import receive_errors
-from ._fds import Fd, close_in_background
+from ._fds import Fd, close_in_background, wait_closed
 from ._options import enable
 from ._peer import (
     PeerCredentials,
@@ -103,6 +103,7 @@ __all__ = [
     "socket",
     "socketpair",
     "uninstall",
+    "wait_closed",
 ]
 
 # Where the documentation has them, and where a traceback should send its reader.

@@ -36,7 +36,8 @@ class BatchReceiver(_cmsg.BatchReceiver):
              no more messages than the descriptor table has room for, and one where it has to wait
              without a timeout.
     want     kinds to switch on, see enable(); found in a message by `msg[Kind]`
-    close    "background" has the descriptors that are not taken closed by the background closer
+    close    "background": as for Receiver; a call takes no more messages than the background
+             closer has room for
 
     receive() gives a Batch of Messages; `for batch in receiver` the next and the next,
     closes what was left in the one before, and ends at the end of the stream. The first message is

@@ -31,9 +31,13 @@ from typing import (
 from . import _cmsg
 
 if TYPE_CHECKING:
+    import socket as socket_module
+
     from ._drop_in import socket
 
-__all__ = ["Fd", "FileDescriptorLike", "PidFd", "UnownedPidFd", "close_in_background"]
+__all__ = [
+    "Fd", "FileDescriptorLike", "PidFd", "UnownedPidFd", "close_in_background", "wait_closed",
+]  # fmt: skip
 
 
 class _HasFileno(Protocol):
@@ -66,8 +70,9 @@ class Fd(_cmsg.Descriptor):
     """Owns one file descriptor: `Fd(number)` takes it over.
 
     Closes it at the end of a `with`, by close(), or, with a ResourceWarning, when it is
-    collected. Equal by identity; neither copied nor pickled, but multiprocessing can send one
-    (the other process gets a duplicate). Raises ValueError where it owns none any more.
+    collected; each time in the background where it came by a receiver with close="background".
+    Equal by identity; neither copied nor pickled, but multiprocessing can send one (the other
+    process gets a duplicate). Raises ValueError where it owns none any more.
     """
 
     __slots__ = ()
@@ -94,7 +99,9 @@ class Fd(_cmsg.Descriptor):
                 f"<descriptor {self.fileno()}>", mode, buffering, encoding, errors, newline,
                 opener=duplicate._opener,
             )  # fmt: skip
-        self.close()
+        # Here, whatever it was received by: in the background it would come at some later time, and
+        # take with it locks that were set meanwhile. It is not the last of its description.
+        self.close(now=True)
         return file
 
     def socket(self) -> socket:
@@ -372,15 +379,25 @@ class UnownedPidFd:
 # The background closer ------------------------------------------------------------------------
 
 
-def close_in_background(*descriptors: Fd | int) -> None:
-    """Hands descriptors of peers that are not trusted to one background thread that closes them.
+def close_in_background(*descriptors: Fd | socket_module.socket | int) -> None:
+    """Hands descriptors of peers that are not trusted to threads in the background that close them.
 
     The peer chose what it sent, and closing it can block: a socket that lingers, a file on a file
-    system of the peer's. Takes Fds, which own nothing afterwards, and numbers. Waited for at exit,
-    two seconds at most.
+    system of the peer's. So can closing a socket on which descriptors are queued. Takes Fds and
+    socket objects, which own nothing afterwards, and numbers. Waited for at exit, two seconds at
+    most; see wait_closed().
     """
     for descriptor in descriptors:
         _cmsg.closer_submit(descriptor)
+
+
+def wait_closed(timeout: float | None = None) -> int:
+    """Waits until all that was handed to the background is closed, `timeout` seconds at most.
+
+    Returns how many descriptors are still to be closed: 0 unless the time is up. Of those that
+    other interpreters of this process handed over it knows nothing.
+    """
+    return _cmsg.closer_wait(timeout)
 
 
 # The rest is done below all hooks in Python: see process.c. There no thread can be started yet.

@@ -34,8 +34,10 @@ class Receiver(_cmsg.Receiver):
     on_truncation  "raise", or "keep" to get the message with `truncated` set: about descriptors and
                    data. A control message that was cut, as others switched on more meanwhile, shows
                    as `truncated` in any case, and raises MalformedControlError when it is looked up
-    close          "background" has the descriptors that are not taken closed by the background
-                   closer: for peers that are not trusted, as what they send can block in close(2)
+    close          "background": whatever the peer sent is closed by other threads, also an Fd that
+                   was taken: for peers that are not trusted, as what they send can block in
+                   close(2). While too much waits there nothing more is received: see
+                   docs/ownership.md
 
     `for msg in receiver` yields message after message, closes what was left in the one before, and
     ends at the end of the stream. Data that was received never changes: memory that a message or
