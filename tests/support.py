@@ -204,32 +204,6 @@ def stalled_socket(seconds: int = 10) -> Iterator[tuple[int, Callable[[], None]]
         yield sender.detach(), release
 
 
-class Ticker:
-    """A thread that counts: `gap` is the longest time in which it could not."""
-
-    def __init__(self) -> None:
-        self.gap = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        last = time.monotonic()
-        while not self._stop.wait(0.002):
-            now = time.monotonic()
-            self.gap = max(self.gap, now - last)
-            last = now
-        self.gap = max(self.gap, time.monotonic() - last)
-
-    def __enter__(self) -> Ticker:
-        self._thread.start()
-        time.sleep(0.01)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-
 def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     """Whether it became true at all; what never does is given up after so many seconds."""
     deadline = time.monotonic() + seconds

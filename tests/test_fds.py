@@ -23,14 +23,14 @@ from typing import Any
 import pytest
 from attempts import attempt, fails
 from support import (
-    Ticker,
     close_pair,
     eventually,
+    gives_up_the_gil,
     is_open,
-    lingering_socket,
     open_fds,
     open_files,
     run_python,
+    stuck_in_close,
     unix_pair,
 )
 
@@ -643,7 +643,7 @@ def test_pidfd_signals_and_times_out() -> None:
             start = time.monotonic()
             with pytest.raises(TimeoutError, match="timed out"):
                 pidfd.wait(timeout)
-            assert timeout <= time.monotonic() - start < timeout + 5
+            assert time.monotonic() - start >= timeout
         pidfd.send_signal(signal.SIGTERM)
         assert pidfd.wait() == -signal.SIGTERM
 
@@ -757,12 +757,8 @@ WAYS_TO_CLOSE: dict[str, Callable[[int], None]] = {
 
 @pytest.mark.parametrize("way", WAYS_TO_CLOSE)
 def test_close_gives_up_the_gil(way: str) -> None:
-    with lingering_socket(1) as number, Ticker() as ticker:
-        start = time.monotonic()
-        WAYS_TO_CLOSE[way](number)
-        blocked = time.monotonic() - start
-    assert blocked > 0.8, "the socket did not linger, so this showed nothing"
-    assert ticker.gap < 0.3
+    with stuck_in_close() as (number, let_go):
+        assert gives_up_the_gil(lambda: WAYS_TO_CLOSE[way](number), let_go)
 
 
 def test_an_fd_given_to_the_background_owns_nothing() -> None:
