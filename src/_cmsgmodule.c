@@ -1,5 +1,6 @@
 /* cmsgx._cmsg: the front door.  What each function does is in c/, beside this file. */
 
+#include "c/arguments.h"
 #include "c/background.h"
 #include "c/descriptor.h"
 #include "c/errors.h"
@@ -188,10 +189,20 @@ PyDoc_STRVAR(closer_resume_doc,
 "In the child of a fork: the closers of all interpreters go on.");
 
 PyDoc_STRVAR(wait_for_doc,
-"wait_for(fd, events, timeout, rounds, /)\n--\n\n"
+"wait_for(sock, events, timeout, rounds, /)\n--\n\n"
 "Waits, `timeout` seconds at most, until poll(2) reports one of `events`, or an error: what it\n"
 "reports, or 0 where the time is up or a signal came; and the `rounds` for the next call, 0 for\n"
 "the first.  They count how often in a row it did not wait: such a call naps 10 ms at most.");
+
+PyDoc_STRVAR(borrow_doc,
+"borrow(sock, /)\n--\n\n"
+"The number of a `sock` argument for system calls, as a context manager: until its end that of\n"
+"an Fd is not closed.  EBADF where it is closed.");
+
+PyDoc_STRVAR(pidfd_pid_doc,
+"pidfd_pid(number, /)\n--\n\n"
+"The pid here of what a pidfd names, 0 where it was reaped or is not visible here; None where\n"
+"this kernel does not tell, or it is no pidfd: PIDFD_GET_INFO, Linux 6.13.");
 
 PyDoc_STRVAR(generation_doc,
 "generation()\n--\n\n"
@@ -222,6 +233,17 @@ PyDoc_STRVAR(register_doc,
 "Gives C a class or a function of the Python layer.");
 
 /* Small functions that belong nowhere else ------------------------------------------------- */
+
+static PyObject *
+pidfd_pid(PyObject *Py_UNUSED(module), PyObject *number)
+{
+    int pidfd;
+    if (cmsgx_as_int(number, &pidfd) < 0) {
+        return NULL;
+    }
+    pid_t pid = cmsgx_pid_of(pidfd);
+    return pid < 0 ? Py_NewRef(Py_None) : PyLong_FromLong(pid);
+}
 
 static PyObject *
 generation(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
@@ -365,6 +387,8 @@ static PyMethodDef methods[] = {
     {"closer_counts", cmsgx_closer_counts, METH_NOARGS, closer_counts_doc},
     {"closer_resume", cmsgx_closer_resume_all, METH_NOARGS, closer_resume_doc},
     {"wait_for", cmsgx_wait_for_object, METH_VARARGS, wait_for_doc},
+    {"borrow", cmsgx_pin_of, METH_O, borrow_doc},
+    {"pidfd_pid", pidfd_pid, METH_O, pidfd_pid_doc},
     {"generation", generation, METH_NOARGS, generation_doc},
     {"note_used_up", (PyCFunction)(void (*)(void))cmsgx_note_used_up_of,
      METH_VARARGS | METH_KEYWORDS, note_used_up_doc},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -114,6 +115,32 @@ def run_python(
     return done.stdout
 
 
+def is_in_call(thread: int, *arguments: int | None) -> bool:
+    """Whether that thread is in a system call with these arguments: proc_pid_syscall(5)"""
+    call = Path(f"/proc/self/task/{thread}/syscall").read_text(encoding="ascii").split()
+    return len(call) > len(arguments) and all(
+        wanted is None or int(given, 16) == wanted
+        for given, wanted in zip(call[1:], arguments, strict=False)
+    )
+
+
+@contextmanager
+def thread_in(work: Callable[[], object], is_inside: Callable[[], bool]) -> Iterator[None]:
+    """While a thread is in the middle of `work`; what follows has to end it."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    deadline = time.monotonic() + 60
+    try:
+        while not is_inside():
+            assert thread.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        yield
+    finally:
+        thread.join(60)
+    assert not thread.is_alive()
+
+
 def in_fork(child: Callable[[], object]) -> None:
     """Runs it in a child of fork, which has 20 seconds, and shows there what it raises."""
     pid = os.fork()
@@ -148,6 +175,39 @@ def stuck_in_close(seconds: int = 3600) -> Iterator[tuple[int, Callable[[], None
             pass
         sender.setblocking(True)
         yield sender.detach(), reader.close
+
+
+def enter_empty_root(path: Path) -> None:
+    """For a child of its own: a root folder with nothing in it, so without /proc. Who is not root
+    needs a user namespace for that, with oneself as root."""
+    path.mkdir(exist_ok=True)
+    if os.geteuid() != 0:
+        maps = {
+            "setgroups": "deny",
+            "uid_map": f"0 {os.geteuid()} 1",
+            "gid_map": f"0 {os.getegid()} 1",
+        }
+        clone_newuser = 0x10000000
+        if ctypes.CDLL(None, use_errno=True).unshare(clone_newuser) != 0:
+            raise PermissionError(ctypes.get_errno(), "no user namespace, and so no chroot")
+        for name, text in maps.items():
+            Path(f"/proc/self/{name}").write_text(text, encoding="ascii")
+    os.chroot(path)
+    os.chdir("/")
+
+
+def fill_table(but: int = 0) -> None:
+    """For a child of its own: no descriptor more can be made, but for so many."""
+    numbers = []
+    with suppress(OSError):
+        numbers.append(os.dup(0))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (numbers[0] + 64, hard))
+    with suppress(OSError):
+        while True:
+            numbers.append(os.dup(0))
+    for number in numbers[:but]:
+        os.close(number)
 
 
 @contextmanager

@@ -38,8 +38,11 @@ from support import (
     Pair,
     allow_many_descriptors,
     content,
+    enter_empty_root,
     eventually,
+    fill_table,
     gives_up_the_gil,
+    in_fork,
     is_open,
     lengths,
     open_fds,
@@ -962,3 +965,27 @@ def zeroed() -> None:
 
 def test_control_buffers_are_zeroed() -> None:
     assert in_child("zeroed", env=under_shim()).strip() == "done"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
+def test_a_batch_with_descriptors_is_no_smaller_in_a_chroot(packets: Pair, tmp_path: Path) -> None:
+    """Without /proc the room that is left in the table is counted otherwise."""
+    left, right = packets
+    for number in range(8):
+        cmsgx.send(left, bytes([number]), fds=[0])
+    receiver = cmsgx.BatchReceiver(right, 8, 10, fds=1)
+
+    def child() -> None:
+        enter_empty_root(tmp_path / "empty")
+        with receiver.receive() as batch:
+            assert len(batch) == 8
+            assert all(len(message.fds) == 1 for message in batch)
+        # And no larger than the table has room for.
+        for number in range(8):
+            cmsgx.send(left, bytes([number]), fds=[0])
+        fill_table(but=7)
+        with receiver.receive() as batch:
+            assert 0 < len(batch) < 8
+            assert not any(message.truncated for message in batch)
+
+    in_fork(child)

@@ -9,6 +9,7 @@ import gc
 import operator
 import os
 import pickle
+import re
 import select
 import signal
 import socket
@@ -17,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
+from multiprocessing import reduction
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,11 @@ import pytest
 from attempts import attempt, fails
 from support import (
     close_pair,
+    enter_empty_root,
     eventually,
+    fill_table,
     gives_up_the_gil,
+    in_fork,
     is_open,
     open_fds,
     open_files,
@@ -35,6 +40,7 @@ from support import (
 )
 
 import cmsgx
+from cmsgx import _cmsg, _fds
 
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 F_SEAL_FUTURE_WRITE = 0x10
@@ -464,6 +470,58 @@ def test_check_tells_kinds_apart(what: str, tmp_path: Path) -> None:
         assert not fd.check(device=os.fstat(fd.fileno()).st_dev + 1)
 
 
+def kinds_that_cannot_be_told(fd: cmsgx.Fd) -> set[Any]:
+    found: set[Any] = set()
+    for kind in ALL_KINDS:
+        try:
+            fd.check(kind=kind)
+        except FileNotFoundError as error:
+            if f"whether it is one of ['{kind}'] only /proc/self/fd/" not in str(error):
+                raise
+            found.add(kind)
+    return found
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
+def test_check_tells_kinds_apart_in_a_chroot_or_says_that_it_cannot(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        made = {}
+        for what in KINDS:
+            (tmp_path / what.replace("/", "-")).mkdir()
+            made[what] = make(what, tmp_path / what.replace("/", "-"), stack)
+            stack.enter_context(made[what])
+
+        def child() -> None:
+            enter_empty_root(tmp_path / "empty")
+            for what, fd in made.items():
+                unknown = kinds_that_cannot_be_told(fd)
+                expected = {"eventfd", "epoll"} if what in ("eventfd", "epoll") else set()
+                assert unknown == expected, (what, unknown)
+                told = {k for k in ALL_KINDS if k not in unknown and fd.check(kind=k)}
+                assert told == KINDS[what] - unknown, (what, told)
+                assert fd.check(kind=ALL_KINDS)
+
+        in_fork(child)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
+def test_check_with_a_full_table_says_so_where_it_needs_a_descriptor() -> None:
+    with cmsgx.Fd(os.memfd_create("plain")) as fd:
+
+        def child() -> None:
+            _fds._device_of_memfds.cache_clear()
+            fill_table()
+            with pytest.raises(OSError, match="check: a memfd is told by") as caught:
+                fd.check(kind="memfd")
+            assert caught.value.errno == errno.EMFILE
+            os.close(0)
+            assert fd.check(kind="memfd")
+            os.dup(1)
+            assert fd.check(kind="memfd")
+
+        in_fork(child)
+
+
 @pytest.mark.parametrize(("what", "kind"), [("file, O_PATH", "file"), ("symlink", "symlink")])
 def test_check_refuses_o_path_unless_it_will_do(what: str, kind: Any, tmp_path: Path) -> None:
     modes: tuple[Any, ...] = ("r", "w", "rw")
@@ -573,6 +631,116 @@ def test_check_refuses_a_word_that_it_does_not_know(arguments: dict[str, Any]) -
         fd.check(**arguments)
 
 
+# Closed meanwhile ---------------------------------------------------------------------------------
+
+
+def memfd(content: bytes = b"content") -> cmsgx.Fd:
+    with cmsgx.share(content) as fd:
+        return fd.dup()
+
+
+def contents(fd: cmsgx.Fd) -> bytes:
+    with fd.map() as mapping:
+        return mapping[:]
+
+
+def own_pidfd() -> cmsgx.PidFd:
+    return cmsgx.PidFd(os.pidfd_open(os.getpid()))
+
+
+def wait_no_longer(pidfd: cmsgx.PidFd) -> str:
+    try:
+        return str(pidfd.wait(0))
+    except TimeoutError as error:
+        return str(error)
+
+
+def new_socket() -> cmsgx.Fd:
+    left, right = socket.socketpair()
+    left.close()
+    return cmsgx.Fd(right.detach())
+
+
+def family_of_socket(fd: cmsgx.Fd) -> int:
+    with fd.socket() as sock:
+        return sock.family
+
+
+def reduced(fd: cmsgx.Fd) -> bytes:
+    with cmsgx.Fd(_fds._reduce(fd)[1][1]) as duplicate:
+        return os.pread(duplicate.fileno(), 100, 0)
+
+
+def default_deadline(fd: cmsgx.Fd) -> float | None:
+    # Of a socket that has no MSG_ZEROCOPY, so that the rest of it cannot be made.
+    sender = object.__new__(cmsgx.ZeroCopySender)
+    sender.sock = fd
+    return sender._deadline(...).left()
+
+
+@pytest.mark.parametrize(
+    ("make", "use"),
+    [
+        (memfd, lambda fd: fd.check(kind="memfd", access="r", seals=SEALS, size=7)),
+        (memfd, contents),
+        (memfd, reduced),
+        (memfd, lambda fd: fd.open("rb", 0).close()),
+        (own_pidfd, lambda pidfd: pidfd.pid),
+        (own_pidfd, lambda pidfd: pidfd.send_signal(0)),
+        (own_pidfd, wait_no_longer),
+        (new_socket, family_of_socket),
+        (new_socket, cmsgx.peer_credentials),
+        (new_socket, default_deadline),
+        (new_socket, lambda fd: cmsgx.Receiver(fd, 100, want=[cmsgx.Credentials]).sock is fd),
+    ],
+    ids=["check", "map", "reduce", "open", "pid", "send_signal", "wait", "socket",
+         "peer_credentials", "ZeroCopySender", "Receiver"],
+)  # fmt: skip
+def test_what_is_closed_in_the_middle_of_a_call_is_not_another_file_there(
+    make: Callable[[], Any], use: Callable[[Any], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closed at each call of a C function in turn, and its number, if it is free, given to another
+    file: the call either never sees that, or says that the Fd is closed."""
+    monkeypatch.setattr(reduction, "DupFd", os.dup)
+    with make() as fd:
+        expected = use(fd)
+    with new_fd() as stranger:
+        for calls in range(1, 1000):
+            left = calls
+            taken = None
+
+            def close_then(frame: object, event: str, function: object) -> None:
+                nonlocal left, taken
+                if event == "c_call":
+                    left -= 1
+                    if left == 0:
+                        fd.close()  # noqa: B023
+                        if not is_open(number):  # noqa: B023
+                            taken = os.dup2(stranger.fileno(), number)  # noqa: B023
+
+            fd = make()
+            number = fd.fileno()
+            failure: Exception | None = None
+            sys.setprofile(close_then)
+            try:
+                assert use(fd) == expected
+            except (OSError, ValueError) as error:
+                failure = error
+            finally:
+                sys.setprofile(None)
+                was_closed = fd.closed
+                fd.close()
+                if taken is not None:
+                    os.close(taken)
+            if failure is not None:
+                assert was_closed
+                assert getattr(failure, "errno", errno.EBADF) == errno.EBADF
+                assert re.search("closed>|owns no descriptor", str(failure))
+            if left > 0:
+                break
+        assert 1 < calls < 999
+
+
 # multiprocessing --------------------------------------------------------------------------------
 
 
@@ -675,6 +843,57 @@ def test_pidfd_wait_survives_a_signal_handler() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert ran
+
+
+def as_older_kernels(number: int) -> None:
+    """Of _cmsg.pidfd_pid(): that they have no PIDFD_GET_INFO."""
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["PIDFD_GET_INFO", "fdinfo"])
+def test_pid_is_asked_of_the_kernel_or_read_in_proc(
+    is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with cmsgx.PidFd(os.pidfd_open(os.getpid())) as own:
+        if is_told and _cmsg.pidfd_pid(own.fileno()) is None:
+            pytest.skip("this kernel has no PIDFD_GET_INFO")
+        if is_told:
+            monkeypatch.setattr(_fds, "_pid_in_proc", pytest.fail)
+        else:
+            monkeypatch.setattr(_cmsg, "pidfd_pid", as_older_kernels)
+        assert own.pid == os.getpid()
+    pid, pidfd = child("exit 0")
+    with pidfd:
+        select.select([pidfd.fileno()], [], [], 60)
+        assert pidfd.pid == pid  # not reaped yet
+        os.waitpid(pid, 0)
+        assert pidfd.pid is None
+
+
+@pytest.mark.parametrize(
+    "leave", [enter_empty_root, lambda _: fill_table()], ids=["chroot", "full"]
+)
+@pytest.mark.parametrize("is_told", [True, False], ids=["PIDFD_GET_INFO", "fdinfo"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
+def test_a_pidfd_needs_no_proc_and_no_other_descriptor(
+    leave: Callable[[Path], None], is_told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_told:
+        monkeypatch.setattr(_cmsg, "pidfd_pid", as_older_kernels)
+    pid, pidfd = child("exec sleep 60")
+    with pidfd:
+        is_told = is_told and _cmsg.pidfd_pid(pidfd.fileno()) is not None
+
+        def in_child() -> None:
+            leave(tmp_path / "empty")
+            assert pidfd.pid == (pid if is_told else None)
+            with pytest.raises(TimeoutError):
+                pidfd.wait(0)
+            pidfd.send_signal(signal.SIGKILL)
+            assert pidfd.wait(20) is None  # a child of the parent
+            assert pidfd.check(kind="pidfd")
+
+        in_fork(in_child)
+        assert pidfd.wait(20) == -signal.SIGKILL
 
 
 def test_pid_of_what_is_no_pidfd() -> None:

@@ -5,36 +5,26 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Pair, in_fork, lingering_socket, run_python, unix_pair
+from support import (
+    Pair,
+    in_fork,
+    is_in_call,
+    is_open,
+    lingering_socket,
+    run_python,
+    thread_in,
+    unix_pair,
+)
 
 import cmsgx
 from cmsgx import _cmsg
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
-
-
-@contextmanager
-def thread_in(work: Callable[[], object], is_inside: Callable[[], bool]) -> Iterator[None]:
-    """While a thread is in the middle of `work`; what follows has to end it."""
-    thread = threading.Thread(target=work)
-    thread.start()
-    deadline = time.monotonic() + 60
-    try:
-        while not is_inside():
-            assert thread.is_alive()
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-        yield
-    finally:
-        thread.join(60)
-    assert not thread.is_alive()
 
 
 def is_in_use(use: Callable[[], object]) -> bool:
@@ -45,14 +35,6 @@ def is_in_use(use: Callable[[], object]) -> bool:
     except BlockingIOError:
         return False
     return False
-
-
-def is_open(number: int) -> bool:
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
 
 
 # Marks of what is in use --------------------------------------------------------------------------
@@ -197,7 +179,7 @@ try:
 except BlockingIOError:
     pass
 assert not is_in_use(receiver.refresh)
-print("as it should be", flush=True)
+os.write(1, b"as it should be\\n")     # at once, beside those of the others
 if child:
     os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
@@ -332,18 +314,11 @@ def test_a_child_closes_what_is_being_sent_by_a_thread_of_the_parent(stream: Pai
         identity.append(threading.get_native_id())
         cmsgx.send(left, b"1", fds=[fd])
 
-    def is_sending() -> bool:
-        """Whether it is in a system call whose first argument is the socket: proc_pid_syscall(5)"""
-        if not identity:
-            return False
-        call = Path(f"/proc/self/task/{identity[0]}/syscall").read_text(encoding="ascii").split()
-        return call[1:2] == [hex(left.fileno())]
-
     def child() -> None:
         fd.close()
         assert not is_open(number)
 
-    with thread_in(send, is_sending):
+    with thread_in(send, lambda: bool(identity) and is_in_call(identity[0], left.fileno())):
         in_fork(child)
         is_here = False
         while not is_here:
@@ -392,7 +367,7 @@ def test_a_pin_ends_once_and_with_its_object() -> None:
 def test_more_pins_than_can_be_counted_are_an_error(stream: Pair) -> None:
     sock = stream[0]
     with cmsgx.Fd(os.memfd_create("pinned")) as fd:
-        pins = [fd._pinned() for _ in range((1 << 18) - 1)]
+        pins = [fd._pinned() for _ in range((1 << 17) - 1)]
         for use in (fd._pinned, fd.dup, lambda: cmsgx.send(sock, b"1", fds=[fd])):
             with pytest.raises(OSError, match="too many system calls use <Fd") as caught:
                 use()

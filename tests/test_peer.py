@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from attempts import fails
-from support import Pair, open_fds, run_python
+from support import Pair, enter_empty_root, fill_table, in_fork, open_fds, run_python
 
 import cmsgx
 from cmsgx import _cmsg
@@ -175,6 +175,35 @@ def test_ids_are_mapped_in_the_first_user_namespace(number: int, mapped: bool | 
         who = kind(pid=1, uid=number, gid=number)
         assert who.uid_mapped is mapped
         assert who.gid_mapped is mapped
+
+
+@pytest.mark.parametrize(
+    "leave", [enter_empty_root, lambda _: fill_table()], ids=["chroot", "full"]
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
+def test_who_sent_it_needs_no_proc_and_no_descriptor(
+    leave: Callable[[Path], None], stream: Pair, tmp_path: Path
+) -> None:
+    """The overflow id may be either then; each other id is mapped, as everywhere."""
+    left, right = stream
+    receiver = cmsgx.Receiver(right, 100, want=[cmsgx.Credentials])
+    cmsgx.send(left, b"1")
+    parent = os.getpid()
+
+    def child() -> None:
+        leave(tmp_path / "empty")
+        who = receiver.receive()[cmsgx.Credentials]
+        peer = cmsgx.peer_credentials(right)
+        assert who.pid == peer.pid == parent
+        for one in (who, peer):
+            assert one.uid_mapped is (None if one.uid == 65534 else True)
+            assert one.gid_mapped is (None if one.gid == 65534 else True)
+        for kind in (cmsgx.Credentials, cmsgx.PeerCredentials):
+            assert kind(1, 65534, 1000).uid_mapped is None
+            assert kind(1, 65534, 1000).gid_mapped is True
+            assert kind(1, 1000, 65534).gid_mapped is None
+
+    in_fork(child)
 
 
 def test_credentials_that_were_not_attached_are_known_by_the_overflow_ids(stream: Pair) -> None:

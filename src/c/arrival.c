@@ -87,17 +87,6 @@ settle(cmsgx_row *row, int *fds, size_t count)
     }
 }
 
-static int
-is_fd_table_full(int fd)
-{
-    int probe = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    if (probe >= 0) {
-        (void)close(probe);
-        return 0;
-    }
-    return errno == EMFILE;
-}
-
 /* Whether nobody sent it, by its credentials: the pid is 0, and there is no pidfd.  It is so also
    for a sender of another pid namespace, who then stays unknown. */
 static int
@@ -130,8 +119,7 @@ set_eof(cmsgx_buffer *buffer, const cmsgx_request *request, cmsgx_sock *sock)
     cmsgx_arrival *got = &buffer->got;
     int type = request->type;
     if (type < 0) {
-        socklen_t size = sizeof(type);
-        (void)getsockopt(sock->fd, SOL_SOCKET, SO_TYPE, &type, &size);
+        type = cmsgx_sock_type(sock);
     }
     if (type == SOCK_SEQPACKET) {
         /* The end has neither. */
@@ -190,7 +178,7 @@ cmsgx_arrive(cmsgx_buffer *buffer, const cmsgx_request *request, cmsgx_sock *soc
     if (msg->msg_flags & MSG_CTRUNC) {
         got->closed_fds = -1;
         /* Before anything is closed: the probe tells the truth only now. */
-        got->is_table_full = (char)(keep < request->fds && is_fd_table_full(sock->fd));
+        got->is_table_full = (char)(keep < request->fds && cmsgx_sock_is_table_full(sock));
     }
     /* What is kept stays in front, the rest is closed. */
     if (surplus + found.pidfds > keep_pidfds) {

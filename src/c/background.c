@@ -26,10 +26,11 @@ would_wait(cmsgx_sock *sock, int flags)
     if (sock->timeout != CMSGX_BLOCKING) {
         return 1;
     }
-    int number = sock->owner != NULL ? cmsgx_descriptor_pin(sock->owner) : cmsgx_sock_number(sock);
-    int status = number >= 0 ? fcntl(number, F_GETFL) : -1;
-    if (sock->owner != NULL && number >= 0) {
-        cmsgx_descriptor_unpin(sock->owner);
+    int number = cmsgx_sock_borrow(sock);
+    int status = -1;
+    if (number >= 0) {
+        status = fcntl(number, F_GETFL);
+        cmsgx_sock_give_back(sock);
     }
     /* What is closed fails in the call itself. */
     return status >= 0 && !(status & O_NONBLOCK);

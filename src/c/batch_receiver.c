@@ -104,7 +104,8 @@ bounded(size_t count, size_t each)
     }
     size_t open = cmsgx_count_open();
     size_t most = (size_t)limit.rlim_cur;
-    size_t left = open < most ? (most - open) / each : 0;
+    size_t left = (open == SIZE_MAX ? cmsgx_count_free(most, count * each)
+                   : open < most ? most - open : 0) / each;
     return left == 0 ? 1 : left < count ? left : count;
 }
 
@@ -262,7 +263,7 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
     /* Once the end was read, so is all that was asked for: it can be read again and again. */
     int is_full = (size_t)count == call.asked;
     int has_hung_up = count > 0 && is_full && self->buffers[count - 1]->got.eof == 2
-        ? cmsgx_has_hung_up(sock.fd) : 0;
+        ? cmsgx_sock_has_hung_up(&sock) : 0;
     int error = errno;
     size_t kept = without_end(self, (size_t)count, has_hung_up);
     for (size_t i = 0; i < (size_t)count; i++) {

@@ -45,9 +45,19 @@ void cmsgx_descriptor_unpin(PyObject *self);
 /* Of what could not be pinned: OSError EBADF, or EBUSY for too many pins.  `index` as below. */
 PyObject *cmsgx_raise_unpinnable(const char *what, Py_ssize_t index, PyObject *self);
 
-/* pin.c: a pin for Python code, as a context manager.  NULL, without an exception where it cannot
-   be pinned. */
+/* pin.c: for a few system calls the number of a `sock` argument, that of a Descriptor pinned:
+   *owner is then set to it, borrowed.  0, or -1 with an exception. */
+int cmsgx_borrow(cmsgx_state *state, PyObject *sock, int *fd, PyObject **owner);
+
+/* Takes the pin off, if there is one, and keeps errno: so that what failed is raised after it. */
+void cmsgx_give_back(PyObject *owner);
+
+/* A pin for Python code, as a context manager.  NULL, without an exception where it cannot be
+   pinned. */
 PyObject *cmsgx_pin_new(cmsgx_state *state, PyObject *owner);
+
+/* borrow(sock, /): the same of a `sock` argument; what is no Descriptor is not pinned. */
+PyObject *cmsgx_pin_of(PyObject *module, PyObject *object);
 
 /* Has what it owns closed in the background, wherever that happens.  For an object that no other
    thread has seen; the place that was reserved for its number goes with it. */

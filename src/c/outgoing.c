@@ -413,8 +413,13 @@ goes_to_ipv4(const cmsgx_outgoing *out)
         return is_mapped(&out->name);
     }
     memset(&peer, 0, sizeof(peer));
-    return getpeername(cmsgx_sock_number(out->sock), (struct sockaddr *)&peer, &size) == 0
-           && is_mapped(&peer);
+    int fd = cmsgx_sock_borrow(out->sock);
+    if (fd < 0) {
+        return 0;
+    }
+    int has_peer = getpeername(fd, (struct sockaddr *)&peer, &size) == 0;
+    cmsgx_sock_give_back(out->sock);
+    return has_peer && is_mapped(&peer);
 }
 
 /* A record that is its payload goes by the codec that it was made with. */
@@ -535,7 +540,7 @@ cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error
         cmsgx_outgoing_finish(out);
         result = cmsgx_call(sock, POLLOUT, try_sendmsg, out, flags, &pins, error);
     }
-    if (result < 0 && *error == EBADF && fcntl(sock->fd, F_GETFD) >= 0) {
+    if (result < 0 && *error == EBADF && cmsgx_sock_is_open(sock)) {
         cmsgx_outgoing_name_bad(out);
     }
     return result;

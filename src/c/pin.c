@@ -1,29 +1,80 @@
+#include "descriptor.h"
+
+#include <errno.h>
+
+int
+cmsgx_borrow(cmsgx_state *state, PyObject *sock, int *fd, PyObject **owner)
+{
+    *fd = cmsgx_number_of(state, sock, "sock", CMSGX_SOCK_INDEX, owner);
+    if (*fd < 0) {
+        return -1;
+    }
+    if (*owner != NULL && (*fd = cmsgx_descriptor_pin(*owner)) < 0) {
+        cmsgx_raise_unpinnable("sock", -1, sock);
+        return -1;
+    }
+    return 0;
+}
+
+void
+cmsgx_give_back(PyObject *owner)
+{
+    if (owner != NULL) {
+        int error = errno;
+        cmsgx_descriptor_unpin(owner);
+        errno = error;
+    }
+}
+
 /* Pin: what keeps the number of a Descriptor while Python code makes system calls on it.  It ends
    with the object, so whatever is raised, and wherever. */
 
-#include "descriptor.h"
-
 typedef struct {
     PyObject_HEAD
-    PyObject *owner;        /* owned: the Descriptor */
+    PyObject *owner;        /* owned: the Descriptor, or what is none and is not pinned */
     cmsgx_word is_held;
     uint32_t generation;    /* of the process that made it: in a child it holds nothing */
     int number;
 } pin;
 
+static pin *
+new_pin(cmsgx_state *state, PyObject *owner)
+{
+    pin *self = PyObject_New(pin, state->Pin);
+    if (self != NULL) {
+        self->owner = Py_NewRef(owner);
+        self->is_held = 0;
+        self->generation = cmsgx_generation();
+    }
+    return self;
+}
+
 PyObject *
 cmsgx_pin_new(cmsgx_state *state, PyObject *owner)
 {
-    pin *self = PyObject_New(pin, state->Pin);
-    if (self == NULL) {
-        return NULL;
+    pin *self = new_pin(state, owner);
+    if (self != NULL) {
+        self->number = cmsgx_descriptor_pin(owner);
+        self->is_held = self->number >= 0;
+        if (self->number < 0) {
+            Py_CLEAR(self);
+        }
     }
-    self->owner = Py_NewRef(owner);
-    self->generation = cmsgx_generation();
-    self->number = cmsgx_descriptor_pin(owner);
-    self->is_held = self->number >= 0;
-    if (self->number < 0) {
-        Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+PyObject *
+cmsgx_pin_of(PyObject *module, PyObject *object)
+{
+    pin *self = new_pin(cmsgx_state_of(module), object);
+    PyObject *owner;
+    if (self != NULL) {
+        if (cmsgx_borrow(cmsgx_state_of(module), object, &self->number, &owner) < 0) {
+            Py_CLEAR(self);
+        }
+        else {
+            self->is_held = owner != NULL;
+        }
     }
     return (PyObject *)self;
 }

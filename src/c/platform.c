@@ -1,6 +1,7 @@
 #include "platform.h"
 
 #include "constants.h"
+#include "uapi.h"
 #include "walk.h"
 
 #include <dirent.h>
@@ -174,6 +175,36 @@ cmsgx_count_open(void)
     return (size_t)getdtablecount();
 #else
     return SIZE_MAX;
+#endif
+}
+
+size_t
+cmsgx_count_free(size_t limit, size_t enough)
+{
+    const size_t more = 1024;   /* so many are mostly all that is open */
+    size_t found = 0;
+    for (size_t number = 0; number < limit && number < enough + more && found < enough; number++) {
+        found += fcntl((int)number, F_GETFD) < 0 && errno == EBADF;
+    }
+    return found;
+}
+
+/* Processes --------------------------------------------------------------------------------- */
+
+pid_t
+cmsgx_pid_of(int pidfd)
+{
+#if CMSGX_IS_LINUX
+    struct cmsgx_pidfd_info info;
+    /* Of a kernel that knows it only in part, what it does not fill is not to be seen. */
+    memset(&info, 0, sizeof(info));
+    if (ioctl(pidfd, CMSGX_PIDFD_GET_INFO, &info) == 0) {
+        return (pid_t)info.pid;
+    }
+    return errno == ESRCH ? 0 : -1;
+#else
+    (void)pidfd;
+    return -1;
 #endif
 }
 

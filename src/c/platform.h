@@ -331,6 +331,16 @@ cmsgx_set_condition_clock(pthread_condattr_t *attributes)
    told. */
 size_t cmsgx_count_open(void);
 
+/* How many more could be opened, below a limit of the table: `enough` at most, and no more than are
+   found by looking at that many numbers and some.  Needs neither /proc nor a descriptor. */
+size_t cmsgx_count_free(size_t limit, size_t enough);
+
+/* Processes -------------------------------------------------------------------------------- */
+
+/* The pid here of what a pidfd names: PIDFD_GET_INFO, Linux 6.13.  0 where it was reaped, or is not
+   visible here; -1 where this kernel does not tell, or it is no pidfd. */
+pid_t cmsgx_pid_of(int pidfd);
+
 /* Sockets ---------------------------------------------------------------------------------- */
 
 /* AF_* of a socket: SO_DOMAIN, or by its name.  -1 with errno. */

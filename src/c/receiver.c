@@ -57,18 +57,17 @@ raise_not_made(void)
     return PyErr_Format(PyExc_ValueError, "the Receiver was not initialised");
 }
 
-/* With the receiver marked as in use.  *fd (may be NULL) is what it received from. */
+/* With the receiver marked as in use.  *sock is what it received from. */
 static PyObject *
-receive(cmsgx_receiver *self, int flags, PyObject *timeout, int *fd)
+receive(cmsgx_receiver *self, int flags, PyObject *timeout, cmsgx_sock *sock)
 {
     cmsgx_state *state = self->state;
-    cmsgx_sock sock;
 
     if (self->request == NULL || self->sock == NULL) {
         return raise_not_made();
     }
-    if (cmsgx_sock_resolve_typed(state, self->sock, CMSGX_RECEIVING, &sock) < 0
-        || cmsgx_sock_set_timeout(&sock, timeout) < 0
+    if (cmsgx_sock_resolve_typed(state, self->sock, CMSGX_RECEIVING, sock) < 0
+        || cmsgx_sock_set_timeout(sock, timeout) < 0
         || cmsgx_check_peek(self->request->fds, flags) < 0) {
         return NULL;
     }
@@ -76,11 +75,7 @@ receive(cmsgx_receiver *self, int flags, PyObject *timeout, int *fd)
     if (buffer == NULL) {
         return NULL;
     }
-    PyObject *message = cmsgx_receive(&sock, buffer, self->request, flags);
-    if (fd != NULL) {
-        *fd = sock.fd;
-    }
-    return message;
+    return cmsgx_receive(sock, buffer, self->request, flags);
 }
 
 PyDoc_STRVAR(receive_doc,
@@ -98,6 +93,7 @@ receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyOb
     };
     cmsgx_receiver *self = (cmsgx_receiver *)object;
     PyObject *values[2] = {NULL};
+    cmsgx_sock sock;
     int flags = 0;
 
     if ((nargs > 0 || kwnames != NULL)
@@ -108,7 +104,7 @@ receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyOb
     if (!cmsgx_enter(&self->busy)) {
         return cmsgx_raise_busy(object);
     }
-    PyObject *message = receive(self, flags, values[1], NULL);
+    PyObject *message = receive(self, flags, values[1], &sock);
     cmsgx_leave(&self->busy);
     return message;
 }
@@ -117,7 +113,7 @@ receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyOb
 static PyObject *
 next(cmsgx_receiver *self)
 {
-    int fd = -1;
+    cmsgx_sock sock;
 
     if (self->last != NULL) {
         if (cmsgx_message_close(self->last) < 0) {
@@ -126,13 +122,13 @@ next(cmsgx_receiver *self)
         /* Gone before the next is received, so that its buffer may be free. */
         Py_CLEAR(self->last);
     }
-    PyObject *message = receive(self, 0, NULL, &fd);
+    PyObject *message = receive(self, 0, NULL, &sock);
     if (message == NULL) {
         return NULL;
     }
     int eof = ((cmsgx_message *)message)->buffer->got.eof;
     if (eof == 2) {
-        eof = cmsgx_has_hung_up(fd);
+        eof = cmsgx_sock_has_hung_up(&sock);
     }
     if (eof != 0) {
         int error = errno;

@@ -330,7 +330,7 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
                 self->is_last = 1;
                 continue;
             }
-            if (closed == self->count && fcntl(self->sock->fd, F_GETFD) >= 0) {
+            if (closed == self->count && cmsgx_sock_is_open(self->sock)) {
                 cmsgx_outgoing_name_bad(&self->letters[self->done].out);
             }
             return -1;

@@ -5,8 +5,10 @@
 #include "errors.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <structmember.h>
+#include <unistd.h>
 
 #define SECOND INT64_C(1000000000)
 
@@ -84,13 +86,26 @@ read_number(cmsgx_sock *sock)
 }
 
 int
-cmsgx_sock_number(cmsgx_sock *sock)
+cmsgx_sock_number(const cmsgx_sock *sock)
 {
-    if (sock->kind == CMSGX_SOCKET && read_number(sock) < 0) {
+    cmsgx_sock now = *sock;
+    if (sock->kind == CMSGX_SOCKET && read_number(&now) < 0) {
         PyErr_Clear();
         return -1;
     }
-    return sock->fd;
+    return now.fd;
+}
+
+int
+cmsgx_sock_borrow(const cmsgx_sock *sock)
+{
+    return sock->owner != NULL ? cmsgx_descriptor_pin(sock->owner) : cmsgx_sock_number(sock);
+}
+
+void
+cmsgx_sock_give_back(const cmsgx_sock *sock)
+{
+    cmsgx_give_back(sock->owner);
 }
 
 int
@@ -149,22 +164,76 @@ value_of(const cmsgx_sock *sock, const PyMemberDef *member)
     return value;
 }
 
+/* Calls `ask` with the descriptor of the last try, that of an Fd pinned: what it says, or -1 with
+   EBADF where an Fd was closed. */
+static int
+asked(const cmsgx_sock *sock, int (*ask)(int fd))
+{
+    int fd = sock->owner != NULL ? cmsgx_descriptor_pin(sock->owner) : sock->fd;
+    if (fd < 0 && sock->owner != NULL) {
+        errno = EBADF;
+        return -1;
+    }
+    int result = ask(fd);
+    cmsgx_give_back(sock->owner);
+    return result;
+}
+
 int
 cmsgx_sock_family(const cmsgx_sock *sock)
 {
     return sock->kind == CMSGX_SOCKET ? value_of(sock, sock->state->socket_family)
-                                      : cmsgx_family_of(sock->fd);
+                                      : asked(sock, cmsgx_family_of);
+}
+
+static int
+type_of(int fd)
+{
+    int type;
+    socklen_t size = sizeof(type);
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 ? type : -1;
 }
 
 int
 cmsgx_sock_type(const cmsgx_sock *sock)
 {
-    int type;
-    socklen_t size = sizeof(type);
-    if (sock->kind == CMSGX_SOCKET) {
-        return value_of(sock, sock->state->socket_type);
+    return sock->kind == CMSGX_SOCKET ? value_of(sock, sock->state->socket_type)
+                                      : asked(sock, type_of);
+}
+
+static int
+is_open(int fd)
+{
+    return fcntl(fd, F_GETFD) >= 0;
+}
+
+int
+cmsgx_sock_is_open(const cmsgx_sock *sock)
+{
+    return asked(sock, is_open) > 0;
+}
+
+int
+cmsgx_sock_has_hung_up(const cmsgx_sock *sock)
+{
+    return asked(sock, cmsgx_has_hung_up);
+}
+
+static int
+is_table_full(int fd)
+{
+    int probe = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (probe >= 0) {
+        (void)close(probe);
+        return 0;
     }
-    return getsockopt(sock->fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 ? type : -1;
+    return errno == EMFILE;
+}
+
+int
+cmsgx_sock_is_table_full(const cmsgx_sock *sock)
+{
+    return asked(sock, is_table_full) > 0;
 }
 
 static int
@@ -183,22 +252,22 @@ unpin(const cmsgx_pins *pins, size_t count)
     }
 }
 
-static int
+/* How many were pinned: all, or none from the first on that cannot be. */
+static size_t
 pin(const cmsgx_pins *pins)
 {
-    for (size_t i = 0; i < pins->count; i++) {
-        if (is_pinned(pins, i) && cmsgx_descriptor_pin(pins->objects[i]) < 0) {
-            unpin(pins, i);
-            cmsgx_raise_unpinnable("fds", (Py_ssize_t)i, pins->objects[i]);
-            return -1;
-        }
+    size_t i = 0;
+    while (i < pins->count
+           && (!is_pinned(pins, i) || cmsgx_descriptor_pin(pins->objects[i]) >= 0)) {
+        i++;
     }
-    return 0;
+    return i;
 }
 
-/* Waits until one of `events` is there: 1 to be tried again, 0 time is up, -1 raised. */
+/* Waits until one of `events` is there, and gives back what was borrowed: 1 to be tried again, 0
+   time is up, -1 raised. */
 static int
-wait_ready(int fd, int events, cmsgx_wait *wait, short *found)
+wait_ready(int fd, PyObject *owner, int events, cmsgx_wait *wait, short *found)
 {
     cmsgx_waited waited;
     int error;
@@ -206,6 +275,7 @@ wait_ready(int fd, int events, cmsgx_wait *wait, short *found)
     waited = cmsgx_wait_for(fd, (short)events, wait, found);
     error = errno;
     Py_END_ALLOW_THREADS
+    cmsgx_give_back(owner);
     if (waited == CMSGX_CANNOT_WAIT) {
         errno = error;
         PyErr_SetFromErrno(PyExc_OSError);
@@ -216,18 +286,19 @@ wait_ready(int fd, int events, cmsgx_wait *wait, short *found)
 }
 
 PyObject *
-cmsgx_wait_for_object(PyObject *Py_UNUSED(module), PyObject *args)
+cmsgx_wait_for_object(PyObject *module, PyObject *args)
 {
-    PyObject *timeout;
+    PyObject *object, *owner, *timeout;
     int64_t limit;
     int fd, events, rounds;
     short found;
-    if (!PyArg_ParseTuple(args, "iiOi:wait_for", &fd, &events, &timeout, &rounds)
-        || as_timeout(timeout, CMSGX_FOR_EVER, &limit) < 0) {
+    if (!PyArg_ParseTuple(args, "OiOi:wait_for", &object, &events, &timeout, &rounds)
+        || as_timeout(timeout, CMSGX_FOR_EVER, &limit) < 0
+        || cmsgx_borrow(cmsgx_state_of(module), object, &fd, &owner) < 0) {
         return NULL;
     }
     cmsgx_wait wait = {limit < 0 ? -1 : cmsgx_now() + limit, rounds < 0 ? 0 : rounds};
-    if (wait_ready(fd, events, &wait, &found) < 0) {
+    if (wait_ready(fd, owner, events, &wait, &found) < 0) {
         return NULL;
     }
     return Py_BuildValue("ii", (int)found, wait.rounds);
@@ -246,11 +317,12 @@ cmsgx_before_try(cmsgx_sock *sock, const cmsgx_pins *pins, int *error)
         cmsgx_raise_unpinnable("sock", -1, sock->owner);
         return -1;
     }
-    if (pins != NULL && pins->count > 0 && pin(pins) < 0) {
+    size_t pinned = pins != NULL ? pin(pins) : 0;
+    if (pins != NULL && pinned < pins->count) {
         *error = EBADF;
-        if (sock->owner != NULL) {
-            cmsgx_descriptor_unpin(sock->owner);
-        }
+        unpin(pins, pinned);
+        cmsgx_give_back(sock->owner);
+        cmsgx_raise_unpinnable("fds", (Py_ssize_t)pinned, pins->objects[pinned]);
         return -1;
     }
     return 0;
@@ -262,9 +334,7 @@ cmsgx_after_try(cmsgx_sock *sock, const cmsgx_pins *pins)
     if (pins != NULL && pins->count > 0) {
         unpin(pins, pins->count);
     }
-    if (sock->owner != NULL) {
-        cmsgx_descriptor_unpin(sock->owner);
-    }
+    cmsgx_give_back(sock->owner);
 }
 
 int
@@ -279,7 +349,12 @@ cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, cmsgx_wait *wait, 
             wait->deadline = sock->timeout > 0 ? cmsgx_now() + sock->timeout : -1;
         }
         short found;
-        int ready = wait_ready(sock->fd, events, wait, &found);
+        if (sock->owner != NULL && (sock->fd = cmsgx_descriptor_pin(sock->owner)) < 0) {
+            *error = 0;
+            cmsgx_raise_unpinnable("sock", -1, sock->owner);
+            return -1;
+        }
+        int ready = wait_ready(sock->fd, sock->owner, events, wait, &found);
         if (ready < 0) {
             return -1;
         }

@@ -44,21 +44,34 @@ int cmsgx_sock_set_timeout(cmsgx_sock *sock, PyObject *timeout);
    not known where the object keeps it. */
 void cmsgx_sock_clear_timeout(const cmsgx_state *state, PyObject *object);
 
-/* Its descriptor as it is now; -1 where it is closed. */
-int cmsgx_sock_number(cmsgx_sock *sock);
+/* The number, for no system call: it may be another file's.  -1 where it is closed. */
+int cmsgx_sock_number(const cmsgx_sock *sock);
+
+/* For a system call outside cmsgx_call(): its descriptor as it is now, that of an Fd pinned until
+   it is given back; -1, and nothing to give back, where it is closed. */
+int cmsgx_sock_borrow(const cmsgx_sock *sock);
+void cmsgx_sock_give_back(const cmsgx_sock *sock);
 
 /* AF_* and SOCK_* of the socket: from the object, or asked of the kernel.  -1 where unknown. */
 int cmsgx_sock_family(const cmsgx_sock *sock);
 int cmsgx_sock_type(const cmsgx_sock *sock);
 
-/* What a send borrows: its Descriptors are pinned for each try, never across a wait. */
+/* Asked of what the last try was made on, or what was resolved: an Fd is pinned, and counts as
+   closed where it was closed since; of a socket object or an int the number is believed, as in
+   socket. */
+int cmsgx_sock_is_open(const cmsgx_sock *sock);
+int cmsgx_sock_has_hung_up(const cmsgx_sock *sock);     /* as cmsgx_has_hung_up() */
+int cmsgx_sock_is_table_full(const cmsgx_sock *sock);   /* no descriptor more can be made here */
+
+/* What a send borrows: its Descriptors are pinned for each try, never across a wait.  The socket
+   itself, where it is an Fd, is pinned for both. */
 typedef struct {
     PyTypeObject *type;     /* Descriptor */
     PyObject **objects;     /* borrowed; NULL for a plain number */
     size_t count;
 } cmsgx_pins;
 
-/* wait_for(fd, events, timeout, rounds, /), for loops in Python that try and wait by turns. */
+/* wait_for(sock, events, timeout, rounds, /), for loops in Python that try and wait by turns. */
 PyObject *cmsgx_wait_for_object(PyObject *module, PyObject *args);
 
 typedef ssize_t (*cmsgx_try)(int fd, void *context, int flags);

@@ -6,29 +6,6 @@
 
 #include <errno.h>
 
-/* Pins a Descriptor; 0, or -1 with an exception. */
-static int
-borrow(cmsgx_state *state, PyObject *object, int *fd, PyObject **owner)
-{
-    *fd = cmsgx_number_of(state, object, "sock", CMSGX_SOCK_INDEX, owner);
-    if (*fd < 0) {
-        return -1;
-    }
-    if (*owner != NULL && (*fd = cmsgx_descriptor_pin(*owner)) < 0) {
-        cmsgx_raise_unpinnable("sock", -1, object);
-        return -1;
-    }
-    return 0;
-}
-
-static void
-give_back(PyObject *owner)
-{
-    if (owner != NULL) {
-        cmsgx_descriptor_unpin(owner);
-    }
-}
-
 /* No option has more: the longest list of groups takes a quarter of it. */
 #define MOST_OF_OPTION (1 << 20)
 
@@ -47,24 +24,25 @@ cmsgx_getsockopt(PyObject *module, PyObject *args)
         return PyErr_Format(PyExc_ValueError, "size: %R; it is 0 to %d", size_given,
                             MOST_OF_OPTION);
     }
-    if (borrow(cmsgx_state_of(module), object, &fd, &owner) < 0) {
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
+    if (bytes == NULL) {
         return NULL;
     }
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
-    if (bytes != NULL) {
-        socklen_t length = (socklen_t)size;
-        /* Linux writes less than it says it did for some: one byte for HCI_DATA_DIR. */
-        memset(PyBytes_AS_STRING(bytes), 0, (size_t)size);
-        if (getsockopt(fd, level, name, PyBytes_AS_STRING(bytes), &length) < 0) {
-            PyErr_SetFromErrno(PyExc_OSError);
-            Py_CLEAR(bytes);
-        }
-        else {
-            /* Some tell how long the value is, and not how much of it there was room for. */
-            (void)_PyBytes_Resize(&bytes, length < (socklen_t)size ? (Py_ssize_t)length : size);
-        }
+    if (cmsgx_borrow(cmsgx_state_of(module), object, &fd, &owner) < 0) {
+        Py_DECREF(bytes);
+        return NULL;
     }
-    give_back(owner);
+    socklen_t length = (socklen_t)size;
+    /* Linux writes less than it says it did for some: one byte for HCI_DATA_DIR. */
+    memset(PyBytes_AS_STRING(bytes), 0, (size_t)size);
+    int result = getsockopt(fd, level, name, PyBytes_AS_STRING(bytes), &length);
+    cmsgx_give_back(owner);
+    if (result < 0) {
+        Py_DECREF(bytes);
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    /* Some tell how long the value is, and not how much of it there was room for. */
+    (void)_PyBytes_Resize(&bytes, length < (socklen_t)size ? (Py_ssize_t)length : size);
     return bytes;
 }
 
@@ -82,14 +60,10 @@ cmsgx_setsockopt(PyObject *module, PyObject *args)
     if (value.len > MOST_OF_OPTION) {
         PyErr_Format(PyExc_ValueError, "value: %zd bytes; %d at most", value.len, MOST_OF_OPTION);
     }
-    else if (borrow(cmsgx_state_of(module), object, &fd, &owner) == 0) {
-        if (setsockopt(fd, level, name, value.buf, (socklen_t)value.len) < 0) {
-            PyErr_SetFromErrno(PyExc_OSError);
-        }
-        else {
-            result = Py_NewRef(Py_None);
-        }
-        give_back(owner);
+    else if (cmsgx_borrow(cmsgx_state_of(module), object, &fd, &owner) == 0) {
+        int done = setsockopt(fd, level, name, value.buf, (socklen_t)value.len);
+        cmsgx_give_back(owner);
+        result = done < 0 ? PyErr_SetFromErrno(PyExc_OSError) : Py_NewRef(Py_None);
     }
     PyBuffer_Release(&value);
     return result;
@@ -104,22 +78,27 @@ cmsgx_getsockopt_pidfd(PyObject *module, PyObject *args)
     int number = -1;
     socklen_t length = sizeof(number);
 
-    if (!PyArg_ParseTuple(args, "Oii:getsockopt_pidfd", &object, &level, &name)
-        || borrow(state, object, &fd, &owner) < 0) {
+    if (!PyArg_ParseTuple(args, "Oii:getsockopt_pidfd", &object, &level, &name)) {
         return NULL;
     }
     /* The owner first: nothing can fail once there is a descriptor. */
     PyObject *pidfd = cmsgx_descriptor_new(state->PidFd, -1, 0);
-    if (pidfd != NULL) {
-        if (getsockopt(fd, level, name, &number, &length) < 0) {
-            PyErr_SetFromErrno(PyExc_OSError);
-            Py_CLEAR(pidfd);
-        }
-        else {
-            cmsgx_descriptor_set(pidfd, number);
-        }
+    if (pidfd == NULL) {
+        return NULL;
     }
-    give_back(owner);
+    if (cmsgx_borrow(state, object, &fd, &owner) < 0) {
+        Py_DECREF(pidfd);
+        return NULL;
+    }
+    int result = getsockopt(fd, level, name, &number, &length);
+    if (result == 0) {
+        cmsgx_descriptor_set(pidfd, number);
+    }
+    cmsgx_give_back(owner);
+    if (result < 0) {
+        Py_DECREF(pidfd);
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
     return pidfd;
 }
 
@@ -129,13 +108,12 @@ cmsgx_getfamily(PyObject *module, PyObject *sock)
     PyObject *owner;
     int fd;
 
-    if (borrow(cmsgx_state_of(module), sock, &fd, &owner) < 0) {
+    if (cmsgx_borrow(cmsgx_state_of(module), sock, &fd, &owner) < 0) {
         return NULL;
     }
     int family = cmsgx_family_of(fd);
-    PyObject *result = family < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(family);
-    give_back(owner);
-    return result;
+    cmsgx_give_back(owner);
+    return family < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(family);
 }
 
 PyObject *
@@ -145,12 +123,11 @@ cmsgx_getpeer(PyObject *module, PyObject *sock)
     struct cmsgx_peer peer;
     int fd;
 
-    if (borrow(cmsgx_state_of(module), sock, &fd, &owner) < 0) {
+    if (cmsgx_borrow(cmsgx_state_of(module), sock, &fd, &owner) < 0) {
         return NULL;
     }
-    PyObject *result = cmsgx_peer_of(fd, &peer) < 0
-        ? PyErr_SetFromErrno(PyExc_OSError)
-        : PyBytes_FromStringAndSize((const char *)&peer, sizeof(peer));
-    give_back(owner);
-    return result;
+    int result = cmsgx_peer_of(fd, &peer);
+    cmsgx_give_back(owner);
+    return result < 0 ? PyErr_SetFromErrno(PyExc_OSError)
+                      : PyBytes_FromStringAndSize((const char *)&peer, sizeof(peer));
 }

@@ -171,6 +171,22 @@ MEMBER(llc_pktinfo, lpi_sap);
 MEMBER(llc_pktinfo, lpi_mac);
 #endif
 
+#if CMSGX_HEADERS >= 0x60d00
+#include <linux/pidfd.h>
+
+MEMBER(pidfd_info, mask);
+MEMBER(pidfd_info, cgroupid);
+MEMBER(pidfd_info, pid);
+MEMBER(pidfd_info, tgid);
+MEMBER(pidfd_info, ppid);
+MEMBER(pidfd_info, ruid);
+MEMBER(pidfd_info, fsgid);
+MEMBER(pidfd_info, exit_code);
+_Static_assert(_IOC_NR(PIDFD_GET_INFO) == _IOC_NR(CMSGX_PIDFD_GET_INFO)
+                   && _IOC_TYPE(PIDFD_GET_INFO) == _IOC_TYPE(CMSGX_PIDFD_GET_INFO),
+               "PIDFD_GET_INFO");
+#endif
+
 #if CMSGX_HEADERS >= 0x70200
 CMSGX_UAPI_7_2(NUMBER)
 

@@ -438,6 +438,26 @@ struct cmsgx_io_uring_recvmsg_out {
     uint32_t flags;
 };
 
+/* linux/pidfd.h, 6.13: the first 64 bytes, which each kernel that has it takes.  The number of
+   PIDFD_GET_INFO is _IOWR(0xff, 11, struct pidfd_info), in terms of sys/ioctl.h. */
+struct cmsgx_pidfd_info {
+    uint64_t mask;
+    uint64_t cgroupid;
+    uint32_t pid;
+    uint32_t tgid;
+    uint32_t ppid;
+    uint32_t ruid;
+    uint32_t rgid;
+    uint32_t euid;
+    uint32_t egid;
+    uint32_t suid;
+    uint32_t sgid;
+    uint32_t fsuid;
+    uint32_t fsgid;
+    int32_t exit_code;
+};
+#define CMSGX_PIDFD_GET_INFO _IOWR(0xff, 11, struct cmsgx_pidfd_info)
+
 /* linux/llc.h */
 struct cmsgx_llc_pktinfo {
     int lpi_ifindex;

@@ -149,18 +149,22 @@ def adopt(fd: Fd) -> socket:
     """A socket that owns the descriptor of `fd`; changes no flag of the description, unless it is
     a green one, which makes it non-blocking.
     """
-    number = fd.fileno()
-    family = _cmsg.getfamily(number)
-    kind = _option(number, _cmsg.SO_TYPE)
-    # Where the system does not tell it, as macOS and NetBSD: that of the type.
-    proto = _option(number, _SO_PROTOCOL) if _SO_PROTOCOL is not None else 0
-    non_blocking = bool(fcntl.fcntl(number, fcntl.F_GETFL) & os.O_NONBLOCK)
-    if _is_green:
-        green = socket(family, kind, proto, number)
-        fd.detach()
-        if non_blocking:
-            green.setblocking(False)
-        return green
+    with fd._pinned() as number:
+        family = _cmsg.getfamily(number)
+        kind = _option(number, _cmsg.SO_TYPE)
+        # Where the system does not tell it, as macOS and NetBSD: that of the type.
+        proto = _option(number, _SO_PROTOCOL) if _SO_PROTOCOL is not None else 0
+        non_blocking = bool(fcntl.fcntl(number, fcntl.F_GETFL) & os.O_NONBLOCK)
+        if _is_green:
+            green = socket(family, kind, proto, number)
+            try:
+                fd.detach()
+            except ValueError:
+                green.detach()  # another thread has closed `fd`: it goes when it is not pinned
+                raise
+            if non_blocking:
+                green.setblocking(False)
+            return green
     if non_blocking or _stdlib.getdefaulttimeout() is not None:
         # Told so, the constructor neither asks for the default timeout nor sets O_NONBLOCK.
         kind |= _SOCK_NONBLOCK

@@ -135,24 +135,28 @@ class Fd(_cmsg.Descriptor):
         size     it has at least that many bytes
         path     whether O_PATH descriptors, which can be neither read nor written, will do
         device   st_dev of the file system that it must be on
+
+        OSError where the kind cannot be told: without /proc an eventfd and an epoll look alike, and
+        the first look at a memfd takes a descriptor, to compare it with.
         """
         if access not in (None, "r", "w", "rw"):
             raise ValueError(f"access: {access!r}; it is 'r', 'w' or 'rw'")
-        number = self.fileno()
-        flags = fcntl.fcntl(number, fcntl.F_GETFL)
-        status = os.fstat(number)
-        if flags & _O_PATH and not path:
-            return False
+        expected: set[str] | None = None
         if kind is not None:
             expected = {kind} if isinstance(kind, str) else set(kind)
-            if unknown := expected - _KINDS:
-                raise ValueError(f"kind: {sorted(unknown)}; it is one of {sorted(_KINDS)}")
-            if not expected & _kinds_of(number, status):
+        if expected is not None and (unknown := expected - _KINDS):
+            raise ValueError(f"kind: {sorted(unknown)}; it is one of {sorted(_KINDS)}")
+        with self._pinned() as number:
+            flags = fcntl.fcntl(number, fcntl.F_GETFL)
+            status = os.fstat(number)
+            if flags & _O_PATH and not path:
                 return False
-        if access is not None and not _allows(flags, access):
-            return False
-        if seals and _seals_of(number) & seals != seals:
-            return False
+            if expected is not None and not expected & _kinds_of(number, status, expected):
+                return False
+            if access is not None and not _allows(flags, access):
+                return False
+            if seals and _seals_of(number) & seals != seals:
+                return False
         if size is not None and status.st_size < size:
             return False
         return device is None or status.st_dev == device
@@ -169,13 +173,12 @@ class Fd(_cmsg.Descriptor):
         The mapping is the caller's: it lives on when the Fd is closed, with a duplicate of the
         descriptor, until its own close() or until it and all views of it are collected.
         """
-        # A duplicate: what is checked stays what is mapped, whoever closes this Fd meanwhile.
-        with self.dup() as pinned:
-            number = pinned.fileno()
+        # Pinned: what is checked stays what is mapped, whoever closes this Fd meanwhile.
+        with self._pinned() as number:
             # The seals first: none can be taken off, and with F_SEAL_SHRINK the size only grows.
             if missing := _missing_seals(number, seals):
                 raise ValueError(f"map: {self!r} has no {', '.join(missing)}")
-            if not pinned.check(access="r"):
+            if not _allows(fcntl.fcntl(number, fcntl.F_GETFL), "r"):
                 raise ValueError(f"map: {self!r} cannot be read")
             there = os.fstat(number).st_size
             wanted = there if size is None else size
@@ -200,12 +203,14 @@ class Fd(_cmsg.Descriptor):
         )
 
 
-def _kinds_of(number: int, status: os.stat_result) -> set[str]:
+def _kinds_of(number: int, status: os.stat_result, expected: set[str]) -> set[str]:
     kinds = {_FORMATS.get(stat.S_IFMT(status.st_mode), "anonymous")}
+    if sys.platform != "linux":
+        return kinds
     try:
-        link = os.readlink(f"/proc/self/fd/{number}") if sys.platform == "linux" else ""
-    except OSError:
-        link = ""
+        link = os.readlink(f"/proc/self/fd/{number}")
+    except OSError as error:
+        return _kinds_without_proc(number, status, expected, kinds, error)
     if link.startswith("/memfd:") and _is_where_memfds_are(status):
         kinds.add("memfd")
     elif match := re.match(r"(?:anon_inode:\[?)?(pidfd|eventfd|eventpoll)\b", link):
@@ -213,6 +218,33 @@ def _kinds_of(number: int, status: os.stat_result) -> set[str]:
     elif link.startswith("anon_inode:"):
         kinds = {"anonymous"}
     return kinds
+
+
+def _kinds_without_proc(
+    number: int, status: os.stat_result, expected: set[str], kinds: set[str], error: OSError
+) -> set[str]:
+    """As in a chroot. What cannot be told so, and would be the answer, is an error and no guess."""
+    if _is_pidfd(number):
+        return {"pidfd", "anonymous"}
+    if "file" in kinds and _is_where_memfds_are(status):
+        kinds.add("memfd")
+    if "anonymous" in kinds and not expected & kinds and expected & {"eventfd", "epoll"}:
+        raise OSError(
+            error.errno,
+            f"{error.strerror}: check: whether it is one of {sorted(expected)} only "
+            f"/proc/self/fd/{number} tells",
+        )
+    return kinds
+
+
+def _is_pidfd(number: int) -> bool:
+    try:
+        os.waitid(os.P_PIDFD, number, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _is_where_memfds_are(status: os.stat_result) -> bool:
@@ -242,7 +274,12 @@ def _device_of_memfds(flags: int) -> int | None:
             return os.fstat(fd.fileno()).st_dev
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise  # it would be another time
+            # Not for good: it would be another time.
+            raise OSError(
+                error.errno,
+                f"{error.strerror}: check: a memfd is told by comparing it with a new one, for "
+                "which there is no room",
+            ) from None
         return None
 
 
@@ -299,36 +336,38 @@ class PidFd(Fd):
 
     @property
     def pid(self) -> int | None:
-        """Its pid here; None where it is not visible here, or was reaped. proc_pid_fdinfo(5)"""
-        if os.readlink("/proc/self") != str(os.getpid()):
-            return None  # /proc is of another pid namespace, and so are the numbers in it
-        with open(f"/proc/self/fdinfo/{self.fileno()}", encoding="ascii") as info:
-            for line in info:
-                if line.startswith("Pid:"):
-                    pid = int(line.split()[1])
-                    return pid if pid > 0 else None
-        raise OSError(errno.EINVAL, f"{self!r} is no pidfd")
+        """Its pid here; None where it is not visible here, was reaped, or cannot be told.
+
+        Asked of the kernel by PIDFD_GET_INFO, Linux 6.13; before that read in /proc, where that is
+        there and the table has room for a descriptor: proc_pid_fdinfo(5)
+        """
+        with self._pinned() as number:
+            pid = _cmsg.pidfd_pid(number)
+            return (_pid_in_proc(self, number) if pid is None else pid) or None
 
     def send_signal(self, number: int) -> None:
         """Sends a signal: pidfd_send_signal(2). ProcessLookupError where it has ended."""
-        signal.pidfd_send_signal(self.fileno(), number)
+        with self._pinned() as pidfd:
+            signal.pidfd_send_signal(pidfd, number)
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Waits until the process has ended; TimeoutError after `timeout` seconds.
 
         A child of this process is reaped, and its exit status returned as by subprocess (negative
-        for a signal); of others None. waitid(2), poll(2)
+        for a signal); of others None. Where another thread closes the PidFd meanwhile, this waits
+        on, for the same process, and the descriptor goes when it returns. waitid(2), poll(2)
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        poll = select.poll()
-        poll.register(self.fileno(), select.POLLIN)
-        while not poll.poll(None if deadline is None else _milliseconds_until(deadline)):
-            if deadline is not None and time.monotonic() >= deadline:
-                raise TimeoutError("timed out")
-        try:
-            result = os.waitid(os.P_PIDFD, self.fileno(), os.WEXITED)
-        except ChildProcessError:
-            return None
+        with self._pinned() as number:
+            poll = select.poll()
+            poll.register(number, select.POLLIN)
+            while not poll.poll(None if deadline is None else _milliseconds_until(deadline)):
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise TimeoutError("timed out")
+            try:
+                result = os.waitid(os.P_PIDFD, number, os.WEXITED)
+            except ChildProcessError:
+                return None
         if result is None:
             return None
         exited = result.si_code == os.CLD_EXITED
@@ -338,6 +377,20 @@ class PidFd(Fd):
     def unpack(cls, data: bytes | bytearray | memoryview, /) -> UnownedPidFd:
         """From the payload of SCM_PIDFD: holds the number, and owns nothing until own()."""
         return UnownedPidFd(data)
+
+
+def _pid_in_proc(pidfd: PidFd, number: int) -> int | None:
+    try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return None  # /proc is of another pid namespace, and so are the numbers in it
+        with open(f"/proc/self/fdinfo/{number}", encoding="ascii") as info:
+            lines = [line.split() for line in info]
+    except OSError:
+        return None
+    for line in lines:
+        if line[:1] == ["Pid:"]:
+            return max(0, int(line[1]))
+    raise OSError(errno.EINVAL, f"{pidfd!r} is no pidfd")
 
 
 def _milliseconds_until(deadline: float) -> float:
@@ -409,7 +462,10 @@ atexit.register(_cmsg.closer_wait, 2.0)
 
 
 def _reduce(descriptor: Fd) -> tuple[Callable[..., Fd], tuple[type[Fd], Any]]:
-    return _rebuild, (type(descriptor), reduction.DupFd(descriptor.fileno()))
+    # It duplicates the number, but for a process that is being started: then it is passed on later,
+    # as that of a socket is, and nobody may close it before.
+    with descriptor._pinned() as number:
+        return _rebuild, (type(descriptor), reduction.DupFd(number))
 
 
 def _rebuild(cls: type[Fd], duplicate: Any) -> Fd:

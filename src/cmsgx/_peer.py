@@ -142,19 +142,6 @@ def peer_security(sock: FileDescriptorLike) -> bytes | None:
     return None
 
 
-def _overflow_id(which: str) -> int:
-    """What stands for an id that has no number in this user namespace: user_namespaces(7)."""
-    try:
-        with open(f"/proc/sys/kernel/overflow{which}", encoding="ascii") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return 65534  # no such file: the default
-
-
-# Once, and not with each message.
-_cmsg.set_overflow_ids(_overflow_id("uid"), _overflow_id("gid"))
-
-
 def accept_rights(sock: FileDescriptorLike, accept: bool) -> None:
     """Whether peers may queue descriptors on `sock`: SO_PASSRIGHTS, Linux 6.16.
 

@@ -36,12 +36,14 @@ def share(data: Buffer, name: str = "cmsgx") -> Fd:
         fd = _cmsg.memfd_create(name, flags)
         try:
             done = 0
+            # Nobody else has it yet: no other thread can close it.
+            number = fd.fileno()
             # write(2) takes 2 GiB at most.
             while done < rest.nbytes:
                 with rest[done:] as part:
-                    done += os.write(fd.fileno(), part)
-            os.lseek(fd.fileno(), 0, os.SEEK_SET)
-            fcntl.fcntl(fd.fileno(), fcntl.F_ADD_SEALS, seals)
+                    done += os.write(number, part)
+            os.lseek(number, 0, os.SEEK_SET)
+            fcntl.fcntl(number, fcntl.F_ADD_SEALS, seals)
         except BaseException:
             fd.close()
             raise

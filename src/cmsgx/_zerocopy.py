@@ -29,7 +29,6 @@ from typing import (
 from . import _cmsg
 from ._cmsg import note_used_up, send_counted
 from ._errqueue import no_error_queue, reader
-from ._fds import Fd
 from ._options import get_int, not_supported, set_int
 from ._sync import views_behind, views_of
 from .kinds._reports import ErrorReport, ZeroCopyCompletion, report_of
@@ -533,23 +532,14 @@ class ZeroCopySender:
         gettimeout = getattr(self.sock, "gettimeout", None)
         if gettimeout is not None:
             return _Deadline(gettimeout())
-        return _Deadline(None if os.get_blocking(self._number()) else 0)
-
-    def _number(self) -> int:
-        """The descriptor; EBADF where the socket is closed."""
-        is_closed = isinstance(self.sock, Fd) and self.sock.closed
-        number = (
-            -1 if is_closed else self.sock if isinstance(self.sock, int) else self.sock.fileno()
-        )
-        if number < 0:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        return number
+        with _cmsg.borrow(self.sock) as number:
+            return _Deadline(None if os.get_blocking(number) else 0)
 
     def _await(self, events: int, deadline: _Deadline) -> None:
         """Waits for one of `events`, or a completion; may return before."""
         left = deadline.left()
         found, deadline.rounds = _cmsg.wait_for(
-            self._number(), events, _TURN if left is None else min(left, _TURN), deadline.rounds
+            self.sock, events, _TURN if left is None else min(left, _TURN), deadline.rounds
         )
         if found & select.POLLNVAL:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))

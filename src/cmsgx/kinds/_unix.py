@@ -5,7 +5,7 @@ from __future__ import annotations
 import array
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NoReturn, SupportsIndex, overload
+from typing import TYPE_CHECKING, Literal, NoReturn, SupportsIndex, overload
 
 from .. import _cmsg
 from .._fds import Fd, FileDescriptorLike, PidFd
@@ -116,8 +116,8 @@ class IdMapped:
     def uid_mapped(self) -> bool | None:
         """Whether `uid` is a user of this user namespace: user_namespaces(7).
 
-        False where it stands for a user that has no id here; None where it may be either, the
-        overflow id (65534) being an id like another here.
+        False where it stands for a user that has no id here; None where it may be either: the
+        overflow id (65534) is an id like another here, or /proc, which tells, cannot be read.
         """
         return _is_mapped(self.uid, "uid")
 
@@ -127,14 +127,29 @@ class IdMapped:
         return _is_mapped(self.gid, "gid")
 
 
-def _is_mapped(number: int, which: str) -> bool | None:
-    if not IS_LINUX:
-        return True  # nothing is translated
-    with open(f"/proc/sys/kernel/overflow{which}", encoding="ascii") as file:
-        if number != int(file.read()):
-            return True
-    with open(f"/proc/self/{which}_map", encoding="ascii") as file:
-        ranges = [tuple(map(int, line.split())) for line in file]
+def _overflow_id(which: str) -> int:
+    """What stands for an id that has no number in this user namespace: user_namespaces(7)."""
+    try:
+        with open(f"/proc/sys/kernel/overflow{which}", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 65534  # no such file: the default
+
+
+# Once, and not with each message: later there may be no /proc.
+_OVERFLOW_IDS = {"uid": _overflow_id("uid"), "gid": _overflow_id("gid")}
+_cmsg.set_overflow_ids(_OVERFLOW_IDS["uid"], _OVERFLOW_IDS["gid"])
+
+
+def _is_mapped(number: int, which: Literal["uid", "gid"]) -> bool | None:
+    # Nothing else is translated, and elsewhere nothing at all.
+    if not IS_LINUX or number != _OVERFLOW_IDS[which]:
+        return True
+    try:
+        with open(f"/proc/self/{which}_map", encoding="ascii") as file:
+            ranges = [tuple(map(int, line.split())) for line in file]
+    except OSError:
+        return None  # no /proc, or no descriptor left to read it by
     return None if any(first <= number < first + count for first, _, count in ranges) else False
 
 
