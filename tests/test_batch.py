@@ -139,6 +139,24 @@ def test_lengths_are_restored_before_each_call(
                 assert not any(msg.flags for msg in batch)
 
 
+@pytest.mark.parametrize("end", ["close", "dropped"])
+@pytest.mark.filterwarnings("ignore:Batch with")
+def test_a_batch_of_hundreds_of_descriptors_is_closed(packets: Pair, end: str) -> None:
+    """More than are closed by one call."""
+    with open_files(1) as files:
+        for _ in range(2):
+            cmsgx.send(packets[0], b"x", fds=files * 200)
+        before = open_fds()
+        rx = cmsgx.BatchReceiver(packets[1], 2, 1, fds=200)
+        batch = rx.receive()
+        assert len(open_fds()) == len(before) + 200 * len(batch)
+        assert len(batch) == 2, "the table has no room, so this showed nothing"
+        if end == "close":
+            batch.close()
+        del batch
+        assert open_fds() == before
+
+
 def test_a_call_that_fails_spoils_no_lengths(packets: Pair) -> None:
     left, right = packets
     rx = cmsgx.BatchReceiver(right, 3, 100, fds=2)

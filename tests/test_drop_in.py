@@ -172,6 +172,16 @@ def test_each_form_of_socket(plain: tuple[socket.socket, socket.socket], name: s
             assert (sender.calls, receiver.calls) == (3, 3)
 
 
+def test_each_number_of_buffers(packets: Pair) -> None:
+    """Those that there is room for on the stack, and more."""
+    for count in range(1, 70):
+        data = os.urandom(count)
+        assert cmsgx.sendmsg(packets[0], [data[i : i + 1] for i in range(count)]) == count
+        buffers = [bytearray(1) for _ in range(count)]
+        assert cmsgx.recvmsg_into(packets[1], buffers)[0] == count
+        assert b"".join(buffers) == data
+
+
 def test_typed_calls_refuse_a_type_that_overrides(stream: Pair) -> None:
     for kind, refused in ((Overriding, "sr"), (OnlySends, "s"), (Plain, "")):
         with kind(fileno=os.dup(stream[0].fileno())) as sock:

@@ -91,6 +91,19 @@ def test_missing_descriptors_raise(pair: Pair) -> None:
     assert cmsgx.Credentials() in caught.value.message.control
 
 
+@pytest.mark.parametrize("delivered", [0, 1, 2, 9])
+def test_what_had_no_room_was_not_withheld(pair: Pair, delivered: int) -> None:
+    """Also where the last that fitted fills the room to its end."""
+    rx = cmsgx.Receiver(pair[1], 10, fds=(socket.CMSG_SPACE(12) + 4 * delivered) // 4)
+    pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    with open_files(delivered + 5) as files:
+        cmsgx.send(pair[0], b"data", fds=files)
+        with pytest.raises(cmsgx.ControlTruncatedError, match=f"^[^:]*: {delivered} of ") as caught:
+            rx.receive()
+    assert type(caught.value) is cmsgx.ControlTruncatedError
+    assert "took the room" in str(caught.value)
+
+
 def test_keep_gives_the_message_instead(pair: Pair) -> None:
     rx = room_was_taken(pair, on_truncation="keep")
     with open_files(COUNT) as files:

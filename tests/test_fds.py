@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from multiprocessing import reduction
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,27 @@ from cmsgx import _cmsg, _fds
 
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 F_SEAL_FUTURE_WRITE = 0x10
+
+
+@pytest.mark.parametrize("result", [-1, 2**31, 2**70, None, "3", True, (), (None,), (-1, "x"), 3.0])
+def test_only_a_descriptor_is_owned(result: Any) -> None:
+    with pytest.raises(TypeError, match="is no descriptor"):
+        _cmsg.own_result(cmsgx.Fd, lambda: result)
+    for wrong in (int, object, cmsgx.Message):
+        with pytest.raises(TypeError, match="a subclass of Descriptor"):
+            _cmsg.own_result(wrong, lambda: result)  # type: ignore[type-var]
+    with pytest.raises(ZeroDivisionError):
+        _cmsg.own_result(cmsgx.Fd, lambda: 1 // 0)
+
+
+def test_what_is_owned_is_of_its_class_and_its_result_is_there() -> None:
+    for cls in (cmsgx.Fd, cmsgx.PidFd):
+        number = os.memfd_create("x")
+        fd, result = _cmsg.own_result(cls, partial(tuple, [number, "more"]))
+        with fd:
+            assert type(fd) is cls
+            assert fd.fileno() == number
+            assert result == (number, "more")
 
 
 def new_fd() -> cmsgx.Fd:

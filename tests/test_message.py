@@ -224,7 +224,10 @@ def test_view_is_a_read_only_bytes_like_object(stream: Pair) -> None:
     assert view[20:] == b""
     assert view == b"0123456789"
     assert view == bytearray(b"0123456789")
-    assert view != b"x"
+    # Neither the start of it nor what goes on.
+    for other in (b"x", b"", b"01234567", b"0123456789\0", b"0123456788"):
+        assert view != other
+        assert not view == other  # noqa: SIM201
     assert view != "0123456789"
     assert hash(view) == hash(b"0123456789")
     assert view.tobytes() == bytes(view) == b"0123456789"

@@ -20,7 +20,7 @@ from memory import each_allocation_fails
 from support import Pair, open_files, unix_pair, unregistered
 
 import cmsgx
-from cmsgx import _cmsg, kinds
+from cmsgx import _cmsg, _options, kinds
 
 PASSCRED, PASSSEC, PASSPIDFD = 16, 34, 76
 OPTIONS = {cmsgx.Credentials: PASSCRED, cmsgx.SecurityLabel: PASSSEC, cmsgx.PidFd: PASSPIDFD}
@@ -449,7 +449,29 @@ def test_other_errors_stay_as_they_are() -> None:
     assert not isinstance(caught.value, cmsgx.CmsgError)
 
 
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOPROTOOPT])
+def test_what_a_first_option_says_is_not_supported(
+    stream: Pair, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """EINVAL is for a flag, or a type of socket, and no errno of a NotSupportedError."""
+
+    def fail(*_: Any) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(_cmsg, "setsockopt", fail)
+    with pytest.raises(cmsgx.NotSupportedError, match="SO_PASSCRED") as caught:
+        cmsgx.enable(stream[1], cmsgx.Credentials)
+    assert caught.value.errno == (errno.EOPNOTSUPP if error == errno.EINVAL else error)
+
+
 # Room -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fds", [0, 1, 4, 253])
+def test_room_for_descriptors_is_for_those_who_bring_them(fds: int) -> None:
+    assert _options.room_for(socket.AF_INET, fds, {}) == 0
+    exact = socket.CMSG_LEN(4 * fds) if fds else 0
+    assert _options.room_for(socket.AF_UNIX, fds, {}) == exact
 
 
 @pytest.mark.parametrize("fds", [0, 1, 252])
