@@ -9,6 +9,7 @@ import functools
 import os
 import socket
 import sys
+import sysconfig
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -606,6 +607,10 @@ def test_an_interrupted_call_leaves_all_or_nothing(call: str) -> None:
     assert line > 10
 
 
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="a list display that finds no memory crashes a free-threaded CPython 3.13 by itself",
+)
 def test_nor_does_a_call_that_runs_out_of_memory() -> None:
     clean = standing()
 

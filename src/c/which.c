@@ -8,9 +8,16 @@ static PyObject *
 found_in(PyTypeObject *type, PyObject *name)
 {
     /* Whoever holds the class holds it: compared only. */
-    PyObject *found = type == NULL ? NULL : cmsgx_type_lookup(type, name);
+    PyObject *found = cmsgx_type_lookup(type, name);
     Py_XDECREF(found);
     return found;
+}
+
+/* Whether it is what stands on that base of the class. */
+static int
+stands_on(PyTypeObject *base, PyTypeObject *type, PyObject *name, PyObject *found)
+{
+    return base != NULL && PyType_IsSubtype(type, base) && found == found_in(base, name);
 }
 
 /* Looks the methods of `names`, bits, up in a class below _socket.socket. */
@@ -28,8 +35,8 @@ examine(cmsgx_state *state, PyTypeObject *type, int names, cmsgx_class *result)
             result->called |= (unsigned char)(1 << i);
             /* What stands on socket.socket, or on cmsgx.socket, itself was put there by somebody
                who watches all sockets: no class below has a way of its own to send. */
-            if (found != found_in(state->socket_class, own->name)
-                && found != found_in(state->our_socket, own->name)) {
+            if (!stands_on(state->socket_class, type, own->name, found)
+                && !stands_on(state->our_socket, type, own->name, found)) {
                 result->overridden |= (unsigned char)(1 << i);
             }
         }

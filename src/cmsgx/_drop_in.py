@@ -236,6 +236,7 @@ _METHODS: Final[dict[bool, dict[str, Any]]] = {
     },
 }
 _FUNCTIONS: Final = {cloexec: _functions(cloexec) for cloexec in (True, False)}
+_ALL_FUNCTIONS: Final = (*_FUNCTIONS[True].values(), *_FUNCTIONS[False].values())
 
 # What stood in each place before install(). Whether something of ours stands there now is seen
 # there: so where a call was interrupted, the next one knows what is left to do.
@@ -290,7 +291,7 @@ def _standing(place: _Place) -> Any:
 
 
 def _is_ours(value: Any) -> bool:
-    for function in (*_FUNCTIONS[True].values(), *_FUNCTIONS[False].values()):
+    for function in _ALL_FUNCTIONS:
         if value is function:
             return True
     return isinstance(value, _cmsg.method)
