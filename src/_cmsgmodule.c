@@ -456,7 +456,8 @@ module_exec(PyObject *module)
     }
     if (add_names(state) < 0 || cmsgx_add_sock(module) < 0 || cmsgx_add_method(module) < 0
         || cmsgx_add_descriptor(module) < 0 || cmsgx_add_pin(module) < 0
-        || cmsgx_add_view(module) < 0 || cmsgx_add_address(module) < 0
+        || cmsgx_add_view(module) < 0 || cmsgx_add_buffer(module) < 0
+        || cmsgx_add_address(module) < 0
         || cmsgx_add_record(module) < 0 || cmsgx_add_codec(module) < 0
         || cmsgx_add_descriptors(module) < 0 || cmsgx_add_message(module) < 0
         || cmsgx_add_receiver(module) < 0 || cmsgx_add_batch(module) < 0
@@ -470,7 +471,7 @@ module_exec(PyObject *module)
 
 /* Each object that the state owns. */
 #define EACH_OBJECT(DO) \
-    DO(Method) DO(Descriptor) DO(Pin) DO(Descriptors) DO(View) DO(Address) DO(Record) \
+    DO(Method) DO(Descriptor) DO(Pin) DO(Descriptors) DO(View) DO(Into) DO(Address) DO(Record) \
     DO(Struct) DO(Field) DO(Codec) DO(IPAddress) DO(Message) DO(Receiver) DO(Batch) \
     DO(BatchReceiver) DO(Segments) DO(SegmentIterator) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) \
     DO(Unknown) \
@@ -497,6 +498,10 @@ static int
 module_clear(PyObject *module)
 {
     cmsgx_state *state = cmsgx_state_of(module);
+    /* As long as there are their types, which tell how they lie in memory. */
+    cmsgx_message_free_all(state);
+    cmsgx_view_free_all(state);
+    cmsgx_descriptors_free_all(state);
 #define CLEAR(name) Py_CLEAR(state->name);
     EACH_OBJECT(CLEAR)
 #undef CLEAR
@@ -515,8 +520,6 @@ module_free(void *module)
 {
     cmsgx_state *state = cmsgx_state_of(module);
     (void)module_clear(module);
-    cmsgx_message_free_all(state);
-    cmsgx_view_free_all(state);
     cmsgx_closer_release(state->closer);
     state->closer = NULL;
 }

@@ -183,6 +183,11 @@ class Large(kinds.ControlMessage):
     __slots__ = tuple("abcdefgh")
 
 
+class Wider(kinds.StructMessage):
+    __slots__ = ()
+
+
+kinds.register(Wider, level=LEVEL, type=3, layout=(("x", 0, "q"), ("y", 8, "q")), size=16)
 kinds.register(Small, level=LEVEL, type=1, layout=(("x", 0, "i"),), size=4)
 kinds.register(Large, level=LEVEL, type=2)
 
@@ -395,7 +400,7 @@ def changed(record: Any, kind: Any) -> Any:
         (kinds.Ttl(1), kinds.Timestamping),
         (kinds.Ttl(1), kinds.PacketInfo6),
         (kinds.SecurityLabel.unpack(b""), kinds.Timestamp),
-        (Small(1), kinds.Credentials),
+        (Small(1), Wider),
     ],
     ids=lambda one: getattr(one, "__name__", type(one).__name__),
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import gc
 import ipaddress
 import os
 import pickle
 import socket
 import struct
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast, get_args
@@ -974,3 +976,101 @@ def test_members_and_forms_declare_a_kind() -> None:
         assert cmsgx.decode(SOL_SOCKET, 0x7E10, struct.pack("=i", 5)) == Declared(5)
         assert cmsgx.decode(SOL_SOCKET, 0x7E11, b"\5") == Declared(5)
     assert type(cmsgx.decode(SOL_SOCKET, 0x7E10, bytes(4))) is cmsgx.Unknown
+
+
+# Cycles -----------------------------------------------------------------------------------------
+
+
+def in_a_cycle(name: str) -> Any:
+    """A kind that refers to itself, out of the table again; the one reference to it."""
+    body: dict[str, Any] = {"__slots__": ()}
+
+    def convert(value: Any) -> Any:
+        return value
+
+    layout: Any = {"layout": (("x", 0, "i"),), "size": 4}
+    base: Any = kinds.StructMessage
+    if name == "converter of a field":
+        body["x"] = kinds.member(convert=convert)
+    elif name == "default of a field":
+        body["x"] = kinds.member(default=convert)
+    elif "slots" in name:
+        base, layout, body = kinds.ControlMessage, {}, {"__slots__": ("x", "y")}
+    elif name == "instance with a __dict__":
+        body = {}
+    with unregistered():
+        kind: Any = kinds.register(type("Own", (base,), body), level=-5, type=0x7E61, **layout)
+        if name in ("instance", "instance with a __dict__", "instance of two"):
+            kind.it = kind(1)
+        elif name == "instance that was unpacked":
+            kind.it = kind.unpack(bytes(4))
+        elif name == "instance that was decoded":
+            kind.it = cmsgx.decode(-5, 0x7E61, bytes(4))
+            assert type(kind.it) is kind
+        elif name == "instances in containers":
+            kind.it = {kind(1): [kind(2), (kind(3), {kind(4)})]}
+        elif name == "copy of an instance":
+            kind.it = [copy.deepcopy(kind(1)), kind._restore(bytes(4), 0)]
+        elif name == "instance with slots":
+            kind.it = kind(1, 2)
+        elif name == "value in slots":
+            kind.it = kind([kind], None)
+        elif name == "method of an instance":
+            kind.it = kind(1).pack
+        elif name == "codec":
+            kind.it = kind._codec
+        elif "field" in name:
+            vars(convert)["kind"] = kind
+        if name == "instance of two":
+            other: Any = kinds.register(fresh(), level=-5, type=0x7E62, layout=())
+            other.it, kind.other = kind(2), other()
+    return kind
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "instance", "instance that was unpacked", "instance that was decoded", "instance of two",
+        "instances in containers", "copy of an instance", "instance with slots", "value in slots",
+        "instance with a __dict__", "method of an instance", "codec", "converter of a field",
+        "default of a field",
+    ],
+)  # fmt: skip
+def test_a_kind_in_a_cycle_is_collected(name: str) -> None:
+    kind = in_a_cycle(name)
+    reference = weakref.ref(kind)
+    gc.collect()
+    assert reference() is kind
+    held = vars(kind).get("it")
+    del kind
+    gc.collect()
+    # An instance holds its class.
+    assert (reference() is None) == (held is None)
+    del held
+    gc.collect()
+    assert reference() is None
+
+
+def test_rights_in_a_cycle_are_collected() -> None:
+    class Referring:
+        it: Any
+
+        def fileno(self) -> int:
+            return 0
+
+    one = Referring()
+    one.it = cmsgx.Rights([one])
+    reference = weakref.ref(one)
+    del one
+    gc.collect()
+    assert reference() is None
+
+
+def test_the_kinds_of_the_package_cost_the_collector_nothing() -> None:
+    """They live as long as it does, and what is bytes only refers to nothing else."""
+    for row in kinds._base.rows():
+        if row.kind.__module__.startswith("cmsgx.") and hasattr(row.kind, "_restore"):
+            record = row.kind._restore(bytes(row.kind._codec.least), 0)
+            assert not gc.is_tracked(record), row.kind
+    assert not gc.is_tracked(kinds.IPAddress("::1"))
+    assert gc.is_tracked(in_a_cycle("instance").it)

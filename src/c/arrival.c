@@ -20,10 +20,18 @@ cmsgx_request_new(cmsgx_state *state)
 void
 cmsgx_request_release(cmsgx_request *request)
 {
-    if (request != NULL && cmsgx_count_down(&request->users)) {
-        Py_XDECREF(request->want);
+    if (request == NULL) {
+        return;
+    }
+    PyObject *want = request->want;
+    int is_traced = request->is_traced;
+    if (cmsgx_count_down(&request->users)) {
         cmsgx_row_drop(request->row);
         PyMem_Free(request);
+        Py_XDECREF(want);
+    }
+    else if (is_traced) {
+        Py_XDECREF(want);
     }
 }
 

@@ -25,10 +25,34 @@ typedef struct {
     int takes_pidfd;        /* PidFd was asked for, or the call takes what comes */
     int asked_pidfd;        /* PidFd was asked for */
     PyObject *want;         /* owned: tuple of kinds that were switched on, or NULL: unknown */
+    int is_traced;          /* what uses it may be in a cycle, by a kind of the user's or by `into`:
+                               then each object that does holds a reference to `want` instead, and
+                               the garbage collector tracks it; the others are spared that */
 } cmsgx_request;
 
+/* One use, the caller's. */
 cmsgx_request *cmsgx_request_new(cmsgx_state *state);
 void cmsgx_request_release(cmsgx_request *request);
+
+static inline cmsgx_request *
+cmsgx_request_share(cmsgx_request *request)
+{
+    cmsgx_count_up(&request->users);
+    if (request->is_traced) {
+        Py_XINCREF(request->want);
+    }
+    return request;
+}
+
+/* For tp_traverse of an object that uses it. */
+static inline int
+cmsgx_request_visit(const cmsgx_request *request, visitproc visit, void *arg)
+{
+    if (request != NULL && request->is_traced) {
+        Py_VISIT(request->want);
+    }
+    return 0;
+}
 
 /* From the arguments of _configure(); NULL with an exception. */
 cmsgx_request *cmsgx_request_parse(cmsgx_state *state, PyObject *args);

@@ -22,13 +22,16 @@ typedef struct {
 PyObject *
 cmsgx_batch_new(cmsgx_request *request, size_t count)
 {
-    cmsgx_batch *self = PyObject_NewVar(cmsgx_batch, request->state->Batch, (Py_ssize_t)count);
+    cmsgx_batch *self =
+        PyObject_GC_NewVar(cmsgx_batch, request->state->Batch, (Py_ssize_t)count);
     if (self != NULL) {
         self->busy = 0;
         self->closed = 0;
         self->count = 0;
-        self->request = request;
-        cmsgx_count_up(&request->users);
+        self->request = cmsgx_request_share(request);
+        if (request->is_traced) {
+            PyObject_GC_Track(self);
+        }
     }
     return (PyObject *)self;
 }
@@ -114,12 +117,24 @@ cmsgx_batch_close(PyObject *batch)
     return 0;
 }
 
+static int
+batch_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    const cmsgx_batch *self = SELF(object);
+    Py_VISIT(Py_TYPE(object));
+    for (size_t i = 0; i < self->count; i++) {
+        Py_VISIT(self->slots[i].message);
+    }
+    return cmsgx_request_visit(self->request, visit, arg);
+}
+
 static void
 batch_dealloc(PyObject *object)
 {
     cmsgx_batch *self = SELF(object);
     PyTypeObject *type = Py_TYPE(object);
     size_t others = 0;
+    PyObject_GC_UnTrack(object);
 
     /* A message looks after itself: somebody may hold it. */
     for (size_t i = 0; i < self->count; i++) {
@@ -142,7 +157,7 @@ batch_dealloc(PyObject *object)
         cmsgx_buffer_release(self->slots[i].buffer);
     }
     cmsgx_request_release(self->request);
-    PyObject_Free(self);
+    PyObject_GC_Del(self);
     Py_DECREF(type);
 }
 
@@ -258,6 +273,7 @@ PyDoc_STRVAR(batch_doc,
 
 static PyType_Slot batch_slots[] = {
     {Py_tp_dealloc, batch_dealloc},
+    {Py_tp_traverse, batch_traverse},
     {Py_tp_repr, batch_repr},
     {Py_tp_iter, PySeqIter_New},
     {Py_tp_methods, batch_methods},
@@ -274,8 +290,8 @@ static PyType_Spec batch_spec = {
     .name = "cmsgx.wire.Batch",
     .basicsize = offsetof(cmsgx_batch, slots),
     .itemsize = sizeof(slot),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION
-             | Py_TPFLAGS_SEQUENCE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_SEQUENCE,
     .slots = batch_slots,
 };
 

@@ -460,13 +460,19 @@ batch_receiver_traverse(PyObject *object, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(SELF(object)->sock);
-    return 0;
+    Py_VISIT(SELF(object)->last);
+    return cmsgx_request_visit(SELF(object)->request, visit, arg);
 }
 
 static int
 batch_receiver_clear(PyObject *object)
 {
-    Py_CLEAR(SELF(object)->sock);
+    batch_receiver *self = SELF(object);
+    cmsgx_request *request = self->request;
+    self->request = NULL;
+    Py_CLEAR(self->sock);
+    Py_CLEAR(self->last);
+    cmsgx_request_release(request);
     return 0;
 }
 
@@ -477,10 +483,8 @@ batch_receiver_dealloc(PyObject *object)
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
     (void)batch_receiver_clear(object);
-    Py_CLEAR(self->last);
     drop_buffers(self);
     free_arrays(self);
-    cmsgx_request_release(self->request);
     type->tp_free(object);
     Py_DECREF(type);
 }

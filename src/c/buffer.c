@@ -30,9 +30,6 @@ cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
     buffer->data += (LINE - (uintptr_t)buffer->data % LINE) % LINE;
     buffer->data_size = data_size;
     buffer->into = into;
-    if (into != NULL) {
-        cmsgx_count_up(&into->users);
-    }
     return buffer;
 }
 
@@ -40,41 +37,27 @@ void
 cmsgx_buffer_release(cmsgx_buffer *buffer)
 {
     if (buffer != NULL && cmsgx_count_down(&buffer->users)) {
-        cmsgx_into_release(buffer->into);
         PyMem_Free(buffer);
     }
 }
 
-void
-cmsgx_into_release(cmsgx_into *into)
-{
-    if (into != NULL && cmsgx_count_down(&into->users)) {
-        for (Py_ssize_t i = 0; i < into->count; i++) {
-            PyBuffer_Release(&into->views[i]);
-        }
-        PyMem_Free(into->views);
-        PyMem_Free(into->iov);
-        PyMem_Free(into);
-    }
-}
+/* Buffers of the caller -------------------------------------------------------------------- */
+
+#define SELF(object) ((cmsgx_into *)(object))
 
 cmsgx_into *
-cmsgx_into_new(PyObject *buffers)
+cmsgx_into_new(cmsgx_state *state, PyObject *buffers)
 {
-    cmsgx_into *into = PyMem_Calloc(1, sizeof(*into));
-    if (into == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    into->users = 1;
-
+    cmsgx_into *into = NULL;
     PyObject *sequence = PyObject_CheckBuffer(buffers)
         ? PyTuple_Pack(1, buffers)
         : PySequence_Tuple(buffers);
-    if (sequence == NULL) {
+    if (sequence == NULL || (into = PyObject_GC_New(cmsgx_into, state->Into)) == NULL) {
         goto error;
     }
     Py_ssize_t count = PyTuple_GET_SIZE(sequence);
+    into->count = 0;
+    into->size = 0;
     into->views = PyMem_New(Py_buffer, (size_t)count + 1);
     into->iov = PyMem_New(struct iovec, (size_t)count + 1);
     if (into->views == NULL || into->iov == NULL) {
@@ -94,10 +77,59 @@ cmsgx_into_new(PyObject *buffers)
             ? SIZE_MAX : into->size + (size_t)view->len;
     }
     Py_DECREF(sequence);
+    PyObject_GC_Track(into);
     return into;
 
 error:
     Py_XDECREF(sequence);
-    cmsgx_into_release(into);
+    Py_XDECREF(into);
     return NULL;
+}
+
+static void
+into_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    for (Py_ssize_t i = 0; i < SELF(object)->count; i++) {
+        PyBuffer_Release(&SELF(object)->views[i]);
+    }
+    PyMem_Free(SELF(object)->views);
+    PyMem_Free(SELF(object)->iov);
+    PyObject_GC_Del(object);
+    Py_DECREF(type);
+}
+
+static int
+into_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    for (Py_ssize_t i = 0; i < SELF(object)->count; i++) {
+        Py_VISIT(SELF(object)->views[i].obj);
+    }
+    return 0;
+}
+
+/* Nothing to clear: whatever refers to what it is read by can be changed, and so clears itself. */
+static PyType_Slot into_slots[] = {
+    {Py_tp_dealloc, into_dealloc},
+    {Py_tp_traverse, into_traverse},
+    {0, NULL},
+};
+
+static PyType_Spec into_spec = {
+    .name = "cmsgx._cmsg.Into",
+    .basicsize = sizeof(cmsgx_into),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = into_slots,
+};
+
+int
+cmsgx_add_buffer(PyObject *module)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    /* Nobody sees one, so the module does not show it. */
+    state->Into = (PyTypeObject *)PyType_FromModuleAndSpec(module, &into_spec, NULL);
+    return state->Into == NULL ? -1 : 0;
 }

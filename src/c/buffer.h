@@ -11,9 +11,10 @@
 
 #include <sys/uio.h>
 
-/* Buffers that the caller brought (`into=`), shared by a receiver and its messages. */
+/* Buffers that the caller brought (`into=`).  An object, as they may refer to what is received into
+   them, and the garbage collector has to see that. */
 typedef struct {
-    cmsgx_count users;
+    PyObject_HEAD
     Py_ssize_t count;
     struct iovec *iov;
     Py_buffer *views;       /* owned exports */
@@ -42,7 +43,8 @@ typedef struct {
     int *fds;               /* owned by the message, or by the batch it is in: -1 once moved out */
     unsigned char *data;
     size_t data_size;
-    cmsgx_into *into;       /* owned, or NULL: then the data is elsewhere */
+    cmsgx_into *into;       /* where the data is, or NULL.  Borrowed: each object that uses the
+                               buffer holds a reference, and visits it */
     socklen_t name_size;
     struct sockaddr_storage name;
 } cmsgx_buffer;
@@ -65,11 +67,10 @@ cmsgx_buffer_room(const cmsgx_buffer *buffer)
     return buffer->into != NULL ? buffer->into->size : buffer->data_size;
 }
 
-/* From one writable buffer or a sequence of them.  NULL with an exception. */
-cmsgx_into *cmsgx_into_new(PyObject *buffers);
-void cmsgx_into_release(cmsgx_into *into);
+/* From one writable buffer or a sequence of them: a new reference, or NULL with an exception. */
+cmsgx_into *cmsgx_into_new(cmsgx_state *state, PyObject *buffers);
 
-/* Gives back the memory that is kept for the next views. */
+/* Gives back the memory that is kept for the next views, and keeps none from then on. */
 void cmsgx_view_free_all(cmsgx_state *state);
 
 /* A read-only view of `size` bytes that keeps `buffer` in use: a new reference. */

@@ -672,8 +672,9 @@ read_form(cmsgx_codec *codec, PyObject *item)
     return check_transform(codec, form->transform);
 }
 
-/* Python makes each class for the garbage collector.  Instances that are nothing but bytes can be
-   in no cycle: they are taken out of its hands, with half the cost of making and dropping one. */
+/* Python makes each class for the garbage collector.  Instances that are nothing but bytes are in
+   no cycle but one through their class.  Where that lives as long as the package they are taken out
+   of its hands, with half the cost of making and dropping one. */
 static void
 without_gc(PyTypeObject *kind, const PyTypeObject *base)
 {
@@ -690,14 +691,16 @@ without_gc(PyTypeObject *kind, const PyTypeObject *base)
 static PyObject *
 codec_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const char *const names[] = {"kind", "forms", "least", "most", "fields", NULL};
+    static const char *const names[] = {"kind", "forms", "least", "most", "fields", "is_lasting",
+                                        NULL};
     PyObject *kind, *fields, *forms;
     Py_ssize_t least, most;
+    int is_lasting = 0;
     cmsgx_state *state = cmsgx_state_of_type(type);
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!nnO!", (char **)(void *)names,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!nnO!|p", (char **)(void *)names,
                                      &PyType_Type, &kind, &PyTuple_Type, &forms, &least, &most,
-                                     &PyTuple_Type, &fields)) {
+                                     &PyTuple_Type, &fields, &is_lasting)) {
         return NULL;
     }
     if (least >= 0 && most >= 0 && least > most) {
@@ -718,6 +721,7 @@ codec_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     codec->kind = (PyTypeObject *)Py_NewRef(kind);
+    codec->is_lasting = is_lasting;
     codec->least = least;
     codec->most = most;
     codec->forms = PyMem_Calloc((size_t)PyTuple_GET_SIZE(forms) + 1, sizeof(cmsgx_form));
@@ -737,7 +741,7 @@ codec_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
             goto error;
         }
     }
-    if (least >= 0) {
+    if (least >= 0 && is_lasting) {
         without_gc(codec->kind, state->Struct);
     }
     return (PyObject *)codec;
@@ -814,10 +818,10 @@ static PyGetSetDef codec_getset[] = {
 };
 
 PyDoc_STRVAR(codec_doc,
-"Codec(kind, forms, least, most, fields)\n--\n\n"
-"What a kind is in a control message.  Each form is (families, level, type, directions, size,\n"
-"transform): a bit mask of AF_*, 0 for any; 1 received, 2 sent, 4 sent as IPv4; the bytes of the\n"
-"payload, where CMSGX_INTEGER leaves them open.");
+"Codec(kind, forms, least, most, fields, is_lasting=False)\n--\n\n"
+"What a kind is in a control message; `is_lasting`: a class of this package.  Each form is\n"
+"(families, level, type, directions, size, transform): a bit mask of AF_*, 0 for any; 1 received,\n"
+"2 sent, 4 sent as IPv4; the bytes of the payload, where CMSGX_INTEGER leaves them open.");
 
 static PyMethodDef codec_methods[] = {
     CMSGX_NO_COPY,

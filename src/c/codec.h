@@ -45,6 +45,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     PyTypeObject *kind;     /* owned */
+    int is_lasting;         /* the kind lives as long as the package: no cycle with it is garbage */
     Py_ssize_t least;       /* bytes of the canonical payload; negative: its fields are objects */
     Py_ssize_t most;        /* negative: no limit */
     Py_ssize_t form_count;

@@ -148,20 +148,70 @@ PyObject *
 cmsgx_descriptors_new(PyObject *message)
 {
     cmsgx_state *state = cmsgx_state_of_self(message);
-    cmsgx_descriptors *self = PyObject_New(cmsgx_descriptors, state->Descriptors);
-    if (self != NULL) {
-        self->message = Py_NewRef(message);
+    cmsgx_descriptors *self;
+#if CMSGX_FREE_LIST
+    if (state->spare_descriptors != NULL) {
+        self = (cmsgx_descriptors *)state->spare_descriptors;
+        state->spare_descriptors = NULL;
+        (void)PyObject_INIT(self, state->Descriptors);
+    }
+    else
+#endif
+    {
+        self = PyObject_GC_New(cmsgx_descriptors, state->Descriptors);
+        if (self == NULL) {
+            return NULL;
+        }
+    }
+    self->message = Py_NewRef(message);
+    if (SELF(message)->is_traced) {
+        PyObject_GC_Track(self);
     }
     return (PyObject *)self;
+}
+
+static int
+descriptors_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((cmsgx_descriptors *)self)->message);
+    return 0;
 }
 
 static void
 descriptors_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    Py_DECREF(((cmsgx_descriptors *)self)->message);
-    PyObject_Free(self);
+    PyObject *message = ((cmsgx_descriptors *)self)->message;
+    if (SELF(message)->is_traced) {
+        PyObject_GC_UnTrack(self);
+    }
+#if CMSGX_FREE_LIST
+    cmsgx_state *state = SELF(message)->request->state;
+    if (state->spare_descriptors == NULL && state->Descriptors != NULL) {
+        /* Plain memory from now on: it holds no reference to the type. */
+        state->spare_descriptors = self;
+        self = NULL;
+    }
+#endif
+    if (self != NULL) {
+        PyObject_GC_Del(self);
+    }
+    Py_DECREF(message);
     Py_DECREF(type);
+}
+
+void
+cmsgx_descriptors_free_all(cmsgx_state *state)
+{
+#if CMSGX_FREE_LIST
+    if (state->spare_descriptors != NULL) {
+        PyObject_GC_Del(state->spare_descriptors);
+        state->spare_descriptors = NULL;
+    }
+#else
+    (void)state;
+#endif
 }
 
 static Py_ssize_t
@@ -271,6 +321,7 @@ PyDoc_STRVAR(descriptors_doc,
 
 static PyType_Slot descriptors_slots[] = {
     {Py_tp_dealloc, descriptors_dealloc},
+    {Py_tp_traverse, descriptors_traverse},
     {Py_tp_repr, descriptors_repr},
     {Py_tp_hash, PyObject_HashNotImplemented},
     {Py_tp_richcompare, descriptors_compare},
@@ -287,8 +338,8 @@ static PyType_Slot descriptors_slots[] = {
 static PyType_Spec descriptors_spec = {
     .name = "cmsgx._cmsg.Descriptors",
     .basicsize = sizeof(cmsgx_descriptors),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION
-             | Py_TPFLAGS_SEQUENCE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_SEQUENCE,
     .slots = descriptors_slots,
 };
 

@@ -30,7 +30,7 @@ cmsgx_message_new(cmsgx_state *state, cmsgx_buffer *buffer, cmsgx_request *reque
     else
 #endif
     {
-        self = PyObject_New(cmsgx_message, state->Message);
+        self = PyObject_GC_New(cmsgx_message, state->Message);
         if (self == NULL) {
             return NULL;
         }
@@ -39,10 +39,14 @@ cmsgx_message_new(cmsgx_state *state, cmsgx_buffer *buffer, cmsgx_request *reque
     self->busy = 0;
     self->closed = 0;
     self->buffer = cmsgx_buffer_share(buffer);
-    self->request = request;
-    cmsgx_count_up(&request->users);
+    self->request = cmsgx_request_share(request);
     self->data = self->address = NULL;
     self->slots = NULL;
+    self->is_traced = request->is_traced != 0;
+    if (self->is_traced) {
+        Py_XINCREF(buffer->into);
+        PyObject_GC_Track(self);
+    }
     return (PyObject *)self;
 }
 
@@ -110,12 +114,30 @@ unclaimed(const cmsgx_message *self)
     return count;
 }
 
+static int
+message_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    const cmsgx_message *self = SELF(object);
+    size_t fds = self->buffer->got.fds + self->buffer->got.pidfds;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->buffer->into);
+    for (size_t i = 0; self->slots != NULL && i < fds; i++) {
+        Py_VISIT(self->slots[i].object);
+    }
+    return cmsgx_request_visit(self->request, visit, arg);
+}
+
 static void
 message_dealloc(PyObject *object)
 {
     cmsgx_message *self = SELF(object);
     PyTypeObject *type = Py_TYPE(object);
     cmsgx_state *state = self->request->state;
+    cmsgx_into *into = NULL;
+    if (self->is_traced) {
+        PyObject_GC_UnTrack(object);
+        into = self->buffer->into;
+    }
     size_t fds = self->buffer->got.fds + self->buffer->got.pidfds;
     size_t count = unclaimed(self);
 
@@ -141,6 +163,7 @@ message_dealloc(PyObject *object)
     Py_XDECREF(self->address);
     cmsgx_buffer_release(self->buffer);
     cmsgx_request_release(self->request);
+    Py_XDECREF(into);
 #if CMSGX_FREE_LIST
     if (state->free_message_count < CMSGX_FREE_LIST) {
         /* Plain memory from now on: it holds no reference to the type. */
@@ -151,7 +174,7 @@ message_dealloc(PyObject *object)
         return;
     }
 #endif
-    PyObject_Free(self);
+    PyObject_GC_Del(self);
     Py_DECREF(type);
 }
 
@@ -162,9 +185,9 @@ cmsgx_message_free_all(cmsgx_state *state)
     while (state->free_messages != NULL) {
         PyObject *one = state->free_messages;
         state->free_messages = SELF(one)->data;
-        PyObject_Free(one);
+        PyObject_GC_Del(one);
     }
-    state->free_message_count = 0;
+    state->free_message_count = CMSGX_FREE_LIST;
 #else
     (void)state;
 #endif
@@ -525,6 +548,7 @@ PyDoc_STRVAR(message_doc,
 
 static PyType_Slot message_slots[] = {
     {Py_tp_dealloc, message_dealloc},
+    {Py_tp_traverse, message_traverse},
     {Py_tp_repr, message_repr},
     {Py_tp_iter, cmsgx_message_iter},
     {Py_tp_methods, message_methods},
@@ -538,7 +562,8 @@ static PyType_Slot message_slots[] = {
 static PyType_Spec message_spec = {
     .name = "cmsgx.Message",
     .basicsize = sizeof(cmsgx_message),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = message_slots,
 };
 

@@ -21,6 +21,7 @@ typedef struct {
     PyObject_HEAD
     cmsgx_busy busy;
     cmsgx_flag closed;
+    char is_traced;         /* as its request */
     cmsgx_buffer *buffer;   /* owned use: what came, and the numbers of its descriptors */
     cmsgx_request *request; /* owned use */
     PyObject *data;         /* owned, made on first use */
@@ -34,7 +35,7 @@ typedef struct {
 PyObject *cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request,
                         int flags);
 
-/* Gives back the memory that is kept for the next ones. */
+/* Gives back the memory that is kept for the next ones, and keeps none from then on. */
 void cmsgx_message_free_all(cmsgx_state *state);
 
 /* For who closes many at once.  While a message is held (0: another thread has it),
@@ -53,6 +54,7 @@ PyObject *cmsgx_message_object(cmsgx_message *self, size_t at);
 PyObject *cmsgx_message_take(PyObject *object, PyObject *which);
 PyObject *cmsgx_message_take_all(PyObject *object, PyObject *ignored);
 PyObject *cmsgx_descriptors_new(PyObject *message);
+void cmsgx_descriptors_free_all(cmsgx_state *state);
 
 /* lookup.c: the parts of Message that find control messages. */
 PyObject *cmsgx_message_subscript(PyObject *object, PyObject *kind);

@@ -1,6 +1,7 @@
 /* Receiver: the memory, the room and the request of many receives, made once. */
 
 #include "arguments.h"
+#include "codec.h"
 #include "errors.h"
 #include "message.h"
 #include "msghdr.h"
@@ -16,7 +17,7 @@ typedef struct {
     cmsgx_state *state;
     PyObject *sock;             /* owned */
     cmsgx_request *request;     /* owned use */
-    cmsgx_into *into;           /* owned use, or NULL */
+    cmsgx_into *into;           /* owned, or NULL */
     size_t size;
     cmsgx_buffer *buffers[SPARES + 1];  /* owned uses; the first is filled next, if it is free */
     PyObject *last;             /* owned: the message of the step before, in a loop */
@@ -157,6 +158,21 @@ PyDoc_STRVAR(configure_doc,
 "in_background, /)\n--\n\n"
 "Sets what is asked for and the room for it, from the next receive on.");
 
+/* Whether these are kinds of the package, which live as long as it does: no cycle with them is
+   garbage. */
+static int
+are_lasting(cmsgx_state *state, PyObject *kinds)
+{
+    int result = 1;
+    for (Py_ssize_t i = 0; result && i < PyTuple_GET_SIZE(kinds); i++) {
+        PyObject *kind = PyTuple_GET_ITEM(kinds, i);
+        cmsgx_codec *codec = cmsgx_codec_of(state, kind);
+        result = kind == (PyObject *)state->PidFd || (codec != NULL && codec->is_lasting);
+        Py_XDECREF(codec);
+    }
+    return result;
+}
+
 cmsgx_request *
 cmsgx_request_parse(cmsgx_state *state, PyObject *args)
 {
@@ -199,6 +215,7 @@ cmsgx_request_parse(cmsgx_state *state, PyObject *args)
             request->control_size = CMSGX_LARGEST_ROOM;
         }
     }
+    request->is_traced = !are_lasting(state, want);
     return request;
 }
 
@@ -215,6 +232,7 @@ receiver_configure(PyObject *object, PyObject *args)
         cmsgx_request_release(request);
         return cmsgx_raise_busy(object);
     }
+    request->is_traced |= self->into != NULL;
     cmsgx_request *before = self->request;
     cmsgx_request_inherit(request, before);
     self->request = request;
@@ -252,42 +270,31 @@ receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
     }
     /* First all that can run Python code, which may come here once more. */
     cmsgx_into *filled = NULL;
-    if (into != Py_None && (filled = cmsgx_into_new(into)) == NULL) {
+    if (into != Py_None && (filled = cmsgx_into_new(self->state, into)) == NULL) {
         return -1;
     }
     if (!cmsgx_enter(&self->busy)) {
-        cmsgx_into_release(filled);
+        Py_XDECREF(filled);
         cmsgx_raise_busy(object);
         return -1;
     }
     int is_first = self->sock == NULL;
     if (is_first) {
         self->into = filled;
+        if (self->request != NULL) {
+            /* As in configure(): nobody has received anything by it yet. */
+            self->request->is_traced |= filled != NULL;
+        }
         self->size = into != Py_None ? 0 : size;
         self->sock = Py_NewRef(sock);
     }
     cmsgx_leave(&self->busy);
     if (!is_first) {
-        cmsgx_into_release(filled);
+        Py_XDECREF(filled);
         PyErr_SetString(PyExc_TypeError, "a Receiver is initialised once");
         return -1;
     }
     return 0;
-}
-
-/* Whether nobody else has the buffers of the caller: a message or a view that is held elsewhere
-   uses them, too, and is no part of a cycle. */
-static int
-has_into_alone(cmsgx_receiver *self)
-{
-    cmsgx_buffer *last = self->last != NULL && Py_REFCNT(self->last) == 1
-        ? ((cmsgx_message *)self->last)->buffer : NULL;
-    size_t users = 1;
-    for (int i = 0; i <= SPARES; i++) {
-        cmsgx_buffer *buffer = self->buffers[i];
-        users += buffer != NULL && cmsgx_count_get(&buffer->users) == (buffer == last ? 2 : 1);
-    }
-    return self->into != NULL && cmsgx_count_get(&self->into->users) == users;
 }
 
 static int
@@ -296,33 +303,31 @@ receiver_traverse(PyObject *object, visitproc visit, void *arg)
     cmsgx_receiver *self = (cmsgx_receiver *)object;
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->sock);
-    for (Py_ssize_t i = 0; has_into_alone(self) && i < self->into->count; i++) {
-        Py_VISIT(self->into->views[i].obj);
-    }
-    return 0;
+    Py_VISIT(self->into);
+    Py_VISIT(self->last);
+    return cmsgx_request_visit(self->request, visit, arg);
 }
 
 static int
 receiver_clear(PyObject *object)
 {
     cmsgx_receiver *self = (cmsgx_receiver *)object;
+    cmsgx_request *request = self->request;
+    self->request = NULL;
+    drop_buffers(self);
     Py_CLEAR(self->sock);
     Py_CLEAR(self->last);
-    drop_buffers(self);
-    cmsgx_into *into = self->into;
-    self->into = NULL;
-    cmsgx_into_release(into);
+    Py_CLEAR(self->into);
+    cmsgx_request_release(request);
     return 0;
 }
 
 static void
 receiver_dealloc(PyObject *object)
 {
-    cmsgx_receiver *self = (cmsgx_receiver *)object;
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
     (void)receiver_clear(object);
-    cmsgx_request_release(self->request);
     type->tp_free(object);
     Py_DECREF(type);
 }

@@ -40,7 +40,7 @@ struct_new(cmsgx_codec *codec, size_t size)
     PyTypeObject *type = codec->kind;
     cmsgx_struct *self;
     if (type->tp_flags & Py_TPFLAGS_HAVE_GC) {
-        /* A class of a user that has a __dict__. */
+        /* A class of a user. */
         self = (cmsgx_struct *)type->tp_alloc(type, (Py_ssize_t)size);
         if (self == NULL) {
             return NULL;
@@ -85,6 +85,14 @@ struct_dealloc(PyObject *self)
     }
     Py_XDECREF(codec);
     Py_DECREF(type);
+}
+
+static int
+struct_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((cmsgx_struct *)self)->codec);
+    return 0;
 }
 
 static PyObject *
@@ -610,6 +618,7 @@ static PyType_Slot struct_slots[] = {
     {Py_tp_richcompare, struct_compare},
     {Py_tp_hash, struct_hash},
     {Py_tp_dealloc, struct_dealloc},
+    {Py_tp_traverse, struct_traverse},
     {Py_tp_methods, struct_methods},
     {Py_tp_getset, struct_getset},
     {Py_tp_doc, (void *)struct_doc},

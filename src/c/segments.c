@@ -15,7 +15,7 @@ typedef struct {
 /* Its own, and not that of any sequence: half of what making a view costs. */
 typedef struct {
     PyObject_HEAD
-    segments *of;           /* owned, NULL at the end */
+    segments *of;           /* owned */
     size_t at;
 } segment_iterator;
 
@@ -25,7 +25,7 @@ PyObject *
 cmsgx_segments_new(cmsgx_state *state, cmsgx_buffer *buffer, const unsigned char *start,
                    size_t size, size_t each)
 {
-    segments *self = PyObject_New(segments, state->Segments);
+    segments *self = PyObject_GC_New(segments, state->Segments);
     if (self != NULL) {
         self->state = state;
         self->buffer = cmsgx_buffer_share(buffer);
@@ -33,16 +33,31 @@ cmsgx_segments_new(cmsgx_state *state, cmsgx_buffer *buffer, const unsigned char
         self->size = size;
         self->each = each == 0 || each > size ? size : each;
         self->count = self->each == 0 ? 1 : (Py_ssize_t)((size + self->each - 1) / self->each);
+        if (buffer->into != NULL) {
+            Py_INCREF(buffer->into);
+            PyObject_GC_Track(self);
+        }
     }
     return (PyObject *)self;
+}
+
+static int
+segments_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(SELF(object)->buffer->into);
+    return 0;
 }
 
 static void
 segments_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
+    cmsgx_into *into = SELF(object)->buffer->into;
+    PyObject_GC_UnTrack(object);
     cmsgx_buffer_release(SELF(object)->buffer);
-    PyObject_Free(object);
+    Py_XDECREF(into);
+    PyObject_GC_Del(object);
     Py_DECREF(type);
 }
 
@@ -74,10 +89,13 @@ static PyObject *
 segments_iter(PyObject *object)
 {
     segment_iterator *iterator =
-        PyObject_New(segment_iterator, SELF(object)->state->SegmentIterator);
+        PyObject_GC_New(segment_iterator, SELF(object)->state->SegmentIterator);
     if (iterator != NULL) {
         iterator->of = (segments *)Py_NewRef(object);
         iterator->at = 0;
+        if (SELF(object)->buffer->into != NULL) {
+            PyObject_GC_Track(iterator);
+        }
     }
     return (PyObject *)iterator;
 }
@@ -111,6 +129,7 @@ static PyMethodDef segments_methods[] = {
 
 static PyType_Slot segments_slots[] = {
     {Py_tp_dealloc, segments_dealloc},
+    {Py_tp_traverse, segments_traverse},
     {Py_tp_methods, segments_methods},
     {Py_tp_repr, segments_repr},
     {Py_tp_iter, segments_iter},
@@ -124,17 +143,26 @@ static PyType_Slot segments_slots[] = {
 static PyType_Spec segments_spec = {
     .name = "cmsgx.wire.Segments",
     .basicsize = sizeof(segments),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION
-             | Py_TPFLAGS_SEQUENCE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_SEQUENCE,
     .slots = segments_slots,
 };
+
+static int
+iterator_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(((segment_iterator *)object)->of);
+    return 0;
+}
 
 static void
 iterator_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
     Py_XDECREF(((segment_iterator *)object)->of);
-    PyObject_Free(object);
+    PyObject_GC_Del(object);
     Py_DECREF(type);
 }
 
@@ -158,6 +186,7 @@ static PyMethodDef iterator_methods[] = {
 
 static PyType_Slot iterator_slots[] = {
     {Py_tp_dealloc, iterator_dealloc},
+    {Py_tp_traverse, iterator_traverse},
     {Py_tp_methods, iterator_methods},
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, iterator_next},
@@ -167,7 +196,8 @@ static PyType_Slot iterator_slots[] = {
 static PyType_Spec iterator_spec = {
     .name = "cmsgx._cmsg.SegmentIterator",
     .basicsize = sizeof(segment_iterator),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = iterator_slots,
 };
 

@@ -57,6 +57,7 @@ typedef struct {
     PyTypeObject *Pin;
     PyTypeObject *Descriptors;
     PyTypeObject *View;
+    PyTypeObject *Into;
     PyTypeObject *Address;
     PyTypeObject *Record;
     PyTypeObject *Struct;
@@ -120,6 +121,7 @@ typedef struct {
     int free_message_count;
     PyObject *free_views;           /* plain memory, linked by `buffer` */
     int free_view_count;
+    PyObject *spare_descriptors;    /* plain memory, or NULL */
 #endif
 } cmsgx_state;
 
@@ -147,6 +149,7 @@ int cmsgx_add_method(PyObject *module);
 int cmsgx_add_descriptor(PyObject *module);
 int cmsgx_add_pin(PyObject *module);
 int cmsgx_add_view(PyObject *module);
+int cmsgx_add_buffer(PyObject *module);
 int cmsgx_add_address(PyObject *module);
 int cmsgx_add_record(PyObject *module);
 int cmsgx_add_codec(PyObject *module);

@@ -26,7 +26,7 @@ cmsgx_view_new(cmsgx_state *state, cmsgx_buffer *buffer, const unsigned char *st
     else
 #endif
     {
-        view = PyObject_New(cmsgx_view, state->View);
+        view = PyObject_GC_New(cmsgx_view, state->View);
         if (view == NULL) {
             return NULL;
         }
@@ -35,7 +35,19 @@ cmsgx_view_new(cmsgx_state *state, cmsgx_buffer *buffer, const unsigned char *st
     view->buffer = cmsgx_buffer_share(buffer);
     view->start = start;
     view->size = (Py_ssize_t)size;
+    if (buffer->into != NULL) {
+        Py_INCREF(buffer->into);
+        PyObject_GC_Track(view);
+    }
     return (PyObject *)view;
+}
+
+static int
+view_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((cmsgx_view *)self)->buffer->into);
+    return 0;
 }
 
 static void
@@ -43,7 +55,12 @@ view_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     cmsgx_view *view = (cmsgx_view *)self;
+    cmsgx_into *into = view->buffer->into;
+    if (into != NULL) {
+        PyObject_GC_UnTrack(self);
+    }
     cmsgx_buffer_release(view->buffer);
+    Py_XDECREF(into);
 #if CMSGX_FREE_LIST
     cmsgx_state *state = view->state;
     if (state->free_view_count < CMSGX_FREE_LIST) {
@@ -54,7 +71,7 @@ view_dealloc(PyObject *self)
         return;
     }
 #endif
-    PyObject_Free(self);
+    PyObject_GC_Del(self);
     Py_DECREF(type);
 }
 
@@ -65,9 +82,9 @@ cmsgx_view_free_all(cmsgx_state *state)
     while (state->free_views != NULL) {
         PyObject *one = state->free_views;
         state->free_views = (PyObject *)(void *)((cmsgx_view *)one)->buffer;
-        PyObject_Free(one);
+        PyObject_GC_Del(one);
     }
-    state->free_view_count = 0;
+    state->free_view_count = CMSGX_FREE_LIST;
 #else
     (void)state;
 #endif
@@ -200,6 +217,7 @@ PyDoc_STRVAR(view_doc,
 
 static PyType_Slot view_slots[] = {
     {Py_tp_dealloc, view_dealloc},
+    {Py_tp_traverse, view_traverse},
     {Py_tp_repr, view_repr},
     {Py_tp_hash, view_hash},
     {Py_tp_richcompare, view_compare},
@@ -218,8 +236,8 @@ static PyType_Slot view_slots[] = {
 static PyType_Spec view_spec = {
     .name = "cmsgx.wire.View",
     .basicsize = sizeof(cmsgx_view),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION
-             | Py_TPFLAGS_SEQUENCE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_SEQUENCE,
     .slots = view_slots,
 };
 

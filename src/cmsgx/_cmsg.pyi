@@ -369,6 +369,7 @@ class Codec:
         least: int,
         most: int,
         fields: tuple[Field, ...],
+        is_lasting: bool = False,
     ) -> Self: ...
     @property
     def kind(self) -> type[Record]: ...

@@ -200,6 +200,8 @@ _left_out: set[Any] = set()
 
 _TRANSFORMS: dict[str, int] = {name: i for i, name in enumerate(get_args(Transform))}
 
+_PACKAGE = f"{__package__}."
+
 _DIRECTIONS: dict[str, int] = {"receive": 1, "send": 2, "both": 3}
 
 
@@ -321,7 +323,9 @@ def bind(
             if field.format == "t" and not isinstance(layout, str):
                 # All that follows: any number of bytes.
                 least, most = max(least, field.offset), -1
-    codec = _cmsg.Codec(kind, tuple(map(_packed_form, forms)), least, most, tuple(fields))
+    is_own = kind.__module__.startswith(_PACKAGE)
+    packed = tuple(map(_packed_form, forms))
+    codec = _cmsg.Codec(kind, packed, least, most, tuple(fields), is_own)
     for name, window in windows.items():
         type.__setattr__(kind, name, window)
     type.__setattr__(kind, "_codec", codec)
