@@ -55,7 +55,8 @@ free_buffers(batch_receiver *self, int flags)
 {
     for (size_t i = 0; i < self->count; i++) {
         cmsgx_buffer *buffer = self->buffers[i];
-        if (!is_free(buffer)) {
+        int is_free_already = is_free(buffer);
+        if (!is_free_already) {
             buffer = self->spares[i];
             if (!is_free(buffer)) {
                 buffer = cmsgx_buffer_new(self->size, self->request->control_size, NULL);
@@ -67,8 +68,10 @@ free_buffers(batch_receiver *self, int flags)
             self->spares[i] = self->buffers[i];
             self->buffers[i] = buffer;
         }
-        cmsgx_msghdr_set_data(&self->headers[i].msg_hdr, &self->iov[i], buffer->data,
-                              buffer->data_size, flags);
+        if (!is_free_already || (flags & CMSGX_MSG_NOT_WRITTEN)) {
+            cmsgx_msghdr_set_data(&self->headers[i].msg_hdr, &self->iov[i], buffer->data,
+                                  buffer->data_size, flags);
+        }
         buffer->got.fds = buffer->got.pidfds = 0;
     }
     return 0;
