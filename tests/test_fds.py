@@ -6,6 +6,7 @@ import copy
 import errno
 import fcntl
 import gc
+import math
 import operator
 import os
 import pickle
@@ -836,6 +837,29 @@ def test_pidfd_signals_and_times_out() -> None:
             assert time.monotonic() - start >= timeout
         pidfd.send_signal(signal.SIGTERM)
         assert pidfd.wait() == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("timeout", [math.nan, -1, -math.inf])
+def test_pidfd_wait_refuses_a_time_that_would_never_be_up(timeout: float) -> None:
+    def too_late(number: int, frame: object) -> None:
+        raise AssertionError("it waits")
+
+    before = signal.signal(signal.SIGALRM, too_late)
+    with cmsgx.PidFd(os.pidfd_open(os.getpid())) as pidfd:
+        signal.alarm(20)
+        try:
+            with pytest.raises(ValueError, match=f"timeout: {timeout}"):
+                pidfd.wait(timeout)
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("timeout", [1e7, 1e300, math.inf])
+def test_pidfd_waits_longer_than_poll_can(timeout: float) -> None:
+    _, pidfd = child("exit 3")
+    with pidfd:
+        assert pidfd.wait(timeout) == 3
 
 
 def test_pidfd_waits_for_a_stranger() -> None:

@@ -262,10 +262,8 @@ CALLS: dict[str, Call] = {
     "share": Call(nothing, lambda _: cmsgx.share(b"content")),
     "socket": Call(nothing, lambda _: cmsgx.socket()),
     "socketpair": Call(nothing, lambda _: cmsgx.socketpair()),
-    "uninstall": Call(
-        installed,
-        lambda _: cmsgx.uninstall(),
-    ),
+    "uninstall": Call(installed, lambda _: cmsgx.uninstall()),
+    "wait_closed": Call(nothing, lambda _: cmsgx.wait_closed(1)),
 }
 
 # Names that are no call, or make nothing by themselves; why.

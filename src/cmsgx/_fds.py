@@ -357,6 +357,8 @@ class PidFd(Fd):
         for a signal); of others None. Where another thread closes the PidFd meanwhile, this waits
         on, for the same process, and the descriptor goes when it returns. waitid(2), poll(2)
         """
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout: {timeout}; seconds that are not negative, or None")
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._pinned() as number:
             poll = select.poll()
@@ -394,7 +396,8 @@ def _pid_in_proc(pidfd: PidFd, number: int) -> int | None:
 
 
 def _milliseconds_until(deadline: float) -> float:
-    return max(0.0, (deadline - time.monotonic()) * 1000)
+    # Of more poll(2) knows nothing: who waits longer asks again.
+    return max(0.0, min((deadline - time.monotonic()) * 1000, 0x7FFFFFFF))
 
 
 class UnownedPidFd:
