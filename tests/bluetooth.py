@@ -50,7 +50,7 @@ class Controller:
         self.commands: list[int] = []
         self._handles = {ACL: 0x0B, SCO: 0x0C}
         os.write(self._fd, bytes([VENDOR, 0]))
-        assert select.select([self._fd], [], [], 10)[0]
+        assert select.select([self._fd], [], [], 60)[0]
         answer = os.read(self._fd, 10)
         assert answer[0] == VENDOR
         self.index = int.from_bytes(answer[2:4], "little")

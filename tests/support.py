@@ -142,12 +142,12 @@ def thread_in(work: Callable[[], object], is_inside: Callable[[], bool]) -> Iter
 
 
 def in_fork(child: Callable[[], object]) -> None:
-    """Runs it in a child of fork, which has 20 seconds, and shows there what it raises."""
+    """Runs it in a child of fork, which has two minutes, and shows there what it raises."""
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            signal.alarm(20)
+            signal.alarm(120)
             child()
             status = 0
         except BaseException:

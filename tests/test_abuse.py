@@ -601,7 +601,7 @@ def initialised_at_once(kind: Any, arguments: list[tuple[Any, ...]]) -> tuple[An
     winners: list[int] = []
 
     def initialise(i: int) -> None:
-        ready.wait(10)
+        ready.wait(60)
         with suppress(TypeError, RuntimeError):  # "once", "in use"
             made.__init__(*arguments[i])
             winners.append(i)
@@ -610,7 +610,7 @@ def initialised_at_once(kind: Any, arguments: list[tuple[Any, ...]]) -> tuple[An
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(10)
+        worker.join(60)
     return made, winners
 
 
@@ -1018,10 +1018,10 @@ child = os.fork()
 if child == 0:
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
-assert cmsgx._cmsg.closer_wait(5) == 0
+assert cmsgx._cmsg.closer_wait(60) == 0
 assert open_fds().keys() == before.keys()
 """,
-        timeout=20,
+        timeout=60,
     )
 
 
@@ -1031,7 +1031,7 @@ assert open_fds().keys() == before.keys()
 @pytest.mark.parametrize("kind", ["drop-in", "typed", "receiver"])
 def test_a_signal_handler_that_closes_the_socket(stream: Pair, kind: str) -> None:
     sock = stream[1]
-    sock.settimeout(5)
+    sock.settimeout(60)
     receiver = cmsgx.Receiver(sock, 1)
     calls: dict[str, Callable[[], Any]] = {
         "drop-in": lambda: cmsgx.recvmsg(sock, 1),
@@ -1040,7 +1040,8 @@ def test_a_signal_handler_that_closes_the_socket(stream: Pair, kind: str) -> Non
     }
     before = signal.signal(signal.SIGALRM, lambda number, frame: sock.close())
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        # Again, in case it comes just before the wait.
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 5)
         with pytest.raises(OSError, match="Bad file descriptor"):
             calls[kind]()
     finally:
@@ -1238,7 +1239,7 @@ pool.clear()
 shared.clear()
 gc.collect()
 gc.collect()
-_cmsg.closer_wait(5)
+_cmsg.closer_wait(60)
 after = open_fds()
 assert after.keys() == before.keys(), sorted(after.items())
 print(len(outcomes))

@@ -186,7 +186,7 @@ def test_each_message_with_its_own_address(family: int) -> None:
             answers = [(msg.data * 2, (), (), msg.address) for msg in batch]
         assert cmsgx.send_batch(two, answers) == 5
         for i, sock in enumerate(others):
-            assert cmsgx.receive(sock, 10, timeout=5).data == str(i).encode() * 2
+            assert cmsgx.receive(sock, 10, timeout=60).data == str(i).encode() * 2
             sock.close()
         del one
 
@@ -230,13 +230,13 @@ def test_a_batch_is_answered_from_where_it_was_asked(family: int, form: str) -> 
         for host in ASKED_AT[family] * 3:
             client = stack.enter_context(space.socket(family, socket.SOCK_DGRAM))
             client.connect((host, port))  # which lets nothing in from elsewhere
-            client.settimeout(5)
+            client.settimeout(60)
             client.send(f"{host} {len(clients)}".encode())
             clients.append((client, host))
         answered = 0
         while answered < len(clients):
             answers = []
-            for msg in rx.receive(timeout=5):
+            for msg in rx.receive(timeout=60):
                 info = msg[kind]
                 if form == "the address alone":
                     four = family == socket.AF_INET
@@ -505,7 +505,7 @@ def test_time_is_up(packets: Pair) -> None:
     packets[1].setblocking(False)
     with pytest.raises(BlockingIOError):
         rx.receive()
-    packets[1].settimeout(5)
+    packets[1].settimeout(60)
     with pytest.raises(BlockingIOError):
         rx.receive(timeout=0)
 
@@ -528,7 +528,7 @@ def test_a_handler_that_raises_while_it_waits(packets: Pair, timeout: float | No
     left, right = packets
     rx = cmsgx.BatchReceiver(right, 10, 10, fds=1)
     with handling(interrupt):
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 5)  # again, if it came too early
         with pytest.raises(Interrupt):
             rx.receive(timeout=timeout)
     with open_files(1) as files:
@@ -883,10 +883,13 @@ def test_closed_in_the_background(packets: Pair) -> None:
     with stuck_in_close() as (number, let_go):
         cmsgx.send_batch(left, [(b"1", [number]), b"2"])
         os.close(number)
-        with rx.receive() as batch:
-            assert [len(msg.fds) for msg in batch] == [1, 0]
+        counts: list[int] = []
+        while len(counts) < 2:  # in one batch, where the table has room for as much as could come
+            with rx.receive() as batch:
+                counts += [len(msg.fds) for msg in batch]
+        assert counts == [1, 0]
         let_go()
-        assert _cmsg.closer_wait(10.0) == 0
+        assert _cmsg.closer_wait(60) == 0
 
 
 def test_the_gil_is_given_up_to_close(packets: Pair) -> None:
@@ -935,21 +938,23 @@ def lies(count: int) -> None:
     allow_many_descriptors()
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     shim = Shim()
-    rx = cmsgx.BatchReceiver(right, 4, 10, fds=3, want=[cmsgx.PidFd])
+    size = 3  # for which a table of 1024 has room, whatever comes
+    rx = cmsgx.BatchReceiver(right, size, 10, fds=3, want=[cmsgx.PidFd])
     with open_files(6) as files:
         before = open_fds()
         for seed in range(count):
+            at = seed % size
             shim.seed(seed)
-            shim.at(seed % 4)
+            shim.at(at)
             # Nothing is closed of the others, whose numbers a lie could mean.
-            counts = [(seed + i) % (7 if i == seed % 4 else 4) for i in range(4)]
+            counts = [(seed + i) % (7 if i == at else 4) for i in range(size)]
             cmsgx.send_batch(left, [(b"x", files[:number]) for number in counts])
             shim.mode("random")
             with shim.guard(), rx.receive() as batch:
                 for i, msg in enumerate(batch):
                     with suppress(cmsgx.MalformedControlError):
                         list(msg)
-                    assert len(msg.fds) <= 3 if i == seed % 4 else len(msg.fds) == counts[i]
+                    assert len(msg.fds) <= 3 if i == at else len(msg.fds) == counts[i]
             shim.mode("")
             del batch, msg
             assert shim.leaked() == 0, seed

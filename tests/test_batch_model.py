@@ -112,7 +112,7 @@ class World:
     def receive(self) -> bool:
         """One call; whether there was something."""
         # What is closed in the background takes room in the table until it is.
-        assert _cmsg.closer_wait(10) == 0
+        assert _cmsg.closer_wait(60) == 0
         rx, fds, bufsize = self.chance.choice(self.receivers)
         try:
             batch = rx.receive(timeout=0)
@@ -372,7 +372,7 @@ def run(datagrams: int, seed: int) -> None:
             if chance.random() < 0.5:
                 while world.receive():
                     pass
-            _cmsg.closer_wait(10)
+            _cmsg.closer_wait(60)
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
             assert count_open() == before
             counts["turns"] += 1
@@ -383,7 +383,7 @@ def run(datagrams: int, seed: int) -> None:
             while world.receive():
                 pass
             world.kept.clear()
-        _cmsg.closer_wait(10)
+        _cmsg.closer_wait(60)
         gc.collect()
         assert count_open() == before
         assert early is not None
@@ -401,5 +401,8 @@ def run(datagrams: int, seed: int) -> None:
 
 @pytest.mark.parametrize("datagrams", lengths("CMSGX_BATCH_DATAGRAMS", 30_000, 300_000))
 def test_random_batches_are_what_the_model_says(datagrams: int) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < 2048:
+        pytest.skip(f"it needs 1000 descriptors beside its own; {hard} are allowed")
     code = "import sys, test_batch_model as here; here.run(int(sys.argv[1]), int(sys.argv[2]))"
     print(run_python(code, str(datagrams), "1", timeout=300 + datagrams / 1_000))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import gc
 import os
+import resource
 import socket
 import threading
 import time
@@ -422,7 +423,7 @@ one, other = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 others = cmsgx.Receiver(other, 9, fds=2, close="background")
 for _ in range(30):
     cmsgx.send(one, b"3", fds=[0, 0])
-    with others.receive(timeout=20) as message:
+    with others.receive(timeout=60) as message:
         assert message.data == b"3"
     cmsgx.send(one, b"4")
     assert cmsgx.receive(other, 9, timeout=0, close="background").data == b"4"
@@ -445,7 +446,7 @@ def flood():
 threading.Thread(target=flood, daemon=True).start()
 threading.Timer(0.2, release).start()
 for _ in range(70):
-    with receiver.receive(timeout=20):
+    with receiver.receive(timeout=60):
         most = max(most, len(support.open_fds()) - len(before))
 assert cmsgx.wait_closed(20) == 0
 print(most < 128)
@@ -465,12 +466,15 @@ for _ in range(5):
     cmsgx.send(left, b"x", fds=[0] * 200)
 sizes = []
 while sum(sizes) < 5:
-    with receiver.receive(timeout=20) as batch:
+    with receiver.receive(timeout=60) as batch:
         sizes.append(len(batch))
         assert all(message.closed_fds == 199 for message in batch)
 print(*sizes)
 """
     assert run_python(ALARM + code, "1024").split() == ["1"] * 5
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < 4096:
+        pytest.skip(f"a limit of 4096 descriptors cannot be set: {hard} are allowed")
     # An eighth of 4096 is room for two.
     assert max(map(int, run_python(ALARM + code, "4096").split())) == 2
 
@@ -575,7 +579,7 @@ USES = {
     "never used": "",
     "used and idle": """
 cmsgx.close_in_background(os.open("/dev/null", os.O_RDONLY))
-assert _cmsg.closer_wait(10) == 0
+assert _cmsg.closer_wait(60) == 0
 """,
     "at work": STALLED + "cmsgx.close_in_background(number)\n",
 }
@@ -628,7 +632,7 @@ worker = threading.Thread(target=work, daemon=True)
 worker.start()
 pid = os.fork()
 if pid == 0:
-    assert _cmsg.closer_wait(10) == 0
+    assert _cmsg.closer_wait(60) == 0
     os._exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
@@ -644,16 +648,16 @@ child = fork()
 if child == 0:
     if sys.argv[1] == "C":
         cmsgx.close_in_background(os.dup(kept))
-    assert support.eventually(lambda: not support.is_open(queued), 20)
+    assert support.eventually(lambda: not support.is_open(queued), 60)
     again = os.dup(kept)
     cmsgx.close_in_background(again)
-    assert support.eventually(lambda: not support.is_open(again), 20)
-    assert _cmsg.closer_wait(20) == 0
+    assert support.eventually(lambda: not support.is_open(again), 60)
+    assert _cmsg.closer_wait(60) == 0
     os._exit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 assert support.is_open(queued)      # here it waits for the one in front of it
 release()
-assert _cmsg.closer_wait(20) == 0
+assert _cmsg.closer_wait(60) == 0
 assert not support.is_open(queued)
 print("both")
 """
@@ -667,7 +671,7 @@ import multiprocessing
 def child(results):
     for _ in range(3):
         cmsgx.close_in_background(os.open("/dev/null", os.O_RDONLY))
-    results.put(_cmsg.closer_wait(20))
+    results.put(_cmsg.closer_wait(60))
 cmsgx.close_in_background(number)
 context = multiprocessing.get_context("fork")
 results = context.SimpleQueue()
@@ -680,7 +684,7 @@ for process in processes:
     assert process.exitcode == 0
 assert _cmsg.closer_wait(0) == 1
 release()
-assert _cmsg.closer_wait(20) == 0
+assert _cmsg.closer_wait(60) == 0
 """
     assert run_python(ALARM + STALLED + code).strip() == "[0, 0, 0]"
 
@@ -692,14 +696,14 @@ def fork(depth):
     if pid == 0:
         if depth:
             fork(depth - 1)
-        assert _cmsg.closer_wait(20) == 0
+        assert _cmsg.closer_wait(60) == 0
         os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 fork(2)
 assert _cmsg.closer_wait(0) == 2
 release()
 os.set_blocking(kept, False)
-assert _cmsg.closer_wait(20) == 0
+assert _cmsg.closer_wait(60) == 0
 try:
     os.write(kept, b"x")
 except BrokenPipeError:
@@ -736,7 +740,7 @@ if pid == 0:
         except BrokenPipeError:
             return True
     release()       # in the parent it is closed, too
-    os._exit(7 if support.eventually(is_closed, 20) else 1)
+    os._exit(7 if support.eventually(is_closed, 60) else 1)
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 destroy(other)
 print("closed")

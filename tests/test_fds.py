@@ -817,7 +817,7 @@ def test_pidfd_waits_for_a_child_and_reaps_it(command: str, status: int) -> None
     pid, pidfd = child(command)
     with pidfd:
         assert pidfd.error is None
-        assert pidfd.wait(10) == status
+        assert pidfd.wait(60) == status
         assert pidfd.pid is None
         with pytest.raises(ChildProcessError):
             os.waitpid(pid, 0)

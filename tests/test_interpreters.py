@@ -232,7 +232,7 @@ interpreter = make()
 run(interpreter, {program!r})
 destroy(interpreter)
 import os, support
-support.eventually(lambda: len(support.open_fds()) <= 4, 2)
+support.eventually(lambda: len(support.open_fds()) <= 4, 60)
 print("descriptors", len(support.open_fds()))
 """
     output = run_python(program)

@@ -41,7 +41,7 @@ def errors(sock: Any, count: int) -> list[cmsgx.Message]:
             return False
         return len(found) == count
 
-    assert eventually(another, 30), found
+    assert eventually(another, 60), found
     return found
 
 

@@ -98,7 +98,7 @@ def test_when_the_memory_of_a_message_is_free_again(over_tcp: Pair) -> None:
         seen.extend(msg[kinds.RdsZeroCopyCompletion].cookies)
         return len(seen) == 2
 
-    assert eventually(complete, 30), seen
+    assert eventually(complete, 60), seen
     assert sorted(seen) == [5, 6]
 
 

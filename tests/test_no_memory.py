@@ -53,7 +53,7 @@ def a_pair(stack: ExitStack, kind: int = socket.SOCK_SEQPACKET) -> tuple[Any, An
     left, right = cmsgx.socketpair(socket.AF_UNIX, kind)
     for sock in (left, right):
         stack.callback(sock.close)
-        sock.settimeout(5)
+        sock.settimeout(60)
     return left, right
 
 
@@ -73,7 +73,7 @@ def a_udp_pair(stack: ExitStack) -> tuple[Any, Any]:
     pair = [cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
     for sock in pair:
         stack.callback(sock.close)
-        sock.settimeout(5)
+        sock.settimeout(60)
         sock.bind(("127.0.0.1", 0))
     pair[0].connect(pair[1].getsockname())
     return pair[0], pair[1]
@@ -521,7 +521,7 @@ def fail_in_turn(call: Call) -> int:
                 del result, prepared
             if open_fds() != before:
                 gc.collect()  # a cycle; and what the background closer has takes a moment
-                assert eventually(partial(has_open, before), 5), (at, open_fds(), before)
+                assert eventually(partial(has_open, before), 60), (at, open_fds(), before)
             if at is not None:
                 is_short = isinstance(error, MemoryError) or is_of_cpython(error)
                 failed += is_short

@@ -36,7 +36,7 @@ def printed_by(name: str, *flags: str) -> list[str]:
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     done = subprocess.run(
         [program, *(["pidfd"] if has_pidfd() else [])],
-        capture_output=True, text=True, timeout=20, env=environment, check=False,
+        capture_output=True, text=True, timeout=60, env=environment, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

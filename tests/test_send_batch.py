@@ -138,7 +138,7 @@ def test_to_many_addresses(tmp_path: Path) -> None:
             sender, [(str(i).encode(), (), (), name) for i, name in enumerate(targets)] * 2
         ) == 8  # fmt: skip
         for i, sock in enumerate(receivers):
-            batch = cmsgx.BatchReceiver(sock, 4, 10).receive(timeout=5)
+            batch = cmsgx.BatchReceiver(sock, 4, 10).receive(timeout=60)
             assert [msg.data for msg in batch] == [str(i).encode()] * 2
             assert {msg.address for msg in batch} == {str(tmp_path / "sender")}
             answer = [(f"from {i}".encode(), (), (), msg.address) for msg in batch]
@@ -672,7 +672,7 @@ def test_an_fd_that_is_closed_while_it_waits(closed: int, form: Callable[[Any], 
     """One that has gone may be closed; one that has not ends the batch in front of it."""
     pair, messages = overfull()
     left, right = pair
-    left.settimeout(20)
+    left.settimeout(60)
     with open_files(6) as files:
         owners = [cmsgx.Fd(os.dup(number)) for number in files]
         batch = [(data, form([owners[i]])) for i, data in enumerate(messages)]
@@ -709,7 +709,7 @@ def test_an_fd_that_is_closed_while_it_waits(closed: int, form: Callable[[Any], 
 def test_an_fd_of_the_first_that_is_closed_while_it_waits() -> None:
     pair, messages = overfull()
     left, right = pair
-    left.settimeout(20)
+    left.settimeout(60)
     assert cmsgx.send_batch(left, messages[:5], timeout=0) >= 1
     fd = cmsgx.Fd(os.dup(0))
     errors: list[Any] = []
@@ -825,7 +825,7 @@ def test_a_stream_that_takes_part_of_a_message(timeout: float) -> None:
 def test_a_stream_that_is_closed_by_the_other_side() -> None:
     with new_pair(socket.SOCK_STREAM) as (left, right), open_files(1) as files:
         left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
-        left.settimeout(20)
+        left.settimeout(60)
         with later(0.1, right.close), pytest.raises((BrokenPipeError, ConnectionResetError)) as e:
             cmsgx.send_batch(left, [b"small", (bytes(300_000), files), b"behind"])
         error: Any = e.value
@@ -837,7 +837,7 @@ def test_the_rest_goes_though_the_descriptor_is_closed() -> None:
     """It went with the first byte."""
     with new_pair(socket.SOCK_STREAM) as (left, right), open_files(2) as files:
         left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
-        left.settimeout(20)
+        left.settimeout(60)
         owners = [cmsgx.Fd(os.dup(number)) for number in files]
         results: list[int] = []
         thread = threading.Thread(
@@ -857,7 +857,8 @@ def test_the_rest_goes_though_the_descriptor_is_closed() -> None:
 def test_a_signal_in_the_middle_of_a_stream() -> None:
     with new_pair(socket.SOCK_STREAM) as (left, right), handling(interrupt):
         left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        # Again, in case it comes just before the wait.
+        signal.setitimer(signal.ITIMER_REAL, 0.1, 5)
         with pytest.raises(Interrupt) as caught:
             cmsgx.send_batch(left, [b"small", bytes(300_000)])
         error: Any = caught.value

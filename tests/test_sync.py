@@ -358,7 +358,7 @@ def test_send_all_takes_more_buffers_than_one_call(stream: Pair) -> None:
     cmsgx.send_all(stream[0], [b"a"] * 3000)
     got = b""
     while len(got) < 3000:
-        got += cmsgx.receive(stream[1], 4000, timeout=5).data
+        got += cmsgx.receive(stream[1], 4000, timeout=60).data
     assert got == b"a" * 3000
 
 
@@ -458,7 +458,7 @@ def interrupted_behind(zero_copy: bool, which: int) -> None:
         with listener.accept()[0] as right, handling(raising(error)):
             left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 10_000)
             right.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 10_000)
-            left.settimeout(10)
+            left.settimeout(60)
             sender = cmsgx.ZeroCopySender(left) if zero_copy else None
             send_all = partial(cmsgx.send_all, left) if sender is None else sender.send_all
             shim.delay_send(200)
@@ -687,7 +687,7 @@ def test_a_signal_handler_that_raises_ends_the_call(
 
     stream[1].settimeout(own)
     before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 5)  # again, in case it comes just before the wait
     try:
         with pytest.raises(ZeroDivisionError):
             receive(stream[1])
