@@ -675,6 +675,8 @@ def child(results):
         cmsgx.close_in_background(os.open("/dev/null", os.O_RDONLY))
     results.put(_cmsg.closer_wait(60))
 cmsgx.close_in_background(number)
+# Its close has begun: or a child has it, too, and closes it last.
+assert support.eventually(lambda: not support.is_open(number))
 context = multiprocessing.get_context("fork")
 results = context.SimpleQueue()
 processes = [context.Process(target=child, args=(results,)) for _ in range(3)]
