@@ -662,7 +662,8 @@ class Holder:
         return Holder(self._sock.family, self._sock.type, self._sock.proto, number), address
 def socketpair(family=None, type=socket.SOCK_STREAM, proto=0):
     family = socket.AF_UNIX if family is None else family
-    return [Holder(family, type, proto, raw.detach()) for raw in _socket.socketpair(family, type, proto)]
+    pair = _socket.socketpair(family, type, proto)
+    return [Holder(family, type, proto, raw.detach()) for raw in pair]
 def fromfd(fd, family, type, proto=0):
     return Holder(family, type, proto, os.dup(fd))
 calls = []
@@ -687,7 +688,8 @@ a, b = cmsgx.socketpair()
 with a, b:
     assert type(a) is type(b) is cmsgx.socket
     # Its methods, and the functions by them.
-    a.sendmsg([b"1"]); cmsgx.sendmsg(a, [b"2"]); a.send_fds([b"3"], [0]); cmsgx.send_fds(a, [b"4"], [0])
+    a.sendmsg([b"1"]); cmsgx.sendmsg(a, [b"2"])
+    a.send_fds([b"3"], [0]); cmsgx.send_fds(a, [b"4"], [0])
     assert b.recvmsg(1)[0] + cmsgx.recvmsg(b, 1)[0] == b"12"
     for receive in (b.recv_fds, lambda *args: cmsgx.recv_fds(b, *args)):
         [number] = receive(1, 1)[1]
@@ -752,7 +754,8 @@ import cmsgx
 assert issubclass(cmsgx.socket, real)
 patch()
 a, b = cmsgx.socketpair()
-with a, b, cmsgx.fromfd(a.fileno(), a.family, a.type) as copy, cmsgx.Fd(os.dup(a.fileno())).socket() as owner:
+fd = cmsgx.Fd(os.dup(a.fileno()))
+with a, b, cmsgx.fromfd(a.fileno(), a.family, a.type) as copy, fd.socket() as owner:
     assert {type(sock) for sock in (a, b, copy, owner)} == {cmsgx.socket}
     assert a.gettimeout() is None and os.get_blocking(a.fileno())
     b.settimeout(0.01)
@@ -796,7 +799,8 @@ with a, b:
     os.close(socket.recv_fds(b, 1, 1)[1][0])
     assert calls == ["sendmsg", "recvmsg"]
 cmsgx.uninstall()
-socket.socket, socket.socketpair, socket.fromfd = (before[0][name] for name in ("socket", "socketpair", "fromfd"))
+for name in ("socket", "socketpair", "fromfd"):
+    setattr(socket, name, before[0][name])
 assert (dict(vars(socket)), dict(vars(real))) == before
 """
     run_python(HOLDER + code)

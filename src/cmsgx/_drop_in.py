@@ -36,7 +36,7 @@ def _library_class(cls: Any) -> Any:
     return mro[mro.index(_socket.socket) - 1] if _socket.socket in mro[1:] else None
 
 
-# What stood there when this was imported: a patch that comes later does not reach what is made here.
+# What stood there at the import of this: a patch that comes later does not reach what is made here.
 _is_green: Final = _library_class(_stdlib.socket) is None
 _kept_socketpair: Final = _stdlib.socketpair
 _kept_fromfd: Final = _stdlib.fromfd

@@ -89,7 +89,8 @@ exec(sys.argv[1]); exec(sys.argv[2]); exec(sys.argv[3])
 # Stays the standard library's.
 assert cmsgx.socket.__mro__[1] is real and not issubclass(cmsgx.socket, socket.socket)
 a, b = cmsgx.socketpair()
-with a, b, cmsgx.fromfd(a.fileno(), a.family, a.type) as c, cmsgx.Fd(os.dup(a.fileno())).socket() as d:
+copy = cmsgx.Fd(os.dup(a.fileno()))
+with a, b, cmsgx.fromfd(a.fileno(), a.family, a.type) as c, copy.socket() as d:
     assert {type(sock) for sock in (a, b, c, d)} == {cmsgx.socket}
     assert a.gettimeout() is None and os.get_blocking(a.fileno())
     b.settimeout(0.01)
