@@ -400,6 +400,28 @@ print(_cmsg.closer_counts())
     assert run_python(ALARM + FULL + code).strip() == "(0, 0)"
 
 
+@pytest.mark.parametrize("receiver", RECEIVERS)
+def test_a_family_that_brings_no_descriptors_has_nothing_to_do_with_the_closer(
+    receiver: str,
+) -> None:
+    counts = []
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
+        sock.bind(("127.0.0.1", 0))
+
+        def look_and_send() -> None:
+            counts.append(_cmsg.closer_counts())
+            sender.sendto(b"x", sock.getsockname())
+
+        later = threading.Timer(0.05, look_and_send)
+        later.start()
+        assert RECEIVERS[receiver](sock, 0).data == b"x"
+        later.join()
+    assert counts == [(0, 0)]
+
+
 def test_a_wait_for_the_closer_can_be_interrupted() -> None:
     code = """
 import signal
@@ -755,7 +777,7 @@ print("closed")
 # The end ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("is_released", [True, False])
+@pytest.mark.parametrize("is_released", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_exit_waits_for_it_and_not_for_ever(is_released: bool) -> None:
     """Two seconds: what the peer does not let go within them is left to the kernel."""
     code = """

@@ -39,8 +39,12 @@ would_wait(cmsgx_sock *sock, int flags)
 static int
 wait_for_room(cmsgx_sock *sock, cmsgx_row *row, int flags)
 {
-    /* Most often there is, and nobody has to wait. */
-    if (cmsgx_row_wait(row, 0)) {
+    /* Most often there is, and nobody has to wait.  It may have to close some itself, though. */
+    int has_room;
+    Py_BEGIN_ALLOW_THREADS
+    has_room = cmsgx_row_wait(row, 0);
+    Py_END_ALLOW_THREADS
+    if (has_room) {
         return 0;
     }
     if (!would_wait(sock, flags)) {
@@ -59,7 +63,6 @@ wait_for_room(cmsgx_sock *sock, cmsgx_row *row, int flags)
                          cmsgx_get(&row->closer->backlog));
             return -1;
         }
-        int has_room;
         Py_BEGIN_ALLOW_THREADS
         has_room = cmsgx_row_wait(row, left < SLICE ? left : SLICE);
         Py_END_ALLOW_THREADS

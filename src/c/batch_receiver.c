@@ -83,7 +83,7 @@ static size_t
 most_of_each(const batch_receiver *self)
 {
     const cmsgx_request *request = self->request;
-    if (request->row != NULL && cmsgx_may_bring_fds(request->family)) {
+    if (request->row != NULL) {
         return CMSGX_MOST_PLACES;
     }
     size_t room = request->fds > 0 || request->takes_pidfd ? request->control_size : 0;
@@ -116,8 +116,7 @@ bounded(size_t count, size_t each)
 static size_t
 within_closer(const batch_receiver *self, size_t count)
 {
-    size_t each = most_of_each(self);
-    size_t most = each > 0 ? cmsgx_row_most(self->request->row) / each : count;
+    size_t most = cmsgx_row_most(self->request->row) / CMSGX_MOST_PLACES;
     return most == 0 ? 1 : most < count ? most : count;
 }
 

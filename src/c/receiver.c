@@ -204,14 +204,14 @@ cmsgx_request_parse(cmsgx_state *state, PyObject *args)
     request->asked_pidfd = takes_pidfd;
     request->raise_truncated = raise_truncated;
     request->want = Py_NewRef(want);
-    if (in_background) {
+    if (in_background && cmsgx_may_bring_fds(family)) {
         if ((request->row = cmsgx_row_new(state->closer)) == NULL) {
             PyErr_NoMemory();
             cmsgx_request_release(request);
             return NULL;
         }
         /* What the kernel has no room for it closes, in the thread that receives. */
-        if (cmsgx_may_bring_fds(family) && request->control_size < CMSGX_LARGEST_ROOM) {
+        if (request->control_size < CMSGX_LARGEST_ROOM) {
             request->control_size = CMSGX_LARGEST_ROOM;
         }
     }

@@ -639,7 +639,7 @@ cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs, Py
         request->type = sock.kind == CMSGX_SOCKET ? cmsgx_sock_type(&sock) : -1;
         request->raise_truncated = raise_truncated;
         request->takes_pidfd = 1;
-        if (in_background) {
+        if (in_background && cmsgx_may_bring_fds(request->family)) {
             request->row = cmsgx_row_shared(state->closer, cmsgx_sock_number(&sock));
         }
         message = cmsgx_receive(&sock, buffer, request, flags);
