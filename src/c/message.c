@@ -132,7 +132,9 @@ message_dealloc(PyObject *object)
 {
     cmsgx_message *self = SELF(object);
     PyTypeObject *type = Py_TYPE(object);
+#if CMSGX_FREE_LIST
     cmsgx_state *state = self->request->state;
+#endif
     cmsgx_into *into = NULL;
     if (self->is_traced) {
         PyObject_GC_UnTrack(object);
