@@ -226,7 +226,8 @@ PyDoc_STRVAR(call_foreign_doc,
 
 PyDoc_STRVAR(check_socket_doc,
 "check_socket(sock, /)\n--\n\n"
-"TypeError where a typed call would refuse to send by `sock`, or to receive from it.");
+"TypeError where a typed call would refuse to send by `sock`, or to receive from it.  Whether it\n"
+"is a cmsgx.socket below a green class, for which nothing may wait here.");
 
 PyDoc_STRVAR(register_doc,
 "register(name, object, /)\n--\n\n"
@@ -331,7 +332,7 @@ check_socket(PyObject *module, PyObject *sock)
     if (cmsgx_allow(cmsgx_state_of(module), sock, CMSGX_SENDING | CMSGX_RECEIVING, &is_green) < 0) {
         return NULL;
     }
-    Py_RETURN_NONE;
+    return PyBool_FromLong(is_green);
 }
 
 PyDoc_STRVAR(set_overflow_ids_doc,

@@ -698,6 +698,7 @@ def default_deadline(fd: cmsgx.Fd) -> float | None:
     # Of a socket that has no MSG_ZEROCOPY, so that the rest of it cannot be made.
     sender = object.__new__(cmsgx.ZeroCopySender)
     sender.sock = fd
+    sender._is_green = False
     return sender._deadline(...).left()
 
 

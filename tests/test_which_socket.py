@@ -715,6 +715,18 @@ with a, b:
     except BlockingIOError:
         pass
     refused(ValueError, "timeout: -1", cmsgx.receive, b, 1, timeout=-1)
+    with cmsgx.socket(socket.AF_INET, socket.SOCK_STREAM) as listener, \\
+            cmsgx.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+        listener.bind(("127.0.0.1", 0)); listener.listen()
+        client.setblocking(True)
+        client.connect(listener.getsockname())
+        client.setblocking(False)
+        sender = cmsgx.ZeroCopySender(client)
+        try:
+            while True:
+                sender.send(bytes(1 << 16), timeout=100)
+        except BlockingIOError:
+            sender.release()
     # The class below it that has a way of its own, and any other of that kind.
     class Secret(cmsgx.socket):
         def send(self, data): ...

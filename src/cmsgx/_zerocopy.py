@@ -150,7 +150,7 @@ class ZeroCopySender:
 
     __slots__ = (
         "__weakref__", "_arrived", "_bytes", "_generation", "_in_flight", "_is_closed",
-        "_is_copied", "_is_sure", "_lock", "_next_id", "_receive", "_stops", "_unsettled",
+        "_is_copied", "_is_green", "_is_sure", "_lock", "_next_id", "_receive", "_stops", "_unsettled",
         "lost_reports", "max_bytes", "max_pending", "reports", "sock",
     )  # fmt: skip
 
@@ -174,7 +174,7 @@ class ZeroCopySender:
                 raise ValueError(f"{name}: {value}; it is 1 or more")
         if not 0 <= next_id < _IDS:
             raise ValueError(f"next_id: {next_id}; it is from 0 to 2**32 - 1")
-        _cmsg.check_socket(sock)  # before an option is set
+        self._is_green = _cmsg.check_socket(sock)  # before an option is set
         self._in_flight: dict[int, _Sending] = {}
         self.sock: FileDescriptorLike = sock
         self.max_bytes: int = max_bytes
@@ -527,6 +527,10 @@ class ZeroCopySender:
     # Waiting ---------------------------------------------------------------------------------
 
     def _deadline(self, timeout: float | EllipsisType | None) -> _Deadline:
+        if self._is_green:
+            # To wait here would stop all greenlets: what would have to is a BlockingIOError.
+            _Deadline(None if timeout is ... else timeout)
+            return _Deadline(0)
         if timeout is not ...:
             return _Deadline(timeout)
         gettimeout = getattr(self.sock, "gettimeout", None)
