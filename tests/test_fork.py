@@ -211,11 +211,13 @@ def look(*expected):
     assert [is_in_use(mine.refresh), is_in_use(other.refresh)] == list(expected)
 
 def in_child():
-    look(True, False)
-    # Of a grandchild that another thread makes, neither is used by anybody.
-    thread = threading.Thread(target=in_fork, args=(lambda: look(False, False),))
+    # Of a grandchild that another thread makes, neither is used by anybody: also where that thread
+    # lies where the other one lay in the parent.
+    looked = []
+    thread = threading.Thread(target=lambda: looked.append(in_fork(lambda: look(False, False))))
     thread.start()
     thread.join()
+    assert len(looked) == 1
     look(True, False)
     print("as it should be", flush=True)
 
