@@ -477,6 +477,8 @@ field_set(PyObject *self, PyObject *object, PyObject *Py_UNUSED(value))
     return -1;
 }
 
+/* No tp_clear, here and below: neither changes once it is made, so that in each cycle there is a
+   class or a container that clears itself; and who still holds one finds it whole. */
 static int
 field_traverse(PyObject *self, visitproc visit, void *arg)
 {
@@ -487,22 +489,15 @@ field_traverse(PyObject *self, visitproc visit, void *arg)
     return 0;
 }
 
-static int
-field_clear(PyObject *self)
-{
-    Py_CLEAR(((cmsgx_field *)self)->kind);
-    Py_CLEAR(((cmsgx_field *)self)->fallback);
-    Py_CLEAR(((cmsgx_field *)self)->convert);
-    return 0;
-}
-
 static void
 field_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    (void)field_clear(self);
+    Py_XDECREF(((cmsgx_field *)self)->kind);
     Py_XDECREF(((cmsgx_field *)self)->name);
+    Py_XDECREF(((cmsgx_field *)self)->fallback);
+    Py_XDECREF(((cmsgx_field *)self)->convert);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -543,7 +538,6 @@ static PyType_Slot field_slots[] = {
     {Py_tp_dealloc, field_dealloc},
     {Py_tp_methods, field_methods},
     {Py_tp_traverse, field_traverse},
-    {Py_tp_clear, field_clear},
     {Py_tp_descr_get, field_get},
     {Py_tp_descr_set, field_set},
     {Py_tp_repr, field_repr},
@@ -764,20 +758,13 @@ codec_traverse(PyObject *self, visitproc visit, void *arg)
     return 0;
 }
 
-static int
-codec_clear(PyObject *self)
-{
-    Py_CLEAR(((cmsgx_codec *)self)->kind);
-    return 0;
-}
-
 static void
 codec_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     cmsgx_codec *codec = (cmsgx_codec *)self;
     PyObject_GC_UnTrack(self);
-    (void)codec_clear(self);
+    Py_XDECREF(codec->kind);
     for (Py_ssize_t i = 0; i < codec->count; i++) {
         Py_DECREF(codec->fields[i]);
         Py_XDECREF(codec->slots[i]);
@@ -833,7 +820,6 @@ static PyType_Slot codec_slots[] = {
     {Py_tp_dealloc, codec_dealloc},
     {Py_tp_methods, codec_methods},
     {Py_tp_traverse, codec_traverse},
-    {Py_tp_clear, codec_clear},
     {Py_tp_members, codec_members},
     {Py_tp_getset, codec_getset},
     {Py_tp_doc, (void *)codec_doc},

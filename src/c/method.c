@@ -146,19 +146,12 @@ method_traverse(PyObject *self, visitproc visit, void *arg)
     return 0;
 }
 
-static int
-method_clear(PyObject *self)
-{
-    Py_CLEAR(((cmsgx_method *)self)->function);
-    return 0;
-}
-
 static void
 method_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    (void)method_clear(self);
+    Py_XDECREF(((cmsgx_method *)self)->function);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -189,7 +182,6 @@ static PyType_Slot method_slots[] = {
     {Py_tp_dealloc, method_dealloc},
     {Py_tp_methods, method_methods},
     {Py_tp_traverse, method_traverse},
-    {Py_tp_clear, method_clear},
     {Py_tp_call, PyVectorcall_Call},
     {Py_tp_descr_get, method_get},
     {Py_tp_repr, method_repr},
