@@ -783,7 +783,9 @@ def drain(sock: cmsgx.socket) -> None:
 
 # Python functions with a handler: where no memory is left at all, CPython itself loops for ever at
 # the entry of one (3.11: it wants an int for the stack there) or crashes (3.13).
-HANDLERS = {"send_all", "Receiver, new", "BatchReceiver, new", *IN_PYTHON}
+HANDLERS = {
+    "send_all", "Receiver, new", "BatchReceiver, new", "check", "check, of a memfd", *IN_PYTHON
+}  # fmt: skip
 
 
 def fail_allocations(group: str) -> None:
