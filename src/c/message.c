@@ -166,7 +166,6 @@ message_dealloc(PyObject *object)
     cmsgx_buffer_release(self->buffer);
     cmsgx_request_release(self->request);
     Py_XDECREF(into);
-    (void)state;    /* without a free list */
 #if CMSGX_FREE_LIST
     if (state->free_message_count < CMSGX_FREE_LIST) {
         /* Plain memory from now on: it holds no reference to the type. */
