@@ -1,4 +1,5 @@
 #include "descriptor.h"
+#include "errors.h"
 
 #include <errno.h>
 
@@ -117,6 +118,7 @@ pin_exit(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(
 static PyMethodDef pin_methods[] = {
     {"__enter__", pin_enter, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)(void (*)(void))pin_exit, METH_FASTCALL, NULL},
+    CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},
 };
 
