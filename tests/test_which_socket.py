@@ -265,6 +265,14 @@ def test_typed_calls_work_below_what_stands_on_the_class_itself(stream: Pair) ->
         assert seen == []
 
 
+@pytest.mark.parametrize("cls", [socket.socket, cmsgx.socket])
+def test_typed_calls_work_below_a_tracer_on_either_class(cls: Any) -> None:
+    for name in ("send", "sendmsg", "recv", "recvmsg"):
+        with patched(cls, **{name: lambda *args: -1}), pair_of(cls) as (first, second):
+            assert cmsgx.send(first, b"x") == 1
+            assert cmsgx.receive(second, 1).data == b"x"
+
+
 def test_a_class_that_changes_is_looked_at_again() -> None:
     class Later(socket.socket):
         pass
@@ -624,6 +632,7 @@ def test_nor_does_a_call_that_runs_out_of_memory() -> None:
         return True
 
     for _ in each_allocation_fails(call):
+        assert len({old is new for old, new in zip(clean, standing(), strict=True)}) == 1
         cmsgx.uninstall()
         assert standing() == clean
         cmsgx.install()
