@@ -16,7 +16,16 @@ from functools import partial
 from typing import Any, cast, get_args
 
 import pytest
-from support import Pair, content, is_open, open_fds, open_files, unix_pair, unregistered
+from support import (
+    Pair,
+    content,
+    is_open,
+    need_classes_that_go,
+    open_fds,
+    open_files,
+    unix_pair,
+    unregistered,
+)
 
 import cmsgx
 from cmsgx import kinds
@@ -1037,6 +1046,7 @@ def in_a_cycle(name: str) -> Any:
     ],
 )  # fmt: skip
 def test_a_kind_in_a_cycle_is_collected(name: str) -> None:
+    need_classes_that_go()
     kind = in_a_cycle(name)
     reference = weakref.ref(kind)
     gc.collect()

@@ -21,6 +21,7 @@ from support import (
     close_pair,
     content,
     is_open,
+    need_classes_that_go,
     open_fds,
     open_files,
     run_python,
@@ -818,6 +819,7 @@ def test_a_cycle_through_the_buffers_of_the_caller_is_collected(
 
 @pytest.mark.parametrize("name", [*FROM_RECEIVER, *FROM_BATCHES])
 def test_a_cycle_through_a_kind_that_was_wanted_is_collected(letters: Pair, name: str) -> None:
+    need_classes_that_go()
     more: Any = {} if name == "error" else {"on_truncation": "keep"}
     with unregistered():
         kind = own_kind()
@@ -865,6 +867,7 @@ def test_a_cycle_gives_back_the_descriptors_that_are_in_it(stream: Pair) -> None
 @pytest.mark.parametrize("name", [name for name in (*FROM_INTO, *FROM_BATCHES) if name != "error"])
 def test_what_is_held_elsewhere_outlives_the_cycle(letters: Pair, name: str) -> None:
     """The collector sees each reference once: nobody's buffer is let go while it is used."""
+    need_classes_that_go()
     buffer = Buffer(10)
     with unregistered():
         kind = own_kind()
