@@ -21,6 +21,15 @@
    cmsgx_msghdr_prepare(). */
 #define CMSGX_MOST_ZEROED (CMSGX_LARGEST_ROOM + CMSGX_MORE_ROOM)
 
+static inline size_t
+cmsgx_msghdr_zeroed(size_t capacity)
+{
+    size_t size = capacity < CMSGX_MOST_ZEROED ? capacity : CMSGX_MOST_ZEROED;
+    /* Where gcc knows a bound it makes a memset of this size a slow `rep stos`: it may not know. */
+    __asm__("" : "+r"(size));
+    return size;
+}
+
 /* Lets `msg` receive its data into memory of ours, through *iov; both are borrowed until the call
    has returned.  Where the kernel counts bytes that it never writes, what was in that memory before
    must not show in their place: then it is zeroed. */
@@ -52,7 +61,7 @@ cmsgx_msghdr_prepare(struct msghdr *msg, void *control, size_t control_size, voi
                      socklen_t name_size)
 {
     size_t capacity = control_size + CMSGX_MORE_ROOM;
-    memset(control, 0, capacity < CMSGX_MOST_ZEROED ? capacity : CMSGX_MOST_ZEROED);
+    memset(control, 0, cmsgx_msghdr_zeroed(capacity));
     msg->msg_name = name_size > 0 ? name : NULL;
     msg->msg_namelen = name_size;
     msg->msg_control = capacity > 0 ? control : NULL;
@@ -80,9 +89,8 @@ static inline __attribute__((always_inline)) void
 cmsgx_msghdr_failed(const void *control, size_t control_size, int flags)
 {
     if (CMSGX_PEEK_INSTALLS && (flags & MSG_PEEK)) {
-        size_t capacity = control_size + CMSGX_MORE_ROOM;
-        cmsgx_close_after_failed_peek(
-            control, capacity < CMSGX_MOST_ZEROED ? capacity : CMSGX_MOST_ZEROED);
+        cmsgx_close_after_failed_peek(control,
+                                      cmsgx_msghdr_zeroed(control_size + CMSGX_MORE_ROOM));
     }
 }
 
