@@ -250,6 +250,10 @@ class Interrupt(BaseException):
     """A signal handler raises it."""
 
 
+class TimeIsUp(TimeoutError):
+    """And this, which is an OSError, as what the kernel says is one."""
+
+
 def follows_a_look_for_signals(frame: FrameType) -> bool:
     """CPython looks for them where a function begins, where a loop turns, and after a call."""
     code, at = frame.f_code.co_code, frame.f_lasti - 2
@@ -279,8 +283,12 @@ each_way_to_enable = pytest.mark.parametrize(
 
 @each_way_to_enable
 @pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize("raised", [Interrupt, TimeIsUp])
 def test_interrupted_at_each_instruction_no_option_stays_changed(
-    stream: Pair, make: Callable[[cmsgx.socket], Any], before: int
+    stream: Pair,
+    make: Callable[[cmsgx.socket], Any],
+    before: int,
+    raised: type[Interrupt | TimeIsUp],
 ) -> None:
     """By a signal handler that raises."""
     sock = stream[1]
@@ -300,7 +308,7 @@ def test_interrupted_at_each_instruction_no_option_stays_changed(
             if event == "opcode" and follows_a_look_for_signals(frame):
                 if seen == at:
                     sys.settrace(None)
-                    raise Interrupt
+                    raise raised
                 seen += 1
             return trace
 
@@ -308,7 +316,7 @@ def test_interrupted_at_each_instruction_no_option_stays_changed(
         sys.settrace(trace)
         try:
             made = make(sock)
-        except Interrupt:
+        except raised:
             pass
         finally:
             sys.settrace(None)

@@ -1504,6 +1504,54 @@ def test_iterators_that_are_used_up_are_named(name: str, timeout: float) -> None
             assert len(getattr(caught.value, "__notes__", [])) == len(expected)
 
 
+class Overriding(cmsgx.socket):
+    def sendmsg(self, *args: Any) -> int:
+        return super().sendmsg(*args)
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda s: cmsgx.sendmsg(s, [b"x"], iter(())), ["ancdata was an"]),
+        (
+            lambda s: cmsgx.sendmsg(s, iter([b"x"]), iter(())),
+            ["buffers was an", "ancdata was an"],
+        ),
+        (lambda s: cmsgx.send_fds(s, [b"x"], iter([0])), ["fds was an"]),
+        (lambda s: cmsgx.send_fds(s, [b"x"], [0]), []),
+    ],
+)
+def test_iterators_that_are_used_up_by_an_override_are_named(
+    call: Callable[[Any], Any], expected: list[str]
+) -> None:
+    with new_pair() as (left, right), Overriding(fileno=left.detach()) as sock:
+        fill(sock)
+        sock.settimeout(0)
+        with pytest.raises(BlockingIOError) as caught:
+            call(sock)
+        notes = getattr(caught.value, "__notes__", [])
+        assert [note[: len(start)] for note, start in zip(notes, expected, strict=True)] == expected
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda s, to: s.sendmsg(iter([b"x"]), iter(()), 0, to), "buffers, ancdata were"),
+        (lambda s, to: cmsgx.send(s, iter([b"x"]), control=iter(()), address=to), "data, control"),
+        (lambda s, to: cmsgx.send_fds(s, iter([b"x"]), iter(()), 0, to), "buffers, fds were"),
+    ],
+)
+def test_iterators_that_are_used_up_by_a_send_to_a_name_are_named(
+    call: Callable[[Any, Any], Any], expected: str
+) -> None:
+    with cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 0)
+        with pytest.raises(PermissionError) as caught:
+            call(sock, ("<broadcast>", 9))
+        [note] = caught.value.__notes__
+        assert note.startswith(expected)
+
+
 def test_iterators_that_are_used_up_in_part_of_send_all() -> None:
     """The descriptors went with the first byte, the data did not."""
     with new_pair() as (left, _right):

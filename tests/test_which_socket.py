@@ -443,6 +443,21 @@ def test_a_negative_number_is_a_closed_socket(number: int, call: Any) -> None:
             call(Numbered(number))
 
 
+@pytest.mark.parametrize("call", [*DROP_INS.values(), *TYPED.values()], ids=[*DROP_INS, *TYPED])
+@pytest.mark.parametrize("make", [int, type("Number", (int,), {})], ids=["int", "subclass"])
+@pytest.mark.parametrize("number", [2**31, 2**70])
+def test_a_number_that_is_too_large_is_no_descriptor(number: int, make: Any, call: Any) -> None:
+    with pytest.raises(ValueError, match=f"sock: {number} is no file descriptor"):
+        call(make(number))
+
+
+@pytest.mark.parametrize("number", [-1, 2**31, 2**70, -(2**70)])
+def test_of_a_subclass_of_int_the_index_is_said_too(stream: Pair, number: int) -> None:
+    bad = type("Number", (int,), {})(number)
+    with pytest.raises(ValueError, match=rf"fds\[1\]: {number} is no file descriptor"):
+        cmsgx.send(stream[0], b"x", fds=[0, bad])
+
+
 def test_a_negative_fileno_among_descriptors_is_ebadf_with_its_index(stream: Pair) -> None:
     closed = socket.socket()
     closed.close()

@@ -55,13 +55,13 @@ cmsgx_number_of(cmsgx_state *state, PyObject *object, const char *what, Py_ssize
                 PyObject **owner)
 {
     *owner = NULL;
-    if (PyLong_CheckExact(object)) {
+    if (PyLong_CheckExact(object) || (PyLong_Check(object) && !PyBool_Check(object))) {
         int overflow;
         long number = PyLong_AsLongAndOverflow(object, &overflow);
         if (overflow == 0 && number >= 0 && number <= INT_MAX) {
             return (int)number;
         }
-        if (index == CMSGX_SOCK_INDEX && (overflow < 0 || number < 0)) {
+        if (index == CMSGX_SOCK_INDEX && (overflow != 0 ? overflow : number) < 0) {
             cmsgx_raise_closed(what, index, object);
         }
         else if (index >= 0) {
@@ -85,14 +85,6 @@ cmsgx_number_of(cmsgx_state *state, PyObject *object, const char *what, Py_ssize
     if (PyBool_Check(object)) {
         cmsgx_raise_no_descriptor(what, index, object);
         return -1;
-    }
-    if (PyLong_Check(object)) {
-        int number = PyObject_AsFileDescriptor(object);
-        if (number < 0 && index == CMSGX_SOCK_INDEX && PyErr_ExceptionMatches(PyExc_ValueError)) {
-            PyErr_Clear();
-            cmsgx_raise_closed(what, index, object);
-        }
-        return number;
     }
     return ask_for_number(state, object, what, index);
 }

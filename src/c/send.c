@@ -197,6 +197,12 @@ send_through(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssi
             ? PyObject_Vectorcall(method, stack, (size_t)nargs, NULL)
             : cmsgx_call_foreign(state->own[CMSGX_SENDMSG].name, stack, (size_t)nargs);
     }
+    if (result == NULL) {
+        /* Who gets the buffers as they are tells of those. */
+        cmsgx_note_used_up((const cmsgx_argument[]){{"buffers", method != NULL ? args[1] : NULL},
+                                                    {"ancdata", nargs > 2 ? args[2] : NULL}},
+                           2);
+    }
     Py_XDECREF(buffers);
     Py_XDECREF(ancdata);
     Py_XDECREF(items);
@@ -377,6 +383,10 @@ cmsgx_send_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t narg
             goto done;
         }
         result = send_through_own(&out, &sock, values[1], flags, address);
+        if (result == NULL) {
+            cmsgx_note_used_up(
+                (const cmsgx_argument[]){{"buffers", values[1]}, {"fds", values[2]}}, 2);
+        }
         goto done;
     }
     result = send_plain(&out, &sock, values[1], NULL, values[2], flags, address);
@@ -404,6 +414,9 @@ send_fds_foreign(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, Py
         PyObject *stack[] = {values[0], values[1], ancdata, flags, values[4]};
         result = cmsgx_call_foreign(state->own[CMSGX_SENDMSG].name, stack,
                                     values[4] != NULL ? 5 : values[3] != NULL ? 4 : 3);
+    }
+    if (result == NULL) {
+        cmsgx_note_used_up((const cmsgx_argument[]){{"fds", values[2]}}, 1);
     }
     Py_XDECREF(flags);
     Py_XDECREF(ancdata);
@@ -555,12 +568,13 @@ send_typed(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
         sent = result == NULL ? -1 : PyLong_AsSsize_t(result);
         Py_XDECREF(result);
         Py_XDECREF(buffers);
+    }
+    else if (cmsgx_fill_data(&out, &sock, values[DATA], address) < 0) {
         goto done;
     }
-    if (cmsgx_fill_data(&out, &sock, values[DATA], address) < 0) {
-        goto done;
+    else {
+        sent = cmsgx_outgoing_send(&out, &sock, flags, error);
     }
-    sent = cmsgx_outgoing_send(&out, &sock, flags, error);
     if (sent < 0) {
         cmsgx_note_used_up((const cmsgx_argument[]){{"data", values[DATA]},
                                                     {"fds", values[FDS]},

@@ -129,8 +129,10 @@ class Enabled:
             self._before.append((option, before))
         try:
             _cmsg.setsockopt(self._sock, option.level, option.name, after)
-        except OSError:
-            if is_noted:
+        except OSError as error:
+            # A signal handler may have raised it once the option was set: TimeoutError is one, too.
+            is_of_kernel = error.errno is not None
+            if is_noted and is_of_kernel and _read(self._sock, option) == before:
                 self._before.pop()
             raise
 
@@ -198,7 +200,8 @@ class Enabled:
             self.restore()
         except OSError as failure:
             if failure.errno != errno.EBADF:
-                error.add_note(f"and {'; '.join([*failure.__notes__, str(failure)])}")
+                notes = getattr(failure, "__notes__", ())  # none on what a signal handler raised
+                error.add_note(f"and {'; '.join([*notes, str(failure)])}")
 
     def __enter__(self) -> Self:
         return self

@@ -192,30 +192,34 @@ class ZeroCopySender:
         self._arrived: list[_cmsg.Message] = []
         self._lock = Lock()
         self._generation = _cmsg.generation()
-        was_on = self._set_option()
+        was_on = True  # until it is known: there is nothing to set back
         try:
+            was_on = self._option() != 0
+            self._option(1)
             self._receive: Callable[[], _cmsg.Message | None] = partial(
                 reader(sock, _REPORT_SIZE).receive,
                 flags=_ERRQUEUE | _socket.MSG_DONTWAIT, timeout=0,
             )  # fmt: skip
         except BaseException:
             if not was_on:  # a sender that was not made leaves no option on
-                set_int(sock, _cmsg.SOL_SOCKET, _cmsg.SO_ZEROCOPY, 0)
+                with suppress(OSError):
+                    self._option(0)
             raise
 
-    def _set_option(self) -> bool:
-        """Whether it was on before."""
+    def _option(self, value: int | None = None) -> int:
+        """SO_ZEROCOPY, set before where there is a value."""
         try:
             if not _FLAG:
                 raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-            was_on = get_int(self.sock, _cmsg.SOL_SOCKET, _cmsg.SO_ZEROCOPY) != 0
-            set_int(self.sock, _cmsg.SOL_SOCKET, _cmsg.SO_ZEROCOPY, 1)
-            return was_on
+            if value is not None:
+                set_int(self.sock, _cmsg.SOL_SOCKET, _cmsg.SO_ZEROCOPY, value)
+            return get_int(self.sock, _cmsg.SOL_SOCKET, _cmsg.SO_ZEROCOPY)
         except OSError as error:
             if error.errno not in _NOT_THERE:
                 raise
             error = OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
             raise not_supported(error, "ZeroCopySender", "SO_ZEROCOPY", "4.14") from None
+
 
     # What there is ---------------------------------------------------------------------------
 
