@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import errno
 import gc
 import os
 import resource
@@ -303,6 +304,15 @@ def test_what_is_no_descriptor_is_refused_by_name(wrong: Any) -> None:
         cmsgx.close_in_background(wrong)
 
 
+def test_a_number_that_is_not_open_is_refused_and_not_closed_later() -> None:
+    number = os.open(os.devnull, os.O_RDONLY)
+    os.close(number)
+    with pytest.raises(OSError, match=f"descriptor: {number} is not open") as caught:
+        cmsgx.close_in_background(number)
+    assert caught.value.errno == errno.EBADF
+    assert _cmsg.closer_counts() == (0, 0)
+
+
 # Waiting for it ---------------------------------------------------------------------------------
 
 
@@ -398,6 +408,29 @@ assert cmsgx.wait_closed() == 0
 print(_cmsg.closer_counts())
 """
     assert run_python(ALARM + FULL + code).strip() == "(0, 0)"
+
+
+def test_who_is_refused_is_told_how_many_waited_then_and_not_how_many_do_now() -> None:
+    code = """
+import re, resource, socket, sys
+import cmsgx
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))      # so that more than 8 may not wait
+sys.setswitchinterval(1e-6)
+left, right = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+receiver = cmsgx.Receiver(right, 9, fds=9, close="background")
+for _ in range(2000):
+    cmsgx.send(left, b"1", fds=[0] * 9)
+    cmsgx.send(left, b"2")
+    receiver.receive(timeout=60).close()
+    try:
+        receiver.receive(timeout=0)
+    except BlockingIOError as error:
+        waiting = int(re.search(r"(\\d+) descriptors wait", str(error))[1])
+        assert waiting > 8, error
+        receiver.receive(timeout=60)
+"""
+    run_python(ALARM + code)
 
 
 @pytest.mark.parametrize("receiver", RECEIVERS)

@@ -40,18 +40,18 @@ static int
 wait_for_room(cmsgx_sock *sock, cmsgx_row *row, int flags)
 {
     /* Most often there is, and nobody has to wait.  It may have to close some itself, though. */
-    int has_room;
+    size_t waiting;
     Py_BEGIN_ALLOW_THREADS
-    has_room = cmsgx_row_wait(row, 0);
+    waiting = cmsgx_row_wait(row, 0);
     Py_END_ALLOW_THREADS
-    if (has_room) {
+    if (waiting == 0) {
         return 0;
     }
     if (!would_wait(sock, flags)) {
         cmsgx_raise_errno(EAGAIN,
                           "%zu descriptors wait for the background closer, which is as many as may "
                           "before more are received",
-                          cmsgx_get(&row->closer->backlog));
+                          waiting);
         return -1;
     }
     int64_t deadline = sock->timeout > 0 ? cmsgx_now() + sock->timeout : 0;
@@ -59,17 +59,16 @@ wait_for_room(cmsgx_sock *sock, cmsgx_row *row, int flags)
         int64_t left = deadline > 0 ? deadline - cmsgx_now() : SLICE;
         if (left <= 0) {
             PyErr_Format(PyExc_TimeoutError,
-                         "timed out: %zu descriptors wait for the background closer",
-                         cmsgx_get(&row->closer->backlog));
+                         "timed out: %zu descriptors wait for the background closer", waiting);
             return -1;
         }
         Py_BEGIN_ALLOW_THREADS
-        has_room = cmsgx_row_wait(row, left < SLICE ? left : SLICE);
+        waiting = cmsgx_row_wait(row, left < SLICE ? left : SLICE);
         Py_END_ALLOW_THREADS
         if (PyErr_CheckSignals() < 0) {
             return -1;
         }
-        if (has_room) {
+        if (waiting == 0) {
             break;
         }
     }
@@ -162,6 +161,10 @@ cmsgx_closer_submit(PyObject *module, PyObject *descriptor)
     int fd = cmsgx_number_of(state, descriptor, "descriptor", CMSGX_NO_INDEX, &owner);
     if (fd < 0) {
         return NULL;
+    }
+    if (fcntl(fd, F_GETFD) < 0) {
+        /* Now: later it may be another file's. */
+        return cmsgx_raise_errno(errno, "descriptor: %d is not open", fd);
     }
     cmsgx_row *row = cmsgx_row_shared(state->closer, fd);
     if (cmsgx_row_reserve(row, 1) < 0) {

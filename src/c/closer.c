@@ -396,7 +396,7 @@ cmsgx_row_submit(cmsgx_row *row, const int *fds, size_t count)
     pthread_mutex_unlock(&closer->lock);
 }
 
-int
+size_t
 cmsgx_row_wait(cmsgx_row *row, int64_t nanoseconds)
 {
     cmsgx_closer *closer = row->closer;
@@ -418,8 +418,10 @@ cmsgx_row_wait(cmsgx_row *row, int64_t nanoseconds)
             break;
         }
     }
+    /* With the lock none is closed and counted down. */
+    size_t waiting = is_full ? cmsgx_get(&closer->backlog) : 0;
     pthread_mutex_unlock(&closer->lock);
-    return !is_full;
+    return waiting;
 }
 
 size_t

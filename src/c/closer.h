@@ -136,8 +136,9 @@ cmsgx_row_has_room(const cmsgx_row *row)
 /* The second look, by the limits. */
 int cmsgx_row_is_over(cmsgx_row *row);
 
-/* The same, which waits for room, `nanoseconds` at most.  1 where there is room. */
-int cmsgx_row_wait(cmsgx_row *row, int64_t nanoseconds);
+/* The same, which waits for room, `nanoseconds` at most.  How many wait in the way of it, seen when
+   the time was up; 0 where there is room. */
+size_t cmsgx_row_wait(cmsgx_row *row, int64_t nanoseconds);
 
 /* How many descriptors a receiver may take at once, beyond those of one message. */
 size_t cmsgx_row_most(const cmsgx_row *row);
