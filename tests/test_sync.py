@@ -1524,7 +1524,7 @@ class Overriding(cmsgx.socket):
 def test_iterators_that_are_used_up_by_an_override_are_named(
     call: Callable[[Any], Any], expected: list[str]
 ) -> None:
-    with new_pair() as (left, right), Overriding(fileno=left.detach()) as sock:
+    with new_pair() as (left, _right), Overriding(fileno=left.detach()) as sock:
         fill(sock)
         sock.settimeout(0)
         with pytest.raises(BlockingIOError) as caught:
