@@ -619,7 +619,7 @@ def test_kinds_that_linux_has_not_are_there_and_say_so(kind: Any) -> None:
             assert message.get(kind, "none") == "none"
             assert kind not in message
             assert message.get_all(kind) == ()
-            with pytest.raises(KeyError, match="this system has it not"):
+            with pytest.raises(KeyError, match="not supported on this system"):
                 message[kind]
         required = 5 if kind in (kinds.Sockcred, kinds.Sockcred2) else 0
         for call in (
@@ -629,7 +629,7 @@ def test_kinds_that_linux_has_not_are_there_and_say_so(kind: Any) -> None:
             lambda: cmsgx.Receiver(left, 9, want=[kind]),
             lambda: cmsgx.BatchReceiver(left, 1, 9, want=[kind]),
         ):
-            with pytest.raises(cmsgx.NotSupportedError, match=f"{kind.__name__}: this") as no:
+            with pytest.raises(cmsgx.NotSupportedError, match=f"{kind.__name__}: not supported") as no:
                 call()
             assert no.value.errno == errno.ENOPROTOOPT
 

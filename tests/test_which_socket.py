@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import pytest
@@ -24,6 +24,9 @@ import cmsgx
 
 METHODS = ("sendmsg", "recvmsg", "recvmsg_into")
 RAW = _socket.socket
+needs_passcred = pytest.mark.skipif(
+    not hasattr(socket, "SO_PASSCRED"), reason="this system has no SO_PASSCRED"
+)
 FUNCTIONS = ("send_fds", "recv_fds", "CMSG_LEN", "CMSG_SPACE")
 
 
@@ -263,6 +266,37 @@ def test_typed_calls_work_below_what_stands_on_the_class_itself(stream: Pair) ->
         seen.clear()
         cmsgx.sendmsg(stream[0], [b"x"])  # its method is not that of socket.socket
         assert seen == []
+
+
+@needs_passcred
+@pytest.mark.parametrize("cloexec", [True, False])
+@pytest.mark.parametrize("by", ["an override", "a tracer", "a wrapper"])
+def test_recv_fds_has_room_for_what_else_is_switched_on_whoever_receives(
+    by: str, cloexec: bool
+) -> None:
+    """In room for maxfds alone credentials come first, and the kernel drops the descriptors."""
+
+    class Wrapper:
+        def __init__(self, sock: socket.socket) -> None:
+            self.fileno, self.recvmsg = sock.fileno, sock.recvmsg
+
+    cls: Any = socket.socket
+    if by == "an override":
+        recvmsg = socket.socket.recvmsg
+        cls = type("Below", (socket.socket,), {"recvmsg": lambda *args: recvmsg(*args)})
+    with pair_of(cls) as (first, second), ExitStack() as stack:
+        if by == "a tracer":
+            kept = socket.socket.recvmsg
+            stack.enter_context(patched(socket.socket, recvmsg=lambda *args: kept(*args)))
+        second.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        sock = Wrapper(second) if by == "a wrapper" else second
+        for sent in (1, 3):
+            cmsgx.send(first, b"x", fds=[0] * sent)
+            data, fds, flags, _ = cmsgx.recv_fds(sock, 1, 1, cloexec=cloexec)
+            assert (data, len(fds)) == (b"x", 1)
+            assert bool(flags & socket.MSG_CTRUNC) == (sent > 1)
+            assert os.get_inheritable(fds[0]) != cloexec
+            os.close(fds[0])
 
 
 @pytest.mark.parametrize("cls", [socket.socket, cmsgx.socket])

@@ -56,7 +56,7 @@ cmsgx_raise_unregistered(cmsgx_state *state, PyTypeObject *kind)
                             kind->tp_name);
     }
     return cmsgx_raise_not_supported(state->NotSupportedError, ENOPROTOOPT,
-                                     "%s: this system has it not", kind->tp_name);
+                                     "%s: not supported on this system", kind->tp_name);
 }
 
 const cmsgx_form *

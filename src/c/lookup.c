@@ -184,7 +184,7 @@ cmsgx_message_subscript(PyObject *object, PyObject *kind)
     Py_XDECREF(codec);
     const char *reason = ": whether it is switched on was not asked";
     if (cmsgx_is_left_out(SELF(object)->request->state, kind)) {
-        reason = ": this system has it not";
+        reason = ": not supported on this system";
     }
     else if (is_only_sent) {
         reason = ": it is only sent, never received";

@@ -139,7 +139,7 @@ def segment_support(sock: FileDescriptorLike) -> int:
 
 
 def _own_size(sock: FileDescriptorLike) -> int | None:
-    """What the socket's option cuts everything into, 0 for nothing; None where it has it not."""
+    """What the socket's option cuts everything into, 0 for nothing; None where there is none."""
     if not hasattr(_cmsg, "UDP_SEGMENT"):
         return None
     try:

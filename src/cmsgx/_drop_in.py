@@ -373,7 +373,7 @@ def _recv_fds_through(
         _recvmsg_foreign if cloexec else _cmsg.call_foreign, "recvmsg"
     )
     given = (flags,) if flags else ()  # as in socket, the method gets no more
-    data, ancdata, msg_flags, address = receive(sock, bufsize, _cmsg.CMSG_LEN(maxfds * 4), *given)
+    data, ancdata, msg_flags, address = receive(sock, bufsize, _RIGHTS_ROOM, *given)
     try:
         fds = array.array("i")
         unasked = array.array("i")
@@ -395,6 +395,8 @@ def _recv_fds_through(
     return result
 
 
+# As in C: for all descriptors that can come, and what else the kernel attaches.
+_RIGHTS_ROOM = _cmsg.CMSG_SPACE(_cmsg.MAX_FDS * 4) + 512
 _CARRY_DESCRIPTORS = {
     getattr(_cmsg, name) for name in ("SCM_RIGHTS", "SCM_PIDFD") if hasattr(_cmsg, name)
 }

@@ -46,7 +46,7 @@ bind(PeerCredentials, (), "peer")
 
 
 def _option(what: str, name: str) -> int:
-    """The number of an option of SOL_SOCKET; NotSupportedError where the system has it not."""
+    """The number of an option of SOL_SOCKET; NotSupportedError where the system has none."""
     found = number(name)
     if found is None:
         raise NotSupportedError(errno.ENOPROTOOPT, f"{what}: this system has no {name}")
@@ -95,8 +95,8 @@ def peer_pidfd(sock: FileDescriptorLike) -> PidFd:
 def peer_groups(sock: FileDescriptorLike) -> tuple[int, ...]:
     """The supplementary groups of who connected: SO_PEERGROUPS, Linux 4.13.
 
-    NotSupportedError where the kernel has it not, and on a socket that is not AF_UNIX; OSError
-    ENOTCONN on one without a peer.
+    NotSupportedError where the kernel does not have it, and on a socket that is not AF_UNIX;
+    OSError ENOTCONN on one without a peer.
     """
     need_unix(sock, "peer_groups")
     name = _option("peer_groups", "SO_PEERGROUPS")
@@ -147,7 +147,7 @@ def accept_rights(sock: FileDescriptorLike, accept: bool) -> None:
 
     With False a peer that tries gets EPERM. An accepted socket inherits it, so set it on the
     listener, and allow descriptors once the peer has proved who it is; what is queued already
-    still arrives. NotSupportedError where the kernel has it not, and on a socket that is not
+    still arrives. NotSupportedError where the kernel does not have it, and on a socket that is not
     AF_UNIX: there, receive with fds=0 until then, which has them dropped.
     """
     need_unix(sock, "accept_rights")

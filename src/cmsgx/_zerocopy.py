@@ -150,8 +150,8 @@ class ZeroCopySender:
 
     __slots__ = (
         "__weakref__", "_arrived", "_bytes", "_generation", "_in_flight", "_is_closed",
-        "_is_copied", "_is_green", "_is_sure", "_lock", "_next_id", "_receive", "_stops", "_unsettled",
-        "lost_reports", "max_bytes", "max_pending", "reports", "sock",
+        "_is_copied", "_is_green", "_is_sure", "_lock", "_next_id", "_receive", "_stops",
+        "_unsettled", "lost_reports", "max_bytes", "max_pending", "reports", "sock",
     )  # fmt: skip
 
     def __init__(
@@ -219,7 +219,6 @@ class ZeroCopySender:
                 raise
             error = OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
             raise not_supported(error, "ZeroCopySender", "SO_ZEROCOPY", "4.14") from None
-
 
     # What there is ---------------------------------------------------------------------------
 

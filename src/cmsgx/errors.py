@@ -68,7 +68,7 @@ class MalformedControlError(CmsgError, ValueError):
 
 
 class NotSupportedError(CmsgError, OSError):
-    """This system or this kind of socket has it not. errno ENOPROTOOPT or EOPNOTSUPP."""
+    """This system or this kind of socket does not have it. errno ENOPROTOOPT or EOPNOTSUPP."""
 
     def __init__(self, number: int, text: str) -> None:
         super().__init__(number, f"{os.strerror(number)}: {text}")

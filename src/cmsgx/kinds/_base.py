@@ -206,12 +206,12 @@ _DIRECTIONS: dict[str, int] = {"receive": 1, "send": 2, "both": 3}
 
 
 def number(name: int | str) -> int | None:
-    """A constant of the C headers by its name; None where the platform has it not."""
+    """A constant of the C headers by its name; None where the platform does not have it."""
     return name if isinstance(name, int) else getattr(_cmsg, name, None)
 
 
 def constant(name: str) -> int:
-    """The same for a flag or an enumerator; 0 where the platform has it not."""
+    """The same for a flag or an enumerator; 0 where the platform does not have it."""
     value: int = getattr(_cmsg, name, 0)
     return value
 
@@ -233,13 +233,13 @@ def option(
     since: str | None = None,
     **more: Any,
 ) -> Option | None:
-    """An Option by the names of the headers, or None where the platform has it not."""
+    """An Option by the names of the headers, or None where the platform does not have it."""
     at, what = number(level), number(name)
     return None if at is None or what is None else Option(at, what, name, room, since, **more)
 
 
 def form(level: str, type: str, transform: Transform = "", **more: Any) -> Form | None:
-    """A Form by the names of the headers, or None where the platform has it not."""
+    """A Form by the names of the headers, or None where the platform does not have it."""
     at, what = number(level), number(type)
     return None if at is None or what is None else Form(at, what, transform, **more)
 
@@ -523,7 +523,7 @@ def row_of(kind: Any) -> Row:
     except (KeyError, TypeError):
         if isinstance(kind, type) and kind in _left_out:
             raise NotSupportedError(
-                errno.ENOPROTOOPT, f"{kind.__name__}: this system has it not"
+                errno.ENOPROTOOPT, f"{kind.__name__}: not supported on this system"
             ) from None
         # An object is named by its class: what its repr() says may be long.
         what = kind if isinstance(kind, type) else f"{type(kind).__name__} object"
