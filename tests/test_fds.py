@@ -530,12 +530,16 @@ def test_check_tells_kinds_apart_in_a_chroot_or_says_that_it_cannot(tmp_path: Pa
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
-def test_check_with_a_full_table_says_so_where_it_needs_a_descriptor() -> None:
+def test_check_with_a_full_table_says_so_only_where_it_needs_a_descriptor() -> None:
     with cmsgx.Fd(os.memfd_create("plain")) as fd:
 
         def child() -> None:
             _fds._device_of_memfds.cache_clear()
             fill_table()
+            assert fd.check(kind="file")
+            assert fd.check(kind=["memfd", "file"])
+            for other in set(ALL_KINDS) - {"memfd", "file"}:
+                assert not fd.check(kind=other)
             with pytest.raises(OSError, match="check: a memfd is told by") as caught:
                 fd.check(kind="memfd")
             assert caught.value.errno == errno.EMFILE

@@ -137,7 +137,7 @@ class Fd(_cmsg.Descriptor):
         device   st_dev of the file system that it must be on
 
         OSError where the kind cannot be told: without /proc an eventfd and an epoll look alike, and
-        the first look at a memfd takes a descriptor, to compare it with.
+        the first look for a memfd takes a descriptor, to compare it with.
         """
         if access not in (None, "r", "w", "rw"):
             raise ValueError(f"access: {access!r}; it is 'r', 'w' or 'rw'")
@@ -211,13 +211,19 @@ def _kinds_of(number: int, status: os.stat_result, expected: set[str]) -> set[st
         link = os.readlink(f"/proc/self/fd/{number}")
     except OSError as error:
         return _kinds_without_proc(number, status, expected, kinds, error)
-    if link.startswith("/memfd:") and _is_where_memfds_are(status):
-        kinds.add("memfd")
+    if link.startswith("/memfd:"):
+        if _asks_for_memfd(kinds, expected) and _is_where_memfds_are(status):
+            kinds.add("memfd")
     elif match := re.match(r"(?:anon_inode:\[?)?(pidfd|eventfd|eventpoll)\b", link):
         kinds = {_ANONYMOUS[match[1]], "anonymous"}
     elif link.startswith("anon_inode:"):
         kinds = {"anonymous"}
     return kinds
+
+
+def _asks_for_memfd(kinds: set[str], expected: set[str]) -> bool:
+    """Whether the answer depends on it: the first time, telling takes a descriptor."""
+    return "memfd" in expected and not expected & kinds
 
 
 def _kinds_without_proc(
@@ -226,7 +232,8 @@ def _kinds_without_proc(
     """As in a chroot. What cannot be told so, and would be the answer, is an error and no guess."""
     if _is_pidfd(number):
         return {"pidfd", "anonymous"}
-    if "file" in kinds and _is_where_memfds_are(status):
+    may_be = "file" in kinds and _asks_for_memfd(kinds, expected)
+    if may_be and _is_where_memfds_are(status):
         kinds.add("memfd")
     if "anonymous" in kinds and not expected & kinds and expected & {"eventfd", "epoll"}:
         raise OSError(
