@@ -46,7 +46,7 @@
 
 /* Flags ------------------------------------------------------------------------------------ */
 
-/* Close-on-exec by recvmsg(2) itself.  macOS has it not: cmsgx_sys_recvmsg() sets it right after
+/* Close-on-exec by recvmsg(2) itself.  macOS lacks it: cmsgx_sys_recvmsg() sets it right after
    the call, and takes this bit, which is nobody's there, out of the flags before.  Another thread
    that forks and executes in between takes the descriptors along: nothing here can prevent that. */
 #if defined(MSG_CMSG_CLOEXEC) && !defined(CMSGX_PORTABLE)
@@ -207,12 +207,12 @@ struct cmsgx_mmsg {
 
 /* recvmmsg(2): how many of `count` messages were received, each with its length in msg_len; -1
    with errno where the first fails.  `flags` may have CMSGX_MSG_WAITFORONE and
-   CMSGX_MSG_CMSG_CLOEXEC.  An error behind the first ends the call.  Linux tells it to the next
+   CMSGX_MSG_CMSG_CLOEXEC.  An error after the first ends the call.  Linux tells it to the next
    one; a loop cannot, and it is lost, as in FreeBSD's C library.  The caller prepares and finishes
    each message: msghdr.h.
 
    sendmmsg(2): how many were sent, each with its length in msg_len; -1 with errno where the first
-   fails.  An error behind the first ends the call: sending that message again tells it. */
+   fails.  An error after the first ends the call: sending that message again tells it. */
 #if CMSGX_HAS_MMSG
 
 _Static_assert(sizeof(struct cmsgx_mmsg) == sizeof(struct mmsghdr)

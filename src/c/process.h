@@ -56,7 +56,7 @@ int cmsgx_process_watch(void);
 void cmsgx_process_add(cmsgx_closer *closer);
 void cmsgx_process_remove(cmsgx_closer *closer);
 
-/* In a child, behind the handlers, which may start no thread: each closer goes on. */
+/* In a child, after the handlers, which may not start a thread: each closer goes on. */
 void cmsgx_process_resume(void);
 
 #endif

@@ -35,7 +35,7 @@ cmsgx_walk(const void *control, size_t used, size_t *offset, cmsgx_header *heade
     }
     header->size = length - CMSG_LEN(0);
     /* CMSG_SPACE cannot overflow here, as the length is within the buffer.  The result may lie
-       behind the end, where a last message came without its padding. */
+       beyond the end, where a last message came without its padding. */
     *offset += CMSG_SPACE(header->size);
     return CMSGX_MESSAGE;
 }

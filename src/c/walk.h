@@ -23,7 +23,7 @@ typedef struct {
 typedef enum {
     CMSGX_END,
     CMSGX_MESSAGE,
-    CMSGX_CUT,              /* its length reaches behind the end; `size` is what is there */
+    CMSGX_CUT,              /* its length reaches beyond the end; `size` is what is there */
     CMSGX_BROKEN,           /* its length is below a header's; `size` is what follows */
 } cmsgx_step;
 
@@ -44,7 +44,7 @@ typedef struct {
 /* Writes each descriptor number that the control buffer carries to `fds`, which has room for
    `used / sizeof(int)` of them.  Of a malformed SCM_RIGHTS everything that can be a descriptor
    is taken: what is open, up to the first that is not, and never one of the standard streams,
-   which zeros and other control messages behind it could be mistaken for. */
+   which zeros and other control messages after it could be mistaken for. */
 cmsgx_found cmsgx_gather(const void *control, size_t used, int *fds);
 
 /* Closes each descriptor that the control buffer carries, by the same rules, without memory. */

@@ -220,7 +220,7 @@ def send_segments(
             raise refusal
         return done
     except BaseException as error:
-        # No call in here, behind which a signal handler could raise once more.
+        # No call in here, after which a signal handler could raise once more.
         error.sent = -(-in_segments[0] // size) + in_batch[0]  # type: ignore[attr-defined]
         raise
 

@@ -302,7 +302,7 @@ class ZeroCopySender:
             while before + sending.sent[0] < total:
                 deadline.timeout()  # raises where none is left
                 following = _Sending(views_of(views_behind(views, before + sending.sent[0])))
-                # No call in between, behind which a signal handler could raise.
+                # No call in between, after which a signal handler could raise.
                 before, sending = before + sending.sent[0], following
                 self._send(sending, (), None, deadline)
         except BaseException as error:

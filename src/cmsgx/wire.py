@@ -68,9 +68,9 @@ def CMSG_FIRSTHDR(control: Buffer) -> Header | None:
 
 
 def CMSG_NXTHDR(control: Buffer, header: Header) -> Header | None:
-    """The header behind `header`, or None.
+    """The header after `header`, or None.
 
-    Also finds a last message that lacks its padding, and one that is a header only. None behind a
+    Also finds a last message that lacks its padding, and one that is a header only. None after a
     header whose length does not fit.
     """
     return _header_at(control, header._next)
@@ -79,7 +79,7 @@ def CMSG_NXTHDR(control: Buffer, header: Header) -> Header | None:
 def CMSG_DATA(header: Header) -> memoryview:
     """The payload, a slice of the buffer: writable where the buffer is.
 
-    It ends with the buffer where the header's length reaches behind it.
+    It ends with the buffer where the header's length reaches beyond it.
     """
     return header._control[header._start : header._end]
 
