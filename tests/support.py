@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import resource
@@ -99,7 +98,7 @@ def content(fd: int | cmsgx.Fd) -> str:
 
 
 def run_python(
-    code: str, *arguments: str, timeout: float = 60, env: dict[str, str] | None = None
+    code: str, *arguments: str, timeout: float = 300, env: dict[str, str] | None = None
 ) -> str:
     """Runs code in a process of its own, with this file's folder on its path; its output.
 
@@ -190,6 +189,8 @@ def enter_empty_root(path: Path) -> None:
             "gid_map": f"0 {os.getegid()} 1",
         }
         clone_newuser = 0x10000000
+        import ctypes  # which 3.12 loads in no other interpreter than the first
+
         if ctypes.CDLL(None, use_errno=True).unshare(clone_newuser) != 0:
             raise PermissionError(ctypes.get_errno(), "no user namespace, and so no chroot")
         for name, text in maps.items():

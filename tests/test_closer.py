@@ -33,14 +33,14 @@ from cmsgx import _cmsg
 ALARM = """
 import faulthandler, os, sys, threading, time, warnings
 warnings.simplefilter("ignore", DeprecationWarning)     # fork of a process with threads
-faulthandler.dump_traceback_later(30, exit=True)
+faulthandler.dump_traceback_later(240, exit=True)
 import cmsgx, support
 from cmsgx import _cmsg
 """
 
 # Its close(2) goes on until release().
 STALLED = """
-stalled = support.stalled_socket(20)
+stalled = support.stalled_socket(240)
 number, release = stalled.__enter__()
 """
 
@@ -544,7 +544,7 @@ def test_each_peer_that_blocks_has_a_thread_of_eight_at_most() -> None:
 import contextlib
 threads = len(os.listdir("/proc/self/task"))
 with contextlib.ExitStack() as stack:
-    stalled = [stack.enter_context(support.stalled_socket(20)) for _ in range(10)]
+    stalled = [stack.enter_context(support.stalled_socket(240)) for _ in range(10)]
     for number, _ in stalled:
         left, right = cmsgx.socketpair()
         cmsgx.send(left, b"x", fds=[number])
