@@ -629,7 +629,7 @@ def test_kinds_that_linux_has_not_are_there_and_say_so(kind: Any) -> None:
             lambda: cmsgx.Receiver(left, 9, want=[kind]),
             lambda: cmsgx.BatchReceiver(left, 1, 9, want=[kind]),
         ):
-            with pytest.raises(cmsgx.NotSupportedError, match=f"{kind.__name__}: not supported") as no:
+            with pytest.raises(cmsgx.NotSupportedError, match="not supported on") as no:
                 call()
             assert no.value.errno == errno.ENOPROTOOPT
 
