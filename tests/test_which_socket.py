@@ -561,6 +561,56 @@ assert socket.send_fds is kept
     assert "socket.send_fds was patched by something else" in run_python(code)
 
 
+def test_several_threads_install_and_uninstall_at_once() -> None:
+    before = standing()
+    errors: list[BaseException] = []
+
+    def toggle() -> None:
+        try:
+            for i in range(100):
+                cmsgx.install(cloexec=bool(i % 2))
+                cmsgx.uninstall()
+        except BaseException as error:
+            errors.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=toggle) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+        cmsgx.uninstall()
+    assert errors == []
+    assert standing() == before
+
+
+@pytest.mark.parametrize("inner", [cmsgx.install, cmsgx.uninstall])
+@pytest.mark.parametrize("outer", [cmsgx.install, cmsgx.uninstall])
+def test_a_signal_handler_in_the_middle_of_either_cannot_call_either(
+    inner: Callable[[], None], outer: Callable[[], None]
+) -> None:
+    before = standing()
+
+    def trace(frame: Any, event: str, argument: object) -> Any:
+        if frame.f_code.co_name == "_is_ours":
+            sys.settrace(None)
+            inner()
+
+    cmsgx.install()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(RuntimeError, match="in the middle of one of them"):
+            outer()
+    finally:
+        sys.settrace(None)
+        cmsgx.uninstall()
+    assert standing() == before
+
+
 def test_uninstall_where_a_patch_over_it_was_undone() -> None:
     clean = standing()
     original = socket.socket.sendmsg
@@ -612,7 +662,7 @@ def interruption(line: int) -> Iterator[list[int]]:
     count = [0]
 
     def trace(frame: Any, event: str, arg: Any) -> Any:
-        if frame.f_code.co_name not in ("install", "uninstall", "_change", "_put"):
+        if frame.f_code.co_name.lstrip("_") not in ("install", "uninstall", "change", "put"):
             return None
         if event == "line":
             count[0] += 1

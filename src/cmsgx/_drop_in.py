@@ -10,7 +10,8 @@ import operator
 import os
 import socket as _stdlib
 import sys
-from collections.abc import Iterable, Mapping
+from _thread import RLock
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -241,6 +242,11 @@ _ALL_FUNCTIONS: Final = (*_FUNCTIONS[True].values(), *_FUNCTIONS[False].values()
 # What stood in each place before install(). Whether something of ours stands there now is seen
 # there: so where a call was interrupted, the next one knows what is left to do.
 _before: dict[_Place, Any] = {}
+# Two threads at once would lose what stood there. A child of fork, where the thread that holds it
+# may not exist, starts with a free one.
+_lock: Any = RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_lock._at_fork_reinit)
 
 
 def install(*, cloexec: bool = True) -> None:
@@ -253,7 +259,10 @@ def install(*, cloexec: bool = True) -> None:
     patch stands, and where socket.socket is a class of gevent's or eventlet's. Where it raises,
     nothing is changed.
     """
-    cloexec = bool(cloexec)
+    _alone(functools.partial(_install, bool(cloexec)))
+
+
+def _install(cloexec: bool) -> None:
     cls = _library_class(_stdlib.socket)
     if cls is None:
         there: Any = _stdlib.socket
@@ -280,9 +289,22 @@ def install(*, cloexec: bool = True) -> None:
 
 def uninstall() -> None:
     """Takes out what install() put in. RuntimeError where another patch was put over it."""
+    _alone(_uninstall)
+
+
+def _uninstall() -> None:
     _refuse_other_patches(_before)
     _change({place: before for place, before in _before.items() if _is_ours(_standing(place))})
     _before.clear()
+
+
+def _alone(function: Callable[[], None]) -> None:
+    if _lock._is_owned():
+        raise RuntimeError(
+            "a signal handler called install() or uninstall() in the middle of one of them: call "
+            "it once that is done"
+        )
+    _cmsg.with_lock(_lock, function)
 
 
 def _standing(place: _Place) -> Any:
