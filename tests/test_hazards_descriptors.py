@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import pytest
+from memory import need_testcapi
 from native import Shim, under_shim
 from support import (
     Pair,
@@ -849,10 +850,7 @@ def fail_allocations(group: str) -> None:
 
 @pytest.mark.parametrize("group", ["receive", "send", "batch", "message", "Fd"])
 def test_A4_each_allocation_fails_in_turn(group: str) -> None:
-    try:
-        importlib.import_module("_testcapi")
-    except ImportError as error:
-        pytest.skip(f"import _testcapi: {error}")
+    need_testcapi()
     print(in_child("fail_allocations", group))
 
 
