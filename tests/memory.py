@@ -6,12 +6,15 @@ import functools
 import importlib
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import pytest
+from support import in_fork
 
 P = TypeVar("P")
+Q = ParamSpec("Q")
 T = TypeVar("T")
 
 
@@ -49,6 +52,20 @@ def need_testcapi() -> Any:
     if reason := _why_not():
         pytest.skip(reason)
     return importlib.import_module("_testcapi")
+
+
+def without_other_threads(test: Callable[Q, None]) -> Callable[Q, None]:
+    """Has the test run in a child of fork: a thread of xdist's would be given allocations that
+    fail, and end the worker. Skips where none can be made to fail."""
+
+    @functools.wraps(test)
+    def run(*args: Q.args, **kwargs: Q.kwargs) -> None:
+        need_testcapi()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
+            in_fork(lambda: test(*args, **kwargs))
+
+    return run
 
 
 def without(

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
-from memory import need_testcapi, without
+from memory import without, without_other_threads
 from support import eventually, open_fds
 
 import cmsgx
@@ -549,6 +549,6 @@ def again(call: Call, prepared: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
+@without_other_threads
 def test_a_failed_allocation_loses_nothing(name: str) -> None:
-    need_testcapi()
-    print(f"{name}: {fail_in_turn(ALL[name])} allocations failed, one by one")
+    print(f"{name}: {fail_in_turn(ALL[name])} allocations failed, one by one", flush=True)

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from memory import each_allocation_fails
+from memory import each_allocation_fails, without_other_threads
 from support import Pair, open_files, unix_pair, unregistered
 
 import cmsgx
@@ -331,6 +331,7 @@ def test_interrupted_at_each_instruction_no_option_stays_changed(
 
 
 @each_way_to_enable
+@without_other_threads
 def test_a_failed_allocation_leaves_no_option_changed(
     stream: Pair, make: Callable[[cmsgx.socket], Any]
 ) -> None:

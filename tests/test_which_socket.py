@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from attempts import fails
-from memory import each_allocation_fails
+from memory import each_allocation_fails, without_other_threads
 from support import Pair, open_files, run_python
 
 import cmsgx
@@ -718,6 +718,7 @@ def test_an_interrupted_call_leaves_all_or_nothing(call: str) -> None:
     bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
     reason="a list display that finds no memory crashes a free-threaded CPython 3.13 by itself",
 )
+@without_other_threads
 def test_nor_does_a_call_that_runs_out_of_memory() -> None:
     clean = standing()
 

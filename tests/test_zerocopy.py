@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import pytest
 from batches import handling, of_handlers, raising
-from memory import each_allocation_fails
+from memory import each_allocation_fails, without_other_threads
 from namespaces import Namespace, needs_ipv6
 from support import eventually, in_fork, lengths
 
@@ -878,6 +878,7 @@ def test_an_interruption_loses_no_send(times: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["send", "reap", "acknowledge", "release"])
+@without_other_threads
 def test_a_failed_allocation_keeps_neither_the_lock_nor_a_buffer(name: str) -> None:
     """With the lock held for ever, close() and everything else would never return."""
     with udp() as (left, _), cmsgx.ZeroCopySender(left) as sender:
