@@ -198,7 +198,7 @@ cmsgx_pid_of(int pidfd)
     struct cmsgx_pidfd_info info;
     /* Of a kernel that knows it only in part, what it does not fill is not to be seen. */
     memset(&info, 0, sizeof(info));
-    if (ioctl(pidfd, CMSGX_PIDFD_GET_INFO, &info) == 0) {
+    if (ioctl(pidfd, (cmsgx_ioctl)CMSGX_PIDFD_GET_INFO, &info) == 0) {
         return (pid_t)info.pid;
     }
     return errno == ESRCH ? 0 : -1;

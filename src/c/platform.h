@@ -41,6 +41,13 @@
 #  define CMSGX_IS_LINUX 0
 #endif
 
+/* The type of ioctl(2)'s request: int in POSIX and musl, unsigned long elsewhere. */
+#if defined(__linux__) && !defined(__GLIBC__)
+typedef int cmsgx_ioctl;
+#else
+typedef unsigned long cmsgx_ioctl;
+#endif
+
 /* Of 64 bits in a struct: i386 aligns them to 4. */
 #define CMSGX_ALIGN64 _Alignof(struct {uint64_t value;})
 

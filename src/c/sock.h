@@ -4,8 +4,10 @@
 #ifndef CMSGX_SOCK_H
 #define CMSGX_SOCK_H
 
-#include "wait.h"
+/* First, as it brings Python.h. */
 #include "which.h"
+
+#include "wait.h"
 
 #include <errno.h>
 
