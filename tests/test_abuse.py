@@ -158,6 +158,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_an_option_is_never_longer_than_its_room() -> None:
     """Where the kernel, or a filter of BPF, tells the whole length."""
     assert run_python(LONGER, env=under_shim()) == "done\n"
@@ -1245,6 +1246,7 @@ print(len(outcomes))
 
 
 @pytest.mark.parametrize("calls", lengths("CMSGX_FUZZ_CALLS", 8000, 80_000))
+@pytest.mark.slow
 def test_random_calls_neither_crash_nor_leak(calls: int, tmp_path: Path) -> None:
     timeout = 60 + calls / 100
     assert int(run_python(FUZZ, "1", str(calls), str(tmp_path), timeout=timeout)) > 5

@@ -812,6 +812,7 @@ def hung_up_behind(*sizes: int) -> None:
 
 
 @pytest.mark.parametrize("sizes", [(1, 0, 0), (0,), (0, 0), (0, 1, 0)])
+@pytest.mark.slow
 def test_empty_messages_before_the_end_is_read_are_no_end(sizes: tuple[int, ...]) -> None:
     assert in_child("hung_up_behind", *sizes, env=under_shim()).strip() == "done"
 
@@ -929,6 +930,7 @@ def malformed_at(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MALFORMED)
+@pytest.mark.slow
 def test_a_malformed_message_is_closed_and_said_to_be_truncated(mode: str) -> None:
     assert in_child("malformed_at", mode, env=under_shim()).strip() == "done"
 

@@ -406,6 +406,7 @@ def run(datagrams: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("datagrams", lengths("CMSGX_BATCH_DATAGRAMS", 30_000, 300_000))
+@pytest.mark.slow
 def test_random_batches_are_what_the_model_says(datagrams: int) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < 2048:

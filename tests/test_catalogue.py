@@ -242,6 +242,7 @@ def test_the_catalogue_is_there() -> None:
         assert entry.source, entry
 
 
+@pytest.mark.slow
 def test_c_is_of_this_abi() -> None:
     abi = made().abi
     assert abi["long"] == struct.calcsize("l")

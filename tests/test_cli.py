@@ -184,6 +184,7 @@ def test_the_second_process_runs_the_same_package_from_any_folder(tmp_path: Path
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_kernel_without_passpidfd_is_told_of() -> None:
     library = build("no_passpidfd.so", "-shared", "-fPIC", "no_passpidfd.c", "-ldl")
     others = os.environ.get("LD_PRELOAD", "")
@@ -249,6 +250,7 @@ def test_a_second_process_that_ends_early(
     assert errors.endswith(f"{expected}\n")
 
 
+@pytest.mark.slow
 def test_a_failure_here_does_not_wait_for_the_second_process(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +267,7 @@ def test_a_failure_here_does_not_wait_for_the_second_process(
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.slow
 def test_an_output_that_nobody_reads_ends_it_in_silence(unbuffered: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -276,6 +279,7 @@ def test_an_output_that_nobody_reads_ends_it_in_silence(unbuffered: str) -> None
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
+@pytest.mark.slow
 def test_an_output_that_is_full_is_told_of() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(

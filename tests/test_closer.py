@@ -493,6 +493,7 @@ assert cmsgx.wait_closed() == 0
     assert run_python(ALARM + FULL + code).strip() == "went on"
 
 
+@pytest.mark.slow
 def test_no_peer_fills_the_table_with_what_waits() -> None:
     """What waits is never more than an eighth of it, and what one message brings."""
     code = """
@@ -511,6 +512,7 @@ print(most < 128)
     assert run_python(ALARM + FULL + code).strip() == "True"
 
 
+@pytest.mark.slow
 def test_a_batch_takes_no_more_than_the_closer_has_room_for() -> None:
     """And goes on, with one message at least, where the limit is below what one can bring."""
     code = """

@@ -971,6 +971,7 @@ def fuzz(calls: int, seed: int, most_mismatches: int = 1) -> Findings:
 
 
 @pytest.mark.parametrize("calls", lengths("CMSGX_FUZZ_CALLS", 1000, CALLS))
+@pytest.mark.slow
 def test_same_answers_as_socket(calls: int) -> None:
     before = open_descriptors()
     with warnings.catch_warnings():

@@ -105,6 +105,7 @@ def test_what_is_shown_first_is_short(name: str) -> None:
 @pytest.mark.parametrize(
     "family", [socket.AF_INET, pytest.param(socket.AF_INET6, marks=needs_ipv6)]
 )
+@pytest.mark.slow
 def test_traceroute(family: int) -> None:
     with Chain(links=3) as chain:
         route = [chain.address(family, n) for n in (1, 2, 3)]

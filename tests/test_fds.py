@@ -184,6 +184,7 @@ def test_collected_open_warns_and_closes() -> None:
 
 
 @pytest.mark.parametrize("give_away", ["close", "detach"])
+@pytest.mark.slow
 def test_of_many_threads_one_gets_it(give_away: str) -> None:
     for _ in range(50):
         fd = new_fd()
@@ -775,6 +776,7 @@ def test_what_is_closed_in_the_middle_of_a_call_is_not_another_file_there(
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.slow
 def test_multiprocessing_passes_one_to_a_new_process(method: str) -> None:
     code = """
 import multiprocessing, os, sys, cmsgx, support

@@ -384,6 +384,7 @@ def test_more_pins_than_can_be_counted_are_an_error(stream: Pair) -> None:
 # What Python keeps --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_generation_is_another_in_each_child_and_counted_once_for_all_interpreters() -> None:
     code = """
 import os

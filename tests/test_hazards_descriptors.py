@@ -361,6 +361,7 @@ def close_last(receiver: cmsgx.Receiver, batches: cmsgx.BatchReceiver, left: cms
     ["receive", "Receiver", "loop", "list", "take",
      "batch", "batch loop", "batch list", "batch take"],
 )  # fmt: skip
+@pytest.mark.slow
 def test_A3_signal_storm(way: str, iterations: int) -> None:
     print(in_child("storm", way, iterations // 5))
 
@@ -388,6 +389,7 @@ def test_A3_a_handler_that_raises_before_the_call(way: Way) -> None:
 
 @pytest.mark.parametrize("way", TYPED, ids=lambda way: way.__name__)
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.slow
 def test_A3_a_profiler_that_raises(way: Way) -> None:
     """At the return of the C function: the result is thrown away by the interpreter."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
@@ -857,6 +859,7 @@ def fail_allocations(group: str) -> None:
 
 
 @pytest.mark.parametrize("group", ["receive", "send", "batch", "message", "Fd"])
+@pytest.mark.slow
 def test_A4_each_allocation_fails_in_turn(group: str) -> None:
     need_testcapi()
     print(in_child("fail_allocations", group))
@@ -998,6 +1001,7 @@ def pidfd_without_room() -> None:
     print("negative closes:", Shim().strangers())
 
 
+@pytest.mark.slow
 def test_A6_the_kernel_could_make_no_pidfd(with_pidfd: Pair) -> None:
     in_child("pidfd_without_room", env=under_shim())
 
@@ -1201,6 +1205,7 @@ def filled_while_it_waits(timeout: float | None, by: str) -> None:
 
 @pytest.mark.parametrize("timeout", [20.0, None])
 @pytest.mark.parametrize("by", ["socket", "argument"])
+@pytest.mark.slow
 def test_A8_also_where_it_is_filled_while_it_waits(timeout: float | None, by: str) -> None:
     assert in_child("filled_while_it_waits", timeout, by).strip() == "done"
 
@@ -1233,6 +1238,7 @@ def pidfds_in_a_batch() -> None:
     print("done")
 
 
+@pytest.mark.slow
 def test_A8_pidfds_have_room_whatever_else_is_sent(with_pidfd: Pair) -> None:
     assert in_child("pidfds_in_a_batch").strip() == "done"
 
@@ -1737,5 +1743,6 @@ INTERRUPTED = (
 
 
 @pytest.mark.parametrize("name", INTERRUPTED)
+@pytest.mark.slow
 def test_A13_close_is_never_retried(name: str) -> None:
     in_child("interrupted_close", name, env=under_shim())

@@ -189,6 +189,7 @@ def test_B2_no_child_of_a_spawn_storm_sees_one() -> None:
     assert output == [SPAWNS, 0]
 
 
+@pytest.mark.slow
 def test_B2_without_it_they_are_seen() -> None:
     """So the storm shows something."""
     program = build("scan", "scan.c")

@@ -169,6 +169,7 @@ def test_C1_typed_calls_refuse_what_is_malformed() -> None:
 
 
 @pytest.mark.parametrize("is_error", [False, True], ids=["warning", "error"])
+@pytest.mark.slow
 def test_C1_drop_ins_warn_of_what_is_malformed(is_error: bool) -> None:
     in_one_child("malformed_drop_in", MALFORMED, is_error)
 

@@ -213,6 +213,7 @@ print("apart")
     ],
 )
 @pytest.mark.parametrize("where", ["main", "sub"])
+@pytest.mark.slow
 def test_an_interpreter_that_ends_with_something_open(left: str, where: str) -> None:
     program = f"""
 import os, sys, warnings

@@ -294,6 +294,7 @@ print("ok")
 
 
 @pytest.mark.parametrize(("system", "size"), [("freebsd14", 1), ("darwin", 4)])
+@pytest.mark.slow
 def test_the_type_of_service_that_is_sent(system: str, size: int) -> None:
     assert run(system, "print(len(kinds.Tos(1).pack()))").strip() == str(size)
 
@@ -360,6 +361,7 @@ print("ok")
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.slow
 def test_the_package_works(system: str) -> None:
     assert run(system, WORKS, socket.SOL_SOCKET, PACKAGE).strip() == "ok"
 

@@ -114,6 +114,7 @@ def sockets_of(family: int) -> Iterator[cmsgx.socket]:
             yield sock
 
 
+@pytest.mark.slow
 def test_every_kind_is_refused_by_every_family_that_has_it_not() -> None:
     found: set[int] = set()
     for family in range(1, 64):

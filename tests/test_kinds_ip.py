@@ -135,6 +135,7 @@ def test_a_source_that_is_not_ours_is_refused() -> None:
         cmsgx.send(sender, b"x", control=kinds.PacketInfo(local="192.0.2.200"))
 
 
+@pytest.mark.slow
 def test_packet_info_chooses_the_interface() -> None:
     """A multicast goes out by the one that it names, and no other."""
     with network.cable() as net:

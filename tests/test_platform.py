@@ -42,6 +42,7 @@ def printed_by(name: str, *flags: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_what_stands_in_does_the_same() -> None:
     """Truncation at each size of the room, peeks, many messages, waiting, sockets."""
     native = printed_by("platform")

@@ -925,6 +925,7 @@ def test_leaks_nothing(exercise: Callable[[], object]) -> None:
 # The checker, checked ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_leaked_descriptor_is_seen() -> None:
     kept: list[int] = []
     runs = itertools.count()
@@ -937,6 +938,7 @@ def test_a_leaked_descriptor_is_seen() -> None:
             os.close(number)
 
 
+@pytest.mark.slow
 def test_a_leaked_object_is_seen() -> None:
     if not sys.getallocatedblocks():
         pytest.skip("sys.getallocatedblocks() counts nothing: PYTHONMALLOC=malloc")
@@ -952,6 +954,7 @@ def test_a_leaked_cycle_is_none() -> None:
     assert leaks(cycle) == {}
 
 
+@pytest.mark.slow
 def test_memory_that_c_leaks_is_seen() -> None:
     libc = ctypes.CDLL(None)
     libc.malloc.restype = ctypes.c_void_p

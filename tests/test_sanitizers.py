@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from checkout import checkout
 from native import SOURCES, build
 from test_packaging import needs_backend
 from test_walk import SANITIZERS, run, sanitized
 
 
+@pytest.mark.slow
 def test_every_form_of_a_time_at_its_edges() -> None:
     sanitized()  # which skips where there are none
     # A time of 32 bits holds less: there the overflows alone are looked for.
@@ -59,6 +61,7 @@ def flags_of_a_sanitized_build(folder: Path) -> list[str]:
     return command[:at] + command[at + 4 :]
 
 
+@pytest.mark.slow
 def test_a_sanitized_build_catches_an_overflow(tmp_path: Path) -> None:
     """Python's own flags say that overflows wrap, and come first."""
     sanitized()

@@ -504,6 +504,7 @@ def refused_by_device(error: int) -> None:
         assert cmsgx.segment_support(one) == 0
 
 
+@pytest.mark.slow
 def test_a_device_that_cannot() -> None:
     for_each("refused_by_device", [(errno.EIO,), (errno.EINVAL,), (errno.EMSGSIZE,)])
 
@@ -635,6 +636,7 @@ def interrupted_in_the_fallback(which: int) -> None:
         assert len(got) >= most
 
 
+@pytest.mark.slow
 def test_a_handler_that_raises_in_the_fallback() -> None:
     for_each("interrupted_in_the_fallback", [(0,), (2,)])
 
@@ -645,6 +647,7 @@ def test_a_wrong_argument_tells_that_nothing_went() -> None:
     assert caught.value.sent == 0  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_handler_that_raises_behind_a_call_that_sent() -> None:
     cases = itertools.product(range(len(of_handlers())), (0, errno.EIO))
     for_each("interrupted_behind", list(cases))

@@ -501,6 +501,7 @@ def stops_after(most: int) -> None:
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 9])
+@pytest.mark.slow
 def test_a_kernel_that_stops_half_way(most: int) -> None:
     assert in_child("stops_after", most, env=under_shim()).strip() == "done"
 
@@ -637,12 +638,14 @@ def with_handler(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["returns", "raises", "OSError"])
+@pytest.mark.slow
 def test_a_signal_in_the_middle(kind: str) -> None:
     """The handler runs, whatever the kernel has sent before; in a process that can be ended."""
     assert in_child("with_handler", kind).strip() == "done"
 
 
 @pytest.mark.parametrize("which", range(len(of_handlers())))
+@pytest.mark.slow
 def test_a_signal_is_heard_though_nothing_waits(which: int) -> None:
     assert in_child("long_batch", which, env=under_shim()).strip() == "done"
 

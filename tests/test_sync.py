@@ -481,6 +481,7 @@ def interrupted_behind(zero_copy: bool, which: int) -> None:
 
 @pytest.mark.parametrize("zero_copy", [False, True])
 @pytest.mark.parametrize("which", range(len(of_handlers())))
+@pytest.mark.slow
 def test_send_all_counts_what_went_before_a_handler_raised(zero_copy: bool, which: int) -> None:
     code = f"import test_sync as here; here.interrupted_behind({zero_copy}, {which})"
     assert run_python(code, env=under_shim()).strip() == "done"
@@ -570,6 +571,7 @@ def test_timeout_is_the_sockets_own_or_the_one_given(
 
 @RECEIVES
 @pytest.mark.parametrize("own", [0, 0.05, None])
+@pytest.mark.slow
 def test_timeout_none_waits_without_end(
     pair: Pair, receive: Callable[..., bytes], own: float | None
 ) -> None:
@@ -579,6 +581,7 @@ def test_timeout_none_waits_without_end(
 
 
 @pytest.mark.parametrize("own", [0, 0.05, None])
+@pytest.mark.slow
 def test_send_with_timeout_none_waits_without_end(stream: Pair, own: float | None) -> None:
     filled = fill(stream[0])
     stream[0].settimeout(own)
@@ -656,6 +659,7 @@ def alarm() -> Iterator[list[float]]:
 
 @RECEIVES
 @pytest.mark.parametrize("own", [None, 5.0])
+@pytest.mark.slow
 def test_a_signal_handler_that_returns_is_no_error(
     stream: Pair, alarm: list[float], receive: Callable[..., bytes], own: float | None
 ) -> None:
@@ -666,6 +670,7 @@ def test_a_signal_handler_that_returns_is_no_error(
 
 
 @RECEIVES
+@pytest.mark.slow
 def test_signals_do_not_put_the_deadline_off(
     stream: Pair, alarm: list[float], receive: Callable[..., bytes]
 ) -> None:

@@ -430,6 +430,7 @@ def prepared_calls(is_refused: bool, *left_out: str) -> None:
 @pytest.mark.parametrize(
     "arguments", [(True,), (False,), (True, "ppoll")], ids=["refused", "killed", "no ppoll"]
 )
+@pytest.mark.slow
 def test_prepared_calls_need_few_system_calls(arguments: tuple[Any, ...]) -> None:
     """By a filter that refuses all others, or that kills for them."""
     if "ppoll" in arguments and "poll" not in ALLOWED[platform.machine()]:

@@ -46,5 +46,6 @@ def test_C1_C3_random_control_buffers(count: int) -> None:
 
 
 @pytest.mark.parametrize("count", lengths("CMSGX_WALKS", 50_000, 300_000))
+@pytest.mark.slow
 def test_C1_without_sanitizers(count: int) -> None:
     run(built("-O2"), str(count), "2")

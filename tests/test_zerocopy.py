@@ -277,6 +277,7 @@ def test_many_buffers() -> None:
 
 
 @pytest.mark.parametrize("limits", [{"max_pending": 2}, {"max_bytes": 2 * SIZE}], ids=str)
+@pytest.mark.slow
 def test_backpressure(limits: dict[str, Any]) -> None:
     buffer = bytearray(SIZE)
     with stalled() as (left, right, ahead), cmsgx.ZeroCopySender(left, **limits) as sender:
@@ -314,6 +315,7 @@ def test_a_send_above_max_bytes_goes_alone() -> None:
         read(right, 1)
 
 
+@pytest.mark.slow
 def test_a_full_socket_is_waited_for() -> None:
     with stalled() as (left, right, _), cmsgx.ZeroCopySender(left) as sender:
         assert type(send_until_it_fails(sender, bytes(SIZE), 0)[1]) is BlockingIOError
@@ -539,6 +541,7 @@ def test_a_reset_completes_everything() -> None:
             sender.send(buffer)
 
 
+@pytest.mark.slow
 def test_a_pending_error_is_neither_taken_nor_spun_on() -> None:
     """POLLERR and POLLHUP stay, and no completion comes: with an id that the kernel never gives."""
     with tcp() as (left, right):
@@ -712,6 +715,7 @@ def with_little_locked_memory() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
+@pytest.mark.slow
 def test_enobufs_for_locked_memory() -> None:
     in_fork(with_little_locked_memory)
 
