@@ -55,25 +55,35 @@ cmsgx_row_drop(cmsgx_row *row)
 
 /* With the lock held.  0, or -1 where there is no memory. */
 static int
+add_block(cmsgx_closer *closer, size_t count)
+{
+    cmsgx_places *made = malloc(sizeof(*made) + count * sizeof(made->places[0]));
+    if (made == NULL) {
+        return -1;
+    }
+    made->next = closer->memory;
+    closer->memory = made;
+    for (size_t i = 0; i < count; i++) {
+        made->places[i].next = closer->free;
+        closer->free = &made->places[i];
+    }
+    cmsgx_add(&closer->places, count);
+    return 0;
+}
+
+/* The same.  Others may reserve meanwhile, without the lock. */
+static int
 make_places(cmsgx_closer *closer)
 {
-    size_t there;
-    while ((there = cmsgx_get(&closer->places)) < cmsgx_get(&closer->reserved)) {
-        size_t missing = cmsgx_get(&closer->reserved) - there;
-        size_t count = missing > BLOCK ? missing : BLOCK;
-        cmsgx_places *made = malloc(sizeof(*made) + count * sizeof(made->places[0]));
-        if (made == NULL) {
+    for (;;) {
+        size_t there = cmsgx_get(&closer->places), wanted = cmsgx_get(&closer->reserved);
+        if (there >= wanted) {
+            return 0;
+        }
+        if (add_block(closer, wanted - there > BLOCK ? wanted - there : BLOCK) < 0) {
             return -1;
         }
-        for (size_t i = 0; i < count; i++) {
-            made->places[i].next = closer->free;
-            closer->free = &made->places[i];
-        }
-        made->next = closer->memory;
-        closer->memory = made;
-        cmsgx_add(&closer->places, count);
     }
-    return 0;
 }
 
 int
