@@ -314,6 +314,7 @@ run(void *argument)
     pthread_mutex_lock(&closer->lock);
     closer->coming--;
     for (;;) {
+        int is_over = closer->is_ending && closer->ready_first == NULL;
         if (closer->is_forking) {
             pthread_cond_wait(&closer->hurry, &closer->lock);
         }
@@ -324,16 +325,13 @@ run(void *argument)
         else if (closer->ready_first != NULL && closer->watching == 0) {
             watch(closer);
         }
-        else if (closer->is_ending && closer->ready_first == NULL) {
-            break;
-        }
-        else if (!has_lingered) {
+        else if (!has_lingered && !is_over) {
             closer->lingering++;
             (void)wait_until(closer, &closer->hurry, now() + LINGER);
             closer->lingering--;
             has_lingered = 1;
         }
-        else if (!sleep_on(closer) && closer->ready_first == NULL) {
+        else if (is_over || (!sleep_on(closer) && closer->ready_first == NULL)) {
             break;
         }
     }

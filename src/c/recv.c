@@ -167,6 +167,7 @@ receive_bytes(plain_call *call, cmsgx_sock *sock, Py_ssize_t size, int flags, Py
     }
     cmsgx_msghdr_set_data(&call->msg, &iov, PyBytes_AS_STRING(*data), (size_t)size, flags);
     ssize_t received = cmsgx_call(sock, POLLIN, try_recvmsg, call, flags, NULL, NULL);
+    call->msg.msg_iov = NULL;
     if (received < 0) {
         Py_CLEAR(*data);
         return -1;

@@ -4,8 +4,8 @@
 #include <sys/resource.h>
 
 /* Descriptors that may wait, for who receives: the first, and that part of the table. */
-#define LIMIT 4096
-#define SHARE 8
+#define LIMIT ((size_t)4096)
+#define SHARE ((size_t)8)
 /* Places that are made at once. */
 #define BLOCK 256
 
