@@ -60,6 +60,16 @@ def close_pair(pair: Pair) -> None:
 
 
 @contextmanager
+def installed(**arguments: Any) -> Iterator[None]:
+    """With cmsgx in place of socket's methods."""
+    cmsgx.install(**arguments)
+    try:
+        yield
+    finally:
+        cmsgx.uninstall()
+
+
+@contextmanager
 def open_files(count: int) -> Iterator[list[int]]:
     """That many descriptors of files that tell themselves apart: each is a memfd that holds its
     index as text."""

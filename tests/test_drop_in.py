@@ -25,6 +25,7 @@ from support import (
     UNIX_TYPES,
     Pair,
     content,
+    installed,
     is_open,
     open_fds,
     open_files,
@@ -45,15 +46,6 @@ def plain(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socke
     yield pair
     for sock in pair:
         sock.close()
-
-
-@contextmanager
-def installed(**arguments: Any) -> Iterator[None]:
-    cmsgx.install(**arguments)
-    try:
-        yield
-    finally:
-        cmsgx.uninstall()
 
 
 # Which socket -----------------------------------------------------------------------------------

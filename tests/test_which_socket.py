@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from attempts import fails
 from memory import each_allocation_fails, without_other_threads
-from support import Pair, open_files, run_python
+from support import Pair, installed, open_files, run_python
 
 import cmsgx
 
@@ -28,15 +28,6 @@ needs_passcred = pytest.mark.skipif(
     not hasattr(socket, "SO_PASSCRED"), reason="this system has no SO_PASSCRED"
 )
 FUNCTIONS = ("send_fds", "recv_fds", "CMSG_LEN", "CMSG_SPACE")
-
-
-@contextmanager
-def installed(**arguments: Any) -> Iterator[None]:
-    cmsgx.install(**arguments)
-    try:
-        yield
-    finally:
-        cmsgx.uninstall()
 
 
 @contextmanager
