@@ -152,13 +152,16 @@ def thread_in(work: Callable[[], object], is_inside: Callable[[], bool]) -> Iter
     assert not thread.is_alive()
 
 
-def in_fork(child: Callable[[], object]) -> None:
-    """Runs it in a child of fork, which has two minutes, and shows there what it raises."""
+def in_process(child: Callable[[], object], seconds: int = 0) -> int:
+    """Runs that in a child of fork, which has so many seconds, 0 for any number; its pid.
+
+    What it raises is shown there.
+    """
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            signal.alarm(120)
+            signal.alarm(seconds)
             child()
             status = 0
         except BaseException:
@@ -166,7 +169,16 @@ def in_fork(child: Callable[[], object]) -> None:
         finally:
             sys.stderr.flush()
             os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    return pid
+
+
+def status_of(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def in_fork(child: Callable[[], object]) -> None:
+    """The same, waited for: it has two minutes, and raises nothing."""
+    assert status_of(in_process(child, 120)) == 0
 
 
 @contextmanager

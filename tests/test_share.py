@@ -9,13 +9,10 @@ import mmap
 import os
 import signal
 import socket
-import sys
-import traceback
-from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from support import close_pair, open_fds, unix_pair
+from support import close_pair, in_process, open_fds, status_of, unix_pair
 
 import cmsgx
 
@@ -29,26 +26,6 @@ def memfd(data: bytes = b"content", seals: int = 0) -> cmsgx.Fd:
     os.write(fd.fileno(), data)
     fcntl.fcntl(fd.fileno(), fcntl.F_ADD_SEALS, seals)
     return fd
-
-
-def in_process(child: Callable[[], object]) -> int:
-    """Runs that in a process of its own; its pid."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            child()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-    return pid
-
-
-def status_of(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 # Sharing ----------------------------------------------------------------------------------------
