@@ -20,7 +20,7 @@ What may differ is what DESIGN promises to do otherwise, and stands in class Sto
 - with musl `socket` sends 1 KiB of control data at most, and neither sends nor sees a last message
   without a payload;
 - types that bring a method of their own, and families that C does not know, are served by the
-  method of the type: there it is all as with `socket`.
+  method of the type: there it is all as with `socket`, but for the room of recv_fds.
 """
 
 from __future__ import annotations
@@ -385,7 +385,6 @@ class Stock(Side):
         crowded = plain.fileno() >= 0 and any(
             option_is_on(plain, option) for option in self.setup.options
         )
-        crowded = crowded and not self.by_own_method(sock)
         if crowded:
             room = max(room, socket.CMSG_SPACE(253 * 4)) + 512
         data, control, msg_flags, address = self.recvmsg(sock, bufsize, room, flags)
