@@ -115,7 +115,7 @@ static size_t
 table_size(void)
 {
     struct rlimit limit;
-    return getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > LIMIT * SHARE
+    return getrlimit(RLIMIT_NOFILE, &limit) < 0 || (uint64_t)limit.rlim_cur > LIMIT * SHARE
         ? LIMIT * SHARE : (size_t)limit.rlim_cur;
 }
 
