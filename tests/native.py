@@ -47,6 +47,29 @@ def build(target: str, *arguments: str) -> Path:
     return path
 
 
+def sanitizer() -> str | None:
+    """The name of a sanitizer that is in this process, which has an allocator of its own."""
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    for name in ("asan", "tsan"):
+        if f"lib{name}.so" in maps:
+            return name
+    return "asan" if "address-sanitizer" in str(sysconfig.get_config_var("CONFIG_ARGS")) else None
+
+
+@functools.cache
+def _child_hangs() -> bool:
+    program = build("thread_after_fork", "-fsanitize=address", "-pthread", "thread_after_fork.c")
+    done = subprocess.run([program], capture_output=True, check=False, timeout=600)
+    assert done.returncode in {0, 1}, done.stderr
+    return done.returncode == 1
+
+
+def skip_where_a_child_cannot_start_threads() -> None:
+    """AddressSanitizer's runtime can hang there, in a lock that a thread of the parent held."""
+    if sanitizer() == "asan" and _child_hangs():
+        pytest.skip("AddressSanitizer: a thread that was started after fork() did not come back")
+
+
 def under_shim(mode: str = "") -> dict[str, str]:
     """The environment of a process whose kernel lies, and is watched: tests/c/shim.c."""
     library = build("shim.so", "-O1", "-shared", "-fPIC", "shim.c", "-ldl")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from native import under_shim
+from native import skip_where_a_child_cannot_start_threads, under_shim
 from support import Pair, content, lengths, open_fds, open_files, run_python, unregistered
 
 import cmsgx
@@ -995,6 +995,7 @@ assert caught[0] == "RuntimeError", caught
 
 
 def test_a_fork_hook_that_hands_over_descriptors() -> None:
+    skip_where_a_child_cannot_start_threads()
     run_python(
         """
 import gc, os

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from native import skip_where_a_child_cannot_start_threads
 from support import (
     close_pair,
     eventually,
@@ -634,6 +635,12 @@ print("closed")
 
 # fork(2) ----------------------------------------------------------------------------------------
 
+
+@pytest.fixture
+def a_child_can_start_threads() -> None:
+    skip_where_a_child_cannot_start_threads()
+
+
 USES = {
     "never used": "",
     "used and idle": """
@@ -644,6 +651,7 @@ assert _cmsg.closer_wait(60) == 0
 }
 
 
+@pytest.mark.usefixtures("a_child_can_start_threads")
 @pytest.mark.parametrize("use", USES)
 def test_threads_that_fork_at_once_do_not_hang(use: str) -> None:
     code = """
@@ -666,6 +674,7 @@ os._exit(0)
     assert told.strip() == "done"
 
 
+@pytest.mark.usefixtures("a_child_can_start_threads")
 @pytest.mark.parametrize("when", ["before", "after_in_parent", "after_in_child"])
 def test_a_fork_hook_may_join_a_thread_that_closes_in_the_background(when: str) -> None:
     """It may run while, in another design, a lock of the closer's is held."""
@@ -698,6 +707,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     assert run_python(code).strip() == "7"
 
 
+@pytest.mark.usefixtures("a_child_can_start_threads")
 def test_a_forked_child_closes_what_was_queued_and_goes_on() -> None:
     """Also where the fork happens below Python, so that no hook of Python's runs."""
     code = """
@@ -724,6 +734,7 @@ print("both")
         assert run_python(ALARM + QUEUED + code, how).strip() == "both"
 
 
+@pytest.mark.usefixtures("a_child_can_start_threads")
 def test_processes_of_multiprocessing_are_forked_while_the_closer_works() -> None:
     code = """
 import multiprocessing
@@ -750,6 +761,7 @@ assert _cmsg.closer_wait(60) == 0
     assert run_python(ALARM + STALLED + code).strip() == "[0, 0, 0]"
 
 
+@pytest.mark.usefixtures("a_child_can_start_threads")
 def test_a_child_of_a_child_closes_its_copies() -> None:
     code = """
 def fork(depth):
@@ -773,6 +785,7 @@ except BrokenPipeError:
     assert run_python(ALARM + QUEUED + code).strip() == "no process has it"
 
 
+@pytest.mark.usefixtures("a_child_can_start_threads")
 def test_the_closers_of_all_interpreters_go_on_in_a_child() -> None:
     """By C's fork: CPython does not survive its own with a second interpreter, up to 3.13."""
     code = """

@@ -19,10 +19,9 @@ import sys
 import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
-from native import build
+from native import build, sanitizer
 from support import run_python
 
 import cmsgx
@@ -506,15 +505,6 @@ def count_waiting() -> None:
 
 
 # The tests --------------------------------------------------------------------------------------
-
-
-def sanitizer() -> str | None:
-    """The name of a sanitizer that is in this process, which has an allocator of its own."""
-    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
-    for name in ("asan", "tsan"):
-        if f"lib{name}.so" in maps:
-            return name
-    return "asan" if "address-sanitizer" in str(sysconfig.get_config_var("CONFIG_ARGS")) else None
 
 
 def run_counted(code: str, *arguments: str, allocator: str = "default") -> str:
