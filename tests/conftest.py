@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import socket
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ DESCRIPTORS = 1024
 
 
 def pytest_configure() -> None:
+    # The programs of tests buffer what they print as they do for everybody.
+    os.environ.pop("PYTHONUNBUFFERED", None)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < DESCRIPTORS and soft != resource.RLIM_INFINITY:
         try:

@@ -350,7 +350,7 @@ signal.setitimer(signal.ITIMER_REAL, 0.1)
 try:
     cmsgx.wait_closed(float("inf"))
 except InterruptedError:
-    print("interrupted")
+    print("interrupted", flush=True)
 os._exit(0)
 """
     assert run_python(ALARM + STALLED + code).strip() == "interrupted"

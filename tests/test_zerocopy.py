@@ -22,7 +22,7 @@ import pytest
 from batches import handling, of_handlers, raising
 from memory import each_allocation_fails, without_other_threads
 from namespaces import Namespace, needs_ipv6
-from support import eventually, in_fork, lengths
+from support import eventually, fill, in_fork, lengths
 
 import cmsgx
 from cmsgx import _zerocopy, kinds
@@ -988,9 +988,7 @@ def test_iterators_that_are_used_up_are_named(name: str) -> None:
     with tcp() as (left, _right), cmsgx.ZeroCopySender(left) as sender:
         left.settimeout(0)
         call = getattr(sender, name)
-        with suppress(BlockingIOError):
-            while True:
-                left.send(bytes(1 << 16))
+        fill(left)
         for data, control, start in (
             (iter([bytes(1 << 20)]), (), "data was an iterator"),
             (iter([bytes(1 << 20)]), iter(()), "data, control were iterators"),
