@@ -33,14 +33,6 @@ cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
     return buffer;
 }
 
-void
-cmsgx_buffer_release(cmsgx_buffer *buffer)
-{
-    if (buffer != NULL && cmsgx_count_down(&buffer->users)) {
-        PyMem_Free(buffer);
-    }
-}
-
 /* Buffers of the caller -------------------------------------------------------------------- */
 
 #define SELF(object) ((cmsgx_into *)(object))

@@ -51,7 +51,15 @@ typedef struct {
 
 /* One user, the caller.  NULL with MemoryError. */
 cmsgx_buffer *cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into);
-void cmsgx_buffer_release(cmsgx_buffer *buffer);
+
+/* Inlined, as each view and message ends with it. */
+static inline void
+cmsgx_buffer_release(cmsgx_buffer *buffer)
+{
+    if (buffer != NULL && cmsgx_count_down(&buffer->users)) {
+        PyMem_Free(buffer);
+    }
+}
 
 static inline cmsgx_buffer *
 cmsgx_buffer_share(cmsgx_buffer *buffer)
