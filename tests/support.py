@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import resource
@@ -226,6 +227,20 @@ def fill(sock: socket.socket) -> None:
         except BlockingIOError:
             refused += 1
             time.sleep(0.02)
+
+
+def send_in_turn(sock: socket.socket, data: bytes, fds: list[int]) -> None:
+    """Who is not root may have only RLIMIT_NOFILE descriptors in flight, over all processes: with a
+    low limit, what other tests have sent has to arrive first. See too_many_unix_fds() in Linux."""
+    for _ in range(6000):
+        try:
+            cmsgx.send(sock, data, fds=fds)
+            return
+        except OSError as error:
+            if error.errno != errno.ETOOMANYREFS:
+                raise
+        time.sleep(0.01)
+    raise TimeoutError("other tests have too many descriptors in flight")
 
 
 def enter_empty_root(path: Path) -> None:

@@ -366,7 +366,7 @@ import resource, socket
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 left, right = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 receiver = cmsgx.Receiver(right, 9, fds=60, close="background")
-cmsgx.send(left, b"1", fds=[number, *[0] * 40])
+support.send_in_turn(left, b"1", [number, *[0] * 40])
 os.close(number)
 with receiver.receive() as message:
     number = message.fds[0].fileno()
@@ -374,7 +374,7 @@ assert support.eventually(lambda: not support.is_open(number))     # its close h
 assert _cmsg.closer_counts() == (41, 41)
 before = support.open_fds()
 for _ in range(10):
-    cmsgx.send(left, b"2", fds=[0] * 20)
+    support.send_in_turn(left, b"2", [0] * 20)
 def refused(error, receive):
     try:
         receive()
@@ -421,7 +421,7 @@ sys.setswitchinterval(1e-6)
 left, right = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 receiver = cmsgx.Receiver(right, 9, fds=9, close="background")
 for _ in range(2000):
-    cmsgx.send(left, b"1", fds=[0] * 9)
+    support.send_in_turn(left, b"1", [0] * 9)
     cmsgx.send(left, b"2")
     receiver.receive(timeout=60).close()
     try:
@@ -501,7 +501,7 @@ def test_no_peer_fills_the_table_with_what_waits() -> None:
 most = 0
 def flood():
     for _ in range(60):
-        cmsgx.send(left, b"2", fds=[0] * 20)
+        support.send_in_turn(left, b"2", [0] * 20)
 threading.Thread(target=flood, daemon=True).start()
 threading.Timer(0.2, release).start()
 for _ in range(70):
@@ -523,7 +523,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), hard))
 left, right = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 receiver = cmsgx.BatchReceiver(right, 8, 9, fds=1, close="background")
 for _ in range(5):
-    cmsgx.send(left, b"x", fds=[0] * 200)
+    support.send_in_turn(left, b"x", [0] * 200)
 sizes = []
 while sum(sizes) < 5:
     with receiver.receive(timeout=60) as batch:
@@ -595,7 +595,7 @@ import resource, socket
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 left, right = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 receiver = cmsgx.Receiver(right, 9, fds=1, close="background")
-cmsgx.send(left, b"x", fds=[0])
+support.send_in_turn(left, b"x", [0])
 receiver.receive().take(0).close(now=True)     # what is made once is made
 with open("/proc/self/status") as status:
     size = next(int(line.split()[1]) for line in status if line.startswith("VmSize"))
