@@ -459,7 +459,7 @@ module_exec(PyObject *module)
         || cmsgx_add_descriptor(module) < 0 || cmsgx_add_pin(module) < 0
         || cmsgx_add_view(module) < 0 || cmsgx_add_buffer(module) < 0
         || cmsgx_add_address(module) < 0
-        || cmsgx_add_record(module) < 0 || cmsgx_add_codec(module) < 0
+        || cmsgx_add_record(module) < 0 || cmsgx_add_ip(module) < 0 || cmsgx_add_codec(module) < 0
         || cmsgx_add_descriptors(module) < 0 || cmsgx_add_message(module) < 0
         || cmsgx_add_receiver(module) < 0 || cmsgx_add_batch(module) < 0
         || cmsgx_add_batch_receiver(module) < 0 || cmsgx_add_segments(module) < 0

@@ -166,6 +166,36 @@ print("done")
     assert run_python(code, timeout=300).strip() == "done"
 
 
+COMPARES = """
+import sys
+from cmsgx.kinds import IPAddress
+ours = IPAddress("192.0.2.1")
+assert ours != "192.0.2.1" and "ipaddress" not in sys.modules
+import ipaddress
+theirs = ipaddress.ip_address("192.0.2.1")
+assert ours == theirs and theirs == ours and {ours: "found"}[theirs] == "found"
+"""
+
+
+def test_each_interpreter_compares_with_its_own_ipaddress() -> None:
+    """Also where another one has imported that module, and this one has not."""
+    code = (
+        OWN_GIL
+        + f"""
+import warnings
+warnings.simplefilter("ignore")
+CODE = {COMPARES!r}
+exec(CODE)
+for _ in range(2):
+    interpreter = make()
+    run(interpreter, CODE)
+    destroy(interpreter)
+print("done")
+"""
+    )
+    assert run_python(code).strip() == "done"
+
+
 def test_each_interpreter_has_its_own_classes() -> None:
     """What one registers the other does not see."""
     code = (

@@ -23,6 +23,7 @@ from support import (
     need_classes_that_go,
     open_fds,
     open_files,
+    run_python,
     unix_pair,
     unregistered,
 )
@@ -925,6 +926,82 @@ def test_an_ip_address_is_made_of_what_means_one(text: str) -> None:
     assert pickle.loads(pickle.dumps(address)) == address
     assert address != kinds.IPAddress(bytes(15) + b"\7")
     assert address != text
+
+
+# Each length of hexadecimal text that the hash is made of, and a sign bit.
+ADDRESSES = [
+    "0.0.0.0", "0.0.0.1", "0.1.0.0", "10.0.0.1", "192.0.2.1", "255.255.255.255", "127.0.0.1",
+    "::", "::1", "::ffff:192.0.2.1", "2001:db8::1", "fe80::1", "ff02::1",
+    "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ADDRESSES)
+def test_an_ip_address_equals_and_hashes_like_that_of_ipaddress(text: str) -> None:
+    ours: Any = kinds.IPAddress(text)
+    theirs: Any = ipaddress.ip_address(text)
+    assert ours == theirs
+    assert theirs == ours
+    assert (ours != theirs, theirs != ours) == (False, False)
+    assert hash(ours) == hash(theirs)
+    assert {theirs: "found"}[ours] == {ours: "found"}[theirs] == "found"
+    assert len({ours, theirs}) == 1
+    for other in map(ipaddress.ip_address, ADDRESSES):
+        assert (ours == other, ours != other) == (theirs == other, theirs != other)
+        assert (other == ours, other != ours) == (other == theirs, other != theirs)
+
+
+def test_an_ip_address_hashes_like_that_of_ipaddress_whatever_its_bits() -> None:
+    for size in (4, 16):
+        for _ in range(500):
+            packed = os.urandom(size)
+            theirs = ipaddress.ip_address(packed)
+            assert hash(kinds.IPAddress(packed)) == hash(theirs), theirs
+
+
+def test_an_ip_address_differs_from_one_with_more_to_it() -> None:
+    """A scope, or a network: as the address of ipaddress that it stands for differs from them."""
+    near: Any = kinds.IPAddress("fe80::1")
+    local: Any = kinds.IPAddress("127.0.0.1")
+    for ours, theirs in (
+        (near, ipaddress.ip_address("fe80::1%1")),
+        (near, ipaddress.ip_address("fe80::1%eth0")),
+        (near, ipaddress.ip_interface("fe80::1/128")),
+        (local, ipaddress.ip_interface("127.0.0.1/32")),
+        (local, ipaddress.ip_network("127.0.0.1/32")),
+        (local, ipaddress.ip_address("::ffff:127.0.0.1")),
+        (local, "127.0.0.1"),
+        (local, 0x7F000001),
+        (local, None),
+    ):
+        assert ours != theirs
+        assert theirs != ours
+        assert len({ours, theirs}) == 2
+    with pytest.raises(TypeError, match="not supported between"):
+        local < ipaddress.ip_address("127.0.0.2")  # noqa: B015
+
+
+@pytest.mark.parametrize("make", [kinds.IPAddress, kinds.PacketInfo6])
+def test_the_scope_of_an_ip_address_is_not_lost(make: Any) -> None:
+    with pytest.raises(ValueError, match="without the scope 'eth0'") as caught:
+        make(ipaddress.ip_address("fe80::1%eth0"))
+    assert "IPv6Address('fe80::1%eth0')" in str(caught.value)
+    assert make(ipaddress.ip_address("fe80::1"))
+
+
+def test_comparing_an_ip_address_imports_nothing() -> None:
+    """The module ipaddress is large, and in a chroot it is not there."""
+    code = """
+import sys
+import cmsgx.kinds
+four, six = map(cmsgx.kinds.IPAddress, ("127.0.0.1", "::1"))
+assert four != six and four != "127.0.0.1" and not four == None
+assert {four: 4, six: 6}.get("127.0.0.1") is None
+assert "ipaddress" not in sys.modules
+sys.modules["ipaddress"] = None  # as it is where importing it is forbidden
+assert four != six and four != "127.0.0.1"
+"""
+    run_python(code)
 
 
 @pytest.mark.parametrize("wrong", ["", "localhost", "1.2.3", "::g", b"", b"12345", bytes(17)])

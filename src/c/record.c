@@ -572,8 +572,8 @@ struct_reduce(PyObject *self, PyObject *Py_UNUSED(ignored))
                                            Py_SIZE(self), record->note);
 }
 
-static PyObject *
-struct_compare(PyObject *self, PyObject *other, int operation)
+PyObject *
+cmsgx_struct_compare(PyObject *self, PyObject *other, int operation)
 {
     if ((operation != Py_EQ && operation != Py_NE) || !Py_IS_TYPE(other, Py_TYPE(self))) {
         Py_RETURN_NOTIMPLEMENTED;
@@ -584,8 +584,8 @@ struct_compare(PyObject *self, PyObject *other, int operation)
     return PyBool_FromLong(equal == (operation == Py_EQ));
 }
 
-static Py_hash_t
-struct_hash(PyObject *self)
+Py_hash_t
+cmsgx_struct_hash(PyObject *self)
 {
     return hash_with(self, PyBytes_FromStringAndSize(
                                (const char *)((cmsgx_struct *)self)->payload, Py_SIZE(self)));
@@ -615,8 +615,8 @@ PyDoc_STRVAR(struct_doc,
 "An immutable record that is its payload; its fields are windows into that.");
 
 static PyType_Slot struct_slots[] = {
-    {Py_tp_richcompare, struct_compare},
-    {Py_tp_hash, struct_hash},
+    {Py_tp_richcompare, cmsgx_struct_compare},
+    {Py_tp_hash, cmsgx_struct_hash},
     {Py_tp_dealloc, struct_dealloc},
     {Py_tp_traverse, struct_traverse},
     {Py_tp_methods, struct_methods},

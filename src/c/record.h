@@ -37,6 +37,10 @@ PyObject *cmsgx_raise_class_changed(PyObject *record);
 PyObject *cmsgx_struct_read(cmsgx_state *state, cmsgx_codec *codec, const cmsgx_form *form,
                             const unsigned char *data, size_t size);
 
+/* What a Struct has in these slots: equal and hashed by its class and its payload. */
+PyObject *cmsgx_struct_compare(PyObject *self, PyObject *other, int operation);
+Py_hash_t cmsgx_struct_hash(PyObject *self);
+
 /* A new IPAddress of 4 or 16 bytes. */
 PyObject *cmsgx_ip_new(cmsgx_state *state, const unsigned char *data, size_t size);
 

@@ -152,6 +152,7 @@ int cmsgx_add_view(PyObject *module);
 int cmsgx_add_buffer(PyObject *module);
 int cmsgx_add_address(PyObject *module);
 int cmsgx_add_record(PyObject *module);
+int cmsgx_add_ip(PyObject *module);
 int cmsgx_add_codec(PyObject *module);
 int cmsgx_add_descriptors(PyObject *module);
 int cmsgx_add_message(PyObject *module);

@@ -338,6 +338,9 @@ class Struct(Record):
     @classmethod
     def _restore(cls, payload: ReadableBuffer, note: int, /) -> Self: ...
 
+@disjoint_base
+class IP(Struct): ...
+
 @final
 class Field:
     __name__: str

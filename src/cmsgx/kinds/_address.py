@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["IPAddress"]
 
 
-class IPAddress(_cmsg.Struct):
+class IPAddress(_cmsg.IP):
     """An IPv4 or IPv6 address: 4 or 16 bytes, made text only on demand.
 
-    From text, from the bytes, or from an address of `ipaddress`. str() is its text, `packed` its
-    bytes in network order, `ip` the object of `ipaddress`.
+    From text, from the bytes, or from an address of `ipaddress`; one with a scope (fe80::1%eth0) is
+    a ValueError, as a control message has that elsewhere. str() is its text, `packed` its bytes in
+    network order, `ip` the object of `ipaddress`, which it equals and hashes like: one finds the
+    other in a set or a dict.
     """
 
     __slots__ = ()
@@ -46,6 +48,11 @@ class IPAddress(_cmsg.Struct):
                 packed = _socket.inet_pton(family, packed)
             except OSError:
                 raise ValueError(f"{value!r} is no IP address") from None
+        elif scope := getattr(value, "scope_id", None):
+            raise ValueError(
+                f"{value!r}: no control message has an address and its scope in one; give the "
+                f"address without the scope {scope!r}, and that as the interface"
+            )
         if memoryview(packed).nbytes not in (4, 16):
             raise ValueError(f"{value!r}; an address has 4 or 16 bytes")
         return super().__new__(cls, packed)
