@@ -239,7 +239,7 @@ static PyObject *
 pidfd_pid(PyObject *Py_UNUSED(module), PyObject *number)
 {
     int pidfd;
-    if (cmsgx_as_int(number, &pidfd) < 0) {
+    if (cmsgx_as_int(number, "number", &pidfd) < 0) {
         return NULL;
     }
     pid_t pid = cmsgx_pid_of(pidfd);

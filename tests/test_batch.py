@@ -570,12 +570,12 @@ def test_more_than_asked_stays_in_the_queue(packets: Pair) -> None:
 
 
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"count": 0}, ValueError, "count: 0; from 1 to"),
-    ({"count": -1}, ValueError, "count: -1; from 1 to"),
-    ({"count": 1 << 21}, ValueError, "count: 2097152; from 1 to"),
-    ({"count": 1 << 70}, ValueError, f"count: {1 << 70}; from 1 to"),
-    ({"count": -(1 << 70)}, ValueError, f"count: {-(1 << 70)}; from 1 to"),
-    ({"count": "1"}, TypeError, "integer"),
+    ({"count": 0}, ValueError, "count: 0; it is 1 to"),
+    ({"count": -1}, ValueError, "count: -1; it is 1 to"),
+    ({"count": 1 << 21}, ValueError, "count: 2097152; it is 1 to"),
+    ({"count": 1 << 70}, ValueError, f"count: {1 << 70}; it is 1 to"),
+    ({"count": -(1 << 70)}, ValueError, f"count: {-(1 << 70)}; it is 1 to"),
+    ({"count": "1"}, TypeError, "count: an int is needed, not str"),
     ({"bufsize": -1}, ValueError, "bufsize: -1; it cannot be negative"),
     ({"bufsize": -(1 << 70)}, ValueError, f"bufsize: {-(1 << 70)}; it cannot be negative"),
     ({"bufsize": (1 << 31) - 4095}, ValueError, "bufsize: 2147479553; one call brings 2147479552"),

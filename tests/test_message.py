@@ -322,7 +322,7 @@ def test_what_is_no_kind_is_a_type_error(
         (cmsgx.Credentials, [], "not switched on"),
         (cmsgx.PidFd, [cmsgx.Credentials], "not switched on"),
         (cmsgx.SecurityLabel, [cmsgx.SecurityLabel], "though it is switched on"),
-        (cmsgx.SecurityLabel, None, "not asked"),
+        (cmsgx.SecurityLabel, None, "neither sets nor asks for options"),
         (cmsgx.kinds.AlgIv, [], "only sent, never received"),
         (cmsgx.kinds.AlgIv, None, "only sent, never received"),
     ],

@@ -261,7 +261,11 @@ CAUSES = {
         OSError,
         "Invalid argument",
     ),
-    "no data": Cause(lambda: 5, TypeError, "data must be bytes-like"),
+    "no data": Cause(
+        lambda: 5,
+        TypeError,
+        "data: a bytes-like object, or an iterable of them, is needed, not int",
+    ),
     "text": Cause(lambda: "text", TypeError, "bytes-like"),
     "an empty tuple": Cause(lambda: (), ValueError, "not a tuple of 0"),
     "a tuple of 5": Cause(lambda: (b"",) * 5, ValueError, "not a tuple of 5"),
@@ -270,8 +274,12 @@ CAUSES = {
     ),
     "a bool": Cause(lambda: (b"bad", [True]), TypeError, r"fds\[0\]"),
     "a negative number": Cause(lambda: (b"bad", [-1]), ValueError, r"fds\[0\]"),
-    "no descriptors": Cause(lambda: (b"bad", 5), TypeError, "fds must be an iterable"),
-    "no control message": Cause(lambda: (b"bad", (), [5]), TypeError, "not a control message"),
+    "no descriptors": Cause(
+        lambda: (b"bad", 5), TypeError, "fds: an iterable of descriptors is needed, not int"
+    ),
+    "no control message": Cause(
+        lambda: (b"bad", (), [5]), TypeError, "control: a control message or"
+    ),
     "what is only delivered": Cause(
         lambda: (b"bad", (), kinds.UdpGro(5)), ValueError, "the kernel takes no"
     ),

@@ -257,7 +257,9 @@ def test_build_is_what_the_kernel_takes_and_parse_takes_it_apart() -> None:
         assert wire.build(one) == wire.build([one])
     wrong: Any
     for wrong in (5, None, cmsgx.kinds.Ttl):
-        with pytest.raises(TypeError, match="control must be an iterable of control messages"):
+        with pytest.raises(
+            TypeError, match="control: a control message, or an iterable of them, is needed"
+        ):
             wire.build(wrong)
     assert wire.parse(b"") == ()
 

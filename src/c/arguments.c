@@ -1,16 +1,32 @@
 #include "arguments.h"
 
-int
-cmsgx_as_int(PyObject *object, int *value)
+#include "errors.h"
+
+/* With an exception, for what became no int of `bits`.  What its __index__() raised stays. */
+static int
+refuse_int(PyObject *object, const char *name, size_t bits)
 {
+    if (!PyIndex_Check(object)) {
+        PyErr_Clear();
+        cmsgx_raise_needed(name, -1, "an int", object);
+    }
+    else if (PyLong_Check(object) && PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
+        cmsgx_raise_too_large(name, object, bits);
+    }
+    return -1;
+}
+
+int
+cmsgx_as_int(PyObject *object, const char *name, int *value)
+{
+    const size_t bits = 8 * sizeof(int);
     long wide = PyLong_AsLong(object);
     if (wide == -1 && PyErr_Occurred()) {
-        return -1;
+        return refuse_int(object, name, bits);
     }
     if (wide > INT_MAX || wide < INT_MIN) {
-        PyErr_SetString(PyExc_OverflowError, wide > 0
-                            ? "signed integer is greater than maximum"
-                            : "signed integer is less than minimum");
+        cmsgx_raise_too_large(name, object, bits);
         return -1;
     }
     *value = (int)wide;
@@ -18,27 +34,64 @@ cmsgx_as_int(PyObject *object, int *value)
 }
 
 int
-cmsgx_as_size(PyObject *object, Py_ssize_t *value)
+cmsgx_as_size(PyObject *object, const char *name, Py_ssize_t *value)
 {
     if (PyLong_CheckExact(object)) {
         *value = PyLong_AsSsize_t(object);
     }
     else {
         PyObject *index = PyNumber_Index(object);
-        if (index == NULL) {
-            return -1;
-        }
-        *value = PyLong_AsSsize_t(index);
-        Py_DECREF(index);
+        *value = index == NULL ? -1 : PyLong_AsSsize_t(index);
+        Py_XDECREF(index);
     }
-    return *value == -1 && PyErr_Occurred() ? -1 : 0;
+    return *value == -1 && PyErr_Occurred() ? refuse_int(object, name, 8 * sizeof(*value)) : 0;
 }
 
 int
-cmsgx_as_nearest(PyObject *object, Py_ssize_t *value)
+cmsgx_as_nearest(PyObject *object, const char *name, Py_ssize_t *value)
 {
     *value = PyNumber_AsSsize_t(object, NULL);
-    return *value == -1 && PyErr_Occurred() ? -1 : 0;
+    return *value == -1 && PyErr_Occurred() ? refuse_int(object, name, 8 * sizeof(*value)) : 0;
+}
+
+int
+cmsgx_as_buffer(PyObject *object, const char *name, Py_ssize_t index, Py_buffer *view, int flags)
+{
+    if (cmsgx_get_buffer(object, view, flags) == 0) {
+        return 0;
+    }
+    if (!PyObject_CheckBuffer(object)) {
+        PyErr_Clear();
+        cmsgx_raise_needed(name, index,
+                           flags & PyBUF_WRITABLE ? "a writable bytes-like object"
+                                                  : "a bytes-like object",
+                           object);
+    }
+    else {
+        cmsgx_name_argument(name, index);
+    }
+    return -1;
+}
+
+PyObject *
+cmsgx_sequence(PyObject *iterable, const char *name, const char *needed)
+{
+    PyObject *fast = NULL;
+    if (PyList_CheckExact(iterable) || PyTuple_CheckExact(iterable)) {
+        fast = Py_NewRef(iterable);
+    }
+    else if (Py_TYPE(iterable)->tp_iter == NULL && !PySequence_Check(iterable)) {
+        cmsgx_raise_needed(name, -1, needed, iterable);
+    }
+    else {
+        fast = PySequence_List(iterable);
+    }
+#ifdef Py_GIL_DISABLED
+    if (fast != NULL && PyList_Check(fast)) {
+        Py_SETREF(fast, PyList_AsTuple(fast));
+    }
+#endif
+    return fast;
 }
 
 int
@@ -76,7 +129,7 @@ static int
 as_not_negative(PyObject *object, const char *name, size_t *value)
 {
     Py_ssize_t nearest;
-    if (cmsgx_as_nearest(object, &nearest) < 0) {
+    if (cmsgx_as_nearest(object, name, &nearest) < 0) {
         return -1;
     }
     if (nearest < 0) {
@@ -146,14 +199,39 @@ position_of(cmsgx_state *state, const cmsgx_signature *signature, PyObject *name
     return -1;
 }
 
+/* More positional arguments than there are: the others go by their names. */
+static void
+raise_too_many(const cmsgx_state *state, const cmsgx_signature *signature, Py_ssize_t nargs)
+{
+    const signed char *keywords = signature->keywords + signature->max_positional;
+    PyObject *names = PyUnicode_FromString("");
+    for (size_t i = 0; names != NULL && keywords[i] >= 0; i++) {
+        Py_SETREF(names, PyUnicode_FromFormat("%U%s%U=", names, i > 0 ? ", " : "",
+                                              state->keywords[keywords[i]]));
+    }
+    if (names != NULL) {
+        const int has_names = PyUnicode_GET_LENGTH(names) > 0;
+        const char *by_name = has_names ? "; by name: " : "";
+        if (signature->max_positional == 0) {
+            PyErr_Format(PyExc_TypeError, "%s() takes no positional arguments (%zd given)%s%U",
+                         signature->function, nargs, by_name, names);
+        }
+        else {
+            PyErr_Format(PyExc_TypeError,
+                         "%s() takes at most %zd positional arguments (%zd given)%s%U",
+                         signature->function, signature->max_positional, nargs, by_name, names);
+        }
+        Py_DECREF(names);
+    }
+}
+
 int
 cmsgx_keywords(cmsgx_state *state, const cmsgx_signature *signature, PyObject *const *args,
                Py_ssize_t nargs, PyObject *kwnames, PyObject **values)
 {
     const char *function = signature->function;
     if (nargs > signature->max_positional) {
-        PyErr_Format(PyExc_TypeError, "%s() takes at most %zd positional arguments (%zd given)",
-                     function, signature->max_positional, nargs);
+        raise_too_many(state, signature, nargs);
         return -1;
     }
     for (Py_ssize_t i = 0; i < nargs; i++) {

@@ -5,9 +5,20 @@
 
 #include "state.h"
 
-/* As "i" and "n" of PyArg_Parse.  0, or -1 with an exception. */
-int cmsgx_as_int(PyObject *object, int *value);
-int cmsgx_as_size(PyObject *object, Py_ssize_t *value);
+/* As "i" and "n" of PyArg_Parse, with errors that begin with the name of the argument.  0, or -1
+   with an exception. */
+int cmsgx_as_int(PyObject *object, const char *name, int *value);
+int cmsgx_as_size(PyObject *object, const char *name, Py_ssize_t *value);
+
+/* As "y*" where flags are PyBUF_SIMPLE; `index`, where it is not negative, is that in a sequence of
+   that name. */
+int cmsgx_as_buffer(PyObject *object, const char *name, Py_ssize_t index, Py_buffer *view,
+                    int flags);
+
+/* A list or tuple of the items of an iterable, whose items stay while it is read: without a
+   GIL a list is copied, as another thread may change it.  TypeError for what is none, which says
+   what is `needed`, in words.  A new reference. */
+PyObject *cmsgx_sequence(PyObject *iterable, const char *name, const char *needed);
 
 /* on_truncation: "raise" (1) or "keep" (0). */
 int cmsgx_as_truncation(PyObject *object, int *raises);
@@ -16,8 +27,8 @@ int cmsgx_as_truncation(PyObject *object, int *raises);
 int cmsgx_as_close(PyObject *object, int *in_background);
 
 /* As "n", but what Py_ssize_t has no room for, as 2**31 on 32 bits, becomes the nearest that it
-   has: for whoever knows the name of the argument, and refuses it by that. */
-int cmsgx_as_nearest(PyObject *object, Py_ssize_t *value);
+   has: for whoever refuses that with words of its own. */
+int cmsgx_as_nearest(PyObject *object, const char *name, Py_ssize_t *value);
 
 /* bufsize: what one call can bring.  Where there is no memory for it, it is the receiving that
    fails, with MemoryError. */

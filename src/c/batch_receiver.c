@@ -302,11 +302,11 @@ batch_receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs
 
     if ((nargs > 0 || kwnames != NULL)
         && (cmsgx_keywords(self->state, &signature, args, nargs, kwnames, values) < 0
-            || (values[0] != NULL && cmsgx_as_int(values[0], &flags) < 0))) {
+            || (values[0] != NULL && cmsgx_as_int(values[0], "flags", &flags) < 0))) {
         return NULL;
     }
     if (!cmsgx_enter(&self->busy)) {
-        return cmsgx_raise_busy(object);
+        return cmsgx_raise_receiver_busy(object);
     }
     PyObject *batch = receive(self, flags, values[1], NULL);
     cmsgx_leave(&self->busy);
@@ -344,7 +344,7 @@ batch_receiver_next(PyObject *object)
 {
     batch_receiver *self = SELF(object);
     if (!cmsgx_enter(&self->busy)) {
-        return cmsgx_raise_busy(object);
+        return cmsgx_raise_receiver_busy(object);
     }
     PyObject *batch = next(self);
     cmsgx_leave(&self->busy);
@@ -366,7 +366,7 @@ batch_receiver_configure(PyObject *object, PyObject *args)
     }
     if (!cmsgx_enter(&self->busy)) {
         cmsgx_request_release(request);
-        return cmsgx_raise_busy(object);
+        return cmsgx_raise_receiver_busy(object);
     }
     cmsgx_request *before = self->request;
     cmsgx_request_inherit(request, before);
@@ -429,19 +429,19 @@ batch_receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:BatchReceiver", (char **)(void *)names,
                                      &sock, &count_given, &size_given)
-        || cmsgx_as_nearest(count_given, &count) < 0
+        || cmsgx_as_nearest(count_given, "count", &count) < 0
         || cmsgx_as_bufsize(size_given, &size) < 0
         || cmsgx_allow(self->state, sock, CMSGX_RECEIVING, &is_green) < 0) {
         return -1;
     }
     if (count < 1 || count > MOST_MESSAGES) {
-        PyErr_Format(PyExc_ValueError, "count: %R; from 1 to %d messages", count_given,
+        PyErr_Format(PyExc_ValueError, "count: %R; it is 1 to %d", count_given,
                      MOST_MESSAGES);
         return -1;
     }
     /* From here on no Python code runs, which could come here once more; another thread can. */
     if (!cmsgx_enter(&self->busy)) {
-        cmsgx_raise_busy(object);
+        cmsgx_raise_receiver_busy(object);
         return -1;
     }
     int result = -1;

@@ -1,5 +1,8 @@
 #include "buffer.h"
 
+#include "arguments.h"
+#include "errors.h"
+
 #define LINE 64
 #define ROUND_UP(n) (((n) + 15) & ~(size_t)15)
 
@@ -10,13 +13,10 @@ cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
     size_t fds_at = control_at + ROUND_UP(control_size + CMSGX_MORE_ROOM);
     size_t data_at = fds_at + ROUND_UP(control_size);
 
-    if (data_size > PY_SSIZE_T_MAX - data_at - LINE) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    unsigned char *memory = PyMem_Malloc(data_at + LINE + data_size);
+    unsigned char *memory = data_size > PY_SSIZE_T_MAX - data_at - LINE
+        ? NULL : PyMem_Malloc(data_at + LINE + data_size);
     if (memory == NULL) {
-        PyErr_NoMemory();
+        cmsgx_raise_no_room(data_size);
         return NULL;
     }
     cmsgx_buffer *buffer = (cmsgx_buffer *)(void *)memory;
@@ -41,9 +41,13 @@ cmsgx_into *
 cmsgx_into_new(cmsgx_state *state, PyObject *buffers)
 {
     cmsgx_into *into = NULL;
-    PyObject *sequence = PyObject_CheckBuffer(buffers)
+    int is_one = PyObject_CheckBuffer(buffers);
+    PyObject *sequence = is_one
         ? PyTuple_Pack(1, buffers)
-        : PySequence_Tuple(buffers);
+        : cmsgx_sequence(buffers, "into", "a writable bytes-like object, or a sequence of them,");
+    if (sequence != NULL && !PyTuple_Check(sequence)) {
+        Py_SETREF(sequence, PyList_AsTuple(sequence));
+    }
     if (sequence == NULL || (into = PyObject_GC_New(cmsgx_into, state->Into)) == NULL) {
         goto error;
     }
@@ -58,7 +62,8 @@ cmsgx_into_new(cmsgx_state *state, PyObject *buffers)
     }
     for (; into->count < count; into->count++) {
         Py_buffer *view = &into->views[into->count];
-        if (cmsgx_get_buffer(PyTuple_GET_ITEM(sequence, into->count), view, PyBUF_WRITABLE)
+        if (cmsgx_as_buffer(PyTuple_GET_ITEM(sequence, into->count), "into",
+                            is_one ? -1 : into->count, view, PyBUF_WRITABLE)
             < 0) {
             goto error;
         }

@@ -321,6 +321,21 @@ check_size(PyTypeObject *kind, const cmsgx_field *field, Py_ssize_t size)
     return 0;
 }
 
+/* The bytes of a field, which an error names. */
+static int
+as_buffer(const PyTypeObject *kind, const cmsgx_field *field, PyObject *value, Py_buffer *buffer)
+{
+    if (cmsgx_get_buffer(value, buffer, PyBUF_SIMPLE) == 0) {
+        return 0;
+    }
+    if (!PyObject_CheckBuffer(value)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_TypeError, "%s.%U: a bytes-like object is needed, not %.200s",
+                     kind->tp_name, field->name, Py_TYPE(value)->tp_name);
+    }
+    return -1;
+}
+
 Py_ssize_t
 cmsgx_field_end(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field, PyObject *value)
 {
@@ -345,7 +360,7 @@ cmsgx_field_end(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field
     }
     else {
         Py_buffer buffer;
-        if (cmsgx_get_buffer(value, &buffer, PyBUF_SIMPLE) < 0) {
+        if (as_buffer(kind, field, value, &buffer) < 0) {
             return -1;
         }
         size = buffer.len;
@@ -391,7 +406,7 @@ cmsgx_field_store(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *fie
     }
     else {
         Py_buffer buffer;
-        if (cmsgx_get_buffer(value, &buffer, PyBUF_SIMPLE) < 0) {
+        if (as_buffer(kind, field, value, &buffer) < 0) {
             return -1;
         }
         int is_right = is_as_before(kind, field, buffer.len, size);

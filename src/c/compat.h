@@ -167,22 +167,6 @@ typedef uint64_t cmsgx_word;
 #  define cmsgx_word_swap(w, expected, desired) (*(w) = (desired), (void)(expected), 1)
 #endif
 
-/* A list or tuple of the items of an iterable, whose items stay while it is read: without a
-   GIL a list is copied, as another thread may change it.  TypeError(error) for what is none. */
-static inline PyObject *
-cmsgx_sequence(PyObject *iterable, const char *error)
-{
-#ifdef Py_GIL_DISABLED
-    PyObject *fast = PySequence_Fast(iterable, error);
-    if (fast != NULL && PyList_Check(fast)) {
-        Py_SETREF(fast, PyList_AsTuple(fast));
-    }
-    return fast;
-#else
-    return PySequence_Fast(iterable, error);
-#endif
-}
-
 /* For C that is not ours and reads an argument item by item while the caller's code runs, as the
    __buffer__() of an item: a list as a tuple, which nobody can change meanwhile.  A new
    reference. */

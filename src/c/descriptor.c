@@ -41,7 +41,7 @@ ask_for_number(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_
     if (!PyLong_Check(result)) {
         cmsgx_raise_no_descriptor(what, index, object);
     }
-    else if (cmsgx_as_int(result, &number) == 0 && number < 0) {
+    else if (cmsgx_as_int(result, what, &number) == 0 && number < 0) {
         /* As a socket that is closed does. */
         cmsgx_raise_closed(what, index, object);
         number = -1;
@@ -82,7 +82,7 @@ cmsgx_number_of(cmsgx_state *state, PyObject *object, const char *what, Py_ssize
         *owner = object;
         return number;
     }
-    if (PyBool_Check(object)) {
+    if (PyBool_Check(object) || PyType_Check(object)) {
         cmsgx_raise_no_descriptor(what, index, object);
         return -1;
     }
@@ -112,7 +112,7 @@ descriptor_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     static const char *const names[] = {"number", NULL};
     PyObject *object;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O", (char **)(void *)names, &object)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:Fd", (char **)(void *)names, &object)) {
         return NULL;
     }
     if (PyBool_Check(object) || !PyLong_Check(object)) {
@@ -418,7 +418,7 @@ descriptor_own_all(PyObject *type, PyObject *args)
     for (Py_ssize_t i = 0; owners != NULL && i < count; i++) {
         int number;
         PyObject *owner = NULL;
-        if (cmsgx_as_int(PyTuple_GET_ITEM(numbers, i), &number) == 0) {
+        if (cmsgx_as_int(PyTuple_GET_ITEM(numbers, i), "numbers", &number) == 0) {
             owner = fcntl(number, F_GETFD) < 0
                 ? cmsgx_raise_errno(errno, "number %zd: %d is not open", i, number)
                 : cmsgx_descriptor_new((PyTypeObject *)type, -1, 0);

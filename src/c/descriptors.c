@@ -1,6 +1,7 @@
 /* The descriptors of a message: objects made when they are asked for, and moved out when they are
    taken. */
 
+#include "arguments.h"
 #include "descriptor.h"
 #include "errors.h"
 #include "message.h"
@@ -95,15 +96,18 @@ cmsgx_message_take(PyObject *object, PyObject *which)
         at = self->buffer->got.fds;
     }
     else {
-        Py_ssize_t index = PyNumber_AsSsize_t(which, PyExc_IndexError);
-        if (index == -1 && PyErr_Occurred()) {
+        Py_ssize_t index;
+        if (!PyIndex_Check(which)) {
+            return cmsgx_raise_needed("take()", -1, "an index, or PidFd,", which);
+        }
+        if (cmsgx_as_nearest(which, "take()", &index) < 0) {
             return NULL;
         }
         Py_ssize_t count = (Py_ssize_t)self->buffer->got.fds;
         index += index < 0 ? count : 0;
         if (index < 0 || index >= count) {
-            return PyErr_Format(PyExc_IndexError, "%R: the message has %zd descriptors", which,
-                                count);
+            return PyErr_Format(PyExc_IndexError,
+                                "take(%R): %zd descriptors came with this message", which, count);
         }
         at = (size_t)index;
     }
@@ -225,7 +229,8 @@ descriptors_item(PyObject *self, Py_ssize_t index)
 {
     PyObject *message = ((cmsgx_descriptors *)self)->message;
     if (index < 0 || index >= (Py_ssize_t)SELF(message)->buffer->got.fds) {
-        return PyErr_Format(PyExc_IndexError, "the message has %zu descriptors",
+        return PyErr_Format(PyExc_IndexError,
+                            "fds: index out of range, %zu descriptors came with this message",
                             SELF(message)->buffer->got.fds);
     }
     if (!cmsgx_enter(&SELF(message)->busy)) {

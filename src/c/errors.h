@@ -14,6 +14,23 @@ PyObject *cmsgx_raise_not_supported(PyObject *type, int error, const char *forma
 /* EBADF for a descriptor object that owns none: `what`, or `what[index]` where index >= 0. */
 PyObject *cmsgx_raise_closed(const char *what, Py_ssize_t index, PyObject *object);
 
+/* TypeError for an argument of the wrong type: `name`, or `name[index]` where index >= 0, with what
+   is needed in its place, in words, and what it was. */
+PyObject *cmsgx_raise_needed(const char *name, Py_ssize_t index, const char *needed,
+                             PyObject *object);
+
+/* OverflowError for an int that does not fit. */
+PyObject *cmsgx_raise_too_large(const char *name, PyObject *object, size_t bits);
+
+/* Puts `name[index]` before the text of what is being raised, where C raised it by itself. */
+void cmsgx_name_argument(const char *name, Py_ssize_t index);
+
+/* The OSError of a system call on the descriptor that an argument named `sock` stands for. */
+PyObject *cmsgx_raise_of_sock(int error, int fd);
+
+/* MemoryError for data of that many bytes. */
+PyObject *cmsgx_raise_no_room(size_t bufsize);
+
 /* TypeError for what is no descriptor. */
 PyObject *cmsgx_raise_no_descriptor(const char *what, Py_ssize_t index, PyObject *object);
 
@@ -27,7 +44,8 @@ PyObject *cmsgx_raise_no_copy(PyObject *self, PyObject *ignored);
     {"__reduce__", cmsgx_raise_no_copy, METH_NOARGS, NULL}, \
     {"__reduce_ex__", cmsgx_raise_no_copy, METH_O, NULL}
 
-/* RuntimeError for an object that another thread is using. */
+/* RuntimeError for an object that another thread is using: what came, or what receives. */
 PyObject *cmsgx_raise_busy(PyObject *self);
+PyObject *cmsgx_raise_receiver_busy(PyObject *self);
 
 #endif

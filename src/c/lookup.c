@@ -182,22 +182,32 @@ cmsgx_message_subscript(PyObject *object, PyObject *kind)
     cmsgx_codec *codec = cmsgx_codec_of(SELF(object)->request->state, kind);
     int is_only_sent = codec != NULL && codec->form_count > 0 && !cmsgx_codec_comes(codec);
     Py_XDECREF(codec);
-    const char *reason = ": whether it is switched on was not asked";
+    const char *reason = ": receive() neither sets nor asks for options";
+    int is_to_be_wanted = 1;
     if (cmsgx_is_left_out(SELF(object)->request->state, kind)) {
         reason = ": not supported on this system";
+        is_to_be_wanted = 0;
     }
     else if (is_only_sent) {
         reason = ": it is only sent, never received";
+        is_to_be_wanted = 0;
     }
     else if (want != NULL) {
         int is_wanted = PySequence_Contains(want, kind);
         if (is_wanted < 0) {
             return NULL;
         }
-        reason = is_wanted ? ", though it is switched on" : ": it was not switched on (want=)";
+        reason = is_wanted ? ", though it is switched on" : ": it was not switched on";
+        is_to_be_wanted = !is_wanted;
     }
-    return PyErr_Format(PyExc_KeyError, "no %s came with this message%s",
-                        ((PyTypeObject *)kind)->tp_name, reason);
+    /* Only now: what ran may have renamed it. */
+    const char *name = ((PyTypeObject *)kind)->tp_name;
+    return is_to_be_wanted
+        ? PyErr_Format(PyExc_KeyError,
+                       "no %s came with this message%s; Receiver(want=[%s]) switches it on, or "
+                       "enable(sock, %s)",
+                       name, reason, name, name)
+        : PyErr_Format(PyExc_KeyError, "no %s came with this message%s", name, reason);
 }
 
 PyObject *

@@ -69,7 +69,9 @@ cmsgx_outgoing_add_buffer(cmsgx_outgoing *out, PyObject *object, int is_held)
         buffer->buf = PyBytes_AS_STRING(object);
         buffer->len = PyBytes_GET_SIZE(object);
     }
-    else if (cmsgx_get_buffer(object, buffer, PyBUF_SIMPLE) < 0) {
+    else if (cmsgx_as_buffer(object, out->is_typed ? "data" : "buffers",
+                             is_held ? -1 : out->buffer_count, buffer, PyBUF_SIMPLE)
+             < 0) {
         return -1;
     }
     out->iov[out->buffer_count].iov_base = buffer->buf;
@@ -80,16 +82,19 @@ cmsgx_outgoing_add_buffer(cmsgx_outgoing *out, PyObject *object, int is_held)
 }
 
 int
-cmsgx_outgoing_add_buffers(cmsgx_outgoing *out, PyObject *buffers, const char *error)
+cmsgx_outgoing_add_buffers(cmsgx_outgoing *out, PyObject *buffers, const char *name,
+                           const char *needed)
 {
-    PyObject *sequence = cmsgx_sequence(buffers, error);
+    PyObject *sequence = out->is_typed && PyUnicode_Check(buffers)
+        ? cmsgx_raise_needed(name, -1, needed, buffers)
+        : cmsgx_sequence(buffers, name, needed);
     if (sequence == NULL) {
         return -1;
     }
     Py_ssize_t count = PySequence_Fast_GET_SIZE(sequence);
     int result = -1;
     if (count > INT_MAX) {
-        PyErr_SetString(PyExc_OSError, "sendmsg() argument 1 is too long");
+        PyErr_Format(PyExc_OSError, "%s: %zd buffers; that is too many", name, count);
         goto done;
     }
     if (count > out->room.buffer_count) {
@@ -114,6 +119,11 @@ cmsgx_outgoing_add_buffers(cmsgx_outgoing *out, PyObject *buffers, const char *e
         int added = cmsgx_outgoing_add_buffer(out, item, 0);
         Py_DECREF(item);
         if (added < 0) {
+            if (PyObject_CheckBuffer(buffers) && PyErr_ExceptionMatches(PyExc_TypeError)) {
+                /* The items of bytes are ints: it is the list around them that lacks. */
+                PyErr_Clear();
+                cmsgx_raise_needed(name, -1, needed, buffers);
+            }
             goto done;
         }
     }
@@ -281,7 +291,8 @@ add_numbers(cmsgx_outgoing *out, const Py_buffer *view)
 {
     size_t count = (size_t)view->len / sizeof(int);
     if (count * sizeof(int) != (size_t)view->len) {
-        PyErr_SetString(PyExc_ValueError, "bytes length not a multiple of item size");
+        PyErr_Format(PyExc_ValueError, "fds: %zd bytes; that is no multiple of %zu", view->len,
+                     sizeof(int));
         return -1;
     }
     if ((out->is_typed && check_count(out, count) < 0) || grow_fds(out, count) < 0) {
@@ -297,7 +308,7 @@ int
 cmsgx_outgoing_add_fd_bytes(cmsgx_outgoing *out, PyObject *bytes)
 {
     Py_buffer view;
-    if (cmsgx_get_buffer(bytes, &view, PyBUF_SIMPLE) < 0) {
+    if (cmsgx_as_buffer(bytes, "fds", -1, &view, PyBUF_SIMPLE) < 0) {
         return -1;
     }
     int result = add_numbers(out, &view);
@@ -317,7 +328,7 @@ cmsgx_outgoing_add_payload(cmsgx_outgoing *out, int level, int type, const Py_bu
 int
 cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict)
 {
-    PyObject *sequence = cmsgx_sequence(fds, "fds must be an iterable of descriptors");
+    PyObject *sequence = cmsgx_sequence(fds, "fds", "an iterable of descriptors");
     if (sequence == NULL) {
         return -1;
     }
@@ -353,13 +364,13 @@ done:
 /* Typed control messages ------------------------------------------------------------------- */
 
 static int
-number_attribute(PyObject *object, PyObject *name, int *value)
+number_attribute(PyObject *object, PyObject *attribute, const char *name, int *value)
 {
-    PyObject *number = PyObject_GetAttr(object, name);
+    PyObject *number = PyObject_GetAttr(object, attribute);
     if (number == NULL) {
         return -1;
     }
-    int result = cmsgx_as_int(number, value);
+    int result = cmsgx_as_int(number, name, value);
     Py_DECREF(number);
     return result;
 }
@@ -371,8 +382,8 @@ add_packed(cmsgx_outgoing *out, PyObject *kind)
     Py_buffer payload;
     int level, type;
 
-    if (number_attribute(kind, state->str_level, &level) < 0
-        || number_attribute(kind, state->str_type, &type) < 0) {
+    if (number_attribute(kind, state->str_level, "level", &level) < 0
+        || number_attribute(kind, state->str_type, "type", &type) < 0) {
         return -1;
     }
     PyObject *packed = PyObject_CallMethodNoArgs(kind, state->str_pack);
@@ -380,7 +391,7 @@ add_packed(cmsgx_outgoing *out, PyObject *kind)
         return -1;
     }
     int result = -1;
-    if (cmsgx_get_buffer(packed, &payload, PyBUF_SIMPLE) == 0) {
+    if (cmsgx_as_buffer(packed, "pack()", -1, &payload, PyBUF_SIMPLE) == 0) {
         result = cmsgx_outgoing_add_payload(out, level, type, &payload);
         PyBuffer_Release(&payload);
     }
@@ -463,8 +474,7 @@ cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind)
     cmsgx_state *state = out->state;
     cmsgx_codec *codec = cmsgx_codec_of(state, (PyObject *)Py_TYPE(kind));
     if (codec == NULL) {
-        PyErr_Format(PyExc_TypeError, "control: %.200s is not a control message",
-                     Py_TYPE(kind)->tp_name);
+        cmsgx_raise_needed("control", -1, "a control message or (level, type, data)", kind);
         return -1;
     }
     int is_rights = codec->kind == state->Rights;
@@ -515,8 +525,15 @@ cmsgx_outgoing_finish(cmsgx_outgoing *out)
 }
 
 void
-cmsgx_outgoing_name_bad(const cmsgx_outgoing *out)
+cmsgx_outgoing_name_bad(const cmsgx_outgoing *out, const cmsgx_sock *sock)
 {
+    if (!cmsgx_sock_is_open(sock)) {
+        if (sock->owner == NULL) {
+            PyErr_Clear();
+            cmsgx_raise_of_sock(EBADF, sock->fd);
+        }
+        return;
+    }
     for (size_t i = 0; i < out->fd_count; i++) {
         if (fcntl(out->numbers[i], F_GETFD) < 0) {
             PyErr_Clear();
@@ -540,8 +557,8 @@ cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error
         cmsgx_outgoing_finish(out);
         result = cmsgx_call(sock, POLLOUT, try_sendmsg, out, flags, &pins, error);
     }
-    if (result < 0 && *error == EBADF && cmsgx_sock_is_open(sock)) {
-        cmsgx_outgoing_name_bad(out);
+    if (result < 0 && *error == EBADF) {
+        cmsgx_outgoing_name_bad(out, sock);
     }
     return result;
 }

@@ -74,7 +74,8 @@ void cmsgx_outgoing_clear(cmsgx_outgoing *out);
 /* One bytes-like object; `is_held`: the caller keeps it alive until the call is over. */
 int cmsgx_outgoing_add_buffer(cmsgx_outgoing *out, PyObject *buffer, int is_held);
 /* An iterable of bytes-like objects; `error` is the TypeError for what is none. */
-int cmsgx_outgoing_add_buffers(cmsgx_outgoing *out, PyObject *buffers, const char *error);
+int cmsgx_outgoing_add_buffers(cmsgx_outgoing *out, PyObject *buffers, const char *name,
+                               const char *needed);
 /* Descriptors, kept until they are put by add_rights.  Strict: what cannot be one is refused
    here, by its index; otherwise the kernel answers, as for the socket module. */
 int cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict);
@@ -97,7 +98,7 @@ int cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind);
 void cmsgx_outgoing_finish(cmsgx_outgoing *out);
 
 /* Where EBADF is about one of its descriptors, raises an error that names it instead. */
-void cmsgx_outgoing_name_bad(const cmsgx_outgoing *out);
+void cmsgx_outgoing_name_bad(const cmsgx_outgoing *out, const cmsgx_sock *sock);
 
 /* Sends it: bytes sent, or -1 with an exception, and *error as of cmsgx_call().  EBADF names the
    descriptor that is not open. */

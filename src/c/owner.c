@@ -1,5 +1,6 @@
 #include "owner.h"
 
+#include "arguments.h"
 #include "descriptor.h"
 #include "errors.h"
 #include "platform.h"
@@ -70,7 +71,7 @@ PyObject *
 cmsgx_close_each(PyObject *Py_UNUSED(module), PyObject *numbers)
 {
     Py_buffer view;
-    if (cmsgx_get_buffer(numbers, &view, PyBUF_SIMPLE) < 0) {
+    if (cmsgx_as_buffer(numbers, "numbers", -1, &view, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
     Py_BEGIN_ALLOW_THREADS

@@ -100,11 +100,11 @@ receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyOb
 
     if ((nargs > 0 || kwnames != NULL)
         && (cmsgx_keywords(self->state, &signature, args, nargs, kwnames, values) < 0
-            || (values[0] != NULL && cmsgx_as_int(values[0], &flags) < 0))) {
+            || (values[0] != NULL && cmsgx_as_int(values[0], "flags", &flags) < 0))) {
         return NULL;
     }
     if (!cmsgx_enter(&self->busy)) {
-        return cmsgx_raise_busy(object);
+        return cmsgx_raise_receiver_busy(object);
     }
     PyObject *message = receive(self, flags, values[1], &sock);
     cmsgx_leave(&self->busy);
@@ -147,7 +147,7 @@ receiver_next(PyObject *object)
 {
     cmsgx_receiver *self = (cmsgx_receiver *)object;
     if (!cmsgx_enter(&self->busy)) {
-        return cmsgx_raise_busy(object);
+        return cmsgx_raise_receiver_busy(object);
     }
     PyObject *message = next(self);
     cmsgx_leave(&self->busy);
@@ -185,7 +185,7 @@ cmsgx_request_parse(cmsgx_state *state, PyObject *args)
     if (!PyArg_ParseTuple(args, "OOO!iippp:_configure", &fds_given, &size_given, &PyTuple_Type,
                           &want, &family, &type, &takes_pidfd, &raise_truncated, &in_background)
         || cmsgx_as_fds(state, fds_given, &fds) < 0
-        || cmsgx_as_nearest(size_given, &control_size) < 0) {
+        || cmsgx_as_nearest(size_given, "control_size", &control_size) < 0) {
         return NULL;
     }
     /* 32 bits have no nearer one than INT_MAX to what is larger. */
@@ -231,7 +231,7 @@ receiver_configure(PyObject *object, PyObject *args)
     }
     if (!cmsgx_enter(&self->busy)) {
         cmsgx_request_release(request);
-        return cmsgx_raise_busy(object);
+        return cmsgx_raise_receiver_busy(object);
     }
     request->is_traced |= self->into != NULL;
     cmsgx_request *before = self->request;
@@ -276,7 +276,7 @@ receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
     }
     if (!cmsgx_enter(&self->busy)) {
         Py_XDECREF(filled);
-        cmsgx_raise_busy(object);
+        cmsgx_raise_receiver_busy(object);
         return -1;
     }
     int is_first = self->sock == NULL;

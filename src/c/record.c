@@ -1,5 +1,6 @@
 #include "record.h"
 
+#include "arguments.h"
 #include "errors.h"
 
 #include <structmember.h>
@@ -507,7 +508,7 @@ read_buffer(PyObject *type, PyObject *data, const int *number, int plain)
             form = &codec->forms[0];
         }
     }
-    if (cmsgx_get_buffer(data, &buffer, PyBUF_SIMPLE) == 0) {
+    if (cmsgx_as_buffer(data, "data", -1, &buffer, PyBUF_SIMPLE) == 0) {
         self = cmsgx_struct_read(state, codec, form, buffer.buf, (size_t)buffer.len);
         PyBuffer_Release(&buffer);
     }

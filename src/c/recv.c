@@ -46,7 +46,7 @@ plain_init(plain_call *call, Py_ssize_t control_size, int flags)
     call->flags_asked = flags;
     call->name.ss_family = AF_UNSPEC;
     if (control_size < 0 || control_size > INT_MAX) {
-        PyErr_SetString(PyExc_ValueError, "invalid ancillary data buffer length");
+        PyErr_Format(PyExc_ValueError, "ancbufsize: %zd; it is 0 to %d", control_size, INT_MAX);
         return -1;
     }
     if (control_size > SMALL_CONTROL) {
@@ -163,6 +163,10 @@ receive_bytes(plain_call *call, cmsgx_sock *sock, Py_ssize_t size, int flags, Py
     struct iovec iov;
     *data = PyBytes_FromStringAndSize(NULL, size);
     if (*data == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            PyErr_Clear();
+            cmsgx_raise_no_room((size_t)size);
+        }
         return -1;
     }
     cmsgx_msghdr_set_data(&call->msg, &iov, PyBytes_AS_STRING(*data), (size_t)size, flags);
@@ -274,8 +278,8 @@ plain_parse(cmsgx_state *state, cmsgx_name name, const char *function, PyObject 
     }
     *control_size = 0;
     *flags = 0;
-    if ((nargs > 2 && cmsgx_as_size(args[2], control_size) < 0)
-        || (nargs > 3 && cmsgx_as_int(args[3], flags) < 0)) {
+    if ((nargs > 2 && cmsgx_as_size(args[2], "ancbufsize", control_size) < 0)
+        || (nargs > 3 && cmsgx_as_int(args[3], "flags", flags) < 0)) {
         return -1;
     }
     return 1;
@@ -295,11 +299,11 @@ recvmsg_with(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, int mo
     if (parsed <= 0) {
         return result;
     }
-    if (cmsgx_as_size(args[1], &size) < 0) {
+    if (cmsgx_as_size(args[1], "bufsize", &size) < 0) {
         return NULL;
     }
     if (size < 0) {
-        PyErr_SetString(PyExc_ValueError, "negative buffer size in recvmsg()");
+        PyErr_Format(PyExc_ValueError, "bufsize: %zd; it cannot be negative", size);
         return NULL;
     }
     PyObject *data;
@@ -350,6 +354,8 @@ cmsgx_recvmsg_inheritable(PyObject *module, PyObject *const *args, Py_ssize_t na
 
 /* recvmsg_into ----------------------------------------------------------------------------- */
 
+#define NEEDED_BUFFERS "an iterable of writable buffers, as [memory],"
+
 static PyObject *
 recvmsg_into_with(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, int more_flags)
 {
@@ -367,14 +373,14 @@ recvmsg_into_with(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, i
     if (parsed <= 0) {
         return result;
     }
-    PyObject *sequence = cmsgx_sequence(args[1], "recvmsg_into() argument 1 must be an iterable");
+    PyObject *sequence = cmsgx_sequence(args[1], "buffers", NEEDED_BUFFERS);
     if (sequence == NULL) {
         return NULL;
     }
     call.control = call.small;
     Py_ssize_t items = PySequence_Fast_GET_SIZE(sequence);
     if (items > INT_MAX) {
-        PyErr_SetString(PyExc_OSError, "recvmsg_into() argument 1 is too long");
+        PyErr_Format(PyExc_OSError, "buffers: %zd; that is too many", items);
         goto done;
     }
     if (items > FEW) {
@@ -391,12 +397,17 @@ recvmsg_into_with(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, i
             goto done;
         }
         PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(sequence, count));
-        int failed = !PyArg_Parse(item,
-                                  "w*;recvmsg_into() argument 1 must be an iterable of "
-                                  "single-segment read-write buffers",
-                                  &buffers[count]);
+        int parsed_one = PyArg_Parse(item, "w*", &buffers[count]);
+        if (!parsed_one && PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_Clear();
+            cmsgx_raise_needed("buffers", count, "a writable bytes-like object, contiguous,", item);
+            if (PyObject_CheckBuffer(args[1])) {
+                PyErr_Clear();
+                cmsgx_raise_needed("buffers", -1, NEEDED_BUFFERS, args[1]);
+            }
+        }
         Py_DECREF(item);
-        if (failed) {
+        if (!parsed_one) {
             goto done;
         }
         iov[count].iov_base = buffers[count].buf;
@@ -529,9 +540,9 @@ rights_parse(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, PyObje
 
     asked->flags = 0;
     if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
-        || cmsgx_as_size(values[1], &asked->size) < 0
-        || cmsgx_as_size(values[2], &asked->most) < 0
-        || (values[3] != NULL && cmsgx_as_int(values[3], &asked->flags) < 0)) {
+        || cmsgx_as_size(values[1], "bufsize", &asked->size) < 0
+        || cmsgx_as_size(values[2], "maxfds", &asked->most) < 0
+        || (values[3] != NULL && cmsgx_as_int(values[3], "flags", &asked->flags) < 0)) {
         return -1;
     }
     asked->sock = values[0];
@@ -539,12 +550,13 @@ rights_parse(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, PyObje
     if (asked->cloexec < 0) {
         return -1;
     }
-    if (asked->most < 0 || asked->most > (Py_ssize_t)((INT_MAX - CMSG_LEN(0)) / sizeof(int))) {
-        PyErr_SetString(PyExc_OverflowError, "maxfds: CMSG_LEN() argument out of range");
+    const Py_ssize_t most = (Py_ssize_t)((INT_MAX - CMSG_LEN(0)) / sizeof(int));
+    if (asked->most < 0 || asked->most > most) {
+        PyErr_Format(PyExc_OverflowError, "maxfds: %zd; it is 0 to %zd", asked->most, most);
         return -1;
     }
     if (asked->size < 0) {
-        PyErr_SetString(PyExc_ValueError, "negative buffer size in recvmsg()");
+        PyErr_Format(PyExc_ValueError, "bufsize: %zd; it cannot be negative", asked->size);
         return -1;
     }
     return 0;
@@ -623,7 +635,7 @@ cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs, Py
         || cmsgx_sock_set_timeout(&sock, values[TIMEOUT]) < 0
         || cmsgx_as_bufsize(values[BUFSIZE], &size) < 0
         || (values[FDS] != NULL && cmsgx_as_fds(state, values[FDS], &fds) < 0)
-        || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], &flags) < 0)
+        || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], "flags", &flags) < 0)
         || (values[TRUNCATION] != NULL
             && cmsgx_as_truncation(values[TRUNCATION], &raise_truncated) < 0)
         || (values[CLOSE] != NULL && cmsgx_as_close(values[CLOSE], &in_background) < 0)

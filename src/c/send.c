@@ -9,7 +9,8 @@
 
 #include <errno.h>
 
-#define NOT_ITERABLE "sendmsg() argument 1 must be an iterable"
+#define NEEDED_BUFFERS "an iterable of bytes-like objects, as [data],"
+#define NEEDED_CONTROL "a control message, or an iterable of them,"
 
 /* 1 ready, 0 the socket's own method must convert it, -1 raised. */
 static int
@@ -104,7 +105,7 @@ has_kinds(cmsgx_state *state, PyObject *items)
     return 0;
 }
 
-static int add_ancdata(cmsgx_outgoing *out, PyObject *ancdata);
+static int add_ancdata(cmsgx_outgoing *out, PyObject *ancdata, const char *name);
 static int add_plain_fds(cmsgx_outgoing *out, PyObject *fds);
 
 /* The control data of `out` as a list of (level, type, data): a new reference. */
@@ -157,7 +158,7 @@ kinds_as_tuples(cmsgx_state *state, PyObject *items)
     cmsgx_outgoing out;
     cmsgx_stack_room room;
     cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, NULL);
-    PyObject *tuples = add_ancdata(&out, items) < 0 ? NULL : as_tuples(&out);
+    PyObject *tuples = add_ancdata(&out, items, "ancdata") < 0 ? NULL : as_tuples(&out);
     cmsgx_outgoing_clear(&out);
     return tuples;
 }
@@ -211,34 +212,50 @@ send_through(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssi
 
 /* sendmsg ---------------------------------------------------------------------------------- */
 
+/* Item `index` of what `name` is given: (level, type, data). */
 static int
-add_raw(cmsgx_outgoing *out, PyObject *item)
+add_raw(cmsgx_outgoing *out, PyObject *item, const char *name, Py_ssize_t index)
 {
     Py_buffer data;
-    int level, type;
+    int level, type, result = -1;
+    PyObject *parts = NULL;
 
-    if (PyTuple_CheckExact(item) && PyTuple_GET_SIZE(item) == 3
-        && PyLong_CheckExact(PyTuple_GET_ITEM(item, 0))
-        && PyLong_CheckExact(PyTuple_GET_ITEM(item, 1))) {
-        if (cmsgx_as_int(PyTuple_GET_ITEM(item, 0), &level) < 0
-            || cmsgx_as_int(PyTuple_GET_ITEM(item, 1), &type) < 0
-            || cmsgx_get_buffer(PyTuple_GET_ITEM(item, 2), &data, PyBUF_SIMPLE) < 0) {
+    if (PyTuple_CheckExact(item)) {
+        parts = Py_NewRef(item);
+    }
+    else if (PySequence_Check(item) && !PyBytes_Check(item)) {
+        parts = PySequence_Tuple(item);
+        if (parts == NULL) {
             return -1;
         }
     }
-    else if (!PyArg_Parse(item, "(iiy*):[sendmsg() ancillary data items]", &level, &type,
-                          &data)) {
-        return -1;
+    if (parts == NULL) {
+        cmsgx_raise_needed(name, index,
+                           out->is_typed ? "a control message or (level, type, data)"
+                                         : "(level, type, data) or a control message",
+                           item);
     }
-    int result = cmsgx_outgoing_add_payload(out, level, type, &data);
-    PyBuffer_Release(&data);
+    else if (PyTuple_GET_SIZE(parts) != 3) {
+        PyErr_Format(PyExc_TypeError, "%s[%zd]: (level, type, data) has 3 items, and this has %zd",
+                     name, index, PyTuple_GET_SIZE(parts));
+    }
+    else if (cmsgx_as_int(PyTuple_GET_ITEM(parts, 0), "level", &level) < 0
+             || cmsgx_as_int(PyTuple_GET_ITEM(parts, 1), "type", &type) < 0
+             || cmsgx_as_buffer(PyTuple_GET_ITEM(parts, 2), "data", -1, &data, PyBUF_SIMPLE) < 0) {
+        cmsgx_name_argument(name, index);
+    }
+    else {
+        result = cmsgx_outgoing_add_payload(out, level, type, &data);
+        PyBuffer_Release(&data);
+    }
+    Py_XDECREF(parts);
     return result;
 }
 
 static int
-add_ancdata(cmsgx_outgoing *out, PyObject *ancdata)
+add_ancdata(cmsgx_outgoing *out, PyObject *ancdata, const char *name)
 {
-    PyObject *items = cmsgx_sequence(ancdata, "sendmsg() argument 2 must be an iterable");
+    PyObject *items = cmsgx_sequence(ancdata, name, "an iterable of (level, type, data)");
     if (items == NULL) {
         return -1;
     }
@@ -246,7 +263,7 @@ add_ancdata(cmsgx_outgoing *out, PyObject *ancdata)
     for (Py_ssize_t i = 0; result == 0 && i < PySequence_Fast_GET_SIZE(items); i++) {
         PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(items, i));
         if (PyTuple_CheckExact(item) || !PyObject_TypeCheck(item, out->state->Record)) {
-            result = add_raw(out, item);
+            result = add_raw(out, item, name, i);
         }
         else {
             size_t from = out->fd_count;
@@ -270,8 +287,8 @@ send_plain(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *buffers, PyObject *a
            PyObject *fds, int flags, PyObject *address)
 {
     if (cmsgx_audit("socket.sendmsg", "OO", sock->object, address) < 0
-        || cmsgx_outgoing_add_buffers(out, buffers, NOT_ITERABLE) < 0
-        || (ancdata != NULL && add_ancdata(out, ancdata) < 0)) {
+        || cmsgx_outgoing_add_buffers(out, buffers, "buffers", NEEDED_BUFFERS) < 0
+        || (ancdata != NULL && add_ancdata(out, ancdata, "ancdata") < 0)) {
         return NULL;
     }
     int error;
@@ -300,7 +317,7 @@ cmsgx_sendmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs
                             nargs > 0 ? nargs - 1 : 0);
     }
     if (cmsgx_sock_resolve(state, args[0], &sock) < 0
-        || (nargs > 3 && cmsgx_as_int(args[3], &flags) < 0)) {
+        || (nargs > 3 && cmsgx_as_int(args[3], "flags", &flags) < 0)) {
         return NULL;
     }
     cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, &sock);
@@ -367,7 +384,7 @@ cmsgx_send_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t narg
 
     if (cmsgx_keywords(state, &send_fds_signature, args, nargs, kwnames, values) < 0
         || cmsgx_sock_resolve(state, values[0], &sock) < 0
-        || (values[3] != NULL && cmsgx_as_int(values[3], &flags) < 0)) {
+        || (values[3] != NULL && cmsgx_as_int(values[3], "flags", &flags) < 0)) {
         return NULL;
     }
     cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, &sock);
@@ -446,14 +463,14 @@ add_control(cmsgx_outgoing *out, PyObject *control)
         && PyObject_TypeCheck(control, out->state->Record)) {
         return cmsgx_outgoing_add_kind(out, control);
     }
-    PyObject *items = cmsgx_sequence(control, "control must be an iterable of control messages");
+    PyObject *items = cmsgx_sequence(control, "control", NEEDED_CONTROL);
     if (items == NULL) {
         return -1;
     }
     int result = 0;
     for (Py_ssize_t i = 0; result == 0 && i < PySequence_Fast_GET_SIZE(items); i++) {
         PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(items, i));
-        result = PyTuple_CheckExact(item) ? add_raw(out, item)
+        result = PyTuple_CheckExact(item) ? add_raw(out, item, "control", i)
                                           : cmsgx_outgoing_add_kind(out, item);
         Py_DECREF(item);
     }
@@ -513,8 +530,8 @@ cmsgx_fill_data(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *data, PyObject 
     }
     int added = PyBytes_CheckExact(data) || PyObject_CheckBuffer(data)
         ? cmsgx_outgoing_add_buffer(out, data, 1)
-        : cmsgx_outgoing_add_buffers(out, data,
-                                     "data must be bytes-like, or an iterable of bytes-like");
+        : cmsgx_outgoing_add_buffers(out, data, "data",
+                                     "a bytes-like object, or an iterable of them,");
     return added < 0 || (out->fd_count > 0 && check_fds(out, sock) < 0) ? -1 : 0;
 }
 
@@ -543,7 +560,7 @@ send_typed(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
         || cmsgx_sock_resolve_typed(state, values[SOCK], CMSGX_SENDING, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, values[TIMEOUT]) < 0
-        || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], &flags) < 0)) {
+        || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], "flags", &flags) < 0)) {
         return -1;
     }
     flags |= CMSGX_MSG_NOSIGNAL;
@@ -647,8 +664,8 @@ cmsgx_build(PyObject *module, PyObject *control)
     cmsgx_outgoing_init(&out, cmsgx_room_of(&room), cmsgx_state_of(module), NULL);
     PyObject *items = PyObject_TypeCheck(control, out.state->Record)
         ? PyTuple_Pack(1, control)
-        : cmsgx_sequence(control, "control must be an iterable of control messages");
-    if (items != NULL && add_ancdata(&out, items) == 0) {
+        : cmsgx_sequence(control, "control", NEEDED_CONTROL);
+    if (items != NULL && add_ancdata(&out, items, "control") == 0) {
         bytes = PyBytes_FromStringAndSize((const char *)out.control,
                                           (Py_ssize_t)out.control_used);
     }

@@ -330,8 +330,8 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
                 self->is_last = 1;
                 continue;
             }
-            if (closed == self->count && cmsgx_sock_is_open(self->sock)) {
-                cmsgx_outgoing_name_bad(&self->letters[self->done].out);
+            if (closed == self->count) {
+                cmsgx_outgoing_name_bad(&self->letters[self->done].out, self->sock);
             }
             return -1;
         }
@@ -427,11 +427,14 @@ send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
         || cmsgx_sock_resolve_typed(state, values[SOCK], CMSGX_SENDING, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, values[TIMEOUT]) < 0
-        || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], &flags) < 0)) {
+        || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], "flags", &flags) < 0)) {
         return -1;
     }
     /* A tuple of our own: who has the list may change it while the GIL is given up. */
-    PyObject *messages = PySequence_Tuple(values[MESSAGES]);
+    PyObject *messages = Py_TYPE(values[MESSAGES])->tp_iter == NULL
+            && !PySequence_Check(values[MESSAGES])
+        ? cmsgx_raise_needed("messages", -1, "an iterable of messages", values[MESSAGES])
+        : PySequence_Tuple(values[MESSAGES]);
     if (messages == NULL) {
         return -1;
     }

@@ -21,6 +21,11 @@ as_timeout(PyObject *value, int64_t unlimited, int64_t *timeout)
     }
     double seconds = PyFloat_AsDouble(value);
     if (seconds == -1.0 && PyErr_Occurred()) {
+        const PyNumberMethods *number = Py_TYPE(value)->tp_as_number;
+        if (number == NULL || (number->nb_float == NULL && number->nb_index == NULL)) {
+            PyErr_Clear();
+            cmsgx_raise_needed("timeout", -1, "a number of seconds, or None,", value);
+        }
         return -1;
     }
     if (!(seconds >= 0.0)) {
@@ -385,8 +390,14 @@ cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, cmsgx_wait *wait, 
         return 0;
     }
     *error = failed;
-    errno = failed;
-    PyErr_SetFromErrno(PyExc_OSError);
+    if (failed == ENOTSOCK || (failed == EBADF && (sock->fd < 0 || events == POLLIN))) {
+        cmsgx_raise_of_sock(failed, sock->fd);
+    }
+    else {
+        /* EBADF of a send may be of what goes with it: the caller looks. */
+        errno = failed;
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
     return -1;
 }
 

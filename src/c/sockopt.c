@@ -17,7 +17,7 @@ cmsgx_getsockopt(PyObject *module, PyObject *args)
     Py_ssize_t size;
 
     if (!PyArg_ParseTuple(args, "OiiO:getsockopt", &object, &level, &name, &size_given)
-        || cmsgx_as_nearest(size_given, &size) < 0) {
+        || cmsgx_as_nearest(size_given, "size", &size) < 0) {
         return NULL;
     }
     if (size < 0 || size > MOST_OF_OPTION) {

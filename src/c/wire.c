@@ -7,11 +7,11 @@ static int
 as_length(PyObject *number, const char *name, size_t most, size_t *length)
 {
     Py_ssize_t value;
-    if (cmsgx_as_size(number, &value) < 0) {
+    if (cmsgx_as_size(number, "length", &value) < 0) {
         return -1;
     }
     if (value < 0 || (size_t)value > most) {
-        PyErr_Format(PyExc_OverflowError, "%s() argument out of range", name);
+        PyErr_Format(PyExc_OverflowError, "length: %zd; %s() takes 0 to %zu", value, name, most);
         return -1;
     }
     *length = (size_t)value;
@@ -61,8 +61,8 @@ cmsgx_read_header(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t
         PyErr_SetString(PyExc_TypeError, "read_header() takes a buffer and an offset");
         return NULL;
     }
-    if (cmsgx_as_size(args[1], &at) < 0
-        || cmsgx_get_buffer(args[0], &buffer, PyBUF_SIMPLE) < 0) {
+    if (cmsgx_as_size(args[1], "offset", &at) < 0
+        || cmsgx_as_buffer(args[0], "control", -1, &buffer, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
     if (at < 0) {
