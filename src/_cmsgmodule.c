@@ -54,7 +54,8 @@ PyDoc_STRVAR(recvmsg_into_inheritable_doc,
 PyDoc_STRVAR(send_fds_doc,
 "send_fds(sock, buffers, fds, flags=0, address=None)\n--\n\n"
 "Sends descriptors with the bytes of `buffers`: SCM_RIGHTS, unix(7).  Returns the number of\n"
-"bytes sent.  `fds` is an iterable of ints, Fds and objects with fileno(); they are borrowed.\n"
+"bytes sent.  `fds` is an iterable of ints, Fds and objects with fileno(), or one such object;\n"
+"they are borrowed.\n"
 "Unlike socket.send_fds(), `flags` and `address` are honoured.");
 
 PyDoc_STRVAR(recv_fds_doc,
@@ -67,10 +68,11 @@ PyDoc_STRVAR(recv_fds_doc,
 PyDoc_STRVAR(send_doc,
 "send(sock, data, *, fds=(), control=(), flags=0, address=None, timeout=...)\n--\n\n"
 "Sends one message: sendmsg(2).  Returns the number of bytes sent.\n\n"
-"`data` is a bytes-like object or an iterable of them; `fds` descriptors (ints, Fds, objects with\n"
-"fileno()), which are borrowed: whoever owned them owns them still; `control` one typed control\n"
-"message or an iterable; `timeout` seconds or None, by default the socket's own.  A host name in\n"
-"`address` needs a socket object, and neither `fds` nor `timeout`.  Never raises SIGPIPE.\n\n"
+"`data` is a bytes-like object or an iterable of them; `fds` an iterable of descriptors (ints,\n"
+"Fds, objects with fileno()), or one Fd or object with fileno(); they are borrowed: whoever owned\n"
+"them owns them still; `control` one typed control message or an iterable; `timeout` seconds or\n"
+"None, by default the socket's own.  A host name in `address` needs a socket object, and neither\n"
+"`fds` nor `timeout`.  Never raises SIGPIPE.\n\n"
 "Raises TooManyFdsError for more than 253 descriptors, NotSupportedError for descriptors over\n"
 "another family than AF_UNIX, ValueError for descriptors without data on a stream, OSError\n"
 "(EBADF) that names a descriptor which is not open, and what the kernel reports.");
@@ -213,6 +215,11 @@ PyDoc_STRVAR(note_used_up_doc,
 "note_used_up(error, /, **arguments)\n--\n\n"
 "Notes in an OSError which of these arguments were iterators, as the same call made again would\n"
 "go without what they had.");
+
+PyDoc_STRVAR(listed_fds_doc,
+"listed_fds(fds, /)\n--\n\n"
+"What `fds` of a call that sends stands for, as a tuple: one object with fileno() is one\n"
+"descriptor, and is not iterated.  TypeError for a number by itself.");
 
 PyDoc_STRVAR(with_lock_doc,
 "with_lock(lock, function, /)\n--\n\n"
@@ -393,6 +400,7 @@ static PyMethodDef methods[] = {
     {"generation", generation, METH_NOARGS, generation_doc},
     {"note_used_up", (PyCFunction)(void (*)(void))cmsgx_note_used_up_of,
      METH_VARARGS | METH_KEYWORDS, note_used_up_doc},
+    {"listed_fds", cmsgx_listed_fds_of, METH_O, listed_fds_doc},
     {"with_lock", with_lock, METH_VARARGS, with_lock_doc},
     {"call_foreign", FAST(cmsgx_call_foreign_from), METH_FASTCALL, call_foreign_doc},
     {"check_socket", check_socket, METH_O, check_socket_doc},
@@ -428,6 +436,7 @@ add_names(cmsgx_state *state)
         {&state->keywords[CMSGX_KW_ADDRESS], "address"},
         {&state->keywords[CMSGX_KW_TIMEOUT], "timeout"},
         {&state->keywords[CMSGX_KW_BUFSIZE], "bufsize"},
+        {&state->keywords[CMSGX_KW_FD_CLASS], "fd_class"},
         {&state->keywords[CMSGX_KW_MAXFDS], "maxfds"},
         {&state->keywords[CMSGX_KW_CLOEXEC], "cloexec"},
         {&state->keywords[CMSGX_KW_ON_TRUNCATION], "on_truncation"},

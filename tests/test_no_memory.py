@@ -302,6 +302,25 @@ ERRORS = {
     if inspect.isclass(value := getattr(cmsgx, name)) and issubclass(value, Exception)
 }
 
+
+class OwnFd(cmsgx.Fd):
+    """Has a dictionary."""
+
+
+def close_numbers(message: cmsgx.Message) -> None:
+    message.fds[0]
+    # From the numbers to their close nothing needs memory.
+    room = array.array("i", [-1] * 2)
+    room[0], room[1] = message.detach_all()
+    _cmsg.close_each(room)
+
+
+def take_the_one(message: cmsgx.Message) -> cmsgx.Fd | None:
+    with suppress(ValueError):
+        return message.take_one()
+    return None
+
+
 # Members with arguments, and those that are told apart by who is asked. No lambda in a lambda: pure
 # Python crashes CPython 3.12 where there is no memory for the cell of what the inner one uses.
 MEMBERS: dict[tuple[type, str], Callable[[Any], Any]] = {
@@ -310,7 +329,10 @@ MEMBERS: dict[tuple[type, str], Callable[[Any], Any]] = {
     (cmsgx.Fd, "open"): lambda fd: fd.open("rb"),
     (cmsgx.Message, "get"): lambda message: message.get(cmsgx.Credentials),
     (cmsgx.Message, "get_all"): lambda message: message.get_all(cmsgx.Rights),
-    (cmsgx.Message, "take"): lambda message: message.take(0),
+    (cmsgx.Message, "detach_all"): close_numbers,
+    (cmsgx.Message, "take"): lambda message: message.take(0, fd_class=OwnFd),
+    (cmsgx.Message, "take_all"): lambda message: message.take_all(fd_class=OwnFd),
+    (cmsgx.Message, "take_one"): take_the_one,
     (cmsgx.Message, "__getitem__"): lambda message: message[cmsgx.PidFd],
     (cmsgx.Message, "__contains__"): lambda message: cmsgx.Rights in message,
     (cmsgx.PidFd, "detach"): lambda fd: os.close(fd.detach()),

@@ -37,7 +37,7 @@ PUBLIC = {
     for module in MODULES
     for name in sys.modules[module].__all__
 }
-MOST_AT_THE_TOP = 51
+MOST_AT_THE_TOP = 52
 
 
 CALLABLES = {name: value for name, value in PUBLIC.items() if callable(value)}
@@ -325,6 +325,10 @@ def sockets() -> None:
         pass
 
 
+class OwnFd(cmsgx.Fd):
+    """One of the caller's classes, with a dictionary."""
+
+
 @exercises(cmsgx.send, cmsgx.receive, cmsgx.Message, cmsgx.wire.View, cmsgx.TooManyFdsError)
 def typed() -> None:
     with pair(socket.SOCK_SEQPACKET) as (left, right), cmsgx.Fd(os.dup(0)) as fd:
@@ -338,13 +342,25 @@ def typed() -> None:
                 message[cmsgx.Credentials]
             with suppress(ValueError):
                 message.take(0)
+            with suppress(ValueError):
+                message.take_one()
+            with suppress(TypeError):
+                message.take_all(fd_class=int)  # type: ignore[type-var]
             part, data = message.view[1:], message.data
         with suppress(ValueError):
             message.take_all()
         assert bytes(part) == data[1:]
         message = cmsgx.receive(right, 100, fds=3)
+        message.take(1, fd_class=OwnFd).close()
         for one in message.take_all():
             one.close()
+        cmsgx.send(left, b"1", fds=fd)
+        cmsgx.receive(right, 1, fds=1).take_one(fd_class=OwnFd).close()
+        cmsgx.send(left, b"1", fds=[0, fd])
+        message = cmsgx.receive(right, 1, fds=cmsgx.MAX_FDS)
+        message.fds[0].dup().close()
+        for number in message.detach_all():
+            os.close(number)
         for wrong in ([-1], [1 << 20], [True], ["0"], [0] * 254):
             with suppress(TypeError, ValueError, OSError):
                 cmsgx.send(left, b"1", fds=wrong)  # type: ignore[arg-type]

@@ -232,6 +232,91 @@ def test_one_control_message_needs_no_list(pair: Pair) -> None:
             assert content(msg.fds[0]) == "0"
 
 
+class OfItsOwn(socket.socket):
+    """Has a sendmsg() that the drop-ins call."""
+
+    def sendmsg(self, *args: Any) -> int:
+        return super().sendmsg(*args)
+
+
+def by_override(sock: socket.socket, fds: Any) -> None:
+    with OfItsOwn(fileno=os.dup(sock.fileno())) as overriding:
+        cmsgx.send_fds(overriding, [b"x"], fds)
+
+
+WITH_FDS: dict[str, Callable[[Any, Any], object]] = {
+    "send": lambda s, fds: cmsgx.send(s, b"x", fds=fds),
+    "send_all": lambda s, fds: cmsgx.send_all(s, b"x", fds=fds),
+    "send_batch": lambda s, fds: cmsgx.send_batch(s, [(b"x", fds)]),
+    "Outgoing": lambda s, fds: cmsgx.send_batch(s, [cmsgx.Outgoing(b"x", fds)]),
+    "Rights": lambda s, fds: cmsgx.send(s, b"x", control=cmsgx.Rights(fds)),
+    "Rights, sendmsg": lambda s, fds: cmsgx.sendmsg(s, [b"x"], [cmsgx.Rights(fds)]),
+    "send_fds": lambda s, fds: cmsgx.send_fds(s, [b"x"], fds),
+    "send_fds, override": by_override,
+}
+
+
+@pytest.mark.parametrize("by", WITH_FDS)
+def test_a_file_is_one_descriptor_and_its_lines_are_not_read(
+    stream: Pair, by: str, tmp_path: Any
+) -> None:
+    path = tmp_path / "two lines"
+    path.write_text("one\ntwo\n")
+    with path.open() as file:
+        WITH_FDS[by](stream[0], file)
+        assert file.tell() == 0
+        assert next(file) == "one\n"
+        with cmsgx.receive(stream[1], 1, fds=2) as msg, msg.take_one().open() as got:
+            assert os.path.sameopenfile(got.fileno(), file.fileno())
+
+
+@pytest.mark.parametrize("by", WITH_FDS)
+@pytest.mark.parametrize("sort", ["Fd", "socket"])
+def test_what_has_fileno_is_one_descriptor(stream: Pair, by: str, sort: str) -> None:
+    with cmsgx.Fd(os.open(os.devnull, os.O_RDONLY)) as fd, socket.socket() as sock:
+        WITH_FDS[by](stream[0], fd if sort == "Fd" else sock)
+        with cmsgx.receive(stream[1], 1, fds=2) as msg:
+            assert msg.fds[0].check(kind="character" if sort == "Fd" else "socket")
+            assert len(msg.fds) == 1
+
+
+class Index:
+    def __index__(self) -> int:
+        return 3
+
+
+@pytest.mark.parametrize("by", WITH_FDS)
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (3, r"fds: 3; .* in a list: fds=\[3\]"),
+        (True, "fds: True is not a descriptor; .* in a list"),
+        (Index(), "fds: <.*; .* in a list"),
+        (None, "fds: an iterable of descriptors, or .* is needed, not NoneType"),
+        (1.5, "fds: an iterable of descriptors, or .* is needed, not float"),
+    ],
+    ids=["int", "bool", "index", "None", "float"],
+)
+def test_a_number_by_itself_is_no_list_of_descriptors(
+    stream: Pair, by: str, number: Any, text: str
+) -> None:
+    with pytest.raises(TypeError, match=text):
+        WITH_FDS[by](stream[0], number)
+    stream[1].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        stream[1].recv(1)
+
+
+@pytest.mark.parametrize("by", ["send", "send_batch", "send_fds"])
+def test_a_file_that_could_not_be_sent_is_not_called_used_up(by: str) -> None:
+    with new_pair(socket.SOCK_DGRAM) as (left, _right), open(os.devnull, encoding="ascii") as file:
+        fill(left)
+        left.settimeout(0)
+        with pytest.raises(BlockingIOError) as caught:
+            WITH_FDS[by](left, file)
+        assert not [note for note in getattr(caught.value, "__notes__", ()) if "used up" in note]
+
+
 # What would lose descriptors is refused ---------------------------------------------------------
 
 

@@ -25,6 +25,23 @@ from cmsgx.kinds import ControlMessage, UdpGro
 from cmsgx.wire import Batch, Segments, View
 
 
+class OwnFd(Fd):
+    pass
+
+
+class OwnPidFd(PidFd):
+    pass
+
+
+def taking(msg: Message) -> None:
+    assert_type(msg.take(0, fd_class=OwnFd), OwnFd)
+    assert_type(msg.take(PidFd, fd_class=OwnPidFd), OwnPidFd)
+    assert_type(msg.take_one(), Fd)
+    assert_type(msg.take_one(fd_class=OwnPidFd), OwnPidFd)
+    assert_type(msg.take_all(fd_class=OwnFd), list[OwnFd])
+    assert_type(msg.detach_all(), list[int])
+
+
 def lookups(msg: Message) -> None:
     assert_type(msg[Credentials], Credentials)
     assert_type(msg[Credentials].pid, int | None)
@@ -52,6 +69,8 @@ def lookups(msg: Message) -> None:
 
 def calls(sock: socket.socket, fd: Fd) -> None:
     assert_type(cmsgx.send(sock, b"x", fds=[fd, 0, sock]), int)
+    assert_type(cmsgx.send(sock, b"x", fds=fd, control=Rights(sock)), int)
+    assert_type(cmsgx.receive(sock, 10, fds=cmsgx.MAX_FDS), Message)
     assert_type(cmsgx.send(fd, [b"x", bytearray(1)], control=Credentials(), timeout=None), int)
     assert_type(cmsgx.receive(sock, 10, fds=1, timeout=1.5, on_truncation="keep"), Message)
     with Receiver(sock, 10, want=[Credentials, PidFd]).receive() as msg:

@@ -181,6 +181,51 @@ cmsgx_check_peek(size_t fds, int flags)
     return 0;
 }
 
+PyObject *
+cmsgx_listed_fds(cmsgx_state *state, PyObject *fds)
+{
+    if (!PyTuple_CheckExact(fds) && !PyList_CheckExact(fds)) {
+        PyObject *method;
+        int has = cmsgx_optional_attribute(fds, state->str_fileno, &method);
+        if (has != 0) {
+            Py_XDECREF(method);
+            return has < 0 ? NULL : PyTuple_Pack(1, fds);
+        }
+        if (PyBool_Check(fds)) {
+            return PyErr_Format(PyExc_TypeError,
+                                "fds: %R is not a descriptor; descriptors are given in a list: "
+                                "fds=[number]",
+                                fds);
+        }
+        if (PyIndex_Check(fds) && Py_TYPE(fds)->tp_iter == NULL && !PySequence_Check(fds)) {
+            return PyErr_Format(PyExc_TypeError,
+                                "fds: %R; a descriptor that is a number is given in a list: "
+                                "fds=[%R]",
+                                fds, fds);
+        }
+    }
+    return cmsgx_sequence(fds, "fds", "an iterable of descriptors, or an object with fileno(),");
+}
+
+PyObject *
+cmsgx_listed_fds_of(PyObject *module, PyObject *fds)
+{
+    PyObject *list = cmsgx_listed_fds(cmsgx_state_of(module), fds);
+    if (list != NULL && !PyTuple_CheckExact(list)) {
+        Py_SETREF(list, PySequence_Tuple(list));
+    }
+    return list;
+}
+
+int
+cmsgx_is_one_descriptor(PyObject *fds)
+{
+    PyObject *raised = cmsgx_save_exception();
+    int result = PyObject_HasAttrString(fds, "fileno");
+    cmsgx_restore_exception(raised);
+    return result;
+}
+
 static Py_ssize_t
 position_of(cmsgx_state *state, const cmsgx_signature *signature, PyObject *name)
 {

@@ -38,6 +38,17 @@ int cmsgx_as_bufsize(PyObject *object, size_t *size);
 int cmsgx_as_fds(cmsgx_state *state, PyObject *object, size_t *fds);
 int cmsgx_check_peek(size_t fds, int flags);
 
+/* What `fds` of a call that sends stands for, as a list or a tuple: one thing that has fileno() is
+   one descriptor, and is not iterated, as a file would give its lines.  A new reference, or NULL
+   with an exception: TypeError for a number, which may be a count as well as a descriptor. */
+PyObject *cmsgx_listed_fds(cmsgx_state *state, PyObject *fds);
+
+/* listed_fds(fds, /): the same, as a tuple. */
+PyObject *cmsgx_listed_fds_of(PyObject *module, PyObject *fds);
+
+/* Whether it would be read as one descriptor.  Keeps the exception that is being raised. */
+int cmsgx_is_one_descriptor(PyObject *fds);
+
 typedef struct {
     const char *function;
     Py_ssize_t max_positional;

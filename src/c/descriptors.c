@@ -1,53 +1,57 @@
-/* The descriptors of a message: objects made when they are asked for, and moved out when they are
-   taken. */
+/* The descriptors of a message: objects made when they are asked for.  How they are moved out is in
+   take.c. */
 
-#include "arguments.h"
 #include "descriptor.h"
 #include "errors.h"
 #include "message.h"
 
 #define SELF(object) ((cmsgx_message *)(object))
 
-static int
-need_open(cmsgx_message *self)
+int
+cmsgx_message_need_slots(cmsgx_message *self)
 {
-    if (cmsgx_flag_get(&self->closed)) {
-        PyErr_SetString(PyExc_ValueError,
-                        "the message was closed, and with it what was not taken");
+    size_t count = self->buffer->got.fds + self->buffer->got.pidfds;
+    if (self->slots != NULL) {
+        return 0;
+    }
+    if (count <= CMSGX_INLINE_SLOTS + 1) {
+        self->slots = memset(self->inline_slots, 0, sizeof(self->inline_slots));
+    }
+    else if ((self->slots = PyMem_Calloc(count, sizeof(cmsgx_slot))) == NULL) {
+        PyErr_NoMemory();
         return -1;
     }
     return 0;
 }
 
-/* Makes the object for descriptor `at`, which owns the number from then on: borrowed. */
+int
+cmsgx_message_number(const cmsgx_message *self, size_t at, int *error)
+{
+    int is_closed = cmsgx_flag_get(&self->closed);
+    int number = self->buffer->fds[at];
+    *error = 0;
+    if (number >= 0) {
+        return is_closed ? -1 : number;
+    }
+    if (number > INT_MIN && (number != -1 || (!is_closed && !self->slots[at].taken))) {
+        *error = -number;
+    }
+    return -1;
+}
+
 PyObject *
 cmsgx_message_object(cmsgx_message *self, size_t at)
 {
     cmsgx_state *state = self->request->state;
-    size_t count = self->buffer->got.fds + self->buffer->got.pidfds;
-    if (self->slots == NULL) {
-        if (count <= CMSGX_INLINE_SLOTS + 1) {
-            self->slots = memset(self->inline_slots, 0, sizeof(self->inline_slots));
-        }
-        else if ((self->slots = PyMem_Calloc(count, sizeof(cmsgx_slot))) == NULL) {
-            PyErr_NoMemory();
-            return NULL;
-        }
+    if (cmsgx_message_need_slots(self) < 0) {
+        return NULL;
     }
     cmsgx_slot *slot = &self->slots[at];
     if (slot->object == NULL) {
-        /* In a message that was closed the number is -1, or a thread was closing it when a fork
-           made this process: the object owns none.  The errno of a pidfd that never came stays. */
-        int is_pidfd = at >= self->buffer->got.fds;
-        int is_closed = cmsgx_flag_get(&self->closed);
-        int number = self->buffer->fds[at];
-        if (number >= 0 && is_closed) {
-            number = -1;
-        }
-        int has_error = is_pidfd && number < 0 && number > INT_MIN
-                        && (number != -1 || !is_closed);
-        slot->object = cmsgx_descriptor_new(is_pidfd ? state->PidFd : state->Fd,
-                                            number >= 0 ? number : -1, has_error ? -number : 0);
+        int error;
+        int number = cmsgx_message_number(self, at, &error);
+        PyTypeObject *type = at < self->buffer->got.fds ? state->Fd : state->PidFd;
+        slot->object = cmsgx_descriptor_new(type, number, error);
         if (slot->object != NULL) {
             if (self->request->row != NULL) {
                 cmsgx_descriptor_set_row(slot->object, self->request->row);
@@ -56,89 +60,6 @@ cmsgx_message_object(cmsgx_message *self, size_t at)
         }
     }
     return slot->object;
-}
-
-static PyObject *
-take_at(cmsgx_message *self, size_t at)
-{
-    if (need_open(self) < 0) {
-        return NULL;
-    }
-    PyObject *object = cmsgx_message_object(self, at);
-    if (object == NULL) {
-        return NULL;
-    }
-    if (self->slots[at].taken) {
-        if (at < self->buffer->got.fds) {
-            PyErr_Format(PyExc_ValueError, "descriptor %zu was taken before", at);
-        }
-        else {
-            PyErr_SetString(PyExc_ValueError, "the PidFd was taken before");
-        }
-        return NULL;
-    }
-    self->slots[at].taken = 1;
-    return Py_NewRef(object);
-}
-
-PyObject *
-cmsgx_message_take(PyObject *object, PyObject *which)
-{
-    cmsgx_message *self = SELF(object);
-    cmsgx_state *state = cmsgx_state_of_self(object);
-    PyObject *result = NULL;
-    size_t at;
-
-    if (which == (PyObject *)state->PidFd) {
-        if (self->buffer->got.pidfds == 0) {
-            return PyErr_Format(PyExc_KeyError, "no PidFd came with this message");
-        }
-        at = self->buffer->got.fds;
-    }
-    else {
-        Py_ssize_t index;
-        if (!PyIndex_Check(which)) {
-            return cmsgx_raise_needed("take()", -1, "an index, or PidFd,", which);
-        }
-        if (cmsgx_as_nearest(which, "take()", &index) < 0) {
-            return NULL;
-        }
-        Py_ssize_t count = (Py_ssize_t)self->buffer->got.fds;
-        index += index < 0 ? count : 0;
-        if (index < 0 || index >= count) {
-            return PyErr_Format(PyExc_IndexError,
-                                "take(%R): %zd descriptors came with this message", which, count);
-        }
-        at = (size_t)index;
-    }
-    if (!cmsgx_enter(&self->busy)) {
-        return cmsgx_raise_busy(object);
-    }
-    result = take_at(self, at);
-    cmsgx_leave(&self->busy);
-    return result;
-}
-
-PyObject *
-cmsgx_message_take_all(PyObject *object, PyObject *Py_UNUSED(ignored))
-{
-    cmsgx_message *self = SELF(object);
-    if (!cmsgx_enter(&self->busy)) {
-        return cmsgx_raise_busy(object);
-    }
-    PyObject *list = need_open(self) < 0 ? NULL : PyList_New(0);
-    /* Objects first, taken second: what fails half way leaves all with the message. */
-    for (size_t i = 0; list != NULL && i < self->buffer->got.fds; i++) {
-        PyObject *fd = cmsgx_message_object(self, i);
-        if (fd == NULL || (!self->slots[i].taken && PyList_Append(list, fd) < 0)) {
-            Py_CLEAR(list);
-        }
-    }
-    for (size_t i = 0; list != NULL && i < self->buffer->got.fds; i++) {
-        self->slots[i].taken = 1;
-    }
-    cmsgx_leave(&self->busy);
-    return list;
 }
 
 /* Descriptors: the read-only sequence that is msg.fds. */

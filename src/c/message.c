@@ -492,15 +492,30 @@ message_repr(PyObject *object)
 }
 
 PyDoc_STRVAR(take_doc,
-"take($self, which, /)\n--\n\n"
+"take($self, which, /, *, fd_class=None)\n--\n\n"
 "Moves one descriptor out: `which` is an index of `fds`, or the class PidFd.  The caller owns\n"
 "the Fd that is returned; closing the message leaves it open.  IndexError or KeyError where\n"
-"there is none; ValueError where it was taken before or the message is closed.");
+"there is none; ValueError where it was taken before or the message is closed.\n\n"
+"`fd_class` is a subclass of Fd, of PidFd for the PidFd, of which the returned object is.  Its\n"
+"memory is there before it owns the descriptor, and neither its __new__() nor its __init__() is\n"
+"called, so nothing can fail in between.  `fds` then has an Fd in that place that owns nothing.");
+
+PyDoc_STRVAR(take_one_doc,
+"take_one($self, /, *, fd_class=None)\n--\n\n"
+"Moves the one descriptor out that came with the message, as take(0) does.  ValueError that says\n"
+"how many came where that is not one, those that were closed for want of room in `fds=` among\n"
+"them, and then the message still owns what is here.");
 
 PyDoc_STRVAR(take_all_doc,
-"take_all($self, /)\n--\n\n"
+"take_all($self, /, *, fd_class=None)\n--\n\n"
 "Moves each descriptor of `fds` that was not taken yet out, as a list of Fd that the caller\n"
-"owns.  ValueError where the message is closed.");
+"owns, or of `fd_class`, as take() does.  ValueError where the message is closed.");
+
+PyDoc_STRVAR(detach_all_doc,
+"detach_all($self, /)\n--\n\n"
+"Moves each descriptor of `fds` that was not taken yet out, as a list of numbers that the caller\n"
+"owns and has to close: all of them or, where it raises, none.  ValueError where the message, or\n"
+"one of them, was closed; OSError where the kernel gave an errno in place of one.");
 
 PyDoc_STRVAR(get_doc,
 "get($self, kind, default=None, /)\n--\n\n"
@@ -511,8 +526,13 @@ PyDoc_STRVAR(get_all_doc,
 "Each control message of that kind, as a tuple in the order of arrival.");
 
 static PyMethodDef message_methods[] = {
-    {"take", cmsgx_message_take, METH_O, take_doc},
-    {"take_all", cmsgx_message_take_all, METH_NOARGS, take_all_doc},
+    {"take", (PyCFunction)(void (*)(void))cmsgx_message_take, METH_FASTCALL | METH_KEYWORDS,
+     take_doc},
+    {"take_one", (PyCFunction)(void (*)(void))cmsgx_message_take_one,
+     METH_FASTCALL | METH_KEYWORDS, take_one_doc},
+    {"take_all", (PyCFunction)(void (*)(void))cmsgx_message_take_all,
+     METH_FASTCALL | METH_KEYWORDS, take_all_doc},
+    {"detach_all", cmsgx_message_detach_all, METH_NOARGS, detach_all_doc},
     {"get", (PyCFunction)(void (*)(void))cmsgx_message_get, METH_FASTCALL, get_doc},
     {"get_all", cmsgx_message_get_all, METH_O, get_all_doc},
     {"close", message_close_method, METH_NOARGS, close_doc},

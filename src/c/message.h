@@ -48,13 +48,28 @@ void cmsgx_message_let_go(PyObject *self);
 /* Closes what was not taken.  0, or -1 with RuntimeError where another thread uses it. */
 int cmsgx_message_close(PyObject *self);
 
-/* descriptors.c: the parts of Message that hand descriptors out.  cmsgx_message_object() is the
-   object for one of them, which owns the number from then on: borrowed. */
+/* descriptors.c: the parts of Message that show descriptors.  cmsgx_message_object() is the object
+   for one of them, which owns the number from then on: borrowed. */
 PyObject *cmsgx_message_object(cmsgx_message *self, size_t at);
-PyObject *cmsgx_message_take(PyObject *object, PyObject *which);
-PyObject *cmsgx_message_take_all(PyObject *object, PyObject *ignored);
 PyObject *cmsgx_descriptors_new(PyObject *message);
 void cmsgx_descriptors_free_all(cmsgx_state *state);
+
+/* Room to note in `slots` which were taken.  0, or -1 with MemoryError. */
+int cmsgx_message_need_slots(cmsgx_message *self);
+
+/* Of a place without an object: the number in it, still owned there, or -1, and the errno that came
+   in place of one, or 0.  In a message that was closed the number is -1, or a thread was closing it
+   when a fork made this process: then nobody owns it here.  The errno stays. */
+int cmsgx_message_number(const cmsgx_message *self, size_t at, int *error);
+
+/* take.c: the parts of Message that move descriptors out. */
+PyObject *cmsgx_message_take(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
+                             PyObject *kwnames);
+PyObject *cmsgx_message_take_one(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
+                                 PyObject *kwnames);
+PyObject *cmsgx_message_take_all(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
+                                 PyObject *kwnames);
+PyObject *cmsgx_message_detach_all(PyObject *object, PyObject *ignored);
 
 /* lookup.c: the parts of Message that find control messages. */
 PyObject *cmsgx_message_subscript(PyObject *object, PyObject *kind);

@@ -1,5 +1,7 @@
 #include "notes.h"
 
+#include "arguments.h"
+
 static void
 add_note(PyObject *error, PyObject *note)
 {
@@ -24,6 +26,18 @@ cmsgx_add_note(const char *format, ...)
         Py_XDECREF(note);
     }
     cmsgx_restore_exception(error);
+}
+
+int
+cmsgx_are_fds_used_up(PyObject *value)
+{
+    return cmsgx_is_used_up(value) && !cmsgx_is_one_descriptor(value);
+}
+
+static int
+is_used_up(const char *name, PyObject *value)
+{
+    return strcmp(name, "fds") == 0 ? cmsgx_are_fds_used_up(value) : cmsgx_is_used_up(value);
 }
 
 /* Appends a name to those before it, or NULL at first: a new reference, or NULL with an exception.
@@ -58,7 +72,7 @@ cmsgx_note_used_up(const cmsgx_argument *arguments, size_t count)
 {
     size_t found = 0;
     for (size_t i = 0; i < count; i++) {
-        found += (size_t)cmsgx_is_used_up(arguments[i].value);
+        found += (size_t)is_used_up(arguments[i].name, arguments[i].value);
     }
     if (found == 0 || !PyErr_ExceptionMatches(PyExc_OSError)) {
         return;
@@ -66,7 +80,7 @@ cmsgx_note_used_up(const cmsgx_argument *arguments, size_t count)
     PyObject *error = cmsgx_save_exception();
     PyObject *names = NULL;
     for (size_t i = 0; i < count; i++) {
-        if (cmsgx_is_used_up(arguments[i].value)) {
+        if (is_used_up(arguments[i].name, arguments[i].value)) {
             PyObject *name = PyUnicode_FromString(arguments[i].name);
             names = name == NULL ? NULL : append(names, name);
             Py_XDECREF(name);

@@ -21,6 +21,9 @@ cmsgx_is_used_up(PyObject *value)
     return value != NULL && PyIter_Check(value);
 }
 
+/* The same of an argument that is called `fds`, where a file is one descriptor, and not read. */
+int cmsgx_are_fds_used_up(PyObject *value);
+
 /* For an OSError of a call that has read these arguments: names those that were iterators, as the
    same call made again would go without what they had.  Does nothing for another exception. */
 void cmsgx_note_used_up(const cmsgx_argument *arguments, size_t count);

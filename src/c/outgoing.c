@@ -325,10 +325,10 @@ cmsgx_outgoing_add_payload(cmsgx_outgoing *out, int level, int type, const Py_bu
     return cmsgx_outgoing_add_control(out, level, type, payload->buf, (size_t)payload->len);
 }
 
-int
-cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict)
+/* From a list or a tuple, whose reference it steals, or NULL with an exception. */
+static int
+add_listed(cmsgx_outgoing *out, PyObject *sequence, int strict)
 {
-    PyObject *sequence = cmsgx_sequence(fds, "fds", "an iterable of descriptors");
     if (sequence == NULL) {
         return -1;
     }
@@ -359,6 +359,12 @@ cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict)
 done:
     Py_DECREF(sequence);
     return result;
+}
+
+int
+cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict)
+{
+    return add_listed(out, cmsgx_listed_fds(out->state, fds), strict);
 }
 
 /* Typed control messages ------------------------------------------------------------------- */
@@ -481,7 +487,9 @@ cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind)
     int is_packed = codec->least < 0 || codec->kind != Py_TYPE(kind);
     Py_DECREF(codec);
     if (is_rights) {
-        return cmsgx_outgoing_add_fds(out, kind, out->is_typed);
+        /* Of its items, whatever else a class of the caller's has. */
+        return add_listed(out, cmsgx_sequence(kind, "control", "Rights with its descriptors"),
+                          out->is_typed);
     }
     if (is_packed) {
         return add_packed(out, kind);

@@ -76,8 +76,9 @@ int cmsgx_outgoing_add_buffer(cmsgx_outgoing *out, PyObject *buffer, int is_held
 /* An iterable of bytes-like objects; `error` is the TypeError for what is none. */
 int cmsgx_outgoing_add_buffers(cmsgx_outgoing *out, PyObject *buffers, const char *name,
                                const char *needed);
-/* Descriptors, kept until they are put by add_rights.  Strict: what cannot be one is refused
-   here, by its index; otherwise the kernel answers, as for the socket module. */
+/* Descriptors, kept until they are put by add_rights: an object with fileno(), or an iterable.
+   Strict: what cannot be one is refused here, by its index; otherwise the kernel answers, as for
+   the socket module. */
 int cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict);
 /* Descriptors as int fd[n], in bytes: what array('i') makes of bytes. */
 int cmsgx_outgoing_add_fd_bytes(cmsgx_outgoing *out, PyObject *bytes);

@@ -423,7 +423,10 @@ send_fds_foreign(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, Py
     }
     /* Held until the call is over: what an iterator made would close its file otherwise. */
     PyObject *fds = PyBytes_Check(values[2]) || PyByteArray_Check(values[2])
-        ? Py_NewRef(values[2]) : PySequence_Tuple(values[2]);
+        ? Py_NewRef(values[2]) : cmsgx_listed_fds(state, values[2]);
+    if (fds != NULL && PyList_Check(fds)) {
+        Py_SETREF(fds, PyList_AsTuple(fds));
+    }
     PyObject *ancdata = fds == NULL ? NULL : fds_as_tuples(state, fds);
     PyObject *flags = values[3] != NULL ? Py_NewRef(values[3]) : PyLong_FromLong(0);
     PyObject *result = NULL;

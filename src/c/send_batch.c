@@ -56,7 +56,8 @@ is_used_up(const batch *self, Py_ssize_t index)
     PyObject *message = PyTuple_GET_ITEM(self->messages, index);
     int found = self->is_iterator || cmsgx_is_used_up(message);
     for (Py_ssize_t i = 0; PyTuple_Check(message) && i < PyTuple_GET_SIZE(message); i++) {
-        found |= cmsgx_is_used_up(PyTuple_GET_ITEM(message, i));
+        PyObject *part = PyTuple_GET_ITEM(message, i);
+        found |= i == 1 ? cmsgx_are_fds_used_up(part) : cmsgx_is_used_up(part);
     }
     return found;
 }

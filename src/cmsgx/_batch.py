@@ -19,7 +19,7 @@ from ._sync import configuration
 from .kinds import UdpSegment
 
 if TYPE_CHECKING:
-    from ._fds import FileDescriptorLike
+    from ._fds import FileDescriptorLike, FileDescriptors
     from .kinds import ControlMessage, PidFd
     from .kinds._base import Buffer
 
@@ -85,7 +85,7 @@ class Outgoing(NamedTuple):
     """A message for send_batch(): each part as for send()."""
 
     data: Buffer | Iterable[Buffer]
-    fds: Iterable[FileDescriptorLike] = ()
+    fds: FileDescriptors = ()
     control: ControlMessage | Iterable[ControlMessage] = ()
     address: Any = None
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
     from ._cmsg import _Address, _Control, _Received
-    from ._fds import FileDescriptorLike
+    from ._fds import FileDescriptors
 
 __all__ = ["fromfd", "install", "socket", "socketpair", "uninstall"]
 
@@ -71,7 +71,7 @@ class socket(_stdlib.socket):
         def send_fds(
             self,
             buffers: Iterable[ReadableBuffer],
-            fds: Iterable[FileDescriptorLike],
+            fds: FileDescriptors,
             flags: int = 0,
             address: _Address | None = None,
         ) -> int: ...

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from ._drop_in import socket
 
 __all__ = [
-    "Fd", "FileDescriptorLike", "PidFd", "UnownedPidFd", "close_in_background", "wait_closed",
+    "Fd", "FileDescriptorLike", "FileDescriptors", "PidFd", "UnownedPidFd", "close_in_background",
+    "wait_closed",
 ]  # fmt: skip
 
 
@@ -46,6 +47,9 @@ class _HasFileno(Protocol):
 
 FileDescriptorLike: TypeAlias = "int | _HasFileno"
 """What a descriptor can be given as: a number, or an object with fileno()."""
+
+FileDescriptors: TypeAlias = "_HasFileno | Iterable[FileDescriptorLike]"
+"""What `fds` of a call that sends can be: one object with fileno(), or an iterable."""
 
 FdKind: TypeAlias = Literal[
     "file", "directory", "socket", "pipe", "character", "block", "symlink", "memfd", "pidfd",

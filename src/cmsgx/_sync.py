@@ -15,7 +15,7 @@ from .kinds import PidFd
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-    from ._fds import FileDescriptorLike
+    from ._fds import FileDescriptorLike, FileDescriptors
     from .kinds import ControlMessage
     from .kinds._base import Buffer
 
@@ -107,7 +107,7 @@ def send_all(
     sock: FileDescriptorLike,
     data: Buffer | Iterable[Buffer],
     *,
-    fds: Iterable[FileDescriptorLike] = (),
+    fds: FileDescriptors = (),
     control: ControlMessage | Iterable[ControlMessage] = (),
     timeout: float | EllipsisType | None = ...,
 ) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import array
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NoReturn, SupportsIndex, overload
 
 from .. import _cmsg
-from .._fds import Fd, FileDescriptorLike, PidFd
+from .._fds import Fd, FileDescriptorLike, FileDescriptors, PidFd
 from ..errors import MalformedControlError
 from ._base import (
     IS_LINUX,
@@ -46,17 +46,17 @@ class _Unowned(tuple[int, ...]):
 class Rights(ControlMessage):
     """Descriptors, in order: SCM_RIGHTS, unix(7). At most 253 in one message.
 
-    Rights(fds) is for sending, and borrows. In a received message its items are the Fds of
-    `msg.fds`, which the message owns. From unpack() they are numbers that nobody owns, until
-    own().
+    Rights(fds) is for sending, and borrows: an iterable of descriptors, or one object with
+    fileno(). In a received message its items are the Fds of `msg.fds`, which the message owns. From
+    unpack() they are numbers that nobody owns, until own().
     """
 
     __slots__ = ("fds",)
 
     fds: tuple[FileDescriptorLike, ...]
 
-    def __new__(cls, fds: Iterable[FileDescriptorLike]) -> Self:
-        return super().__new__(cls, fds if isinstance(fds, _Unowned) else tuple(fds))
+    def __new__(cls, fds: FileDescriptors) -> Self:
+        return super().__new__(cls, fds if isinstance(fds, _Unowned) else _cmsg.listed_fds(fds))
 
     def __len__(self) -> int:
         return len(self.fds)
