@@ -11,15 +11,15 @@ ASKED = [(socket.AF_INET, "127.0.0.2"), (socket.AF_INET, "127.0.0.3"), (socket.A
 def answer(receiver: cmsgx.Receiver) -> None:
     question = receiver.receive()
     # Without it the kernel chooses by the way back, and who asked another address drops the answer.
-    source = PacketInfo6(question[PacketInfo6].address)
+    source = question[PacketInfo6].reply()
     cmsgx.send(receiver.sock, question.data, control=source, address=question.address)
 
 
 if __name__ == "__main__":
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
         server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # IPv4 too
+        everywhere = cmsgx.Receiver(server, 1500, want=[PacketInfo6])  # before any packet comes
         server.bind(("::", 0))
-        everywhere = cmsgx.Receiver(server, 1500, want=[PacketInfo6])
         for family, host in ASKED:
             with socket.socket(family, socket.SOCK_DGRAM) as client:
                 client.sendto(b"where?", (host, server.getsockname()[1]))

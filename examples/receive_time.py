@@ -21,7 +21,8 @@ if __name__ == "__main__":
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
     ):
-        server.bind(("127.0.0.1", 0))
+        # Before bind(): what is queued without the option may be stamped when it is read.
         receiver = cmsgx.Receiver(server, 1500, want=[Timestamp, Timestamping])
+        server.bind(("127.0.0.1", 0))
         client.sendto(b"data", server.getsockname())
         tell(receiver.receive())

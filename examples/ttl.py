@@ -13,8 +13,8 @@ def main() -> None:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
     ):
+        receiver = cmsgx.Receiver(server, 1500, want=[Ttl])  # before any packet comes
         server.bind(("127.0.0.1", 0))
-        receiver = cmsgx.Receiver(server, 1500, want=[Ttl])
         for data, hops in ((b"near", 1), (b"far", 200)):
             cmsgx.send(client, data, control=Ttl(hops), address=server.getsockname())
             message = receiver.receive()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["checkout", "python_blocks"]
+__all__ = ["checkout", "python_blocks", "sets_options_in_time"]
 
 
 def checkout() -> Path:
@@ -22,3 +22,16 @@ def python_blocks(text: str) -> list[tuple[int, str]]:
     """Each block of Python in a Markdown document, with the number of the line before it."""
     found = re.finditer(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return [(text.count("\n", 0, block.start()) + 1, block[1]) for block in found]
+
+
+def sets_options_in_time(code: str) -> None:
+    """What is shown enables kinds before the socket is bound, and answers by reply().
+
+    A reader copies the order of the lines, too.
+    """
+    options = re.search(r"want=|\benable\(", code)
+    binds = re.search(r"\.bind\(", code)
+    if options and binds:
+        assert options.start() < binds.start(), code[binds.start() : options.end()]
+    if "PacketInfo" in code and "address=" in code:
+        assert re.search(r"PacketInfo6?\]\.reply\(\)|\.reply\(\), address=", code), code

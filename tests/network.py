@@ -10,12 +10,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import select
 import socket
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import IO, NamedTuple, TypeAlias
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import families
 from attempts import attempt, call
@@ -106,6 +107,29 @@ def tcp(family: int = V4, protocol: int = 0) -> Iterator[Sockets]:
                 yield client, accepted
 
 
+def answered_from(
+    server: cmsgx.socket, client: cmsgx.socket, to: tuple[Any, ...], *want: Any,
+    host: tuple[Any, ...] = ("",), is_early: bool = False,
+) -> str:  # fmt: skip
+    """The address that the client sees the answer come from, of a server that uses reply().
+
+    `to` and `host`, which the server is bound to, have no port. The kinds of `want` are enabled
+    before that, or, early, once the question is there; the first that came is the one to answer.
+    """
+    if not is_early:
+        cmsgx.enable(server, *want)
+    server.bind((host[0], 0, *host[1:]))
+    client.sendto(b"?", (to[0], server.getsockname()[1], *to[1:]))
+    assert select.select([server], [], [], SECONDS)[0]
+    msg = cmsgx.Receiver(server, 10, want=want).receive()
+    info = next(msg[kind] for kind in want if kind in msg)
+    cmsgx.send(server, b"!", control=info.reply(), address=msg.address)
+    data, address = client.recvfrom(10)
+    assert data == b"!"
+    found: str = address[0]
+    return found
+
+
 def get_bytes(sock: socket.socket, level: int, name: int, size: int = 64) -> bytes | int:
     """An option's value, or the errno of the attempt."""
     try:
@@ -168,15 +192,17 @@ def add_address(name: str, host: str, length: int) -> None:
     """An address of an interface, and the length of its prefix."""
     ip("address", "add", f"{host}/{length}", "dev", name, *(["nodad"] if ":" in host else []))
     # The kernel takes it into use a little later.
-    assert eventually(partial(_is_usable, host))
+    is_of_link = host.startswith("fe80:")
+    address = (host, 0, 0, socket.if_nametoindex(name)) if is_of_link else (host, 0)
+    assert eventually(partial(_is_usable, address))
 
 
-def _is_usable(host: str) -> bool:
+def _is_usable(address: tuple[Any, ...]) -> bool:
     """Whether it reaches itself: the address is there before the route to it."""
-    with socket.socket(V6 if ":" in host else V4, DGRAM) as sock:
+    with socket.socket(V6 if ":" in address[0] else V4, DGRAM) as sock:
         sock.setblocking(False)
         try:
-            sock.bind((host, 0))
+            sock.bind(address)
             sock.sendto(b"x", sock.getsockname())
             return sock.recv(1) == b"x"
         except OSError as error:

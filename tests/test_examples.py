@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from checkout import checkout
+from checkout import checkout, sets_options_in_time
 from namespaces import NO_IPV6, Chain, needs_ipv6
 
 PRINTED = {
@@ -93,6 +93,11 @@ def test_a_leak_in_an_example_would_be_seen(tmp_path: Path) -> None:
 def test_each_example_is_run() -> None:
     there = {path.name for path in (checkout() / "examples").glob("*.py")}
     assert there == set(PRINTED)
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_an_example_sets_options_before_packets_come(name: str) -> None:
+    sets_options_in_time((checkout() / "examples" / name).read_text())
 
 
 @pytest.mark.parametrize("name", SHORT)

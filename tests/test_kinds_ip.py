@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import struct
 import sys
@@ -12,7 +13,7 @@ import network
 import pytest
 from attempts import fails
 from namespaces import ip
-from network import CABLE, LOOPBACK, RAW, SOL_IP, V4
+from network import CABLE, LOOPBACK, RAW, SOL_IP, SOL_SOCKET, V4
 
 import cmsgx
 from cmsgx import kinds
@@ -21,6 +22,7 @@ if sys.platform != "linux":
     pytest.skip("these are Linux's own", allow_module_level=True)
 
 IP_TOS, IP_TTL, IP_OPTIONS, IP_PKTINFO, IP_MTU_DISCOVER, IP_ORIGDSTADDR = 1, 2, 4, 8, 10, 20
+SO_BINDTODEVICE = 25
 
 HOW = pytest.mark.parametrize("how", ["connected", "address", "drop-in"])
 
@@ -112,7 +114,7 @@ def test_packet_info_tells_where_a_packet_came_in() -> None:
 def test_a_broadcast_has_another_address_to_answer_from() -> None:
     with network.udp("IPv4", connected=False) as (sender, receiver):
         rx = cmsgx.Receiver(receiver, 10, want=[kinds.PacketInfo])
-        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        sender.setsockopt(SOL_SOCKET, socket.SO_BROADCAST, 1)
         sender.sendto(b"x", ("127.255.255.255", receiver.getsockname()[1]))
         info = rx.receive()[kinds.PacketInfo]
         assert (str(info.destination), str(info.local)) == ("127.255.255.255", "127.0.0.1")
@@ -163,15 +165,147 @@ def test_packet_info_chooses_the_interface() -> None:
             assert (str(info.destination), str(info.local)) == ("239.1.2.3", CABLE[V4][1])
 
 
-def test_an_answer_goes_from_where_it_was_asked() -> None:
-    """The packet info of a question is the one to answer with, as it came."""
+ANY = "0.0.0.0"
+
+
+@pytest.mark.parametrize(
+    ("interface", "local", "destination", "expected"),
+    [
+        (3, "192.0.2.1", "192.0.2.1", (0, "192.0.2.1")),
+        (1, "127.0.0.5", "127.0.0.5", (0, "127.0.0.5")),
+        # A broadcast, a group: `local` is what the kernel would choose.
+        (3, "192.0.2.1", "192.0.2.255", (0, "192.0.2.1")),
+        (3, "192.0.2.1", "255.255.255.255", (0, "192.0.2.1")),
+        (3, "192.0.2.1", "224.0.0.1", (0, "192.0.2.1")),
+        # The same address may be on another link, too.
+        (3, "169.254.1.2", "169.254.1.2", (3, "169.254.1.2")),
+        (3, "169.254.1.2", "255.255.255.255", (3, "169.254.1.2")),
+        # Queued before the option was set.
+        (0, ANY, "192.0.2.1", (0, "192.0.2.1")),
+        (0, ANY, "169.254.1.2", (0, "169.254.1.2")),
+        (0, ANY, "255.255.255.255", (0, ANY)),
+        (0, ANY, "224.0.0.1", (0, ANY)),
+        (0, ANY, "239.255.255.255", (0, ANY)),
+        (0, ANY, "223.255.255.255", (0, "223.255.255.255")),
+        (0, ANY, "240.0.0.1", (0, "240.0.0.1")),
+        # As macOS has it, which tells no local address.
+        (3, ANY, "255.255.255.255", (0, ANY)),
+        (3, ANY, "192.0.2.1", (0, "192.0.2.1")),
+    ],
+)
+def test_a_reply_names_what_an_answer_has_to_be_sent_with(
+    interface: int, local: str, destination: str, expected: tuple[int, str]
+) -> None:
+    info = kinds.PacketInfo(interface, local, destination)
+    assert info.reply() == kinds.PacketInfo(*expected)
+    assert kinds.PacketInfo.unpack(info.pack()).reply() == kinds.PacketInfo(*expected)
+
+
+IS_EARLY = pytest.mark.parametrize(
+    "is_early", [False, True], ids=["before bind()", "queued before"]
+)
+
+
+@IS_EARLY
+@pytest.mark.parametrize("host", ["", "127.0.0.77"])
+@pytest.mark.parametrize("kind", [kinds.PacketInfo, kinds.PacketInfo6])
+def test_an_answer_over_loopback_comes_from_the_address_that_was_asked(
+    kind: Any, host: str, is_early: bool
+) -> None:
+    """Also of a server that is bound to it: packet info of zeros would undo that."""
+    for asked in ("127.0.0.77", "127.0.0.78"):
+        if asked.startswith(host):
+            with network.open_socket(V4) as client, network.open_socket(V4) as server:
+                found = network.answered_from(
+                    server, client, (asked,), kind, host=(host,), is_early=is_early
+                )
+                assert found == asked
+
+
+def test_an_answer_to_a_broadcast_comes_from_an_address_of_the_subnet() -> None:
+    with network.open_socket(V4) as client, network.open_socket(V4) as server:
+        client.setsockopt(SOL_SOCKET, socket.SO_BROADCAST, 1)
+        found = network.answered_from(server, client, ("127.255.255.255",), kinds.PacketInfo)
+        assert found == "127.0.0.1"
+
+
+# Where it was asked, to where it is asked from: the kernel chooses 192.0.2.1, the first.
+SECOND = "192.0.2.11"
+ASKED = {SECOND: SECOND, "192.0.2.255": CABLE[V4][0], "255.255.255.255": CABLE[V4][0],
+         "224.7.7.7": CABLE[V4][0]}  # fmt: skip
+
+
+@pytest.mark.slow
+@IS_EARLY
+@pytest.mark.parametrize("host", ["", SECOND])
+def test_an_answer_comes_from_the_address_that_was_asked(host: str, is_early: bool) -> None:
+    """Where the server has several, seen by who asks, with the option set in time or too late."""
+    group = socket.inet_aton("224.7.7.7")
+    with network.cable() as net:
+        network.add_address("veth1", SECOND, 24)
+        for asked, source in ASKED.items():
+            if (host and asked != host) or (is_early and asked == "192.0.2.255"):
+                continue
+            with net.there.entered():
+                client = network.open_socket(V4)
+            with client, network.open_socket(V4) as server:
+                server.setsockopt(
+                    SOL_IP, socket.IP_ADD_MEMBERSHIP, group + socket.inet_aton(SECOND)
+                )
+                client.setsockopt(SOL_SOCKET, socket.SO_BROADCAST, 1)
+                client.setsockopt(SOL_SOCKET, SO_BINDTODEVICE, b"veth2")
+                found = network.answered_from(
+                    server, client, (asked,), kinds.PacketInfo, host=(host,), is_early=is_early
+                )
+                assert found == source, asked
+
+
+def test_an_early_broadcast_to_a_subnet_is_refused_rather_than_answered_from_elsewhere() -> None:
+    with network.alone(), network.udp("IPv4", connected=False) as (client, server):
+        client.setsockopt(SOL_SOCKET, socket.SO_BROADCAST, 1)
+        client.sendto(b"?", ("127.255.255.255", server.getsockname()[1]))
+        assert select.select([server], [], [], network.SECONDS)[0]
+        msg = cmsgx.Receiver(server, 10, want=[kinds.PacketInfo]).receive()
+        info = msg[kinds.PacketInfo]
+        assert info == kinds.PacketInfo(0, ANY, "127.255.255.255")
+        with fails(errno.ENETUNREACH):
+            cmsgx.send(server, b"!", control=info.reply(), address=msg.address)
+
+
+@pytest.mark.slow
+def test_an_answer_over_link_local_addresses_goes_out_where_the_question_came_in() -> None:
+    """The routes lead to another interface that has such an address, too."""
+    with network.cable() as net:
+        ip("link", "add", "veth3", "type", "veth", "peer", "name", "veth4")
+        for name in ("veth3", "veth4"):
+            network.set_link(name, is_up=True)
+        network.add_address("veth3", "169.254.3.1", 16)
+        network.add_address("veth1", "169.254.1.1", 16)
+        with net.there.entered():
+            network.add_address("veth2", "169.254.1.2", 16)
+            client = network.open_socket(V4)
+        with client, network.open_socket(V4) as server:
+            found = network.answered_from(server, client, ("169.254.1.1",), kinds.PacketInfo)
+            assert found == "169.254.1.1"
+
+
+def test_a_reply_goes_with_other_control_messages_and_in_a_batch() -> None:
     with network.udp("IPv4", connected=False) as (client, server):
-        rx = cmsgx.Receiver(server, 10, want=[kinds.PacketInfo])
-        for host in ("127.0.0.1", "127.0.0.77"):
+        rx = cmsgx.BatchReceiver(server, 8, 10, want=[kinds.PacketInfo])
+        seen = cmsgx.Receiver(client, 10, want=[kinds.Ttl])
+        hosts = ["127.0.0.1", "127.0.0.77", "127.0.0.78"]
+        for host in hosts:
             client.sendto(b"?", (host, server.getsockname()[1]))
-            msg = rx.receive()
-            cmsgx.send(server, b"!", control=msg[kinds.PacketInfo], address=msg.address)
-            assert client.recvfrom(1) == (b"!", (host, server.getsockname()[1]))
+        answers = [
+            (b"!", (), (msg[kinds.PacketInfo].reply(), kinds.Ttl(9)), msg.address)
+            for msg in rx.receive()
+        ]
+        assert cmsgx.send_batch(server, answers) == len(hosts)
+        for host in hosts:
+            msg = seen.receive()
+            assert msg.address is not None
+            assert (msg.data, msg.address[0]) == (b"!", host)
+            assert msg[kinds.Ttl].ttl == 9
 
 
 # Options of the header --------------------------------------------------------------------------

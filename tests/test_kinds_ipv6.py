@@ -13,7 +13,7 @@ import network
 import pytest
 from attempts import fails, refused
 from namespaces import ip
-from network import CABLE, PATHS, RAW, SOL_IP, SOL_IPV6, V4, V6, Path
+from network import CABLE, PATHS, RAW, SOL_IP, SOL_IPV6, SOL_SOCKET, V4, V6, Path
 
 import cmsgx
 from cmsgx import kinds
@@ -32,6 +32,7 @@ IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_DONTFRAG, IPV6_RECVTCLASS, IPV6_TCLASS
 )
 IPV6_AUTOFLOWLABEL, IPV6_ORIGDSTADDR = 70, 74
 IP_TOS, IP_TTL, IP_PKTINFO = 1, 2, 8
+SO_BINDTODEVICE = 25
 
 HOW = pytest.mark.parametrize("how", ["connected", "address", "drop-in"])
 # Of a kind that every node has to skip: RFC 8200 section 4.2.
@@ -206,23 +207,143 @@ def test_packet_info_chooses_the_interface() -> None:
                 assert msg[kinds.PacketInfo6].interface_name == "veth2"
 
 
-@pytest.mark.parametrize("name", ["IPv6", "mapped"])
-def test_an_answer_goes_from_where_it_was_asked(name: str) -> None:
+REPLIES = [
+    ("2001:db8::1", "2001:db8::1", 0),
+    ("::1", "::1", 0),
+    ("fec0::1", "fec0::1", 0),
+    # One link only, where another may have the same.
+    ("fe80::1", "fe80::1", 3),
+    ("febf::1", "febf::1", 3),
+    # A group is no source; those of one link are asked on each.
+    ("ff01::1", "::", 3),
+    ("ff02::1", "::", 3),
+    ("ff12::1:2", "::", 3),
+    ("ff03::1", "::", 0),
+    ("ff05::2", "::", 0),
+    ("ff0e::101", "::", 0),
+    # The same of IPv4.
+    ("::ffff:192.0.2.1", "::ffff:192.0.2.1", 0),
+    ("::ffff:127.0.0.1", "::ffff:127.0.0.1", 0),
+    ("::ffff:169.254.1.2", "::ffff:169.254.1.2", 3),
+    ("::ffff:255.255.255.255", "::", 3),
+    ("::ffff:224.0.0.251", "::", 3),
+    ("::ffff:224.0.1.1", "::", 0),
+    ("::ffff:239.1.2.3", "::", 0),
+    ("::", "::", 0),
+]
+
+
+@pytest.mark.parametrize(("address", "source", "interface"), REPLIES)
+def test_a_reply_names_what_an_answer_has_to_be_sent_with(
+    address: str, source: str, interface: int
+) -> None:
+    info = kinds.PacketInfo6(address, 3)
+    expected = kinds.PacketInfo6(source, interface)
+    assert info.reply() == kinds.PacketInfo6.unpack(info.pack()).reply() == expected
+    # Of IPv4, one that was queued before the option was set has no interface.
+    assert kinds.PacketInfo6(address).reply() == kinds.PacketInfo6(source)
+
+
+IS_EARLY = pytest.mark.parametrize(
+    "is_early", [False, True], ids=["before bind()", "queued before"]
+)
+# Not what the kernel chooses, which is the one that was added last.
+FIRST = CABLE[V6][0]
+
+
+@pytest.mark.slow
+@IS_EARLY
+@pytest.mark.parametrize("host", ["::", FIRST])
+def test_an_answer_comes_from_the_address_that_was_asked(host: str, is_early: bool) -> None:
+    """Also a link-local one; to a group it comes from an address of the link."""
+    group = socket.inet_pton(V6, "ff05::77")
+    with network.cable() as net:
+        ip("-6", "address", "flush", "dev", "veth1", "scope", "link")
+        for local, length in (("fe80::1", 64), ("2001:db8::11", 64)):
+            network.add_address("veth1", local, length)
+        with net.there.entered():
+            network.add_address("veth2", "fe80::2", 64)
+            there = socket.if_nametoindex("veth2")
+        here = socket.if_nametoindex("veth1")
+        for asked, scope, sources in (
+            (FIRST, 0, {FIRST}),
+            ("fe80::1", there, {"fe80::1"}),
+            ("ff02::1", there, {"fe80::1"}),
+            ("ff05::77", there, {FIRST, "2001:db8::11", "fe80::1"}),
+        ):
+            if host not in ("::", asked):
+                continue
+            with net.there.entered():
+                client = network.open_socket(V6)
+            with client, network.open_socket(V6) as server:
+                member = group + struct.pack("=i", here)
+                server.setsockopt(SOL_IPV6, socket.IPV6_JOIN_GROUP, member)
+                client.setsockopt(SOL_IPV6, socket.IPV6_MULTICAST_IF, there)
+                found = network.answered_from(
+                    server, client, (asked, 0, scope), kinds.PacketInfo6,
+                    host=(host,), is_early=is_early,
+                )  # fmt: skip
+                assert found in sources, asked
+
+
+@pytest.mark.slow
+@IS_EARLY
+def test_an_answer_over_a_dual_stack_socket_comes_from_the_address_that_was_asked(
+    is_early: bool,
+) -> None:
+    """An IPv4-mapped peer's. The broadcast address of a subnet takes both kinds."""
+    first, second = CABLE[V4][0], "192.0.2.11"
+    alone, both = (kinds.PacketInfo6,), (kinds.PacketInfo, kinds.PacketInfo6)
+    with network.cable() as net:
+        network.add_address("veth1", second, 24)
+        for asked, source, want in (
+            (second, second, alone),
+            ("255.255.255.255", first, alone),
+            (second, second, both),
+            ("255.255.255.255", first, both),
+            ("192.0.2.255", first, both),
+        ):
+            if is_early and asked == "192.0.2.255":
+                continue
+            with net.there.entered():
+                client = network.open_socket(V4)
+            with client, network.open_socket(V6) as server:
+                server.setsockopt(SOL_IPV6, socket.IPV6_V6ONLY, 0)
+                client.setsockopt(SOL_SOCKET, socket.SO_BROADCAST, 1)
+                client.setsockopt(SOL_SOCKET, SO_BINDTODEVICE, b"veth2")
+                found = network.answered_from(
+                    server, client, (asked,), *want, host=("::",), is_early=is_early
+                )
+                assert found == source, asked
+
+
+@IS_EARLY
+@pytest.mark.parametrize("name", [name for name, path in PATHS.items() if path.receiver == V6])
+def test_an_answer_over_loopback_comes_from_the_address_that_was_asked(
+    name: str, is_early: bool
+) -> None:
+    path = PATHS[name]
+    hosts = ["127.0.0.1", "127.0.0.77"] if path.is_ipv4 else ["::1", "2001:db8::77"]
     with network.alone():
-        network.add_address("lo", "2001:db8::5", 128)
-        hosts = ["::1", "2001:db8::5"]
-        if name == "mapped":
-            hosts = ["::ffff:127.0.0.1", "::ffff:127.0.0.77"]
-        with network.open_socket(V6) as client, network.open_socket(V6) as server:
-            server.bind(("::", 0))
-            rx = cmsgx.Receiver(server, 10, want=[kinds.PacketInfo6])
-            for host in hosts:
-                client.sendto(b"?", (host, server.getsockname()[1]))
-                msg = rx.receive()
-                assert str(msg[kinds.PacketInfo6].address) == host
-                cmsgx.send(server, b"!", control=msg[kinds.PacketInfo6], address=msg.address)
-                answer, address = client.recvfrom(1)
-                assert (answer, address[0]) == (b"!", host)
+        if not path.is_ipv4:
+            network.add_address("lo", hosts[1], 128)
+        for host in hosts:
+            mapped = f"::ffff:{host}" if path.is_ipv4 and path.sender == V6 else host
+            with network.open_socket(path.sender) as client, network.open_socket(V6) as server:
+                server.setsockopt(SOL_IPV6, socket.IPV6_V6ONLY, 0)
+                found = network.answered_from(
+                    server, client, (mapped,), kinds.PacketInfo6, host=("::",), is_early=is_early
+                )
+                assert found == mapped
+
+
+def test_what_came_to_a_group_is_refused_as_a_source() -> None:
+    """Which is why it is not sent back as it came."""
+    with network.alone(), network.udp("IPv6", connected=False) as (_, server):
+        with fails(errno.EINVAL):
+            info = kinds.PacketInfo6("ff02::1", socket.if_nametoindex("lo"))
+            cmsgx.send(server, b"!", control=info, address=("::1", 9))
+        cmsgx.send(server, b"!", control=info.reply(), address=("::1", 9))
 
 
 def test_the_original_destination() -> None:

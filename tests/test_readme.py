@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkout import checkout, python_blocks
+from checkout import checkout, python_blocks, sets_options_in_time
 
 FOLDER = Path(__file__).resolve().parents[1]
 
@@ -55,6 +55,11 @@ def test_python(name: str, line: int, code: str) -> None:
         pytest.skip(done.stderr.splitlines()[-1])
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == expected
+
+
+@pytest.mark.parametrize(("name", "line", "code"), list(blocks()))
+def test_python_sets_options_before_packets_come(name: str, line: int, code: str) -> None:
+    sets_options_in_time(code)
 
 
 def readme() -> str:

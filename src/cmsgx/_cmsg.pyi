@@ -352,7 +352,6 @@ class Struct(Record):
     @classmethod
     def _restore(cls, payload: ReadableBuffer, note: int, /) -> Self: ...
 
-@disjoint_base
 class IP(Struct): ...
 
 @final

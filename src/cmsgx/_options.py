@@ -245,9 +245,14 @@ def enable(sock: FileDescriptorLike, *kinds: type[ControlMessage] | type[PidFd])
     """Makes the kernel attach these kinds to what `sock` receives: setsockopt(2).
 
     Returns a handle that restores what was before, by restore() or at the end of its `with`; not
-    when it is collected. An accepted socket inherits the options of the listener: enable them
-    there before listen(), or what is queued before accept() carries none. On an AF_INET6 socket a
-    kind of IPv6 is enabled for IPv4-mapped peers too.
+    when it is collected.
+
+    Enable before bind(), as does a Receiver with `want=` that is made before it: what was queued
+    earlier comes without the kind, or with another value in it (PacketInfo with zeros, see
+    PacketInfo.reply(); Timestamp may have the time at which it is read). An accepted socket
+    inherits the options of the listener: enable them there before listen(), or what is queued
+    before accept() carries none. On an AF_INET6 socket a kind of IPv6 is enabled for IPv4-mapped
+    peers too.
 
     NotSupportedError where the kernel, or the family of the socket, does not have a kind. Whatever
     it raises, no option stays changed; one that could not be set back is named in a note. Where a

@@ -30,7 +30,8 @@ class Receiver(_cmsg.Receiver):
     into           a writable buffer, or a sequence of them, that is filled instead. It is yours:
                    the next receive writes over it.
     fds            descriptors at most for each message. A surplus is closed and counted.
-    want           kinds to switch on, see enable(); found in a message by `msg[Kind]`
+    want           kinds to switch on, see enable(); found in a message by `msg[Kind]`. Of a socket
+                   that is not bound yet: what was queued before comes without them
     on_truncation  "raise", or "keep" to get the message with `truncated` set: about descriptors and
                    data. A control message that was cut, as others switched on more meanwhile, shows
                    as `truncated` in any case, and raises MalformedControlError when it is looked up

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .. import _cmsg
 from ._base import IS_LINUX, StructMessage, families, form, member, option, register
-from ._net import OnInterface, WithTrafficClass
+from ._net import OnInterface, WithTrafficClass, source_of_answer
 
 if TYPE_CHECKING:
     from ._address import IPMember
@@ -35,6 +35,8 @@ _TOS = {"freebsd": 1, "darwin": 4}.get(sys.platform.rstrip("0123456789"), 0)
 # Not an IPAddress: such an object is not tracked by the garbage collector, and the class that
 # holds one would never be collected with its interpreter.
 _ANY = bytes(4)
+# NetBSD has one address in the struct, to receive and to send.
+_HAS_LOCAL = "ipi_spec_dst" in _cmsg.LAYOUTS.get("in_pktinfo", (0, 0, {}))[2]
 
 
 @register(
@@ -53,6 +55,11 @@ class PacketInfo(StructMessage, OnInterface):
     `interface` is the index of the interface it came in by, `destination` the address in its
     header, `local` the address to answer from (they differ for a broadcast). To send: `local` is
     the source address, `interface` (where it is not 0) the way out, and `destination` is ignored.
+
+    A server on all addresses enables it before bind(), and answers with `control=info.reply()`:
+    what was queued before the option was set has 0 as `interface` and `local`. Sending the info
+    itself back pins the way out to the way in, and a `local` of 0.0.0.0 puts the address that the
+    kernel chooses in place of the one that the socket is bound to.
     """
 
     __slots__ = ()
@@ -60,6 +67,30 @@ class PacketInfo(StructMessage, OnInterface):
     interface: int = member("ipi_ifindex", default=0)
     local: IPMember = member("ipi_spec_dst", default=_ANY)
     destination: IPMember = member("ipi_addr", default=_ANY)
+
+    def reply(self) -> PacketInfo:
+        """What to send, as `control=`, to answer this packet from the address that it was sent to.
+
+        That is `local`. Where a packet has none, as it was queued before the option was set (or
+        macOS received it), it is `destination`; if that is a group, or 255.255.255.255, nothing is
+        pinned, and the kernel chooses. The broadcast address of a subnet cannot be told from a
+        host's there, and sending fails with ENETUNREACH: enable the kind before bind().
+
+        The interface is not pinned, as the way back may be another one; but for a link-local
+        address (169.254.0.0/16), which each interface may have.
+        """
+        source = self.local.packed if _HAS_LOCAL else _ANY
+        if source == _ANY:
+            source = self.destination.packed
+        can_be, is_of_link = source_of_answer(source)
+        interface = self.interface if can_be and is_of_link else 0
+        return _from(interface, source if can_be else _ANY)
+
+
+def _from(interface: int, source: bytes) -> PacketInfo:
+    if _HAS_LOCAL:
+        return PacketInfo(interface, source)
+    return PacketInfo(interface, destination=source)
 
 
 @register(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .. import _cmsg
 from ._base import IS_LINUX, StructMessage, families, form, member, option, register
 from ._ip import IP
-from ._net import OnInterface, WithTrafficClass
+from ._net import OnInterface, WithTrafficClass, source_of_answer
 
 if TYPE_CHECKING:
     from ._address import IPMember
@@ -64,12 +64,31 @@ class PacketInfo6(StructMessage, OnInterface):
 
     `address` is the destination in its header, `interface` the index of the interface it came in
     by. To send: `address` is the source address, `interface` (where it is not 0) the way out.
+
+    A server on all addresses enables it before bind(), and answers with `control=info.reply()`: a
+    request to a group that is sent back as it came is refused, EINVAL, and any other pins the way
+    out to the way in. Of an IPv4-mapped peer, what was queued before the option was set has 0 as
+    `interface`. A server that IPv4 hosts reach by the broadcast address of a subnet wants
+    PacketInfo too, and answers with `(msg.get(PacketInfo) or msg[PacketInfo6]).reply()`: that
+    address cannot be told from a host's here, and sending from it fails with ENETUNREACH.
     """
 
     __slots__ = ()
 
     address: IPMember = member("ipi6_addr", default=_ANY)
     interface: int = member("ipi6_ifindex", default=0)
+
+    def reply(self) -> PacketInfo6:
+        """What to send, as `control=`, to answer this packet from the address that it was sent to.
+
+        That is `address`; if that is a group, or 255.255.255.255, no address is pinned, and the
+        kernel chooses one. The interface is not pinned, as the way back may be another one; but for
+        an address, or a group, of one link only (fe80::/10, ff02::/16, 169.254.0.0/16,
+        224.0.0.0/24, 255.255.255.255), which each interface may have.
+        """
+        source = self.address.packed
+        can_be, is_of_link = source_of_answer(source)
+        return PacketInfo6(source if can_be else _ANY, self.interface if is_of_link else 0)
 
 
 @register(

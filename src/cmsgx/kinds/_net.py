@@ -11,6 +11,9 @@ from typing import ClassVar, Literal
 
 __all__ = ["Ecn"]
 
+# Of an IPv4 address in the form of IPv6: RFC 4291 section 2.5.5.2.
+_MAPPED = bytes(10) + b"\xff\xff"
+
 
 class Ecn(enum.IntEnum):
     """Explicit congestion notification, the low two bits of a traffic class: RFC 3168."""
@@ -53,6 +56,26 @@ class OnInterface:
             return _socket.if_indextoname(self.interface)
         except (OSError, OverflowError):
             return None
+
+
+def source_of_answer(asked: bytes) -> tuple[bool, bool]:
+    """Of the address that a packet was sent to, 4 or 16 bytes: whether an answer can come from it,
+    and whether an answer has to go out by the interface that the packet came in by.
+
+    No packet comes from a group, or from all hosts. An address of one link only, a group's
+    (RFC 4291, RFC 5771) or a host's (RFC 3927), may be on each interface, and the routes do not
+    tell which. The broadcast address of a subnet looks like a host's.
+    """
+    if len(asked) == 16 and not asked.startswith(_MAPPED):
+        is_group = asked[0] == 0xFF
+        is_of_link = (
+            asked[1] & 0xF <= 2 if is_group else (asked[0], asked[1] & 0xC0) == (0xFE, 0x80)
+        )
+        return not is_group, is_of_link
+    asked = asked[-4:]
+    is_to_all = asked == b"\xff\xff\xff\xff"
+    is_group = is_to_all or asked[0] & 0xF0 == 0xE0
+    return not is_group, is_to_all or asked.startswith((b"\xa9\xfe", b"\xe0\0\0"))
 
 
 def error_of(number: int) -> OSError:

@@ -112,7 +112,8 @@ class Timestamp(StructMessage):
 
     `nanoseconds` since the epoch, int; None where the kernel had no time. enable() asks for
     nanoseconds, in a form that with 32 bits goes up to 2038, and whichever form comes is read:
-    SCM_TIMESTAMP (microseconds) or SCM_TIMESTAMPNS, for the time after that or not.
+    SCM_TIMESTAMP (microseconds) or SCM_TIMESTAMPNS, for the time after that or not. Enable it
+    before bind(): a packet that was queued earlier may have the time at which it is read.
     """
 
     __slots__ = ()
