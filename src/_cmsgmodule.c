@@ -204,7 +204,7 @@ PyDoc_STRVAR(borrow_doc,
 PyDoc_STRVAR(pidfd_pid_doc,
 "pidfd_pid(number, /)\n--\n\n"
 "The pid here of what a pidfd names, 0 where it was reaped or is not visible here; None where\n"
-"this kernel does not tell, or it is no pidfd: PIDFD_GET_INFO, Linux 6.13.");
+"this kernel does not tell, or it is not a pidfd: PIDFD_GET_INFO, Linux 6.13.");
 
 PyDoc_STRVAR(generation_doc,
 "generation()\n--\n\n"

@@ -52,7 +52,7 @@ PIDFD_GET_INFO = 0xC040FF0B
 
 @pytest.mark.parametrize("result", [-1, 2**31, 2**70, None, "3", True, (), (None,), (-1, "x"), 3.0])
 def test_only_a_descriptor_is_owned(result: Any) -> None:
-    with pytest.raises(TypeError, match="is no descriptor"):
+    with pytest.raises(TypeError, match="is not a descriptor"):
         _cmsg.own_result(cmsgx.Fd, lambda: result)
     for wrong in (int, object, cmsgx.Message):
         with pytest.raises(TypeError, match="a subclass of Descriptor"):
@@ -963,7 +963,7 @@ def test_a_pidfd_needs_no_proc_and_no_other_descriptor(
 
 def test_pid_of_what_is_no_pidfd() -> None:
     with cmsgx.PidFd(os.open(os.devnull, os.O_RDONLY)) as wrong:
-        with pytest.raises(OSError, match="is no pidfd"):
+        with pytest.raises(OSError, match="is not a pidfd"):
             _ = wrong.pid
         with pytest.raises(OSError):  # noqa: PT011
             wrong.send_signal(0)

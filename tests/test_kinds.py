@@ -608,9 +608,9 @@ def test_families_are_any_set_of_numbers() -> None:
 
 @pytest.mark.parametrize("wrong", [5, "Ttl", int, object, cmsgx.Fd, kinds.Ttl(3)])
 def test_what_is_no_class_of_control_messages_is_not_registered(wrong: Any) -> None:
-    with pytest.raises(TypeError, match="no subclass of ControlMessage"):
+    with pytest.raises(TypeError, match="not a subclass of ControlMessage"):
         kinds.register(wrong, level=SOL_SOCKET, type=0x7E24)
-    with pytest.raises(TypeError, match="no subclass of ControlMessage"):
+    with pytest.raises(TypeError, match="not a subclass of ControlMessage"):
         kinds.register(level=SOL_SOCKET, type=0x7E24)(wrong)
 
 
@@ -1017,9 +1017,9 @@ def test_a_field_takes_an_address_of_its_version_only() -> None:
     info = kinds.PacketInfo(1, "192.0.2.1")
     assert info == kinds.PacketInfo(1, ipaddress.IPv4Address("192.0.2.1"))
     assert info.local == kinds.IPAddress("192.0.2.1")
-    with pytest.raises(ValueError, match=r"PacketInfo\.local: .* is no IPv4 address"):
+    with pytest.raises(ValueError, match=r"PacketInfo\.local: .* is not an IPv4 address"):
         kinds.PacketInfo(1, "::1")
-    with pytest.raises(ValueError, match=r"PacketInfo6\.address: .* is no IPv6 address"):
+    with pytest.raises(ValueError, match=r"PacketInfo6\.address: .* is not an IPv6 address"):
         kinds.PacketInfo6("192.0.2.1")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import socket
 import sys
@@ -18,7 +19,8 @@ from cmsgx import kinds, wire
 
 
 def told(error: BaseException) -> str:
-    """Its text, with the name of the errno in place of what each C library calls it."""
+    """Its text, with the name of the errno in place of what each C library calls it, and N for the
+    number of an Fd."""
     if isinstance(error, KeyError):
         return str(error.args[0])
     text = str(error)
@@ -26,7 +28,7 @@ def told(error: BaseException) -> str:
         name = errno.errorcode[error.errno]
         text = text.removeprefix(f"[Errno {error.errno}] ").removeprefix(os.strerror(error.errno))
         text = f"[{name}] {text.removeprefix(': ')}".rstrip()
-    return text
+    return re.sub(r"(?<=Fd )\d+(?=>)", "N", text)
 
 
 # The names that the calls below use.
@@ -86,6 +88,12 @@ class Scene(dict[str, Any]):
     def _make_pidfd(self) -> Any:
         return self._enter(cmsgx.PidFd(os.pidfd_open(os.getpid())))
 
+    def _make_not_a_pidfd(self) -> Any:
+        return self._enter(cmsgx.PidFd(os.open(os.devnull, os.O_RDONLY)))
+
+    def _make_unconnected(self) -> Any:
+        return self._enter(cmsgx.socket(socket.AF_UNIX))
+
     def _make_memory(self) -> Any:
         return self._enter(cmsgx.share(b"12345"))
 
@@ -116,6 +124,10 @@ class Scene(dict[str, Any]):
 # The call, the type of its error, and all that it says.  What CPython says of a wrong number of
 # arguments to a function in Python stands here for none of them.
 INT_MAX = 2**31 - 1
+KINDS_OF_FILES = (
+    "'anonymous', 'block', 'character', 'directory', 'epoll', 'eventfd', 'file', 'memfd', 'pidfd', "
+    "'pipe', 'socket'"
+)
 MESSAGES: list[tuple[str, type[BaseException], str]] = [
     # ints
     ("cmsgx.receive(100, sock)", TypeError, "bufsize: an int is needed, not socket"),
@@ -186,7 +198,7 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "sock: an int, an Fd or an object with fileno() is needed, not str"),
     ("cmsgx.receive(cmsgx.Fd, 5)", TypeError,
      "sock: an int, an Fd or an object with fileno() is needed, not the class Fd"),
-    ("cmsgx.receive(2**40, 5)", ValueError, "sock: 1099511627776 is no file descriptor"),
+    ("cmsgx.receive(2**40, 5)", ValueError, "sock: 1099511627776 is not a file descriptor"),
     ("cmsgx.receive(-1, 5)", OSError, "[EBADF] sock: -1"),
     ("cmsgx.receive(1 << 20, 5)", OSError, "[EBADF] sock: descriptor 1048576 is not open"),
     ("cmsgx.send(1 << 20, b'x')", OSError, "[EBADF] sock: descriptor 1048576 is not open"),
@@ -270,6 +282,58 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "the message was closed, and with it what was not taken"),
     ("message.fds[5]", IndexError,
      "fds: index out of range, 1 descriptors came with this message"),
+    # of functions in Python: the same words
+    ("cmsgx.send_all(sock, 'text')", TypeError,
+     "data: a bytes-like object, or an iterable of them, is needed, not str; encode it: "
+     "text.encode()"),
+    ("cmsgx.send_all(sock, [b'x', 5])", TypeError,
+     "data[1]: a bytes-like object is needed, not int"),
+    ("cmsgx.send_all(sock, memoryview(b'abcd')[::2])", TypeError,
+     "data: its bytes are not contiguous; copy them: bytes(...)"),
+    ("cmsgx.send_all(sock, b'x', timeout='1')", TypeError,
+     "timeout: a number of seconds, or None, is needed, not str"),
+    ("cmsgx.send_all(sock, b'x', timeout=-1)", ValueError,
+     "timeout: -1; seconds that are not negative, or None"),
+    ("cmsgx.send_segments(udp, b'x', '5')", TypeError, "size: an int is needed, not str"),
+    ("cmsgx.send_segments(udp, b'x', 0)", ValueError, "size: 0; it is 1 or more"),
+    ("cmsgx.send_segments(udp, b'x', 5, control=cmsgx.Credentials)", TypeError,
+     "control: a control message, or an iterable of them, is needed, not the class Credentials"),
+    ("cmsgx.receive_errors(udp, limit='x')", TypeError, "limit: an int is needed, not str"),
+    ("cmsgx.receive_errors(udp, limit=-1)", ValueError, "limit: -1; it cannot be negative"),
+    ("cmsgx.ZeroCopySender(sock, max_bytes='x')", TypeError,
+     "max_bytes: an int is needed, not str"),
+    ("cmsgx.ZeroCopySender(sock, max_pending=0)", ValueError, "max_pending: 0; it is 1 or more"),
+    ("cmsgx.ZeroCopySender(sock, next_id=-1)", ValueError, "next_id: -1; it is 0 to 2**32 - 1"),
+    ("cmsgx.ZeroCopySender(sock, on_copied='x')", ValueError,
+     "on_copied: 'x'; it is 'keep' or 'stop'"),
+    ("cmsgx.share('text')", TypeError,
+     "data: a bytes-like object is needed, not str; encode it: text.encode()"),
+    ("fd.check(size='5')", TypeError, "size: an int is needed, not str"),
+    ("fd.check(seals='x')", TypeError, "seals: an int is needed, not str"),
+    ("fd.check(device='x')", TypeError, "device: an int is needed, not str"),
+    ("fd.check(access='x')", ValueError, "access: 'x'; it is 'r', 'w' or 'rw'"),
+    ("fd.check(kind='x')", ValueError, f"kind: 'x'; it is {KINDS_OF_FILES} or 'symlink'"),
+    ("fd.check(kind=5)", TypeError,
+     f"kind: one of {KINDS_OF_FILES}, 'symlink', or an iterable of them, is needed, not int"),
+    ("pidfd.wait('1')", TypeError, "timeout: a number of seconds, or None, is needed, not str"),
+    ("pidfd.wait(0)", TimeoutError, "timed out"),
+    ("pidfd.send_signal('x')", TypeError, "number: an int is needed, not str"),
+    ("pidfd.send_signal(9999)", OSError, "[EINVAL] number: 9999 is not a signal"),
+    ("not_a_pidfd.send_signal(0)", OSError, "[EBADF] <PidFd N> is not a pidfd"),
+    ("not_a_pidfd.wait(0)", OSError, "[EBADF] <PidFd N> is not a pidfd"),
+    ("not_a_pidfd.pid", OSError, "[EINVAL] <PidFd N> is not a pidfd"),
+    ("cmsgx.peer_credentials(unconnected)", OSError, "[ENOTCONN] sock: it has no peer"),
+    ("cmsgx.accept_rights(sock, 'x')", TypeError, "accept: True or False is needed, not str"),
+    ("cmsgx.decode('1', 1, b'')", TypeError, "level: an int is needed, not str"),
+    ("cmsgx.decode(1, 1, 'x')", TypeError,
+     "data: a bytes-like object is needed, not str; encode it: text.encode()"),
+    ("cmsgx.Rights(5)", TypeError, "fds: an iterable of descriptors is needed, not int"),
+    ("kinds.IPAddress(5)", TypeError,
+     "IPAddress(): a str, 4 or 16 bytes, or an address of ipaddress, is needed, not int"),
+    ("wire.parse(5)", TypeError, "control: a bytes-like object is needed, not int"),
+    ("wire.CMSG_NXTHDR(b'', 5)", TypeError, "header: a Header is needed, not int"),
+    ("wire.CMSG_DATA(5)", TypeError, "header: a Header is needed, not int"),
+    ("wire.parse_multishot(b'', -1, 0)", ValueError, "name_size: -1; it cannot be negative"),
 ]  # fmt: skip
 
 

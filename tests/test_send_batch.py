@@ -330,7 +330,7 @@ def test_also_where_the_call_is_cut(packets: Pair, name: str, index: int) -> Non
 
 
 def test_which_message_is_wrong_is_noted(packets: Pair) -> None:
-    with pytest.raises(ValueError, match="-1 is no file descriptor") as caught:
+    with pytest.raises(ValueError, match="-1 is not a file descriptor") as caught:
         cmsgx.send_batch(packets[0], [(b"x", [-1])])
     assert caught.value.__notes__ == ["in messages[0]"]
 
@@ -342,7 +342,7 @@ def test_an_iterator_is_read_once(packets: Pair, behind: int) -> None:
     left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGE)
     with open_files(2) as files:
         bad = (b"2", iter([files[0], -1, files[1]]))
-        with pytest.raises(ValueError, match="-1 is no file descriptor") as caught:
+        with pytest.raises(ValueError, match="-1 is not a file descriptor") as caught:
             cmsgx.send_batch(left, [b"1", bad, *[b"3"] * behind])
         assert caught.value.sent == 1  # type: ignore[attr-defined]
         assert drain(right) == [Whole(b"1", [])]

@@ -1654,6 +1654,6 @@ def test_iterators_that_are_used_up_in_part_of_send_all() -> None:
 
 
 def test_errors_that_are_found_before_a_call_name_no_iterator(stream: Pair) -> None:
-    with pytest.raises(ValueError, match="-1 is no file descriptor") as caught:
+    with pytest.raises(ValueError, match="-1 is not a file descriptor") as caught:
         cmsgx.send(stream[0], b"x", fds=iter([-1]))
     assert not hasattr(caught.value, "__notes__")

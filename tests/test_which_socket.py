@@ -472,14 +472,14 @@ def test_a_negative_number_is_a_closed_socket(number: int, call: Any) -> None:
 @pytest.mark.parametrize("make", [int, type("Number", (int,), {})], ids=["int", "subclass"])
 @pytest.mark.parametrize("number", [2**31, 2**70])
 def test_a_number_that_is_too_large_is_no_descriptor(number: int, make: Any, call: Any) -> None:
-    with pytest.raises(ValueError, match=f"sock: {number} is no file descriptor"):
+    with pytest.raises(ValueError, match=f"sock: {number} is not a file descriptor"):
         call(make(number))
 
 
 @pytest.mark.parametrize("number", [-1, 2**31, 2**70, -(2**70)])
 def test_of_a_subclass_of_int_the_index_is_said_too(stream: Pair, number: int) -> None:
     bad = type("Number", (int,), {})(number)
-    with pytest.raises(ValueError, match=rf"fds\[1\]: {number} is no file descriptor"):
+    with pytest.raises(ValueError, match=rf"fds\[1\]: {number} is not a file descriptor"):
         cmsgx.send(stream[0], b"x", fds=[0, bad])
 
 

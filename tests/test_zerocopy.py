@@ -942,7 +942,8 @@ def test_arguments(arguments: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["max_bytes", "max_pending", "next_id"])
 @pytest.mark.parametrize("value", [1.5, 2.0, "1"])
 def test_fractions(name: str, value: object) -> None:
-    with udp() as (left, _), pytest.raises(TypeError, match="integer"):
+    text = f"{name}: an int is needed"
+    with udp() as (left, _), pytest.raises(TypeError, match=text):
         cmsgx.ZeroCopySender(left, **cast(Any, {name: value}))
 
 

@@ -280,8 +280,8 @@ store_ip(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field, PyObj
         memcpy(to, ((cmsgx_struct *)ip)->payload, (size_t)size);
     }
     else if (ip != NULL) {
-        PyErr_Format(PyExc_ValueError, "%s.%U: %R is no IPv%d address", kind->tp_name, field->name,
-                     value, field->format == 'a' ? 4 : 6);
+        PyErr_Format(PyExc_ValueError, "%s.%U: %R is not an IPv%d address", kind->tp_name,
+                     field->name, value, field->format == 'a' ? 4 : 6);
     }
     Py_XDECREF(ip);
     return is_right ? 0 : -1;
@@ -592,7 +592,7 @@ static int
 add_field(cmsgx_codec *codec, cmsgx_state *state, PyObject *item)
 {
     if (!Py_IS_TYPE(item, state->Field)) {
-        PyErr_Format(PyExc_TypeError, "%R is no Field", item);
+        PyErr_Format(PyExc_TypeError, "%R is not a Field", item);
         return -1;
     }
     cmsgx_field *field = (cmsgx_field *)item;
@@ -663,7 +663,7 @@ read_form(cmsgx_codec *codec, PyObject *item)
         return -1;
     }
     if (transform < 0 || transform >= CMSGX_TRANSFORMS) {
-        PyErr_Format(PyExc_ValueError, "%s: %R is no form", codec->kind->tp_name, item);
+        PyErr_Format(PyExc_ValueError, "%s: %R is not a form", codec->kind->tp_name, item);
         return -1;
     }
     form->transform = (cmsgx_transform)transform;
@@ -671,8 +671,8 @@ read_form(cmsgx_codec *codec, PyObject *item)
     if (transform == CMSGX_INTEGER ? size != 1 && size != 2 && size != 4
                                    : size < 0 || (size != 0 && (size_t)size != form->size)) {
         PyErr_Format(PyExc_ValueError,
-                     "%s: %R is no form: size: %zd; it is 1, 2 or 4 for 'integer', and not to be "
-                     "chosen for another transform",
+                     "%s: %R is not a form: size: %zd; it is 1, 2 or 4 for 'integer', and not to "
+                     "be chosen for another transform",
                      codec->kind->tp_name, item, size);
         return -1;
     }

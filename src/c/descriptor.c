@@ -65,11 +65,11 @@ cmsgx_number_of(cmsgx_state *state, PyObject *object, const char *what, Py_ssize
             cmsgx_raise_closed(what, index, object);
         }
         else if (index >= 0) {
-            PyErr_Format(PyExc_ValueError, "%s[%zd]: %R is no file descriptor", what, index,
+            PyErr_Format(PyExc_ValueError, "%s[%zd]: %R is not a file descriptor", what, index,
                          object);
         }
         else {
-            PyErr_Format(PyExc_ValueError, "%s: %R is no file descriptor", what, object);
+            PyErr_Format(PyExc_ValueError, "%s: %R is not a file descriptor", what, object);
         }
         return -1;
     }
@@ -124,7 +124,7 @@ descriptor_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     int overflow;
     long number = PyLong_AsLongAndOverflow(object, &overflow);
     if (overflow != 0 || number < 0 || number > INT_MAX) {
-        return PyErr_Format(PyExc_ValueError, "number: %R is no file descriptor", object);
+        return PyErr_Format(PyExc_ValueError, "number: %R is not a file descriptor", object);
     }
     if (fcntl((int)number, F_GETFD) < 0) {
         return cmsgx_raise_errno(errno, "number: %ld is not open", number);

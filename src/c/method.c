@@ -114,7 +114,7 @@ method_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->function = Py_NewRef(function);
     if (!find_work(self)) {
         Py_DECREF(self);
-        return PyErr_Format(PyExc_TypeError, "method(): %R is no method of a socket", function);
+        return PyErr_Format(PyExc_TypeError, "method(): %R is not a method of a socket", function);
     }
     self->state = cmsgx_state_of(PyCFunction_GET_SELF(function));
     return (PyObject *)self;

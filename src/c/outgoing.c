@@ -229,7 +229,8 @@ lenient_number(cmsgx_state *state, PyObject *object, Py_ssize_t index, PyObject 
         long number = PyLong_AsLongAndOverflow(whole, &overflow);
         Py_DECREF(whole);
         if (overflow != 0 || number > INT_MAX || number < INT_MIN) {
-            PyErr_Format(PyExc_OverflowError, "fds[%zd]: %R is no file descriptor", index, object);
+            PyErr_Format(PyExc_OverflowError, "fds[%zd]: %R is not a file descriptor", index,
+                         object);
             return -1;
         }
         return (int)number;
@@ -291,7 +292,7 @@ add_numbers(cmsgx_outgoing *out, const Py_buffer *view)
 {
     size_t count = (size_t)view->len / sizeof(int);
     if (count * sizeof(int) != (size_t)view->len) {
-        PyErr_Format(PyExc_ValueError, "fds: %zd bytes; that is no multiple of %zu", view->len,
+        PyErr_Format(PyExc_ValueError, "fds: %zd bytes; that is not a multiple of %zu", view->len,
                      sizeof(int));
         return -1;
     }

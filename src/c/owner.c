@@ -59,7 +59,7 @@ cmsgx_own_result(PyObject *module, PyObject *args)
             PyTuple_SET_ITEM(pair, 1, result);
             return pair;
         }
-        PyErr_Format(PyExc_TypeError, "%R returned %R, which is no descriptor", function, item);
+        PyErr_Format(PyExc_TypeError, "%R returned %R, which is not a descriptor", function, item);
     }
     Py_XDECREF(result);
     Py_XDECREF(owner);

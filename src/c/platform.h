@@ -345,7 +345,7 @@ size_t cmsgx_count_free(size_t limit, size_t enough);
 /* Processes -------------------------------------------------------------------------------- */
 
 /* The pid here of what a pidfd names: PIDFD_GET_INFO, Linux 6.13.  0 where it was reaped, or is not
-   visible here; -1 where this kernel does not tell, or it is no pidfd. */
+   visible here; -1 where this kernel does not tell, or it is not a pidfd. */
 pid_t cmsgx_pid_of(int pidfd);
 
 /* Sockets ---------------------------------------------------------------------------------- */

@@ -5,7 +5,6 @@ from __future__ import annotations
 import _socket
 import errno
 import functools
-import operator
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
@@ -13,6 +12,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from . import _cmsg
+from ._arguments import as_int, as_kinds, as_view
 from ._cmsg import note_used_up, send, send_batch_counted, send_counted
 from ._options import Enabled, get_int, unique
 from ._sync import configuration
@@ -181,12 +181,9 @@ def send_segments(
     iterator, which is used up then, or a signal handler raises; then the attribute `sent` of the
     error is that number. `timeout` is for each system call.
     """
-    size = operator.index(size)
-    if size < 1:
-        raise ValueError(f"size: {size}; a segment has 1 byte or more")
-    view = memoryview(data).cast("B")
-    kinds: tuple[Any, ...]
-    kinds = (control,) if isinstance(control, _cmsg.Record) else tuple(control)
+    size = as_int("size", size, least=1)
+    view = as_view("data", data)
+    kinds = as_kinds(control)
     limit: dict[str, Any] = {} if timeout is ... else {"timeout": timeout}
     each = size * min(segment_support(sock), _MOST_BYTES // size)
     in_segments, in_batch = [0], [0]  # bytes, datagrams

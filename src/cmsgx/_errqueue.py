@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from . import _cmsg
+from ._arguments import as_int
 from ._options import family_of
 from .errors import NotSupportedError
 from .kinds._base import rows
@@ -58,8 +59,8 @@ def receive_errors(
     NotSupportedError where the socket's family has no error queue: there, MSG_ERRQUEUE would take
     ordinary data. Where a socket of another family does that, the error has it as `message`.
     """
-    if limit is not None and limit < 0:
-        raise ValueError(f"limit: {limit}; it cannot be negative")
+    if limit is not None:
+        limit = as_int("limit", limit, least=0)
     return _reports(reader(sock, bufsize), limit)
 
 

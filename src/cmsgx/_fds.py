@@ -29,6 +29,7 @@ from typing import (
 )
 
 from . import _cmsg
+from ._arguments import as_bytes, as_int, as_seconds, as_tuple, check_word, os_error
 
 if TYPE_CHECKING:
     import socket as socket_module
@@ -65,7 +66,8 @@ _FORMATS = {
     stat.S_IFBLK: "block",
     stat.S_IFLNK: "symlink",
 }
-_KINDS = frozenset(get_args(FdKind))
+_KINDS = tuple(sorted(get_args(FdKind)))
+_A_KIND = f"one of {', '.join(map(repr, _KINDS))}, or an iterable of them,"
 _ANONYMOUS = {"pidfd": "pidfd", "eventfd": "eventfd", "eventpoll": "epoll"}
 _O_PATH = getattr(os, "O_PATH", 0)
 
@@ -143,13 +145,17 @@ class Fd(_cmsg.Descriptor):
         OSError where the kind cannot be told: without /proc an eventfd and an epoll look alike, and
         the first look for a memfd takes a descriptor, to compare it with.
         """
-        if access not in (None, "r", "w", "rw"):
-            raise ValueError(f"access: {access!r}; it is 'r', 'w' or 'rw'")
+        if access is not None:
+            check_word("access", access, ("r", "w", "rw"))
         expected: set[str] | None = None
         if kind is not None:
-            expected = {kind} if isinstance(kind, str) else set(kind)
-        if expected is not None and (unknown := expected - _KINDS):
-            raise ValueError(f"kind: {sorted(unknown)}; it is one of {sorted(_KINDS)}")
+            words = (kind,) if isinstance(kind, str) else as_tuple("kind", _A_KIND, kind)
+            for word in words:
+                check_word("kind", word, _KINDS)
+            expected = set(words)
+        seals = as_int("seals", seals, least=0)
+        size = None if size is None else as_int("size", size)
+        device = None if device is None else as_int("device", device)
         with self._pinned() as number:
             flags = fcntl.fcntl(number, fcntl.F_GETFL)
             status = os.fstat(number)
@@ -358,8 +364,16 @@ class PidFd(Fd):
 
     def send_signal(self, number: int) -> None:
         """Sends a signal: pidfd_send_signal(2). ProcessLookupError where it has ended."""
+        number = as_int("number", number)
         with self._pinned() as pidfd:
-            signal.pidfd_send_signal(pidfd, number)
+            try:
+                signal.pidfd_send_signal(pidfd, number)
+            except OSError as error:
+                if error.errno == errno.EINVAL:
+                    raise os_error(error.errno, f"number: {number} is not a signal") from None
+                if error.errno == errno.EBADF:
+                    raise os_error(error.errno, f"{self!r} is not a pidfd") from None
+                raise
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Waits until the process has ended; TimeoutError after `timeout` seconds.
@@ -368,8 +382,7 @@ class PidFd(Fd):
         for a signal); of others None. Where another thread closes the PidFd meanwhile, this waits
         on, for the same process, and the descriptor goes when it returns. waitid(2), poll(2)
         """
-        if timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout: {timeout}; seconds that are not negative, or None")
+        timeout = as_seconds(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._pinned() as number:
             poll = select.poll()
@@ -381,6 +394,10 @@ class PidFd(Fd):
                 result = os.waitid(os.P_PIDFD, number, os.WEXITED)
             except ChildProcessError:
                 return None
+            except OSError as error:
+                if error.errno in (errno.EBADF, errno.EINVAL):
+                    raise os_error(error.errno, f"{self!r} is not a pidfd") from None
+                raise
         if result is None:
             return None
         exited = result.si_code == os.CLD_EXITED
@@ -403,7 +420,7 @@ def _pid_in_proc(pidfd: PidFd, number: int) -> int | None:
     for line in lines:
         if line[:1] == ["Pid:"]:
             return max(0, int(line[1]))
-    raise OSError(errno.EINVAL, f"{pidfd!r} is no pidfd")
+    raise os_error(errno.EINVAL, f"{pidfd!r} is not a pidfd")
 
 
 def _milliseconds_until(deadline: float) -> float:
@@ -417,7 +434,7 @@ class UnownedPidFd:
     __slots__ = ("_tickets", "error", "number")
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
-        raw = memoryview(data).tobytes()  # not bytes(): that takes a number for a length
+        raw = as_bytes(data)
         if len(raw) != 4:
             from .errors import MalformedControlError
 
@@ -431,7 +448,7 @@ class UnownedPidFd:
         """The PidFd that owns it, once; then ValueError. OSError where an errno came."""
         if self.number is None:
             assert self.error is not None
-            raise OSError(self.error, "the kernel could make no pidfd for the sender")
+            raise os_error(self.error, "the kernel could make no pidfd for the sender")
         return PidFd._own_all((self.number,), self._tickets)[0]
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:

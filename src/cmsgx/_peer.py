@@ -7,6 +7,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from . import _cmsg
+from ._arguments import needed, os_error
 from ._options import need_unix, not_supported, set_int
 from .errors import NotSupportedError
 from .kinds._base import bind, member, number
@@ -55,7 +56,7 @@ def _option(what: str, name: str) -> int:
 
 def _no_peer() -> OSError:
     """For what Linux answers with (None, -1, -1), or with ENODATA."""
-    return OSError(errno.ENOTCONN, "the socket has no peer")
+    return os_error(errno.ENOTCONN, "sock: it has no peer")
 
 
 def peer_credentials(sock: FileDescriptorLike) -> PeerCredentials:
@@ -88,7 +89,7 @@ def peer_pidfd(sock: FileDescriptorLike) -> PidFd:
             raise _no_peer() from None
         if error.errno == errno.EINVAL:
             # What older releases say of it.
-            raise ProcessLookupError(errno.ESRCH, "peer_pidfd: the process is gone") from None
+            raise os_error(errno.ESRCH, "peer_pidfd: the process is gone") from None
         raise
 
 
@@ -152,8 +153,10 @@ def accept_rights(sock: FileDescriptorLike, accept: bool) -> None:
     """
     need_unix(sock, "accept_rights")
     name = _option("accept_rights", "SO_PASSRIGHTS")
+    if not isinstance(accept, int):
+        raise needed("accept", "True or False", accept)
     try:
-        set_int(sock, _cmsg.SOL_SOCKET, name, int(accept))
+        set_int(sock, _cmsg.SOL_SOCKET, name, bool(accept))
     except OSError as error:
         if error.errno in (errno.ENOPROTOOPT, errno.EOPNOTSUPP):
             raise not_supported(error, "accept_rights", "SO_PASSRIGHTS", "6.16") from None

@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from . import _cmsg
+from ._arguments import as_view
 from .errors import NotSupportedError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def share(data: Buffer, name: str = "cmsgx") -> Fd:
         raise NotSupportedError(errno.EOPNOTSUPP, "share: memfd_create(2) with seals")
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-    with memoryview(data).cast("B") as rest:
+    with as_view("data", data) as rest:
         fd = _cmsg.memfd_create(name, flags)
         try:
             done = 0

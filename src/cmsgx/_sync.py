@@ -8,6 +8,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _cmsg
+from ._arguments import as_seconds, as_tuple, as_view, needed
 from ._cmsg import note_used_up, send_counted
 from ._options import Enabled, family_of, room_for, switched_on, type_of, unique
 from .kinds import PidFd
@@ -123,8 +124,8 @@ def send_all(
         seconds: float | None = gettimeout() if gettimeout is not None else None
         limit: dict[str, Any] = {}
     else:
-        seconds = timeout
-        limit = {"timeout": timeout}
+        seconds = as_seconds(timeout)
+        limit = {"timeout": seconds}
     deadline = time.monotonic() + seconds if seconds else None
     rest = views_of(data)
     total = sum([view.nbytes for view in rest])
@@ -148,11 +149,15 @@ def send_all(
 
 
 def views_of(data: Any) -> list[memoryview]:
+    what = "a bytes-like object, or an iterable of them,"
+    if isinstance(data, str):
+        raise needed("data", what, data)
     try:
-        view = memoryview(data)
+        memoryview(data)
     except TypeError:
-        return [memoryview(item).cast("B") for item in data]
-    return [view.cast("B")]
+        items = as_tuple("data", what, data)
+        return [as_view(f"data[{index}]", item) for index, item in enumerate(items)]
+    return [as_view("data", data)]
 
 
 def views_behind(views: list[memoryview], sent: int) -> list[memoryview]:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from operator import index
 from threading import Lock
 from types import EllipsisType, TracebackType
 from typing import (
@@ -27,6 +26,7 @@ from typing import (
 )
 
 from . import _cmsg
+from ._arguments import as_int, as_kinds, as_seconds, check_word, needed
 from ._cmsg import note_used_up, send_counted
 from ._errqueue import no_error_queue, reader
 from ._options import get_int, not_supported, set_int
@@ -91,9 +91,7 @@ class _Deadline:
     __slots__ = ("_seconds", "_until", "error", "rounds")
 
     def __init__(self, seconds: float | None) -> None:
-        if seconds is not None and not seconds >= 0:
-            raise ValueError(f"timeout: {seconds}; it cannot be negative")
-        self._seconds = seconds
+        self._seconds = seconds = as_seconds(seconds)
         # Of _cmsg.wait_for().
         self.rounds = 0
         # What it has raised.
@@ -166,14 +164,12 @@ class ZeroCopySender:
         if hasattr(self, "_in_flight"):
             # Or it would forget what the kernel reads.
             raise TypeError("a ZeroCopySender is initialised once")
-        if on_copied not in ("keep", "stop"):
-            raise ValueError(f"on_copied: {on_copied!r}; it is 'keep' or 'stop'")
-        max_bytes, max_pending, next_id = map(index, (max_bytes, max_pending, next_id))
-        for name, value in (("max_bytes", max_bytes), ("max_pending", max_pending)):
-            if value < 1:
-                raise ValueError(f"{name}: {value}; it is 1 or more")
+        check_word("on_copied", on_copied, ("keep", "stop"))
+        max_bytes = as_int("max_bytes", max_bytes, least=1)
+        max_pending = as_int("max_pending", max_pending, least=1)
+        next_id = as_int("next_id", next_id)
         if not 0 <= next_id < _IDS:
-            raise ValueError(f"next_id: {next_id}; it is from 0 to 2**32 - 1")
+            raise ValueError(f"next_id: {next_id}; it is 0 to 2**32 - 1")
         self._is_green = _cmsg.check_socket(sock)  # before an option is set
         self._in_flight: dict[int, _Sending] = {}
         self.sock: FileDescriptorLike = sock
@@ -265,7 +261,7 @@ class ZeroCopySender:
         memory left for completions, or RLIMIT_MEMLOCK is reached (ENOBUFS), it waits for what is
         in flight, and sends without MSG_ZEROCOPY once nothing is.
         """
-        kinds = (control,) if isinstance(control, _cmsg.Record) else tuple(control)
+        kinds = as_kinds(control)
         deadline = self._deadline(timeout)
         sending = _Sending(views_of(data))
         try:
@@ -287,7 +283,7 @@ class ZeroCopySender:
         The control messages go once, with the first byte. `timeout` is for all of it. Where it
         raises, the attribute `sent` of the error is the number of bytes that were sent.
         """
-        kinds = (control,) if isinstance(control, _cmsg.Record) else tuple(control)
+        kinds = as_kinds(control)
         deadline = self._deadline(timeout)
         views = views_of(data)
         total = sum([view.nbytes for view in views])
@@ -495,7 +491,7 @@ class ZeroCopySender:
 
     def _take_settled(self, report: Any) -> int:
         if not isinstance(report, ErrorReport):
-            raise TypeError(f"report: an ErrorReport is needed, not {type(report).__name__}")
+            raise needed("report", "an ErrorReport", report)
         self._settle()
         return self._take(report)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _cmsg
+from ._arguments import as_int, as_view, needed
 from ._cmsg import CMSG_ALIGN, CMSG_LEN, CMSG_SPACE, Address, Batch, Segments, View
 from .errors import MalformedControlError, NotSupportedError
 from .kinds import ControlMessage, StructMessage, decode
@@ -57,7 +58,7 @@ class Header:
 
 
 def _header_at(control: Any, offset: int) -> Header | None:
-    view = memoryview(control).cast("B")
+    view = as_view("control", control)
     found = _cmsg.read_header(view, offset)
     return None if found is None else Header(view, offset, found)
 
@@ -73,7 +74,11 @@ def CMSG_NXTHDR(control: Buffer, header: Header) -> Header | None:
     Also finds a last message that lacks its padding, and one that is a header only. None after a
     header whose length does not fit.
     """
-    return _header_at(control, header._next)
+    try:
+        following = header._next
+    except AttributeError:
+        raise needed("header", "a Header", header) from None
+    return _header_at(control, following)
 
 
 def CMSG_DATA(header: Header) -> memoryview:
@@ -81,7 +86,10 @@ def CMSG_DATA(header: Header) -> memoryview:
 
     It ends with the buffer where the header's length reaches beyond it.
     """
-    return header._control[header._start : header._end]
+    try:
+        return header._control[header._start : header._end]
+    except AttributeError:
+        raise needed("header", "a Header", header) from None
 
 
 def parse(control: Buffer, family: int = -1) -> tuple[Any, ...]:
@@ -188,9 +196,9 @@ def parse_multishot(buffer: Buffer, name_size: int, control_size: int) -> Multis
     """
     if "io_uring_recvmsg_out" not in _cmsg.LAYOUTS:
         raise NotSupportedError(errno.EOPNOTSUPP, "io_uring, this system has none")
-    if name_size < 0 or control_size < 0:
-        raise ValueError("name_size, control_size: they cannot be negative")
-    view = memoryview(buffer).cast("B")
+    name_size = as_int("name_size", name_size, least=0)
+    control_size = as_int("control_size", control_size, least=0)
+    view = as_view("buffer", buffer)
     name_at: int = _cmsg.LAYOUTS["io_uring_recvmsg_out"][0]
     control_at = name_at + name_size
     payload_at = control_at + control_size

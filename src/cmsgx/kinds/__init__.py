@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import _cmsg
+from .._arguments import as_bytes
 from . import (
     _alg,
     _bluetooth,
@@ -108,8 +109,7 @@ class Unknown(ControlMessage):
     def __new__(cls, level: int, type: int, data: Buffer) -> Unknown:
         need_int("level", level)
         need_int("type", type)
-        # Not bytes(): that takes a number for a length.
-        return super().__new__(cls, level, type, memoryview(data).tobytes())
+        return super().__new__(cls, level, type, as_bytes(data))
 
     def pack(self) -> bytes:
         """The payload."""

@@ -6,6 +6,7 @@ import socket as _socket
 from typing import TYPE_CHECKING, Any
 
 from .. import _cmsg
+from .._arguments import needed
 
 if TYPE_CHECKING:
     import ipaddress
@@ -47,13 +48,18 @@ class IPAddress(_cmsg.IP):
             try:
                 packed = _socket.inet_pton(family, packed)
             except OSError:
-                raise ValueError(f"{value!r} is no IP address") from None
+                raise ValueError(f"{value!r} is not an IP address") from None
         elif scope := getattr(value, "scope_id", None):
             raise ValueError(
                 f"{value!r}: no control message has an address and its scope in one; give the "
                 f"address without the scope {scope!r}, and that as the interface"
             )
-        if memoryview(packed).nbytes not in (4, 16):
+        try:
+            size = memoryview(packed).nbytes
+        except TypeError:
+            what = "a str, 4 or 16 bytes, or an address of ipaddress,"
+            raise needed("IPAddress()", what, value) from None
+        if size not in (4, 16):
             raise ValueError(f"{value!r}; an address has 4 or 16 bytes")
         return super().__new__(cls, packed)
 

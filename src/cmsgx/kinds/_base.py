@@ -21,6 +21,7 @@ from typing import (
 )
 
 from .. import _cmsg
+from .._arguments import check_word, needed
 from .._fds import PidFd
 from ..errors import NotSupportedError
 
@@ -343,18 +344,13 @@ def _check_free(table: _Table, form: Form) -> None:
 
 def need_int(name: str, value: object) -> int:
     if not isinstance(value, int):
-        raise TypeError(f"{name}: {value!r}; an int is needed")
+        raise needed(name, "an int", value)
     return value
 
 
 def _check_int(name: str, value: object, least: int, most: int) -> None:
     if not least <= need_int(name, value) <= most:
         raise ValueError(f"{name}: {value}; it is {least} to {most}")
-
-
-def _check_word(name: str, value: object, words: Iterable[str]) -> None:
-    if value not in (words := tuple(words)):
-        raise ValueError(f"{name}: {value!r}; it is one of {', '.join(map(repr, words))}")
 
 
 _INT_MAX = 2**31 - 1
@@ -366,10 +362,10 @@ def _check_form(form: Form) -> None:
     """TypeError or ValueError that names what is wrong."""
     for name in ("level", "type"):
         _check_int(name, getattr(form, name), -_INT_MAX - 1, _INT_MAX)
-    _check_word("transform", form.transform, _TRANSFORMS)
+    check_word("transform", form.transform, _TRANSFORMS)
     _check_int("size", form.size, 0, _INT_MAX)
     if form.direction is not None:
-        _check_word("direction", form.direction, _DIRECTIONS)
+        check_word("direction", form.direction, _DIRECTIONS)
     for family in form.families:
         _check_int("families", family, 0, _FAMILIES - 1)
 
@@ -453,8 +449,8 @@ def register(
     if kind in _rows:
         raise ValueError(f"{kind.__name__} is registered already")
     if not isinstance(kind, _Type) or not issubclass(kind, (ControlMessage, PidFd)):
-        raise TypeError(f"{kind!r} is no subclass of ControlMessage")
-    _check_word("direction", direction, _DIRECTIONS)
+        raise TypeError(f"{kind!r} is not a subclass of ControlMessage")
+    check_word("direction", direction, _DIRECTIONS)
     _check_int("always", always, 0, _INT_MAX)
     if size is not None:
         _check_int("size", size, 0, _INT_MAX)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NoReturn, SupportsIndex, overload
 
 from .. import _cmsg
+from .._arguments import as_bytes
 from .._fds import Fd, FileDescriptorLike, FileDescriptors, PidFd
 from ..errors import MalformedControlError
 from ._base import (
@@ -85,10 +86,10 @@ class Rights(ControlMessage):
     def unpack(cls, data: Buffer, /) -> Self:
         """From a payload, int fd[n]: holds the numbers, and owns none of them."""
         numbers = array.array("i")
-        raw = memoryview(data).tobytes()  # not bytes(): that takes a number for a length
+        raw = as_bytes(data)
         if len(raw) % numbers.itemsize:
             raise MalformedControlError(
-                f"Rights: {len(raw)} bytes came, which is no multiple of {numbers.itemsize}"
+                f"Rights: {len(raw)} bytes came, which is not a multiple of {numbers.itemsize}"
             )
         numbers.frombytes(raw)
         unowned = _Unowned(numbers)

@@ -1,0 +1,85 @@
+"""What is wrong with an argument, in the words that C has for its own."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from . import _cmsg
+
+
+def needed(name: str, what: str, value: object) -> TypeError:
+    """For an argument of the wrong type: its name, what is needed in its place, and what it was."""
+    found = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+    hint = "; encode it: text.encode()" if isinstance(value, str) and "bytes-like" in what else ""
+    return TypeError(f"{name}: {what} is needed, not {found}{hint}")
+
+
+def as_int(name: str, value: Any, least: int | None = None) -> int:
+    """`value` as an int, of at least `least`. What its __index__() raises is left as it is."""
+    if not hasattr(type(value), "__index__"):
+        raise needed(name, "an int", value)
+    number = operator.index(value)
+    if least is not None and number < least:
+        limit = "it cannot be negative" if least == 0 else f"it is {least} or more"
+        raise ValueError(f"{name}: {number}; {limit}")
+    return number
+
+
+def as_seconds(timeout: Any) -> float | None:
+    """`timeout`, checked."""
+    if timeout is None:
+        return None
+    if not hasattr(type(timeout), "__float__") and not hasattr(type(timeout), "__index__"):
+        raise needed("timeout", "a number of seconds, or None,", timeout)
+    seconds = float(timeout)
+    if not seconds >= 0:
+        raise ValueError(f"timeout: {timeout!r}; seconds that are not negative, or None")
+    return seconds
+
+
+def as_view(name: str, data: Any) -> memoryview:
+    """The bytes of a buffer, in place."""
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise needed(name, "a bytes-like object", data) from None
+    if not view.c_contiguous:
+        raise TypeError(f"{name}: its bytes are not contiguous; copy them: bytes(...)")
+    return view.cast("B")
+
+
+def as_bytes(data: Any) -> bytes:
+    """The bytes of a payload, copied; not by bytes(), which takes a number for a length."""
+    try:
+        return memoryview(data).tobytes()
+    except TypeError:
+        raise needed("data", "a bytes-like object", data) from None
+
+
+def as_tuple(name: str, what: str, items: Any) -> tuple[Any, ...]:
+    """The items of an iterable; `what` it is, in words."""
+    if not hasattr(type(items), "__iter__") and not hasattr(type(items), "__getitem__"):
+        raise needed(name, what, items)
+    return tuple(items)
+
+
+def as_kinds(control: Any) -> tuple[Any, ...]:
+    """What a `control` argument stands for: one control message, or those of an iterable."""
+    if isinstance(control, _cmsg.Record):
+        return (control,)
+    return as_tuple("control", "a control message, or an iterable of them,", control)
+
+
+def check_word(name: str, value: object, words: Iterable[str]) -> None:
+    """ValueError where it is none of these."""
+    *others, last = map(repr, words := tuple(words))
+    if value not in words:
+        raise ValueError(f"{name}: {value!r}; it is {', '.join(others)} or {last}")
+
+
+def os_error(number: int, text: str) -> OSError:
+    """Of the class that stands for that errno, with what strerror(3) says before the text."""
+    return OSError(number, f"{os.strerror(number)}: {text}")
