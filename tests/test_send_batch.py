@@ -275,7 +275,7 @@ CAUSES = {
     "a bool": Cause(lambda: (b"bad", [True]), TypeError, r"fds\[0\]"),
     "a negative number": Cause(lambda: (b"bad", [-1]), ValueError, r"fds\[0\]"),
     "no descriptors": Cause(
-        lambda: (b"bad", 5), TypeError, "fds: an iterable of descriptors is needed, not int"
+        lambda: (b"bad", 5), TypeError, "fds: 5; a descriptor that is a number is given in a list"
     ),
     "no control message": Cause(
         lambda: (b"bad", (), [5]), TypeError, "control: a control message or"
