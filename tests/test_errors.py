@@ -77,7 +77,8 @@ def test_missing_descriptors_raise(pair: Pair) -> None:
         cmsgx.send(pair[0], b"data", fds=files)
         before = open_fds()
         with pytest.raises(
-            cmsgx.ControlTruncatedError, match=f"0 of {COUNT} descriptors"
+            cmsgx.ControlTruncatedError,
+            match=f": no descriptors arrived, room was for {COUNT}: other control data",
         ) as caught:
             rx.receive()
         assert open_fds() == before
@@ -94,14 +95,18 @@ def test_missing_descriptors_raise(pair: Pair) -> None:
 @pytest.mark.parametrize("delivered", [0, 1, 2, 9])
 def test_what_had_no_room_was_not_withheld(pair: Pair, delivered: int) -> None:
     """Also where the last that fitted fills the room to its end."""
-    rx = cmsgx.Receiver(pair[1], 10, fds=(socket.CMSG_SPACE(12) + 4 * delivered) // 4)
+    room = (socket.CMSG_SPACE(12) + 4 * delivered) // 4
+    rx = cmsgx.Receiver(pair[1], 10, fds=room)
     pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     with open_files(delivered + 5) as files:
         cmsgx.send(pair[0], b"data", fds=files)
-        with pytest.raises(cmsgx.ControlTruncatedError, match=f"^[^:]*: {delivered} of ") as caught:
+        with pytest.raises(
+            cmsgx.ControlTruncatedError,
+            match=f": {delivered or 'no'} descriptors? arrived, room was for {room}: ",
+        ) as caught:
             rx.receive()
     assert type(caught.value) is cmsgx.ControlTruncatedError
-    assert "took the room" in str(caught.value)
+    assert "took some of it" in str(caught.value)
 
 
 def test_keep_gives_the_message_instead(pair: Pair) -> None:
@@ -155,21 +160,22 @@ print(caught, caught.message.data)
 a.close(); b.close()
 """
     told = run_python(code)
-    assert "table is full, with RLIMIT_NOFILE at " in told
+    assert "table is full, with " in told
     assert told.endswith("b'data'\n")
 
 
 @pytest.mark.parametrize("withheld", [0, 1])
 @pytest.mark.parametrize("full", [0, 1])
 @pytest.mark.parametrize("misses", [0, 1])
+@pytest.mark.parametrize("count", [0, 1, 2])
 def test_which_error_says_what_is_missing(
-    stream: Pair, misses: int, full: int, withheld: int
+    stream: Pair, count: int, misses: int, full: int, withheld: int
 ) -> None:
     """Cut data, a full table, what somebody withheld, and what other control data took."""
     cmsgx.send(stream[0], b"data")
     message = cmsgx.receive(stream[1], 4)
     with pytest.raises(cmsgx.CmsgError) as caught:
-        errors._raise_truncated(message, 3, 1, misses, full, withheld)
+        errors._raise_truncated(message, 3, count, misses, full, withheld)
     error: Any = caught.value
     assert error.message is message
     if not misses:
@@ -179,21 +185,24 @@ def test_which_error_says_what_is_missing(
         assert type(error) is cmsgx.FdLimitError
         assert error.errno == errno.EMFILE
         # Of a limit that was not seen nothing is said.
-        assert ("RLIMIT_NOFILE at" in str(error)) == bool(full)
+        limit = os.sysconf("SC_OPEN_MAX")
+        told = f"is full, with {limit} open and RLIMIT_NOFILE at {limit}"
+        assert (told in str(error)) == bool(full)
         assert ("withheld: limit or security module" in str(error)) == (not full)
     else:
         assert type(error) is cmsgx.ControlTruncatedError
         assert error.errno == errno.EMSGSIZE
-        assert "took the room" in str(error)
+        assert "took some of it" in str(error)
     if misses:
-        assert "1 of 3 descriptors arrived" in str(error)
+        counted = ["no descriptors", "1 descriptor", "2 descriptors"][count]
+        assert f": {counted} arrived, room was for 3" in str(error)
 
 
 def test_what_is_told_of_a_cut_datagram_is_what_is_here() -> None:
     pair = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with pair[0], pair[1]:
         cmsgx.send(pair[0], b"12345")
-        with pytest.raises(cmsgx.DataTruncatedError, match="1 bytes of it are here"):
+        with pytest.raises(cmsgx.DataTruncatedError, match="1 byte of it is here"):
             cmsgx.receive(pair[1], 1, flags=socket.MSG_TRUNC)
 
 

@@ -120,29 +120,189 @@ def test_takes_over_what_is_open_only(number: Any, error: type[Exception]) -> No
         assert caught.value.errno == errno.EBADF  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        cmsgx.Fd.fileno,
-        cmsgx.Fd.detach,
-        cmsgx.Fd.dup,
-        cmsgx.Fd.open,
-        cmsgx.Fd.socket,
-        cmsgx.Fd.check,
-        cmsgx.Fd.__enter__,
-    ],
-    ids=lambda use: use.__name__,
-)
-@pytest.mark.parametrize("gone", ["closed", "detached"])
-def test_one_that_owns_nothing_raises(use: Callable[[cmsgx.Fd], object], gone: str) -> None:
-    fd = new_fd()
-    if gone == "closed":
+USES: list[Callable[[cmsgx.Fd], object]] = [
+    cmsgx.Fd.fileno,
+    cmsgx.Fd.detach,
+    cmsgx.Fd.dup,
+    cmsgx.Fd.open,
+    cmsgx.Fd.socket,
+    cmsgx.Fd.check,
+    cmsgx.Fd.map,
+    cmsgx.Fd.__enter__,
+]
+
+
+def end_its_with(fd: cmsgx.Fd) -> None:
+    with fd:
+        pass
+
+
+def close_it_with_a_pin(fd: cmsgx.Fd) -> None:
+    with fd._pinned():
         fd.close()
-    else:
+
+
+def detach_it_with_a_pin(fd: cmsgx.Fd) -> None:
+    with fd._pinned():
         os.close(fd.detach())
-    assert fd.closed
-    with pytest.raises(ValueError, match="owns no descriptor"):
-        use(fd)
+
+
+def close_it_in_the_background(fd: cmsgx.Fd) -> None:
+    fd.close_in_background()
+    assert cmsgx.wait_closed(60) == 0
+
+
+def give_it_to_the_background_with_a_pin(fd: cmsgx.Fd) -> None:
+    with fd._pinned():
+        fd.close_in_background()
+    assert cmsgx.wait_closed(60) == 0
+
+
+# How it goes, what repr() says then, and what an error says.
+GOING: dict[str, tuple[Callable[[cmsgx.Fd], object], str, str]] = {
+    "close": (cmsgx.Fd.close, "closed", "it was closed"),
+    "close(now)": (lambda fd: fd.close(now=True), "closed", "it was closed"),
+    "with": (end_its_with, "closed", "it was closed"),
+    "close, pinned": (close_it_with_a_pin, "closed", "it was closed"),
+    "background": (
+        close_it_in_the_background,
+        "closed in the background",
+        "close_in_background() took it",
+    ),
+    "background, pinned": (
+        give_it_to_the_background_with_a_pin,
+        "closed in the background",
+        "close_in_background() took it",
+    ),
+    "detach": (
+        lambda fd: os.close(fd.detach()),
+        "detached",
+        "detach() gave it away, as a number",
+    ),
+    "detach, pinned": (detach_it_with_a_pin, "detached", "detach() gave it away, as a number"),
+    "open": (
+        lambda fd: fd.open("rb").close(),
+        "opened",
+        "open() gave it to a file object; use that, or dup() before open()",
+    ),
+    "socket": (
+        lambda fd: fd.socket().close(),
+        "made a socket",
+        "socket() gave it to a socket; use that, or dup() before socket()",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", GOING)
+def test_one_that_owns_nothing_says_how_its_number_went(how: str) -> None:
+    go, word, sentence = GOING[how]
+    left, right = unix_pair()
+    with left, right:
+        fd = cmsgx.Fd(os.dup(right.fileno())) if how == "socket" else new_fd()
+        go(fd)
+        assert fd.closed
+        assert repr(fd) == f"<Fd {word}>"
+        fd.close()  # which is not the first
+        assert repr(fd) == f"<Fd {word}>"
+        for use in USES:
+            with pytest.raises(ValueError, match=re.escape(f"Fd owns no descriptor: {sentence}")):
+                use(fd)
+        with pytest.raises(OSError, match="Bad file descriptor") as caught:
+            cmsgx.send(left, b"1", fds=[0, fd])
+        assert f"fds[1]: <Fd {word}>" in str(caught.value)
+        assert sentence in str(caught.value) or word == "closed"
+        with pytest.raises(OSError, match="Bad file descriptor") as caught:
+            cmsgx.receive(fd, 1)
+        assert f"sock: <Fd {word}>" in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["with", "next step", "close", "batch"])
+@pytest.mark.parametrize("looked_at", [True, False], ids=["looked at", "not looked at"])
+def test_one_that_was_closed_with_its_message_names_take(end: str, looked_at: bool) -> None:
+    left, right = unix_pair(socket.SOCK_SEQPACKET)
+    with left, right, open_files(1) as numbers:
+        for _ in range(2):
+            cmsgx.send(left, b"1", fds=numbers)
+        message: cmsgx.Message
+        if end == "batch":
+            with cmsgx.BatchReceiver(right, 1, 1, fds=1).receive() as batch:
+                message = batch[0]
+                assert not looked_at or message.fds[0].fileno() > 0
+        elif end == "next step":
+            receiver = cmsgx.Receiver(right, 1, fds=1)
+            message = next(iter(receiver))
+            assert not looked_at or message.fds[0].fileno() > 0
+            next(iter(receiver)).close()
+            message.close()
+        else:
+            message = cmsgx.receive(right, 1, fds=1)
+            assert not looked_at or message.fds[0].fileno() > 0
+            if end == "close":
+                message.close()
+            else:
+                with message:
+                    pass
+        fd = message.fds[0]
+        assert repr(fd) == "<Fd closed with its message>"
+        for use in USES:
+            with pytest.raises(ValueError, match=r"it was closed with its message, .*take\(\) it"):
+                use(fd)
+        with pytest.raises(OSError, match=r"take\(\) it from the message before that"):
+            cmsgx.send(left, b"1", fds=[fd])
+
+
+class OwnFd(cmsgx.Fd):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("looked_at", [True, False], ids=["looked at", "not looked at"])
+@pytest.mark.parametrize("how", ["fd_class", "detach_all"])
+def test_one_that_was_taken_otherwise_says_so(how: str, looked_at: bool) -> None:
+    left, right = unix_pair()
+    with left, right, open_files(1) as numbers:
+        cmsgx.send(left, b"1", fds=numbers)
+        with cmsgx.receive(right, 1, fds=1) as message:
+            assert not looked_at or message.fds[0].fileno() > 0
+            if how == "fd_class":
+                owner: cmsgx.Fd = message.take(0, fd_class=OwnFd)
+            else:
+                owner = cmsgx.Fd(*message.detach_all())
+            fd = message.fds[0]
+            with owner:
+                assert fd.closed
+                assert repr(fd) == "<Fd taken>"
+                for use in USES:
+                    with pytest.raises(ValueError, match="it was taken from its message"):
+                        use(fd)
+        assert repr(fd) == repr(message.fds[0]) == "<Fd taken>"
+
+
+def test_what_was_closed_before_it_was_taken_says_how() -> None:
+    left, right = unix_pair()
+    with left, right, open_files(1) as numbers:
+        cmsgx.send(left, b"1", fds=numbers * 2)
+        with cmsgx.receive(right, 1, fds=2) as message:
+            os.close(message.fds[0].detach())
+            assert repr(message.take(0, fd_class=OwnFd)) == "<OwnFd detached>"
+            message.fds[1].close()
+            with pytest.raises(ValueError, match=r"descriptor 1 .*: <Fd closed>"):
+                message.detach_all()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
+def test_a_child_says_how_the_number_of_its_parent_went() -> None:
+    fd = new_fd()
+    pin = fd._pinned()
+    os.close(fd.detach())
+
+    def in_child() -> None:
+        assert repr(fd) == "<Fd detached>"
+        fd.close()
+        assert repr(fd) == "<Fd detached>"
+
+    in_fork(in_child)
+    del pin
+    assert repr(fd) == "<Fd detached>"
 
 
 def test_with_closes_also_when_it_raises() -> None:
@@ -260,13 +420,14 @@ def test_open_reads(arguments: dict[str, Any], content: str | bytes) -> None:
     with open_files(1) as [number]:
         os.pwrite(number, "däta\n".encode(), 0)
         fd = cmsgx.Fd(os.dup(number))
+        own = fd.fileno()
         arguments = {"encoding": "utf-8", **arguments} if isinstance(content, str) else arguments
         with fd.open(**arguments) as file:
             assert fd.closed
             assert not os.get_inheritable(file.fileno())
             assert file.read() == content
-            inside = file.fileno()
-        assert not is_open(inside)
+            assert file.fileno() == file.name == own
+        assert not is_open(own)
 
 
 @pytest.mark.parametrize(
@@ -280,8 +441,8 @@ def test_open_writes_and_does_not_truncate(mode: str, content: bytes) -> None:
         assert os.pread(number, 10, 0) == content
 
 
-def test_open_keeps_the_locks_of_the_description_and_not_those_of_the_process() -> None:
-    """As its docstring says: fcntl(2) takes a process's locks with any close."""
+def test_open_keeps_the_locks_of_the_process_and_of_the_description() -> None:
+    """fcntl(2) takes those of the process with any close of the file: none is made."""
     code = """
 import fcntl, os, sys, tempfile
 import cmsgx
@@ -305,7 +466,7 @@ with tempfile.NamedTemporaryFile() as file:
         with fd.open("r+b"):
             print(before, is_locked(lock))
 """
-    assert run_python(code).splitlines() == ["1 0", "1 1"]
+    assert run_python(code).splitlines() == ["1 1", "1 1"]
 
 
 def test_open_reads_on_from_the_shared_offset() -> None:
@@ -349,6 +510,134 @@ def test_open_of_a_directory_keeps_ownership(tmp_path: Path) -> None:
         with pytest.raises(IsADirectoryError):
             fd.open()
         assert open_fds() == before
+
+
+MODES: list[dict[str, Any]] = [
+    {"mode": "r", "encoding": "utf-8"},
+    {"mode": "r+", "encoding": "utf-8", "newline": ""},
+    {"mode": "w", "encoding": "latin-1", "buffering": 1},
+    {"mode": "a", "encoding": "utf-8"},
+    {"mode": "x", "encoding": "utf-8"},
+    {"mode": "rb"},
+    {"mode": "rb", "buffering": 0},
+    {"mode": "r+b"},
+    {"mode": "r+b", "buffering": 0},
+    {"mode": "wb", "buffering": 4096},
+    {"mode": "ab"},
+    {"mode": "xb", "buffering": 0},
+]
+
+
+@pytest.mark.parametrize("arguments", MODES, ids=str)
+def test_open_makes_what_open_makes_of_a_number(arguments: dict[str, Any]) -> None:
+    with open_files(1) as [number]:
+        own = os.dup(number)
+        with (
+            open(number, closefd=False, **arguments) as plain,
+            cmsgx.Fd(own).open(**arguments) as file,
+        ):
+            layers: list[list[Any]] = []
+            for one in (file, plain):
+                below = getattr(one, "buffer", one)
+                layers.append([one, below, getattr(below, "raw", below)])
+            for ours, theirs in zip(*layers, strict=True):
+                assert type(ours) is type(theirs)
+                for name in ("mode", "encoding", "errors", "newlines", "line_buffering"):
+                    assert getattr(ours, name, None) == getattr(theirs, name, None)
+                for name in ("readable", "writable", "seekable", "isatty", "tell"):
+                    assert getattr(ours, name)() == getattr(theirs, name)()
+            assert layers[0][2].closefd
+            assert file.name == own
+            if file.writable():
+                data: Any = "new" if hasattr(file, "encoding") else b"new"
+                assert file.write(data) == 3
+            elif file.readable():
+                assert file.read() == ("0" if hasattr(file, "encoding") else b"0")
+        assert not is_open(own)
+        expected = {"r": b"0", "a": b"0new"}.get(arguments["mode"].rstrip("b"), b"new")
+        assert os.pread(number, 9, 0) == expected
+
+
+def in_full_table(use: Callable[[cmsgx.Fd], None], make_one: Callable[[], cmsgx.Fd]) -> None:
+    fd = make_one()
+    use(make_one())  # what it imports, it imports here
+
+    def in_child() -> None:
+        fill_table()
+        use(fd)
+
+    with fd:
+        in_fork(in_child)
+
+
+@pytest.mark.parametrize("arguments", MODES, ids=str)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
+def test_open_needs_no_room_in_the_table(arguments: dict[str, Any]) -> None:
+    def use(fd: cmsgx.Fd) -> None:
+        number = fd.fileno()
+        with fd.open(**arguments) as file:
+            assert file.fileno() == number
+        assert not is_open(number)
+
+    in_full_table(use, lambda: cmsgx.Fd(os.memfd_create("file")))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
+def test_socket_needs_no_room_in_the_table() -> None:
+    def use(fd: cmsgx.Fd) -> None:
+        number = fd.fileno()
+        with fd.socket() as made:
+            assert made.fileno() == number
+        assert not is_open(number)
+
+    in_full_table(use, lambda: cmsgx.Fd(socket.socket().detach()))
+
+
+def test_open_that_fails_at_its_last_step_keeps_ownership() -> None:
+    """As where a hook refuses it: first what only uses the number is made, then it owns it."""
+    code = """
+import os, sys
+import cmsgx
+
+def hook(event, args):
+    if event == "open" and args[0] == number:
+        calls.append(args)
+        if len(calls) == refused:
+            raise PermissionError
+
+fd = cmsgx.Fd(os.memfd_create("file"))
+number = fd.fileno()
+sys.addaudithook(hook)
+for refused in (1, 2):
+    calls = []
+    try:
+        fd.open("r", encoding="utf-8")
+    except PermissionError:
+        print(len(calls), fd.fileno() == number, os.fstat(number).st_size)
+calls, refused = [], 0
+with fd.open("rb") as file:
+    print(fd, file.fileno() == number)
+"""
+    assert run_python(code).splitlines() == ["1 True 0", "2 True 0", "<Fd opened> True"]
+
+
+def test_open_and_a_close_by_another_thread_close_once() -> None:
+    """close() comes while the file is made: then there is none, and the number is closed."""
+    with open_files(1) as [number]:
+        fd = cmsgx.Fd(os.dup(number))
+        own = fd.fileno()
+
+        def close_then(frame: object, event: str, argument: object) -> None:
+            if event == "c_call" and argument is open:
+                fd.close()
+
+        sys.setprofile(close_then)
+        try:
+            with pytest.raises(ValueError, match="owns no descriptor: it was closed"):
+                fd.open("rb")
+        finally:
+            sys.setprofile(None)
+        assert not is_open(own)
 
 
 # Fd.socket() ------------------------------------------------------------------------------------
@@ -541,7 +830,7 @@ def test_check_with_a_full_table_says_so_only_where_it_needs_a_descriptor() -> N
             assert fd.check(kind=["memfd", "file"])
             for other in set(ALL_KINDS) - {"memfd", "file"}:
                 assert not fd.check(kind=other)
-            with pytest.raises(OSError, match="check: a memfd is told by") as caught:
+            with pytest.raises(OSError, match="a memfd is told by") as caught:
                 fd.check(kind="memfd")
             assert caught.value.errno == errno.EMFILE
             os.close(0)

@@ -10,6 +10,7 @@ import importlib
 import itertools
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -222,7 +223,9 @@ def test_A1_credentials_take_the_room() -> None:
         right.setsockopt(socket.SOL_SOCKET, _cmsg.SO_PASSCRED, 1)
         before = count_open()
         cmsgx.send(left, b"data", fds=files)
-        with pytest.raises(cmsgx.ControlTruncatedError, match="0 of 2 descriptors") as caught:
+        with pytest.raises(
+            cmsgx.ControlTruncatedError, match="no descriptors arrived, room was for 2"
+        ) as caught:
             receivers["raise"].receive()
         assert caught.value.message.truncated
         cmsgx.send(left, b"data", fds=files)
@@ -1035,7 +1038,9 @@ def full_table() -> None:
                         error = caught.value
                         assert error.errno == errno.EMFILE
                         assert str(200 + free) in str(error)
-                        assert f"{free} of 4 descriptors" in str(error)
+                        told = re.search(r"(\w+) descriptors? arrived, room was for 4:", str(error))
+                        assert told is not None
+                        assert told[1] == str(free or "no")
                         assert error.message.data == b"data"
                         assert error.message.truncated
                         assert error.message.closed_fds is None

@@ -128,6 +128,7 @@ KINDS_OF_FILES = (
     "'anonymous', 'block', 'character', 'directory', 'epoll', 'eventfd', 'file', 'memfd', 'pidfd', "
     "'pipe', 'socket'"
 )
+SEALS = "'seal', 'shrink', 'grow', 'write', 'future-write'"
 MESSAGES: list[tuple[str, type[BaseException], str]] = [
     # ints
     ("cmsgx.receive(100, sock)", TypeError, "bufsize: an int is needed, not socket"),
@@ -309,7 +310,19 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
     ("cmsgx.share('text')", TypeError,
      "data: a bytes-like object is needed, not str; encode it: text.encode()"),
     ("fd.check(size='5')", TypeError, "size: an int is needed, not str"),
-    ("fd.check(seals='x')", TypeError, "seals: an int is needed, not str"),
+    ("fd.check(seals='x')", ValueError, f"seals: 'x'; it is {SEALS} or 'exec'"),
+    ("fd.check(seals=1.5)", TypeError,
+     f"seals: one of {SEALS}, 'exec', several of them, or F_SEAL_* bits, is needed, not float"),
+    ("memory.map(size='5')", TypeError, "size: an int is needed, not str"),
+    ("memory.map(size=6)", ValueError, "map: size 6, and <Fd N> has 5 bytes"),
+    ("memory.map(seals=())", ValueError,
+     "map: seals names none; the weakest is 'shrink', where others may write meanwhile"),
+    ("memory.map(seals='exec')", ValueError,
+     "map: <Fd N> has no F_SEAL_EXEC: the sender has to add that, as share() does"),
+    ("unsealed.map()", ValueError,
+     "map: <Fd N> has no F_SEAL_SHRINK, F_SEAL_WRITE: one that shrinks it would end this process "
+     "by SIGBUS; the sender has to add that, as share() does"),
+    ("fd.map()", ValueError, "map: <Fd N> is not a memfd with seals, as share() makes it"),
     ("fd.check(device='x')", TypeError, "device: an int is needed, not str"),
     ("fd.check(access='x')", ValueError, "access: 'x'; it is 'r', 'w' or 'rw'"),
     ("fd.check(kind='x')", ValueError, f"kind: 'x'; it is {KINDS_OF_FILES} or 'symlink'"),

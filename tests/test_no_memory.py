@@ -562,7 +562,9 @@ def is_of_cpython(error: BaseException | None) -> bool:
     if isinstance(error, AttributeError):
         return re.fullmatch(r"type object 'socket' has no attribute '\w+'", text) is not None
     if not isinstance(error, SystemError):
-        return isinstance(error, RuntimeError) and text == "can't allocate lock"
+        # The second is that of a buffered file.
+        locks = ("can't allocate lock", "can't allocate read lock")
+        return isinstance(error, RuntimeError) and text in locks
     ours = [f"function {name}>" for name in vars(_cmsg)] + ["cmsgx"]
     return "exception" in text and not any(name in text for name in ours)
 

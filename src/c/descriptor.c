@@ -76,7 +76,7 @@ cmsgx_number_of(cmsgx_state *state, PyObject *object, const char *what, Py_ssize
     if (cmsgx_descriptor_check(state, object)) {
         int number = cmsgx_descriptor_number(object);
         if (number < 0) {
-            cmsgx_raise_closed(what, index, object);
+            cmsgx_raise_gone(what, index, object);
             return -1;
         }
         *owner = object;
@@ -91,12 +91,57 @@ cmsgx_number_of(cmsgx_state *state, PyObject *object, const char *what, Py_ssize
 
 /* Methods ------------------------------------------------------------------------------ */
 
+/* By cmsgx_gone: for repr(), and for an error. */
+static const struct {
+    const char *word;
+    const char *sentence;
+} gone_texts[] = {
+    [CMSGX_GONE_CLOSED] = {"closed", "it was closed"},
+    [CMSGX_GONE_WITH_MESSAGE] = {
+        "closed with its message",
+        "it was closed with its message, by the end of a `with`, the next step of a loop, or "
+        "close(); take() it from the message before that",
+    },
+    [CMSGX_GONE_TAKEN] = {
+        "taken",
+        "it was taken from its message, as a number or with fd_class=, and is owned there",
+    },
+    [CMSGX_GONE_TO_BACKGROUND] = {
+        "closed in the background",
+        "close_in_background() took it",
+    },
+    [CMSGX_GONE_DETACHED] = {"detached", "detach() gave it away, as a number"},
+    [CMSGX_GONE_TO_FILE] = {
+        "opened",
+        "open() gave it to a file object; use that, or dup() before open()",
+    },
+    [CMSGX_GONE_TO_SOCKET] = {
+        "made a socket",
+        "socket() gave it to a socket; use that, or dup() before socket()",
+    },
+};
+
 static PyObject *
 raise_not_owned(PyObject *self)
 {
-    PyErr_Format(PyExc_ValueError, "%s owns no descriptor: it was closed or given away",
-                 Py_TYPE(self)->tp_name);
-    return NULL;
+    int error = ((cmsgx_descriptor *)self)->error;
+    return error != 0
+        ? PyErr_Format(PyExc_ValueError, "%s owns no descriptor: the kernel could make none: %s",
+                       Py_TYPE(self)->tp_name, strerror(error))
+        : PyErr_Format(PyExc_ValueError, "%s owns no descriptor: %s", Py_TYPE(self)->tp_name,
+                       gone_texts[cmsgx_descriptor_gone(self)].sentence);
+}
+
+PyObject *
+cmsgx_raise_gone(const char *what, Py_ssize_t index, PyObject *self)
+{
+    cmsgx_gone how = cmsgx_descriptor_gone(self);
+    if (how == CMSGX_GONE_CLOSED) {
+        return cmsgx_raise_closed(what, index, self);   /* which says it by repr() */
+    }
+    return index >= 0
+        ? cmsgx_raise_errno(EBADF, "%s[%zd]: %R: %s", what, index, self, gone_texts[how].sentence)
+        : cmsgx_raise_errno(EBADF, "%s: %R: %s", what, self, gone_texts[how].sentence);
 }
 
 static PyObject *
@@ -134,7 +179,7 @@ descriptor_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
 PyDoc_STRVAR(fileno_doc,
 "fileno($self, /)\n--\n\n"
-"The number, still owned here.  ValueError once it was closed or given away.");
+"The number, still owned here.  ValueError once it was closed or given away, which says how.");
 
 static PyObject *
 descriptor_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -179,7 +224,7 @@ descriptor_close(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
         return NULL;
     }
     return close_it(now ? cmsgx_descriptor_take_to_close_now(self)
-                        : cmsgx_descriptor_take_to_close(self));
+                        : cmsgx_descriptor_take_to_close(self, CMSGX_GONE_CLOSED));
 }
 
 PyDoc_STRVAR(detach_doc,
@@ -192,7 +237,7 @@ descriptor_detach(PyObject *self, PyObject *Py_UNUSED(ignored))
     /* The object before the number is taken: nothing can fail between. */
     PyObject *number = PyLong_FromLong(cmsgx_descriptor_number(self));
     uint64_t taken = 0;
-    if (number != NULL && cmsgx_descriptor_detach(self, &taken) < 0) {
+    if (number != NULL && cmsgx_descriptor_detach(self, CMSGX_GONE_DETACHED, &taken) < 0) {
         Py_DECREF(number);
         return raise_not_owned(self);
     }
@@ -249,15 +294,51 @@ descriptor_pinned(PyObject *self, PyObject *Py_UNUSED(ignored))
     return pin == NULL && !PyErr_Occurred() ? raise_not_pinned(self) : pin;
 }
 
-PyDoc_STRVAR(opener_doc,
-"_opener($self, /, *args)\n--\n\n"
-"detach() in the form of an opener of open(): from here to the file no Python code runs that\n"
-"could raise and lose the number.");
+/* Makes `heir` the owner by `init`, an __init__ in C, with `arguments`, in which the number stands,
+   in one step: no longer ours before it can be the heir's, so that at no time two would close it,
+   and ours again where it fails.  Steals `arguments`.  0, or -1 with an exception. */
+static int
+give_to(PyObject *self, PyObject *heir, initproc init, PyObject *arguments, cmsgx_gone how)
+{
+    if (arguments == NULL) {
+        return -1;
+    }
+    uint64_t taken = 0;
+    int number = cmsgx_descriptor_detach(self, how, &taken);
+    int failed = number < 0 || init(heir, arguments, NULL) < 0;
+    if (failed && number >= 0) {
+        cmsgx_descriptor_take_back(self, taken);
+    }
+    else {
+        cmsgx_descriptor_gave_away(self, taken);
+    }
+    Py_DECREF(arguments);
+    if (number < 0) {
+        raise_not_owned(self);
+    }
+    return failed ? -1 : 0;
+}
+
+PyDoc_STRVAR(give_to_file_doc,
+"_give_to_file($self, raw, mode, /)\n--\n\n"
+"Makes `raw`, an io.FileIO of this number that has not to close it, the owner, in one step: it is\n"
+"initialised once more, as one that has to.");
 
 static PyObject *
-descriptor_opener(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(nargs))
+descriptor_give_to_file(PyObject *self, PyObject *args)
 {
-    return descriptor_detach(self, NULL);
+    PyObject *raw, *mode;
+
+    if (!PyArg_ParseTuple(args, "OU:_give_to_file", &raw, &mode)) {
+        return NULL;
+    }
+    int number = cmsgx_descriptor_number(self);
+    if (number < 0) {
+        return raise_not_owned(self);
+    }
+    PyObject *arguments = Py_BuildValue("(iOO)", number, mode, Py_True);
+    int result = give_to(self, raw, Py_TYPE(raw)->tp_init, arguments, CMSGX_GONE_TO_FILE);
+    return result < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 PyDoc_STRVAR(give_to_socket_doc,
@@ -282,29 +363,15 @@ descriptor_give_to_socket(PyObject *self, PyObject *args)
         return raise_not_owned(self);
     }
     PyObject *arguments = Py_BuildValue("(iiii)", family, type, proto, number);
-    if (arguments == NULL) {
+    if (give_to(self, sock, state->socket->tp_init, arguments, CMSGX_GONE_TO_SOCKET) < 0) {
         return NULL;
     }
-    /* No longer ours before it can be the socket's: at no time two would close it. */
-    uint64_t taken = 0;
-    number = cmsgx_descriptor_detach(self, &taken);
-    int failed = number < 0 || state->socket->tp_init(sock, arguments, NULL) < 0;
-    if (failed && number >= 0) {
-        cmsgx_descriptor_take_back(self, taken);
-    }
-    else {
-        cmsgx_descriptor_gave_away(self, taken);
-    }
 #ifdef SOCK_NONBLOCK
-    if (!failed && is_blocking && (type & SOCK_NONBLOCK)) {
+    if (is_blocking && (type & SOCK_NONBLOCK)) {
         cmsgx_sock_clear_timeout(state, sock);
     }
 #endif
-    Py_DECREF(arguments);
-    if (number < 0) {
-        return raise_not_owned(self);
-    }
-    return failed ? NULL : Py_NewRef(Py_None);
+    Py_RETURN_NONE;
 }
 
 static PyObject *
@@ -319,7 +386,7 @@ descriptor_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 descriptor_exit(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(nargs))
 {
-    return close_it(cmsgx_descriptor_take_to_close(self));
+    return close_it(cmsgx_descriptor_take_to_close(self, CMSGX_GONE_CLOSED));
 }
 
 static PyObject *
@@ -337,7 +404,8 @@ descriptor_repr(PyObject *self)
     if (number < 0) {
         int error = ((cmsgx_descriptor *)self)->error;
         return error != 0 ? PyUnicode_FromFormat("<%s unavailable: %s>", name, strerror(error))
-                          : PyUnicode_FromFormat("<%s closed>", name);
+                          : PyUnicode_FromFormat("<%s %s>", name,
+                                                 gone_texts[cmsgx_descriptor_gone(self)].word);
     }
     return PyUnicode_FromFormat("<%s %d>", name, number);
 }
@@ -347,7 +415,7 @@ descriptor_repr(PyObject *self)
 static void
 close_left(PyObject *self)
 {
-    int number = cmsgx_descriptor_take_to_close(self);
+    int number = cmsgx_descriptor_take_to_close(self, CMSGX_GONE_CLOSED);
     if (number >= 0) {
         PyObject *pending = cmsgx_save_exception();
         Py_BEGIN_ALLOW_THREADS
@@ -455,7 +523,7 @@ static PyMethodDef descriptor_methods[] = {
     {"detach", descriptor_detach, METH_NOARGS, detach_doc},
     {"dup", descriptor_dup, METH_NOARGS, dup_doc},
     {"_pinned", descriptor_pinned, METH_NOARGS, pinned_doc},
-    {"_opener", (PyCFunction)(void (*)(void))descriptor_opener, METH_FASTCALL, opener_doc},
+    {"_give_to_file", descriptor_give_to_file, METH_VARARGS, give_to_file_doc},
     {"_give_to_socket", descriptor_give_to_socket, METH_VARARGS, give_to_socket_doc},
     {"__enter__", descriptor_enter, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)(void (*)(void))descriptor_exit, METH_FASTCALL, NULL},

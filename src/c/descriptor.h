@@ -5,9 +5,20 @@
 
 #include "state.h"
 
+/* How the number of one that owns none went.  3 bits of its word. */
+typedef enum {
+    CMSGX_GONE_CLOSED,          /* close(), the end of its own `with`; or it never had one */
+    CMSGX_GONE_WITH_MESSAGE,    /* closed with the message that brought it */
+    CMSGX_GONE_TAKEN,           /* from its message, by detach_all() or as of another class */
+    CMSGX_GONE_TO_BACKGROUND,   /* close_in_background() */
+    CMSGX_GONE_DETACHED,        /* detach() */
+    CMSGX_GONE_TO_FILE,         /* open() */
+    CMSGX_GONE_TO_SOCKET,       /* socket() */
+} cmsgx_gone;
+
 typedef struct {
     PyObject_HEAD
-    cmsgx_word word;        /* number + 1, pins, and whether a close waits for the last pin */
+    cmsgx_word word;        /* number + 1, how it went, pins, whether a close waits for the last */
     int error;              /* errno that came in place of a number, or 0 */
     PyObject *weakrefs;
     /* A use, or NULL.  Set once at most: where it is closed in the background. */
@@ -27,6 +38,12 @@ PyObject *cmsgx_descriptor_new(PyTypeObject *type, int number, int error);
 /* Gives a number to an object that owns none and that no other thread has seen. */
 void cmsgx_descriptor_set(PyObject *self, int number);
 
+/* The same of one that never gets one, but belongs to what is gone already. */
+void cmsgx_descriptor_set_gone(PyObject *self, cmsgx_gone how);
+
+/* Of one that owns none. */
+cmsgx_gone cmsgx_descriptor_gone(PyObject *self);
+
 /* The number, borrowed, or -1 where it owns none. */
 int cmsgx_descriptor_number(PyObject *self);
 
@@ -44,6 +61,9 @@ void cmsgx_descriptor_unpin(PyObject *self);
 
 /* Of what could not be pinned: OSError EBADF, or EBUSY for too many pins.  `index` as below. */
 PyObject *cmsgx_raise_unpinnable(const char *what, Py_ssize_t index, PyObject *self);
+
+/* Of an argument that owns none: OSError EBADF that says how the number went. */
+PyObject *cmsgx_raise_gone(const char *what, Py_ssize_t index, PyObject *self);
 
 /* pin.c: for a few system calls the number of a `sock` argument, that of a Descriptor pinned:
    *owner is then set to it, borrowed.  0, or -1 with an exception. */
@@ -67,13 +87,13 @@ cmsgx_row *cmsgx_descriptor_row(PyObject *self);
 
 /* Takes the number away: it is the caller's, -1 where there is none.  Then exactly one of the other
    two, with what *taken was set to: it stays away, or could not be given away after all. */
-int cmsgx_descriptor_detach(PyObject *self, uint64_t *taken);
+int cmsgx_descriptor_detach(PyObject *self, cmsgx_gone how, uint64_t *taken);
 void cmsgx_descriptor_gave_away(PyObject *self, uint64_t taken);
 void cmsgx_descriptor_take_back(PyObject *self, uint64_t taken);
 
 /* Takes the number away in order to close it.  -1 where nothing is to be done: there is none, or
    the last unpin will close it, or it was handed to the background closer, in its row. */
-int cmsgx_descriptor_take_to_close(PyObject *self);
+int cmsgx_descriptor_take_to_close(PyObject *self, cmsgx_gone how);
 
 /* The same to close it here, also where it has a row. */
 int cmsgx_descriptor_take_to_close_now(PyObject *self);

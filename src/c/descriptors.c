@@ -53,6 +53,10 @@ cmsgx_message_object(cmsgx_message *self, size_t at)
         PyTypeObject *type = at < self->buffer->got.fds ? state->Fd : state->PidFd;
         slot->object = cmsgx_descriptor_new(type, number, error);
         if (slot->object != NULL) {
+            if (number < 0) {
+                cmsgx_descriptor_set_gone(slot->object, slot->taken ? CMSGX_GONE_TAKEN
+                                                                    : CMSGX_GONE_WITH_MESSAGE);
+            }
             if (self->request->row != NULL) {
                 cmsgx_descriptor_set_row(slot->object, self->request->row);
             }

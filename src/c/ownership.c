@@ -7,12 +7,15 @@
 #include <errno.h>
 
 /* The word: bits 0-30 number + 1 (0: none; Linux has no number INT_MAX), bit 31 a close waits, bits
-   32-45 the generation of the process in which the pins were made, bit 46 that the number has a
-   place in the background closer, bits 47 up the pins. */
+   32-42 the generation of the process in which the pins were made, bits 43-45 how the number went,
+   bit 46 that it has a place in the background closer, bits 47 up the pins. */
 #define NUMBER_MASK UINT64_C(0x7fffffff)
 #define CLOSING (UINT64_C(1) << 31)
 #define GENERATION_AT 32
-#define GENERATION_MASK (UINT64_C(0x3fff) << GENERATION_AT)
+#define GENERATION_MASK (UINT64_C(0x7ff) << GENERATION_AT)
+#define GONE_AT 43
+#define GONE_MASK (UINT64_C(7) << GONE_AT)
+#define GONE(how) ((uint64_t)(how) << GONE_AT)
 #define PLACE (UINT64_C(1) << 46)
 #define PIN (UINT64_C(1) << 47)
 #define ALL_PINS (~(PIN - 1))
@@ -23,7 +26,8 @@ static uint64_t
 here(uint64_t word)
 {
     uint64_t now = (uint64_t)cmsgx_generation() << GENERATION_AT & GENERATION_MASK;
-    return (word & GENERATION_MASK) == now ? word : (word & (NUMBER_MASK | CLOSING | PLACE)) | now;
+    return (word & GENERATION_MASK) == now
+        ? word : (word & (NUMBER_MASK | CLOSING | GONE_MASK | PLACE)) | now;
 }
 
 static int
@@ -53,6 +57,18 @@ void
 cmsgx_descriptor_set(PyObject *self, int number)
 {
     ((cmsgx_descriptor *)self)->word = (uint64_t)((int64_t)number + 1);
+}
+
+void
+cmsgx_descriptor_set_gone(PyObject *self, cmsgx_gone how)
+{
+    ((cmsgx_descriptor *)self)->word = GONE(how);
+}
+
+cmsgx_gone
+cmsgx_descriptor_gone(PyObject *self)
+{
+    return (cmsgx_gone)((cmsgx_word_get(word_of(self)) & GONE_MASK) >> GONE_AT);
 }
 
 cmsgx_row *
@@ -120,7 +136,7 @@ cmsgx_descriptor_unpin(PyObject *self)
         }
         next -= PIN;
         last = next < PIN && (next & CLOSING);
-    } while (!cmsgx_word_swap(word_of(self), &word, last ? 0 : next));
+    } while (!cmsgx_word_swap(word_of(self), &word, last ? next & GONE_MASK : next));
     if (last) {
         close_taken(self, next, (int)(next & NUMBER_MASK) - 1);
     }
@@ -130,7 +146,7 @@ PyObject *
 cmsgx_raise_unpinnable(const char *what, Py_ssize_t index, PyObject *self)
 {
     if (cmsgx_descriptor_number(self) < 0) {
-        return cmsgx_raise_closed(what, index, self);
+        return cmsgx_raise_gone(what, index, self);
     }
     return index >= 0
         ? cmsgx_raise_errno(EBUSY, "%s[%zd]: too many system calls use %R", what, index, self)
@@ -138,14 +154,14 @@ cmsgx_raise_unpinnable(const char *what, Py_ssize_t index, PyObject *self)
 }
 
 int
-cmsgx_descriptor_detach(PyObject *self, uint64_t *taken)
+cmsgx_descriptor_detach(PyObject *self, cmsgx_gone how, uint64_t *taken)
 {
     uint64_t word = cmsgx_word_get(word_of(self));
     do {
         if (number_in(word) < 0) {
             return -1;
         }
-    } while (!cmsgx_word_swap(word_of(self), &word, word & ~(NUMBER_MASK | PLACE)));
+    } while (!cmsgx_word_swap(word_of(self), &word, (word & ~(NUMBER_MASK | PLACE)) | GONE(how)));
     *taken = word;
     return number_in(word);
 }
@@ -163,14 +179,15 @@ cmsgx_descriptor_take_back(PyObject *self, uint64_t taken)
 {
     /* Beside the pins that other threads may have on it. */
     uint64_t word = cmsgx_word_get(word_of(self));
-    while (!cmsgx_word_swap(word_of(self), &word, word | (taken & (NUMBER_MASK | PLACE)))) {
+    while (!cmsgx_word_swap(word_of(self), &word,
+                            (word & ~GONE_MASK) | (taken & (NUMBER_MASK | PLACE)))) {
     }
 }
 
 /* Takes the number away in order to close it, and sets `more` where the last unpin will; *taken is
    the word as it was.  -1 where there is none, or where the last unpin will close it. */
 static int
-take(PyObject *self, uint64_t more, uint64_t less, uint64_t *taken)
+take(PyObject *self, cmsgx_gone how, uint64_t more, uint64_t less, uint64_t *taken)
 {
     uint64_t word = cmsgx_word_get(word_of(self));
     int number, is_pinned;
@@ -185,15 +202,16 @@ take(PyObject *self, uint64_t more, uint64_t less, uint64_t *taken)
             return -1;
         }
     } while (!cmsgx_word_swap(word_of(self), &word,
-                              is_pinned ? ((*taken | CLOSING) & ~less) | more : 0));
+                              (is_pinned ? ((*taken | CLOSING) & ~less) | more : 0)
+                              | GONE(how)));
     return is_pinned ? -1 : number;
 }
 
 int
-cmsgx_descriptor_take_to_close(PyObject *self)
+cmsgx_descriptor_take_to_close(PyObject *self, cmsgx_gone how)
 {
     uint64_t taken;
-    int number = take(self, 0, 0, &taken);
+    int number = take(self, how, 0, 0, &taken);
     if (number >= 0 && (taken & PLACE)) {
         close_taken(self, taken, number);
         return -1;
@@ -205,7 +223,7 @@ int
 cmsgx_descriptor_take_to_close_now(PyObject *self)
 {
     uint64_t taken;
-    int number = take(self, 0, PLACE, &taken);
+    int number = take(self, CMSGX_GONE_CLOSED, 0, PLACE, &taken);
     cmsgx_descriptor_gave_away(self, taken);
     return number;
 }
@@ -228,7 +246,7 @@ cmsgx_descriptor_close_in_background(PyObject *self, cmsgx_closer *closer)
         return -1;
     }
     uint64_t taken;
-    int number = take(self, PLACE, 0, &taken);
+    int number = take(self, CMSGX_GONE_TO_BACKGROUND, PLACE, 0, &taken);
     if (taken == 0 || (taken & PLACE)) {
         cmsgx_row_unreserve(row, 1);
     }

@@ -29,13 +29,16 @@ move_to(cmsgx_message *self, size_t at, PyObject *owner)
     if (slot->object != NULL) {
         uint64_t taken;
         error = ((cmsgx_descriptor *)slot->object)->error;
-        number = cmsgx_descriptor_detach(slot->object, &taken);
+        number = cmsgx_descriptor_detach(slot->object, CMSGX_GONE_TAKEN, &taken);
     }
     else {
         number = cmsgx_message_number(self, at, &error);
         self->buffer->fds[at] = -1;
     }
     cmsgx_descriptor_set(owner, number);
+    if (number < 0 && slot->object != NULL) {
+        cmsgx_descriptor_set_gone(owner, cmsgx_descriptor_gone(slot->object));
+    }
     ((cmsgx_descriptor *)owner)->error = error;
     if (self->request->row != NULL) {
         /* With the place there that the number has. */
@@ -269,6 +272,19 @@ cmsgx_message_take_all(PyObject *object, PyObject *const *args, Py_ssize_t nargs
     return list;
 }
 
+/* `object`: what owned it, and says how it went, or NULL. */
+static void
+raise_not_here(size_t at, PyObject *object)
+{
+    if (object != NULL) {
+        PyErr_Format(PyExc_ValueError, "detach_all: descriptor %zu was closed or given away: %R",
+                     at, object);
+    }
+    else {
+        PyErr_Format(PyExc_ValueError, "detach_all: descriptor %zu is not here", at);
+    }
+}
+
 /* The number in place `at`, still owned here; -1 with an exception where there is none. */
 static int
 number_to_detach(const cmsgx_message *self, size_t at)
@@ -281,7 +297,7 @@ number_to_detach(const cmsgx_message *self, size_t at)
         cmsgx_raise_errno(error, "detach_all: the kernel gave no descriptor %zu", at);
     }
     else if (number < 0) {
-        PyErr_Format(PyExc_ValueError, "detach_all: descriptor %zu was closed or given away", at);
+        raise_not_here(at, object);
     }
     return number;
 }
@@ -302,14 +318,13 @@ detach_from_objects(cmsgx_message *self, PyObject *list)
         at[next] = i;
         PyObject *object = self->slots[i].object;
         taken[next] = 0;
-        if (object != NULL && cmsgx_descriptor_detach(object, &taken[next]) < 0) {
+        if (object != NULL && cmsgx_descriptor_detach(object, CMSGX_GONE_TAKEN, &taken[next]) < 0) {
             while (next-- > 0) {
                 if (self->slots[at[next]].object != NULL) {
                     cmsgx_descriptor_take_back(self->slots[at[next]].object, taken[next]);
                 }
             }
-            PyErr_Format(PyExc_ValueError, "detach_all: descriptor %zu was closed or given away",
-                         i);
+            raise_not_here(i, object);
             return -1;
         }
         next++;

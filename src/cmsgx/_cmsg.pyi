@@ -2,6 +2,7 @@
 
 import socket as _socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import FileIO
 from ipaddress import IPv4Address, IPv6Address
 from threading import Lock
 from types import EllipsisType
@@ -322,7 +323,7 @@ class Descriptor:
     @classmethod
     def _own_all(cls, numbers: tuple[int, ...], tickets: list[bool], /) -> tuple[Self, ...]: ...
     def _pinned(self) -> Pin: ...
-    def _opener(self, *args: object) -> int: ...
+    def _give_to_file(self, raw: FileIO, mode: str, /) -> None: ...
     def _give_to_socket(
         self, sock: _socket.socket, family: int, type: int, proto: int, is_blocking: bool, /
     ) -> None: ...

@@ -6,7 +6,9 @@ import atexit
 import errno
 import fcntl
 import functools
+import io
 import mmap
+import operator
 import os
 import re
 import select
@@ -25,11 +27,13 @@ from typing import (
     Protocol,
     SupportsIndex,
     TypeAlias,
+    cast,
     get_args,
 )
 
 from . import _cmsg
 from ._arguments import as_bytes, as_int, as_seconds, as_tuple, check_word, os_error
+from ._share import EmptyMapping
 
 if TYPE_CHECKING:
     import socket as socket_module
@@ -57,6 +61,8 @@ FdKind: TypeAlias = Literal[
     "eventfd", "epoll", "anonymous",
 ]  # fmt: skip
 
+Seal: TypeAlias = Literal["seal", "shrink", "grow", "write", "future-write", "exec"]
+
 _FORMATS = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "directory",
@@ -67,6 +73,7 @@ _FORMATS = {
     stat.S_IFLNK: "symlink",
 }
 _KINDS = tuple(sorted(get_args(FdKind)))
+_SOME_SEALS = f"one of {', '.join(map(repr, get_args(Seal)))}, several of them, or F_SEAL_* bits,"
 _A_KIND = f"one of {', '.join(map(repr, _KINDS))}, or an iterable of them,"
 _ANONYMOUS = {"pidfd": "pidfd", "eventfd": "eventfd", "eventpoll": "epoll"}
 _O_PATH = getattr(os, "O_PATH", 0)
@@ -93,22 +100,20 @@ class Fd(_cmsg.Descriptor):
     ) -> IO[Any]:
         """A file object that owns the descriptor from now on, as `open()` makes it.
 
-        Where it raises, the descriptor is still owned here. The file has another number: a
-        duplicate is made, for which there has to be room in the table, and the first is closed.
-        With that the POSIX record locks of this process on the file go: fcntl(2), Advisory record
-        locking. Locks of flock(2) and of F_OFD_SETLK stay.
+        It has the same number: no second descriptor is made, so the table may be full, and locks
+        that this process has on the file stay. Where it raises, the descriptor is still owned here.
+        The file is not truncated, whatever the mode; "a" moves the offset to its end.
         """
-        # What fails after the opener was asked closes its number, and what fails before does not:
-        # so it gets a duplicate, at the last moment.
-        with self.dup() as duplicate:
-            file = open(  # noqa: SIM115
-                f"<descriptor {self.fileno()}>", mode, buffering, encoding, errors, newline,
-                opener=duplicate._opener,
-            )  # fmt: skip
-        # Here, whatever it was received by: in the background it would come at some later time, and
-        # take with it locks that were set meanwhile. It is not the last of its description.
-        self.close(now=True)
-        return file
+        # open() closes a number that it was to own where it fails late, as for an unknown encoding.
+        # So all that can fail is done by one that is not to close it, and that changes as the last
+        # step.
+        with self._pinned() as number:
+            file: Any = open(  # noqa: SIM115
+                number, mode, buffering, encoding, errors, newline, closefd=False
+            )
+        raw = file if isinstance(file, io.FileIO) else getattr(file, "buffer", file).raw
+        self._give_to_file(raw, raw.mode)
+        return cast("IO[Any]", file)
 
     def socket(self) -> socket:
         """A cmsgx.socket that owns the descriptor from now on.
@@ -126,7 +131,7 @@ class Fd(_cmsg.Descriptor):
         *,
         kind: FdKind | Iterable[FdKind] | None = None,
         access: Literal["r", "w", "rw"] | None = None,
-        seals: int = 0,
+        seals: int | Seal | Iterable[Seal] = 0,
         size: int | None = None,
         path: bool = False,
         device: int | None = None,
@@ -136,8 +141,9 @@ class Fd(_cmsg.Descriptor):
         kind     one of, or several of: file, directory, socket, pipe, character, block, symlink,
                  memfd, pidfd, eventfd, epoll, anonymous. A memfd is a file too.
         access   it can at least be read, written, or both
-        seals    it has at least these fcntl.F_SEAL_* bits (so it is a memfd, except for
-                 F_SEAL_SEAL alone, which each file of a tmpfs has)
+        seals    it has at least these: one of, or several of seal, shrink, grow, write,
+                 future-write, exec; or fcntl.F_SEAL_* bits. (So it is a memfd, except for "seal"
+                 alone, which each file of a tmpfs has.)
         size     it has at least that many bytes
         path     whether O_PATH descriptors, which can be neither read nor written, will do
         device   st_dev of the file system that it must be on
@@ -153,7 +159,7 @@ class Fd(_cmsg.Descriptor):
             for word in words:
                 check_word("kind", word, _KINDS)
             expected = set(words)
-        seals = as_int("seals", seals, least=0)
+        bits = _seal_bits(seals)
         size = None if size is None else as_int("size", size)
         device = None if device is None else as_int("device", device)
         with self._pinned() as number:
@@ -165,35 +171,56 @@ class Fd(_cmsg.Descriptor):
                 return False
             if access is not None and not _allows(flags, access):
                 return False
-            if seals and _seals_of(number) & seals != seals:
+            if bits and (_seals_of(number) or 0) & bits != bits:
                 return False
         if size is not None and status.st_size < size:
             return False
         return device is None or status.st_dev == device
 
-    def map(self, *, size: int | None = None, seals: int = 0) -> mmap.mmap:
+    def map(
+        self, *, size: int | None = None, seals: int | Seal | Iterable[Seal] = "write"
+    ) -> mmap.mmap | EmptyMapping:
         """The content of a sealed memfd, read-only and in place, as share() makes it: mmap(2)
 
         size   it has at least that many bytes, and those are mapped; by default all that it has
-        seals  fcntl.F_SEAL_* bits that it has besides F_SEAL_SHRINK, which is always asked for:
-               without it a sender that shrinks the file kills its readers with SIGBUS. Without
-               F_SEAL_WRITE the sender can still change the bytes between two looks at them.
+        seals  what it is sealed against, besides shrinking, which is always asked for: a sender
+               that shrinks the file kills its readers with SIGBUS. As for check(). By default
+               "write": nobody can change the bytes any more. What is weaker has to be named:
+               "future-write", where those who mapped it before the seal can still write, and
+               "shrink", where everybody can; the bytes may then change between two looks at them.
 
-        ValueError says which seal is missing, or what the size is; an empty file cannot be mapped.
+        ValueError says which seal is missing, or what the size is. No bytes give an EmptyMapping,
+        which reads as a mapping does, since mmap(2) has none of length 0. Of a memfd of huge pages
+        whole pages are mapped, and another size is refused.
         The mapping is the caller's: it lives on when the Fd is closed, with a duplicate of the
         descriptor, until its own close() or until it and all views of it are collected.
         """
+        bits = _seal_bits(seals)
+        if not bits:
+            raise ValueError(
+                "map: seals names none; the weakest is 'shrink', where others may write meanwhile"
+            )
+        if size is not None:
+            size = as_int("size", size)
         # Pinned: what is checked stays what is mapped, whoever closes this Fd meanwhile.
         with self._pinned() as number:
-            # The seals first: none can be taken off, and with F_SEAL_SHRINK the size only grows.
-            if missing := _missing_seals(number, seals):
-                raise ValueError(f"map: {self!r} has no {', '.join(missing)}")
             if not _allows(fcntl.fcntl(number, fcntl.F_GETFL), "r"):
                 raise ValueError(f"map: {self!r} cannot be read")
-            there = os.fstat(number).st_size
-            wanted = there if size is None else size
-            if not 0 < wanted <= there:
-                raise ValueError(f"map: size {wanted}, and {self!r} has {there} bytes")
+            # The seals first, of the descriptor itself: none can be taken off, so what is there now
+            # is there while it is mapped, and sealed against shrinking the size only grows.
+            _need_seals(self, number, bits)
+            status = os.fstat(number)
+            wanted = status.st_size if size is None else size
+            if not 0 <= wanted <= status.st_size:
+                raise ValueError(f"map: size {wanted}, and {self!r} has {status.st_size} bytes")
+            if wanted == 0:
+                return EmptyMapping()
+            if wanted % status.st_blksize and _has_huge_pages(status):
+                # munmap(2) takes whole ones only, so this one would never go.
+                raise ValueError(
+                    f"map: size {wanted}, and {self!r} has pages of {status.st_blksize} bytes, "
+                    "which are mapped whole"
+                )
             # Private: before Linux 6.7 a memfd sealed against writing could not be mapped shared.
             return mmap.mmap(number, wanted, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
 
@@ -270,12 +297,16 @@ def _is_where_memfds_are(status: os.stat_result) -> bool:
     The link alone can be forged by whoever may mount: it shows a path in the root of a file system
     that was unmounted while the file was open.
     """
+    return status.st_nlink == 0 and (
+        status.st_dev == _device_of_memfds(0) or _has_huge_pages(status)
+    )
+
+
+def _has_huge_pages(status: os.stat_result) -> bool:
+    """Whether it is of MFD_HUGETLB; blocks of that size other files have too."""
     # Huge pages of each size have a file system of their own, with blocks of that size.
     huge = _MFD_HUGETLB | (status.st_blksize.bit_length() - 1) << _MFD_HUGE_SHIFT
-    return status.st_nlink == 0 and (
-        status.st_dev == _device_of_memfds(0)
-        or (status.st_blksize > mmap.PAGESIZE and status.st_dev == _device_of_memfds(huge))
-    )
+    return status.st_blksize > mmap.PAGESIZE and status.st_dev == _device_of_memfds(huge)
 
 
 _MFD_CLOEXEC: int = getattr(os, "MFD_CLOEXEC", 1)
@@ -294,7 +325,7 @@ def _device_of_memfds(flags: int) -> int | None:
             # Not for good: it would be another time.
             raise OSError(
                 error.errno,
-                f"{error.strerror}: check: a memfd is told by comparing it with a new one, for "
+                f"{error.strerror}: a memfd is told by comparing it with a new one, for "
                 "which there is no room",
             ) from None
         return None
@@ -310,30 +341,59 @@ def _allows(flags: int, access: str) -> bool:
     return allowed and not flags & _O_PATH
 
 
-def _seals_of(number: int) -> int:
+def _constant_of(seal: str) -> str:
+    return "F_SEAL_" + seal.upper().replace("-", "_")
+
+
+_SEALS: dict[str, int] = {
+    # Some are younger than the fcntl of older Pythons. Of what a system lacks no file has the bit.
+    name: getattr(fcntl, constant, getattr(_cmsg, constant, 1 << 30))
+    for name, constant in ((name, _constant_of(name)) for name in get_args(Seal))
+}
+
+
+def _seal_bits(seals: int | Seal | Iterable[Seal]) -> int:
+    if hasattr(type(seals), "__index__"):
+        return as_int("seals", seals, least=0)
+    words = (seals,) if isinstance(seals, str) else as_tuple("seals", _SOME_SEALS, seals)
+    for word in words:
+        check_word("seals", word, _SEALS)
+    return functools.reduce(operator.or_, (_SEALS[word] for word in words), 0)
+
+
+def _seals_of(number: int) -> int | None:
+    """None where it cannot be sealed: each memfd can, and little else."""
     command = getattr(fcntl, "F_GET_SEALS", None)
     if command is None:
-        return 0
+        return None
     try:
         return fcntl.fcntl(number, command)
     except OSError:
-        return 0
+        return None
 
 
-def _missing_seals(number: int, wanted: int) -> list[str]:
-    """The names of those of `wanted`, and of F_SEAL_SHRINK, that it lacks."""
-    # Some are younger than the fcntl of older Pythons.
-    names = {
-        getattr(module, name): name
-        for module in (fcntl, _cmsg)
-        for name in dir(module)
-        if name.startswith("F_SEAL_")
-    }
-    if not names:
-        return ["F_SEAL_SHRINK"]
-    missing = (wanted | fcntl.F_SEAL_SHRINK) & ~_seals_of(number)
+def _need_seals(fd: Fd, number: int, wanted: int) -> None:
+    """ValueError where it lacks one of `wanted`, or is not sealed against shrinking."""
+    there = _seals_of(number)
+    if there is None:
+        raise ValueError(f"map: {fd!r} is not a memfd with seals, as share() makes it")
+    if there & _SEALS["write"]:
+        there |= _SEALS["future-write"]
+    missing = (wanted | _SEALS["shrink"]) & ~there
+    if not missing:
+        return
+    names = {bit: _constant_of(name) for name, bit in _SEALS.items()}
     bits = [1 << i for i in range(missing.bit_length()) if missing & 1 << i]
-    return [names.get(bit, f"seal {bit:#x}") for bit in bits]
+    reason = "the sender has to add that, as share() does"
+    if missing & _SEALS["shrink"]:
+        reason = f"one that shrinks it would end this process by SIGBUS; {reason}"
+    elif missing == _SEALS["write"]:
+        weaker = "future-write" if there & _SEALS["future-write"] else "shrink"
+        reason = f"others may still write; {reason}, or seals={weaker!r} says that they may"
+    raise ValueError(
+        f"map: {fd!r} has no {', '.join(names.get(bit, f'seal {bit:#x}') for bit in bits)}: "
+        f"{reason}"
+    )
 
 
 class PidFd(Fd):

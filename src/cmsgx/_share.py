@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from . import _cmsg
 from ._arguments import as_view
@@ -49,3 +49,54 @@ def share(data: Buffer, name: str = "cmsgx") -> Fd:
             fd.close()
             raise
     return fd
+
+
+class EmptyMapping(bytes):
+    """What Fd.map() gives where there is nothing to map, which mmap(2) does not: no bytes.
+
+    Read-only, with what an mmap.mmap has for reading, and a context manager as that is.
+    """
+
+    closed = False
+
+    def __new__(cls) -> Self:
+        return super().__new__(cls)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def size(self) -> int:
+        return 0
+
+    def read(self, n: int | None = None, /) -> bytes:
+        return b""
+
+    def readline(self) -> bytes:
+        return b""
+
+    def read_byte(self) -> int:
+        raise ValueError("read byte out of range")
+
+    def tell(self) -> int:
+        return 0
+
+    def seek(self, pos: int, whence: int = os.SEEK_SET, /) -> None:
+        if pos != 0 or whence not in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END):
+            raise ValueError("seek out of range")
+
+    def flush(self, offset: int = 0, size: int = 0, /) -> None:
+        pass
+
+    def madvise(self, option: int, start: int = 0, length: int = 0, /) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<EmptyMapping{' closed' if self.closed else ''}>"
+
+    __str__ = __repr__  # not that of bytes, which warns with -b

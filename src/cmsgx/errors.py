@@ -41,21 +41,26 @@ class ControlTruncatedError(_TruncatedError):
     """Control data that was asked for did not arrive: MSG_CTRUNC, recvmsg(2). errno EMSGSIZE.
 
     `message` holds the data and what arrived whole; its descriptors are closed.
+
+    It is an OSError, so `except OSError` catches it too, and its subclass FdLimitError. A library
+    that takes an OSError of a socket for the end of the connection has to catch this one first: the
+    socket is as good as before, and the bytes of `message` are read and gone.
     """
 
 
 class FdLimitError(ControlTruncatedError):
     """The kernel kept descriptors back although there was room for them. errno EMFILE.
 
-    It names RLIMIT_NOFILE where the descriptor table was seen to be full; otherwise a limit or
-    a security module withheld them.
+    It names RLIMIT_NOFILE where the descriptor table was seen to be full: then as many are in use;
+    otherwise a limit or a security module withheld them. An OSError as ControlTruncatedError is.
     """
 
 
 class DataTruncatedError(_TruncatedError):
     """A datagram was longer than the buffer: MSG_TRUNC, recvmsg(2). errno EMSGSIZE.
 
-    `message` holds the data that fitted; its descriptors are closed.
+    `message` holds the data that fitted; its descriptors are closed. An OSError as
+    ControlTruncatedError is.
     """
 
 
@@ -74,36 +79,43 @@ class NotSupportedError(CmsgError, OSError):
         super().__init__(number, f"{os.strerror(number)}: {text}")
 
 
+def _counted(count: int, thing: str) -> str:
+    return f"{count or 'no'} {thing}{'' if count == 1 else 's'}"
+
+
 def _raise_truncated(
     message: Message, asked: int, delivered: int, misses: int, full: int, withheld: int
 ) -> None:
     """Called by C with a message that lacks something; its descriptors are closed already."""
     if not misses:
+        here = len(message.data)
         raise DataTruncatedError(
             errno.EMSGSIZE,
-            f"the datagram was longer than the buffer, {len(message.data)} bytes of it are here; "
-            "receive with a larger bufsize, or with on_truncation='keep'",
+            f"the datagram was longer than the buffer, {_counted(here, 'byte')} of it "
+            f"{'is' if here == 1 else 'are'} here; receive with a larger bufsize, or with "
+            "on_truncation='keep'",
             message,
         )
-    what = f"{delivered} of {asked} descriptors arrived"
+    # How many were sent the kernel does not tell.
+    what = f"{_counted(delivered, 'descriptor')} arrived, room was for {asked}"
     if full:
         # Not by the resource module: with a full table nothing can be imported.
         limit = os.sysconf("SC_OPEN_MAX")
         raise FdLimitError(
             errno.EMFILE,
-            f"{what}: the descriptor table is full, with RLIMIT_NOFILE at {limit}; "
-            "raise the limit, or close some",
+            f"{what}: the descriptor table is full, with {limit} open and RLIMIT_NOFILE at "
+            f"{limit}; raise the limit, or close some",
             message,
         )
     if withheld:
         raise FdLimitError(
             errno.EMFILE,
-            f"{what}; the others were withheld: limit or security module",
+            f"{what}; others were withheld: limit or security module",
             message,
         )
     raise ControlTruncatedError(
         errno.EMSGSIZE,
-        f"{what}: other control data took the room; where an option was switched on meanwhile, "
+        f"{what}: other control data took some of it; where an option was switched on meanwhile, "
         "call refresh()",
         message,
     )
