@@ -47,10 +47,9 @@ FAMILIES = [
 ]
 
 SO_TIMESTAMPING_OLD, SO_TIMESTAMPING_NEW = 37, 65
-SO_ZEROCOPY, MSG_ZEROCOPY = 60, 0x4000000
+MSG_ZEROCOPY = 0x4000000
 SO_TXTIME = 61
 IP_MTU_DISCOVER, IP_PMTUDISC_DO, IPV6_MTU_DISCOVER = 10, 2, 23
-IP_RECVERR_RFC4884, IPV6_RECVERR_RFC4884 = 26, 31
 ETH_P_IP = 0x0800
 
 
@@ -298,10 +297,8 @@ def extended_error(
     family: int, host: str, extension: bytes, is_asked_for: bool = True, bufsize: int = 65536
 ) -> kinds.IcmpError:
     with udp(family) as sock:
-        if is_asked_for and host == "::1":
-            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR_RFC4884, 1)
-        elif is_asked_for:
-            sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR_RFC4884, 1)
+        if is_asked_for:
+            cmsgx.enable(sock, kinds.ExtendedError.option(rfc4884=True))
         sock.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", 0))
         send_time_exceeded(host, sock.getsockname()[1], b"probe", extension)
         assert is_ready(sock)
@@ -402,7 +399,10 @@ def test_too_long_for_the_own_link(family: int, host: str, is_connected: bool) -
 
 
 def stamp(sock: socket.socket, flags: Flags, option: int = SO_TIMESTAMPING_OLD) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, option, int(flags | Flags.SOFTWARE))
+    if option == SO_TIMESTAMPING_OLD:
+        cmsgx.enable(sock, kinds.Timestamping.option(flags))
+    else:
+        sock.setsockopt(socket.SOL_SOCKET, option, int(flags | Flags.SOFTWARE))
 
 
 def assert_now(nanoseconds: int | None) -> None:
@@ -472,6 +472,7 @@ def test_no_times_are_reported() -> None:
     for report in reports:
         assert isinstance(report, kinds.SentTimestamp)
         assert (report.timestamping, report.software, report.hardware) == (None, None, None)
+        assert repr(report).endswith("stage=<SentStage.SENT: 0>, software=None, hardware=None)")
         assert report.payload.endswith(b"1")
     assert len(reports) == 1
 
@@ -582,7 +583,7 @@ def test_completions(kind: int, family: int, host: str) -> None:
             reader,
         )
     ):
-        sender.setsockopt(socket.SOL_SOCKET, SO_ZEROCOPY, 1)
+        cmsgx.enable(sender, kinds.ExtendedError.option(errors=False, zerocopy=True))
         for _ in range(5):
             sender.send(memory, MSG_ZEROCOPY)
         received = 0
@@ -627,7 +628,7 @@ def collect_all(sock: socket.socket, end: int) -> list[kinds.ErrorReport]:
 
 def test_completions_are_joined() -> None:
     with udp_pair(socket.AF_INET, "127.0.0.1") as (sender, reader):
-        sender.setsockopt(socket.SOL_SOCKET, SO_ZEROCOPY, 1)
+        cmsgx.enable(sender, kinds.ExtendedError.option(errors=False, zerocopy=True))
         for _ in range(5):
             sender.send(b"some bytes", MSG_ZEROCOPY)
             reader.recv(100)

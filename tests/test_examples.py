@@ -36,8 +36,9 @@ PRINTED = {
     ),
     "answer_batch.py": "".join(f"answered from 127.0.0.{n}\n" for n in (2, 3, 4)),
     "receive_time.py": "the kernel had it 0 s ago\n",
+    "sent_time.py": "".join(f"datagram {n} left after 0 s\n" for n in range(3)),
 }
-SHORT = ["ttl.py", "answer_from.py", "traceroute.py", "receive_time.py"]
+SHORT = ["ttl.py", "answer_from.py", "traceroute.py", "receive_time.py", "sent_time.py"]
 WITH_A_CHILD = [
     "pass_one.py", "shared_offset.py", "pass_many.py", "identity_and_descriptors.py"
 ]  # fmt: skip

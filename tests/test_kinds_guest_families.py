@@ -361,7 +361,7 @@ def test_when_a_can_frame_came_and_went(can: Namespace) -> None:
     with can_raw(can) as sender, can_raw(can) as receiver:
         before = time.time_ns()
         rx = cmsgx.Receiver(receiver, 100, want=[kinds.Timestamp])
-        sender.setsockopt(SOL_SOCKET, SO_TIMESTAMPING, SOFTWARE | OPT_ID)
+        cmsgx.enable(sender, kinds.Timestamping.option(OPT_ID))
         cmsgx.send(
             sender, FRAME, control=kinds.TimestampingRequest(kinds.TimestampingFlags.TX_SOFTWARE)
         )
@@ -431,11 +431,9 @@ def test_the_name_that_a_j1939_message_was_sent_to(can: Namespace) -> None:
 
 
 def test_how_far_a_j1939_transfer_came(can: Namespace) -> None:
-    sol_can_j1939, so_j1939_errqueue = 107, 4
     with j1939(can, 0x20) as sender, j1939(can, 0x40) as receiver:
-        sender.setsockopt(sol_can_j1939, so_j1939_errqueue, 1)
-        flags = SOFTWARE | OPT_ID | TX_ACK | TX_SCHED | OPT_STATS | OPT_TSONLY
-        sender.setsockopt(SOL_SOCKET, SO_TIMESTAMPING, flags)
+        flags = OPT_ID | TX_ACK | TX_SCHED | OPT_STATS | OPT_TSONLY
+        cmsgx.enable(sender, kinds.ExtendedError, kinds.Timestamping.option(flags))
         cmsgx.send(sender, bytes(100), address=("vcan0", 0, 0x12300, 0x40))
         assert cmsgx.receive(receiver, 200).nbytes == 100
         [msg] = errors(sender, 1)
@@ -494,7 +492,7 @@ def test_what_tipc_tells_of_a_message() -> None:
         destination = msg[kinds.TipcDestination]
         assert (destination.service, destination.lower, destination.upper) == (service, 15, 15)
         # What nobody takes comes back.
-        client.setsockopt(socket.SOL_TIPC, socket.TIPC_DEST_DROPPABLE, 0)
+        cmsgx.enable(client, kinds.TipcReturned)
         cmsgx.send(client, b"second", address=to)
         server.close()
         back = cmsgx.Receiver(client, 100, want=[kinds.TipcReturned, kinds.TipcReturnedData])
@@ -506,7 +504,7 @@ def test_what_tipc_tells_of_a_message() -> None:
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_a_packet_that_missed_its_time(space: Namespace, family: int) -> None:
-    clock_tai, report_errors = 11, 2
+    clock_tai = 11
     run(
         *[
             "tc",
@@ -525,7 +523,7 @@ def test_a_packet_that_missed_its_time(space: Namespace, family: int) -> None:
     )
     host = LOCALHOST if family == socket.AF_INET else "::1"
     with space.run(lambda: cmsgx.socket(family, socket.SOCK_DGRAM)) as sock:
-        sock.setsockopt(SOL_SOCKET, SO_TXTIME, struct.pack("=iI", clock_tai, report_errors))
+        cmsgx.enable(sock, kinds.TxTime.option(clock_tai, report_errors=True))
         past = time.clock_gettime_ns(clock_tai) - 10**9
         with may_fail(errno.ENOBUFS):  # the qdisc drops it while it is being sent
             cmsgx.send(sock, b"late", control=kinds.TxTime(past), address=(host, 9))

@@ -117,8 +117,7 @@ def test_when_a_packet_of_voice_was_sent(controller: Controller, sco: cmsgx.sock
     set_option(
         sco, SOL_SOCKET, SO_TIMESTAMPING, SOFTWARE | TX_COMPLETION, "SO_TIMESTAMPING TX_COMPLETION"
     )
-    flags = SOFTWARE | OPT_ID | OPT_TSONLY | TX_SOFTWARE
-    sco.setsockopt(SOL_SOCKET, SO_TIMESTAMPING, flags)
+    cmsgx.enable(sco, kinds.Timestamping.option(OPT_ID | OPT_TSONLY | TX_SOFTWARE))
     before = time.time_ns()
     cmsgx.send(sco, b"voice")
     [msg] = errors(sco, 1)

@@ -26,7 +26,6 @@ from cmsgx import kinds
 
 AF_RDS, SOL_RDS, SOL_SOCKET = 21, 276, 1
 SO_RDS_TRANSPORT, RDS_TRANS_TCP, RDS_TRANS_IB = 8, 2, 0
-RDS_RECVERR = 5
 MSG_ZEROCOPY = 0x4000000
 
 
@@ -186,7 +185,7 @@ def test_remote_memory_is_written_and_read(over_rdma: Pair) -> None:
         "local_count": 1,
         "user_token": 77,
     }
-    sender.setsockopt(SOL_RDS, RDS_RECVERR, 1)
+    cmsgx.enable(sender, kinds.RdsRdmaStatus)
     write = kinds.RdsFlags.READWRITE | kinds.RdsFlags.NOTIFY_ME
     cmsgx.send(sender, b"done", control=kinds.RdsRdmaArgs(**arguments, flags=write))
     assert cmsgx.receive(receiver, 100).data == b"done"

@@ -187,7 +187,7 @@ def test_no_wireless_frame_goes_over_loopback() -> None:
 
 def test_a_buffer_of_a_device_that_was_not_bound_is_refused() -> None:
     with network.tcp() as (client, server):
-        client.setsockopt(SOL_SOCKET, 60, 1)  # SO_ZEROCOPY
+        cmsgx.enable(client, kinds.DevmemSend)
         with fails(errno.EINVAL):
             cmsgx.send(client, b"data", control=kinds.DevmemSend(1), flags=MSG_ZEROCOPY)
         # And what is in ordinary memory comes as it always does.

@@ -313,7 +313,7 @@ def error_queue_is_empty(sock: cmsgx.socket) -> bool:
 def test_one_packet_is_stamped_when_it_goes(name: str, form: Any) -> None:
     with sockets(name) as (sender, _):
         to: Any = {"address": ("lo", ETHERTYPE)} if name == "packet" else {}
-        sender.setsockopt(SOL_SOCKET, SO_TIMESTAMPING_OLD, int(Flags.SOFTWARE | Flags.OPT_TSONLY))
+        cmsgx.enable(sender, Timestamping.option(Flags.OPT_TSONLY))
         cmsgx.send(sender, b"not asked for" * 5, **to)
         request: Any = TimestampingRequest(Flags.TX_SOFTWARE)
         if form != "kind":
@@ -332,7 +332,7 @@ def test_one_packet_is_stamped_when_it_goes(name: str, form: Any) -> None:
 
 def test_each_stage_is_stamped_that_is_asked_for() -> None:
     with network.udp("IPv4") as (sender, _):
-        sender.setsockopt(SOL_SOCKET, SO_TIMESTAMPING_OLD, int(Flags.SOFTWARE))
+        cmsgx.enable(sender, Timestamping.option(Flags.SOFTWARE))
         request = TimestampingRequest(Flags.TX_SCHED | Flags.TX_SOFTWARE)
         cmsgx.send(sender, b"data", control=request)
         first, second = reported(sender, 2)
@@ -349,7 +349,7 @@ def test_each_stage_is_stamped_that_is_asked_for() -> None:
 @pytest.mark.parametrize("family", [V4, V6])
 def test_an_acknowledgement_is_stamped(family: int) -> None:
     with network.tcp(family) as (client, server):
-        client.setsockopt(SOL_SOCKET, SO_TIMESTAMPING_OLD, int(Flags.SOFTWARE | Flags.OPT_TSONLY))
+        cmsgx.enable(client, Timestamping.option(Flags.OPT_TSONLY))
         cmsgx.send(client, b"data", control=TimestampingRequest(Flags.TX_ACK))
         assert server.recv(10) == b"data"
         (msg,) = reported(client, 1)
@@ -369,8 +369,7 @@ def test_a_request_has_only_flags_of_what_goes(flags: Any) -> None:
 def test_the_id_of_a_stamp_can_be_chosen(name: str) -> None:
     with sockets(name) as (sender, _):
         to: Any = {"address": ("lo", ETHERTYPE)} if name == "packet" else {}
-        flags = Flags.SOFTWARE | Flags.OPT_TSONLY | Flags.OPT_ID
-        sender.setsockopt(SOL_SOCKET, SO_TIMESTAMPING_OLD, int(flags))
+        cmsgx.enable(sender, Timestamping.option(Flags.OPT_TSONLY | Flags.OPT_ID))
         request = TimestampingRequest(Flags.TX_SOFTWARE)
         data = b"x" * 20
         control = [request, kinds.TimestampingId(0xABCDEF)]
@@ -392,8 +391,7 @@ def test_an_id_needs_the_option_and_a_datagram() -> None:
     with network.udp("IPv4") as (sender, _), fails(errno.EINVAL):
         cmsgx.send(sender, b"x", control=kinds.TimestampingId(1))
     with network.tcp() as (client, _):
-        flags = Flags.SOFTWARE | Flags.OPT_ID
-        client.setsockopt(SOL_SOCKET, SO_TIMESTAMPING_OLD, int(flags))
+        cmsgx.enable(client, Timestamping.option(Flags.OPT_ID))
         with fails(errno.EINVAL):
             cmsgx.send(client, b"x", control=kinds.TimestampingId(1))
 

@@ -670,6 +670,22 @@ def cmsgx_numbers() -> tuple[int, int]:
     return cmsgx.Credentials.level, cmsgx.Credentials.type
 
 
+@exercises(cmsgx.kinds.KindOption)
+def options_with_values() -> None:
+    flags = cmsgx.kinds.TimestampingFlags
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for asked in (
+            cmsgx.kinds.Timestamping.option(flags.OPT_ID),
+            cmsgx.kinds.ExtendedError.option(rfc4884=True),
+            cmsgx.kinds.Ttl.option(),
+        ):
+            assert isinstance(asked, cmsgx.kinds.KindOption)
+            with suppress(cmsgx.NotSupportedError), cmsgx.enable(sock, asked):
+                repr(asked), hash(asked)
+    with suppress(ValueError):
+        cmsgx.kinds.Timestamping.option(flags.OPT_STATS)
+
+
 @exercises(cmsgx.kinds.ControlMessage, cmsgx.kinds.Option, cmsgx.kinds.register)
 def registering() -> None:
     class Mine(cmsgx.kinds.StructMessage):

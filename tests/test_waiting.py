@@ -60,8 +60,8 @@ def stamped() -> Iterator[socket.socket]:
         sink.bind(("127.0.0.1", 0))
         sock.connect(sink.getsockname())
         flags = kinds.TimestampingFlags
-        options = flags.SOFTWARE | flags.TX_SOFTWARE | flags.OPT_TSONLY | flags.OPT_ID
-        sock.setsockopt(socket.SOL_SOCKET, _cmsg.SO_TIMESTAMPING, int(options))
+        asked = flags.TX_SOFTWARE | flags.OPT_TSONLY | flags.OPT_ID
+        cmsgx.enable(sock, kinds.Timestamping.option(asked))
         sock.send(b"x")
         yield sock
 

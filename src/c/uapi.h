@@ -201,6 +201,7 @@
     X(TIPC_ERRINFO, 1) \
     X(TIPC_RETDATA, 2) \
     X(TIPC_DESTNAME, 3) \
+    X(TIPC_DEST_DROPPABLE, 129) \
     X(TIPC_OK, 0) \
     X(TIPC_ERR_NO_NAME, 1) \
     X(TIPC_ERR_NO_PORT, 2) \

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from . import _cmsg
 from ._arguments import as_int, as_kinds, as_view
 from ._cmsg import note_used_up, send, send_batch_counted, send_counted
-from ._options import Enabled, get_int, unique
+from ._options import Enabled, get_int, kinds_of
 from ._sync import configuration
 from .kinds import UdpSegment
+from .kinds._base import as_options
 
 if TYPE_CHECKING:
     from ._fds import FileDescriptorLike, FileDescriptors
-    from .kinds import ControlMessage, PidFd
-    from .kinds._base import Buffer
+    from .kinds import ControlMessage
+    from .kinds._base import Buffer, Kind
 
 __all__ = ["BatchReceiver", "Outgoing", "segment_support", "send_segments"]
 
@@ -35,7 +36,7 @@ class BatchReceiver(_cmsg.BatchReceiver):
     fds      descriptors at most for each message. A surplus is closed and counted. A call takes
              no more messages than the descriptor table has room for, and one where it has to wait
              without a timeout.
-    want     kinds to switch on, see enable(); found in a message by `msg[Kind]`
+    want     a kind to switch on, or several, see enable(); found in a message by `msg[Kind]`
     close    "background": as for Receiver; a call takes no more messages than the background
              closer has room for
 
@@ -55,7 +56,7 @@ class BatchReceiver(_cmsg.BatchReceiver):
         bufsize: int,
         *,
         fds: int = 0,
-        want: Iterable[type[ControlMessage] | type[PidFd]] = (),
+        want: Kind | Iterable[Kind] = (),
         close: Literal["now", "background"] = "now",
     ) -> None:
         if close not in ("now", "background"):
@@ -64,9 +65,10 @@ class BatchReceiver(_cmsg.BatchReceiver):
             raise ValueError(f"fds: {fds}; it cannot be negative")
         super().__init__(sock, count, bufsize)
         self._fds = fds
-        self._want = unique(want)
+        asked = as_options(want, "want")
+        self._want = kinds_of(asked)
         self._in_background = close == "background"
-        enabled = Enabled(sock, self._want)
+        enabled = Enabled(sock, asked)
         try:
             enabled._set_all()
             self.refresh()

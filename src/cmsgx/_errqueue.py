@@ -52,9 +52,9 @@ def receive_errors(
     limit    entries at most: peers can queue as fast as they are read
 
     Each step takes one entry out, so what is not asked for stays queued. What is put there is
-    switched on by enable(sock, ExtendedError) for errors, SO_TIMESTAMPING for time stamps and
-    SO_ZEROCOPY for completions. An ICMP error is pending as well, and the next call on the socket
-    fails with it; the kernel takes that back when the entry is read.
+    switched on by enable(): ExtendedError for errors, Timestamping.option() for time stamps,
+    ExtendedError.option(zerocopy=True) for completions. An ICMP error is pending as well, and the
+    next call on the socket fails with it; the kernel takes that back when the entry is read.
 
     NotSupportedError where the socket's family has no error queue: there, MSG_ERRQUEUE would take
     ordinary data. Where a socket of another family does that, the error has it as `message`.

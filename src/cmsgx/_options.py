@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
 from . import _cmsg
 from .errors import NotSupportedError
-from .kinds._base import Option, Row, row_of, rows
+from .kinds._base import KindOption, Option, as_options, row_of, rows
 
 # No generator expression runs in here, nor in the rest of what calls use: CPython 3.12 and 3.13
 # crash where there is no memory for one.
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ._fds import FileDescriptorLike
-    from .kinds import ControlMessage, PidFd
+    from .kinds._base import Kind
 
 _INT = 4
 _NOT_THERE = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
+# What says that an option is there, and not with that value.
+_REFUSED = (errno.EINVAL, errno.EPERM, errno.EOPNOTSUPP)
 
 
 def get_int(sock: FileDescriptorLike, level: int, name: int) -> int:
@@ -66,18 +68,32 @@ def need_unix(sock: FileDescriptorLike, what: str) -> None:
     _need_family(family_of(sock), frozenset({_socket.AF_UNIX}), what)
 
 
-def _need_family_of(row: Row, family: int) -> None:
+def _name(asked: KindOption) -> str:
+    return repr(asked) if asked.arguments else asked.kind.__name__
+
+
+def _need_family_of(asked: KindOption, family: int) -> None:
     """Raises where that family has not the kind: its option's number is another option there.
 
-    A family that a form names and no option does gets the kind unasked.
+    A family that a form names and no option does gets the kind unasked, but no value of an option.
     """
-    options = [option for option in row.options if not option.is_watched_only]
+    row = row_of(asked.kind)
     by_form = [form.families for form in row.forms]
+    _need_family_of_step(asked, row.options, by_form, family)
+    for step in asked.steps:
+        if step != row.options:
+            _need_family_of_step(asked, step, [], family)
+
+
+def _need_family_of_step(
+    asked: KindOption, step: tuple[Option, ...], by_form: list[frozenset[int]], family: int
+) -> None:
+    options = [option for option in step if not option.is_watched_only]
     by_option = [option.families for option in options]
-    named = by_form if all(by_form) else by_option
+    named = by_form if by_form and all(by_form) else by_option
     if not named or not all(named):
         return
-    what: str = row.kind.__name__
+    what = _name(asked)
     if options:
         since = f", Linux {options[0].since}" if options[0].since else ""
         what += f" ({options[0].text}{since})"
@@ -93,40 +109,44 @@ def not_supported(error: OSError, what: str, option: str, since: str | None) -> 
 class Enabled:
     """What enable() did, to be undone: by restore(), or at the end of its `with`.
 
-    kinds     what was enabled
+    kinds     what was enabled: each class, or what Kind.option() gave, with a value last
     left_out  the names of the options that this kernel or socket does not have, where a kind has
               several and the first was set: IP_RECVTTL, say, on a raw IPv6 socket
 
     The end of a `with` does nothing for a socket that was closed in it.
     """
 
-    __slots__ = ("_before", "_sock", "kinds", "left_out")
+    __slots__ = ("_asked", "_before", "_sock", "left_out")
 
-    def __init__(self, sock: FileDescriptorLike, kinds: tuple[Any, ...]) -> None:
+    def __init__(self, sock: FileDescriptorLike, asked: tuple[KindOption, ...]) -> None:
         self._sock = sock
-        self.kinds: tuple[Any, ...] = kinds
+        self._asked = asked
         self.left_out: tuple[str, ...] = ()
-        self._before: list[tuple[Option, bytes]] = []
+        # Each option, what it was before, and what it was set to.
+        self._before: list[tuple[Option, bytes, bytes]] = []
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """What was enabled: each class, or what Kind.option() gave."""
+        return tuple([one if one.arguments else one.kind for one in self._asked])
 
     # What fails or is interrupted in here has to be undone by who calls it, by _undo(): it has
     # this object before the first option is set, and each option is noted before it is.
 
     def _set_all(self) -> None:
-        kind_rows = [row_of(kind) for kind in self.kinds]
-        family = family_of(self._sock) if self.kinds else -1
-        for row in kind_rows:
-            _need_family_of(row, family)
-        for kind in self.kinds:
-            self._enable(kind, family)
+        family = family_of(self._sock) if self._asked else -1
+        for asked in self._asked:
+            _need_family_of(asked, family)
+        for asked in self._asked:
+            for step in asked.steps:
+                self._enable(asked, step, family)
 
     def _set(self, option: Option) -> None:
         before = _read(self._sock, option)
-        after = option.on[: len(before)]
-        if option.is_mask:
-            after = bytes([old | new for old, new in zip(before, after, strict=True)])
+        after = _added(option, before)
         is_noted = any(before) or not option.is_permanent
         if is_noted:
-            self._before.append((option, before))
+            self._before.append((option, before, after))
         try:
             _cmsg.setsockopt(self._sock, option.level, option.name, after)
         except OSError as error:
@@ -136,18 +156,15 @@ class Enabled:
                 self._before.pop()
             raise
 
-    def _enable(self, kind: Any, family: int) -> None:
-        options = [
-            option
-            for option in row_of(kind).options
-            if not option.families or family in option.families
-        ]
+    def _enable(self, asked: KindOption, step: tuple[Option, ...], family: int) -> None:
+        options = [option for option in step if not option.families or family in option.families]
         others = [option for option in options if option.is_watched_only]
         # Where setting one puts out another (SO_TIMESTAMP and SO_TIMESTAMPNS), that one is set
         # again after this one is undone: the first of them last.
-        self._before += [
-            (option, _read(self._sock, option)) for option in others if _is_on(self._sock, option)
-        ]
+        for option in others:
+            if _is_on(self._sock, option):
+                value = _read(self._sock, option)
+                self._before.append((option, value, value))
         is_first = True
         for option in options:
             if option.is_watched_only:
@@ -155,26 +172,33 @@ class Enabled:
             try:
                 self._set(option)
             except OSError as error:
+                if option.needs and error.errno in _REFUSED:
+                    error.add_note(f"{_name(asked)}: {option.needs}")
+                    raise
                 # EINVAL: a flag that this kernel has not, or an option that this type of socket
                 # has not (IP_RECVFRAGSIZE on TCP).
                 if error.errno not in (*_NOT_THERE, errno.EINVAL):
                     raise
                 if is_first:
-                    raise not_supported(error, kind.__name__, option.text, option.since) from error
+                    raise not_supported(error, _name(asked), option.text, option.since) from error
                 self.left_out += (option.text,)
             is_first = False
 
     def restore(self) -> None:
         """Sets the options to what they were before. Does nothing the second time.
 
+        Of an option that is a word of flags, those that this handle added are cleared: what others
+        added meanwhile stays.
+
         What cannot be set stops none of the others, is tried again by the next restore(), and is
         raised in the end: the first OSError, with notes that name its option and the others.
         """
         first: OSError | None = None
-        left: list[tuple[Option, bytes]] = []
+        left: list[tuple[Option, bytes, bytes]] = []
         for entry in reversed(self._before):
-            option, value = entry
+            option, before, after = entry
             try:
+                value = _removed(self._sock, option, before, after) if option.is_mask else before
                 _cmsg.setsockopt(self._sock, option.level, option.name, value)
             except OSError as error:
                 if error.errno == errno.EBADF:  # closed: nothing is left to restore
@@ -225,8 +249,27 @@ class Enabled:
         raise TypeError("cannot copy or pickle an Enabled: what it undoes is undone once")
 
     def __repr__(self) -> str:
-        names = ", ".join([kind.__name__ for kind in self.kinds])
+        names = ", ".join([_name(asked) for asked in self._asked])
         return f"<Enabled {names}{' without ' * bool(self.left_out)}{', '.join(self.left_out)}>"
+
+
+def _added(option: Option, before: bytes) -> bytes:
+    """What an option is set to that has the value `before`."""
+    after = option.on[: len(before)]
+    if option.is_mask:
+        after = bytes([old | new for old, new in zip(before, after, strict=True)])
+        if option.tail and isinstance(option.value, bytes):
+            after = (after[: len(option.value)] + option.tail)[: len(before)]
+    return after
+
+
+def _removed(sock: FileDescriptorLike, option: Option, before: bytes, after: bytes) -> bytes:
+    """What flags are set back to that were set from `before` to `after`."""
+    now = _read(sock, option)
+    value = bytes([n & ~(a & ~b) for n, a, b in zip(now, after, before, strict=False)])
+    if option.tail and isinstance(option.value, bytes):
+        value = value[: len(option.value)] + before[len(option.value) :]
+    return value
 
 
 def _read(sock: FileDescriptorLike, option: Option) -> bytes:
@@ -241,8 +284,12 @@ def _read(sock: FileDescriptorLike, option: Option) -> bytes:
         raise
 
 
-def enable(sock: FileDescriptorLike, *kinds: type[ControlMessage] | type[PidFd]) -> Enabled:
+def enable(sock: FileDescriptorLike, *kinds: Kind) -> Enabled:
     """Makes the kernel attach these kinds to what `sock` receives: setsockopt(2).
+
+    Where the option of a kind has a value, Kind.option(value) is that kind with it: flags are added
+    to those that the socket has, another value replaces what it has, and both are restored. Two
+    values for one option are a ValueError, an instance instead of a class is a TypeError.
 
     Returns a handle that restores what was before, by restore() or at the end of its `with`; not
     when it is collected.
@@ -254,11 +301,12 @@ def enable(sock: FileDescriptorLike, *kinds: type[ControlMessage] | type[PidFd])
     before accept() carries none. On an AF_INET6 socket a kind of IPv6 is enabled for IPv4-mapped
     peers too.
 
-    NotSupportedError where the kernel, or the family of the socket, does not have a kind. Whatever
-    it raises, no option stays changed; one that could not be set back is named in a note. Where a
-    kind has several options, `left_out` of the handle names those that the socket does not have.
+    NotSupportedError where the kernel, or the family of the socket, does not have a kind. Where the
+    kernel refuses a value, a note of the OSError says what it needs. Whatever it raises, no option
+    stays changed; one that could not be set back is named in a note. Where a kind has several
+    options, `left_out` of the handle names those that the socket does not have.
     """
-    enabled = Enabled(sock, kinds)
+    enabled = Enabled(sock, as_options(kinds, "enable"))
     try:
         enabled._set_all()
         return enabled  # here: no signal handler runs between this and the caller
@@ -323,11 +371,19 @@ def room_for(family: int, fds: int, known: Mapping[Any, Iterable[Option]]) -> in
         if always := row_of(kind).always:
             others += _cmsg.CMSG_SPACE(always)
     if family != _socket.AF_UNIX:
+        for option in options:
+            if option.entry:
+                others += _cmsg.CMSG_SPACE(option.entry)
         return others
     if not _BEHIND_RIGHTS.isdisjoint([option.name for option in options]):
         return others + _cmsg.CMSG_SPACE(_INT * _cmsg.MAX_FDS)
     # More are refused where they are told, and not here for the size.
     return others + (_cmsg.CMSG_LEN(_INT * min(fds, _cmsg.MAX_FDS)) if fds else 0)
+
+
+def kinds_of(asked: Iterable[KindOption]) -> tuple[Any, ...]:
+    """The classes, each once."""
+    return unique([one.kind for one in asked])
 
 
 def unique(kinds: Iterable[Any]) -> tuple[Any, ...]:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from . import _cmsg
 from ._arguments import as_seconds, as_tuple, as_view, needed
 from ._cmsg import note_used_up, send_counted
-from ._options import Enabled, family_of, room_for, switched_on, type_of, unique
+from ._options import Enabled, family_of, kinds_of, room_for, switched_on, type_of, unique
 from .kinds import PidFd
+from .kinds._base import as_options
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
     from ._fds import FileDescriptorLike, FileDescriptors
     from .kinds import ControlMessage
-    from .kinds._base import Buffer
+    from .kinds._base import Buffer, Kind
 
 __all__ = ["Receiver", "send_all"]
 
@@ -31,8 +32,8 @@ class Receiver(_cmsg.Receiver):
     into           a writable buffer, or a sequence of them, that is filled instead. It is yours:
                    the next receive writes over it.
     fds            descriptors at most for each message. A surplus is closed and counted.
-    want           kinds to switch on, see enable(); found in a message by `msg[Kind]`. Of a socket
-                   that is not bound yet: what was queued before comes without them
+    want           a kind to switch on, or several, see enable(); found in a message by `msg[Kind]`.
+                   Of a socket that is not bound yet: what was queued before comes without them
     on_truncation  "raise", or "keep" to get the message with `truncated` set: about descriptors and
                    data. A control message that was cut, as others switched on more meanwhile, shows
                    as `truncated` in any case, and raises MalformedControlError when it is looked up
@@ -56,7 +57,7 @@ class Receiver(_cmsg.Receiver):
         bufsize: int | None = None,
         *,
         fds: int = 0,
-        want: Iterable[type[ControlMessage] | type[PidFd]] = (),
+        want: Kind | Iterable[Kind] = (),
         into: WriteableBuffer | Sequence[WriteableBuffer] | None = None,
         on_truncation: Literal["raise", "keep"] = "raise",
         close: Literal["now", "background"] = "now",
@@ -71,10 +72,11 @@ class Receiver(_cmsg.Receiver):
             raise ValueError(f"fds: {fds}; it cannot be negative")
         super().__init__(sock, bufsize or 0, into)
         self._fds = fds
-        self._want = unique(want)
+        asked = as_options(want, "want")
+        self._want = kinds_of(asked)
         self._raises = on_truncation == "raise"
         self._in_background = close == "background"
-        enabled = Enabled(sock, self._want)
+        enabled = Enabled(sock, asked)
         try:
             enabled._set_all()
             self.refresh()

@@ -21,7 +21,7 @@ from typing import (
 )
 
 from .. import _cmsg
-from .._arguments import check_word, needed
+from .._arguments import as_tuple, check_word, needed
 from .._fds import PidFd
 from ..errors import NotSupportedError
 
@@ -44,6 +44,8 @@ K = TypeVar("K", bound=type)
 _Type = type
 
 IS_LINUX = sys.platform == "linux"
+# struct sock_extended_err and the address of who sent the error: the most that it takes.
+ENTRY = 44
 
 
 class _Required:
@@ -112,6 +114,15 @@ class ControlMessage(_cmsg.Record):
         """Makes one from a payload (without its header), a bytes-like object."""
         raise TypeError(f"{cls.__name__} does not say how it is unpacked")
 
+    @classmethod
+    def option(cls) -> KindOption:
+        """The kind with the value of its socket option, for `want=` and enable().
+
+        Most options are on or off: for those this is the same as the class. NotSupportedError
+        where this system does not have the kind.
+        """
+        return KindOption(cls, (row_of(cls).options,))
+
 
 @dataclass_transform(eq_default=False, frozen_default=True, field_specifiers=(member,))
 class StructMessage(_cmsg.Struct, ControlMessage):
@@ -138,6 +149,8 @@ class Option:
     value: int | bytes = 1
     """What switches it on; with `is_mask`, the bits that are added to those that are set."""
     is_mask: bool = False
+    tail: bytes = b""
+    """With `is_mask`: what replaces the bytes after the bits; empty, those are kept."""
     families: frozenset[int] = frozenset()
     """AF_* of the sockets that take it; empty for any."""
     is_watched_only: bool = False
@@ -148,6 +161,10 @@ class Option:
     is_permanent: bool = False
     """The kernel cannot switch it off again; what it tells of a socket where it is off is not to be
     set."""
+    entry: int = 0
+    """The payload of the ExtendedError that comes with it on the error queue, in bytes."""
+    needs: str = ""
+    """What this value needs, for the note of an OSError with which the kernel refuses it."""
 
     @property
     def on(self) -> bytes:
@@ -155,6 +172,29 @@ class Option:
         if isinstance(self.value, int):
             return self.value.to_bytes(self.size, sys.byteorder)
         return self.value.ljust(self.size, b"\0")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class KindOption:
+    """A kind with the value of its option: what Kind.option() makes, for `want=` and enable().
+
+    Immutable and hashable; equal where kind and value are.
+    """
+
+    kind: Any
+    """The class."""
+    steps: tuple[tuple[Option, ...], ...]
+    """What is set, in order. Of each step, the first that is for the socket's family has to be
+    there."""
+    arguments: str = ""
+    """Those of option() that give it its value, as text; empty where it is that of the class."""
+
+    def __repr__(self) -> str:
+        return f"{self.kind.__name__}.option({self.arguments})"
+
+
+Kind: TypeAlias = "type[ControlMessage] | type[PidFd] | KindOption"
+"""What `want=` and enable() take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,9 +388,16 @@ def need_int(name: str, value: object) -> int:
     return value
 
 
-def _check_int(name: str, value: object, least: int, most: int) -> None:
-    if not least <= need_int(name, value) <= most:
+def check_int(name: str, value: object, least: int, most: int) -> int:
+    if not least <= (number := need_int(name, value)) <= most:
         raise ValueError(f"{name}: {value}; it is {least} to {most}")
+    return number
+
+
+def check_flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise needed(name, "True or False", value)
+    return value
 
 
 _INT_MAX = 2**31 - 1
@@ -361,13 +408,13 @@ _FAMILIES = 64
 def _check_form(form: Form) -> None:
     """TypeError or ValueError that names what is wrong."""
     for name in ("level", "type"):
-        _check_int(name, getattr(form, name), -_INT_MAX - 1, _INT_MAX)
+        check_int(name, getattr(form, name), -_INT_MAX - 1, _INT_MAX)
     check_word("transform", form.transform, _TRANSFORMS)
-    _check_int("size", form.size, 0, _INT_MAX)
+    check_int("size", form.size, 0, _INT_MAX)
     if form.direction is not None:
         check_word("direction", form.direction, _DIRECTIONS)
     for family in form.families:
-        _check_int("families", family, 0, _FAMILIES - 1)
+        check_int("families", family, 0, _FAMILIES - 1)
 
 
 @overload
@@ -451,12 +498,12 @@ def register(
     if not isinstance(kind, _Type) or not issubclass(kind, (ControlMessage, PidFd)):
         raise TypeError(f"{kind!r} is not a subclass of ControlMessage")
     check_word("direction", direction, _DIRECTIONS)
-    _check_int("always", always, 0, _INT_MAX)
+    check_int("always", always, 0, _INT_MAX)
     if size is not None:
-        _check_int("size", size, 0, _INT_MAX)
+        check_int("size", size, 0, _INT_MAX)
     for name, value in (("level", level), ("type", type)):
         if not isinstance(value, str):
-            _check_int(name, value, -_INT_MAX - 1, _INT_MAX)
+            check_int(name, value, -_INT_MAX - 1, _INT_MAX)
     families = frozenset(families)
     at, what = number(level), number(type)
     if isinstance(layout, str) and layout not in _cmsg.LAYOUTS:
@@ -524,6 +571,48 @@ def row_of(kind: Any) -> Row:
         # An object is named by its class: what its repr() says may be long.
         what = kind if isinstance(kind, type) else f"{type(kind).__name__} object"
         raise TypeError(f"{what!r} is not a kind of control message") from None
+
+
+def as_option(kind: Any, argument: str) -> KindOption:
+    """A kind, or what its option() gave, as the latter. `argument` is the caller's, for an error.
+
+    NotSupportedError for a kind that this system has not, TypeError for what is no kind.
+    """
+    if isinstance(kind, KindOption):
+        return kind
+    if isinstance(kind, (ControlMessage, PidFd)):
+        name = type(kind).__name__
+        raise TypeError(
+            f"{argument}: {kind!r} is one control message, and not a kind: give the class, {name},"
+            f" or {name}.option(...) where its option has a value"
+        )
+    return KindOption(kind, (row_of(kind).options,))
+
+
+def as_options(kinds: Any, argument: str) -> tuple[KindOption, ...]:
+    """One kind or many, each once: those last whose option was given a value, for that to stand."""
+    if isinstance(kinds, (type, KindOption, ControlMessage, PidFd, str, bytes)):
+        kinds = (kinds,)
+    several = as_tuple(argument, "a kind of control message, or an iterable of them,", kinds)
+    given = [as_option(kind, argument) for kind in several]
+    chosen = [*dict.fromkeys([one for one in given if one.arguments])]
+    _check_agreement(chosen, argument)
+    return (*dict.fromkeys([one for one in given if not one.arguments]), *chosen)
+
+
+def _check_agreement(chosen: list[KindOption], argument: str) -> None:
+    """ValueError for two values of one option: the second would undo the first in silence."""
+    values: dict[tuple[int, int], tuple[bytes, KindOption]] = {}
+    for one in chosen:
+        for option in [option for step in one.steps for option in step]:
+            value = option.tail if option.is_mask else option.on
+            if option.is_watched_only or not value:
+                continue
+            first = values.setdefault((option.level, option.name), (value, one))
+            if first[0] != value:
+                raise ValueError(
+                    f"{argument}: {first[1]!r} and {one!r}; {option.text} has one value"
+                )
 
 
 def rows() -> tuple[Row, ...]:

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import _cmsg
-from ._base import OpenEnum, StructMessage, constant, families, form, member, option, register
+from ._base import (
+    ENTRY,
+    KindOption,
+    OpenEnum,
+    StructMessage,
+    check_flag,
+    constant,
+    families,
+    form,
+    member,
+    option,
+    register,
+    row_of,
+)
 from ._net import ShownAsMade, error_of
 
 if TYPE_CHECKING:
@@ -14,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ErrorOrigin", "ExtendedError", "SentStage"]
 
 _IP = families("AF_INET", "AF_INET6")
+_IPV6 = families("AF_INET6")
 
 
 class ErrorOrigin(OpenEnum):
@@ -41,6 +56,16 @@ class SentStage(OpenEnum):
     """The controller said that it was sent (Bluetooth). Linux 6.15."""
 
 
+# Those of both versions, for an AF_INET6 socket may have an IPv4-mapped peer.
+_RFC4884 = (
+    option("SOL_IPV6", "IPV6_RECVERR_RFC4884", 0, "5.9", families=_IPV6),
+    option("SOL_IP", "IP_RECVERR_RFC4884", 0, "5.9", families=_IP),
+)
+_ZEROCOPY = (
+    option("SOL_SOCKET", "SO_ZEROCOPY", 0, "4.14", families=_IP | families("AF_VSOCK")),
+)  # fmt: skip
+
+
 @register(
     level="SOL_IP",
     type="IP_RECVERR",
@@ -48,12 +73,12 @@ class SentStage(OpenEnum):
     direction="receive",
     families=_IP | families("AF_RDS"),
     option=(
-        option("SOL_IPV6", "IPV6_RECVERR", 44, "2.2", families=families("AF_INET6")),
-        option("SOL_IP", "IP_RECVERR", 44, "2.2", families=_IP),
+        option("SOL_IPV6", "IPV6_RECVERR", ENTRY, "2.2", families=_IPV6),
+        option("SOL_IP", "IP_RECVERR", ENTRY, "2.2", families=_IP),
         option("SOL_CAN_J1939", "SO_J1939_ERRQUEUE", 16, "5.4", families=families("AF_CAN")),
     ),
     also=[
-        form("SOL_IPV6", "IPV6_RECVERR", families=families("AF_INET6")),
+        form("SOL_IPV6", "IPV6_RECVERR", families=_IPV6),
         form("SOL_PACKET", "PACKET_TX_TIMESTAMP", families=families("AF_PACKET")),
         form("SOL_CAN_RAW", "SCM_CAN_RAW_ERRQUEUE", families=families("AF_CAN")),
         form("SOL_CAN_J1939", "SCM_J1939_ERRQUEUE", families=families("AF_CAN")),
@@ -108,6 +133,40 @@ class ExtendedError(ShownAsMade, StructMessage):
         return super().__new__(
             cls, ee_errno, ee_origin, ee_type, ee_code, ee_info, ee_data, offender
         )
+
+    @classmethod
+    def option(
+        cls,
+        *,
+        errors: bool = True,
+        rfc4884: bool | None = None,
+        zerocopy: bool | None = None,
+    ) -> KindOption:
+        """What is queued, for `want=` and enable().
+
+        errors    ICMP and local errors, as for the class: IP_RECVERR, IPV6_RECVERR. False leaves
+                  that as it is.
+        rfc4884   whether an IcmpError has `extensions`: IP_RECVERR_RFC4884, IPV6_RECVERR_RFC4884.
+                  Linux 5.9
+        zerocopy  whether MSG_ZEROCOPY is taken, whose completions are queued: SO_ZEROCOPY.
+                  Linux 4.14. ZeroCopySender does that by itself.
+
+        None leaves the option as it is.
+        """
+        shown = [] if check_flag("errors", errors) else ["errors=False"]
+        steps = [row_of(cls).options] if errors else []
+        for name, value, options in (
+            ("rfc4884", rfc4884, _RFC4884),
+            ("zerocopy", zerocopy, _ZEROCOPY),
+        ):
+            if value is not None:
+                number = int(check_flag(name, value))
+                chosen = [replace(one, value=number) for one in options if one is not None]
+                steps.append(tuple(chosen))
+                shown.append(f"{name}={value}")
+        if not steps:
+            raise ValueError("errors: False, and nothing else is asked for")
+        return KindOption(cls, tuple(steps), ", ".join(shown))
 
     @property
     def offender(self) -> _cmsg.Address | None:

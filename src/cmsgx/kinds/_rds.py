@@ -6,7 +6,19 @@ import enum
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ._base import OpenEnum, StructMessage, constant, families, member, option, register
+from ._base import (
+    KindOption,
+    OpenEnum,
+    Option,
+    StructMessage,
+    check_int,
+    constant,
+    families,
+    member,
+    option,
+    register,
+    row_of,
+)
 from ._net import ShownAsMade, numbers, packed_numbers
 
 if TYPE_CHECKING:
@@ -146,6 +158,7 @@ class RdsRdmaMap(StructMessage):
     layout="rds_rdma_notify",
     direction="receive",
     families=_RDS,
+    option=option("SOL_RDS", "RDS_RECVERR", 0),
     always=16,
     since="2.6.30",
 )
@@ -153,7 +166,7 @@ class RdsRdmaStatus(StructMessage):
     """How an RDMA or atomic operation ended, that had RdsFlags.NOTIFY_ME: rds-rdma(7).
 
     `user_token` is that of the operation. Comes in a message without data, as many in one as there
-    is room for.
+    is room for. enable() sets RDS_RECVERR: those that failed are told without NOTIFY_ME, too.
     """
 
     __slots__ = ()
@@ -283,8 +296,11 @@ class RdsMaskedAtomicCompareSwap(StructMessage):
     user_token: int = member("user_token", default=0)
 
 
-# struct rds_rx_trace_so: how many stages, and which.
-_STAGES = tuple(RdsReceiveStage)
+def _traces(stages: Iterable[int]) -> Option | None:
+    """struct rds_rx_trace_so: how many stages, and which."""
+    some = tuple(stages)
+    value = bytes([len(some), *some])
+    return option("SOL_RDS", "SO_RDS_MSG_RXPATH_LATENCY", 32, "4.11", value=value)
 
 
 @register(
@@ -293,14 +309,13 @@ _STAGES = tuple(RdsReceiveStage)
     layout="rds_cmsg_rx_trace",
     direction="receive",
     families=_RDS,
-    option=option(
-        "SOL_RDS", "SO_RDS_MSG_RXPATH_LATENCY", 32, "4.11", value=bytes([len(_STAGES), *_STAGES])
-    ),
+    option=_traces(RdsReceiveStage),
 )
 class RdsReceiveLatency(ShownAsMade, StructMessage):
     """How long a message took on its way through the kernel: SO_RDS_MSG_RXPATH_LATENCY. Linux 4.11.
 
-    `latencies` has the nanoseconds of each stage. enable() asks for all of them.
+    `latencies` has the nanoseconds of each stage. enable() asks for all of them;
+    RdsReceiveLatency.option() for some.
     """
 
     __slots__ = ()
@@ -323,6 +338,23 @@ class RdsReceiveLatency(ShownAsMade, StructMessage):
             packed_numbers("Q", latencies.values(), cls._times.size),
         )
 
+    @classmethod
+    def option(cls, stages: Iterable[int] | None = None) -> KindOption:
+        """Which stages are timed, for `want=` and enable(): SO_RDS_MSG_RXPATH_LATENCY.
+
+        `stages`, of RdsReceiveStage, each once, in the order in which `latencies` is to have them;
+        None: all. This replaces what was set.
+        """
+        row_of(cls)
+        if stages is None:
+            return super().option()
+        some = [check_int("stages", stage, 0, len(RdsReceiveStage) - 1) for stage in stages]
+        if not some or len(set(some)) < len(some):
+            raise ValueError(f"stages: {some}; it is each once, and one at least")
+        names = ", ".join([RdsReceiveStage(stage).name for stage in some])
+        one = _traces(some)
+        return KindOption(cls, () if one is None else ((one,),), f"[{names}]")
+
     @property
     def latencies(self) -> dict[RdsReceiveStage, int]:
         """The nanoseconds of each stage."""
@@ -338,12 +370,14 @@ class RdsReceiveLatency(ShownAsMade, StructMessage):
     layout="u32",
     direction="send",
     families=_RDS,
+    option=option("SOL_SOCKET", "SO_ZEROCOPY", 0, "4.17"),
     since="4.17",
 )
 class RdsZeroCopyCookie(StructMessage):
     """The name of a message that is sent with MSG_ZEROCOPY: RDS_CMSG_ZCOPY_COOKIE. Linux 4.17.
 
-    RdsZeroCopyCompletion tells when its memory is free again. SO_ZEROCOPY has to be set.
+    RdsZeroCopyCompletion tells when its memory is free again. enable() of either sets SO_ZEROCOPY,
+    which MSG_ZEROCOPY takes.
     """
 
     __slots__ = ()

@@ -69,6 +69,8 @@ class ErrorReport:
     error: ExtendedError | None
 
     _SHOWN: ClassVar[tuple[str, ...]] = ("error",)
+    _ALWAYS: ClassVar[tuple[str, ...]] = ()
+    """Of those, what is shown also where it is None."""
 
     @property
     def payload(self) -> bytes:
@@ -77,7 +79,11 @@ class ErrorReport:
 
     def __repr__(self) -> str:
         values = [(name, getattr(self, name)) for name in self._SHOWN]
-        shown = [f"{name}={value!r}" for name, value in values if value not in (None, ())]
+        shown = [
+            f"{name}={value!r}"
+            for name, value in values
+            if value not in (None, ()) or name in self._ALWAYS
+        ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
@@ -114,7 +120,7 @@ class IcmpError(_Failure):
     `offender`, the Address of the router or host that sent it; `destination`, the Address that
     the packet was sent to; `payload`, the start of its data, as far as the error quoted it (on TCP
     with the TCP header); `mtu`, in bytes, where it was too long, else None; `extensions`, those of
-    RFC 4884, where IP_RECVERR_RFC4884 or IPV6_RECVERR_RFC4884 is set.
+    RFC 4884, where ExtendedError.option(rfc4884=True) asked for them.
 
     Anybody on the way can make one up: it proves nothing but that the sender knows the packet.
     """
@@ -196,19 +202,22 @@ class LocalError(_Failure):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SentTimestamp(ErrorReport):
-    """When a packet went: SO_TIMESTAMPING, Documentation/networking/timestamping.rst
+    """When a packet went: Timestamping.option(), Documentation/networking/timestamping.rst
 
     `id`, with TimestampingFlags.OPT_ID, counts datagrams from 0, or is what a TimestampingId
     chose; on TCP it is the offset in the stream of the last byte that this is about; it wraps at
     2**32. `stage` says how far the packet had come. `software` and `hardware` are nanoseconds by
-    the two clocks, one of them None. `stats` are the TcpStats of that moment, where OPT_STATS asks
-    for them; J1939Stats on a J1939 socket. `payload` is the whole packet, with the headers in front
-    that it had by then, and nothing with OPT_TSONLY.
+    the two clocks, one of them None; both, where nothing reports them (SOFTWARE, RAW_HARDWARE).
+    `stats` are the TcpStats of that moment, where OPT_STATS asks for them; J1939Stats on a J1939
+    socket. `payload` is the whole packet, with the headers in front that it had by then, and
+    nothing with OPT_TSONLY.
     """
 
     error: ExtendedError
 
     _SHOWN = ("id", "stage", "software", "hardware")
+    # That there is no time says something, too: nothing reports it.
+    _ALWAYS = ("software", "hardware")
 
     @property
     def id(self) -> int:
@@ -270,6 +279,7 @@ class WifiReport(ErrorReport):
 class ZeroCopyCompletion(ErrorReport):
     """Memory that was sent with MSG_ZEROCOPY, and is free again: msg_zerocopy.rst
 
+    MSG_ZEROCOPY takes ExtendedError.option(zerocopy=True), or a ZeroCopySender.
     Each such send of the socket has an id, counted from 0. This is about `count` of them, from
     `first` to `last`, both included. Iterating yields the ids, `id in report` asks for one. Ids
     wrap at 2**32, so `last` may be below `first`. With `was_copied` the kernel copied
@@ -311,7 +321,7 @@ class ZeroCopyCompletion(ErrorReport):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TxTimeError(ErrorReport):
-    """A packet that was to go at its TxTime, and was dropped: SOF_TXTIME_REPORT_ERRORS.
+    """A packet that was to go at its TxTime, and was dropped: TxTime.option(report_errors=True).
 
     `txtime` is that time, in nanoseconds of the clock of SO_TXTIME; `reason` a TxTimeFailure;
     `errno` EINVAL or ECANCELED. `payload` is the packet, headers included. The qdisc etf reports

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._base import StructMessage, families, member, option, register
+from ._base import ENTRY, StructMessage, families, member, option, register
 
 __all__ = [
     "DevmemDmabuf",
@@ -84,7 +84,7 @@ class Priority(StructMessage):
     layout="int",
     direction="receive",
     families=families("AF_PACKET", "AF_INET", "AF_INET6"),
-    option=option("SOL_SOCKET", "SO_WIFI_STATUS", 4, "3.3"),
+    option=option("SOL_SOCKET", "SO_WIFI_STATUS", 4, "3.3", entry=ENTRY),
 )
 class WifiStatus(StructMessage):
     """Whether a wireless frame was acknowledged: SO_WIFI_STATUS. Linux 3.3.
@@ -152,12 +152,14 @@ class DevmemDmabuf(StructMessage):
     layout="u32",
     direction="send",
     families=_IP,
+    option=option("SOL_SOCKET", "SO_ZEROCOPY", 0, "4.14"),
     since="6.16",
 )
 class DevmemSend(StructMessage):
     """Sends from the dma-buf of that id, with MSG_ZEROCOPY: SCM_DEVMEM_DMABUF. Linux 6.16.
 
-    The addresses of the data are then offsets in it. Documentation/networking/devmem.rst
+    The addresses of the data are then offsets in it. enable() sets SO_ZEROCOPY, which it takes.
+    Documentation/networking/devmem.rst
     """
 
     __slots__ = ()

@@ -6,10 +6,24 @@ import enum
 import struct
 import sys
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from .. import _cmsg
-from ._base import Option, StructMessage, constant, families, form, member, option, register
+from ._base import (
+    ENTRY,
+    KindOption,
+    Option,
+    StructMessage,
+    check_flag,
+    check_int,
+    constant,
+    families,
+    form,
+    member,
+    option,
+    register,
+    row_of,
+)
 from ._net import OnInterface
 
 __all__ = [
@@ -58,18 +72,39 @@ class TimestampingFlags(enum.IntFlag, boundary=enum.KEEP):
 
 _Flags = TimestampingFlags
 _RECEIVED = _Flags.RX_SOFTWARE | _Flags.RX_HARDWARE | _Flags.SOFTWARE | _Flags.RAW_HARDWARE
+_BY_ADAPTER = _Flags.TX_HARDWARE | _Flags.RX_HARDWARE
+_BY_KERNEL = (
+    _Flags.TX_SOFTWARE | _Flags.RX_SOFTWARE | _Flags.TX_SCHED | _Flags.TX_ACK
+    | _Flags.TX_COMPLETION
+)  # fmt: skip
+# What the kernel refuses a flag without, whatever the socket.
+_GOES_WITH = {_Flags.OPT_ID_TCP: _Flags.OPT_ID, _Flags.OPT_STATS: _Flags.OPT_TSONLY}
+_NEEDS = {
+    _Flags.OPT_ID: "OPT_ID on TCP needs a socket that is connected",
+    _Flags.BIND_PHC: "phc= needs a socket that is bound to a device (SO_BINDTODEVICE), and the "
+    "number of one of that device's virtual clocks",
+    _Flags.TX_COMPLETION: "TX_COMPLETION needs Linux 6.15",
+}
+
+
+def _needs(flags: TimestampingFlags) -> str:
+    found = [text for flag, text in _NEEDS.items() if flag in flags]
+    return "; ".join([*found, "the kernel has to know each flag"])
+
 
 # struct so_timestamping: the flags, and (Linux 5.13) the clock that BIND_PHC names.
 _STAMPING_SIZE = 8
 
 
-def _stamping(room: int, since: str, flags: TimestampingFlags) -> tuple[Option | None, ...]:
+def _stamping(
+    room: int, since: str, flags: TimestampingFlags, entry: int = 0, **more: Any
+) -> tuple[Option | None, ...]:
     """Adds flags to SO_TIMESTAMPING. One bit of the socket says for all its time stamps whether
     they come in the form for the year 2038, and this clears it."""
     return (
         option(
-            "SOL_SOCKET", "SO_TIMESTAMPING", room, since,
-            value=int(flags).to_bytes(4, sys.byteorder), size=_STAMPING_SIZE, is_mask=True,
+            "SOL_SOCKET", "SO_TIMESTAMPING", room, since, entry=entry,
+            value=int(flags).to_bytes(4, sys.byteorder), size=_STAMPING_SIZE, is_mask=True, **more,
         ),
         # Linux tells SO_TIMESTAMPNS_NEW by the other name too.
         option("SOL_SOCKET", "SO_TIMESTAMPNS_NEW", 0, is_watched_only=True),
@@ -128,7 +163,7 @@ class Timestamp(StructMessage):
     transform="stamping",
     direction="receive",
     families=_STAMPED,
-    option=_stamping(48, "2.6.30", _RECEIVED),
+    option=_stamping(48, "2.6.30", _RECEIVED, ENTRY),
     also=[form("SOL_SOCKET", "SO_TIMESTAMPING_NEW", "stamping64")],
 )
 class Timestamping(StructMessage):
@@ -136,8 +171,8 @@ class Timestamping(StructMessage):
 
     `software` by the kernel's realtime clock, `hardware` by the network adapter's own, each in
     nanoseconds, int, or None; `transformed` is None on any kernel of today. enable() asks for the
-    receive time by both. What went is asked for by TimestampingFlags.TX_*, in setsockopt(2) or
-    for one packet by a TimestampingRequest.
+    receive time by both. What went is asked for by Timestamping.option() with the TX_* of
+    TimestampingFlags, or for one packet by a TimestampingRequest, and read by receive_errors().
     """
 
     __slots__ = ()
@@ -145,6 +180,47 @@ class Timestamping(StructMessage):
     software: int | None = member("software", default=None)
     transformed: int | None = member("transformed", default=None)
     hardware: int | None = member("hardware", default=None)
+
+    @classmethod
+    def option(cls, flags: int | None = None, *, phc: int | None = None) -> KindOption:
+        """What to stamp and how to tell, for `want=` and enable(): SO_TIMESTAMPING.
+
+        flags  TimestampingFlags: TX_* and RX_* say what is stamped, OPT_* how that is told. None:
+               the receive time by both clocks, as for the class.
+        phc    the number of the virtual hardware clock that stamps: BIND_PHC. Linux 5.13
+
+        The flags that report the stamps are added, SOFTWARE for those of the kernel and
+        RAW_HARDWARE for those of an adapter; both, where the flags stamp nothing and a
+        TimestampingRequest is to. Flags that the socket has already stay: OPT_ID counts on where it
+        was on. `phc` replaces the clock that was bound.
+
+        ValueError for flags that go with one that is not there, or that are none.
+        """
+        row_of(cls)
+        if flags is None and phc is None:
+            return super().option()
+        chosen = _RECEIVED
+        if flags is not None:
+            chosen = TimestampingFlags(check_int("flags", flags, 1, 2**32 - 1))
+        if phc is None and _Flags.BIND_PHC in chosen:
+            raise ValueError("flags: BIND_PHC needs phc=, the number of the clock")
+        for flag, other in _GOES_WITH.items():
+            if flag in chosen and other not in chosen:
+                raise ValueError(f"flags: {flag.name} needs {other.name}")
+        shown = [str(chosen.name or int(chosen))] if flags is not None else []
+        more: dict[str, Any] = {}
+        if phc is not None:
+            more["tail"] = check_int("phc", phc, 0, 2**31 - 1).to_bytes(4, sys.byteorder)
+            shown.append(f"phc={phc}")
+            chosen |= _Flags.BIND_PHC
+        is_stamping = chosen & (_BY_KERNEL | _BY_ADAPTER)
+        if chosen & _BY_KERNEL or not is_stamping:
+            chosen |= _Flags.SOFTWARE
+        if chosen & _BY_ADAPTER or not is_stamping:
+            chosen |= _Flags.RAW_HARDWARE
+        options = _stamping(48, "2.6.30", chosen, ENTRY, needs=_needs(chosen), **more)
+        step = tuple([one for one in options if one is not None])
+        return KindOption(cls, (step,), ", ".join(shown))
 
 
 @register(
@@ -159,8 +235,9 @@ class Timestamping(StructMessage):
 class TimestampingRequest(StructMessage):
     """Asks when this one packet goes: the TX_* of TimestampingFlags. Linux 4.7.
 
-    The answer comes on the error queue: receive_errors(). What is reported (SOFTWARE,
-    RAW_HARDWARE) is up to SO_TIMESTAMPING.
+    The answer comes on the error queue: receive_errors(). That it has a time, and an id, takes
+    enable(sock, Timestamping.option(TimestampingFlags.OPT_ID)), since SOFTWARE, RAW_HARDWARE and
+    the OPT_* are flags of the socket: one of those in here is EINVAL.
     """
 
     __slots__ = ()
@@ -179,12 +256,35 @@ class TimestampingRequest(StructMessage):
 class TimestampingId(StructMessage):
     """The id by which the transmit time stamp of this packet is reported: SCM_TS_OPT_ID.
 
-    Instead of the count of packets that OPT_ID reports. EINVAL without OPT_ID, and on TCP.
+    Instead of the count of packets that OPT_ID reports. EINVAL on TCP, and on a socket without
+    OPT_ID: enable(sock, Timestamping.option(TimestampingFlags.OPT_ID)). Linux 6.13.
     """
 
     __slots__ = ()
 
     id: int = member()
+
+
+_MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 1)
+# MAX_CLOCKS of linux/time.h. The kernel keeps 8 bits of any other.
+_CLOCKS = 16
+_CLOCK_NAMES = {
+    value: name
+    for name, value in vars(time).items()
+    if name.startswith("CLOCK_") and isinstance(value, int)
+}
+
+
+_CLOCK_NEEDS = "another clock than CLOCK_MONOTONIC needs CAP_NET_ADMIN"
+
+
+def _txtime(clock: int, flags: int, needs: str = "") -> Option | None:
+    """struct sock_txtime: the clock, and flags."""
+    value = clock.to_bytes(4, sys.byteorder) + flags.to_bytes(4, sys.byteorder)
+    return option(
+        "SOL_SOCKET", "SO_TXTIME", 0, "4.19",
+        value=value, size=8, is_permanent=True, entry=ENTRY, needs=needs,
+    )  # fmt: skip
 
 
 @register(
@@ -193,26 +293,49 @@ class TimestampingId(StructMessage):
     layout="u64",
     direction="send",
     families=families("AF_INET", "AF_INET6", "AF_PACKET", "AF_CAN"),
-    # struct sock_txtime: the clock, CLOCK_MONOTONIC as the qdisc fq has it; and flags. A socket
-    # without it tells CLOCK_REALTIME, and to set that takes a capability.
-    option=option(
-        "SOL_SOCKET", "SO_TXTIME", 0, "4.19",
-        value=getattr(time, "CLOCK_MONOTONIC", 1).to_bytes(4, sys.byteorder), size=8,
-        is_permanent=True,
-    ),
+    # CLOCK_MONOTONIC, as the qdisc fq has it. A socket without the option tells CLOCK_REALTIME, and
+    # to set that takes a capability.
+    option=_txtime(_MONOTONIC, 0),
     since="4.19",
-)  # fmt: skip
+)
 class TxTime(StructMessage):
     """When it shall go, in nanoseconds of the clock of SO_TXTIME. Linux 4.19.
 
-    enable() sets SO_TXTIME with CLOCK_MONOTONIC, which the qdisc fq takes; etf wants CLOCK_TAI,
-    set by setsockopt(2). Without such a qdisc the packet goes at once. EINVAL where SO_TXTIME is
-    not set. Linux cannot unset it: restore() gives back the clock that another had set, no more.
+    enable() sets SO_TXTIME with CLOCK_MONOTONIC, which the qdisc fq takes; etf wants another:
+    enable(sock, TxTime.option(time.CLOCK_TAI)). Without such a qdisc the packet goes at once.
+    EINVAL where SO_TXTIME is not set. Linux cannot unset it: restore() gives back the clock and the
+    flags that another had set, no more.
     """
 
     __slots__ = ()
 
     nanoseconds: int = member()
+
+    @classmethod
+    def option(
+        cls, clock: int | None = None, *, deadline_mode: bool = False, report_errors: bool = False
+    ) -> KindOption:
+        """The clock that the times are of, for `want=` and enable(): SO_TXTIME.
+
+        clock          a CLOCK_* of `time`; None: CLOCK_MONOTONIC. Another one takes CAP_NET_ADMIN,
+                       and has to be that of the qdisc.
+        deadline_mode  the packet may go earlier: the time is the latest one
+        report_errors  what is dropped is a TxTimeError of receive_errors()
+
+        A socket has one clock: this replaces what was set, flags included.
+        """
+        row_of(cls)
+        number = _MONOTONIC if clock is None else check_int("clock", clock, 0, _CLOCKS - 1)
+        shown = [] if clock is None else [_CLOCK_NAMES.get(number, str(number))]
+        flags = 0
+        for name, value in (("deadline_mode", deadline_mode), ("report_errors", report_errors)):
+            if check_flag(name, value):
+                flags |= constant(f"SOF_TXTIME_{name.upper()}")
+                shown.append(f"{name}=True")
+        if not shown:
+            return super().option()
+        one = _txtime(number, flags, _CLOCK_NEEDS)
+        return KindOption(cls, () if one is None else ((one,),), ", ".join(shown))
 
 
 @register(
@@ -283,7 +406,7 @@ _STATS_ON = _Flags.OPT_STATS | _Flags.OPT_TSONLY | _Flags.TX_ACK | _Flags.SOFTWA
     layout="bytes",
     direction="receive",
     families=families("AF_INET", "AF_INET6"),
-    option=_stamping(512, "4.10", _STATS_ON),
+    option=_stamping(512, "4.10", _STATS_ON, ENTRY),
 )
 class TcpStats(AttributeRun):
     """How a TCP connection was doing when a transmit time stamp was taken: OPT_STATS, Linux 4.10.
@@ -306,7 +429,7 @@ class TcpStats(AttributeRun):
     layout="bytes",
     direction="receive",
     families=families("AF_CAN"),
-    option=_stamping(128, "5.4", _STATS_ON),
+    option=_stamping(128, "5.4", _STATS_ON, ENTRY),
 )
 class J1939Stats(AttributeRun):
     """How far a J1939 transfer has come: `values` has J1939_NLA_* by name, linux/can/j1939.h.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._base import OpenEnum, StructMessage, constant, families, member, register
+from ._base import OpenEnum, StructMessage, constant, families, member, option, register
 
 __all__ = ["TipcDestination", "TipcError", "TipcReturned", "TipcReturnedData"]
 
@@ -31,6 +31,7 @@ class TipcError(OpenEnum):
     layout="tipc_errinfo",
     direction="receive",
     families=_TIPC,
+    option=option("SOL_TIPC", "TIPC_DEST_DROPPABLE", 0, value=0),
     always=8,
     since="2.6.18",
 )
@@ -38,7 +39,7 @@ class TipcReturned(StructMessage):
     """A message that was sent has come back, and why: TIPC_ERRINFO, tipc(7).
 
     `length` is that of its data, in bytes; TipcReturnedData has them. Comes unasked, in a message
-    without data.
+    without data. Of SOCK_DGRAM nothing comes back unless enable() has cleared TIPC_DEST_DROPPABLE.
     """
 
     __slots__ = ()
