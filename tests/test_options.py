@@ -831,3 +831,18 @@ def test_ids_of_datagrams_count_on_where_others_began(udp: socket.socket) -> Non
     assert [report.id for report in found] == [0, 1]
     assert all(isinstance(report.software, int) for report in found)
     assert f"software={found[0].software}, hardware=None" in repr(found[0])
+
+
+def test_what_was_not_asked_for_is_not_told_as_switched_on(udp: socket.socket) -> None:
+    """The kinds of one word of flags have some in common, which bring none of the others."""
+    receiver = cmsgx.Receiver(udp, 10, want=kinds.Timestamping)
+    udp.sendto(b"x", udp.getsockname())
+    message = receiver.receive()
+    for kind in (kinds.TcpStats, kinds.TimestampingPacketInfo):
+        with pytest.raises(KeyError, match="it was not switched on"):
+            message[kind]
+    known = _options.switched_on(udp, udp.family)
+    assert set(known) - {kinds.TlsRecordType} == {kinds.Timestamping}
+    known = {kinds.Timestamping: known[kinds.Timestamping]}
+    room = cmsgx.CMSG_SPACE(48) + cmsgx.CMSG_SPACE(44)  # with that of the error queue
+    assert _options.room_for(udp.family, 0, known) == room

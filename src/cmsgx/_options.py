@@ -324,7 +324,8 @@ def _is_on(sock: FileDescriptorLike, option: Option) -> bool:
             return False
         raise
     if option.is_mask:
-        value = bytes([now & bit for now, bit in zip(value, option.on, strict=False)])
+        bits = option.sign or option.on
+        value = bytes([now & bit for now, bit in zip(value, bits, strict=False)])
     return any(value)
 
 
@@ -367,13 +368,12 @@ def room_for(family: int, fds: int, known: Mapping[Any, Iterable[Option]]) -> in
     others = 0
     for option in options:
         others += _cmsg.CMSG_SPACE(option.room)
+        if option.entry and family != _socket.AF_UNIX:  # which has no error queue
+            others += _cmsg.CMSG_SPACE(option.entry)
     for kind in known:
         if always := row_of(kind).always:
             others += _cmsg.CMSG_SPACE(always)
     if family != _socket.AF_UNIX:
-        for option in options:
-            if option.entry:
-                others += _cmsg.CMSG_SPACE(option.entry)
         return others
     if not _BEHIND_RIGHTS.isdisjoint([option.name for option in options]):
         return others + _cmsg.CMSG_SPACE(_INT * _cmsg.MAX_FDS)

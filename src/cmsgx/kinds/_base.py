@@ -149,6 +149,8 @@ class Option:
     value: int | bytes = 1
     """What switches it on; with `is_mask`, the bits that are added to those that are set."""
     is_mask: bool = False
+    sign: bytes = b""
+    """With `is_mask`: bits, any of which shows that it brings the kind; empty, those of `value`."""
     tail: bytes = b""
     """With `is_mask`: what replaces the bytes after the bits; empty, those are kept."""
     families: frozenset[int] = frozenset()

@@ -97,14 +97,20 @@ _STAMPING_SIZE = 8
 
 
 def _stamping(
-    room: int, since: str, flags: TimestampingFlags, entry: int = 0, **more: Any
+    room: int,
+    since: str,
+    flags: TimestampingFlags,
+    sign: TimestampingFlags,
+    entry: int = 0,
+    **more: Any,
 ) -> tuple[Option | None, ...]:
     """Adds flags to SO_TIMESTAMPING. One bit of the socket says for all its time stamps whether
     they come in the form for the year 2038, and this clears it."""
     return (
         option(
             "SOL_SOCKET", "SO_TIMESTAMPING", room, since, entry=entry,
-            value=int(flags).to_bytes(4, sys.byteorder), size=_STAMPING_SIZE, is_mask=True, **more,
+            value=int(flags).to_bytes(4, sys.byteorder), size=_STAMPING_SIZE, is_mask=True,
+            sign=int(sign).to_bytes(4, sys.byteorder), **more,
         ),
         # Linux tells SO_TIMESTAMPNS_NEW by the other name too.
         option("SOL_SOCKET", "SO_TIMESTAMPNS_NEW", 0, is_watched_only=True),
@@ -163,7 +169,7 @@ class Timestamp(StructMessage):
     transform="stamping",
     direction="receive",
     families=_STAMPED,
-    option=_stamping(48, "2.6.30", _RECEIVED, ENTRY),
+    option=_stamping(48, "2.6.30", _RECEIVED, _RECEIVED, ENTRY),
     also=[form("SOL_SOCKET", "SO_TIMESTAMPING_NEW", "stamping64")],
 )
 class Timestamping(StructMessage):
@@ -218,7 +224,7 @@ class Timestamping(StructMessage):
             chosen |= _Flags.SOFTWARE
         if chosen & _BY_ADAPTER or not is_stamping:
             chosen |= _Flags.RAW_HARDWARE
-        options = _stamping(48, "2.6.30", chosen, ENTRY, needs=_needs(chosen), **more)
+        options = _stamping(48, "2.6.30", chosen, chosen, ENTRY, needs=_needs(chosen), **more)
         step = tuple([one for one in options if one is not None])
         return KindOption(cls, (step,), ", ".join(shown))
 
@@ -344,7 +350,12 @@ class TxTime(StructMessage):
     layout="scm_ts_pktinfo",
     direction="receive",
     families=families("AF_INET", "AF_INET6", "AF_PACKET"),
-    option=_stamping(16, "4.13", _Flags.OPT_PKTINFO | _Flags.RX_HARDWARE | _Flags.RAW_HARDWARE),
+    option=_stamping(
+        16,
+        "4.13",
+        _Flags.OPT_PKTINFO | _Flags.RX_HARDWARE | _Flags.RAW_HARDWARE,
+        _Flags.OPT_PKTINFO,
+    ),
 )
 class TimestampingPacketInfo(StructMessage, OnInterface):
     """Where a packet with a hardware time stamp came in: SCM_TIMESTAMPING_PKTINFO. Linux 4.13.
@@ -406,7 +417,7 @@ _STATS_ON = _Flags.OPT_STATS | _Flags.OPT_TSONLY | _Flags.TX_ACK | _Flags.SOFTWA
     layout="bytes",
     direction="receive",
     families=families("AF_INET", "AF_INET6"),
-    option=_stamping(512, "4.10", _STATS_ON, ENTRY),
+    option=_stamping(512, "4.10", _STATS_ON, _Flags.OPT_STATS, ENTRY),
 )
 class TcpStats(AttributeRun):
     """How a TCP connection was doing when a transmit time stamp was taken: OPT_STATS, Linux 4.10.
@@ -429,7 +440,7 @@ class TcpStats(AttributeRun):
     layout="bytes",
     direction="receive",
     families=families("AF_CAN"),
-    option=_stamping(128, "5.4", _STATS_ON, ENTRY),
+    option=_stamping(128, "5.4", _STATS_ON, _Flags.OPT_STATS, ENTRY),
 )
 class J1939Stats(AttributeRun):
     """How far a J1939 transfer has come: `values` has J1939_NLA_* by name, linux/can/j1939.h.
