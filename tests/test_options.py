@@ -580,7 +580,7 @@ def test_an_instance_instead_of_a_class_is_a_type_error(
 def test_what_is_wanted_and_no_kind_is_a_type_error(
     udp: socket.socket, receiver: Any, wrong: Any
 ) -> None:
-    with pytest.raises(TypeError, match=r"is not a kind|want: .*a kind is needed, or several"):
+    with pytest.raises(TypeError, match=r"is not a kind|want: a kind of control message, or "):
         receiver(udp, bufsize=10, want=wrong)
 
 
@@ -702,19 +702,19 @@ def test_an_option_is_a_value_of_its_own(make: Callable[[], Any], text: str) -> 
         (lambda: untyped.Timestamping.option(0), ValueError, "flags: 0"),
         (lambda: untyped.Timestamping.option(-1), ValueError, "flags: -1"),
         (lambda: untyped.Timestamping.option(1 << 32), ValueError, "flags: 4294967296"),
-        (lambda: untyped.Timestamping.option("TX"), TypeError, "flags: 'TX'"),
+        (lambda: untyped.Timestamping.option("TX"), TypeError, "flags: an int"),
         (lambda: untyped.Timestamping.option(Flags.OPT_ID_TCP), ValueError, "TCP needs OPT_ID"),
         (lambda: untyped.Timestamping.option(Flags.OPT_STATS), ValueError, "needs OPT_TSONLY"),
         (lambda: untyped.Timestamping.option(Flags.BIND_PHC), ValueError, "BIND_PHC needs phc="),
         (lambda: untyped.Timestamping.option(phc=-1), ValueError, "phc: -1"),
-        (lambda: untyped.Timestamping.option(phc="0"), TypeError, "phc: '0'"),
+        (lambda: untyped.Timestamping.option(phc="0"), TypeError, "phc: an int"),
         (lambda: untyped.TxTime.option(-1), ValueError, "clock: -1"),
         (lambda: untyped.TxTime.option(99), ValueError, "clock: 99"),
-        (lambda: untyped.TxTime.option("TAI"), TypeError, "clock: 'TAI'"),
-        (lambda: untyped.TxTime.option(deadline_mode=1), TypeError, "deadline_mode: 1"),
-        (lambda: untyped.TxTime.option(report_errors=None), TypeError, "report_errors: None"),
-        (lambda: untyped.ExtendedError.option(rfc4884=1), TypeError, "rfc4884: 1"),
-        (lambda: untyped.ExtendedError.option(zerocopy="yes"), TypeError, "zerocopy: 'yes'"),
+        (lambda: untyped.TxTime.option("TAI"), TypeError, "clock: an int"),
+        (lambda: untyped.TxTime.option(deadline_mode=1), TypeError, "deadline_mode: True or"),
+        (lambda: untyped.TxTime.option(report_errors=None), TypeError, "report_errors: True or"),
+        (lambda: untyped.ExtendedError.option(rfc4884=1), TypeError, "rfc4884: True or"),
+        (lambda: untyped.ExtendedError.option(zerocopy="yes"), TypeError, "zerocopy: True or"),
         (lambda: untyped.ExtendedError.option(errors=False), ValueError, "errors: False"),
         (lambda: untyped.RdsReceiveLatency.option([]), ValueError, r"stages: \[\]"),
         (lambda: untyped.RdsReceiveLatency.option([0, 0]), ValueError, r"stages: \[0, 0\]"),
