@@ -10,10 +10,10 @@ from cmsgx.kinds import TimestampingFlags as Flags
 
 if __name__ == "__main__":
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind(("127.0.0.1", 0))
-    sock.connect(sock.getsockname())  # to itself
     # Ids that count from 0, and no copy of the datagram.
     cmsgx.enable(sock, Timestamping.option(Flags.TX_SOFTWARE | Flags.OPT_ID | Flags.OPT_TSONLY))
+    sock.bind(("127.0.0.1", 0))
+    sock.connect(sock.getsockname())  # to itself
     poller = select.poll()
     poller.register(sock, 0)  # POLLERR, which a stamp raises, comes unasked
     for _ in range(3):
