@@ -17,12 +17,14 @@ from typing import Any
 
 import pytest
 from batches import LARGE, handling, of_handlers, raising, udp_pair
+from namespaces import Namespace, ip, needs_ipv6
 from native import Shim, under_shim
+from network import V4, V6, set_link
 from support import TESTS, run_python, unix_pair
 from test_hazards_other import needs_namespaces
 
 import cmsgx
-from cmsgx import kinds, wire
+from cmsgx import _batch, kinds, wire
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 SO_NO_CHECK = 11
@@ -407,7 +409,7 @@ def test_an_object_without_weak_references_is_forgotten() -> None:
 
 def test_a_datagram_that_is_refused_itself_says_nothing_of_segments() -> None:
     with udp_pair() as (one, two):
-        address = two.getsockname()
+        one.connect(two.getsockname())
         before = cmsgx.segment_support(one)
         # Each larger than a datagram can be; a control message that the kernel does not take.
         bad = [(socket.IPPROTO_IP, socket.IP_TTL, b"1")]
@@ -417,7 +419,7 @@ def test_a_datagram_that_is_refused_itself_says_nothing_of_segments() -> None:
             (bytes(30), 10, bad),
         ):
             with pytest.raises(OSError, match=r"\[Errno") as caught:
-                cmsgx.send_segments(one, data, size, control=control, address=address)  # type: ignore[arg-type]
+                cmsgx.send_segments(one, data, size, control=control)  # type: ignore[arg-type]
             assert caught.value.errno in (errno.EMSGSIZE, errno.EINVAL)
             assert caught.value.sent == 0  # type: ignore[attr-defined]
         assert cmsgx.segment_support(one) == before
@@ -469,7 +471,7 @@ def small_mtu() -> None:
         assert send_plainly(one, bytes(5600), 1400) in (errno.EMSGSIZE, errno.EINVAL)
         assert cmsgx.send_segments(one, numbered(200, 1400, 9), 1400) == 200
         assert numbers(drain(two)) == list(range(200))
-        assert cmsgx.segment_support(one) == 0
+        assert cmsgx.segment_support(one) == before
         assert cmsgx.send_segments(one, numbered(50, 1400), 1400) == 50
         assert numbers(drain(two)) == list(range(50))
     print("done")
@@ -506,7 +508,166 @@ def refused_by_device(error: int) -> None:
 
 @pytest.mark.slow
 def test_a_device_that_cannot() -> None:
-    for_each("refused_by_device", [(errno.EIO,), (errno.EINVAL,), (errno.EMSGSIZE,)])
+    for_each("refused_by_device", [(errno.EIO,), (errno.EINVAL,)])
+
+
+def joined(rx: cmsgx.Receiver) -> int:
+    """How many datagrams came at once."""
+    with rx.receive() as msg:
+        return len(msg.segments)
+
+
+def wait_for(sock: cmsgx.socket) -> cmsgx.Receiver:
+    sock.settimeout(60)
+    return cmsgx.Receiver(sock, 65536, want=[kinds.UdpGro])
+
+
+@pytest.mark.parametrize("family", [V4, pytest.param(V6, marks=needs_ipv6)])
+@pytest.mark.parametrize("is_connected", [True, False])
+def test_one_segment_that_is_too_long_is_not_held_against_the_next(
+    family: int, is_connected: bool
+) -> None:
+    """EMSGSIZE is of that send: shorter ones go in segments, and long ones once the MTU allows."""
+    with Namespace(mtu=1280) as network, network.entered(), udp_pair(family) as (one, two):
+        to = two.getsockname()
+        if is_connected:
+            one.connect(to)
+        send = partial(cmsgx.send_segments, one, address=None if is_connected else to)
+        rx = wait_for(two)
+        before = cmsgx.segment_support(one)
+        assert before >= 64
+        for _ in range(2):
+            assert send(bytes(5000), 1000) == 5
+            assert joined(rx) == 5
+            assert send(bytes(5600), 1400) == 4
+            assert [joined(rx) for _ in range(4)] == [1] * 4
+            assert cmsgx.segment_support(one) == before
+        set_link("lo", mtu=65536)
+        assert send(bytes(5600), 1400) == 4
+        assert joined(rx) == 4
+
+
+def test_a_destination_with_a_small_mtu_is_not_held_against_others() -> None:
+    with Namespace() as network, network.entered(), udp_pair() as (one, _):
+        ip("route", "add", "local", "127.0.0.3", "dev", "lo", "table", "local", "mtu", "1280")
+        with udp_socket("127.0.0.3") as narrow, udp_socket("127.0.0.2") as wide:
+            receivers = [(narrow, wait_for(narrow), [1] * 4), (wide, wait_for(wide), [4])]
+            for sock, rx, parts in 2 * receivers:
+                to = sock.getsockname()
+                assert cmsgx.send_segments(one, bytes(5600), 1400, address=to) == 4
+                assert [joined(rx) for _ in parts] == parts
+
+
+def udp_socket(host: str) -> cmsgx.socket:
+    sock = cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((host, 0))
+    return sock
+
+
+def refused_on_a_path(error: int) -> None:
+    """EIO and EINVAL are remembered of the destination, or of the peer, and of no other."""
+    shim = Shim()
+    with udp_pair() as (one, two), udp_socket("127.0.0.2") as other:
+        most = cmsgx.segment_support(one)
+        to = [sock.getsockname() for sock in (two, other)]
+        rx = [wait_for(sock) for sock in (two, other)]
+        ways = [kinds.PacketInfo(local="127.0.0.1"), kinds.Mark(0)]
+
+        def send(at: int, control: Any = ()) -> int:
+            """How many came at once: 10 or 1."""
+            assert cmsgx.send_segments(one, bytes(100), 10, control=control, address=to[at]) == 10
+            found = joined(rx[at])
+            assert found == 10 or [joined(rx[at]) for _ in range(9)] == [1] * 9
+            return found
+
+        shim.refuse_segments(error)
+        assert send(0) == 1
+        assert shim.refusals() == 1
+        shim.refuse_segments(0)
+        assert [send(0), send(1), send(0), send(1)] == [1, 10, 1, 10]
+        assert cmsgx.segment_support(one) == most
+        # Nor of another way there; what is no way changes nothing.
+        assert [send(0, way) for way in ways] == [10, 10]
+        assert send(0, kinds.Ttl(9)) == 1
+        shim.refuse_segments(error)
+        assert send(0, ways[0]) == 1
+        shim.refuse_segments(0)
+        assert [send(0, way) for way in ways] == [1, 10]
+        # The same path by connect().
+        one.connect(to[0])
+        to[0] = None
+        assert send(0) == 1
+        assert cmsgx.segment_support(one) == 0
+        to[0], to[1] = to[1], None
+        one.connect(to[0])
+        assert send(1) == 10
+        assert cmsgx.segment_support(one) == most
+
+
+def test_a_refusal_is_remembered_of_its_path_only() -> None:
+    for_each("refused_on_a_path", [(errno.EIO,), (errno.EINVAL,)])
+
+
+def refused_for_its_size() -> None:
+    """Before Linux 6.14 a segment above the MTU is EINVAL: a shorter one is tried again."""
+    shim = Shim()
+    kernel = _batch._kernel()._replace(names_size=False)
+    _batch._of_kernel = lambda: kernel
+    with udp_pair() as (one, two):
+        one.connect(two.getsockname())
+        rx = wait_for(two)
+        most = cmsgx.segment_support(one)
+
+        def send(size: int) -> int:
+            assert cmsgx.send_segments(one, bytes(4 * size), size) == 4
+            found = joined(rx)
+            assert found == 4 or [joined(rx) for _ in range(3)] == [1] * 3
+            return found
+
+        shim.refuse_segments(errno.EINVAL)
+        assert send(1400) == 1
+        shim.refuse_segments(0)
+        assert [send(size) for size in (1400, 1000, 1401, 1399)] == [1, 4, 1, 4]
+        shim.refuse_segments(errno.EINVAL)
+        assert send(500) == 1
+        assert send(1400) == 1
+        assert shim.refusals() == 1
+        shim.refuse_segments(0)
+        assert [send(size) for size in (500, 499)] == [1, 4]
+        assert cmsgx.segment_support(one) == most
+        # A device that cannot is another matter.
+        shim.refuse_segments(errno.EIO)
+        assert send(100) == 1
+        shim.refuse_segments(0)
+        assert send(1) == 1
+        assert cmsgx.segment_support(one) == 0
+
+
+def refused_by_each() -> None:
+    """What is remembered of a socket does not grow with the number of its peers."""
+    shim = Shim()
+    shim.refuse_segments(errno.EIO)
+    with cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for port in range(1, _batch._MOST_PATHS + 300):
+            address = ("127.0.0.1", port)
+            with suppress(ConnectionRefusedError):
+                cmsgx.send_segments(sock, b"12", 1, address=address)
+        known = _batch._refused[sock]
+        assert 0 < len(known) <= _batch._MOST_PATHS
+        del known
+    del sock
+    gc.collect()
+    assert not _batch._refused
+
+
+@pytest.mark.slow
+def test_a_segment_too_long_for_an_older_kernel_is_not_held_against_shorter_ones() -> None:
+    for_each("refused_for_its_size", [()])
+
+
+@pytest.mark.slow
+def test_what_is_remembered_of_paths_is_bounded() -> None:
+    for_each("refused_by_each", [()])
 
 
 def refused_later(calls: int, error: int) -> None:
@@ -521,7 +682,7 @@ def refused_later(calls: int, error: int) -> None:
         got = numbers(drain(two))
         if error in (errno.EIO, errno.EINVAL, errno.EMSGSIZE):
             assert sent == count
-            assert cmsgx.segment_support(one) == 0
+            assert cmsgx.segment_support(one) == (most if error == errno.EMSGSIZE else 0)
         else:
             assert sent == calls * most
             assert cmsgx.segment_support(one) == most

@@ -9,14 +9,14 @@ import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from . import _cmsg
 from ._arguments import as_int, as_kinds, as_view
 from ._cmsg import note_used_up, send, send_batch_counted, send_counted
 from ._options import Enabled, get_int, kinds_of
 from ._sync import configuration
-from .kinds import UdpSegment
+from .kinds import Mark, PacketInfo, PacketInfo6, UdpSegment
 from .kinds._base import as_options
 
 if TYPE_CHECKING:
@@ -94,50 +94,79 @@ class Outgoing(NamedTuple):
 
 # Segmentation offload -----------------------------------------------------------------------------
 
-# What a path says that does not take segments: a device or an xfrm that cannot (EIO), a socket
-# without checksums or too many segments (EINVAL), a segment above the MTU (EMSGSIZE).
-_REFUSED = (errno.EIO, errno.EINVAL, errno.EMSGSIZE)
+# What says that a path does not take segments: a device or an xfrm that cannot (EIO), a socket
+# without checksums (EINVAL). And what says so of one send: a segment above the MTU of the path
+# (EMSGSIZE; EINVAL before Linux 6.14, but for those that were mended).
+_OF_PATH = (errno.EIO, errno.EINVAL)
+_REFUSED = (*_OF_PATH, errno.EMSGSIZE)
 # A datagram of segments is one of IP until it is cut.
 _MOST_BYTES = 65507
 # UDP_MAX_SEGMENTS, and what it is since Linux 6.12.
 _MOST_SEGMENTS = 64
 _MANY_SEGMENTS = 128
+# The largest that UDP_SEGMENT has, which is above any MTU.
+_LARGEST = 65535
 
-_limits: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+# What the kernel finds the way by: to whom, and the control messages that choose it.
+_Path: TypeAlias = tuple[Any, tuple[Any, ...]]
+_ROUTED_BY = (PacketInfo, PacketInfo6, Mark)
+# Of each socket the paths that refused segments, and the least size that was refused there.
+_refused: weakref.WeakKeyDictionary[Any, dict[_Path, int]] = weakref.WeakKeyDictionary()
+# More are forgotten, and tried again.
+_MOST_PATHS = 1024
+
+
+class _Kernel(NamedTuple):
+    """What no option tells."""
+
+    most: int
+    """UDP_MAX_SEGMENTS."""
+    names_size: bool
+    """Whether it says EMSGSIZE where a segment is above the MTU."""
 
 
 @functools.cache
-def _most_of_kernel() -> int:
-    """UDP_MAX_SEGMENTS, which no option tells: a socket sends itself as many as it may be."""
+def _kernel() -> _Kernel:
+    """A socket sends itself what tells it; OSError without IPv4, or a loopback device."""
     # The class in C, below whatever stands as socket.socket.
     with closing(_socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)) as probe:
         probe.bind(("127.0.0.1", 0))
-        try:
-            send(probe, bytes(_MANY_SEGMENTS), control=UdpSegment(1), address=probe.getsockname())
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            return _MOST_SEGMENTS
-    return _MANY_SEGMENTS
+
+        def takes(nbytes: int, size: int) -> bool:
+            control = UdpSegment(size)
+            try:
+                send(probe, bytes(nbytes), control=control, address=probe.getsockname())
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                return False
+            return True
+
+        most = _MANY_SEGMENTS if takes(_MANY_SEGMENTS, 1) else _MOST_SEGMENTS
+        # The change that brought EMSGSIZE lets this pass, as nothing is cut.
+        return _Kernel(most, takes(1, _LARGEST))
+
+
+def _of_kernel() -> _Kernel:
+    try:
+        return _kernel()
+    except OSError:
+        return _Kernel(_MOST_SEGMENTS, names_size=False)
 
 
 def segment_support(sock: FileDescriptorLike) -> int:
     """How many segments one message of this socket may have: UDP_SEGMENT, udp(7).
 
-    0 where the kernel or the socket has no segmentation offload, or a path of this socket has
-    refused it before: see send_segments(). Else 64, or 128 where the kernel takes that: a socket of
-    its own tries it on the loopback device, once. Nothing is sent by `sock`, and no option of it
-    changed.
+    0 where the kernel or the socket has no segmentation offload, or the path to the peer that it is
+    connected to refused it: see send_segments(). Else 64, or 128 where the kernel takes that: a
+    socket of its own tries it on the loopback device, once. Nothing is sent by `sock`, and no
+    option of it changed.
     """
-    known = _known(sock)
-    if known is not None:
-        return known
-    if _own_size(sock) is None:
-        return 0
-    try:
-        return _most_of_kernel()
-    except OSError:  # no IPv4, no loopback device
-        return _MOST_SEGMENTS
+    return _most(sock) if _may_take(sock, None, (), 1) else 0
+
+
+def _most(sock: FileDescriptorLike) -> int:
+    return 0 if _own_size(sock) is None else _of_kernel().most
 
 
 def _own_size(sock: FileDescriptorLike) -> int | None:
@@ -152,16 +181,32 @@ def _own_size(sock: FileDescriptorLike) -> int | None:
         raise
 
 
-def _known(sock: Any) -> int | None:
+def _path(sock: Any, address: Any, kinds: tuple[Any, ...]) -> _Path:
+    peer = getattr(sock, "getpeername", None)
+    if address is None and peer is not None:
+        with suppress(OSError):  # not connected
+            address = peer()
+    return address, tuple([kind for kind in kinds if isinstance(kind, _ROUTED_BY)])
+
+
+def _may_take(sock: Any, address: Any, kinds: tuple[Any, ...], size: int) -> bool:
+    """Whether segments of that size were not refused there."""
     try:
-        return _limits.get(sock)
-    except TypeError:  # an int, or an object without weak references
-        return None
+        paths = _refused.get(sock)
+        return not paths or size < paths.get(_path(sock, address, kinds), _LARGEST + 1)
+    except TypeError:  # an int, an object without weak references; an address that has no hash
+        return True
 
 
-def _remember(sock: Any, most: int) -> None:
+def _remember(sock: Any, address: Any, kinds: tuple[Any, ...], size: int, number: int) -> None:
+    """That the path refused segments of that size, with that errno, and took the datagrams."""
+    least = 1 if number == errno.EIO or _of_kernel().names_size else size
     with suppress(TypeError):
-        _limits[sock] = most
+        paths = _refused.setdefault(sock, {})
+        if len(paths) >= _MOST_PATHS:
+            paths.clear()
+        path = _path(sock, address, kinds)
+        paths[path] = min(least, paths.get(path, least))
 
 
 def send_segments(
@@ -175,19 +220,24 @@ def send_segments(
 ) -> int:
     """Sends `data` as datagrams of `size` bytes, the last maybe shorter: UDP_SEGMENT, udp(7).
 
-    As many for each system call as the kernel takes. Where the path refuses segments (EIO, EINVAL,
-    EMSGSIZE) the rest goes by send_batch(); no datagram is lost or sent twice. If it goes, all
-    that this socket sends later goes so too (that of an int, or of an object without weak
-    references, is forgotten). No data is one empty datagram. Returns how many datagrams were sent,
-    and raises only where the first fails, as send_batch() does, or any where `control` was an
-    iterator, which is used up then, or a signal handler raises; then the attribute `sent` of the
-    error is that number. `timeout` is for each system call.
+    As many for each system call as the kernel takes. Where it refuses segments, the rest goes by
+    send_batch(); no datagram is lost or sent twice. Of a size above the MTU (EMSGSIZE) that says
+    nothing of the next call. A path that cannot have them (EIO, EINVAL) is remembered with this
+    socket, and what it sends there later goes by send_batch() at once: by the same `address`, or to
+    the same peer where there is none, and with the same PacketInfo or Mark in `control`. That of an
+    int, or of an object without weak references, is forgotten.
+
+    No data is one empty datagram. Returns how many datagrams were sent, and raises only where the
+    first fails, as send_batch() does, or any where `control` was an iterator, which is used up
+    then, or a signal handler raises; then the attribute `sent` of the error is that number.
+    `timeout` is for each system call.
     """
     size = as_int("size", size, least=1)
     view = as_view("data", data)
     kinds = as_kinds(control)
     limit: dict[str, Any] = {} if timeout is ... else {"timeout": timeout}
-    each = size * min(segment_support(sock), _MOST_BYTES // size)
+    most = _most(sock) if _may_take(sock, address, kinds, size) else 0
+    each = size * min(most, _MOST_BYTES // size)
     in_segments, in_batch = [0], [0]  # bytes, datagrams
     sent = 0
     refusal: OSError | None = None
@@ -199,20 +249,19 @@ def send_segments(
                 control=(UdpSegment(size), *kinds), address=address, **limit,
             )  # fmt: skip
             sent = in_segments[0]
-        is_refused = refusal is not None and refusal.errno in _REFUSED
-        if is_refused or (refusal is None and (sent == 0 or sent < len(view))):
-            if _own_size(sock):
-                # Or what goes alone would be cut once more.
-                kinds = (UdpSegment(0), *kinds)
-            rest = [(part, (), kinds, address) for part in _cut(view[sent:], size)]
+        why = None if refusal is None else refusal.errno
+        if why in _REFUSED or (refusal is None and (sent == 0 or sent < len(view))):
+            # What goes alone is not cut once more by the option of the socket.
+            alone = (UdpSegment(0), *kinds) if _own_size(sock) else kinds
+            rest = [(part, (), alone, address) for part in _cut(view[sent:], size)]
             while True:
                 refusal = send_batch_counted(in_batch, sock, rest[in_batch[0] :], **limit)
                 # Where others went, the rest is for another call; unless that cannot have the same.
                 is_done = refusal is not None or in_batch[0] == len(rest)
                 if is_done or not isinstance(control, Iterator):
                     break
-            if is_refused and in_batch[0]:
-                _remember(sock, 0)
+            if why in _OF_PATH and in_batch[0]:
+                _remember(sock, address, kinds, size, why)
         done = -(-sent // size) + in_batch[0]
         if refusal is not None and (not done or isinstance(control, Iterator)):
             note_used_up(refusal, control=control)
