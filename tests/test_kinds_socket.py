@@ -171,6 +171,28 @@ def test_datagrams_that_were_dropped_are_counted(name: str) -> None:
             assert msg.control == (kinds.ReceiveQueueOverflow(total),)
 
 
+@pytest.mark.parametrize("want", [(), (kinds.UdpGro,)], ids=["apart", "joined"])
+def test_of_what_was_dropped_joined_datagrams_are_counted_as_one(want: tuple[Any, ...]) -> None:
+    each, messages = 50, 16
+    with network.udp("IPv4") as (sender, receiver):
+        rx = cmsgx.Receiver(receiver, 65536, want=[kinds.ReceiveQueueOverflow, *want])
+        receiver.setsockopt(SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        for _ in range(messages):
+            cmsgx.send(sender, bytes(each), control=kinds.UdpSegment(1))
+        came = queued = 0
+        with suppress(BlockingIOError):
+            while True:
+                with rx.receive(timeout=0) as msg:
+                    came += len(msg.segments)
+                    queued += 1
+        assert came == queued * (each if want else 1)
+        lost = each * messages - came
+        assert lost
+        cmsgx.send(sender, b"last")  # which tells it
+        drops = rx.receive()[kinds.ReceiveQueueOverflow].drops
+        assert drops == (messages - queued if want else lost)
+
+
 # What needs hardware ----------------------------------------------------------------------------
 
 

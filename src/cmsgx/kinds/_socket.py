@@ -33,7 +33,9 @@ _DATAGRAMS = _IP | families(
 class ReceiveQueueOverflow(StructMessage):
     """How many datagrams the socket has dropped since it was made: SO_RXQ_OVFL, socket(7).
 
-    Its receive queue was full. Not there before the first drop; wraps at 2**32.
+    Its receive queue was full. Not there before the first drop; wraps at 2**32. With UdpGro the
+    kernel counts packets as they were queued, each of which may be many datagrams that were joined:
+    `drops` is then the least that was lost, and how many datagrams that were is not told.
     """
 
     __slots__ = ()

@@ -51,6 +51,8 @@ class UdpGro(StructMessage):
     """The data is datagrams of `size` bytes, joined, the last maybe shorter: UDP_GRO, udp(7).
 
     Linux 5.0. Not there for a datagram that came alone. Give 64 KiB: what does not fit is lost.
+    Where the receive queue is full all that were joined are lost at once, which
+    ReceiveQueueOverflow counts as one.
     """
 
     __slots__ = ()
