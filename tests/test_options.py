@@ -18,7 +18,7 @@ from dis import opname
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import network
 import pytest
@@ -573,6 +573,11 @@ def test_an_instance_instead_of_a_class_is_a_type_error(
     with pytest.raises(TypeError, match=r"Ttl\(ttl=3\).*give the class, Ttl, or Ttl\.option\("):
         ask(udp, wrong)
     assert udp.getsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS) == 0
+
+
+def test_a_pidfd_instead_of_its_class_is_a_type_error(udp: socket.socket) -> None:
+    with cmsgx.PidFd(os.dup(0)) as pidfd, pytest.raises(TypeError, match=r"class, PidFd$"):
+        cmsgx.Receiver(udp, 10, want=cast("Any", pidfd))
 
 
 @pytest.mark.parametrize("wrong", [None, 5, "Ttl", b"Ttl", [None], ["Ttl"], [[kinds.Ttl]], int])

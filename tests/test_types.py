@@ -21,7 +21,7 @@ from typing import Any, assert_type
 
 import cmsgx
 from cmsgx import BatchReceiver, Credentials, Fd, Message, Outgoing, PidFd, Receiver, Rights
-from cmsgx.kinds import ControlMessage, UdpGro
+from cmsgx.kinds import ControlMessage, KindOption, Timestamping, TimestampingFlags, TxTime, UdpGro
 from cmsgx.wire import Batch, Segments, View
 
 
@@ -114,6 +114,19 @@ def batches(sock: socket.socket, fd: Fd) -> None:
     assert_type(cmsgx.send_segments(sock, bytearray(9), 3, control=[Credentials()]), int)
 
 
+def options(sock: socket.socket) -> None:
+    stamps = Timestamping.option(TimestampingFlags.TX_SOFTWARE | TimestampingFlags.OPT_ID)
+    assert_type(stamps, KindOption)
+    assert_type(UdpGro.option(), KindOption)
+    Receiver(sock, 10, want=Credentials)
+    Receiver(sock, 10, want=stamps)
+    Receiver(sock, 10, want=[Credentials, PidFd, TxTime.option(1, report_errors=True)])
+    BatchReceiver(sock, 2, 10, want=PidFd)
+    BatchReceiver(sock, 2, 10, want={stamps, UdpGro})
+    with cmsgx.enable(sock, UdpGro, stamps) as handle:
+        handle.restore()
+
+
 def methods(sock: cmsgx.socket) -> None:
     assert_type(sock.sendmsg([b"x"], [Credentials()]), int)
     assert_type(sock.recvmsg(10, 20), tuple[bytes, list[tuple[int, int, bytes]], int, Any])
@@ -134,6 +147,10 @@ cmsgx.sendmsg(0, buffers=[b""])  # call-arg
 cmsgx.Fd("0")  # arg-type
 msg.flags = 1  # misc
 cmsgx.Receiver(0, 1, want=[cmsgx.Fd])  # list-item
+cmsgx.Receiver(0, 1, want=cmsgx.Credentials())  # arg-type
+cmsgx.Receiver(0, 1, want=[cmsgx.Credentials()])  # list-item
+cmsgx.enable(0, cmsgx.kinds.Ttl(3))  # arg-type
+cmsgx.kinds.Timestamping.option("OPT_ID")  # arg-type
 cmsgx.install(True)  # call-arg
 cmsgx.BatchReceiver(0, 1)  # call-arg
 cmsgx.BatchReceiver(0, 1, 1, close="never")  # arg-type

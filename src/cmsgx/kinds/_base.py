@@ -584,9 +584,12 @@ def as_option(kind: Any, argument: str) -> KindOption:
         return kind
     if isinstance(kind, (ControlMessage, PidFd)):
         name = type(kind).__name__
+        value = "" if isinstance(kind, PidFd) else (
+            f", or {name}.option(...) where its option has a value"
+        )  # fmt: skip
         raise TypeError(
-            f"{argument}: {kind!r} is one control message, and not a kind: give the class, {name},"
-            f" or {name}.option(...) where its option has a value"
+            f"{argument}: {kind!r} is one control message, and not a kind: give the class, {name}"
+            f"{value}"
         )
     return KindOption(kind, (row_of(kind).options,))
 

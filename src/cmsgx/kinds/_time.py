@@ -92,7 +92,7 @@ def _needs(flags: TimestampingFlags) -> str:
     return "; ".join([*found, "the kernel has to know each flag"])
 
 
-# struct so_timestamping: the flags, and (Linux 5.13) the clock that BIND_PHC names.
+# struct so_timestamping: the flags, and (Linux 5.14) the clock that BIND_PHC names.
 _STAMPING_SIZE = 8
 
 
@@ -193,7 +193,7 @@ class Timestamping(StructMessage):
 
         flags  TimestampingFlags: TX_* and RX_* say what is stamped, OPT_* how that is told. None:
                the receive time by both clocks, as for the class.
-        phc    the number of the virtual hardware clock that stamps: BIND_PHC. Linux 5.13
+        phc    the number of the virtual hardware clock that stamps: BIND_PHC. Linux 5.14
 
         The flags that report the stamps are added, SOFTWARE for those of the kernel and
         RAW_HARDWARE for those of an adapter; both, where the flags stamp nothing and a
