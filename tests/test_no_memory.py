@@ -270,7 +270,9 @@ CALLS: dict[str, Call] = {
 # Names that are no call, or make nothing by themselves; why.
 NO_CALLS = {
     "Address": "comes with a message",
+    "MAX_FDS": "a number",
     "Message": "comes with a call",
+    "OutgoingLike": "a type, for annotations",
     "__version__": "a string",
 }
 

@@ -20,7 +20,8 @@ import socket
 from typing import Any, assert_type
 
 import cmsgx
-from cmsgx import BatchReceiver, Credentials, Fd, Message, Outgoing, PidFd, Receiver, Rights
+from cmsgx import BatchReceiver, Credentials, Fd, Message, Outgoing, OutgoingLike, PidFd
+from cmsgx import Receiver, Rights
 from cmsgx.kinds import ControlMessage, KindOption, Timestamping, TimestampingFlags, TxTime, UdpGro
 from cmsgx.wire import Batch, Segments, View
 
@@ -89,6 +90,10 @@ def calls(sock: socket.socket, fd: Fd) -> None:
         assert_type(same, Fd)
     assert_type(fd.dup(), Fd)
     assert_type(fd.socket(), cmsgx.socket)
+    assert_type(fd.check(seals=["write", "grow"]) and fd.check(seals="seal"), bool)
+    with fd.map(size=5, seals="future-write") as content, memoryview(content) as view:
+        assert_type(content[:5], bytes)
+        assert_type(view, memoryview[int])
 
 
 def batches(sock: socket.socket, fd: Fd) -> None:
@@ -110,6 +115,11 @@ def batches(sock: socket.socket, fd: Fd) -> None:
     assert_type(rx.count, int)
     assert_type(cmsgx.send_batch(sock, [b"x", bytearray(1), (b"x", [fd]), Outgoing(b"x")]), int)
     assert_type(cmsgx.send_batch(fd, (Outgoing([b"x"], [0], Credentials()),), timeout=1), int)
+    mixed: list[OutgoingLike] = [
+        b"x", (b"x",), ([b"x"], fd), (b"x", [0, fd]), (b"x", (), [Credentials(), (1, 2, b"")]),
+        (bytearray(1), (), Credentials(), ("127.0.0.1", 9)), Outgoing(b"x", control=[(1, 2, b"")]),
+    ]
+    assert_type(cmsgx.send_batch(sock, mixed), int)
     assert_type(cmsgx.segment_support(sock), int)
     assert_type(cmsgx.send_segments(sock, bytearray(9), 3, control=[Credentials()]), int)
 
@@ -145,6 +155,7 @@ cmsgx.receive(0, 1, on_truncation="ignore")  # arg-type
 cmsgx.send(0, "text")  # arg-type
 cmsgx.sendmsg(0, buffers=[b""])  # call-arg
 cmsgx.Fd("0")  # arg-type
+cmsgx.Fd(0).map(seals="hard")  # arg-type
 msg.flags = 1  # misc
 cmsgx.Receiver(0, 1, want=[cmsgx.Fd])  # list-item
 cmsgx.Receiver(0, 1, want=cmsgx.Credentials())  # arg-type
@@ -156,6 +167,10 @@ cmsgx.BatchReceiver(0, 1)  # call-arg
 cmsgx.BatchReceiver(0, 1, 1, close="never")  # arg-type
 cmsgx.BatchReceiver(0, 1, 1).receive()["0"]  # call-overload
 cmsgx.send_batch(0, [5])  # list-item
+cmsgx.send_batch(0, [("text", [0])])  # list-item
+cmsgx.send_batch(0, [()])  # list-item
+cmsgx.Outgoing(b"x", ["0"])  # list-item
+cmsgx.Outgoing(b"x", (), [0])  # list-item
 cmsgx.Outgoing("text")  # arg-type
 cmsgx.send_segments(0, [b""], 1)  # arg-type
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 from . import errors as errors
 from . import kinds as kinds
 from . import wire as wire
-from ._batch import BatchReceiver, Outgoing, segment_support, send_segments
+from ._batch import BatchReceiver, Outgoing, OutgoingLike, segment_support, send_segments
 from ._cmsg import (
     CMSG_ALIGN,
     CMSG_LEN,
@@ -70,6 +70,7 @@ __all__ = [
     "Message",
     "NotSupportedError",
     "Outgoing",
+    "OutgoingLike",
     "PeerCredentials",
     "PidFd",
     "Receiver",

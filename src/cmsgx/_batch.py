@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .kinds import ControlMessage
     from .kinds._base import Buffer, Kind
 
-__all__ = ["BatchReceiver", "Outgoing", "segment_support", "send_segments"]
+__all__ = ["BatchReceiver", "Outgoing", "OutgoingLike", "segment_support", "send_segments"]
 
 
 class BatchReceiver(_cmsg.BatchReceiver):
@@ -83,13 +83,23 @@ class BatchReceiver(_cmsg.BatchReceiver):
         )
 
 
+_Data: TypeAlias = "Buffer | Iterable[Buffer]"
+_Control: TypeAlias = "ControlMessage | Iterable[ControlMessage | tuple[int, int, Buffer]]"
+
+
 class Outgoing(NamedTuple):
     """A message for send_batch(): each part as for send()."""
 
-    data: Buffer | Iterable[Buffer]
+    data: _Data
     fds: FileDescriptors = ()
-    control: ControlMessage | Iterable[ControlMessage] = ()
+    control: _Control = ()
     address: Any = None
+
+
+# One tuple for all lengths, as mypy infers nothing from a choice of them; an Outgoing is one too.
+OutgoingLike: TypeAlias = "Buffer | tuple[_Data, *tuple[Any, ...]]"
+"""What a message for send_batch() can be given as: an Outgoing, the parts of one as a tuple, of
+which all but the data may be left out, or one buffer. For annotations."""
 
 
 # Segmentation offload -----------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from typing import (
 from _typeshed import ReadableBuffer, WriteableBuffer
 from typing_extensions import Buffer, disjoint_base
 
-from ._batch import Outgoing
+from ._batch import OutgoingLike
 from ._fds import Fd, FileDescriptorLike, FileDescriptors, PidFd
 from .kinds._base import ControlMessage
 
@@ -108,7 +108,7 @@ def send(
 ) -> int: ...
 def send_batch(
     sock: FileDescriptorLike,
-    messages: Iterable[Outgoing | tuple[Any, ...] | ReadableBuffer],
+    messages: Iterable[OutgoingLike],
     *,
     flags: int = 0,
     timeout: _Timeout = ...,
@@ -431,7 +431,7 @@ def send_counted(
 def send_batch_counted(
     tally: list[int],
     sock: FileDescriptorLike,
-    messages: Iterable[Outgoing | tuple[Any, ...] | ReadableBuffer],
+    messages: Iterable[OutgoingLike],
     /,
     *,
     flags: int = 0,

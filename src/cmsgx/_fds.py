@@ -8,7 +8,6 @@ import fcntl
 import functools
 import io
 import mmap
-import operator
 import os
 import re
 import select
@@ -356,9 +355,11 @@ def _seal_bits(seals: int | Seal | Iterable[Seal]) -> int:
     if hasattr(type(seals), "__index__"):
         return as_int("seals", seals, least=0)
     words = (seals,) if isinstance(seals, str) else as_tuple("seals", _SOME_SEALS, seals)
+    bits = 0
     for word in words:
         check_word("seals", word, _SEALS)
-    return functools.reduce(operator.or_, (_SEALS[word] for word in words), 0)
+        bits |= _SEALS[word]
+    return bits
 
 
 def _seals_of(number: int) -> int | None:

@@ -77,6 +77,9 @@ class EmptyMapping(bytes):
     def read_byte(self) -> int:
         raise ValueError("read byte out of range")
 
+    def seekable(self) -> bool:
+        return True
+
     def tell(self) -> int:
         return 0
 
