@@ -409,7 +409,7 @@ def test_a_layout_by_places_honours_the_members() -> None:
         )  # fmt: skip
         assert kind(b=2).a == 7
         assert kind(b=2).pack() == struct.pack("=ii", -7, 2)
-        with pytest.raises(TypeError, match="misses field 'b'"):
+        with pytest.raises(TypeError, match="is missing field 'b'"):
             kind()
         with pytest.raises(ValueError, match="layout: it has no 'other'"):
             kinds.register(

@@ -689,7 +689,7 @@ def test_fd_class_of_none_is_fd(stream: Pair, given: Any) -> None:
 def test_fd_class_is_a_subclass_of_fd(stream: Pair, how: str, wrong: Any) -> None:
     arguments = (0,) if how == "take" else ()
     with receive_with(stream, 1) as msg:
-        with pytest.raises(TypeError, match=r"fd_class: .* a subclass of Fd is needed"):
+        with pytest.raises(TypeError, match="fd_class: a subclass of Fd is needed, not "):
             getattr(msg, how)(*arguments, fd_class=wrong)
         assert content(msg.fds[0]) == "0"
 
@@ -704,7 +704,9 @@ def test_a_pidfd_is_taken_as_a_subclass_of_pidfd(pair: Pair, look_first: bool) -
         if look_first:
             assert msg[cmsgx.PidFd].pid == os.getpid()
         for wrong in (cmsgx.Fd, WithDict):
-            with pytest.raises(TypeError, match="a PidFd is taken as a subclass of PidFd"):
+            with pytest.raises(
+                TypeError, match="fd_class: a subclass of PidFd, for a PidFd, is needed, not "
+            ):
                 msg.take(cmsgx.PidFd, fd_class=wrong)  # type: ignore[type-var]
         peer = msg.take(cmsgx.PidFd, fd_class=Peer)
         with pytest.raises(ValueError, match="PidFd was taken before"):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import errno
+import ipaddress
 import os
+import pickle
 import re
 import signal
 import socket
 import sys
 import threading
+from asyncio.trsock import TransportSocket
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from support import unregistered
 
 import cmsgx
 from cmsgx import kinds, wire
@@ -34,15 +39,50 @@ def told(error: BaseException) -> str:
 # The names that the calls below use.
 
 
+class Overriding(cmsgx.socket):
+    def recvmsg(self, *_: Any) -> Any:
+        raise AssertionError
+
+    sendmsg = recvmsg
+
+
+class Awaited:
+    def fileno(self) -> int:
+        return 0
+
+    async def recvmsg(self, *_: Any) -> Any:
+        raise AssertionError
+
+
 class Scene(dict[str, Any]):
     """Makes what a call names when it is first asked for."""
 
     def __init__(self, stack: ExitStack) -> None:
-        super().__init__(cmsgx=cmsgx, kinds=kinds, wire=wire, socket=socket, os=os, sys=sys)
+        super().__init__(
+            cmsgx=cmsgx,
+            kinds=kinds,
+            wire=wire,
+            socket=socket,
+            os=os,
+            sys=sys,
+            copy=copy,
+            pickle=pickle,
+            ipaddress=ipaddress,
+        )
         self._stack = stack
         self["__builtins__"] = {
             name: getattr(__import__("builtins"), name)
-            for name in ("bytearray", "float", "int", "list", "memoryview", "next", "True", "None")
+            for name in (
+                "bytearray",
+                "float",
+                "int",
+                "list",
+                "memoryview",
+                "next",
+                "setattr",
+                "True",
+                "None",
+            )
         }
 
     def __missing__(self, name: str) -> Any:
@@ -114,6 +154,122 @@ class Scene(dict[str, Any]):
         receiver = cmsgx.Receiver(right, 10, want=[cmsgx.SecurityLabel])
         cmsgx.send(left, b"12345")
         return self._enter(receiver.receive())
+
+    def _make_batch(self) -> Any:
+        left, _ = self["pair"]
+        receiver = self["batch_receiver"]
+        cmsgx.send(left, b"1")
+        return self._enter(receiver.receive())
+
+    def _make_batch_receiver(self) -> Any:
+        return cmsgx.BatchReceiver(self["pair"][1], 4, 10)
+
+    def _make_receiver(self) -> Any:
+        return cmsgx.Receiver(self["pair"][1], 10)
+
+    def _make_uninitialised(self) -> Any:
+        return cmsgx.Receiver.__new__(cmsgx.Receiver)
+
+    def _make_uninitialised_batch(self) -> Any:
+        return cmsgx.BatchReceiver.__new__(cmsgx.BatchReceiver)
+
+    def _make_refused_pidfd(self) -> Any:
+        return (-errno.EMFILE).to_bytes(4, sys.byteorder, signed=True)
+
+    def _make_owned_rights(self) -> Any:
+        rights = cmsgx.Rights.unpack(os.dup(0).to_bytes(4, sys.byteorder))
+        for fd in rights.own():
+            self._enter(fd)
+        return rights
+
+    def _make_enabled(self) -> Any:
+        return self._enter(cmsgx.enable(self["sock"], cmsgx.Credentials))
+
+    def _make_zero_copy(self) -> Any:
+        return self._enter(cmsgx.ZeroCopySender(self["udp"]))
+
+    def _make_closed_zero_copy(self) -> Any:
+        self["zero_copy"].close()
+        return self["zero_copy"]
+
+    def _make_given_fd(self) -> Any:
+        given = cmsgx.Fd(os.dup(0))
+        os.close(given.detach())
+        return given
+
+    def _make_two(self) -> Any:
+        """A message with two descriptors."""
+        left, right = self["pair"]
+        cmsgx.send(left, b"12345", fds=[0, 0])
+        return self._enter(cmsgx.receive(right, 10, fds=2))
+
+    def _make_surplus(self) -> Any:
+        """A message with two descriptors, of which one was asked for."""
+        left, right = self["pair"]
+        cmsgx.send(left, b"12345", fds=[0, 0])
+        return self._enter(cmsgx.receive(right, 10, fds=1))
+
+    def _make_taken(self) -> Any:
+        self["two"].take(0).close()
+        return self["two"]
+
+    def _make_scattered(self) -> Any:
+        left, right = self["pair"]
+        cmsgx.send(left, b"12345")
+        return self._enter(cmsgx.Receiver(right, into=[bytearray(2), bytearray(3)]).receive())
+
+    def _make_scoped(self) -> Any:
+        return ipaddress.ip_address("fe80::1%1")
+
+    def _make_udp6(self) -> Any:
+        return self._enter(cmsgx.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+
+    def _make_udp_mapped(self) -> Any:
+        mapped = self["udp6"]
+        mapped.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        mapped.connect(("::ffff:127.0.0.1", self["udp"].getsockname()[1]))
+        return mapped
+
+    def _make_datagrams(self) -> Any:
+        """The receiving end, with one of 5 bytes."""
+        left, right = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._enter(left)
+        left.send(b"12345")
+        return self._enter(right)
+
+    def _make_overriding(self) -> Any:
+        return self._enter(Overriding(socket.AF_UNIX))
+
+    def _make_transport(self) -> Any:
+        return TransportSocket(self["sock"])
+
+    def _make_awaited(self) -> Any:
+        return Awaited()
+
+    def _make_New(self) -> Any:
+        class New(kinds.ControlMessage):
+            __slots__ = ()
+
+        New.__qualname__ = "New"
+        self._enter(unregistered(New))
+        return New
+
+    def _make_Struct(self) -> Any:
+        class Struct(kinds.StructMessage):
+            __slots__ = ()
+
+        self._enter(unregistered(Struct))
+        return Struct
+
+    def _make_packed(self) -> Any:
+        class Packed(kinds.ControlMessage):
+            __slots__ = ()
+
+            def pack(self) -> Any:
+                return 5
+
+        self._enter(unregistered(Packed))
+        return kinds.register(Packed, level=900, type=900)()
 
     def _make_closed_message(self) -> Any:
         message = self["message"]
@@ -277,7 +433,7 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
     ("message.take()", TypeError,
      "take() takes one positional argument, an index of fds or PidFd (0 given)"),
     ("message.take(0, fd_class=cmsgx.Message)", TypeError,
-     "fd_class: <class 'cmsgx.Message'>; a subclass of Fd is needed"),
+     "fd_class: a subclass of Fd is needed, not the class cmsgx.Message"),
     ("plain.take_one()", ValueError, "take_one: 0 descriptors came"),
     ("closed_message.detach_all()", ValueError,
      "the message was closed, and with it what was not taken"),

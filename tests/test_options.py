@@ -415,7 +415,7 @@ def test_rights_need_no_option(stream: Pair) -> None:
 
 @pytest.mark.parametrize("wrong", [int, cmsgx.Unknown, cmsgx.Fd, "Credentials", None, 16, []])
 def test_what_is_no_kind_is_a_type_error(stream: Pair, wrong: Any) -> None:
-    with pytest.raises(TypeError, match="not a kind"):
+    with pytest.raises(TypeError, match=r"not a kind|a kind of control message is needed"):
         cmsgx.enable(stream[1], cmsgx.Credentials, wrong)
     assert states(stream[1]) == [0, 0, 0]
 
@@ -585,7 +585,7 @@ def test_a_pidfd_instead_of_its_class_is_a_type_error(udp: socket.socket) -> Non
 def test_what_is_wanted_and_no_kind_is_a_type_error(
     udp: socket.socket, receiver: Any, wrong: Any
 ) -> None:
-    with pytest.raises(TypeError, match=r"is not a kind|want: a kind of control message, or "):
+    with pytest.raises(TypeError, match=r"is not a kind|want: a kind of control message"):
         receiver(udp, bufsize=10, want=wrong)
 
 

@@ -55,6 +55,17 @@ cmsgx_as_nearest(PyObject *object, const char *name, Py_ssize_t *value)
 }
 
 int
+cmsgx_as_index(PyObject *object, Py_ssize_t *value)
+{
+    if (!PyIndex_Check(object)) {
+        cmsgx_raise_needed("index", -1, "an int or a slice", object);
+        return -1;
+    }
+    *value = PyNumber_AsSsize_t(object, PyExc_IndexError);
+    return *value == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+int
 cmsgx_as_buffer(PyObject *object, const char *name, Py_ssize_t index, Py_buffer *view, int flags)
 {
     if (cmsgx_get_buffer(object, view, flags) == 0) {

@@ -10,6 +10,9 @@
 int cmsgx_as_int(PyObject *object, const char *name, int *value);
 int cmsgx_as_size(PyObject *object, const char *name, Py_ssize_t *value);
 
+/* An index of a sequence that takes slices too: IndexError where Py_ssize_t has no room for it. */
+int cmsgx_as_index(PyObject *object, Py_ssize_t *value);
+
 /* As "y*" where flags are PyBUF_SIMPLE; `index`, where it is not negative, is that in a sequence of
    that name. */
 int cmsgx_as_buffer(PyObject *object, const char *name, Py_ssize_t index, Py_buffer *view,

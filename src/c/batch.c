@@ -1,5 +1,6 @@
 #include "batch.h"
 
+#include "arguments.h"
 #include "errors.h"
 #include "message.h"
 
@@ -212,8 +213,8 @@ batch_subscript(PyObject *object, PyObject *key)
         }
         return tuple;
     }
-    Py_ssize_t index = PyNumber_AsSsize_t(key, PyExc_IndexError);
-    if (index == -1 && PyErr_Occurred()) {
+    Py_ssize_t index;
+    if (cmsgx_as_index(key, &index) < 0) {
         return NULL;
     }
     return batch_item(object, index < 0 ? index + count : index);

@@ -214,7 +214,8 @@ is_just_end(const batch_receiver *self, size_t count, size_t kept, int has_hung_
 static PyObject *
 raise_not_made(void)
 {
-    return PyErr_Format(PyExc_ValueError, "the BatchReceiver was not initialised");
+    return PyErr_Format(PyExc_ValueError,
+                        "the BatchReceiver was not initialised: a subclass calls super().__init__()");
 }
 
 /* With the receiver marked as in use.  *is_end (may be NULL) is whether the batch is just the end

@@ -2,6 +2,8 @@
    take.c. */
 
 #include "descriptor.h"
+
+#include "arguments.h"
 #include "errors.h"
 #include "message.h"
 
@@ -175,8 +177,8 @@ descriptors_subscript(PyObject *self, PyObject *key)
         Py_XDECREF(tuple);
         return slice;
     }
-    Py_ssize_t index = PyNumber_AsSsize_t(key, PyExc_IndexError);
-    if (index == -1 && PyErr_Occurred()) {
+    Py_ssize_t index;
+    if (cmsgx_as_index(key, &index) < 0) {
         return NULL;
     }
     return descriptors_item(self, index < 0 ? index + descriptors_length(self) : index);

@@ -91,7 +91,14 @@ codec_or_raise(cmsgx_state *state, PyObject *kind, cmsgx_codec **codec)
     if (cmsgx_is_left_out(state, kind)) {
         return 0;
     }
-    PyErr_Format(PyExc_TypeError, "%R is not a kind of control message", kind);
+    if (PyObject_TypeCheck(kind, state->Record)) {
+        PyErr_Format(PyExc_TypeError,
+                     "%R is one control message, and not a kind: give the class, %s", kind,
+                     Py_TYPE(kind)->tp_name);
+    }
+    else {
+        PyErr_Format(PyExc_TypeError, "%R is not a kind of control message", kind);
+    }
     return -1;
 }
 

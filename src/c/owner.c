@@ -21,7 +21,7 @@ cmsgx_memfd_create(PyObject *module, PyObject *args)
     if (owner != NULL) {
         int number = cmsgx_sys_memfd_create(PyBytes_AS_STRING(name), flags);
         if (number < 0) {
-            cmsgx_raise_errno(errno, "memfd_create");
+            cmsgx_raise_errno(errno, "memfd_create(2) of %R", name);
             Py_CLEAR(owner);
         }
         else {

@@ -55,7 +55,8 @@ free_buffer(cmsgx_receiver *self)
 static PyObject *
 raise_not_made(void)
 {
-    return PyErr_Format(PyExc_ValueError, "the Receiver was not initialised");
+    return PyErr_Format(PyExc_ValueError,
+                        "the Receiver was not initialised: a subclass calls super().__init__()");
 }
 
 /* With the receiver marked as in use.  *sock is what it received from.  Inlined: both callers are
@@ -190,7 +191,7 @@ cmsgx_request_parse(cmsgx_state *state, PyObject *args)
     }
     /* 32 bits have no nearer one than INT_MAX to what is larger. */
     if (control_size < 0 || control_size >= INT_MAX) {
-        PyErr_Format(PyExc_ValueError, "control_size: %R", size_given);
+        PyErr_Format(PyExc_ValueError, "control_size: %R; it is 0 to %d", size_given, INT_MAX - 1);
         return NULL;
     }
     cmsgx_request *request = cmsgx_request_new(state);

@@ -219,7 +219,7 @@ arguments(const cmsgx_codec *codec, PyObject *args, PyObject *kwargs, PyObject *
             Py_CLEAR(values[i]);
         }
         if (values[i] == NULL && !is_optional) {
-            PyErr_Format(PyExc_TypeError, "%s() misses field '%U'", kind, field->name);
+            PyErr_Format(PyExc_TypeError, "%s() is missing field '%U'", kind, field->name);
             return -1;
         }
     }

@@ -25,8 +25,7 @@ set_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *address)
     int known = cmsgx_address_from_object(out->state, family, address, &out->name, &size);
     if (known == 0 && family < 0) {
         /* Closed, or no socket at all. */
-        errno = error;
-        PyErr_SetFromErrno(PyExc_OSError);
+        cmsgx_raise_of_sock(error, cmsgx_sock_number(sock));
         return -1;
     }
     if (known > 0) {
@@ -487,7 +486,7 @@ check_fds(const cmsgx_outgoing *out, const cmsgx_sock *sock)
 {
     int family = cmsgx_sock_family(sock);
     if (family < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
+        cmsgx_raise_of_sock(errno, cmsgx_sock_number(sock));
         return -1;
     }
     if (family != AF_UNIX) {

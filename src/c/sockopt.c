@@ -39,7 +39,7 @@ cmsgx_getsockopt(PyObject *module, PyObject *args)
     cmsgx_give_back(owner);
     if (result < 0) {
         Py_DECREF(bytes);
-        return PyErr_SetFromErrno(PyExc_OSError);
+        return cmsgx_raise_of_sock(errno, fd);
     }
     /* Some tell how long the value is, and not how much of it there was room for. */
     (void)_PyBytes_Resize(&bytes, length < (socklen_t)size ? (Py_ssize_t)length : size);
@@ -63,7 +63,7 @@ cmsgx_setsockopt(PyObject *module, PyObject *args)
     else if (cmsgx_borrow(cmsgx_state_of(module), object, &fd, &owner) == 0) {
         int done = setsockopt(fd, level, name, value.buf, (socklen_t)value.len);
         cmsgx_give_back(owner);
-        result = done < 0 ? PyErr_SetFromErrno(PyExc_OSError) : Py_NewRef(Py_None);
+        result = done < 0 ? cmsgx_raise_of_sock(errno, fd) : Py_NewRef(Py_None);
     }
     PyBuffer_Release(&value);
     return result;
@@ -97,7 +97,7 @@ cmsgx_getsockopt_pidfd(PyObject *module, PyObject *args)
     cmsgx_give_back(owner);
     if (result < 0) {
         Py_DECREF(pidfd);
-        return PyErr_SetFromErrno(PyExc_OSError);
+        return cmsgx_raise_of_sock(errno, fd);
     }
     return pidfd;
 }
@@ -113,7 +113,7 @@ cmsgx_getfamily(PyObject *module, PyObject *sock)
     }
     int family = cmsgx_family_of(fd);
     cmsgx_give_back(owner);
-    return family < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(family);
+    return family < 0 ? cmsgx_raise_of_sock(errno, fd) : PyLong_FromLong(family);
 }
 
 PyObject *
@@ -128,6 +128,6 @@ cmsgx_getpeer(PyObject *module, PyObject *sock)
     }
     int result = cmsgx_peer_of(fd, &peer);
     cmsgx_give_back(owner);
-    return result < 0 ? PyErr_SetFromErrno(PyExc_OSError)
+    return result < 0 ? cmsgx_raise_of_sock(errno, fd)
                       : PyBytes_FromStringAndSize((const char *)&peer, sizeof(peer));
 }

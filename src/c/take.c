@@ -58,11 +58,10 @@ parse_class(cmsgx_state *state, PyObject *given, PyTypeObject *usual, PyTypeObje
     }
     if (!PyType_Check(given) || !PyType_IsSubtype((PyTypeObject *)given, usual)) {
         if (usual == state->PidFd) {
-            PyErr_Format(PyExc_TypeError,
-                         "fd_class: %R; a PidFd is taken as a subclass of PidFd", given);
+            cmsgx_raise_needed("fd_class", -1, "a subclass of PidFd, for a PidFd,", given);
         }
         else {
-            PyErr_Format(PyExc_TypeError, "fd_class: %R; a subclass of Fd is needed", given);
+            cmsgx_raise_needed("fd_class", -1, "a subclass of Fd", given);
         }
         return -1;
     }

@@ -2,6 +2,8 @@
    than a memoryview, which it exports to. */
 
 #include "buffer.h"
+
+#include "arguments.h"
 #include "errors.h"
 
 typedef struct {
@@ -147,8 +149,8 @@ view_subscript(PyObject *self, PyObject *key)
         Py_XDECREF(memory);
         return slice;
     }
-    Py_ssize_t index = PyNumber_AsSsize_t(key, PyExc_IndexError);
-    if (index == -1 && PyErr_Occurred()) {
+    Py_ssize_t index;
+    if (cmsgx_as_index(key, &index) < 0) {
         return NULL;
     }
     return view_item(self, index < 0 ? index + view->size : index);

@@ -12,7 +12,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from . import _cmsg
-from ._arguments import as_int, as_kinds, as_view
+from ._arguments import as_int, as_kinds, as_view, check_word
 from ._cmsg import note_used_up, send, send_batch_counted, send_counted
 from ._options import Enabled, get_int, kinds_of
 from ._sync import configuration
@@ -59,10 +59,8 @@ class BatchReceiver(_cmsg.BatchReceiver):
         want: Kind | Iterable[Kind] = (),
         close: Literal["now", "background"] = "now",
     ) -> None:
-        if close not in ("now", "background"):
-            raise ValueError(f"close: {close!r}; it is 'now' or 'background'")
-        if fds < 0:
-            raise ValueError(f"fds: {fds}; it cannot be negative")
+        check_word("close", close, ("now", "background"))
+        fds = as_int("fds", fds, least=0)
         super().__init__(sock, count, bufsize)
         self._fds = fds
         asked = as_options(want, "want")

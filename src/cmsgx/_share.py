@@ -30,7 +30,9 @@ def share(data: Buffer, name: str = "cmsgx") -> Fd:
     platform has no memfd_create(2) with seals.
     """
     if not hasattr(os, "memfd_create") or not hasattr(fcntl, "F_ADD_SEALS"):
-        raise NotSupportedError(errno.EOPNOTSUPP, "share: memfd_create(2) with seals")
+        raise NotSupportedError(
+            errno.EOPNOTSUPP, "share: this system has no memfd_create(2) with seals"
+        )
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
     with as_view("data", data) as rest:

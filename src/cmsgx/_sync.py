@@ -8,7 +8,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _cmsg
-from ._arguments import as_seconds, as_tuple, as_view, needed
+from ._arguments import as_int, as_seconds, as_tuple, as_view, check_word, needed
 from ._cmsg import note_used_up, send_counted
 from ._options import Enabled, family_of, kinds_of, room_for, switched_on, type_of, unique
 from .kinds import PidFd
@@ -64,12 +64,9 @@ class Receiver(_cmsg.Receiver):
     ) -> None:
         if (bufsize is None) == (into is None):
             raise TypeError("Receiver: bufsize or into= is needed, and not both")
-        if on_truncation not in ("raise", "keep"):
-            raise ValueError(f"on_truncation: {on_truncation!r}; it is 'raise' or 'keep'")
-        if close not in ("now", "background"):
-            raise ValueError(f"close: {close!r}; it is 'now' or 'background'")
-        if fds < 0:
-            raise ValueError(f"fds: {fds}; it cannot be negative")
+        check_word("on_truncation", on_truncation, ("raise", "keep"))
+        check_word("close", close, ("now", "background"))
+        fds = as_int("fds", fds, least=0)
         super().__init__(sock, bufsize or 0, into)
         self._fds = fds
         asked = as_options(want, "want")

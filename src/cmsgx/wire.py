@@ -195,7 +195,7 @@ def parse_multishot(buffer: Buffer, name_size: int, control_size: int) -> Multis
     where the name is shorter than the struct of its family.
     """
     if "io_uring_recvmsg_out" not in _cmsg.LAYOUTS:
-        raise NotSupportedError(errno.EOPNOTSUPP, "io_uring, this system has none")
+        raise NotSupportedError(errno.EOPNOTSUPP, "parse_multishot: this system has no io_uring")
     name_size = as_int("name_size", name_size, least=0)
     control_size = as_int("control_size", control_size, least=0)
     view = as_view("buffer", buffer)

@@ -570,9 +570,9 @@ def row_of(kind: Any) -> Row:
             raise NotSupportedError(
                 errno.ENOPROTOOPT, f"{kind.__name__}: not supported on this system"
             ) from None
-        # An object is named by its class: what its repr() says may be long.
-        what = kind if isinstance(kind, type) else f"{type(kind).__name__} object"
-        raise TypeError(f"{what!r} is not a kind of control message") from None
+        if not isinstance(kind, type):
+            raise needed("kind", "a kind of control message", kind) from None
+        raise TypeError(f"{kind!r} is not a kind of control message") from None
 
 
 def as_option(kind: Any, argument: str) -> KindOption:
@@ -591,6 +591,8 @@ def as_option(kind: Any, argument: str) -> KindOption:
             f"{argument}: {kind!r} is one control message, and not a kind: give the class, {name}"
             f"{value}"
         )
+    if not isinstance(kind, type):
+        raise needed(argument, "a kind of control message", kind)
     return KindOption(kind, (row_of(kind).options,))
 
 

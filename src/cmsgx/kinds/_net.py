@@ -118,5 +118,5 @@ def packed_numbers(format: str, values: Iterable[int], size: int | None = None) 
     if size is None:
         return packed
     if len(packed) > size:
-        raise ValueError(f"{values}: at most {size // struct.calcsize(format)}")
+        raise ValueError(f"{values}: there is room for {size // struct.calcsize(format)} at most")
     return packed.ljust(size, b"\0")
