@@ -322,6 +322,10 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
     ("cmsgx.CMSG_LEN(-1)", OverflowError,
      f"length: -1; CMSG_LEN() takes 0 to {INT_MAX - socket.CMSG_LEN(0)}"),
     ("cmsgx.BatchReceiver(sock, '5', 5)", TypeError, "count: an int is needed, not str"),
+    ("cmsgx.Receiver(sock, 5).receive(bufsize=6)", ValueError,
+     "bufsize: 6; this Receiver was made for 5 bytes at most"),
+    ("cmsgx.Receiver(sock, into=bytearray(5)).receive(bufsize=6)", ValueError,
+     "bufsize: 6; the buffers of into= have 5 bytes"),
     ("cmsgx.BatchReceiver(sock, 0, 5)", ValueError, "count: 0; it is 1 to 1048576"),
     # times
     ("cmsgx.receive(sock, 5, timeout='1')", TypeError,
@@ -341,7 +345,7 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "receive() takes at most 2 positional arguments (3 given); by name: fds=, flags=, timeout=, "
      "on_truncation=, close="),
     ("cmsgx.Receiver(sock, 5).receive(5)", TypeError,
-     "receive() takes no positional arguments (1 given); by name: flags=, timeout="),
+     "receive() takes no positional arguments (1 given); by name: bufsize=, flags=, timeout="),
     ("cmsgx.receive(sock, 5, size=1)", TypeError,
      "receive() got an unexpected keyword argument 'size'"),
     ("cmsgx.receive(sock, 5, bufsize=1)", TypeError,

@@ -1117,6 +1117,217 @@ def test_into_with_descriptors_and_kinds(pair: Pair) -> None:
             assert msg[cmsgx.Credentials].pid == os.getpid()
 
 
+# A smaller size for one call --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sort", ["bufsize", "into", "into, several"])
+def test_a_header_says_how_many_bytes_follow(stream: Pair, sort: str) -> None:
+    into: Any = {
+        "bufsize": None, "into": bytearray(100), "into, several": [bytearray(5) for _ in range(20)],
+    }[sort]  # fmt: skip
+    rx = cmsgx.Receiver(stream[1], None if into else 100, into=into, fds=1)
+    bodies = [b"first", b"the second one", b"", b"x" * 96]
+    with open_files(len(bodies)) as files:
+        for body, fd in zip(bodies, files, strict=True):
+            cmsgx.send(stream[0], len(body).to_bytes(4, "big") + body, fds=[fd])
+    stream[0].close()
+    for index, body in enumerate(bodies):
+        with rx.receive(bufsize=4) as header:
+            assert header.nbytes == len(header.data) == len(bytes(header.view)) == 4
+            assert not header.truncated
+            size = int.from_bytes(header.data, "big")
+            assert content(header.fds[0]) == str(index)
+        # What is held keeps its bytes and its length.
+        view = header.view if sort == "bufsize" else header.data
+        if size:
+            with rx.receive(bufsize=size) as msg:
+                assert (msg.data, msg.eof, len(msg.fds)) == (body, False, 0)
+        assert bytes(view) == len(body).to_bytes(4, "big")
+    with rx.receive(bufsize=1) as msg:
+        assert (msg.data, msg.eof) == (b"", True)
+
+
+def test_no_bytes_of_a_stream_come_with_the_descriptors_of_what_waits(stream: Pair) -> None:
+    rx = cmsgx.Receiver(stream[1], 10, fds=1)
+    with open_files(1) as files:
+        cmsgx.send(stream[0], b"data", fds=files)
+    with rx.receive(bufsize=0) as msg:
+        assert (msg.data, msg.eof) == (b"", None)
+        assert content(msg.fds[0]) == "0"
+    with rx.receive() as msg:
+        assert (msg.data, len(msg.fds)) == (b"data", 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (0, [b"--", b"", b"---", b"----"]),
+        (1, [b"1-", b"", b"---", b"----"]),
+        (2, [b"12", b"", b"---", b"----"]),
+        (4, [b"12", b"", b"34-", b"----"]),
+        (8, [b"12", b"", b"345", b"678-"]),
+        (9, [b"12", b"", b"345", b"6789"]),
+        (None, [b"12", b"", b"345", b"6789"]),
+    ],
+)
+def test_a_smaller_size_fills_no_more_of_the_buffers(
+    stream: Pair, size: int | None, expected: list[bytes]
+) -> None:
+    parts = [bytearray(b"-" * count) for count in (2, 0, 3, 4)]
+    rx = cmsgx.Receiver(stream[1], into=parts)
+    stream[0].send(b"123456789")
+    with rx.receive(bufsize=size) as msg:
+        assert parts == expected
+        assert msg.data == b"123456789"[:size]
+    if size != 9 and size is not None:
+        with rx.receive() as rest:
+            assert rest.data == b"123456789"[size:]
+
+
+@pytest.mark.parametrize("into", [False, True])
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+@pytest.mark.parametrize("size", [0, 3])
+def test_a_datagram_longer_than_the_size_of_one_call_is_truncated(
+    kind: int, size: int, into: bool
+) -> None:
+    with new_pair(kind) as (left, right):
+        made: dict[str, Any] = {"into": bytearray(10)} if into else {"bufsize": 10}
+        raising, keeping = (
+            cmsgx.Receiver(right, **made, on_truncation="raise"),
+            cmsgx.Receiver(right, **made, on_truncation="keep"),
+        )
+        for _ in range(3):
+            left.send(b"12345678")
+        with pytest.raises(cmsgx.DataTruncatedError, match=f"{size or 'no'} bytes of it") as caught:
+            raising.receive(bufsize=size)
+        assert caught.value.message.data == b"12345678"[:size]
+        with keeping.receive(bufsize=size, flags=socket.MSG_TRUNC) as msg:
+            assert (msg.truncated, msg.nbytes, msg.data) == (True, 8, b"12345678"[:size])
+            assert bytes(msg.view) == b"12345678"[:size]
+        with raising.receive() as msg:
+            assert (msg.truncated, msg.data) == (False, b"12345678")
+
+
+def test_the_size_of_one_call_is_not_that_of_the_next(stream: Pair) -> None:
+    rx = cmsgx.Receiver(stream[1], 5)
+    stream[0].send(b"123456789abcdef")
+    stream[0].close()
+    assert [rx.receive(bufsize=size).data for size in (1, 5, None)] == [b"1", b"23456", b"789ab"]
+    assert rx.receive(bufsize=1).data == b"c"
+    assert [msg.data for msg in rx] == [b"def"]
+
+
+@pytest.mark.parametrize(
+    ("size", "error", "text"),
+    [
+        (11, ValueError, "bufsize: 11; .* 10 bytes"),
+        (2**70, ValueError, "bufsize: 1180591620717411303424; one call brings"),
+        (-1, ValueError, "bufsize: -1; it cannot be negative"),
+        ("1", TypeError, "bufsize: an int is needed, not str"),
+        (1.0, TypeError, "bufsize: an int is needed, not float"),
+    ],
+)
+@pytest.mark.parametrize("into", [False, True])
+def test_a_size_that_the_receiver_was_not_made_for(
+    stream: Pair, size: Any, error: type[Exception], text: str, into: bool
+) -> None:
+    rx = cmsgx.Receiver(stream[1], None if into else 10, into=bytearray(10) if into else None)
+    stream[0].send(b"data")
+    with pytest.raises(error, match=text):
+        rx.receive(bufsize=size)
+    assert rx.receive(bufsize=10).data == b"data"
+
+
+# As many descriptors as can come ----------------------------------------------------------------
+
+
+def test_max_fds_is_as_many_as_can_come(pair: Pair) -> None:
+    assert cmsgx.MAX_FDS == 253
+    rx = cmsgx.Receiver(pair[1], 1, fds=cmsgx.MAX_FDS)
+    for count in (0, 1, 253):
+        for by in (rx.receive, partial(cmsgx.receive, pair[1], 1, fds=cmsgx.MAX_FDS)):
+            cmsgx.send(pair[0], b"x", fds=[0] * count)
+            with by() as msg:
+                assert len(msg.fds) == count
+                assert not msg.truncated
+
+
+@pytest.mark.parametrize("flags", [0, socket.MSG_PEEK])
+def test_max_fds_is_none_over_another_family(flags: int) -> None:
+    with (
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as left,
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as right,
+    ):
+        right.bind(("127.0.0.1", 0))
+        left.connect(right.getsockname())
+        right.settimeout(60)
+        rx = cmsgx.Receiver(right, 10, fds=cmsgx.MAX_FDS)
+        batches = cmsgx.BatchReceiver(right, 2, 10, fds=cmsgx.MAX_FDS)
+        # Behind their back: what comes of it has no room, but it is no descriptor.
+        for option in (8, 12, 13, 20):  # IP_PKTINFO, IP_RECVTTL, IP_RECVTOS, IP_RECVORIGDSTADDR
+            right.setsockopt(socket.SOL_IP, option, 1)
+        for _ in range(4):
+            left.send(b"x")
+        with rx.receive(flags=flags) as msg:
+            assert (msg.data, len(msg.fds), msg.truncated) == (b"x", 0, True)
+        with batches.receive(flags=flags) as batch:
+            assert batch[0].data == b"x"
+        with cmsgx.receive(right, 10, fds=cmsgx.MAX_FDS, flags=flags) as msg:
+            assert (msg.data, len(msg.fds), len(msg.control)) == (b"x", 0, 4)
+
+
+# with Receiver(...) -----------------------------------------------------------------------------
+
+SO_PASSCRED = 16
+MAKE_RECEIVER: list[Callable[[Any, list[Any]], Any]] = [
+    lambda sock, want: cmsgx.Receiver(sock, 10, want=want),
+    lambda sock, want: cmsgx.BatchReceiver(sock, 2, 10, want=want),
+]
+
+
+@pytest.mark.parametrize("make", MAKE_RECEIVER, ids=["Receiver", "BatchReceiver"])
+@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize("raises", [False, True])
+def test_the_end_of_the_with_restores_what_was_switched_on(
+    pair: Pair, make: Callable[[Any, list[Any]], Any], before: int, raises: bool
+) -> None:
+    sock = pair[1]
+
+    def is_on() -> int:
+        return sock.getsockopt(socket.SOL_SOCKET, SO_PASSCRED)
+
+    sock.setsockopt(socket.SOL_SOCKET, SO_PASSCRED, before)
+    with suppress(LookupError):
+        with make(sock, [cmsgx.Credentials]) as receiver:
+            assert is_on() == 1
+            with make(sock, [cmsgx.Credentials]):
+                pass
+            assert is_on() == 1, "it was on before the inner one"
+            pair[0].send(b"x")
+            got = receiver.receive()
+            assert cmsgx.Credentials in (got if isinstance(got, cmsgx.Message) else got[0])
+            if raises:
+                raise LookupError
+        assert not raises
+    assert is_on() == before
+    sock.setsockopt(socket.SOL_SOCKET, SO_PASSCRED, 1)
+    with receiver:
+        pair[0].send(b"x")
+        receiver.receive().close()  # it is used like any other
+    assert is_on() == 1, "it is restored once"
+
+
+@pytest.mark.parametrize("make", MAKE_RECEIVER, ids=["Receiver", "BatchReceiver"])
+@pytest.mark.parametrize("want", [[], [cmsgx.Credentials]], ids=["none", "one"])
+def test_a_socket_that_was_closed_in_the_with_needs_no_restoring(
+    make: Callable[[Any, list[Any]], Any], want: list[Any]
+) -> None:
+    with new_pair() as (_left, right):
+        with make(right, want):
+            right.close()
+        assert right.fileno() == -1
+
+
 # The loop ---------------------------------------------------------------------------------------
 
 

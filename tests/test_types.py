@@ -74,6 +74,10 @@ def calls(sock: socket.socket, fd: Fd) -> None:
     assert_type(cmsgx.receive(sock, 10, fds=cmsgx.MAX_FDS), Message)
     assert_type(cmsgx.send(fd, [b"x", bytearray(1)], control=Credentials(), timeout=None), int)
     assert_type(cmsgx.receive(sock, 10, fds=1, timeout=1.5, on_truncation="keep"), Message)
+    with Receiver(sock, 10, want=[Credentials]) as receiver, BatchReceiver(sock, 2, 10) as batches:
+        assert_type(receiver, Receiver)
+        assert_type(receiver.receive(bufsize=4, timeout=None), Message)
+        assert_type(batches, BatchReceiver)
     with Receiver(sock, 10, want=[Credentials, PidFd]).receive() as msg:
         assert_type(msg, Message)
         assert_type(cmsgx.sendmsg(sock, [msg.data], [Credentials(), (1, 1, b"")]), int)

@@ -134,7 +134,7 @@ set_eof(cmsgx_buffer *buffer, const cmsgx_request *request, cmsgx_sock *sock)
         got->eof = buffer->control_used > 0 || buffer->name_size > 0 ? 0 : 2;
     }
     else if (type == SOCK_STREAM) {
-        got->eof = cmsgx_buffer_room(buffer) > 0 ? 1 : 2;
+        got->eof = buffer->room > 0 ? 1 : 2;
         if (got->fds == 0 && (got->eof == 1 || is_invented(buffer))) {
             /* The kernel invents credentials here: root, also for a peer that is nobody.  What
                was cut of them is no loss. */

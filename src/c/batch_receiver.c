@@ -70,7 +70,7 @@ free_buffers(batch_receiver *self, int flags)
         }
         if (!is_free_already || (flags & CMSGX_MSG_NOT_WRITTEN)) {
             cmsgx_msghdr_set_data(&self->headers[i].msg_hdr, &self->iov[i], buffer->data,
-                                  buffer->data_size, flags);
+                                  buffer->room, flags);
         }
         buffer->got.fds = buffer->got.pidfds = 0;
     }

@@ -28,7 +28,7 @@ cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
     /* At a cache line, where the kernel copies fastest. */
     buffer->data = memory + data_at;
     buffer->data += (LINE - (uintptr_t)buffer->data % LINE) % LINE;
-    buffer->data_size = data_size;
+    buffer->room = into != NULL ? into->size : data_size;
     buffer->into = into;
     return buffer;
 }
@@ -55,11 +55,12 @@ cmsgx_into_new(cmsgx_state *state, PyObject *buffers)
     into->count = 0;
     into->size = 0;
     into->views = PyMem_New(Py_buffer, (size_t)count + 1);
-    into->iov = PyMem_New(struct iovec, (size_t)count + 1);
+    into->iov = PyMem_New(struct iovec, 2 * ((size_t)count + 1));
     if (into->views == NULL || into->iov == NULL) {
         PyErr_NoMemory();
         goto error;
     }
+    into->cut = into->iov + count + 1;
     for (; into->count < count; into->count++) {
         Py_buffer *view = &into->views[into->count];
         if (cmsgx_as_buffer(PyTuple_GET_ITEM(sequence, into->count), "into",
@@ -81,6 +82,22 @@ error:
     Py_XDECREF(sequence);
     Py_XDECREF(into);
     return NULL;
+}
+
+struct iovec *
+cmsgx_into_cut(cmsgx_into *into, size_t size, size_t *count)
+{
+    size_t used = 0;
+    /* At least one, also for no bytes: some systems refuse a call without any. */
+    while (used < (size_t)into->count && (used == 0 || size > 0)) {
+        struct iovec *one = &into->cut[used];
+        *one = into->iov[used];
+        one->iov_len = one->iov_len < size ? one->iov_len : size;
+        size -= one->iov_len;
+        used++;
+    }
+    *count = used;
+    return into->cut;
 }
 
 static void

@@ -17,6 +17,8 @@ typedef struct {
     PyObject_HEAD
     Py_ssize_t count;
     struct iovec *iov;
+    struct iovec *cut;      /* as many: where one call fills less than all.  Of the receiver, which
+                               marks itself as in use */
     Py_buffer *views;       /* owned exports */
     size_t size;            /* bytes of all together */
 } cmsgx_into;
@@ -42,7 +44,8 @@ typedef struct {
     size_t control_used;    /* what the kernel wrote */
     int *fds;               /* owned by the message, or by the batch it is in: -1 once moved out */
     unsigned char *data;
-    size_t data_size;
+    size_t room;            /* bytes that a call may fill, here or in `into`; of one that filled it,
+                               what that was given */
     cmsgx_into *into;       /* where the data is, or NULL.  Borrowed: each object that uses the
                                buffer holds a reference, and visits it */
     socklen_t name_size;
@@ -68,12 +71,9 @@ cmsgx_buffer_share(cmsgx_buffer *buffer)
     return buffer;
 }
 
-/* Bytes of data that it takes. */
-static inline size_t
-cmsgx_buffer_room(const cmsgx_buffer *buffer)
-{
-    return buffer->into != NULL ? buffer->into->size : buffer->data_size;
-}
+/* The first `size` bytes of all that is in it, as what one call fills, which is no more than that:
+   into->cut, of which *count is used. */
+struct iovec *cmsgx_into_cut(cmsgx_into *into, size_t size, size_t *count);
 
 /* From one writable buffer or a sequence of them: a new reference, or NULL with an exception. */
 cmsgx_into *cmsgx_into_new(cmsgx_state *state, PyObject *buffers);

@@ -275,11 +275,13 @@ cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request, in
     call.buffer = buffer;
     call.name_size = cmsgx_name_room(request->type, flags);
     if (buffer->into != NULL) {
-        call.msg.msg_iov = buffer->into->iov;
-        call.msg.msg_iovlen = (__typeof__(call.msg.msg_iovlen))buffer->into->count;
+        size_t count = (size_t)buffer->into->count;
+        call.msg.msg_iov = buffer->room == buffer->into->size
+            ? buffer->into->iov : cmsgx_into_cut(buffer->into, buffer->room, &count);
+        call.msg.msg_iovlen = (__typeof__(call.msg.msg_iovlen))count;
     }
     else {
-        cmsgx_msghdr_set_data(&call.msg, &call.iov, buffer->data, buffer->data_size, flags);
+        cmsgx_msghdr_set_data(&call.msg, &call.iov, buffer->data, buffer->room, flags);
     }
     ssize_t nbytes = receive_into(sock, &call, request, flags);
     if (nbytes < 0) {
@@ -315,7 +317,7 @@ joined(const cmsgx_into *into, size_t nbytes)
 static size_t
 bytes_here(const cmsgx_message *self)
 {
-    size_t room = cmsgx_buffer_room(self->buffer);
+    size_t room = self->buffer->room;
     return self->buffer->got.nbytes < room ? self->buffer->got.nbytes : room;
 }
 

@@ -18,7 +18,7 @@ typedef struct {
     PyObject *sock;             /* owned */
     cmsgx_request *request;     /* owned use */
     cmsgx_into *into;           /* owned, or NULL */
-    size_t size;
+    size_t size;                /* bytes of data for each message at most, here or in `into` */
     cmsgx_buffer *buffers[SPARES + 1];  /* owned uses; the first is filled next, if it is free */
     PyObject *last;             /* owned: the message of the step before, in a loop */
 } cmsgx_receiver;
@@ -43,7 +43,8 @@ free_buffer(cmsgx_receiver *self)
         }
     }
     cmsgx_buffer *buffer =
-        cmsgx_buffer_new(self->size, self->request->control_size, self->into);
+        cmsgx_buffer_new(self->into != NULL ? 0 : self->size, self->request->control_size,
+                         self->into);
     if (buffer != NULL) {
         cmsgx_buffer_release(self->buffers[SPARES]);
         memmove(&self->buffers[1], &self->buffers[0], SPARES * sizeof(self->buffers[0]));
@@ -62,7 +63,7 @@ raise_not_made(void)
 /* With the receiver marked as in use.  *sock is what it received from.  Inlined: both callers are
    on the fastest path. */
 static inline __attribute__((always_inline)) PyObject *
-receive(cmsgx_receiver *self, int flags, PyObject *timeout, cmsgx_sock *sock)
+receive(cmsgx_receiver *self, size_t size, int flags, PyObject *timeout, cmsgx_sock *sock)
 {
     cmsgx_state *state = self->state;
 
@@ -78,36 +79,62 @@ receive(cmsgx_receiver *self, int flags, PyObject *timeout, cmsgx_sock *sock)
     if (buffer == NULL) {
         return NULL;
     }
+    buffer->room = size;
     return cmsgx_receive(sock, buffer, self->request, flags);
 }
 
 PyDoc_STRVAR(receive_doc,
-"receive($self, /, *, flags=0, timeout=...)\n--\n\n"
-"Receives one message: recvmsg(2).  `flags` are MSG_* bits, `timeout` seconds or None, by\n"
-"default the socket's own.  Raises what the kernel reports; TimeoutError; ControlTruncatedError\n"
-"and FdLimitError where descriptors that were asked for are missing; DataTruncatedError where a\n"
-"datagram was cut; MalformedControlError.  Then no descriptor stays open.");
+"receive($self, /, *, bufsize=None, flags=0, timeout=...)\n--\n\n"
+"Receives one message: recvmsg(2).  `bufsize` is the most bytes of data, for this call only: of\n"
+"a header, say, and then of what it says that follows.  By default, and at most, it is what the\n"
+"Receiver was made for; beyond that it is a ValueError.  0 bytes of an AF_UNIX stream come with\n"
+"the descriptors of what waits.  `flags` are MSG_* bits, `timeout` seconds or None, by default\n"
+"the socket's own.\n\n"
+"Raises what the kernel reports; TimeoutError; ControlTruncatedError and FdLimitError where\n"
+"descriptors that were asked for are missing; DataTruncatedError where a datagram was cut;\n"
+"MalformedControlError.  Then no descriptor stays open.");
+
+/* `bufsize=` of one call: 0, or -1 with an exception. */
+static int
+parse_size(const cmsgx_receiver *self, PyObject *given, size_t *size)
+{
+    if (cmsgx_as_bufsize(given, size) < 0) {
+        return -1;
+    }
+    if (*size > self->size && self->sock != NULL) {
+        PyErr_Format(PyExc_ValueError,
+                     self->into != NULL
+                         ? "bufsize: %R; the buffers of into= have %zu bytes"
+                         : "bufsize: %R; this Receiver was made for %zu bytes at most",
+                     given, self->size);
+        return -1;
+    }
+    return 0;
+}
 
 static PyObject *
 receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const cmsgx_signature signature = {
-        "receive", 0, 0, {CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT, -1},
+        "receive", 0, 0, {CMSGX_KW_BUFSIZE, CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT, -1},
     };
     cmsgx_receiver *self = (cmsgx_receiver *)object;
-    PyObject *values[2] = {NULL};
+    PyObject *values[3] = {NULL};
     cmsgx_sock sock;
+    size_t size = self->size;
     int flags = 0;
 
     if ((nargs > 0 || kwnames != NULL)
         && (cmsgx_keywords(self->state, &signature, args, nargs, kwnames, values) < 0
-            || (values[0] != NULL && cmsgx_as_int(values[0], "flags", &flags) < 0))) {
+            || (values[1] != NULL && cmsgx_as_int(values[1], "flags", &flags) < 0)
+            || (values[0] != NULL && values[0] != Py_None
+                && parse_size(self, values[0], &size) < 0))) {
         return NULL;
     }
     if (!cmsgx_enter(&self->busy)) {
         return cmsgx_raise_receiver_busy(object);
     }
-    PyObject *message = receive(self, flags, values[1], &sock);
+    PyObject *message = receive(self, size, flags, values[2], &sock);
     cmsgx_leave(&self->busy);
     return message;
 }
@@ -125,7 +152,7 @@ next(cmsgx_receiver *self)
         /* Gone before the next is received, so that its buffer may be free. */
         Py_CLEAR(self->last);
     }
-    PyObject *message = receive(self, 0, NULL, &sock);
+    PyObject *message = receive(self, self->size, 0, NULL, &sock);
     if (message == NULL) {
         return NULL;
     }
@@ -202,6 +229,10 @@ cmsgx_request_parse(cmsgx_state *state, PyObject *args)
     request->control_size = (size_t)control_size;
     request->family = family;
     request->type = type;
+    if (!cmsgx_may_bring_fds(family)) {
+        /* As many as can come: none, so that none can be missing. */
+        request->fds = 0;
+    }
     request->takes_pidfd = takes_pidfd;
     request->asked_pidfd = takes_pidfd;
     request->raise_truncated = raise_truncated;
@@ -287,7 +318,7 @@ receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
             /* As in configure(): nobody has received anything by it yet. */
             self->request->is_traced |= filled != NULL;
         }
-        self->size = into != Py_None ? 0 : size;
+        self->size = filled != NULL ? filled->size : size;
         self->sock = Py_NewRef(sock);
     }
     cmsgx_leave(&self->busy);

@@ -638,8 +638,14 @@ cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs, Py
         || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], "flags", &flags) < 0)
         || (values[TRUNCATION] != NULL
             && cmsgx_as_truncation(values[TRUNCATION], &raise_truncated) < 0)
-        || (values[CLOSE] != NULL && cmsgx_as_close(values[CLOSE], &in_background) < 0)
-        || cmsgx_check_peek(fds, flags) < 0) {
+        || (values[CLOSE] != NULL && cmsgx_as_close(values[CLOSE], &in_background) < 0)) {
+        return NULL;
+    }
+    int family = sock.kind == CMSGX_SOCKET ? cmsgx_sock_family(&sock) : -1;
+    if (!cmsgx_may_bring_fds(family)) {
+        fds = 0;
+    }
+    if (cmsgx_check_peek(fds, flags) < 0) {
         return NULL;
     }
     PyObject *message = NULL;
@@ -648,11 +654,11 @@ cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs, Py
         request == NULL ? NULL : cmsgx_buffer_new(size, CMSGX_LARGEST_ROOM, NULL);
     if (buffer != NULL) {
         request->fds = fds;
-        request->family = sock.kind == CMSGX_SOCKET ? cmsgx_sock_family(&sock) : -1;
+        request->family = family;
         request->type = sock.kind == CMSGX_SOCKET ? cmsgx_sock_type(&sock) : -1;
         request->raise_truncated = raise_truncated;
         request->takes_pidfd = 1;
-        if (in_background && cmsgx_may_bring_fds(request->family)) {
+        if (in_background && cmsgx_may_bring_fds(family)) {
             request->row = cmsgx_row_shared(state->closer, cmsgx_sock_number(&sock));
         }
         message = cmsgx_receive(&sock, buffer, request, flags);

@@ -15,7 +15,7 @@ from . import _cmsg
 from ._arguments import as_int, as_kinds, as_view, check_word
 from ._cmsg import note_used_up, send, send_batch_counted, send_counted
 from ._options import Enabled, get_int, kinds_of
-from ._sync import configuration
+from ._sync import Restoring, configuration
 from .kinds import Mark, PacketInfo, PacketInfo6, UdpSegment
 from .kinds._base import as_options
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["BatchReceiver", "Outgoing", "OutgoingLike", "segment_support", "send_segments"]
 
 
-class BatchReceiver(_cmsg.BatchReceiver):
+class BatchReceiver(Restoring, _cmsg.BatchReceiver):
     """Receives up to `count` messages of `sock` with each system call: recvmmsg(2).
 
     sock     a socket, an Fd, an int, or an object with fileno()
@@ -45,9 +45,10 @@ class BatchReceiver(_cmsg.BatchReceiver):
     waited for, the others are taken as they are there. A batch never raises for one message: see
     its `truncated`. Data that was received never changes: memory that a message or a view still
     holds is not filled again. Of two threads that use one at once, one gets a RuntimeError.
+    `with BatchReceiver(...) as receiver` restores at its end the options that it switched on.
     """
 
-    __slots__ = ("_fds", "_in_background", "_want")
+    __slots__ = ("_enabled", "_fds", "_in_background", "_want")
 
     def __init__(
         self,
@@ -66,12 +67,12 @@ class BatchReceiver(_cmsg.BatchReceiver):
         asked = as_options(want, "want")
         self._want = kinds_of(asked)
         self._in_background = close == "background"
-        enabled = Enabled(sock, asked)
+        self._enabled = Enabled(sock, asked)
         try:
-            enabled._set_all()
+            self._enabled._set_all()
             self.refresh()
         except BaseException as error:
-            enabled._undo(error)
+            self._enabled._undo(error)
             raise
 
     def refresh(self) -> None:

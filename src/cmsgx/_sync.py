@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from types import EllipsisType
+from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _cmsg
@@ -15,6 +15,8 @@ from .kinds import PidFd
 from .kinds._base import as_options
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from _typeshed import WriteableBuffer
 
     from ._fds import FileDescriptorLike, FileDescriptors
@@ -24,14 +26,35 @@ if TYPE_CHECKING:
 __all__ = ["Receiver", "send_all"]
 
 
-class Receiver(_cmsg.Receiver):
+class Restoring:
+    """For what has switched options on: at the end of its `with` they are what they were before."""
+
+    __slots__ = ()
+
+    _enabled: Enabled
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._enabled.__exit__(kind, error, traceback)
+
+
+class Receiver(Restoring, _cmsg.Receiver):
     """Receives messages of `sock`: the memory, the room and the options, made once.
 
     sock           a socket, an Fd, an int, or an object with fileno()
-    bufsize        bytes of data at most for each message; or
+    bufsize        bytes of data at most for each message, of which receive(bufsize=) may ask for
+                   less; or
     into           a writable buffer, or a sequence of them, that is filled instead. It is yours:
                    the next receive writes over it.
-    fds            descriptors at most for each message. A surplus is closed and counted.
+    fds            descriptors at most for each message. A surplus is closed and counted. MAX_FDS
+                   means as many as can come, which over another family than AF_UNIX is none
     want           a kind to switch on, or several, see enable(); found in a message by `msg[Kind]`.
                    Of a socket that is not bound yet: what was queued before comes without them
     on_truncation  "raise", or "keep" to get the message with `truncated` set: about descriptors and
@@ -47,9 +70,12 @@ class Receiver(_cmsg.Receiver):
     a view still holds is not filled again. Of two threads that use one Receiver at once, one gets
     a RuntimeError. Read the socket by this only: recv(), read() and the streams of asyncio make no
     room for descriptors, and the kernel drops them without a sign.
+
+    `with Receiver(...) as receiver` restores at its end the options that it switched on, as the
+    handle of enable() does. It closes neither the socket nor a message.
     """
 
-    __slots__ = ("_fds", "_in_background", "_raises", "_want")
+    __slots__ = ("_enabled", "_fds", "_in_background", "_raises", "_want")
 
     def __init__(
         self,
@@ -73,12 +99,12 @@ class Receiver(_cmsg.Receiver):
         self._want = kinds_of(asked)
         self._raises = on_truncation == "raise"
         self._in_background = close == "background"
-        enabled = Enabled(sock, asked)
+        self._enabled = Enabled(sock, asked)
         try:
-            enabled._set_all()
+            self._enabled._set_all()
             self.refresh()
         except BaseException as error:
-            enabled._undo(error)
+            self._enabled._undo(error)
             raise
 
     def refresh(self) -> None:
