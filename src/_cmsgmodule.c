@@ -1,5 +1,6 @@
 /* cmsgx._cmsg: the front door.  What each function does is in c/, beside this file. */
 
+#include "c/address.h"
 #include "c/arguments.h"
 #include "c/background.h"
 #include "c/descriptor.h"
@@ -195,6 +196,10 @@ PyDoc_STRVAR(wait_for_doc,
 "Waits, `timeout` seconds at most, until poll(2) reports one of `events`, or an error: what it\n"
 "reports, or 0 where the time is up or a signal came; and the `rounds` for the next call, 0 for\n"
 "the first.  They count how often in a row it did not wait: such a call naps 10 ms at most.");
+
+PyDoc_STRVAR(raw_address_doc,
+"raw_address(name, /)\n--\n\n"
+"The raw form of Address for a struct sockaddr in bytes; None where it has no family.");
 
 PyDoc_STRVAR(borrow_doc,
 "borrow(sock, /)\n--\n\n"
@@ -396,6 +401,7 @@ static PyMethodDef methods[] = {
     {"closer_resume", cmsgx_closer_resume_all, METH_NOARGS, closer_resume_doc},
     {"wait_for", cmsgx_wait_for_object, METH_VARARGS, wait_for_doc},
     {"borrow", cmsgx_pin_of, METH_O, borrow_doc},
+    {"raw_address", cmsgx_raw_address, METH_O, raw_address_doc},
     {"pidfd_pid", pidfd_pid, METH_O, pidfd_pid_doc},
     {"generation", generation, METH_NOARGS, generation_doc},
     {"note_used_up", (PyCFunction)(void (*)(void))cmsgx_note_used_up_of,
@@ -481,8 +487,9 @@ module_exec(PyObject *module)
 
 /* Each object that the state owns. */
 #define EACH_OBJECT(DO) \
-    DO(Method) DO(Descriptor) DO(Pin) DO(Descriptors) DO(View) DO(Into) DO(Address) DO(Record) \
-    DO(Struct) DO(Field) DO(Codec) DO(IPAddress) DO(Message) DO(Receiver) DO(Batch) \
+    DO(Method) DO(Descriptor) DO(Pin) DO(Descriptors) DO(View) DO(Into) DO(Address) \
+    DO(RawAddress) DO(AddressTuple) DO(Record) DO(Struct) DO(Field) DO(Codec) DO(IPAddress) \
+    DO(Message) DO(Receiver) DO(Batch) \
     DO(BatchReceiver) DO(Segments) DO(SegmentIterator) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) \
     DO(Unknown) \
     DO(decode) DO(raise_truncated) DO(recvmsg_foreign) DO(recv_fds_through) DO(TooManyFdsError) \
@@ -512,6 +519,7 @@ module_clear(PyObject *module)
     cmsgx_message_free_all(state);
     cmsgx_view_free_all(state);
     cmsgx_descriptors_free_all(state);
+    cmsgx_address_free_all(state);
 #define CLEAR(name) Py_CLEAR(state->name);
     EACH_OBJECT(CLEAR)
 #undef CLEAR

@@ -514,7 +514,7 @@ def test_what_is_wrong_without_a_socket_is_only_the_host_name(scope: int) -> Non
         cmsgx.sendmsg(sock.fileno(), [b"x"], [], 0, address)
 
 
-def test_a_family_that_c_does_not_know_goes_through_the_sockets_own_method() -> None:
+def test_a_family_that_c_leaves_to_the_sockets_own_method_and_converts_for_a_number() -> None:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as sock:
         sock.bind((0, 0))
         noop = struct.pack("=IHHII", 16, 1, 5, 1, 0)  # NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK
@@ -522,10 +522,15 @@ def test_a_family_that_c_does_not_know_goes_through_the_sockets_own_method() -> 
         assert cmsgx.recvmsg(sock, 1000)[3] == (0, 0)
         assert cmsgx.sendmsg(sock, [noop], [], 0, (0, 0)) == len(noop)
         assert cmsgx.recvmsg(sock.fileno(), 1000)[3] == (0, 0)
-        assert cmsgx.send_fds(sock, [noop], [], 0, (0, 0)) == len(noop)
+        assert cmsgx.sendmsg(sock, [noop], [], 0, (0, 0)) == len(noop)
         assert cmsgx.recv_fds(sock, 1000, 0)[3] == (0, 0)
-        with pytest.raises(ValueError, match="family"):
-            cmsgx.sendmsg(sock.fileno(), [noop], [], 0, (0, 0))
+        for what in (sock, sock.fileno()):
+            with pytest.raises(OSError, match="Invalid argument"):
+                socket.send_fds(sock, [noop], [])
+            with pytest.raises(OSError, match="Invalid argument"):
+                cmsgx.send_fds(what, [noop], [], 0, (0, 0))
+        assert cmsgx.sendmsg(sock.fileno(), [noop], [], 0, (0, 0)) == len(noop)
+        assert cmsgx.recvmsg(sock.fileno(), 1000)[3] == (0, 0)
 
 
 # Timeouts ---------------------------------------------------------------------------------------

@@ -368,8 +368,8 @@ def test_the_original_destination() -> None:
             to = ("192.0.2.77", receiver.getsockname()[1])
             sender.sendto(b"x", to)
             original = rx.receive()[kinds.OriginalDestination]
-            assert original.address == to
             assert original.address.family == V4
+            assert original.address == to
 
 
 @pytest.mark.parametrize("path", ["IPv4", "to mapped"])

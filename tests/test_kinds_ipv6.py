@@ -355,8 +355,8 @@ def test_the_original_destination() -> None:
             to = ("2001:db8:1::77", receiver.getsockname()[1])
             sender.sendto(b"x", to)
             original = rx.receive()[kinds.OriginalDestination6]
-            assert original.address == (*to, 0, 0)
             assert original.address.family == V6
+            assert original.address == (*to, 0, 0)
 
 
 # Extension headers ------------------------------------------------------------------------------

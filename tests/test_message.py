@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import ipaddress
 import os
 import socket
 import struct
@@ -92,7 +91,7 @@ def test_attributes_are_read_only(stream: Pair, name: str) -> None:
 
 
 def test_only_receiving_makes_one() -> None:
-    for kind in (cmsgx.Message, cmsgx.wire.View, cmsgx.Address):
+    for kind in (cmsgx.Message, cmsgx.wire.View):
         with pytest.raises(TypeError):
             kind()
         with pytest.raises(TypeError):
@@ -906,108 +905,6 @@ def test_what_the_kernel_dropped_is_not_counted(pair: Pair) -> None:
         assert (len(msg.fds), msg.truncated, msg.closed_fds) == (2, True, None)
         assert msg.flags & socket.MSG_CTRUNC
         assert repr(msg) == "<Message 4 bytes, 2 descriptors, truncated>"
-
-
-# Addresses --------------------------------------------------------------------------------------
-
-
-def test_an_address_becomes_a_tuple_on_demand() -> None:
-    with cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-        with cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.bind(("127.0.0.1", 0))
-            name = client.getsockname()
-            client.sendto(b"x", server.getsockname())
-            msg = cmsgx.receive(server, 10)
-            address = msg.address
-            assert msg.address is address
-            assert type(address) is cmsgx.Address
-            assert address.value == address == name
-            assert name == address
-            assert address != ("127.0.0.1", name[1] ^ 1)
-            host, port = address
-            assert (host, port) == (address[0], address[1]) == name
-            assert len(address) == 2
-            assert hash(address) == hash(name)
-            assert {name: 1}[address] == 1
-            assert str(address) == str(name)
-            assert repr(address) == f"<Address {name!r}>"
-            assert address.family == socket.AF_INET
-            assert address.ip == ipaddress.IPv4Address("127.0.0.1")
-            assert len(address.packed) == 16
-            client.sendto(b"x", server.getsockname())
-            again = cmsgx.receive(server, 10).address
-            assert again is not address
-            assert again == address
-
-
-def addresses(family: int, *names: Any) -> list[cmsgx.Address]:
-    """Of a message from a datagram socket with each of these names."""
-    found = []
-    with cmsgx.socket(family, socket.SOCK_DGRAM) as server:
-        server.bind(b"" if family == socket.AF_UNIX else ("127.0.0.1", 0))
-        for name in names:
-            with cmsgx.socket(family, socket.SOCK_DGRAM) as client:
-                client.bind(name)
-                client.sendto(b"x", server.getsockname())
-                address = cmsgx.receive(server, 10).address
-                assert address is not None
-                found.append(address)
-    return found
-
-
-@pytest.mark.parametrize(
-    ("family", "one", "other"),
-    [
-        (socket.AF_INET, ("127.0.0.1", 40001), ("127.0.0.2", 40001)),
-        (socket.AF_INET, ("127.0.0.1", 40001), ("127.0.0.1", 40002)),
-        # One begins as the other does, and ends there.
-        (socket.AF_UNIX, b"\0cmsgx-test-a", b"\0cmsgx-test-ab"),
-        (socket.AF_UNIX, b"\0cmsgx-test-a", b"\0cmsgx-test-a\0"),
-    ],
-)
-def test_addresses_are_equal_where_all_of_them_is(family: int, one: Any, other: Any) -> None:
-    first, second, again = addresses(family, one, other, one)
-    assert first is not again
-    for same in (again, first, one):
-        assert first == same
-        assert same == first
-        assert not first != same  # noqa: SIM202 (each operator is asked)
-        assert hash(first) == hash(same)
-    for different in (second, other, None, 1):
-        assert first != different
-        assert not first == different  # noqa: SIM201
-    assert len({first, second, again}) == 2
-    with pytest.raises(TypeError, match="not supported"):
-        first < second  # type: ignore[operator]  # noqa: B015
-
-
-def test_an_address_of_inet6_and_none_of_a_stream(stream: Pair) -> None:
-    with cmsgx.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
-        server.bind(("::1", 0))
-        with cmsgx.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
-            client.bind(("::1", 0))
-            client.sendto(b"x", server.getsockname())
-            address = cmsgx.receive(server, 10).address
-            assert address == client.getsockname()
-            assert address is not None
-            assert address.ip == ipaddress.IPv6Address("::1")
-    stream[0].send(b"x")
-    plain = cmsgx.recvmsg(stream[1], 1, 0, socket.MSG_PEEK)[3]
-    msg = cmsgx.receive(stream[1], 1)
-    assert msg.address == plain or (not msg.address and not plain)
-
-
-def test_an_address_of_a_family_that_only_the_kernel_knows() -> None:
-    with cmsgx.socket(socket.AF_NETLINK, socket.SOCK_RAW) as sock:
-        sock.bind((0, 0))
-        cmsgx.send(sock, NETLINK_NOOP, address=(0, 0))
-        sock.settimeout(60)
-        msg = cmsgx.receive(sock, 1000)
-        assert msg.address == (0, 0)
-        assert msg.address is not None
-        assert msg.address.ip is None
-        assert cmsgx.send(sock, NETLINK_NOOP, address=msg.address) == len(NETLINK_NOOP)
 
 
 # Two threads at once ----------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def a_datagram(stack: ExitStack) -> cmsgx.Message:
 
 
 def an_address(stack: ExitStack) -> cmsgx.Address:
-    address = a_datagram(stack).address
+    address = a_datagram(stack).sender
     assert address is not None
     return address
 

@@ -9,6 +9,7 @@ import gc
 import inspect
 import itertools
 import os
+import pickle
 import pkgutil
 import re
 import socket
@@ -180,7 +181,7 @@ def test_the_reference_has_nothing_else_and_nothing_twice() -> None:
 
 # Their constructor is no part of the interface.
 NOT_MADE_BY_USERS = (
-    cmsgx.Message, cmsgx.Address, cmsgx.wire.Batch, cmsgx.wire.Header, cmsgx.wire.Multishot,
+    cmsgx.Message, cmsgx.wire.Batch, cmsgx.wire.Header, cmsgx.wire.Multishot,
     cmsgx.wire.Segments, cmsgx.wire.View,
 )  # fmt: skip
 
@@ -472,13 +473,19 @@ def addresses() -> None:
         one.bind(("127.0.0.1", 0))
         two.bind(("127.0.0.1", 0))
         cmsgx.send(one, b"1", address=two.getsockname())
-        address = cmsgx.receive(two, 10).address
-        assert address is not None
-        assert address == one.getsockname()
-        address.value, address.packed, address.ip, tuple(address), repr(address), hash(address)
-        cmsgx.send(two, b"1", address=address)
-        cmsgx.receive(one, 10)
-        for wrong in (("127.0.0.1",), ("127.0.0.1", -1), "path"):
+        message = cmsgx.receive(two, 10)
+        assert message.address == one.getsockname()
+        made = cmsgx.Address(socket.AF_INET, message.address)
+        assert made == message.sender
+        for address in (message.address, message.sender, made):
+            assert isinstance(address, cmsgx.Address)
+            address.value, address.packed, address.ip, repr(address), hash(address)
+            cmsgx.send(two, b"1", address=address)
+            cmsgx.receive(one, 10)
+        pickle.dumps(message.address), message.address[:1], tuple(message.address)
+        for wrong in (("127.0.0.1",), ("127.0.0.1", -1), ("127.0.0.1", "1"), (1, 1), "path"):
+            with suppress(TypeError, OverflowError, OSError, ValueError):
+                cmsgx.Address(socket.AF_INET, wrong)
             with suppress(TypeError, OverflowError, OSError, ValueError):
                 cmsgx.send(one, b"1", address=wrong)
 
@@ -814,7 +821,8 @@ def multishots() -> None:
         buffer = bytearray(header + name + control + b"data")
         message = cmsgx.wire.parse_multishot(buffer, 16, len(control))
         assert message.address is not None
-        message.address.value, bytes(message.payload), repr(message)
+        assert message.sender is not None
+        message.sender.value, bytes(message.payload), repr(message)
         assert message.messages()[0] == cmsgx.Credentials()
         message.messages(family)
         for sizes in ((8, 0), (16, len(control) + 5), (-1, 0), (16, 8)):

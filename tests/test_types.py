@@ -84,8 +84,14 @@ def calls(sock: socket.socket, fd: Fd) -> None:
         if isinstance(msg.view, View):
             assert_type(cmsgx.decode(1, 2, msg.view), Any)
     for msg in Receiver(sock, into=bytearray(10), fds=3):
-        assert_type(msg.address, cmsgx.Address | None)
+        assert_type(msg.address, Any)
+        assert_type(msg.sender, cmsgx.Address | None)
         cmsgx.send(sock, b"answer", address=msg.address)
+        cmsgx.send(sock, b"answer", address=msg.sender)
+        sock.sendto(b"answer", msg.address)
+        if isinstance(msg.address, cmsgx.Address):
+            assert_type(msg.address.family, int)
+        assert_type(cmsgx.Address(2, ("127.0.0.1", 9)), cmsgx.Address)
     assert_type(
         cmsgx.recvmsg(sock, 10, 20), tuple[bytes, list[tuple[int, int, bytes]], int, Any]
     )

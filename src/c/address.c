@@ -1,259 +1,377 @@
 #include "address.h"
 
+#include "arguments.h"
 #include "errors.h"
 #include "record.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stddef.h>
-#include <sys/un.h>
 
-#define PATH_AT offsetof(struct sockaddr_un, sun_path)
+/* Two forms of one class, Address, which has nothing of its own. */
 
 typedef struct {
     PyObject_HEAD
+    cmsgx_whence whence;        /* by which its name is read */
     socklen_t size;
     struct sockaddr_storage name;
-} cmsgx_address;
+} raw_address;
 
-/* sockaddr to object ------------------------------------------------------------------- */
+/* What is behind the items of a tuple, where tuple itself does not look: it was allocated for more
+   of them than it says that it has. */
+typedef struct {
+    uint32_t size;
+    unsigned char name[];
+} hidden_name;
 
-static PyObject *
-unix_to_object(const struct sockaddr_storage *name, socklen_t size)
+static inline hidden_name *
+hidden_of(PyObject *tuple)
 {
-    const char *path = (const char *)name + PATH_AT;
-    size_t length = size > PATH_AT ? size - PATH_AT : 0;
-    if (CMSGX_HAS_ABSTRACT_NAMES && length > 0 && path[0] == 0) {
-        return PyBytes_FromStringAndSize(path, (Py_ssize_t)length);
-    }
-    return PyUnicode_DecodeFSDefaultAndSize(path, (Py_ssize_t)strnlen(path, length));
+    return (hidden_name *)(void *)(((PyTupleObject *)tuple)->ob_item + Py_SIZE(tuple));
 }
 
-static PyObject *
-inet_to_object(const struct sockaddr_storage *name)
+/* Its struct sockaddr, borrowed. */
+static const void *
+name_of(PyObject *self, socklen_t *size)
 {
-    struct sockaddr_in in;
-    char text[INET_ADDRSTRLEN];
-    memcpy(&in, name, sizeof(in));
-    inet_ntop(AF_INET, &in.sin_addr, text, sizeof(text));
-    return Py_BuildValue("si", text, (int)ntohs(in.sin_port));
-}
-
-static PyObject *
-inet6_to_object(const struct sockaddr_storage *name)
-{
-    struct sockaddr_in6 in;
-    char text[INET6_ADDRSTRLEN];
-    memcpy(&in, name, sizeof(in));
-    inet_ntop(AF_INET6, &in.sin6_addr, text, sizeof(text));
-    return Py_BuildValue("siII", text, (int)ntohs(in.sin6_port),
-                         (unsigned)ntohl(in.sin6_flowinfo), (unsigned)in.sin6_scope_id);
-}
-
-PyObject *
-cmsgx_address_to_object(const struct sockaddr_storage *name, socklen_t size)
-{
-    if (size < CMSGX_LEAST_ADDRESS) {
-        Py_RETURN_NONE;
+    if (PyTuple_Check(self)) {
+        const hidden_name *hidden = hidden_of(self);
+        *size = hidden->size;
+        return hidden->name;
     }
-    switch (name->ss_family) {
-    case AF_UNIX:
-        return unix_to_object(name, size);
-    case AF_INET:
-        return inet_to_object(name);
-    case AF_INET6:
-        return inet6_to_object(name);
-#if CMSGX_HAS_NETLINK_NAMES
-    case AF_NETLINK: {
-        struct sockaddr_nl netlink;
-        memcpy(&netlink, name, sizeof(netlink));
-        return Py_BuildValue("II", (unsigned)netlink.nl_pid, (unsigned)netlink.nl_groups);
-    }
-#endif
-    default: {
-        size_t at = offsetof(struct sockaddr, sa_data);
-        return Py_BuildValue("iy#", (int)name->ss_family, (const char *)name + at,
-                             (Py_ssize_t)(size - at));
-    }
-    }
-}
-
-/* Object to sockaddr ------------------------------------------------------------------- */
-
-static int
-unix_from_object(PyObject *object, struct sockaddr_storage *name, socklen_t *size)
-{
-    PyObject *path;
-    Py_buffer bytes;
-
-    if (PyUnicode_Check(object)) {
-        path = PyUnicode_EncodeFSDefault(object);
-        if (path == NULL) {
-            return -1;
-        }
-    }
-    else if (PyObject_CheckBuffer(object)) {
-        path = Py_NewRef(object);
-    }
-    else {
-        return 0;
-    }
-    if (cmsgx_get_buffer(path, &bytes, PyBUF_SIMPLE) < 0) {
-        Py_DECREF(path);
-        return -1;
-    }
-    struct sockaddr_un un;
-    size_t length = (size_t)bytes.len;
-    int is_abstract = CMSGX_HAS_ABSTRACT_NAMES
-                      && (length == 0 || ((const char *)bytes.buf)[0] == 0);
-    /* A path needs its NUL, an abstract name has none. */
-    int fits = length + (is_abstract ? 0 : 1) <= sizeof(un.sun_path);
-    if (fits) {
-        memset(&un, 0, sizeof(un));
-        un.sun_family = AF_UNIX;
-        memcpy(un.sun_path, bytes.buf, length);
-        memcpy(name, &un, sizeof(un));
-        *size = (socklen_t)(PATH_AT + length + (is_abstract ? 0 : 1));
-    }
-    PyBuffer_Release(&bytes);
-    Py_DECREF(path);
-    return fits;
-}
-
-/* The items of an (address, port, ...) tuple as C values: 1, or 0 where one is not plain. */
-static int
-numbers_of(PyObject *tuple, Py_ssize_t from, long limit, long *values)
-{
-    for (Py_ssize_t i = from; i < PyTuple_GET_SIZE(tuple); i++) {
-        PyObject *item = PyTuple_GET_ITEM(tuple, i);
-        int overflow;
-        if (!PyLong_Check(item)) {
-            return 0;
-        }
-        long value = PyLong_AsLongAndOverflow(item, &overflow);
-        if (overflow != 0 || value < 0 || value > limit) {
-            return 0;
-        }
-        values[i] = value;
-    }
-    return 1;
-}
-
-static int
-inet_from_object(int family, PyObject *object, struct sockaddr_storage *name, socklen_t *size)
-{
-    long values[4] = {0, 0, 0, 0};
-    Py_ssize_t most = family == AF_INET ? 2 : 4;
-    if (!PyTuple_Check(object) || PyTuple_GET_SIZE(object) < 2
-        || PyTuple_GET_SIZE(object) > most || !PyUnicode_Check(PyTuple_GET_ITEM(object, 0))
-        || !numbers_of(object, 1, family == AF_INET ? 65535 : (long)INT_MAX, values)
-        || values[1] > 65535 || values[2] > 0xfffff) {
-        return 0;
-    }
-    Py_ssize_t length;
-    const char *host = PyUnicode_AsUTF8AndSize(PyTuple_GET_ITEM(object, 0), &length);
-    if (host == NULL) {
-        PyErr_Clear();
-        return 0;
-    }
-    if (strlen(host) != (size_t)length) {
-        return 0;
-    }
-    if (family == AF_INET) {
-        struct sockaddr_in in;
-        memset(&in, 0, sizeof(in));
-        in.sin_family = AF_INET;
-        in.sin_port = htons((uint16_t)values[1]);
-        if (inet_pton(AF_INET, host, &in.sin_addr) != 1) {
-            return 0;
-        }
-        memcpy(name, &in, sizeof(in));
-        *size = sizeof(in);
-    }
-    else {
-        struct sockaddr_in6 in;
-        memset(&in, 0, sizeof(in));
-        in.sin6_family = AF_INET6;
-        in.sin6_port = htons((uint16_t)values[1]);
-        in.sin6_flowinfo = htonl((uint32_t)values[2]);
-        in.sin6_scope_id = (uint32_t)values[3];
-        if (inet_pton(AF_INET6, host, &in.sin6_addr) != 1) {
-            return 0;
-        }
-        memcpy(name, &in, sizeof(in));
-        *size = sizeof(in);
-    }
-    return 1;
+    const raw_address *raw = (const raw_address *)self;
+    *size = raw->size;
+    return &raw->name;
 }
 
 int
 cmsgx_address_from_object(cmsgx_state *state, int family, PyObject *object,
                           struct sockaddr_storage *name, socklen_t *size)
 {
-    if (Py_IS_TYPE(object, state->Address)) {
-        const cmsgx_address *address = (const cmsgx_address *)object;
-        memcpy(name, &address->name, address->size);
-        *size = address->size;
+    if (Py_IS_TYPE(object, state->AddressTuple)) {
+        const hidden_name *hidden = hidden_of(object);
+        memcpy(name, hidden->name, hidden->size);
+        *size = hidden->size;
         return 1;
     }
-    int known = family == AF_UNIX ? unix_from_object(object, name, size)
-                : family == AF_INET || family == AF_INET6
-                    ? inet_from_object(family, object, name, size) : 0;
-    if (known > 0) {
-        cmsgx_set_address_length(name, *size);
+    if (Py_IS_TYPE(object, state->RawAddress)) {
+        const raw_address *raw = (const raw_address *)object;
+        memcpy(name, &raw->name, raw->size);
+        *size = raw->size;
+        return 1;
     }
-    return known;
+    return cmsgx_name_from_plain(family, object, name, size);
 }
 
-/* Address ------------------------------------------------------------------------------ */
+/* The tuple --------------------------------------------------------------------------------- */
+
+/* Without its items, which the caller puts in.  The garbage collector has nothing to do with it:
+   the items are text, bytes and numbers. */
+static inline PyObject *
+tuple_new(cmsgx_state *state, Py_ssize_t count, const void *name, size_t size)
+{
+    size_t room = sizeof(hidden_name) + size;
+    Py_ssize_t places = (Py_ssize_t)((room + sizeof(PyObject *) - 1) / sizeof(PyObject *));
+    PyObject *tuple = (PyObject *)PyObject_GC_NewVar(PyTupleObject, state->AddressTuple,
+                                                     count + places);
+    if (tuple == NULL) {
+        return NULL;
+    }
+    Py_SET_SIZE((PyVarObject *)tuple, count);
+    cmsgx_tuple_begin(tuple);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        ((PyTupleObject *)tuple)->ob_item[i] = NULL;
+    }
+    hidden_name *hidden = hidden_of(tuple);
+    hidden->size = (uint32_t)size;
+    memcpy(hidden->name, name, size);
+    return tuple;
+}
+
+static void
+tuple_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    for (Py_ssize_t i = 0; i < Py_SIZE(self); i++) {
+        Py_XDECREF(((PyTupleObject *)self)->ob_item[i]);
+    }
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+/* Whether `item` is not NULL, which then belongs to the tuple. */
+static inline int
+put_item(PyObject *tuple, Py_ssize_t index, PyObject *item)
+{
+    ((PyTupleObject *)tuple)->ob_item[index] = item;
+    return item != NULL;
+}
+
+/* The commonest of all, without a format to be read. */
+static PyObject *
+inet_tuple(cmsgx_state *state, const struct sockaddr_storage *name)
+{
+    struct sockaddr_in in;
+    char text[CMSGX_IPV4_ROOM];
+    memcpy(&in, name, sizeof(in));
+    PyObject *tuple = tuple_new(state, 2, &in, sizeof(in));
+    if (tuple == NULL) {
+        return NULL;
+    }
+    size_t length = cmsgx_ipv4_text((const unsigned char *)&in.sin_addr, text);
+    PyObject *host = PyUnicode_New((Py_ssize_t)length, 127);
+    if (host != NULL) {
+        memcpy(PyUnicode_DATA(host), text, length);
+    }
+    if (!put_item(tuple, 0, host) || !put_item(tuple, 1, PyLong_FromLong(ntohs(in.sin_port)))) {
+        Py_CLEAR(tuple);
+    }
+    return tuple;
+}
+
+/* A tuple with the name hidden behind what `value` has, which is stolen; anything else as it is. */
+static PyObject *
+hide_name(cmsgx_state *state, PyObject *value, const struct sockaddr_storage *name,
+          socklen_t size)
+{
+    if (value == NULL || !PyTuple_CheckExact(value)) {
+        return value;
+    }
+    Py_ssize_t count = PyTuple_GET_SIZE(value);
+    PyObject *tuple = tuple_new(state, count, name, size);
+    for (Py_ssize_t i = 0; tuple != NULL && i < count; i++) {
+        (void)put_item(tuple, i, Py_NewRef(PyTuple_GET_ITEM(value, i)));
+    }
+    Py_DECREF(value);
+    return tuple;
+}
+
+#if CMSGX_FREE_LIST
+/* The peers that were last seen have their tuples still: two places for each of so many sums. */
+static PyObject **
+places_of(cmsgx_state *state, const struct sockaddr_storage *name, socklen_t size)
+{
+    uint64_t word, sum = 0;
+    for (size_t at = 0; at + sizeof(word) <= size; at += sizeof(word)) {
+        memcpy(&word, (const char *)name + at, sizeof(word));
+        sum = (sum ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+    }
+    return &state->peers[(sum >> (64 - CMSGX_PEERS_BITS)) * 2];
+}
+
+static inline int
+is_peer(PyObject *tuple, const struct sockaddr_storage *name, socklen_t size)
+{
+    const hidden_name *hidden = tuple == NULL ? NULL : hidden_of(tuple);
+    return hidden != NULL && hidden->size == size && memcmp(hidden->name, name, size) == 0;
+}
+#endif
+
+static PyObject *
+ip_shown(cmsgx_state *state, const struct sockaddr_storage *name, socklen_t size)
+{
+#if CMSGX_FREE_LIST
+    PyObject **places = places_of(state, name, size);
+    for (int i = 0; i < 2; i++) {
+        if (is_peer(places[i], name, size)) {
+            return Py_NewRef(places[i]);
+        }
+    }
+#endif
+    PyObject *tuple = name->ss_family == AF_INET
+        ? inet_tuple(state, name)
+        : hide_name(state, cmsgx_name_to_object(name, size, CMSGX_NOWHERE), name, size);
+#if CMSGX_FREE_LIST
+    if (tuple != NULL && state->peers_kept) {
+        /* No Python code runs when the oldest goes: it has nothing but text and numbers. */
+        PyObject *oldest = places[1];
+        places[1] = places[0];
+        places[0] = Py_NewRef(tuple);
+        Py_XDECREF(oldest);
+    }
+#endif
+    return tuple;
+}
 
 PyObject *
-cmsgx_address_new(cmsgx_state *state, const struct sockaddr_storage *name, socklen_t size)
+cmsgx_address_shown(cmsgx_state *state, const struct sockaddr_storage *name, socklen_t size,
+                    cmsgx_whence whence)
+{
+    if (size == sizeof(struct sockaddr_in) ? name->ss_family == AF_INET
+                                           : size == sizeof(struct sockaddr_in6)
+                                                 && name->ss_family == AF_INET6) {
+        return ip_shown(state, name, size);
+    }
+    return hide_name(state, cmsgx_name_to_object(name, size, whence), name, size);
+}
+
+void
+cmsgx_address_free_all(cmsgx_state *state)
+{
+#if CMSGX_FREE_LIST
+    state->peers_kept = 0;
+    for (size_t i = 0; i < sizeof(state->peers) / sizeof(*state->peers); i++) {
+        Py_CLEAR(state->peers[i]);
+    }
+#else
+    (void)state;
+#endif
+}
+
+/* The raw form ------------------------------------------------------------------------------ */
+
+PyObject *
+cmsgx_address_raw(cmsgx_state *state, const struct sockaddr_storage *name, socklen_t size,
+                  cmsgx_whence whence)
 {
     if (size < CMSGX_LEAST_ADDRESS) {
         Py_RETURN_NONE;
     }
-    cmsgx_address *address = PyObject_New(cmsgx_address, state->Address);
-    if (address != NULL) {
-        address->size = size <= sizeof(*name) ? size : (socklen_t)sizeof(*name);
-        memcpy(&address->name, name, address->size);
-        /* It is read as the whole struct of its family. */
-        memset((char *)&address->name + address->size, 0, sizeof(*name) - address->size);
+    raw_address *raw = PyObject_New(raw_address, state->RawAddress);
+    if (raw != NULL) {
+        raw->whence = whence;
+        raw->size = size <= sizeof(*name) ? size : (socklen_t)sizeof(*name);
+        memcpy(&raw->name, name, raw->size);
     }
-    return (PyObject *)address;
+    return (PyObject *)raw;
+}
+
+PyObject *
+cmsgx_raw_address(PyObject *module, PyObject *bytes)
+{
+    struct sockaddr_storage name;
+    Py_buffer view;
+    if (cmsgx_get_buffer(bytes, &view, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    size_t size = (size_t)view.len < sizeof(name) ? (size_t)view.len : sizeof(name);
+    memcpy(&name, view.buf, size);
+    PyBuffer_Release(&view);
+    if (size >= CMSGX_LEAST_ADDRESS && name.ss_family == AF_UNSPEC) {
+        /* All zero is the kernel's word for none. */
+        size = 0;
+    }
+    return cmsgx_address_raw(cmsgx_state_of(module), &name, (socklen_t)size, CMSGX_NOWHERE);
+}
+
+static PyObject *
+raw_value(PyObject *self)
+{
+    const raw_address *raw = (const raw_address *)self;
+    return cmsgx_name_to_object(&raw->name, raw->size, raw->whence);
+}
+
+static void
+raw_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+raw_repr(PyObject *self)
+{
+    PyObject *value = raw_value(self);
+    PyObject *text = value == NULL ? NULL : PyUnicode_FromFormat("<Address %R>", value);
+    Py_XDECREF(value);
+    return text;
+}
+
+static Py_hash_t
+raw_hash(PyObject *self)
+{
+    const raw_address *raw = (const raw_address *)self;
+    return cmsgx_hash_bytes(&raw->name, (Py_ssize_t)raw->size);
+}
+
+static PyObject *
+raw_compare(PyObject *self, PyObject *other, int operation)
+{
+    if ((operation != Py_EQ && operation != Py_NE) || !Py_IS_TYPE(other, Py_TYPE(self))) {
+        Py_RETURN_NOTIMPLEMENTED;
+    }
+    const raw_address *a = (const raw_address *)self;
+    const raw_address *b = (const raw_address *)other;
+    int equal = a->size == b->size && memcmp(&a->name, &b->name, a->size) == 0;
+    return PyBool_FromLong(equal == (operation == Py_EQ));
+}
+
+/* Address ------------------------------------------------------------------------------------ */
+
+static PyObject *
+address_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"", "", "proto", NULL};
+    cmsgx_state *state = cmsgx_state_of_type(type);
+    struct sockaddr_storage name;
+    socklen_t size;
+    cmsgx_whence whence = CMSGX_NOWHERE;
+    PyObject *value;
+    int family;
+
+    if (type != state->Address) {
+        return PyErr_Format(PyExc_TypeError, "%.200s: nothing derives from Address", type->tp_name);
+    }
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iO|$i:Address", (char **)(void *)names,
+                                     &family, &value, &whence.proto)) {
+        return NULL;
+    }
+    int known = 0;
+    if (PyObject_TypeCheck(value, state->Address)) {
+        known = cmsgx_address_from_object(state, family, value, &name, &size);
+        if (name.ss_family != family) {
+            return PyErr_Format(PyExc_ValueError, "value: %R is of the family %d, not %d", value,
+                                (int)name.ss_family, family);
+        }
+    }
+    else {
+        known = cmsgx_name_from_object(family, whence, value, &name, &size);
+        if (known == 0) {
+            known = cmsgx_name_resolve(family, value, &name, &size);
+        }
+    }
+    if (known == 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "family: %d is none that the socket module has addresses of, so that value "
+                     "is (%d, bytes), not %R", family, family, value);
+    }
+    return known > 0 ? cmsgx_address_raw(state, &name, size, whence) : NULL;
 }
 
 static PyObject *
 address_value(PyObject *self, void *Py_UNUSED(closure))
 {
-    const cmsgx_address *address = (const cmsgx_address *)self;
-    return cmsgx_address_to_object(&address->name, address->size);
+    return PyTuple_Check(self)
+        ? PyTuple_GetSlice(self, 0, Py_SIZE(self)) : raw_value(self);
 }
 
 static PyObject *
 address_family(PyObject *self, void *Py_UNUSED(closure))
 {
-    return PyLong_FromLong(((const cmsgx_address *)self)->name.ss_family);
+    socklen_t size;
+    struct sockaddr_storage name;
+    const void *bytes = name_of(self, &size);
+    memcpy(&name, bytes, CMSGX_LEAST_ADDRESS);
+    return PyLong_FromLong(name.ss_family);
 }
 
 static PyObject *
 address_ip(PyObject *self, void *Py_UNUSED(closure))
 {
-    const cmsgx_address *address = (const cmsgx_address *)self;
-    struct sockaddr_in in;
-    struct sockaddr_in6 in6;
-    const void *bytes;
-    size_t size;
+    struct sockaddr_storage name;
+    socklen_t size;
+    const void *bytes = name_of(self, &size);
+    memset(&name, 0, sizeof(name));
+    memcpy(&name, bytes, size);
 
-    if (address->name.ss_family == AF_INET) {
-        memcpy(&in, &address->name, sizeof(in));
-        bytes = &in.sin_addr;
-        size = sizeof(in.sin_addr);
+    if (name.ss_family == AF_INET) {
+        size = sizeof(struct in_addr);
+        bytes = (const char *)&name + offsetof(struct sockaddr_in, sin_addr);
     }
-    else if (address->name.ss_family == AF_INET6) {
-        memcpy(&in6, &address->name, sizeof(in6));
-        bytes = &in6.sin6_addr;
-        size = sizeof(in6.sin6_addr);
+    else if (name.ss_family == AF_INET6) {
+        size = sizeof(struct in6_addr);
+        bytes = (const char *)&name + offsetof(struct sockaddr_in6, sin6_addr);
     }
     else {
         Py_RETURN_NONE;
@@ -267,94 +385,9 @@ address_ip(PyObject *self, void *Py_UNUSED(closure))
 static PyObject *
 address_packed(PyObject *self, void *Py_UNUSED(closure))
 {
-    const cmsgx_address *address = (const cmsgx_address *)self;
-    return PyBytes_FromStringAndSize((const char *)&address->name, (Py_ssize_t)address->size);
-}
-
-static void
-address_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_Free(self);
-    Py_DECREF(type);
-}
-
-static PyObject *
-address_repr(PyObject *self)
-{
-    PyObject *value = address_value(self, NULL);
-    PyObject *text = value == NULL ? NULL : PyUnicode_FromFormat("<Address %R>", value);
-    Py_XDECREF(value);
-    return text;
-}
-
-static PyObject *
-address_str(PyObject *self)
-{
-    PyObject *value = address_value(self, NULL);
-    PyObject *text = value == NULL ? NULL : PyObject_Str(value);
-    Py_XDECREF(value);
-    return text;
-}
-
-static Py_hash_t
-address_hash(PyObject *self)
-{
-    PyObject *value = address_value(self, NULL);
-    if (value == NULL) {
-        return -1;
-    }
-    Py_hash_t hash = PyObject_Hash(value);
-    Py_DECREF(value);
-    return hash;
-}
-
-static PyObject *
-address_compare(PyObject *self, PyObject *other, int operation)
-{
-    if (operation != Py_EQ && operation != Py_NE) {
-        Py_RETURN_NOTIMPLEMENTED;
-    }
-    if (Py_IS_TYPE(other, Py_TYPE(self))) {
-        const cmsgx_address *a = (const cmsgx_address *)self;
-        const cmsgx_address *b = (const cmsgx_address *)other;
-        int equal = a->size == b->size && memcmp(&a->name, &b->name, a->size) == 0;
-        return PyBool_FromLong(equal == (operation == Py_EQ));
-    }
-    PyObject *value = address_value(self, NULL);
-    PyObject *result = value == NULL ? NULL : PyObject_RichCompare(value, other, operation);
-    Py_XDECREF(value);
-    return result;
-}
-
-static Py_ssize_t
-address_length(PyObject *self)
-{
-    PyObject *value = address_value(self, NULL);
-    if (value == NULL) {
-        return -1;
-    }
-    Py_ssize_t length = PyObject_Size(value);
-    Py_DECREF(value);
-    return length;
-}
-
-static PyObject *
-address_item(PyObject *self, PyObject *key)
-{
-    PyObject *value = address_value(self, NULL);
-    PyObject *item = value == NULL ? NULL : PyObject_GetItem(value, key);
-    Py_XDECREF(value);
-    return item;
-}
-
-static PyObject *
-address_iter(PyObject *self)
-{
-    PyObject *value = address_value(self, NULL);
-    PyObject *iterator = value == NULL ? NULL : PyObject_GetIter(value);
-    Py_XDECREF(value);
-    return iterator;
+    socklen_t size;
+    const void *bytes = name_of(self, &size);
+    return PyBytes_FromStringAndSize(bytes, (Py_ssize_t)size);
 }
 
 static PyGetSetDef address_getset[] = {
@@ -369,39 +402,111 @@ static PyGetSetDef address_getset[] = {
 };
 
 PyDoc_STRVAR(address_doc,
-"A socket address as it came from the kernel; text is made of it on demand.  Compares, hashes,\n"
-"indexes and unpacks like what the socket module gives (`value`), and goes back to the kernel\n"
-"unconverted as an `address` argument.");
+"Address(family, value, /, *, proto=-1)\n--\n\n"
+"A socket address in the raw form, a struct sockaddr: hashable, equal to another raw form with\n"
+"the same bytes, and taken by each `address` argument without text being made or read.\n\n"
+"`family` is an AF_* number, and `value` what the socket module takes for it; the name of a host\n"
+"is looked up.  `proto` is the protocol of the socket, where addresses differ by it: a BTPROTO_*\n"
+"for AF_BLUETOOTH, a CAN_* for AF_CAN (otherwise seen by the length of the tuple).  Raises what\n"
+"socket raises for a wrong one, and ValueError for a family that it does not know.\n\n"
+"The `sender` of a message has that form; its `address` is a tuple, str or bytes, as in socket.\n"
+"The tuple is an Address too, and has these attributes.");
 
-static PyMethodDef address_methods[] = {
+PyDoc_STRVAR(tuple_doc,
+"An address as the socket module gives it, a tuple; and an Address, which goes back to the\n"
+"kernel as an `address` argument without its text being read.");
+
+/* As the plain tuple: what is hidden is of the same value. */
+static PyObject *
+tuple_reduce(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *plain = PyTuple_GetSlice(self, 0, Py_SIZE(self));
+    PyObject *result = plain == NULL ? NULL : Py_BuildValue("O(O)", &PyTuple_Type, plain);
+    Py_XDECREF(plain);
+    return result;
+}
+
+static PyMethodDef tuple_methods[] = {
+    {"__reduce__", tuple_reduce, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef raw_methods[] = {
     CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot address_slots[] = {
-    {Py_tp_dealloc, address_dealloc},
-    {Py_tp_methods, address_methods},
-    {Py_tp_repr, address_repr},
-    {Py_tp_str, address_str},
-    {Py_tp_hash, address_hash},
-    {Py_tp_richcompare, address_compare},
-    {Py_tp_iter, address_iter},
+    {Py_tp_new, address_make},
     {Py_tp_getset, address_getset},
     {Py_tp_doc, (void *)address_doc},
-    {Py_mp_length, address_length},
-    {Py_mp_subscript, address_item},
     {0, NULL},
 };
 
+static PyType_Slot raw_slots[] = {
+    {Py_tp_dealloc, raw_dealloc},
+    {Py_tp_methods, raw_methods},
+    {Py_tp_repr, raw_repr},
+    {Py_tp_hash, raw_hash},
+    {Py_tp_richcompare, raw_compare},
+    {Py_tp_doc, (void *)address_doc},
+    {0, NULL},
+};
+
+static PyType_Slot tuple_slots[] = {
+    {Py_tp_dealloc, tuple_dealloc},
+    {Py_tp_methods, tuple_methods},
+    {Py_tp_doc, (void *)tuple_doc},
+    {0, NULL},
+};
+
+#define FLAGS (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE)
+
 static PyType_Spec address_spec = {
     .name = "cmsgx.Address",
-    .basicsize = sizeof(cmsgx_address),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .basicsize = sizeof(PyObject),
+    .flags = FLAGS | Py_TPFLAGS_BASETYPE,
     .slots = address_slots,
 };
+
+static PyType_Spec raw_spec = {
+    .name = "cmsgx._cmsg.RawAddress",
+    .basicsize = sizeof(raw_address),
+    .flags = FLAGS | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = raw_slots,
+};
+
+static PyType_Spec tuple_spec = {
+    .name = "cmsgx._cmsg.AddressTuple",
+    .flags = FLAGS | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = tuple_slots,
+};
+
+/* Adds it to the module; below the one of the two that is not NULL, or both.  A new reference. */
+static PyTypeObject *
+type_below(PyObject *module, PyType_Spec *spec, PyTypeObject *first, PyTypeObject *second)
+{
+    PyObject *bases = second == NULL ? PyTuple_Pack(1, first) : PyTuple_Pack(2, first, second);
+    PyObject *type = bases == NULL ? NULL : PyType_FromModuleAndSpec(module, spec, bases);
+    Py_XDECREF(bases);
+    if (type != NULL && PyModule_AddType(module, (PyTypeObject *)type) < 0) {
+        Py_CLEAR(type);
+    }
+    return (PyTypeObject *)type;
+}
 
 int
 cmsgx_add_address(PyObject *module)
 {
-    return cmsgx_add_type(module, &address_spec, &cmsgx_state_of(module)->Address);
+    cmsgx_state *state = cmsgx_state_of(module);
+    if (cmsgx_add_type(module, &address_spec, &state->Address) < 0
+        || (state->RawAddress = type_below(module, &raw_spec, state->Address, NULL)) == NULL
+        || (state->AddressTuple = type_below(module, &tuple_spec, &PyTuple_Type,
+                                             state->Address)) == NULL) {
+        return -1;
+    }
+#if CMSGX_FREE_LIST
+    state->peers_kept = 1;
+#endif
+    return 0;
 }

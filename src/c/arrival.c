@@ -1,5 +1,7 @@
 #include "arrival.h"
 
+#include "names.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
@@ -158,6 +160,10 @@ cmsgx_arrive(cmsgx_buffer *buffer, const cmsgx_request *request, cmsgx_sock *soc
     buffer->name_size = msg->msg_namelen;
     if (buffer->name_size > sizeof(buffer->name)) {
         buffer->name_size = sizeof(buffer->name);
+    }
+    if (cmsgx_names_need_socket(request->family)) {
+        buffer->name_fd = sock->fd;
+        buffer->name_proto = sock->kind == CMSGX_SOCKET ? cmsgx_sock_proto(sock) : -1;
     }
     got->nbytes = nbytes;
     got->eof = got->is_table_full = 0;

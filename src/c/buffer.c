@@ -22,6 +22,7 @@ cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
     cmsgx_buffer *buffer = (cmsgx_buffer *)(void *)memory;
     memset(buffer, 0, sizeof(*buffer));
     buffer->users = 1;
+    buffer->name_fd = buffer->name_proto = -1;
     buffer->control = memory + control_at;
     buffer->control_size = control_size;
     buffer->fds = (int *)(void *)(memory + fds_at);

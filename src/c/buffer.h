@@ -48,6 +48,9 @@ typedef struct {
                                what that was given */
     cmsgx_into *into;       /* where the data is, or NULL.  Borrowed: each object that uses the
                                buffer holds a reference, and visits it */
+    /* The socket that it came from, where cmsgx_names_need_socket(); -1 where not known. */
+    int name_fd;
+    int name_proto;
     socklen_t name_size;
     struct sockaddr_storage name;
 } cmsgx_buffer;

@@ -145,7 +145,8 @@ load_sockaddr(cmsgx_state *state, const unsigned char *from, size_t size)
     memcpy(&name, from, size);
     /* All zero (AF_UNSPEC) is the kernel's word for none. */
     return name.ss_family == AF_UNSPEC ? Py_NewRef(Py_None)
-                                       : cmsgx_address_new(state, &name, (socklen_t)size);
+                                       : cmsgx_address_shown(state, &name, (socklen_t)size,
+                                                             CMSGX_NOWHERE);
 }
 
 static PyObject *

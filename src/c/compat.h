@@ -236,6 +236,32 @@ cmsgx_relaxed_increment(Py_ssize_t *count)
 #  define CMSGX_SLOT_GIL
 #endif
 
+/* A tuple that PyObject_GC_NewVar() made: its hash is not known yet. */
+static inline void
+cmsgx_tuple_begin(PyObject *tuple)
+{
+#if PY_VERSION_HEX >= 0x030E0000 && !defined(PYPY_VERSION)
+    ((PyTupleObject *)tuple)->ob_hash = -1;
+#else
+    (void)tuple;
+#endif
+}
+
+/* The hash of bytes, as hash(b"...") has it: keyed, where Python's is. */
+static inline Py_hash_t
+cmsgx_hash_bytes(const void *bytes, Py_ssize_t size)
+{
+#if PY_VERSION_HEX >= 0x030E0000
+    return Py_HashBuffer(bytes, size);
+#else
+    Py_hash_t hash = PyHash_GetFuncDef()->hash(bytes, size);
+    return hash == -1 ? -2 : hash;
+#endif
+}
+
+/* Whether names of Bluetooth have all their parts in the socket module: since 3.14. */
+#define CMSGX_WHOLE_BLUETOOTH_NAMES (PY_VERSION_HEX >= 0x030E0000)
+
 #ifdef PYPY_VERSION
 #  define cmsgx_audit(event, format, ...) 0
 #else

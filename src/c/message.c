@@ -399,6 +399,24 @@ message_segments(PyObject *object, void *Py_UNUSED(closure))
                               segment_size(self));
 }
 
+/* The socket that its name is of.  It may be closed by now, and the number another file's, which
+   says nothing then. */
+static cmsgx_whence
+whence_of(const cmsgx_buffer *buffer)
+{
+    cmsgx_whence whence = {buffer->name_fd, buffer->name_proto};
+    if (!cmsgx_names_need_socket(buffer->name.ss_family)) {
+        return CMSGX_NOWHERE;
+    }
+    if (whence.fd >= 0 && cmsgx_family_of(whence.fd) != buffer->name.ss_family) {
+        whence.fd = -1;
+    }
+    if (whence.fd >= 0 && whence.proto < 0) {
+        whence.proto = cmsgx_proto_of(whence.fd);
+    }
+    return whence;
+}
+
 static PyObject *
 message_address(PyObject *object, void *Py_UNUSED(closure))
 {
@@ -407,12 +425,21 @@ message_address(PyObject *object, void *Py_UNUSED(closure))
         return cmsgx_raise_busy(object);
     }
     if (self->address == NULL) {
-        self->address = cmsgx_address_new(self->request->state, &self->buffer->name,
-                                          self->buffer->name_size);
+        const cmsgx_buffer *buffer = self->buffer;
+        self->address = cmsgx_address_shown(self->request->state, &buffer->name,
+                                            buffer->name_size, whence_of(buffer));
     }
     PyObject *address = Py_XNewRef(self->address);
     cmsgx_leave(&self->busy);
     return address;
+}
+
+static PyObject *
+message_sender(PyObject *object, void *Py_UNUSED(closure))
+{
+    const cmsgx_buffer *buffer = SELF(object)->buffer;
+    return cmsgx_address_raw(SELF(object)->request->state, &buffer->name, buffer->name_size,
+                             whence_of(buffer));
 }
 
 static PyObject *
@@ -557,8 +584,11 @@ static PyGetSetDef message_getset[] = {
     {"fds", message_fds, NULL, "The descriptors, a read-only sequence of Fd.", NULL},
     {"control", cmsgx_message_control, NULL, "The control messages, a tuple, decoded now.", NULL},
     {"address", message_address, NULL,
-     "Where it came from: an Address.  None where it has none, and on a stream, which has one\n"
-     "peer: getpeername().", NULL},
+     "Where it came from, as the socket module gives it: a tuple, which is an Address too, or str\n"
+     "or bytes for AF_UNIX.  None where it has none, and on a stream, which has one peer:\n"
+     "getpeername().", NULL},
+    {"sender", message_sender, NULL,
+     "The same in the raw form of Address: hashable, and made without text.", NULL},
     {"truncated", message_truncated, NULL,
      "Whether data, control data or surplus descriptors were cut off.", NULL},
     {"eof", message_eof, NULL,

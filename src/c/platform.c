@@ -226,6 +226,19 @@ cmsgx_family_of(int fd)
 #endif
 }
 
+int
+cmsgx_proto_of(int fd)
+{
+#ifdef SO_PROTOCOL
+    int proto;
+    socklen_t size = sizeof(proto);
+    return getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &proto, &size) == 0 ? proto : -1;
+#else
+    (void)fd;
+    return -1;
+#endif
+}
+
 /* Whether `flags` have `flag`, and errno is what a family says of one that it does not know. */
 static int
 is_refusal(int flags, int flag)

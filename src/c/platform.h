@@ -353,6 +353,9 @@ pid_t cmsgx_pid_of(int pidfd);
 /* AF_* of a socket: SO_DOMAIN, or by its name.  -1 with errno. */
 int cmsgx_family_of(int fd);
 
+/* Its protocol: SO_PROTOCOL.  -1 where it is not told. */
+int cmsgx_proto_of(int fd);
+
 /* Whether the peer sends nothing more, and nothing is left of what it sent: for a socket whose
    empty messages look the same.  1, 0, or -1 with errno where that cannot be told. */
 int cmsgx_has_hung_up(int fd);
@@ -379,9 +382,8 @@ int cmsgx_peer_of(int fd, struct cmsgx_peer *peer);
 #  define CMSGX_HAS_ABSTRACT_NAMES 0
 #endif
 
-/* AF_NETLINK names, which are (pid, groups), netlink(7).  FreeBSD has them in a header of its own,
-   and they are not converted there. */
-#ifdef __linux__
+/* AF_NETLINK names, netlink(7) and netlink(4): the same two numbers at the same places. */
+#if defined(__linux__) || (defined(__FreeBSD__) && defined(AF_NETLINK))
 #  define CMSGX_HAS_NETLINK_NAMES 1
 #else
 #  define CMSGX_HAS_NETLINK_NAMES 0

@@ -16,6 +16,7 @@
 typedef struct {
     struct msghdr msg;
     struct sockaddr_storage name;
+    cmsgx_sock *sock;           /* borrowed */
     unsigned char *control;     /* `small`, or owned */
     size_t control_size;
     int flags_asked;
@@ -38,8 +39,9 @@ control_used(const plain_call *call)
 }
 
 static int
-plain_init(plain_call *call, Py_ssize_t control_size, int flags)
+plain_init(plain_call *call, cmsgx_sock *sock, Py_ssize_t control_size, int flags)
 {
+    call->sock = sock;
     memset(&call->msg, 0, sizeof(call->msg));
     call->control = call->small;
     call->control_size = 0;
@@ -90,8 +92,19 @@ static PyObject *
 plain_address(const plain_call *call)
 {
     socklen_t size = call->msg.msg_namelen;
-    return cmsgx_address_to_object(&call->name, size <= sizeof(call->name) ? size
-                                                                         : sizeof(call->name));
+    cmsgx_whence whence = CMSGX_NOWHERE;
+    int borrowed = -1;
+    if (size > 0 && cmsgx_names_need_socket(call->name.ss_family)) {
+        borrowed = cmsgx_sock_borrow(call->sock);
+        whence.fd = borrowed;
+        whence.proto = cmsgx_sock_proto(call->sock);
+    }
+    PyObject *address = cmsgx_name_to_object(
+        &call->name, size <= sizeof(call->name) ? size : (socklen_t)sizeof(call->name), whence);
+    if (borrowed >= 0) {
+        cmsgx_sock_give_back(call->sock);
+    }
+    return address;
 }
 
 /* (level, type, data): a new reference. */
@@ -307,7 +320,7 @@ recvmsg_with(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, int mo
         return NULL;
     }
     PyObject *data;
-    if (plain_init(&call, control_size, flags) == 0
+    if (plain_init(&call, &sock, control_size, flags) == 0
         && receive_bytes(&call, &sock, size, flags | more_flags, &data) == 0) {
         result = plain_result(&call, data);
     }
@@ -413,7 +426,7 @@ recvmsg_into_with(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, i
         iov[count].iov_base = buffers[count].buf;
         iov[count].iov_len = (size_t)buffers[count].len;
     }
-    if (plain_init(&call, control_size, flags) == 0) {
+    if (plain_init(&call, &sock, control_size, flags) == 0) {
         call.msg.msg_iov = iov;
         call.msg.msg_iovlen = (__typeof__(call.msg.msg_iovlen))count;
         ssize_t received = cmsgx_call(&sock, POLLIN, try_recvmsg, &call, flags | more_flags,
@@ -587,7 +600,7 @@ cmsgx_recv_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t narg
     if (!is_known_family(&sock)) {
         return rights_through(state, state->own[CMSGX_RECVMSG].method, &asked);
     }
-    (void)plain_init(&call, 0, asked.flags);
+    (void)plain_init(&call, &sock, 0, asked.flags);
     call.control = room;
     call.control_size = RIGHTS_ROOM;
     PyObject *data;

@@ -12,6 +12,25 @@
 #define NEEDED_BUFFERS "an iterable of bytes-like objects, as [data],"
 #define NEEDED_CONTROL "a control message, or an iterable of them,"
 
+/* An address that is not plain, as the socket module takes it.  1 written, 0 where it is the name
+   of a host and there is no socket object, or the family is not known here; -1 raised. */
+static int
+convert(cmsgx_sock *sock, int family, PyObject *address, struct sockaddr_storage *name,
+        socklen_t *size)
+{
+    cmsgx_whence whence = CMSGX_NOWHERE;
+    if (cmsgx_names_need_socket(family)) {
+        whence.proto = cmsgx_sock_proto(sock);
+        whence.fd = cmsgx_sock_borrow(sock);
+    }
+    int known = cmsgx_name_from_object(family, whence, address, name, size);
+    if (whence.fd >= 0) {
+        cmsgx_sock_give_back(sock);
+    }
+    return known == 0 && sock->kind == CMSGX_SOCKET
+        ? cmsgx_name_resolve(family, address, name, size) : known;
+}
+
 /* 1 ready, 0 the socket's own method must convert it, -1 raised. */
 static int
 set_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *address)
@@ -23,6 +42,9 @@ set_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *address)
     int family = cmsgx_sock_family(sock);
     int error = errno;
     int known = cmsgx_address_from_object(out->state, family, address, &out->name, &size);
+    if (known == 0 && family >= 0 && (out->is_typed || sock->kind != CMSGX_SOCKET)) {
+        known = convert(sock, family, address, &out->name, &size);
+    }
     if (known == 0 && family < 0) {
         /* Closed, or no socket at all. */
         cmsgx_raise_of_sock(error, cmsgx_sock_number(sock));
@@ -35,60 +57,15 @@ set_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *address)
     return known;
 }
 
-/* What is wrong with an address of AF_INET or AF_INET6: the exception for it, or NULL where it may
-   have a host name. */
-static PyObject *
-wrong_ip(int family, PyObject *address)
-{
-    static const long long most[] = {0, 65535, 0xfffff, UINT32_MAX};
-    Py_ssize_t size = PyTuple_Check(address) ? PyTuple_GET_SIZE(address) : 0;
-    if (size < 2 || size > (family == AF_INET ? 2 : 4)) {
-        return PyExc_TypeError;
-    }
-    PyObject *host = PyTuple_GET_ITEM(address, 0);
-    if (!PyUnicode_Check(host) && !PyBytes_Check(host) && !PyByteArray_Check(host)) {
-        return PyExc_TypeError;
-    }
-    for (Py_ssize_t i = 1; i < size; i++) {
-        PyObject *item = PyTuple_GET_ITEM(address, i);
-        int overflow;
-        if (!PyLong_Check(item)) {
-            return PyExc_TypeError;
-        }
-        long long number = PyLong_AsLongLongAndOverflow(item, &overflow);
-        if (overflow != 0 || number < 0 || number > most[i]) {
-            return PyExc_OverflowError;
-        }
-    }
-    return NULL;
-}
-
-/* For an address that C cannot convert, where no method of the socket may: what socket raises for
-   one that is wrong.  `how` is how else it would go. */
+/* For an address that C cannot convert, where no method of the socket may.  `how` is how else it
+   would go. */
 static void
-raise_no_conversion(const cmsgx_sock *sock, PyObject *address, const char *how)
+raise_no_conversion(PyObject *address, const char *how)
 {
-    int family = cmsgx_sock_family(sock);
-    PyObject *wrong = family == AF_INET || family == AF_INET6 ? wrong_ip(family, address) : NULL;
-
-    if (family == AF_UNIX && (PyUnicode_Check(address) || PyObject_CheckBuffer(address))) {
-        PyErr_SetString(PyExc_OSError, "address: AF_UNIX path too long");
-    }
-    else if (family == AF_UNIX) {
-        PyErr_Format(PyExc_TypeError, "address: a path of AF_UNIX is str or bytes-like, not %.200s",
-                     Py_TYPE(address)->tp_name);
-    }
-    else if (wrong != NULL) {
-        PyErr_Format(wrong, "address: %R; %s, the numbers in their range", address,
-                     family == AF_INET ? "it is (host, port)"
-                                       : "it is (host, port, flowinfo=0, scope_id=0)");
-    }
-    else {
-        PyErr_Format(PyExc_ValueError,
-                     "address: %R is a host name to resolve, or of a family that is sent only "
-                     "through a socket object%s",
-                     address, how);
-    }
+    PyErr_Format(PyExc_ValueError,
+                 "address: %R is a host name to resolve, or of a family that is sent only "
+                 "through a socket object%s",
+                 address, how);
 }
 
 /* Through the type's own method ------------------------------------------------------------ */
@@ -330,7 +307,7 @@ cmsgx_sendmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs
             result = send_through(state, state->own[CMSGX_SENDMSG].method, args, nargs);
         }
         else {
-            raise_no_conversion(&sock, address, "");
+            raise_no_conversion(address, "");
         }
         goto done;
     }
@@ -366,7 +343,8 @@ add_plain_fds(cmsgx_outgoing *out, PyObject *fds)
 {
     int added = PyBytes_Check(fds) || PyByteArray_Check(fds) ? cmsgx_outgoing_add_fd_bytes(out, fds)
                                                              : cmsgx_outgoing_add_fds(out, fds, 0);
-    return added < 0 || (out->fd_count > 0 && cmsgx_outgoing_add_rights(out, 0) < 0) ? -1 : 0;
+    /* Also where there are none: socket sends an empty SCM_RIGHTS then. */
+    return added < 0 || cmsgx_outgoing_add_rights(out, 0) < 0 ? -1 : 0;
 }
 
 /* Not inlined: see send_through(). */
@@ -395,7 +373,7 @@ cmsgx_send_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t narg
     }
     if (known == 0) {
         if (sock.kind != CMSGX_SOCKET) {
-            raise_no_conversion(&sock, address, "");
+            raise_no_conversion(address, "");
             goto done;
         }
         result = send_through_own(&out, &sock, values[1], flags, address);
@@ -577,7 +555,7 @@ send_typed(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     if (known == 0) {
         if (sock.kind != CMSGX_SOCKET || out.fd_count > 0
             || (values[TIMEOUT] != NULL && values[TIMEOUT] != Py_Ellipsis)) {
-            raise_no_conversion(&sock, address, ", without fds= and timeout=");
+            raise_no_conversion(address, ", without fds= and timeout=");
             goto done;
         }
         PyObject *buffers = PyObject_CheckBuffer(values[DATA]) ? PyTuple_Pack(1, values[DATA])

@@ -225,6 +225,13 @@ cmsgx_sock_type(const cmsgx_sock *sock)
                                       : asked(sock, type_of);
 }
 
+int
+cmsgx_sock_proto(const cmsgx_sock *sock)
+{
+    return sock->kind == CMSGX_SOCKET ? value_of(sock, sock->state->socket_proto)
+                                      : asked(sock, cmsgx_proto_of);
+}
+
 static int
 is_open(int fd)
 {
@@ -497,14 +504,13 @@ cmsgx_add_sock(PyObject *module)
             return -1;
         }
     }
-    PyMemberDef *proto = member_of(state->socket, "proto");
-    if (proto == NULL
+    if ((state->socket_proto = member_of(state->socket, "proto")) == NULL
         || (state->socket_fileno = function_of(state->socket, "fileno")) == NULL
         || (state->socket_gettimeout = function_of(state->socket, "gettimeout")) == NULL
         || (state->socket_family = member_of(state->socket, "family")) == NULL
         || (state->socket_type = member_of(state->socket, "type")) == NULL) {
         return -1;
     }
-    find_places(state, state->socket, state->socket_family, proto);
+    find_places(state, state->socket, state->socket_family, state->socket_proto);
     return 0;
 }

@@ -57,6 +57,8 @@ void cmsgx_sock_give_back(const cmsgx_sock *sock);
 /* AF_* and SOCK_* of the socket: from the object, or asked of the kernel.  -1 where unknown. */
 int cmsgx_sock_family(const cmsgx_sock *sock);
 int cmsgx_sock_type(const cmsgx_sock *sock);
+/* Its protocol, the same way. */
+int cmsgx_sock_proto(const cmsgx_sock *sock);
 
 /* Asked of what the last try was made on, or what was resolved: an Fd is pinned, and counts as
    closed where it was closed since; of a socket object or an int the number is believed, as in

@@ -50,6 +50,8 @@ typedef struct {
     PyObject *codec;        /* borrowed from the kind: only good while it has that version */
 } cmsgx_lately;
 
+#define CMSGX_PEERS_BITS 7
+
 typedef struct {
     /* C types */
     PyTypeObject *Method;
@@ -59,6 +61,8 @@ typedef struct {
     PyTypeObject *View;
     PyTypeObject *Into;
     PyTypeObject *Address;
+    PyTypeObject *RawAddress;
+    PyTypeObject *AddressTuple;
     PyTypeObject *Record;
     PyTypeObject *Struct;
     PyTypeObject *Field;
@@ -98,6 +102,7 @@ typedef struct {
     PyCFunction socket_gettimeout;
     PyMemberDef *socket_family;
     PyMemberDef *socket_type;
+    PyMemberDef *socket_proto;
     Py_ssize_t socket_timeout_at;   /* int64_t of nanoseconds in the object; 0: not known */
     Py_ssize_t socket_fd_at;        /* int in the object; 0: not known */
     cmsgx_flag socket_fd_known;     /* and seen to be that */
@@ -122,6 +127,8 @@ typedef struct {
     PyObject *free_views;           /* plain memory, linked by `buffer` */
     int free_view_count;
     PyObject *spare_descriptors;    /* plain memory, or NULL */
+    PyObject *peers[2 << CMSGX_PEERS_BITS];     /* owned: tuples of addresses, or NULL */
+    int peers_kept;
 #endif
 } cmsgx_state;
 

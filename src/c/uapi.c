@@ -35,6 +35,7 @@
 #include <linux/llc.h>
 #include <linux/net_tstamp.h>
 #include <linux/netlink.h>
+#include <linux/qrtr.h>
 #include <linux/rds.h>
 #include <linux/rxrpc.h>
 #include <linux/sctp.h>
@@ -169,6 +170,48 @@ STRUCT(llc_pktinfo);
 MEMBER(llc_pktinfo, lpi_ifindex);
 MEMBER(llc_pktinfo, lpi_sap);
 MEMBER(llc_pktinfo, lpi_mac);
+
+STRUCT(sockaddr_ll);
+MEMBER(sockaddr_ll, sll_protocol);
+MEMBER(sockaddr_ll, sll_ifindex);
+MEMBER(sockaddr_ll, sll_hatype);
+MEMBER(sockaddr_ll, sll_pkttype);
+MEMBER(sockaddr_ll, sll_halen);
+MEMBER(sockaddr_ll, sll_addr);
+STRUCT(sockaddr_can);
+MEMBER(sockaddr_can, can_ifindex);
+MEMBER(sockaddr_can, can_addr.tp.rx_id);
+MEMBER(sockaddr_can, can_addr.tp.tx_id);
+MEMBER(sockaddr_can, can_addr.j1939.name);
+MEMBER(sockaddr_can, can_addr.j1939.pgn);
+MEMBER(sockaddr_can, can_addr.j1939.addr);
+NUMBER(CAN_RAW, CMSGX_CAN_RAW)
+NUMBER(CAN_BCM, CMSGX_CAN_BCM)
+NUMBER(CAN_ISOTP, CMSGX_CAN_ISOTP)
+NUMBER(CAN_J1939, CMSGX_CAN_J1939)
+STRUCT(sockaddr_tipc);
+MEMBER(sockaddr_tipc, addrtype);
+MEMBER(sockaddr_tipc, scope);
+_Static_assert(offsetof(struct sockaddr_tipc, addr)
+                   == offsetof(struct cmsgx_sockaddr_tipc, addr)
+               && offsetof(struct tipc_socket_addr, ref) == 0
+               && offsetof(struct tipc_socket_addr, node) == 4,
+               "sockaddr_tipc.addr");
+NUMBER(TIPC_ADDR_NAMESEQ, CMSGX_TIPC_ADDR_NAMESEQ)
+NUMBER(TIPC_ADDR_NAME, CMSGX_TIPC_ADDR_NAME)
+NUMBER(TIPC_ADDR_ID, CMSGX_TIPC_ADDR_ID)
+NUMBER(TIPC_CLUSTER_SCOPE, CMSGX_TIPC_CLUSTER_SCOPE)
+STRUCT(sockaddr_vm);
+MEMBER(sockaddr_vm, svm_port);
+MEMBER(sockaddr_vm, svm_cid);
+STRUCT(sockaddr_alg);
+MEMBER(sockaddr_alg, salg_type);
+MEMBER(sockaddr_alg, salg_feat);
+MEMBER(sockaddr_alg, salg_mask);
+MEMBER(sockaddr_alg, salg_name);
+STRUCT(sockaddr_qrtr);
+MEMBER(sockaddr_qrtr, sq_node);
+MEMBER(sockaddr_qrtr, sq_port);
 #endif
 
 #if CMSGX_HEADERS >= 0x60d00

@@ -477,4 +477,95 @@ struct cmsgx_tipc_destname {
     uint32_t upper;
 };
 
+/* Names of sockets.  linux/if_packet.h: the kernel writes as much of sll_addr as sll_halen says,
+   which may be more than fits. */
+struct cmsgx_sockaddr_ll {
+    uint16_t sll_family;
+    uint16_t sll_protocol;
+    int32_t sll_ifindex;
+    uint16_t sll_hatype;
+    uint8_t sll_pkttype;
+    uint8_t sll_halen;
+    uint8_t sll_addr[8];
+};
+/* linux/can.h, 5.4 */
+struct cmsgx_sockaddr_can {
+    uint16_t can_family;
+    int32_t can_ifindex;
+    union {
+        struct {
+            uint32_t rx_id;
+            uint32_t tx_id;
+        } tp;
+        struct {
+            uint64_t name;
+            uint32_t pgn;
+            uint8_t addr;
+        } j1939;
+    } can_addr;
+};
+#define CMSGX_CAN_RAW 1
+#define CMSGX_CAN_BCM 2
+#define CMSGX_CAN_ISOTP 6
+#define CMSGX_CAN_J1939 7
+/* linux/tipc.h: the three numbers are type, lower, upper; type, instance, domain; or ref, node. */
+struct cmsgx_sockaddr_tipc {
+    uint16_t family;
+    uint8_t addrtype;
+    int8_t scope;
+    uint32_t addr[3];
+};
+#define CMSGX_TIPC_ADDR_NAMESEQ 1
+#define CMSGX_TIPC_ADDR_NAME 2
+#define CMSGX_TIPC_ADDR_ID 3
+#define CMSGX_TIPC_CLUSTER_SCOPE 2
+/* linux/vm_sockets.h */
+struct cmsgx_sockaddr_vm {
+    uint16_t svm_family;
+    uint16_t svm_reserved1;
+    uint32_t svm_port;
+    uint32_t svm_cid;
+    uint8_t svm_zero[4];
+};
+/* linux/if_alg.h */
+struct cmsgx_sockaddr_alg {
+    uint16_t salg_family;
+    uint8_t salg_type[14];
+    uint32_t salg_feat;
+    uint32_t salg_mask;
+    uint8_t salg_name[64];
+};
+/* linux/qrtr.h */
+struct cmsgx_sockaddr_qrtr {
+    uint16_t sq_family;
+    uint32_t sq_node;
+    uint32_t sq_port;
+};
+/* net/bluetooth: l2cap.h, rfcomm.h, hci_sock.h, sco.h.  The last byte of an address comes first. */
+struct cmsgx_sockaddr_l2 {
+    uint16_t l2_family;
+    uint16_t l2_psm;
+    uint8_t l2_bdaddr[6];
+    uint16_t l2_cid;
+    uint8_t l2_bdaddr_type;
+};
+struct cmsgx_sockaddr_rc {
+    uint16_t rc_family;
+    uint8_t rc_bdaddr[6];
+    uint8_t rc_channel;
+};
+struct cmsgx_sockaddr_hci {
+    uint16_t hci_family;
+    uint16_t hci_dev;
+    uint16_t hci_channel;
+};
+struct cmsgx_sockaddr_sco {
+    uint16_t sco_family;
+    uint8_t sco_bdaddr[6];
+};
+#define CMSGX_BTPROTO_L2CAP 0
+#define CMSGX_BTPROTO_HCI 1
+#define CMSGX_BTPROTO_SCO 2
+#define CMSGX_BTPROTO_RFCOMM 3
+
 #endif

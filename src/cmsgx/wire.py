@@ -135,7 +135,7 @@ class _RecvmsgOut(StructMessage):
     controllen: int = member("controllen")
     payloadlen: int = member("payloadlen")
     flags: int = member("flags")
-    address: Address | None = member("name")
+    address: Any = member("name")
 
 
 if "io_uring_recvmsg_out" in _cmsg.LAYOUTS:
@@ -152,8 +152,11 @@ class Multishot:
 
     name: bytes
     """The struct sockaddr of the sender, as far as there was room; empty for none."""
-    address: Address | None
-    """The same as an Address; None for none, or where it had not the room."""
+    address: Any
+    """The same as the socket module gives it, as `Message.address`; None for none, or where it had
+    not the room."""
+    sender: Address | None
+    """The same in the raw form, hashable, made without text."""
     control: memoryview
     """The control data that came."""
     payload: memoryview
@@ -218,6 +221,7 @@ def parse_multishot(buffer: Buffer, name_size: int, control_size: int) -> Multis
     return Multishot(
         view[name_at:name_end].tobytes(),
         _RecvmsgOut.unpack(view[:name_end]).address if is_whole else None,
+        _cmsg.raw_address(view[name_at:name_end]) if is_whole else None,
         view[control_at : control_at + out.controllen],
         view[payload_at : payload_at + out.payloadlen],
         out.flags,

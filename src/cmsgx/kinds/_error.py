@@ -90,9 +90,9 @@ class ExtendedError(ShownAsMade, StructMessage):
     """An entry of the error queue, struct sock_extended_err: IP_RECVERR, ip(7).
 
     What `ee_info`, `ee_data`, `ee_type` and `ee_code` mean depends on `ee_origin`; what
-    receive_errors() gives says it in words. `offender` is the Address of who sent an ICMP error;
-    for any other origin None. Of TCP, UDP and raw sockets, and the like for AF_PACKET, CAN,
-    Bluetooth, vsock and RDS.
+    receive_errors() gives says it in words. `offender` is who sent an ICMP error, an address as
+    `Message.address`; for any other origin None. Of TCP, UDP and raw sockets, and the like for
+    AF_PACKET, CAN, Bluetooth, vsock and RDS.
     """
 
     __slots__ = ()
@@ -169,7 +169,7 @@ class ExtendedError(ShownAsMade, StructMessage):
         return KindOption(cls, tuple(steps), ", ".join(shown))
 
     @property
-    def offender(self) -> _cmsg.Address | None:
+    def offender(self) -> _cmsg.AddressTuple | None:
         """Who sent the ICMP error; its port is 0."""
         # Over IPv6 the kernel leaves an address there for other origins too, of whatever it was.
         is_icmp = self.ee_origin in (ErrorOrigin.ICMP, ErrorOrigin.ICMP6)

@@ -10,7 +10,7 @@ from ._base import IS_LINUX, StructMessage, families, form, member, option, regi
 from ._net import OnInterface, WithTrafficClass, source_of_answer
 
 if TYPE_CHECKING:
-    from ._address import IPMember
+    from ._address import AddressMember, IPMember
 
 __all__ = [
     "Checksum",
@@ -175,7 +175,7 @@ class OriginalDestination(StructMessage):
 
     __slots__ = ()
 
-    address: _cmsg.Address = member("sockaddr")
+    address: AddressMember = member("sockaddr")
 
 
 @register(

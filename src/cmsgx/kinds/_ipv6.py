@@ -14,7 +14,7 @@ from ._ip import IP
 from ._net import OnInterface, WithTrafficClass, source_of_answer
 
 if TYPE_CHECKING:
-    from ._address import IPMember
+    from ._address import AddressMember, IPMember
 
 __all__ = [
     "DestinationOptions",
@@ -279,7 +279,7 @@ class OriginalDestination6(StructMessage):
 
     __slots__ = ()
 
-    address: _cmsg.Address = member("sockaddr")
+    address: AddressMember = member("sockaddr")
 
 
 @register(
@@ -300,7 +300,7 @@ class PathMtu(StructMessage):
 
     __slots__ = ()
 
-    destination: _cmsg.Address | None = member("address")
+    destination: _cmsg.AddressTuple | None = member("address")
     mtu: int = member("mtu")
 
 
@@ -317,7 +317,7 @@ class NextHop(StructMessage):
 
     __slots__ = ()
 
-    address: _cmsg.Address = member("sockaddr")
+    address: AddressMember = member("sockaddr")
 
 
 @register(level="SOL_IPV6", type="IPV6_USE_MIN_MTU", layout="int", direction="send", families=_IPV6)

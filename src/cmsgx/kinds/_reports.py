@@ -99,9 +99,10 @@ class _Failure(ErrorReport):
         return self.error.ee_errno
 
     @property
-    def destination(self) -> _cmsg.Address | None:
-        """The Address that the packet was sent to."""
-        return self.message.address
+    def destination(self) -> _cmsg.AddressTuple | None:
+        """What the packet was sent to, as `Message.address`."""
+        address: _cmsg.AddressTuple | None = self.message.address
+        return address
 
     @property
     def mtu(self) -> int | None:
@@ -117,7 +118,7 @@ class IcmpError(_Failure):
     """An ICMP or ICMPv6 error that came back for a packet: IP_RECVERR, IPV6_RECVERR. ip(7)
 
     `errno`, what the kernel makes of it; `version`, 4 or 6, of `icmp_type` and `icmp_code`;
-    `offender`, the Address of the router or host that sent it; `destination`, the Address that
+    `offender`, the address of the router or host that sent it; `destination`, the address that
     the packet was sent to; `payload`, the start of its data, as far as the error quoted it (on TCP
     with the TCP header); `mtu`, in bytes, where it was too long, else None; `extensions`, those of
     RFC 4884, where ExtendedError.option(rfc4884=True) asked for them.
@@ -143,7 +144,7 @@ class IcmpError(_Failure):
         return self.error.ee_code
 
     @property
-    def offender(self) -> _cmsg.Address | None:
+    def offender(self) -> _cmsg.AddressTuple | None:
         """Who sent the error; its port is 0."""
         return self.error.offender
 
@@ -192,7 +193,7 @@ def _extensions(data: bytes, at: int) -> Iterator[IcmpExtension]:
 class LocalError(_Failure):
     """An error of this machine's own for a packet, which was not sent: IP_RECVERR. ip(7)
 
-    `errno`; `destination`, the Address that it was to be sent to, over IPv4 without the port if the
+    `errno`; `destination`, the address that it was to be sent to, over IPv4 without the port if the
     socket is not connected; for EMSGSIZE `mtu`, that of the path in bytes, headers included.
     A J1939 transfer that failed is one, too, without a destination.
     """

@@ -1,0 +1,69 @@
+/* Socket names: struct sockaddr to what the socket module gives for it, and back. */
+
+#ifndef CMSGX_NAMES_H
+#define CMSGX_NAMES_H
+
+#include "state.h"
+
+/* The socket that a name belongs to, as far as it is known.  `fd` is any descriptor that is a
+   socket of the same network namespace, by which interfaces have their names; or -1.  `proto` is
+   the protocol, which says what a name of Bluetooth or CAN is; or -1. */
+typedef struct {
+    int fd;
+    int proto;
+} cmsgx_whence;
+
+#define CMSGX_NOWHERE ((cmsgx_whence){-1, -1})
+
+/* Whether names of that family cannot be read without their socket.  -1, a family that is not
+   known, may be one.  (Those of IP have lower numbers than all of these.) */
+static inline int
+cmsgx_names_need_socket(int family)
+{
+#ifdef __linux__
+    return (unsigned)family >= AF_PACKET;
+#else
+    (void)family;
+    return 0;
+#endif
+}
+
+/* The text of an IPv4 address: its length.  A sprintf() would cost more than all else. */
+#define CMSGX_IPV4_ROOM 16
+size_t cmsgx_ipv4_text(const unsigned char *bytes, char *text);
+
+/* What the socket module gives: a tuple, str, bytes, int, or None for no name.  A new reference.  A
+   family that it does not know becomes (family, bytes), and so does a name that it would refuse. */
+PyObject *cmsgx_name_to_object(const struct sockaddr_storage *name, socklen_t size,
+                               cmsgx_whence whence);
+
+/* A path or name of AF_UNIX, or an address of AF_INET or AF_INET6 with a numeric host, in the form
+   that nearly all have.  1 written; 0 something else; -1 with an exception.  Runs no Python code
+   but that of a buffer. */
+int cmsgx_name_from_plain(int family, PyObject *object, struct sockaddr_storage *name,
+                          socklen_t *size);
+
+/* Whatever the socket module takes for that family, but names of hosts.  1 written; 0 where the
+   host is to be resolved, or the family is not known here; -1 with the exception that socket has
+   for it. */
+int cmsgx_name_from_object(int family, cmsgx_whence whence, PyObject *object,
+                           struct sockaddr_storage *name, socklen_t *size);
+
+/* Where that gave 0: the host is looked up, as the socket module does, however long it takes.  The
+   same results; 0 where there is no host in it. */
+int cmsgx_name_resolve(int family, PyObject *object, struct sockaddr_storage *name,
+                       socklen_t *size);
+
+/* For names_linux.c: the families that only Linux has. */
+PyObject *cmsgx_linux_name_to_object(const struct sockaddr_storage *name, socklen_t size,
+                                     cmsgx_whence whence);
+int cmsgx_linux_name_from_object(int family, cmsgx_whence whence, PyObject *object,
+                                 struct sockaddr_storage *name, socklen_t *size);
+PyObject *cmsgx_unknown_name_to_object(const struct sockaddr_storage *name, socklen_t size);
+
+/* Errors of the type that socket raises, in words of ours: what was given, and what would do.  The
+   second where PyArg_ParseTuple() has raised; what Python code raised on the way stays.  -1. */
+int cmsgx_raise_name_form(PyObject *type, PyObject *object, const char *family, const char *form);
+int cmsgx_raise_name_items(PyObject *object, const char *family, const char *form);
+
+#endif
