@@ -152,12 +152,13 @@ def owned(result: Any) -> Any:
 
 
 def a_report(stack: ExitStack) -> Any:
-    sock = a_udp_pair(stack)[0]
+    """With a second one for who asks again."""
+    # Not connected: an error would be for a socket that is connected to where it came from.
+    sock = stack.enter_context(cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM))
     cmsgx.enable(sock, kinds.ExtendedError)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
-        gone.bind(("127.0.0.1", 0))
-        target = gone.getsockname()
-    sock.sendto(b"nobody", target)
+    for payload in (b"1", b"2"):
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        sock.sendto(payload, ("127.0.0.1", 1))
     return sock
 
 
@@ -241,6 +242,13 @@ CALLS: dict[str, Call] = {
     "peer_security": Call(a_pair, lambda pair: cmsgx.peer_security(pair[0])),
     "receive": Call(a_queue, lambda pair: cmsgx.receive(pair[1], 16, fds=2)),
     "receive, cut": Call(a_queue, lambda pair: cmsgx.receive(pair[1], 1, fds=1)),
+    "ErrorReceiver": Call(
+        a_report,
+        lambda sock: [
+            *cmsgx.ErrorReceiver(sock, want=[kinds.ExtendedError]),
+            cmsgx.ErrorReceiver(sock).try_receive(),
+        ],
+    ),
     "receive_errors": Call(a_report, lambda sock: list(cmsgx.receive_errors(sock))),
     "recv_fds": Call(a_queue, lambda pair: cmsgx.recv_fds(pair[1], 16, 2)),
     "recvmsg": Call(a_queue, lambda pair: cmsgx.recvmsg(pair[1], 16, 100)),
@@ -280,6 +288,7 @@ OBJECTS: dict[type, Maker] = {
     cmsgx.Address: an_address,
     cmsgx.BatchReceiver: a_batch_receiver,
     cmsgx.Credentials: lambda _: cmsgx.Credentials(1, 2, 3),
+    cmsgx.ErrorReceiver: lambda stack: cmsgx.ErrorReceiver(a_report(stack)),
     cmsgx.Fd: a_file,
     cmsgx.Message: a_message,
     cmsgx.Outgoing: lambda _: cmsgx.Outgoing(b"data"),

@@ -38,7 +38,7 @@ PUBLIC = {
     for module in MODULES
     for name in sys.modules[module].__all__
 }
-MOST_AT_THE_TOP = 53
+MOST_AT_THE_TOP = 55
 
 
 CALLABLES = {name: value for name, value in PUBLIC.items() if callable(value)}
@@ -733,16 +733,22 @@ REPORTS = {
 }
 
 
-@exercises(cmsgx.receive_errors, *REPORTS)
+@exercises(cmsgx.ErrorReceiver, cmsgx.receive_errors, *REPORTS)
 def reports() -> None:
     with cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         cmsgx.enable(sock, cmsgx.kinds.ExtendedError)
         for _ in range(2):
             sock.sendto(b"1", ("127.0.0.1", 1))
             sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        stopped = cmsgx.receive_errors(sock)
+        stopped = cmsgx.receive_errors(sock, timeout=60)
         next(stopped)
-        [report] = cmsgx.receive_errors(sock)
+        with cmsgx.ErrorReceiver(sock, want=[cmsgx.kinds.ExtendedError]) as receiver:
+            [report] = receiver
+            with suppress(TimeoutError):
+                receiver.receive(timeout=0.001)
+            assert receiver.try_receive() is None
+            assert receiver.sock is sock
+            repr(receiver)
         del stopped
         for kind in REPORTS - {cmsgx.kinds.IcmpExtension}:
             one = kind(report.message, report.error)
@@ -754,6 +760,8 @@ def reports() -> None:
         repr(cmsgx.kinds.IcmpExtension(1, 2, b"data"))
         with suppress(ValueError):
             cmsgx.receive_errors(sock, limit=-1)
+        with suppress(cmsgx.NotSupportedError):
+            cmsgx.ErrorReceiver(sock, want=[cmsgx.Credentials])
     with pair() as (left, _), suppress(cmsgx.NotSupportedError):
         cmsgx.receive_errors(left)
 

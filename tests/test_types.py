@@ -20,9 +20,10 @@ import socket
 from typing import Any, assert_type
 
 import cmsgx
-from cmsgx import BatchReceiver, Credentials, Fd, Message, Outgoing, OutgoingLike, PidFd
-from cmsgx import Receiver, Rights
-from cmsgx.kinds import ControlMessage, KindOption, Timestamping, TimestampingFlags, TxTime, UdpGro
+from cmsgx import BatchReceiver, Credentials, ErrorReceiver, Fd, Message, Outgoing, OutgoingLike
+from cmsgx import PidFd, Receiver, Rights
+from cmsgx.kinds import ControlMessage, ErrorReport, ExtendedError, KindOption, Timestamping
+from cmsgx.kinds import TimestampingFlags, TxTime, UdpGro
 from cmsgx.wire import Batch, Segments, View
 
 
@@ -66,6 +67,16 @@ def lookups(msg: Message) -> None:
         assert_type(one, ControlMessage | PidFd)
     for fd in msg.fds:
         assert_type(fd, Fd)
+
+
+def errors(sock: socket.socket) -> None:
+    with ErrorReceiver(sock, want=[ExtendedError]) as receiver:
+        assert_type(receiver, ErrorReceiver)
+        assert_type(receiver.receive(timeout=None), ErrorReport)
+        assert_type(receiver.try_receive(), ErrorReport | None)
+        assert_type(list(receiver), list[ErrorReport])
+    for report in cmsgx.receive_errors(sock, timeout=1.5):
+        assert_type(report, ErrorReport)
 
 
 def calls(sock: socket.socket, fd: Fd) -> None:

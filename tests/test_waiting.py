@@ -160,7 +160,32 @@ def receives_with_data_that_the_flags_leave_out() -> None:
             sock.connect(peer.getsockname())
             peer.sendto(b"x", sock.getsockname())
             flags = _cmsg.MSG_ERRQUEUE
-            few_polls({"ERRQUEUE": lambda: cmsgx.receive(sock, 9, flags=flags, timeout=SECONDS)})
+            sock.settimeout(SECONDS)
+            few_polls(
+                {
+                    "recvmsg": lambda: cmsgx.recvmsg(sock, 9, 99, flags),
+                    "receive": lambda: cmsgx.receive(sock, 9, flags=flags),
+                    "ErrorReceiver": cmsgx.ErrorReceiver(sock).receive,
+                    "receive_errors": lambda: next(cmsgx.receive_errors(sock, timeout=SECONDS)),
+                }
+            )
+
+
+def waits_for_errors_while_one_is_pending() -> None:
+    """poll(2) says POLLERR for what SO_ERROR has, and the error queue has not."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("127.0.0.1", 1))
+        sock.send(b"x")
+        few_polls(
+            {
+                "ErrorReceiver": lambda: cmsgx.ErrorReceiver(sock).receive(timeout=SECONDS),
+                "receive_errors": lambda: next(cmsgx.receive_errors(sock, timeout=SECONDS)),
+                "Fd": lambda: cmsgx.ErrorReceiver(sock.fileno()).receive(timeout=SECONDS),
+            }
+        )
+        # It is left to whom it is for.
+        with fails(errno.ECONNREFUSED):
+            sock.send(b"x")
 
 
 def a_sender_that_hung_up() -> None:
@@ -185,7 +210,8 @@ def a_sender_that_hung_up() -> None:
     "function",
     [
         "receives_with_a_stamp_unread", "tcp_with_a_completion_unread", "sends_to_a_full_queue",
-        "receives_with_data_that_the_flags_leave_out", "a_sender_that_hung_up",
+        "receives_with_data_that_the_flags_leave_out", "waits_for_errors_while_one_is_pending",
+        "a_sender_that_hung_up",
     ],
 )  # fmt: skip
 def test_waiting_does_not_spin(function: str) -> None:

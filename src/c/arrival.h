@@ -78,6 +78,14 @@ cmsgx_cloexec_flag(int family)
     return cmsgx_may_bring_fds(family) ? CMSGX_MSG_CMSG_CLOEXEC : 0;
 }
 
+/* What a receive with these flags waits for.  What is on the error queue shows as POLLERR, unasked;
+   POLLIN would only be about the other queue. */
+static inline int
+cmsgx_events_of(int flags)
+{
+    return flags & CMSGX_MSG_ERRQUEUE ? 0 : POLLIN;
+}
+
 /* The room for an address.  A stream has one peer, whose address nobody needs each time; but what
    is on its error queue has a destination. */
 static inline socklen_t
@@ -89,7 +97,8 @@ cmsgx_name_room(int type, int flags)
 
 /* Before `count` messages are received in the background: waits for room in the closer, as long as
    the socket would wait for a message, and reserves the places of all that they can bring.  0, or
-   -1 with an exception.  cmsgx_arrive() gives back what was not needed of one message. */
+   -1 with an exception; with CMSGX_ONE_TRY without one where it would have to wait.
+   cmsgx_arrive() gives back what was not needed of one message. */
 int cmsgx_arrival_begin(cmsgx_sock *sock, const cmsgx_request *request, size_t count, int flags);
 
 /* For messages that did not come. */

@@ -47,6 +47,9 @@ wait_for_room(cmsgx_sock *sock, cmsgx_row *row, int flags)
     if (waiting == 0) {
         return 0;
     }
+    if (sock->timeout == CMSGX_ONE_TRY) {
+        return -1;
+    }
     if (!would_wait(sock, flags)) {
         cmsgx_raise_errno(EAGAIN,
                           "%zu descriptors wait for the background closer, which is as many as may "

@@ -135,7 +135,7 @@ receive_some(int fd, call_context *call, size_t count, int flags)
     for (size_t i = 0; i < count; i++) {
         cmsgx_buffer *buffer = self->buffers[i];
         cmsgx_msghdr_prepare(&self->headers[i].msg_hdr, buffer->control, buffer->control_size,
-                             &buffer->name, call->name_size);
+                             &buffer->name, call->name_size, 0);
     }
     /* Waits for the first only.  The timeout of recvmmsg(2) itself is looked at between messages,
        so that it can wait for ever: it is not used. */
@@ -249,7 +249,7 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
             return NULL;
         }
     }
-    ssize_t count = cmsgx_call(&sock, POLLIN, try_recvmmsg, &call,
+    ssize_t count = cmsgx_call(&sock, cmsgx_events_of(flags), try_recvmmsg, &call,
                                flags | cmsgx_cloexec_flag(self->request->family), NULL, NULL);
     cmsgx_arrival_end(self->request, call.count - (size_t)(count > 0 ? count : 0));
     if (count < 0) {

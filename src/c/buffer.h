@@ -42,6 +42,7 @@ typedef struct {
     unsigned char *control;
     size_t control_size;    /* that was asked for; behind it is CMSGX_MORE_ROOM */
     size_t control_used;    /* what the kernel wrote */
+    int is_zeroed;          /* what cmsgx_msghdr_prepare() zeroes is so still: of Receivers only */
     int *fds;               /* owned by the message, or by the batch it is in: -1 once moved out */
     unsigned char *data;
     size_t room;            /* bytes that a call may fill, here or in `into`; of one that filled it,

@@ -216,14 +216,19 @@ try_recvmsg(int fd, void *context, int flags)
 {
     call_context *call = context;
     cmsgx_buffer *buffer = call->buffer;
-    return cmsgx_msghdr_receive(fd, &call->msg, flags, buffer->control, buffer->control_size,
-                                &buffer->name, call->name_size);
+    ssize_t result =
+        cmsgx_msghdr_receive(fd, &call->msg, flags, buffer->control, buffer->control_size,
+                             &buffer->name, call->name_size, buffer->is_zeroed);
+    /* Only a peek leaves something behind where nothing came: who looks often, and mostly in vain,
+       is spared the zeroing, which for a large room is most of the work. */
+    buffer->is_zeroed = result < 0 && errno == EAGAIN && !(flags & MSG_PEEK);
+    return result;
 }
 
 static ssize_t
 receive_into(cmsgx_sock *sock, call_context *call, const cmsgx_request *request, int flags)
 {
-    return cmsgx_call(sock, POLLIN, try_recvmsg, call,
+    return cmsgx_call(sock, cmsgx_events_of(flags), try_recvmsg, call,
                       flags | cmsgx_cloexec_flag(request->family), NULL, NULL);
 }
 

@@ -31,7 +31,8 @@ typedef struct {
 } cmsgx_message;
 
 /* Receives one message.  `buffer` is exclusively the caller's, and becomes the message's too.
-   Returns a new Message; NULL with an exception, and then no descriptor is left open. */
+   Returns a new Message; NULL with an exception, and then no descriptor is left open.  With
+   CMSGX_ONE_TRY NULL without an exception where nothing is there. */
 PyObject *cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request,
                         int flags);
 

@@ -51,17 +51,20 @@ cmsgx_msghdr_set_data(struct msghdr *msg, struct iovec *iov, void *data, size_t 
    What the kernel does not write of the control buffer must read as nothing to a walk that goes on
    after the last message: where the length was not shortened, and after a peek that failed.  Such
    a walk ends at the first header of zeros, and what is written before that is one message's; so no
-   more than the largest needs is zeroed, however large the buffer is.
+   more than the largest needs is zeroed, however large the buffer is; and nothing where it
+   `is_zeroed`, as after a try for which nothing was there.
 
    `control` and `name` stay the caller's, and are borrowed until the call has returned; both are
    pointers to memory even where their size is 0, which asks the kernel for neither.  Behind the
    `control_size` bytes that are asked for there are CMSGX_MORE_ROOM more. */
 static inline __attribute__((always_inline)) void
 cmsgx_msghdr_prepare(struct msghdr *msg, void *control, size_t control_size, void *name,
-                     socklen_t name_size)
+                     socklen_t name_size, int is_zeroed)
 {
     size_t capacity = control_size + CMSGX_MORE_ROOM;
-    memset(control, 0, cmsgx_msghdr_zeroed(capacity));
+    if (!is_zeroed) {
+        memset(control, 0, cmsgx_msghdr_zeroed(capacity));
+    }
     msg->msg_name = name_size > 0 ? name : NULL;
     msg->msg_namelen = name_size;
     msg->msg_control = capacity > 0 ? control : NULL;
@@ -98,12 +101,12 @@ cmsgx_msghdr_failed(const void *control, size_t control_size, int flags)
    once it succeeded, and there are none after a failure. */
 static inline __attribute__((always_inline)) ssize_t
 cmsgx_msghdr_receive(int fd, struct msghdr *msg, int flags, void *control, size_t control_size,
-                     void *name, socklen_t name_size)
+                     void *name, socklen_t name_size, int is_zeroed)
 {
-    cmsgx_msghdr_prepare(msg, control, control_size, name, name_size);
+    cmsgx_msghdr_prepare(msg, control, control_size, name, name_size, is_zeroed);
     ssize_t result = cmsgx_sys_recvmsg(fd, msg, flags);
     if (result < 0 && cmsgx_refuses_cloexec(fd, flags)) {
-        cmsgx_msghdr_prepare(msg, control, control_size, name, name_size);
+        cmsgx_msghdr_prepare(msg, control, control_size, name, name_size, 0);
         result = cmsgx_sys_recvmsg(fd, msg, flags & ~CMSGX_MSG_CMSG_CLOEXEC);
     }
     if (result >= 0) {

@@ -60,10 +60,11 @@ raise_not_made(void)
                         "the Receiver was not initialised: a subclass calls super().__init__()");
 }
 
-/* With the receiver marked as in use.  *sock is what it received from.  Inlined: both callers are
-   on the fastest path. */
+/* With the receiver marked as in use.  *sock is what it received from.  With `once` the one try of
+   CMSGX_ONE_TRY.  Inlined: two of its callers are on the fastest path. */
 static inline __attribute__((always_inline)) PyObject *
-receive(cmsgx_receiver *self, size_t size, int flags, PyObject *timeout, cmsgx_sock *sock)
+receive(cmsgx_receiver *self, size_t size, int flags, PyObject *timeout, int once,
+        cmsgx_sock *sock)
 {
     cmsgx_state *state = self->state;
 
@@ -75,12 +76,37 @@ receive(cmsgx_receiver *self, size_t size, int flags, PyObject *timeout, cmsgx_s
         || cmsgx_check_peek(self->request->fds, flags) < 0) {
         return NULL;
     }
+    if (once) {
+        sock->timeout = CMSGX_ONE_TRY;
+    }
     cmsgx_buffer *buffer = free_buffer(self);
     if (buffer == NULL) {
         return NULL;
     }
     buffer->room = size;
     return cmsgx_receive(sock, buffer, self->request, flags);
+}
+
+PyDoc_STRVAR(try_doc,
+"_try($self, flags, /)\n--\n\n"
+"receive(), which waits for nothing, and gives None where nothing is there.");
+
+static PyObject *
+receiver_try(PyObject *object, PyObject *flags_given)
+{
+    cmsgx_receiver *self = (cmsgx_receiver *)object;
+    cmsgx_sock sock;
+    int flags;
+
+    if (cmsgx_as_int(flags_given, "flags", &flags) < 0) {
+        return NULL;
+    }
+    if (!cmsgx_enter(&self->busy)) {
+        return cmsgx_raise_receiver_busy(object);
+    }
+    PyObject *message = receive(self, self->size, flags | MSG_DONTWAIT, NULL, 1, &sock);
+    cmsgx_leave(&self->busy);
+    return message != NULL || PyErr_Occurred() ? message : Py_NewRef(Py_None);
 }
 
 PyDoc_STRVAR(receive_doc,
@@ -134,7 +160,7 @@ receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyOb
     if (!cmsgx_enter(&self->busy)) {
         return cmsgx_raise_receiver_busy(object);
     }
-    PyObject *message = receive(self, size, flags, values[2], &sock);
+    PyObject *message = receive(self, size, flags, values[2], 0, &sock);
     cmsgx_leave(&self->busy);
     return message;
 }
@@ -152,7 +178,7 @@ next(cmsgx_receiver *self)
         /* Gone before the next is received, so that its buffer may be free. */
         Py_CLEAR(self->last);
     }
-    PyObject *message = receive(self, self->size, 0, NULL, &sock);
+    PyObject *message = receive(self, self->size, 0, NULL, 0, &sock);
     if (message == NULL) {
         return NULL;
     }
@@ -368,6 +394,7 @@ receiver_dealloc(PyObject *object)
 static PyMethodDef receiver_methods[] = {
     {"receive", (PyCFunction)(void (*)(void))receiver_receive, METH_FASTCALL | METH_KEYWORDS,
      receive_doc},
+    {"_try", receiver_try, METH_O, try_doc},
     {"_configure", receiver_configure, METH_VARARGS, configure_doc},
     CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},

@@ -28,7 +28,7 @@ try_recvmsg(int fd, void *context, int flags)
 {
     plain_call *call = context;
     return cmsgx_msghdr_receive(fd, &call->msg, flags, call->control, call->control_size,
-                                &call->name, sizeof(call->name));
+                                &call->name, sizeof(call->name), 0);
 }
 
 static size_t

@@ -374,8 +374,12 @@ cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, cmsgx_wait *wait, 
     if (failed == EINTR) {
         return PyErr_CheckSignals();
     }
-    if ((failed == EAGAIN || failed == EWOULDBLOCK)
-        && (sock->timeout > 0 || sock->timeout == CMSGX_FOR_EVER)) {
+    int must_wait = failed == EAGAIN || failed == EWOULDBLOCK;
+    if (must_wait && sock->timeout == CMSGX_ONE_TRY) {
+        *error = EAGAIN;
+        return -1;
+    }
+    if (must_wait && (sock->timeout > 0 || sock->timeout == CMSGX_FOR_EVER)) {
         if (wait->deadline == 0) {
             wait->deadline = sock->timeout > 0 ? cmsgx_now() + sock->timeout : -1;
         }
@@ -397,7 +401,7 @@ cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, cmsgx_wait *wait, 
         return 0;
     }
     *error = failed;
-    if (failed == ENOTSOCK || (failed == EBADF && (sock->fd < 0 || events == POLLIN))) {
+    if (failed == ENOTSOCK || (failed == EBADF && (sock->fd < 0 || events != POLLOUT))) {
         cmsgx_raise_of_sock(failed, sock->fd);
     }
     else {

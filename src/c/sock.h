@@ -21,6 +21,9 @@ typedef enum {
    same, EAGAIN is raised, as in socket; or, where no limit was asked for, waited for. */
 #define CMSGX_BLOCKING (-1)
 #define CMSGX_FOR_EVER (-2)
+/* One try, with MSG_DONTWAIT among its flags.  Where it would have to wait, what tries fails with
+   EAGAIN and without an exception, which costs more than the system call. */
+#define CMSGX_ONE_TRY (-3)
 
 typedef struct {
     cmsgx_state *state;
@@ -99,6 +102,7 @@ int cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, cmsgx_wait *wa
    timeout each try carries MSG_DONTWAIT, and poll(2) waits only after EAGAIN.  The descriptor
    is read again before each try.  PEP 475.  The result, or -1 with an exception; *error (may
    be NULL) then has the errno, ETIMEDOUT where time is up, or 0 where it is no OSError of the call.
+   With CMSGX_ONE_TRY, EAGAIN comes without an exception.
 
    Inline, and `attempt` with it: behind a system call each return is mispredicted where the
    kernel guards its own returns, so what is on the stack there costs some 8 ns a level. */

@@ -27,7 +27,7 @@ from ._cmsg import (
     sendmsg,
 )
 from ._drop_in import fromfd, install, socket, socketpair, uninstall
-from ._errqueue import receive_errors
+from ._errqueue import ErrorReceiver, receive_errors
 from ._fds import Fd, close_in_background, wait_closed
 from ._options import enable
 from ._peer import (
@@ -64,6 +64,7 @@ __all__ = [
     "ControlTruncatedError",
     "Credentials",
     "DataTruncatedError",
+    "ErrorReceiver",
     "Fd",
     "FdLimitError",
     "MalformedControlError",

@@ -193,7 +193,7 @@ class ZeroCopySender:
             was_on = self._option() != 0
             self._option(1)
             self._receive: Callable[[], _cmsg.Message | None] = partial(
-                reader(sock, _REPORT_SIZE).receive,
+                reader(sock, _REPORT_SIZE, "ZeroCopySender").receive,
                 flags=_ERRQUEUE | _socket.MSG_DONTWAIT, timeout=0,
             )  # fmt: skip
         except BaseException:

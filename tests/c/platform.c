@@ -104,7 +104,7 @@ receive_letter(int fd, int flags, size_t room)
     msg.msg_iov = &where.iov;
     msg.msg_iovlen = 1;
     errno = 0;
-    ssize_t size = cmsgx_msghdr_receive(fd, &msg, flags, where.control, room, NULL, 0);
+    ssize_t size = cmsgx_msghdr_receive(fd, &msg, flags, where.control, room, NULL, 0, 0);
     printf("room %zu: %zd %s", room, size, size < 0 ? strerror(errno) : "");
     if (size < 0) {
         printf("\n");
@@ -124,7 +124,7 @@ receive_letters(int fd, unsigned count, int flags, size_t room)
         where[i].iov = (struct iovec){where[i].data, sizeof(where[i].data)};
         msgs[i].msg_hdr.msg_iov = &where[i].iov;
         msgs[i].msg_hdr.msg_iovlen = 1;
-        cmsgx_msghdr_prepare(&msgs[i].msg_hdr, where[i].control, room, NULL, 0);
+        cmsgx_msghdr_prepare(&msgs[i].msg_hdr, where[i].control, room, NULL, 0, 0);
     }
     errno = 0;
     int done = cmsgx_recvmmsg(fd, msgs, count, flags);
