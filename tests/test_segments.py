@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from batches import LARGE, handling, of_handlers, raising, udp_pair
@@ -612,7 +612,7 @@ def refused_for_its_size() -> None:
     """Before Linux 6.14 a segment above the MTU is EINVAL: a shorter one is tried again."""
     shim = Shim()
     kernel = _batch._kernel()._replace(names_size=False)
-    _batch._of_kernel = lambda: kernel
+    cast(Any, _batch)._kernel = lambda: kernel
     with udp_pair() as (one, two):
         one.connect(two.getsockname())
         rx = wait_for(two)

@@ -156,13 +156,6 @@ def _kernel() -> _Kernel:
         return _Kernel(most, takes(1, _LARGEST))
 
 
-def _of_kernel() -> _Kernel:
-    try:
-        return _kernel()
-    except OSError:
-        return _Kernel(_MOST_SEGMENTS, names_size=False)
-
-
 def segment_support(sock: FileDescriptorLike) -> int:
     """How many segments one message of this socket may have: UDP_SEGMENT, udp(7).
 
@@ -171,11 +164,25 @@ def segment_support(sock: FileDescriptorLike) -> int:
     socket of its own tries it on the loopback device, once. Nothing is sent by `sock`, and no
     option of it changed.
     """
-    return _most(sock) if _may_take(sock, None, (), 1) else 0
+    return _most(sock, None, (), 1)
 
 
-def _most(sock: FileDescriptorLike) -> int:
-    return 0 if _own_size(sock) is None else _of_kernel().most
+def _most(sock: Any, address: Any, kinds: tuple[Any, ...], size: int) -> int:
+    """The same for segments of that size on that path."""
+    try:
+        paths = _refused.get(sock)
+    except TypeError:  # an int, or an object without weak references
+        paths = None
+    if paths:
+        with suppress(TypeError):  # an address that has no hash
+            if size >= paths.get(_path(sock, address, kinds), _LARGEST + 1):
+                return 0
+    if _own_size(sock) is None:
+        return 0
+    try:
+        return _kernel().most
+    except OSError:
+        return _MOST_SEGMENTS
 
 
 def _own_size(sock: FileDescriptorLike) -> int | None:
@@ -198,18 +205,12 @@ def _path(sock: Any, address: Any, kinds: tuple[Any, ...]) -> _Path:
     return address, tuple([kind for kind in kinds if isinstance(kind, _ROUTED_BY)])
 
 
-def _may_take(sock: Any, address: Any, kinds: tuple[Any, ...], size: int) -> bool:
-    """Whether segments of that size were not refused there."""
-    try:
-        paths = _refused.get(sock)
-        return not paths or size < paths.get(_path(sock, address, kinds), _LARGEST + 1)
-    except TypeError:  # an int, an object without weak references; an address that has no hash
-        return True
-
-
 def _remember(sock: Any, address: Any, kinds: tuple[Any, ...], size: int, number: int) -> None:
     """That the path refused segments of that size, with that errno, and took the datagrams."""
-    least = 1 if number == errno.EIO or _of_kernel().names_size else size
+    least = size
+    with suppress(OSError):  # of the sending that tells
+        if number == errno.EIO or _kernel().names_size:
+            least = 1
     with suppress(TypeError):
         paths = _refused.setdefault(sock, {})
         if len(paths) >= _MOST_PATHS:
@@ -245,8 +246,7 @@ def send_segments(
     view = as_view("data", data)
     kinds = as_kinds(control)
     limit: dict[str, Any] = {} if timeout is ... else {"timeout": timeout}
-    most = _most(sock) if _may_take(sock, address, kinds, size) else 0
-    each = size * min(most, _MOST_BYTES // size)
+    each = size * min(_most(sock, address, kinds, size), _MOST_BYTES // size)
     in_segments, in_batch = [0], [0]  # bytes, datagrams
     sent = 0
     refusal: OSError | None = None
