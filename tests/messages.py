@@ -20,7 +20,9 @@ class Source(NamedTuple):
     def says(self, text: str) -> bool:
         """Whether that is this message, filled in."""
         parts = map(re.escape, self.text.split("{}"))
-        return re.fullmatch(".*".join(parts), text, re.DOTALL) is not None
+        # What an item of an argument is told with before it: "control[0]: ".
+        before = r"(?:\w+\[\d+\]: )?"
+        return re.fullmatch(before + ".*".join(parts), text, re.DOTALL) is not None
 
 
 # C -----------------------------------------------------------------------------------------------
@@ -49,7 +51,7 @@ def _of(index: int) -> Callable[[_Arguments], list[str]]:
 
 def _needed(name: int, needed: int) -> Callable[[_Arguments], list[str]]:
     return lambda arguments: [
-        f"{one}: {what} is needed, not {{}}"
+        f"{one}{{}}: {what} is needed, not {{}}"
         for one in arguments[name]
         for what in arguments[needed]
     ]
@@ -146,7 +148,7 @@ def _in_call(call: ast.Call) -> str | None:
     texts = [text for node in call.args if (text := _text_of(node)) is not None]
     if not texts:
         return None
-    if name == "needed":
+    if name == "needed" and isinstance(call.func, ast.Name):
         name, what = (_text_of(node) or "{}" for node in call.args[:2])
         return f"{name}: {what} is needed, not {{}}"
     if name == "as_int":
@@ -154,7 +156,8 @@ def _in_call(call: ast.Call) -> str | None:
     if name == "as_view":
         return f"{texts[0]}: a bytes-like object is needed, not {{}}"
     if name == "as_tuple":
-        return f"{texts[0]}: {texts[1] if len(texts) > 1 else '{}'} is needed, not {{}}"
+        name, what = (_text_of(node) or "{}" for node in call.args[:2])
+        return f"{name}: {what} is needed, not {{}}"
     if name == "check_word":
         return f"{texts[0]}: {{}}; it is {{}}"
     if name in ("os_error", "add_note") or name.endswith("Error"):

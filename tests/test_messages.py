@@ -17,23 +17,25 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from support import unregistered
+from messages import all_messages
+from support import TESTS, unregistered
 
 import cmsgx
-from cmsgx import kinds, wire
+from cmsgx import errors, kinds, wire
 
 
 def told(error: BaseException) -> str:
     """Its text, with the name of the errno in place of what each C library calls it, and N for the
-    number of an Fd."""
-    if isinstance(error, KeyError):
-        return str(error.args[0])
-    text = str(error)
+    number of a descriptor that is open."""
+    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
     if isinstance(error, OSError) and error.errno is not None:
         name = errno.errorcode[error.errno]
         text = text.removeprefix(f"[Errno {error.errno}] ").removeprefix(os.strerror(error.errno))
+        name = "EOPNOTSUPP" if error.errno == errno.EOPNOTSUPP else name
         text = f"[{name}] {text.removeprefix(': ')}".rstrip()
-    return re.sub(r"(?<=Fd )\d+(?=>)", "N", text)
+    text = "\n".join([text, *getattr(error, "__notes__", ())])
+    text = re.sub(r"\b(?:tests\.)?test_messages\.", "", text)
+    return re.sub(r"(?<=Fd )\d+(?=>)|(?<=descriptor )\d{1,3}(?= is not)", "N", text)
 
 
 # The names that the calls below use.
@@ -62,6 +64,7 @@ class Scene(dict[str, Any]):
             cmsgx=cmsgx,
             kinds=kinds,
             wire=wire,
+            errors=errors,
             socket=socket,
             os=os,
             sys=sys,
@@ -192,6 +195,33 @@ class Scene(dict[str, Any]):
         self["zero_copy"].close()
         return self["zero_copy"]
 
+    def _make_copied_zero_copy(self) -> Any:
+        """As if this were a child of the process that made it."""
+        sender = self["zero_copy"]
+        generation = sender._generation
+        sender._generation -= 1
+        self._stack.callback(setattr, sender, "_generation", generation)
+        return sender
+
+    def _make_Raw(self) -> Any:
+        class Raw(kinds.StructMessage):
+            __slots__ = ()
+
+            raw: bytes = kinds.member("raw")
+
+        self._enter(unregistered(Raw))
+        layout: Any = [("raw", 0, "s", 4)]
+        return kinds.register(Raw, level=900, type=900, layout=layout, size=4)
+
+    def _make_Missing(self) -> Any:
+        class Missing(kinds.StructMessage):
+            __slots__ = ()
+
+            nothing: int = kinds.member("nothing")
+
+        self._enter(unregistered(Missing))
+        return Missing
+
     def _make_given_fd(self) -> Any:
         given = cmsgx.Fd(os.dup(0))
         os.close(given.detach())
@@ -271,6 +301,29 @@ class Scene(dict[str, Any]):
         self._enter(unregistered(Packed))
         return kinds.register(Packed, level=900, type=900)()
 
+    def _make_zeros(self) -> Any:
+        return bytes(4)
+
+    def _make_closed_number(self) -> Any:
+        return (1 << 20).to_bytes(4, sys.byteorder)
+
+    def _make_taken_by_number(self) -> Any:
+        """A message whose second descriptor was closed by who looked at it."""
+        self["two"].fds[1].close()
+        return self["two"]
+
+    def _make_given(self) -> Any:
+        """A message whose first descriptor was given away by who looked at it."""
+        os.close(self["two"].fds[0].detach())
+        return self["two"]
+
+    def _make_empty_memory(self) -> Any:
+        return self._enter(cmsgx.share(b""))
+
+    def _make_write_only(self) -> Any:
+        memory = self["memory"]
+        return self._enter(cmsgx.Fd(os.open(f"/proc/self/fd/{memory.fileno()}", os.O_WRONLY)))
+
     def _make_closed_message(self) -> Any:
         message = self["message"]
         message.close()
@@ -280,6 +333,7 @@ class Scene(dict[str, Any]):
 # The call, the type of its error, and all that it says.  What CPython says of a wrong number of
 # arguments to a function in Python stands here for none of them.
 INT_MAX = 2**31 - 1
+OPEN_MAX = os.sysconf("SC_OPEN_MAX")
 KINDS_OF_FILES = (
     "'anonymous', 'block', 'character', 'directory', 'epoll', 'eventfd', 'file', 'memfd', 'pidfd', "
     "'pipe', 'socket'"
@@ -508,6 +562,406 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
     ("wire.CMSG_NXTHDR(b'', 5)", TypeError, "header: a Header is needed, not int"),
     ("wire.CMSG_DATA(5)", TypeError, "header: a Header is needed, not int"),
     ("wire.parse_multishot(b'', -1, 0)", ValueError, "name_size: -1; it cannot be negative"),
+    # what else the sources have
+    ("cmsgx.close_in_background('x')", TypeError,
+     "descriptor: an Fd, a socket object or an int is needed, not str"),
+    ("cmsgx.close_in_background(1 << 20)", OSError,
+     "[EBADF] descriptor: 1048576 is not open"),
+    ("cmsgx.close_in_background(-1)", ValueError,
+     "descriptor: -1 is not a file descriptor"),
+    ("batch[5]", IndexError,
+     "batch index out of range"),
+    ("uninitialised.receive()", ValueError,
+     "the Receiver was not initialised: a subclass calls super().__init__()"),
+    ("uninitialised_batch.receive()", ValueError,
+     "the BatchReceiver was not initialised: a subclass calls super().__init__()"),
+    ("cmsgx.BatchReceiver.__init__(batch_receiver, sock, 1, 5)", TypeError,
+     "a BatchReceiver is initialised once"),
+    ("cmsgx.Receiver.__init__(receiver, sock, 5)", TypeError,
+     "a Receiver is initialised once"),
+    ("kinds.ControlMessage()", TypeError,
+     "ControlMessage is not a registered kind of control message: see cmsgx.kinds.register"),
+    ("kinds.Ttl('x')", TypeError,
+     "Ttl.ttl: an int is needed, not str"),
+    ("kinds.Ttl(2**40)", OverflowError,
+     "Ttl.ttl: 1099511627776 does not fit in 32 bits, signed"),
+    ("kinds.Ttl(1, 2)", TypeError,
+     "Ttl() takes 1 fields (2 given)"),
+    ("kinds.Ttl()", TypeError,
+     "Ttl() is missing field 'ttl'"),
+    ("kinds.Ttl(1, ttl=1)", TypeError,
+     "Ttl() got multiple values for field 'ttl'"),
+    ("kinds.Ttl(hops=1)", TypeError,
+     "Ttl() has no field 'hops'"),
+    ("kinds.PacketInfo(1, '::1')", ValueError,
+     "PacketInfo.local: '::1' is not an IPv4 address"),
+    ("kinds.PacketInfo(1, 'x')", ValueError,
+     "'x' is not an IP address"),
+    ("kinds.PacketInfo(1, b'x')", ValueError,
+     "b'x'; an address has 4 or 16 bytes"),
+    ("kinds.IPAddress('x')", ValueError,
+     "'x' is not an IP address"),
+    ("kinds.IPAddress(b'xx')", ValueError,
+     "b'xx'; an address has 4 or 16 bytes"),
+    ("kinds.IPAddress(scoped)", ValueError,
+     "IPv6Address('fe80::1%1'): no control message has an address and its scope in one; give "
+     "the address without the scope '1', and that as the interface"),
+    ("kinds.Credentials.unpack(b'x')", cmsgx.MalformedControlError,
+     "Credentials: 1 bytes came, it has 12 (truncated)"),
+    ("setattr(kinds.Ttl(1), 'ttl', 2)", AttributeError,
+     "Ttl is immutable: cannot set 'ttl'"),
+    ("kinds.Unknown(1, 2, b'').unpack(b'x')", TypeError,
+     "Unknown(level, type, data) has to be told its level and type"),
+    ("kinds.Ttl.unpack(b'xx')", cmsgx.MalformedControlError,
+     "Ttl: 2 bytes came, it has 4 (truncated)"),
+    ("kinds.Ttl.unpack(b'x' * 9)", cmsgx.MalformedControlError,
+     "Ttl: 9 bytes came, it has 4"),
+    ("cmsgx.Rights.unpack(b'xxx')", cmsgx.MalformedControlError,
+     "Rights: 3 bytes came, which is not a multiple of 4"),
+    ("cmsgx.PidFd.unpack(b'x')", cmsgx.MalformedControlError,
+     "PidFd: 1 bytes came, it has 4"),
+    ("cmsgx.PidFd.unpack(refused_pidfd).own()", OSError,
+     "[EMFILE] the kernel could make no pidfd for the sender"),
+    ("cmsgx.Rights([0]).own()", ValueError,
+     "only what unpack() or decode() made can be owned so; a message has take()"),
+    ("owned_rights.own()", ValueError,
+     "own() was called before: the descriptors have their owner"),
+    ("copy.copy(owned_rights.fds)", TypeError,
+     "unowned descriptors can be owned once: they are neither copied nor pickled"),
+    ("copy.copy(fd)", TypeError,
+     "Fd has one owner: use dup() for a second descriptor"),
+    ("pickle.dumps(fd)", TypeError,
+     "Fd cannot be pickled: send it over a socket, or by multiprocessing"),
+    ("pickle.dumps(message)", TypeError,
+     "cannot copy or pickle a Message"),
+    ("pickle.dumps(receiver)", TypeError,
+     "cannot copy or pickle a Receiver"),
+    ("pickle.dumps(enabled)", TypeError,
+     "cannot copy or pickle an Enabled: what it undoes is undone once"),
+    ("pickle.dumps(zero_copy)", TypeError,
+     "cannot copy or pickle a ZeroCopySender: the kernel reads the buffers it holds"),
+    ("cmsgx.send(sock, b'x', fds=[closed_file])", ValueError,
+     "fds[0]: <_io.TextIOWrapper name='/dev/null' mode='r' encoding='ascii'> has no file "
+     "descriptor (closed?)"),
+    ("cmsgx.send(sock, b'x', fds=[closed_socket])", OSError,
+     "[EBADF] fds[0]: <cmsgx.socket [closed] fd=-1, family=1, type=1, proto=0>"),
+    ("cmsgx.send(sock, b'x', fds=[closed_fd])", OSError,
+     "[EBADF] fds[0]: <Fd closed>"),
+    ("cmsgx.send(sock, b'x', fds=[-1])", ValueError,
+     "fds[0]: -1 is not a file descriptor"),
+    ("cmsgx.send(sock, b'x', fds=[True])", TypeError,
+     "fds[0]: an int, an Fd or an object with fileno() is needed, not bool"),
+    ("cmsgx.send(sock, b'x', fds=['1'])", TypeError,
+     "fds[0]: an int, an Fd or an object with fileno() is needed, not str"),
+    ("cmsgx.send(sock, b'x', fds=[1 << 20])", OSError,
+     "[EBADF] fds[0]: descriptor 1048576 is not open"),
+    ("cmsgx.send(sock, b'x', fds=[0] * 254)", cmsgx.TooManyFdsError,
+     "254 descriptors; one message carries 253 at most, so send several"),
+    ("cmsgx.send(sock, b'x', fds=None)", TypeError,
+     "fds: an iterable of descriptors, or an object with fileno(), is needed, not NoneType"),
+    ("cmsgx.send(sock, b'', fds=[0])", ValueError,
+     "data: descriptors need at least one byte on a stream; with none the kernel drops them "
+     "without an error"),
+    ("cmsgx.send(udp, b'x', fds=[0])", cmsgx.NotSupportedError,
+     "[EOPNOTSUPP] descriptors travel over AF_UNIX sockets only; over another family the kernel "
+     "drops them without an error"),
+    ("cmsgx.send_fds(sock, [b'x'], [2**40])", OverflowError,
+     "fds[0]: 1099511627776 is not a file descriptor"),
+    ("cmsgx.send_fds(sock, [b'x'], 5)", TypeError,
+     "fds: 5; a descriptor that is a number is given in a list: fds=[5]"),
+    ("cmsgx.send_fds(sock, [b'x'], b'xxx')", ValueError,
+     "fds: 3 bytes; that is not a multiple of 4"),
+    ("cmsgx.Fd('5')", TypeError,
+     "Fd() takes over a descriptor number (an int), not str; use detach() of an object that "
+     "owns one"),
+    ("cmsgx.Fd(cmsgx.Fd)", TypeError,
+     "Fd() takes over a descriptor number (an int), not type; use detach() of an object that "
+     "owns one"),
+    ("cmsgx.Fd(-1)", ValueError,
+     "number: -1 is not a file descriptor"),
+    ("cmsgx.Fd(1 << 20)", OSError,
+     "[EBADF] number: 1048576 is not open"),
+    ("cmsgx.Fd()", TypeError,
+     "Fd() missing required argument 'number' (pos 1)"),
+    ("fd.socket()", OSError,
+     "[ENOTSOCK] sock: descriptor N is not a socket"),
+    ("closed_fd.fileno()", ValueError,
+     "Fd owns no descriptor: it was closed"),
+    ("closed_fd.check()", ValueError,
+     "Fd owns no descriptor: it was closed"),
+    ("closed_fd.detach()", ValueError,
+     "Fd owns no descriptor: it was closed"),
+    ("given_fd.fileno()", ValueError,
+     "Fd owns no descriptor: detach() gave it away, as a number"),
+    ("cmsgx.receive(fd, 5)", OSError,
+     "[ENOTSOCK] sock: descriptor N is not a socket"),
+    ("message[5]", TypeError,
+     "5 is not a kind of control message"),
+    ("message[int]", TypeError,
+     "<class 'int'> is not a kind of control message"),
+    ("plain[cmsgx.Rights]", KeyError,
+     "no descriptors came with this message; fds=0 was asked"),
+    ("plain.take(cmsgx.PidFd)", KeyError,
+     "no PidFd came with this message"),
+    ("message.get()", TypeError,
+     "get() takes 1 or 2 arguments (0 given)"),
+    ("message.take(0).close() or message.take(0)", ValueError,
+     "descriptor 0 was taken before"),
+    ("closed_message.take(0)", ValueError,
+     "the message was closed, and with it what was not taken"),
+    ("closed_message.take_all()", ValueError,
+     "the message was closed, and with it what was not taken"),
+    ("message.take(0, fd_class=int)", TypeError,
+     "fd_class: a subclass of Fd is needed, not the class int"),
+    ("message.segments[5]", IndexError,
+     "segment index out of range"),
+    ("scattered.segments", ValueError,
+     "segments: the data lies in several buffers (into=), which segments would cross"),
+    ("message.view[99]", IndexError,
+     "view index out of range"),
+    ("cmsgx.Receiver(sock)", TypeError,
+     "Receiver: bufsize or into= is needed, and not both"),
+    ("cmsgx.Receiver(sock, 5, into=bytearray(5))", TypeError,
+     "Receiver: bufsize or into= is needed, and not both"),
+    ("cmsgx.Receiver(sock, 5, fds='1')", TypeError,
+     "fds: an int is needed, not str"),
+    ("cmsgx.Receiver(sock, 5, close='x')", ValueError,
+     "close: 'x'; it is 'now' or 'background'"),
+    ("cmsgx.Receiver(sock, 5, on_truncation='x')", ValueError,
+     "on_truncation: 'x'; it is 'raise' or 'keep'"),
+    ("cmsgx.Receiver(sock, 5, want=[5])", TypeError,
+     "want: a kind of control message is needed, not int"),
+    ("cmsgx.Receiver(sock, 5, want=5)", TypeError,
+     "want: a kind of control message, or an iterable of them, is needed, not int"),
+    ("cmsgx.BatchReceiver(sock, 1, 5, fds='1')", TypeError,
+     "fds: an int is needed, not str"),
+    ("cmsgx.enable(sock, 5)", TypeError,
+     "enable: a kind of control message is needed, not int"),
+    ("cmsgx.enable(sock, kinds.Ttl)", cmsgx.NotSupportedError,
+     "[EOPNOTSUPP] Ttl (IP_RECVTTL, Linux 2.2) is of AF_INET and AF_INET6 sockets; this one's "
+     "family is AF_UNIX"),
+    ("cmsgx.enable(sock, kinds.UdpSegment)", cmsgx.NotSupportedError,
+     "[EOPNOTSUPP] UdpSegment is of AF_INET and AF_INET6 sockets; this one's family is AF_UNIX"),
+    ("cmsgx.socket.sendmsg()", TypeError,
+     "unbound method sendmsg() needs a socket"),
+    ("cmsgx.socket.sendmsg(5, [b'x'])", TypeError,
+     "method 'sendmsg' of sockets doesn't apply to a 'int' object"),
+    ("cmsgx.socket.sendmsg(sock, data=5)", TypeError,
+     "sendmsg() takes no keyword arguments"),
+    ("sock.sendmsg([b'x'], flags=1)", TypeError,
+     "sendmsg() takes no keyword arguments"),
+    ("cmsgx.send(sock, b'x', control=kinds.UdpGro(5))", ValueError,
+     "control: the kernel takes no UdpGro, it only delivers it"),
+    ("cmsgx.send(sock, b'x', control=cmsgx.SecurityLabel(b'x'))", ValueError,
+     "control: the kernel takes no SecurityLabel, it only delivers it"),
+    ("cmsgx.send(udp_mapped, b'x', control=kinds.PacketInfo6('::1', 0))", ValueError,
+     "control: PacketInfo6(address=IPAddress('::1'), interface=0) goes over IPv4, its address "
+     "is of IPv6"),
+    ("cmsgx.send(sock, b'x', control=cmsgx.Rights)", TypeError,
+     "control: a control message, or an iterable of them, is needed, not the class Rights"),
+    ("cmsgx.send(sock.fileno(), b'x', address='/' * 200)", OSError,
+     "address: AF_UNIX path too long"),
+    ("cmsgx.send(sock.fileno(), b'x', address=5)", TypeError,
+     "address: a path of AF_UNIX is str or bytes-like, not int"),
+    ("cmsgx.send(udp.fileno(), b'x', address=5)", TypeError,
+     "address: 5; it is (host, port), the numbers in their range"),
+    ("cmsgx.send(udp.fileno(), b'x', address=('127.0.0.1', 70000))", OverflowError,
+     "address: ('127.0.0.1', 70000); it is (host, port), the numbers in their range"),
+    ("cmsgx.send(udp.fileno(), b'x', address=('localhost', 5))", ValueError,
+     "address: ('localhost', 5) is a host name to resolve, or of a family that is sent only "
+     "through a socket object, without fds= and timeout="),
+    ("cmsgx.send(udp, b'x', address=('localhost', 5), timeout=1)", ValueError,
+     "address: ('localhost', 5) is a host name to resolve, or of a family that is sent only "
+     "through a socket object, without fds= and timeout="),
+    ("cmsgx.send(udp6.fileno(), b'x', address=('::1', 5, -1))", OverflowError,
+     "address: ('::1', 5, -1); it is (host, port, flowinfo=0, scope_id=0), the numbers in "
+     "their range"),
+    ("cmsgx.send_batch(udp, [(b'x', (), (), ('localhost', 5))])", ValueError,
+     "address: ('localhost', 5) is a host name to resolve, or of a family that is sent only "
+     "through a socket object, one by one\nin messages[0]"),
+    ("cmsgx.send_batch(sock, [()])", ValueError,
+     "a message is (data, fds, control, address), the last three optional, not a tuple of "
+     "0\nin messages[0]"),
+    ("cmsgx.send(transport, b'x')", TypeError,
+     "sock: a transport reads and writes this socket; its fileno() is taken if you know that "
+     "it is idle"),
+    ("cmsgx.receive(awaited, 5)", TypeError,
+     "sock: Awaited has a recvmsg() of its own, which would be passed over; give "
+     "the plain socket below it, or its .fileno() if that is what you mean"),
+    ("cmsgx.recvmsg(awaited, 5)", TypeError,
+     "sock: the recvmsg() of Awaited is a coroutine; await that, or give its "
+     ".fileno()"),
+    ("list(cmsgx.receive_errors(sock))", cmsgx.NotSupportedError,
+     "[EOPNOTSUPP] receive_errors: sockets of family 1 have no error queue"),
+    ("kinds.register(int, level=1, type=900)", TypeError,
+     "<class 'int'> is not a subclass of ControlMessage"),
+    ("kinds.register(kinds.Ttl, level=1, type=900)", ValueError,
+     "Ttl is registered already"),
+    ("kinds.register(New, level=900, type=900, layout='struct in_pktinfo', direction='x')",
+     ValueError,
+     "direction: 'x'; it is 'receive', 'send' or 'both'"),
+    ("kinds.register(New, level='x'*3, type=900)()", cmsgx.NotSupportedError,
+     "[ENOPROTOOPT] New: not supported on this system"),
+    ("kinds.register(New, level=900, type='1', size=-1)", ValueError,
+     "size: -1; it is 0 to 2147483647"),
+    ("kinds.register(New, level=900, type=900, transform='x')", ValueError,
+     "transform: 'x'; it is '', 'without NUL', 'integer', 'timeval', 'timespec', 'timeval64', "
+     "'timespec64', 'bintime', 'stamping', 'stamping64' or 'pktinfo'"),
+    ("kinds.register(New, level=900, type=900)().pack()", TypeError,
+     "New does not say how it is packed"),
+    ("New.unpack(b'')", TypeError,
+     "New does not say how it is unpacked"),
+    ("kinds.RxrpcCallTimeouts(1, normal=1)", ValueError,
+     "RxrpcCallTimeouts: without `idle` there can be no `normal`"),
+    ("cmsgx.peer_credentials(udp)", cmsgx.NotSupportedError,
+     "[EOPNOTSUPP] peer_credentials is of AF_UNIX sockets; this one's family is AF_INET"),
+    ("cmsgx.share(b'x', name='a' * 300)", OSError,
+     "[EINVAL] memfd_create(2) of "
+     "b'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'"),
+    ("cmsgx.ZeroCopySender.__init__(zero_copy, udp)", TypeError,
+     "a ZeroCopySender is initialised once"),
+    ("zero_copy.acknowledge(5)", TypeError,
+     "report: an ErrorReport is needed, not int"),
+    ("wire.parse(b'\\xff' * 40)", cmsgx.MalformedControlError,
+     "the control message at byte 0 has a length of 18446744073709551615, which does not fit "
+     "in 40 bytes"),
+    ("wire.parse_multishot(5, 0, 0)", TypeError,
+     "buffer: a bytes-like object is needed, not int"),
+    ("wire.parse_multishot(b'', 'x', 0)", TypeError,
+     "name_size: an int is needed, not str"),
+    ("wire.parse_multishot(b'', 0, 'x')", TypeError,
+     "control_size: an int is needed, not str"),
+    ("wire.parse_multishot(b'x', 0, 0)", cmsgx.MalformedControlError,
+     "1 bytes, which is too short for a header of 16 bytes, a name of 0 and control data of 0"),
+    ("wire.parse_multishot(b'\\xff' * 100, 0, 0)", cmsgx.MalformedControlError,
+     "4294967295 bytes of control data, for which the request had no room if it was 0"),
+    ("copy.copy(kinds.Rights.unpack(zeros).fds)", TypeError,
+     "unowned descriptors can be owned once: they are neither copied nor pickled"),
+    ("copy.copy(cmsgx.PidFd.unpack(zeros))", TypeError,
+     "UnownedPidFd can be owned once: it is neither copied nor pickled"),
+    ("kinds.Rights.unpack(closed_number).own()", OSError,
+     "[EBADF] number 0: 1048576 is not open"),
+    ("cmsgx.receive(overriding, 5)", TypeError,
+     "sock: Overriding has a recvmsg() of its own, which would be passed over; "
+     "give the plain socket below it, or its .fileno() if that is what you mean"),
+    ("closed_zero_copy.send(b'x')", ValueError,
+     "send: the ZeroCopySender is closed"),
+    ("message[kinds.Ttl(1)]", TypeError,
+     "Ttl(ttl=1) is one control message, and not a kind: give the class, Ttl"),
+    ("batch['x']", TypeError,
+     "index: an int or a slice is needed, not str"),
+    ("message.fds['x']", TypeError,
+     "index: an int or a slice is needed, not str"),
+    ("message.view['x']", TypeError,
+     "index: an int or a slice is needed, not str"),
+    ("surplus.take_one()", ValueError,
+     "take_one: 2 descriptors came, of which 1 was closed (fds=1)"),
+    ("taken.take(0)", ValueError,
+     "descriptor 0 was taken before"),
+    ("taken_by_number.detach_all()", ValueError,
+     "detach_all: descriptor 1 was closed or given away: <Fd closed>"),
+    ("given.detach_all()", ValueError,
+     "detach_all: descriptor 0 was closed or given away: <Fd detached>"),
+    ("cmsgx.receive(datagrams, 2)", cmsgx.DataTruncatedError,
+     "[EMSGSIZE] the datagram was longer than the buffer, 2 bytes of it are here; receive with "
+     "a larger bufsize, or with on_truncation='keep'"),
+    ("kinds.register(New, level=1, type=2)", ValueError,
+     "(1, 2) is Credentials already"),
+    ("kinds.register(New, level=2**40, type=1)", ValueError,
+     "level: 1099511627776; it is -2147483648 to 2147483647"),
+    ("kinds.register(Struct, level=900, type=900, layout='in_pktinfo', transform='stamping')",
+     ValueError,
+     "transform: 'stamping' stands for a layout of 24 bytes, and that of Struct has 12"),
+    ("kinds.register(New, level=900, type=900, transform='timeval')", ValueError,
+     "transform: 'timeval'; New packs and unpacks itself, so it can have none"),
+    ("cmsgx.send(sock, b'x', control=[packed])", TypeError,
+     "pack(): a bytes-like object is needed, not int"),
+    ("cmsgx.send_batch(sock, [(b'x', (), (), None, 1)])", ValueError,
+     "a message is (data, fds, control, address), the last three optional, not a tuple of "
+     "5\nin messages[0]"),
+    ("kinds.TcpInfo if 0 else kinds.UdpSegment(1, 2, 3)", TypeError,
+     "UdpSegment() takes 1 fields (3 given)"),
+    ("message.get_all(5)", TypeError,
+     "5 is not a kind of control message"),
+    ("5 in message", TypeError,
+     "5 is not a kind of control message"),
+    ("cmsgx.send(udp, b'x', control=cmsgx.Rights([0]))", cmsgx.NotSupportedError,
+     "[EOPNOTSUPP] descriptors travel over AF_UNIX sockets only; over another family the kernel "
+     "drops them without an error"),
+    ("memory.map().seek(-1)", ValueError,
+     "seek out of range"),
+    ("empty_memory.map()['x']", TypeError,
+     "byte indices must be integers or slices, not str"),
+    ("empty_memory.map()[0]", IndexError,
+     "index out of range"),
+    ("empty_memory.map().read_byte()", ValueError,
+     "read byte out of range"),
+    ("empty_memory.map().seek(1)", ValueError,
+     "seek out of range"),
+    ("write_only.map()", ValueError,
+     "map: <Fd N> cannot be read"),
+    ("cmsgx.receive(cmsgx.PidFd, 1)", TypeError,
+     "sock: an int, an Fd or an object with fileno() is needed, not the class PidFd"),
+    ("kinds.TlsRecordType(300)", OverflowError,
+     "TlsRecordType.record: 300 does not fit in 8 bits, unsigned"),
+    ("udp.recvmsg_into([b'x'])", TypeError,
+     "buffers[0]: a writable bytes-like object, contiguous, is needed, not bytes"),
+    ("kinds.StructMessage()", TypeError,
+     "StructMessage is not a registered kind of control message: see cmsgx.kinds.register"),
+    ("cmsgx.Receiver(sock, 5, want=cmsgx.Unknown)", TypeError,
+     "<class 'cmsgx.kinds.Unknown'> is not a kind of control message"),
+    ("kinds.AlgIv(b'x').unpack(b'xx')", cmsgx.MalformedControlError,
+     "AlgIv: 2 bytes came, it has 4 (truncated)"),
+    ("errors._raise_truncated(message, 3, 1, 0, 0, 0)", cmsgx.DataTruncatedError,
+     "[EMSGSIZE] the datagram was longer than the buffer, 5 bytes of it are here; receive with a "
+     "larger bufsize, or with on_truncation='keep'"),
+    ("errors._raise_truncated(message, 3, 1, 1, 0, 0)", cmsgx.ControlTruncatedError,
+     "[EMSGSIZE] 1 descriptor arrived, room was for 3: other control data took some of it; where "
+     "an option was switched on meanwhile, call refresh()"),
+    ("errors._raise_truncated(message, 3, 1, 1, 1, 0)", cmsgx.FdLimitError,
+     "[EMFILE] 1 descriptor arrived, room was for 3: the descriptor table is full, with "
+     f"{OPEN_MAX} open and RLIMIT_NOFILE at {OPEN_MAX}; raise the limit, or close some"),
+    ("errors._raise_truncated(message, 3, 1, 1, 0, 1)", cmsgx.FdLimitError,
+     "[EMFILE] 1 descriptor arrived, room was for 3; others were withheld: limit or security "
+     "module"),
+    ("copied_zero_copy.send(b'x')", RuntimeError,
+     "this ZeroCopySender is the copy that a fork made: it can be closed and released; the "
+     "completions are for the process that made it. Make a new one to send here, with next_id=0 "
+     "where the other process sends no more"),
+    ("cmsgx.ZeroCopySender(sock, max_pending='x')", TypeError,
+     "max_pending: an int is needed, not str"),
+    ("cmsgx.ZeroCopySender(sock, next_id='x')", TypeError, "next_id: an int is needed, not str"),
+    ("cmsgx.Receiver(sock, 5, want=5)", TypeError,
+     "want: a kind of control message, or an iterable of them, is needed, not int"),
+    ("cmsgx.Receiver(sock, 5, want=kinds.Ttl(1))", TypeError,
+     "want: Ttl(ttl=1) is one control message, and not a kind: give the class, Ttl, or "
+     "Ttl.option(...) where its option has a value"),
+    ("cmsgx.enable(udp, kinds.TxTime.option(1), kinds.TxTime.option(2))", ValueError,
+     "enable: TxTime.option(CLOCK_MONOTONIC) and TxTime.option(CLOCK_PROCESS_CPUTIME_ID); "
+     "SO_TXTIME has one value"),
+    ("kinds.ExtendedError.option(errors=False)", ValueError,
+     "errors: False, and nothing else is asked for"),
+    ("kinds.RdsReceiveLatency.option([])", ValueError,
+     "stages: []; it is each once, and one at least"),
+    ("kinds.Timestamping.option(1 << 15)", ValueError,
+     "flags: BIND_PHC needs phc=, the number of the clock"),
+    ("kinds.RdsReceiveLatency({0: 1, 1: 1, 2: 1, 3: 1})", ValueError,
+     "(0, 1, 2, 3): there is room for 3 at most"),
+    ("Raw(b'x')", ValueError, "Raw.raw: 1 bytes; it has 4"),
+    ("cmsgx.send(sock, b'x', control=[cmsgx.Rights])", TypeError,
+     "control: a control message or (level, type, data) is needed, not the class Rights"),
+    ("kinds.AlgIv(5)", TypeError, "iv: a bytes-like object is needed, not int"),
+    ("kinds.AlgIv.unpack(kinds.AlgIv(b'xyz').pack()[:-1])", cmsgx.MalformedControlError,
+     "AlgIv: a vector of 3 bytes, and 2 came (truncated)"),
+    ("kinds.PathMtu(5, 5)", ValueError,
+     "PathMtu.destination: 5; a numeric (host, port), or (host, port, flowinfo, scope), or an "
+     "Address"),
+    ("kinds.register(New, level=900, type=900, size=-1)", ValueError,
+     "size: -1; it is 0 to 2147483647"),
+    ("kinds.register(Struct, level=900, type=900, layout=[('a', 0, 'i'), ('a', 4, 'i')])",
+     ValueError, "layout: 'a' is there twice"),
+    ("kinds.register(Missing, level=900, type=900, layout=[('a', 0, 'i')])", ValueError,
+     "layout: it has no 'nothing'"),
 ]  # fmt: skip
 
 
@@ -526,6 +980,147 @@ def test_an_error_says_which_argument_what_it_was_and_what_would_do(
             eval(code, scene)
         assert type(caught.value) is error
         assert told(caught.value) == text
+
+
+# Whose circumstances take more than a call: the file that makes them, and some words of the message
+# that a test there looks for.
+ELSEWHERE = {
+    "bufsize: there is no memory for {} bytes": ("test_messages.py", "there is no memory for"),
+    "this {} is in use, by another thread or below a signal handler; make one for each thread":
+        ("test_messages.py", "make one for each"),
+    "this {} is in use, by another thread or below a signal handler; let one thread at a time "
+    "have it": ("test_threads.py", "is in use"),
+    "{} descriptors wait for the background closer, which is as many as may before more are "
+    "received": ("test_closer.py", "wait for the background closer"),
+    "timed out: {} descriptors wait for the background closer":
+        ("test_closer.py", "wait for the background closer"),
+    "{}.{}: its length changed while it was read, from {} to {}":
+        ("test_abuse.py", "its length changed"),
+    "this {} was made as {}: its class was changed": ("test_abuse.py", "was made as"),
+    "{}[{}]: too many system calls use {}": ("test_fork.py", "too many system calls"),
+    "{}: too many system calls use {}": ("test_fork.py", "too many system calls"),
+    "take_one: {} {} here, and the kernel dropped others, uncounted":
+        ("test_message.py", "dropped others"),
+    "messages was an iterator, which is used up now, with all that was not sent; give a list or a "
+    "tuple": ("test_send_batch.py", "messages was an iterator"),
+    "messages[{}]{} had an iterator, which is used up now: the same message again would go without "
+    "what was in it; give a list or a tuple": ("test_send_batch.py", "had an iterator"),
+    "a signal handler called install() or uninstall() in the middle of one of them: call it once "
+    "that is done": ("test_which_socket.py", "middle of one of them"),
+    "{}.{} was patched by something else: {}; take that out first":
+        ("test_which_socket.py", "patched by something"),
+    "map: size {}, and {} has pages of {} bytes, which are mapped whole":
+        ("test_share.py", "pages of"),
+    "{} could not be restored": ("test_options.py", "could not be restored"),
+    "{} could not be restored: {}": ("test_options.py", "could not be restored"),
+    "and {}": ("test_options.py", "could not be restored"),
+}  # fmt: skip
+
+# Which no test can have, with the reason.
+_PRIVATE = "a function or an argument that no public one gets wrong"
+_OTHER_SYSTEM = "on another system only"
+_RACE = "another thread has to act between two machine instructions"
+_KERNEL = "the kernel has to do what this one does not"
+UNMET = {
+    "nothing is registered as {}": _PRIVATE,
+    "name: a str is needed, not {}": _PRIVATE,
+    "field {}: no such layout": _PRIVATE,
+    "field {} is not of a {}": _PRIVATE,
+    "{}: field {} must be one of its __slots__": _PRIVATE,
+    "{} is not a Field": _PRIVATE,
+    "{}: {} lies outside of its layout": _PRIVATE,
+    "{}: {} is not a form": _PRIVATE,
+    "{}: {} is not a form: size: {}; it is 1, 2 or 4 for 'integer', and not to be chosen for "
+    "another transform": _PRIVATE,
+    "least: {}; it is more than most: {}": _PRIVATE,
+    "fields: {}; {} at most": _PRIVATE,
+    "numbers: an int is needed, not {}": _PRIVATE,
+    "numbers{}: a {}bytes-like object is needed, not {}": _PRIVATE,
+    "fds{}: a {}bytes-like object is needed, not {}": _PRIVATE,
+    "method() takes no keyword arguments": _PRIVATE,
+    "method(): {} is not a method of a socket": _PRIVATE,
+    "type: a subclass of Descriptor is needed, not {}": _PRIVATE,
+    "{} returned {}, which is not a descriptor": _PRIVATE,
+    "control_size: {}; it is 0 to {}": _PRIVATE,
+    "IPAddress is not registered": _PRIVATE,
+    "note: {}; it is 0 to {}": _PRIVATE,
+    "{}(): the first argument is a list of one int": _PRIVATE,
+    "value: {} bytes; {} at most": _PRIVATE,
+    "call_foreign() takes a name and a socket": _PRIVATE,
+    "read_header() takes a buffer and an offset": _PRIVATE,
+    "offset: an int is needed, not {}": _PRIVATE,
+    "offset: it cannot be negative": _PRIVATE,
+    "seals: an int is needed, not {}": "what has no __index__() is told otherwise before",
+    "take(): an int is needed, not {}": "only with an __index__() that raises, which is shown",
+    "transform: '{}'; this system has no such form": _OTHER_SYSTEM,
+    "control: this system takes no other control message beside descriptors; send it with another "
+    "message": _OTHER_SYSTEM,
+    "{}: this system has no {}": _OTHER_SYSTEM,
+    "share: this system has no memfd_create(2) with seals": _OTHER_SYSTEM,
+    "parse_multishot: this system has no io_uring": _OTHER_SYSTEM,
+    "the bytes of this {} cannot be had; does another thread change it?": _RACE,
+    "the list of buffers changed while it was read": _RACE,
+    "the list of fds changed while it was read": _RACE,
+    "detach_all: descriptor {} is not here": _RACE,
+    "{} owns no descriptor: the kernel could make none: {}": "takes a table that is full",
+    "detach_all: the kernel gave no descriptor {}": "takes a table that is full",
+    "{}: a memfd is told by comparing it with a new one, for which there is no room":
+        "takes a table that is full",
+    "{}: check: whether it is one of {} only /proc/self/fd/{} tells": "takes no /proc",
+    "close of descriptor {}": _KERNEL,
+    "dup of descriptor {}": _KERNEL,
+    "poll(2) failed, so an empty message cannot be told from the end; call receive() instead of "
+    "the loop": _KERNEL,
+    "the control data that arrived is malformed: a length in it does not fit; what it carried was "
+    "closed": _KERNEL,
+    "{}: this kind of socket has no error queue": _KERNEL,
+    "peer_pidfd: the process is gone": "Linux before 6.15",
+    "the PidFd was taken before": "takes Linux 6.5",
+    "fd_class{}: a subclass of PidFd, for a PidFd, is needed, not {}": "takes Linux 6.5",
+    "_socket.socket.{} is not the expected method": "another _socket than CPython's",
+    "_socket.socket.{} is not the expected member": "another _socket than CPython's",
+    "{}: {} buffers; that is too many": "takes 2**31 buffers",
+    "buffers: {}; that is too many": "takes 2**31 buffers",
+    "ancillary data item too large": "takes 2 GiB of control data",
+    "too much ancillary data": "takes 2 GiB of control data",
+    "socket.socket is {}, which is not derived from the standard library's class: nothing was "
+    "installed; the functions of cmsgx take its sockets as they are":
+        "with gevent or eventlet: tests/interop/test_green.py",
+    "control{}: Rights with its descriptors is needed, not {}": "a Rights that cannot be iterated",
+    "{}: {} bytes; {} at most": _PRIVATE,
+    "Unknown error {}": "a text that stands for an errno",
+}  # fmt: skip
+
+
+def rows() -> list[str]:
+    """What the rows say, line by line, without the errno."""
+    texts = [text.partition("] ")[2] if text[:2] == "[E" else text for _, _, text in MESSAGES]
+    return [line for text in texts for line in text.split("\n")]
+
+
+def test_each_message_of_the_sources_has_a_row() -> None:
+    """Or a test elsewhere, or a reason why it cannot have one."""
+    told_of = rows()
+    lacking = [
+        f"{message.place}: {message.text}"
+        for message in all_messages()
+        if not any(message.says(text) for text in told_of)
+        and message.text not in ELSEWHERE
+        and message.text not in UNMET
+    ]
+    assert lacking == []
+
+
+def test_what_has_no_row_is_in_the_sources() -> None:
+    there = {message.text for message in all_messages()}
+    assert [text for text in [*ELSEWHERE, *UNMET] if text not in there] == []
+
+
+@pytest.mark.parametrize(("text", "place"), ELSEWHERE.items())
+def test_what_is_told_elsewhere_is_looked_for_there(text: str, place: tuple[str, str]) -> None:
+    file, words = place
+    assert words in text or text == "and {}"
+    assert words in (TESTS / file).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("size", [2**60, sys.maxsize - 100])

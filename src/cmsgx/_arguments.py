@@ -30,8 +30,8 @@ def as_int(name: str, value: Any, least: int | None = None) -> int:
 
 def as_seconds(timeout: Any) -> float | None:
     """`timeout`, checked."""
-    if timeout is None:
-        return None
+    if timeout is None or (type(timeout) is float and timeout >= 0):
+        return timeout
     if not hasattr(type(timeout), "__float__") and not hasattr(type(timeout), "__index__"):
         raise needed("timeout", "a number of seconds, or None,", timeout)
     seconds = float(timeout)
@@ -43,12 +43,13 @@ def as_seconds(timeout: Any) -> float | None:
 def as_view(name: str, data: Any) -> memoryview:
     """The bytes of a buffer, in place."""
     try:
-        view = memoryview(data)
+        return memoryview(data).cast("B")
     except TypeError:
-        raise needed(name, "a bytes-like object", data) from None
-    if not view.c_contiguous:
-        raise TypeError(f"{name}: its bytes are not contiguous; copy them: bytes(...)")
-    return view.cast("B")
+        try:
+            memoryview(data)
+        except TypeError:
+            raise needed(name, "a bytes-like object", data) from None
+        raise TypeError(f"{name}: its bytes are not contiguous; copy them: bytes(...)") from None
 
 
 def as_bytes(data: Any) -> bytes:
@@ -68,6 +69,8 @@ def as_tuple(name: str, what: str, items: Any) -> tuple[Any, ...]:
 
 def as_kinds(control: Any) -> tuple[Any, ...]:
     """What a `control` argument stands for: one control message, or those of an iterable."""
+    if type(control) is tuple:
+        return control
     if isinstance(control, _cmsg.Record):
         return (control,)
     return as_tuple("control", "a control message, or an iterable of them,", control)

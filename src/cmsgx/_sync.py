@@ -174,15 +174,19 @@ def send_all(
 
 
 def views_of(data: Any) -> list[memoryview]:
-    what = "a bytes-like object, or an iterable of them,"
-    if isinstance(data, str):
-        raise needed("data", what, data)
     try:
-        memoryview(data)
+        view = memoryview(data)
     except TypeError:
+        what = "a bytes-like object, or an iterable of them,"
+        if isinstance(data, str):
+            raise needed("data", what, data) from None
         items = as_tuple("data", what, data)
+    else:
+        return [view.cast("B") if view.c_contiguous else as_view("data", view)]
+    try:
+        return [memoryview(item).cast("B") for item in items]
+    except TypeError:
         return [as_view(f"data[{index}]", item) for index, item in enumerate(items)]
-    return [as_view("data", data)]
 
 
 def views_behind(views: list[memoryview], sent: int) -> list[memoryview]:

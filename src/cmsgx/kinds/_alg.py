@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .._arguments import as_view
 from ..errors import MalformedControlError
 from ._base import Buffer, OpenEnum, StructMessage, constant, families, member, register
 from ._net import ShownAsMade
@@ -68,7 +69,7 @@ class AlgIv(ShownAsMade, StructMessage):
         def __init__(self, iv: Buffer) -> None: ...
 
     def __new__(cls, iv: Buffer) -> Self:
-        return super().__new__(cls, memoryview(iv).nbytes, iv)
+        return super().__new__(cls, as_view("iv", iv).nbytes, iv)
 
     @classmethod
     def unpack(cls, data: Buffer, /) -> Self:

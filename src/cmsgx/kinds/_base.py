@@ -570,8 +570,6 @@ def row_of(kind: Any) -> Row:
             raise NotSupportedError(
                 errno.ENOPROTOOPT, f"{kind.__name__}: not supported on this system"
             ) from None
-        if not isinstance(kind, type):
-            raise needed("kind", "a kind of control message", kind) from None
         raise TypeError(f"{kind!r} is not a kind of control message") from None
 
 
