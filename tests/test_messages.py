@@ -83,6 +83,7 @@ class Scene(dict[str, Any]):
                 "memoryview",
                 "next",
                 "setattr",
+                "__import__",
                 "True",
                 "None",
             )
@@ -221,6 +222,9 @@ class Scene(dict[str, Any]):
 
         self._enter(unregistered(Missing))
         return Missing
+
+    def _make_error_receiver(self) -> Any:
+        return cmsgx.ErrorReceiver(self["udp"])
 
     def _make_given_fd(self) -> Any:
         given = cmsgx.Fd(os.dup(0))
@@ -759,26 +763,8 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "is of IPv6"),
     ("cmsgx.send(sock, b'x', control=cmsgx.Rights)", TypeError,
      "control: a control message, or an iterable of them, is needed, not the class Rights"),
-    ("cmsgx.send(sock.fileno(), b'x', address='/' * 200)", OSError,
-     "address: AF_UNIX path too long"),
     ("cmsgx.send(sock.fileno(), b'x', address=5)", TypeError,
      "address: a path of AF_UNIX is str or bytes-like, not int"),
-    ("cmsgx.send(udp.fileno(), b'x', address=5)", TypeError,
-     "address: 5; it is (host, port), the numbers in their range"),
-    ("cmsgx.send(udp.fileno(), b'x', address=('127.0.0.1', 70000))", OverflowError,
-     "address: ('127.0.0.1', 70000); it is (host, port), the numbers in their range"),
-    ("cmsgx.send(udp.fileno(), b'x', address=('localhost', 5))", ValueError,
-     "address: ('localhost', 5) is a host name to resolve, or of a family that is sent only "
-     "through a socket object, without fds= and timeout="),
-    ("cmsgx.send(udp, b'x', address=('localhost', 5), timeout=1)", ValueError,
-     "address: ('localhost', 5) is a host name to resolve, or of a family that is sent only "
-     "through a socket object, without fds= and timeout="),
-    ("cmsgx.send(udp6.fileno(), b'x', address=('::1', 5, -1))", OverflowError,
-     "address: ('::1', 5, -1); it is (host, port, flowinfo=0, scope_id=0), the numbers in "
-     "their range"),
-    ("cmsgx.send_batch(udp, [(b'x', (), (), ('localhost', 5))])", ValueError,
-     "address: ('localhost', 5) is a host name to resolve, or of a family that is sent only "
-     "through a socket object, one by one\nin messages[0]"),
     ("cmsgx.send_batch(sock, [()])", ValueError,
      "a message is (data, fds, control, address), the last three optional, not a tuple of "
      "0\nin messages[0]"),
@@ -962,6 +948,56 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      ValueError, "layout: 'a' is there twice"),
     ("kinds.register(Missing, level=900, type=900, layout=[('a', 0, 'i')])", ValueError,
      "layout: it has no 'nothing'"),
+    # addresses
+    ("cmsgx.Address(2, cmsgx.Address(10, ('::1', 5)))", ValueError,
+     "value: <Address ('::1', 5, 0, 0)> is of the family 10, not 2"),
+    ("cmsgx.Address(250, 5)", ValueError,
+     "family: 250 is none that the socket module has addresses of, so that value is (250, "
+     "bytes), not 5"),
+    ("cmsgx.Address(2, ('127.0.0.1', '5'))", TypeError,
+     "address: ('127.0.0.1', '5'); an address of AF_INET is (host, port), the port from 0 to "
+     "65535"),
+    ("cmsgx.Address(2, ('a..b', 5))", TypeError,
+     "address: ('a..b', 5); 'a..b' is not the name of a host"),
+    ("cmsgx.Address(2, ('a\\0b', 5))", TypeError,
+     "address: ('a\\x00b', 5); a host has no NUL in it"),
+    ("cmsgx.Address(10, ('<broadcast>', 5))", OSError,
+     "address: IPv6 has no broadcast"),
+    ("cmsgx.Address(17, ('nosuchinterface', 5))", OSError,
+     "[ENODEV] address: ('nosuchinterface', 5); there is no such interface"),
+    ("cmsgx.Address(17, ('lo', 5, 0, 0, b'123456789'))", ValueError,
+     "address: ('lo', 5, 0, 0, b'123456789'); a hardware address has 8 bytes at most"),
+    ("cmsgx.Address(29, ('lo',), proto=77)", OSError,
+     "address: the CAN protocol 77 has none"),
+    ("cmsgx.Address(29, ('a' * 20,), proto=1)", OSError,
+     "address: ('aaaaaaaaaaaaaaaaaaaa',); an interface has a name of 15 bytes at most"),
+    ("cmsgx.Address(31, ('x', 1), proto=0)", OSError,
+     "address: ('x', 1); an address of Bluetooth is \"XX:XX:XX:XX:XX:XX\""),
+    ("cmsgx.Address(31, ('x', 1), proto=77)", OSError,
+     "address: ('x', 1); the protocol of Bluetooth is not known"),
+    ("cmsgx.Address(31, ('x', 1))", OSError,
+     "address: ('x', 1); which protocol of Bluetooth is it of? Give proto="),
+    ("cmsgx.Address(1, 5)", TypeError,
+     "address: a path of AF_UNIX is str or bytes-like, not int"),
+    ("pickle.dumps(error_receiver)", TypeError,
+     "cannot copy or pickle an ErrorReceiver"),
+    ("cmsgx.receive_errors(udp, timeout='x')", TypeError,
+     "timeout: a number of seconds, or None, is needed, not str"),
+    ("cmsgx.ErrorReceiver(sock)", cmsgx.NotSupportedError,
+     "[EOPNOTSUPP] ErrorReceiver: sockets of family 1 have no error queue"),
+    ("cmsgx.send(sock.fileno(), b'x', address='/' * 120)", OSError,
+     f"address: {'/' * 120!r}; AF_UNIX path too long, it has room for 107 bytes"),
+    ("cmsgx.send(udp.fileno(), b'x', address=5)", TypeError,
+     "address: 5; an address of AF_INET is (host, port), the port from 0 to 65535"),
+    ("cmsgx.send(udp.fileno(), b'x', address=('127.0.0.1', 70000))", OverflowError,
+     "address: ('127.0.0.1', 70000); an address of AF_INET is (host, port), the port from 0 to "
+     "65535"),
+    ("cmsgx.send(udp6.fileno(), b'x', address=('::1', 5, -1))", OverflowError,
+     "address: ('::1', 5, -1); an address of AF_INET6 is (host, port, flowinfo=0, scope_id=0), "
+     "the port from 0 to 65535, flowinfo up to 1048575"),
+    ("cmsgx.send(udp.fileno(), b'x', address=('localhost', 5))", ValueError,
+     "address: ('localhost', 5) is a host name to resolve, or of a family that goes through a "
+     "socket object only; give that in place of its number"),
 ]  # fmt: skip
 
 
@@ -997,6 +1033,7 @@ ELSEWHERE = {
     "{}.{}: its length changed while it was read, from {} to {}":
         ("test_abuse.py", "its length changed"),
     "this {} was made as {}: its class was changed": ("test_abuse.py", "was made as"),
+    "{}: nothing derives from Address": ("test_address.py", "nothing derives"),
     "{}[{}]: too many system calls use {}": ("test_fork.py", "too many system calls"),
     "{}: too many system calls use {}": ("test_fork.py", "too many system calls"),
     "take_one: {} {} here, and the kernel dropped others, uncounted":
@@ -1088,6 +1125,11 @@ UNMET = {
         "with gevent or eventlet: tests/interop/test_green.py",
     "control{}: Rights with its descriptors is needed, not {}": "a Rights that cannot be iterated",
     "{}: {} bytes; {} at most": _PRIVATE,
+    "address: {} was found as {}": "what getaddrinfo() does not do",
+    "address: {} is a host name to resolve, or of a family that is sent only through a socket "
+    "object, one by one": "of a family that neither the socket module nor cmsgx knows",
+    "address: {} is of a family that goes through the socket's own sendmsg(), without fds= and "
+    "timeout=": "of a family that neither the socket module nor cmsgx knows",
     "Unknown error {}": "a text that stands for an errno",
 }  # fmt: skip
 

@@ -57,15 +57,17 @@ set_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *address)
     return known;
 }
 
-/* For an address that C cannot convert, where no method of the socket may.  `how` is how else it
-   would go. */
+/* For an address that C cannot convert, where no method of the socket may. */
 static void
-raise_no_conversion(PyObject *address, const char *how)
+raise_no_conversion(const cmsgx_sock *sock, PyObject *address)
 {
     PyErr_Format(PyExc_ValueError,
-                 "address: %R is a host name to resolve, or of a family that is sent only "
-                 "through a socket object%s",
-                 address, how);
+                 sock->kind == CMSGX_SOCKET
+                     ? "address: %R is of a family that goes through the socket's own sendmsg(), "
+                       "without fds= and timeout="
+                     : "address: %R is a host name to resolve, or of a family that goes through a "
+                       "socket object only; give that in place of its number",
+                 address);
 }
 
 /* Through the type's own method ------------------------------------------------------------ */
@@ -307,7 +309,7 @@ cmsgx_sendmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs
             result = send_through(state, state->own[CMSGX_SENDMSG].method, args, nargs);
         }
         else {
-            raise_no_conversion(address, "");
+            raise_no_conversion(&sock, address);
         }
         goto done;
     }
@@ -373,7 +375,7 @@ cmsgx_send_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t narg
     }
     if (known == 0) {
         if (sock.kind != CMSGX_SOCKET) {
-            raise_no_conversion(address, "");
+            raise_no_conversion(&sock, address);
             goto done;
         }
         result = send_through_own(&out, &sock, values[1], flags, address);
@@ -555,7 +557,7 @@ send_typed(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     if (known == 0) {
         if (sock.kind != CMSGX_SOCKET || out.fd_count > 0
             || (values[TIMEOUT] != NULL && values[TIMEOUT] != Py_Ellipsis)) {
-            raise_no_conversion(address, ", without fds= and timeout=");
+            raise_no_conversion(&sock, address);
             goto done;
         }
         PyObject *buffers = PyObject_CheckBuffer(values[DATA]) ? PyTuple_Pack(1, values[DATA])

@@ -174,15 +174,17 @@ def send_all(
 
 
 def views_of(data: Any) -> list[memoryview]:
-    try:
-        view = memoryview(data)
-    except TypeError:
-        what = "a bytes-like object, or an iterable of them,"
-        if isinstance(data, str):
-            raise needed("data", what, data) from None
-        items = as_tuple("data", what, data)
-    else:
-        return [view.cast("B") if view.c_contiguous else as_view("data", view)]
+    items: Any = data
+    if type(data) is not list and type(data) is not tuple:
+        try:
+            view = memoryview(data)
+        except TypeError:
+            what = "a bytes-like object, or an iterable of them,"
+            if isinstance(data, str):
+                raise needed("data", what, data) from None
+            items = as_tuple("data", what, data)
+        else:
+            return [as_view("data", view)]
     try:
         return [memoryview(item).cast("B") for item in items]
     except TypeError:
