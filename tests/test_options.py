@@ -851,3 +851,14 @@ def test_what_was_not_asked_for_is_not_told_as_switched_on(udp: socket.socket) -
     known = {kinds.Timestamping: known[kinds.Timestamping]}
     room = cmsgx.CMSG_SPACE(48) + cmsgx.CMSG_SPACE(44)  # with that of the error queue
     assert _options.room_for(udp.family, 0, known) == room
+
+
+@pytest.mark.parametrize("receiver", [cmsgx.Receiver, partial(cmsgx.BatchReceiver, count=2)])
+def test_the_end_of_a_receiver_gives_its_value_back(udp: socket.socket, receiver: Any) -> None:
+    udp.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, int(Flags.OPT_CMSG))
+    want = [kinds.Timestamping.option(Flags.TX_SOFTWARE), kinds.ExtendedError.option(rfc4884=True)]
+    with receiver(udp, bufsize=10, want=want):
+        assert stamping(udp) == Flags.OPT_CMSG | Flags.TX_SOFTWARE | Flags.SOFTWARE
+        assert udp.getsockopt(socket.IPPROTO_IP, 26) == 1  # IP_RECVERR_RFC4884
+    assert stamping(udp) == Flags.OPT_CMSG
+    assert udp.getsockopt(socket.IPPROTO_IP, 26) == 0

@@ -601,8 +601,11 @@ def as_options(kinds: Any, argument: str) -> tuple[KindOption, ...]:
     several = as_tuple(argument, "a kind of control message, or an iterable of them,", kinds)
     given = [as_option(kind, argument) for kind in several]
     chosen = [*dict.fromkeys([one for one in given if one.arguments])]
-    _check_agreement(chosen, argument)
-    return (*dict.fromkeys([one for one in given if not one.arguments]), *chosen)
+    if len(chosen) > 1:
+        _check_agreement(chosen, argument)
+    # By the class: the hash of all that is set takes longer than to set it.
+    plain = {one.kind: one for one in given if not one.arguments}
+    return (*plain.values(), *chosen)
 
 
 def _check_agreement(chosen: list[KindOption], argument: str) -> None:
