@@ -443,12 +443,14 @@ static void
 descriptor_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    /* That of a subclass in Python was called before this is. */
-    if (cmsgx_descriptor_number(self) >= 0 && type->tp_finalize == descriptor_finalize
-        && PyObject_CallFinalizerFromDealloc(self) < 0) {
-        return;
+    if (!cmsgx_descriptor_is_empty(self)) {
+        /* That of a subclass in Python was called before this is. */
+        if (cmsgx_descriptor_number(self) >= 0 && type->tp_finalize == descriptor_finalize
+            && PyObject_CallFinalizerFromDealloc(self) < 0) {
+            return;
+        }
+        close_left(self);
     }
-    close_left(self);
     cmsgx_row_drop(cmsgx_descriptor_row(self));
     if (((cmsgx_descriptor *)self)->weakrefs != NULL) {
         PyObject_ClearWeakRefs(self);

@@ -44,6 +44,16 @@ void cmsgx_descriptor_set_gone(PyObject *self, cmsgx_gone how);
 /* Of one that owns none. */
 cmsgx_gone cmsgx_descriptor_gone(PyObject *self);
 
+/* The bits of its word that are number + 1. */
+#define CMSGX_NUMBER_MASK UINT64_C(0x7fffffff)
+
+/* Whether nothing is to be closed any more: also no number whose close waits. */
+static inline int
+cmsgx_descriptor_is_empty(PyObject *self)
+{
+    return (cmsgx_word_get(&((cmsgx_descriptor *)self)->word) & CMSGX_NUMBER_MASK) == 0;
+}
+
 /* The number, borrowed, or -1 where it owns none. */
 int cmsgx_descriptor_number(PyObject *self);
 

@@ -41,6 +41,18 @@ cmsgx_message_number(const cmsgx_message *self, size_t at, int *error)
     return -1;
 }
 
+/* For a place without a number: an object that says why.  NULL with an exception. */
+static PyObject *
+object_of_none(PyTypeObject *type, const cmsgx_slot *slot, int error)
+{
+    PyObject *object = cmsgx_descriptor_new(type, -1, error);
+    if (object != NULL) {
+        cmsgx_descriptor_set_gone(object,
+                                  slot->taken ? CMSGX_GONE_TAKEN : CMSGX_GONE_WITH_MESSAGE);
+    }
+    return object;
+}
+
 PyObject *
 cmsgx_message_object(cmsgx_message *self, size_t at)
 {
@@ -53,12 +65,9 @@ cmsgx_message_object(cmsgx_message *self, size_t at)
         int error;
         int number = cmsgx_message_number(self, at, &error);
         PyTypeObject *type = at < self->buffer->got.fds ? state->Fd : state->PidFd;
-        slot->object = cmsgx_descriptor_new(type, number, error);
+        slot->object = number >= 0 ? cmsgx_descriptor_new(type, number, error)
+                                   : object_of_none(type, slot, error);
         if (slot->object != NULL) {
-            if (number < 0) {
-                cmsgx_descriptor_set_gone(slot->object, slot->taken ? CMSGX_GONE_TAKEN
-                                                                    : CMSGX_GONE_WITH_MESSAGE);
-            }
             if (self->request->row != NULL) {
                 cmsgx_descriptor_set_row(slot->object, self->request->row);
             }

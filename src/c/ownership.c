@@ -9,7 +9,7 @@
 /* The word: bits 0-30 number + 1 (0: none; Linux has no number INT_MAX), bit 31 a close waits, bits
    32-42 the generation of the process in which the pins were made, bits 43-45 how the number went,
    bit 46 that it has a place in the background closer, bits 47 up the pins. */
-#define NUMBER_MASK UINT64_C(0x7fffffff)
+#define NUMBER_MASK CMSGX_NUMBER_MASK
 #define CLOSING (UINT64_C(1) << 31)
 #define GENERATION_AT 32
 #define GENERATION_MASK (UINT64_C(0x7ff) << GENERATION_AT)
