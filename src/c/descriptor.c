@@ -232,17 +232,33 @@ PyDoc_STRVAR(detach_doc,
 "Gives the number away: the caller owns it from now on.  ValueError where there is none.");
 
 static PyObject *
-descriptor_detach(PyObject *self, PyObject *Py_UNUSED(ignored))
+detach_as(PyObject *self, cmsgx_gone how)
 {
     /* The object before the number is taken: nothing can fail between. */
     PyObject *number = PyLong_FromLong(cmsgx_descriptor_number(self));
     uint64_t taken = 0;
-    if (number != NULL && cmsgx_descriptor_detach(self, CMSGX_GONE_DETACHED, &taken) < 0) {
+    if (number != NULL && cmsgx_descriptor_detach(self, how, &taken) < 0) {
         Py_DECREF(number);
         return raise_not_owned(self);
     }
     cmsgx_descriptor_gave_away(self, taken);
     return number;
+}
+
+static PyObject *
+descriptor_detach(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return detach_as(self, CMSGX_GONE_DETACHED);
+}
+
+PyDoc_STRVAR(detach_to_socket_doc,
+"_detach_to_socket($self, /)\n--\n\n"
+"detach(), where a socket has the number already.");
+
+static PyObject *
+descriptor_detach_to_socket(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return detach_as(self, CMSGX_GONE_TO_SOCKET);
 }
 
 PyDoc_STRVAR(dup_doc,
@@ -525,6 +541,7 @@ static PyMethodDef descriptor_methods[] = {
     {"detach", descriptor_detach, METH_NOARGS, detach_doc},
     {"dup", descriptor_dup, METH_NOARGS, dup_doc},
     {"_pinned", descriptor_pinned, METH_NOARGS, pinned_doc},
+    {"_detach_to_socket", descriptor_detach_to_socket, METH_NOARGS, detach_to_socket_doc},
     {"_give_to_file", descriptor_give_to_file, METH_VARARGS, give_to_file_doc},
     {"_give_to_socket", descriptor_give_to_socket, METH_VARARGS, give_to_socket_doc},
     {"__enter__", descriptor_enter, METH_NOARGS, NULL},

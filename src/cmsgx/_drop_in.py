@@ -159,7 +159,7 @@ def adopt(fd: Fd) -> socket:
         if _is_green:
             green = socket(family, kind, proto, number)
             try:
-                fd.detach()
+                fd._detach_to_socket()
             except ValueError:
                 green.detach()  # another thread has closed `fd`: it goes when it is not pinned
                 raise
