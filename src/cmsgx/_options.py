@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _INT = 4
 _NOT_THERE = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
+# The kernel's own, which older releases let out for SO_ZEROCOPY.
+_ENOTSUPP = 524
 # What says that an option is there, and not with that value.
 _REFUSED = (errno.EINVAL, errno.EPERM, errno.EOPNOTSUPP)
 
@@ -177,7 +179,7 @@ class Enabled:
                     raise
                 # EINVAL: a flag that this kernel has not, or an option that this type of socket
                 # has not (IP_RECVFRAGSIZE on TCP).
-                if error.errno not in (*_NOT_THERE, errno.EINVAL):
+                if error.errno not in (*_NOT_THERE, errno.EINVAL, _ENOTSUPP):
                     raise
                 if is_first:
                     raise not_supported(error, _name(asked), option.text, option.since) from error
