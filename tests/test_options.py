@@ -778,6 +778,16 @@ def test_a_value_that_the_family_has_not_is_refused(asked: Any, name: str) -> No
     assert name.removeprefix("IP") in str(caught.value)
 
 
+def test_a_family_that_stamps_nothing_that_goes_says_so(pair: Pair) -> None:
+    """The kernel takes the flags there, and nothing ever comes."""
+    for flag in (Flags.TX_SOFTWARE, Flags.TX_HARDWARE | Flags.RX_SOFTWARE, Flags.TX_ACK):
+        with pytest.raises(cmsgx.NotSupportedError, match=r"option\(.*TX_.*AF_INET .*is AF_UNIX"):
+            cmsgx.enable(pair[0], kinds.Timestamping.option(flag))
+    assert stamping(pair[0]) == 0
+    with cmsgx.enable(pair[0], kinds.Timestamping.option(Flags.RX_SOFTWARE)):
+        assert stamping(pair[0]) == Flags.RX_SOFTWARE | Flags.SOFTWARE
+
+
 def test_a_socket_without_zero_copy_says_so() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, 253) as sock:
         with pytest.raises(cmsgx.NotSupportedError, match="SO_ZEROCOPY"):

@@ -77,6 +77,10 @@ _BY_KERNEL = (
     _Flags.TX_SOFTWARE | _Flags.RX_SOFTWARE | _Flags.TX_SCHED | _Flags.TX_ACK
     | _Flags.TX_COMPLETION
 )  # fmt: skip
+_SENT_STAMPS = (
+    _Flags.TX_HARDWARE | _Flags.TX_SOFTWARE | _Flags.TX_SCHED | _Flags.TX_ACK
+    | _Flags.TX_COMPLETION
+)  # fmt: skip
 # What the kernel refuses a flag without, whatever the socket.
 _GOES_WITH = {_Flags.OPT_ID_TCP: _Flags.OPT_ID, _Flags.OPT_STATS: _Flags.OPT_TSONLY}
 _NEEDS = {
@@ -200,7 +204,8 @@ class Timestamping(StructMessage):
         TimestampingRequest is to. Flags that the socket has already stay: OPT_ID counts on where it
         was on. `phc` replaces the clock that was bound.
 
-        ValueError for flags that go with one that is not there, or that are none.
+        ValueError for flags that go with one that is not there, or that are none; enable() raises
+        NotSupportedError for TX_* of a socket whose family stamps nothing that goes, as AF_UNIX.
         """
         row_of(cls)
         if flags is None and phc is None:
@@ -224,6 +229,8 @@ class Timestamping(StructMessage):
             chosen |= _Flags.SOFTWARE
         if chosen & _BY_ADAPTER or not is_stamping:
             chosen |= _Flags.RAW_HARDWARE
+        if chosen & _SENT_STAMPS:
+            more["families"] = _SENT  # the others take the flags, and stamp nothing that goes
         options = _stamping(48, "2.6.30", chosen, chosen, ENTRY, needs=_needs(chosen), **more)
         step = tuple([one for one in options if one is not None])
         return KindOption(cls, (step,), ", ".join(shown))
