@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice, repeat
+from itertools import cycle, islice, repeat
 from typing import Any
 
 cmsgx: Any
@@ -51,6 +51,7 @@ class World:
         timeout: float | None = None,
     ) -> None:
         self.tx, self.rx = pair
+        self.more: list[socket.socket] = []
         self.size = size
         self.data = bytes(size)
         self.fds = null_descriptors(fds)
@@ -66,8 +67,8 @@ class World:
         return True
 
     def close(self) -> None:
-        self.tx.close()
-        self.rx.close()
+        for sock in (self.tx, self.rx, *self.more):
+            sock.close()
 
 
 @dataclass(frozen=True)
@@ -413,6 +414,7 @@ def datagram_row(constant: Callable[[str], int]) -> Row:
 # Many messages for one system call: a round is MANY of them, or SEGMENTS -------------------------
 
 MANY = 64
+STRANGERS = 4096  # more peers than anything remembers
 SEGMENTS = 50
 
 
@@ -604,8 +606,89 @@ def answer(world: World) -> Loop:
     return loop
 
 
+def answered_by_sender(world: World) -> Loop:
+    kinds = cmsgx.kinds
+    tx, messages, send = world.tx, [world.data] * MANY, cmsgx.send_batch
+    info, tos, stamp = kinds.PacketInfo, kinds.Tos, kinds.Timestamp
+    server = cmsgx.BatchReceiver(world.rx, MANY, world.size, want=[info, tos, stamp])
+    client = cmsgx.BatchReceiver(world.tx, MANY, world.size)
+    rx = world.rx
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(None, rounds):
+            send(tx, messages)
+            batch = server.receive()
+            for m in batch:
+                m[tos]
+                m[stamp]
+            send(rx, [(m.view, (), m[info], m.sender) for m in batch])
+            client.receive()
+
+    return loop
+
+
+def crowd(world: World, peers: int) -> Callable[[], object]:
+    """What sends a batch to the server and takes the answers to the one before: as many peers,
+    each with an address of its own, MANY in a batch, all of them in turn."""
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client.bind(("0.0.0.0", 0))
+    world.more.append(client)
+    name, info = world.rx.getsockname(), cmsgx.kinds.PacketInfo
+    messages = [
+        (
+            world.data,
+            (),
+            info(local=f"127.{1 + i // 250 // 250}.{i // 250 % 250}.{i % 250 + 1}"),
+            name,
+        )
+        for i in range(peers)
+    ]
+    turns = cycle([messages[at : at + MANY] for at in range(0, peers, MANY)])
+    receiver, send = cmsgx.BatchReceiver(client, MANY, world.size), cmsgx.send_batch
+    send(client, next(turns))
+    received = [world.rx.recv(world.size) for _ in range(MANY)]
+    send(world.rx, [(data, (), (), client.getsockname()) for data in received])
+
+    def turn() -> None:
+        receiver.receive()
+        send(client, next(turns))
+
+    return turn
+
+
+def answered_to(peers: int, attribute: str) -> Callable[[World], Loop]:
+    def make(world: World) -> Loop:
+        kinds = cmsgx.kinds
+        info, tos, stamp, send = kinds.PacketInfo, kinds.Tos, kinds.Timestamp, cmsgx.send_batch
+        server = cmsgx.BatchReceiver(world.rx, MANY, world.size, want=[info, tos, stamp])
+        rx, turn = world.rx, crowd(world, peers)
+
+        def by_address(rounds: int) -> None:
+            for _ in repeat(None, rounds):
+                turn()
+                batch = server.receive()
+                for m in batch:
+                    m[tos]
+                    m[stamp]
+                send(rx, [(m.view, (), m[info], m.address) for m in batch])
+
+        def by_sender(rounds: int) -> None:
+            for _ in repeat(None, rounds):
+                turn()
+                batch = server.receive()
+                for m in batch:
+                    m[tos]
+                    m[stamp]
+                send(rx, [(m.view, (), m[info], m.sender) for m in batch])
+
+        return by_address if attribute == "address" else by_sender
+
+    return make
+
+
 def batch_rows(constant: Callable[[str], int]) -> list[Row]:
     stamped = udp_world(constant, "SO_TIMESTAMPNS", "IP_PKTINFO")
+    answering = udp_world(constant, "SO_TIMESTAMPNS", "IP_PKTINFO", "IP_RECVTOS")
     has_batches = lambda: hasattr(cmsgx, "BatchReceiver")  # noqa: E731
     return [
         Row(
@@ -669,12 +752,32 @@ def batch_rows(constant: Callable[[str], int]) -> list[Row]:
         Row(
             name="64 datagrams answered",
             floor="answer",
-            world=udp_world(constant, "SO_TIMESTAMPNS", "IP_PKTINFO", "IP_RECVTOS"),
+            world=answering,
             runners={BATCH: answer},
             at_most={BATCH: 1.15},
             is_there=has_batches,
             messages=MANY,
         ),
+        Row(
+            name="64 datagrams answered by sender",
+            floor="answer",
+            world=answering,
+            runners={BATCH: answered_by_sender},
+            is_there=has_batches,
+            messages=MANY,
+        ),
+        *[
+            Row(
+                name=f"64 datagrams of {who} answered{' by sender' * (form == 'sender')}",
+                floor="answer",
+                world=answering,
+                runners={BATCH: answered_to(peers, form)},
+                is_there=has_batches,
+                messages=MANY,
+            )
+            for who, peers in (("64 peers", MANY), ("strangers", STRANGERS))
+            for form in ("address", "sender")
+        ],
     ]
 
 

@@ -275,7 +275,8 @@ def test_each_of_many_peers_has_its_own_address() -> None:
             client.bind(("0.0.0.0", 0))
             port = client.getsockname()[1]
             hosts = [f"127.{i % 5}.{i // 100}.{i % 250 + 1}" for i in range(700)]
-            for _ in range(2):
+            kept = []
+            for turn in range(4):
                 for host in hosts:
                     source = kinds.PacketInfo(local=host)
                     cmsgx.send(client, b"x", control=source, address=server.getsockname())
@@ -285,6 +286,14 @@ def test_each_of_many_peers_has_its_own_address() -> None:
                     assert message.sender.value == (host, port)
                     assert message.address.packed == message.sender.packed
                     assert str(message.address.ip) == host
+                    if turn in (1, 2):
+                        kept.append((message.address, host))
+                        assert hash(message.address) == hash((host, port))
+            # Those that somebody has stay what they were.
+            for address, host in kept:
+                assert address == (host, port)
+                assert address.packed[4:8] == socket.inet_aton(host)
+                assert hash(address) == hash((host, port))
 
 
 # The raw form -----------------------------------------------------------------------------------

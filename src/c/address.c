@@ -99,33 +99,43 @@ tuple_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
-/* Whether `item` is not NULL, which then belongs to the tuple. */
-static inline int
+/* The item belongs to the tuple from then on.  What was there before is text or a number, whose
+   end runs no code. */
+static inline void
 put_item(PyObject *tuple, Py_ssize_t index, PyObject *item)
 {
+    PyObject *before = ((PyTupleObject *)tuple)->ob_item[index];
     ((PyTupleObject *)tuple)->ob_item[index] = item;
-    return item != NULL;
+    Py_XDECREF(before);
 }
 
-/* The commonest of all, without a format to be read. */
+/* The commonest of all, without a format to be read.  `used` is a tuple that is given away, to be
+   filled again; or NULL. */
 static PyObject *
-inet_tuple(cmsgx_state *state, const struct sockaddr_storage *name)
+inet_tuple(cmsgx_state *state, const struct sockaddr_storage *name, PyObject *used)
 {
     struct sockaddr_in in;
     char text[CMSGX_IPV4_ROOM];
     memcpy(&in, name, sizeof(in));
-    PyObject *tuple = tuple_new(state, 2, &in, sizeof(in));
-    if (tuple == NULL) {
-        return NULL;
-    }
     size_t length = cmsgx_ipv4_text((const unsigned char *)&in.sin_addr, text);
     PyObject *host = PyUnicode_New((Py_ssize_t)length, 127);
-    if (host != NULL) {
+    PyObject *port = host == NULL ? NULL : PyLong_FromLong(ntohs(in.sin_port));
+    PyObject *tuple = port == NULL ? NULL : used != NULL ? Py_NewRef(used)
+                                          : tuple_new(state, 2, &in, sizeof(in));
+    if (tuple == NULL) {
+        Py_XDECREF(host);
+        Py_XDECREF(port);
+    }
+    else {
         memcpy(PyUnicode_DATA(host), text, length);
+        if (used != NULL) {
+            cmsgx_tuple_begin(used);
+            memcpy(hidden_of(used)->name, &in, sizeof(in));
+        }
+        put_item(tuple, 0, host);
+        put_item(tuple, 1, port);
     }
-    if (!put_item(tuple, 0, host) || !put_item(tuple, 1, PyLong_FromLong(ntohs(in.sin_port)))) {
-        Py_CLEAR(tuple);
-    }
+    Py_XDECREF(used);
     return tuple;
 }
 
@@ -140,7 +150,7 @@ hide_name(cmsgx_state *state, PyObject *value, const struct sockaddr_storage *na
     Py_ssize_t count = PyTuple_GET_SIZE(value);
     PyObject *tuple = tuple_new(state, count, name, size);
     for (Py_ssize_t i = 0; tuple != NULL && i < count; i++) {
-        (void)put_item(tuple, i, Py_NewRef(PyTuple_GET_ITEM(value, i)));
+        put_item(tuple, i, Py_NewRef(PyTuple_GET_ITEM(value, i)));
     }
     Py_DECREF(value);
     return tuple;
@@ -162,14 +172,22 @@ places_of(cmsgx_state *state, const struct sockaddr_storage *name, socklen_t siz
 static inline int
 is_peer(PyObject *tuple, const struct sockaddr_storage *name, socklen_t size)
 {
+    uint64_t start, wanted;
     const hidden_name *hidden = tuple == NULL ? NULL : hidden_of(tuple);
-    return hidden != NULL && hidden->size == size && memcmp(hidden->name, name, size) == 0;
+    if (hidden == NULL || hidden->size != size) {
+        return 0;
+    }
+    /* Of IPv4 that is all, and tells most without a call. */
+    memcpy(&start, hidden->name, sizeof(start));
+    memcpy(&wanted, name, sizeof(wanted));
+    return start == wanted && memcmp(hidden->name, name, size) == 0;
 }
 #endif
 
 static PyObject *
 ip_shown(cmsgx_state *state, const struct sockaddr_storage *name, socklen_t size)
 {
+    PyObject *used = NULL;
 #if CMSGX_FREE_LIST
     PyObject **places = places_of(state, name, size);
     for (int i = 0; i < 2; i++) {
@@ -177,17 +195,24 @@ ip_shown(cmsgx_state *state, const struct sockaddr_storage *name, socklen_t size
             return Py_NewRef(places[i]);
         }
     }
+    /* The older one gives way.  Where nobody else has it, nobody sees that it becomes another. */
+    PyObject *oldest = places[1];
+    places[1] = NULL;
+    if (oldest != NULL && name->ss_family == AF_INET && Py_REFCNT(oldest) == 1
+        && hidden_of(oldest)->size == size) {
+        used = oldest;
+    }
+    else {
+        Py_XDECREF(oldest);
+    }
 #endif
     PyObject *tuple = name->ss_family == AF_INET
-        ? inet_tuple(state, name)
+        ? inet_tuple(state, name, used)
         : hide_name(state, cmsgx_name_to_object(name, size, CMSGX_NOWHERE), name, size);
 #if CMSGX_FREE_LIST
     if (tuple != NULL && state->peers_kept) {
-        /* No Python code runs when the oldest goes: it has nothing but text and numbers. */
-        PyObject *oldest = places[1];
         places[1] = places[0];
         places[0] = Py_NewRef(tuple);
-        Py_XDECREF(oldest);
     }
 #endif
     return tuple;
