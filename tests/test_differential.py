@@ -14,8 +14,8 @@ What may differ is what DESIGN promises to do otherwise, and stands in class Sto
 
 - with a timeout cmsgx tries first and then waits, `socket` waits first; and no try of cmsgx blocks,
   even if somebody made the descriptor blocking;
-- send_fds honours flags and address, takes objects with fileno(), and sends no control message for
-  no descriptors; recv_fds honours its flags;
+- send_fds honours flags and address, and takes objects with fileno(); recv_fds honours its flags;
+- the name of a host is no address for a number;
 - recv_fds has room for what the socket's options add, and never gives more than maxfds;
 - with musl `socket` sends 1 KiB of control data at most, and neither sends nor sees a last message
   without a payload;
@@ -372,7 +372,7 @@ class Stock(Side):
             fds = [fd.fileno() if isinstance(fd, Holder) else fd for fd in fds]
         numbers = array.array("i", fds)
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)
-        return self.sendmsg(sock, buffers, [rights] if numbers else [], flags, address)
+        return self.sendmsg(sock, buffers, [rights], flags, address)
 
     def recv_fds(
         self, sock: Any, bufsize: Any, maxfds: Any, flags: Any = 0, *, cloexec: bool = True
@@ -775,14 +775,15 @@ class Author:
 
     def address(self, target: str) -> str:
         own, peer = ("A", "B") if target in ("a", "number(a)", "holder(a)") else ("B", "A")
-        # What is odd is converted by the socket's own method, which a bare number has not.
-        if "(" in target or not self.odd(0.2):
+        if not self.odd(0.2):
             return peer if self.unconnected else self.any_of("None", peer, own)
         if self.setup.kind == "netlink":
             return self.any_of(own, *ODD_ADDRESSES, "(0, 0)", "(0, 1)", "(-1, 0)", "(1, 2, 3)")
         if not self.setup.inet:
             return self.any_of(own, *ODD_ADDRESSES, *ODD_UNIX_ADDRESSES)
         address = self.any_of(own, *ODD_ADDRESSES, *ODD_INET_ADDRESSES)
+        if "(" in target and (".b'" in address or "'::" in address or "fe80" in address):
+            address = own
         return address.replace("HOST", "'::1'" if self.setup.kind[-1] == "6" else "'127.0.0.1'")
 
 

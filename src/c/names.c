@@ -296,7 +296,8 @@ host_text(PyObject *host, PyObject *address, const char *family, const char *for
         text = PyBytes_FromObject(host);
     }
     else if (PyUnicode_Check(host)) {
-        text = PyUnicode_AsEncodedString(host, "idna", NULL);
+        text = PyUnicode_IS_ASCII(host) ? PyUnicode_AsASCIIString(host)
+                                        : PyUnicode_AsEncodedString(host, "idna", NULL);
         if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeError)) {
             PyErr_Format(PyExc_TypeError, "address: %R; %R is not the name of a host", address,
                          host);
