@@ -279,6 +279,31 @@ for level, type, family, payload, text in {mine!r}:
     assert run(system, code).splitlines() == [row[-1] for row in mine]
 
 
+# NetBSD has one address in the struct, and macOS fills in one of the two that it has.
+REPLIES = [
+    ("netbsd10", 25, "c0000207 01000000", "interface=0, destination=IPAddress('192.0.2.7')"),
+    ("netbsd10", 25, "a9fe0102 03000000", "interface=3, destination=IPAddress('169.254.1.2')"),
+    ("netbsd10", 25, "e0000001 01000000", "interface=0, destination=IPAddress('0.0.0.0')"),
+    ("darwin", 26, "01000000 00000000 c0000207",
+     "interface=0, local=IPAddress('192.0.2.7'), destination=IPAddress('0.0.0.0')"),
+    ("darwin", 26, "01000000 00000000 e0000001",
+     "interface=0, local=IPAddress('0.0.0.0'), destination=IPAddress('0.0.0.0')"),
+]  # fmt: skip
+
+
+@pytest.mark.skipif("__import__('sys').byteorder == 'big'", reason="payloads of little endian")
+@pytest.mark.parametrize("system", ["netbsd10", "darwin"])
+def test_a_reply_where_packet_info_has_one_address(system: str) -> None:
+    mine = [row[1:] for row in REPLIES if row[0] == system]
+    code = f"""
+for type, payload, text in {mine!r}:
+    found = kinds.decode(0, type, bytes.fromhex(payload), _cmsg.AF_INET).reply()
+    assert repr(found) == f"PacketInfo({{text}})", found
+    print(text)
+"""
+    assert run(system, code).splitlines() == [row[-1] for row in mine]
+
+
 def test_the_interface_of_a_packet() -> None:
     code = """
 import struct

@@ -16,6 +16,7 @@ import pytest
 SOURCES = Path(__file__).parent.parent / "src"
 
 GOOD = """
+import ipaddress
 import socket
 from typing import Any, assert_type
 
@@ -23,7 +24,7 @@ import cmsgx
 from cmsgx import BatchReceiver, Credentials, ErrorReceiver, Fd, Message, Outgoing, OutgoingLike
 from cmsgx import PidFd, Receiver, Rights
 from cmsgx.kinds import ControlMessage, ErrorReport, ExtendedError, KindOption, Timestamping
-from cmsgx.kinds import TimestampingFlags, TxTime, UdpGro
+from cmsgx.kinds import PacketInfo, PacketInfo6, TimestampingFlags, TxTime, UdpGro
 from cmsgx.wire import Batch, Segments, View
 
 
@@ -94,6 +95,10 @@ def calls(sock: socket.socket, fd: Fd) -> None:
         assert_type(cmsgx.sendmsg(sock, [msg.data], [Credentials(), (1, 1, b"")]), int)
         if isinstance(msg.view, View):
             assert_type(cmsgx.decode(1, 2, msg.view), Any)
+        assert_type(msg[PacketInfo].reply(), PacketInfo)
+        assert_type(msg[PacketInfo6].reply(), PacketInfo6)
+        assert_type(cmsgx.send(sock, b"x", control=[msg[PacketInfo].reply()]), int)
+        assert_type(msg[PacketInfo].local == ipaddress.ip_address("::1"), bool)
     for msg in Receiver(sock, into=bytearray(10), fds=3):
         assert_type(msg.address, Any)
         assert_type(msg.sender, cmsgx.Address | None)
