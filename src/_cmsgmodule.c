@@ -320,6 +320,8 @@ register_object(PyObject *module, PyObject *args)
         {"raise_truncated", &state->raise_truncated},
         {"recvmsg_foreign", &state->recvmsg_foreign},
         {"recv_fds_through", &state->recv_fds_through},
+        {"refusal", &state->refusal},
+        {"note_needs", &state->note_needs},
         {"TooManyFdsError", &state->TooManyFdsError},
         {"MalformedControlError", &state->MalformedControlError},
         {"NotSupportedError", &state->NotSupportedError},
@@ -492,7 +494,7 @@ module_exec(PyObject *module)
     DO(Message) DO(Receiver) DO(Batch) \
     DO(BatchReceiver) DO(Segments) DO(SegmentIterator) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) \
     DO(Unknown) \
-    DO(decode) DO(raise_truncated) DO(recvmsg_foreign) DO(recv_fds_through) DO(TooManyFdsError) \
+    DO(decode) DO(raise_truncated) DO(recvmsg_foreign) DO(recv_fds_through) DO(refusal) DO(note_needs) DO(TooManyFdsError) \
     DO(MalformedControlError) DO(NotSupportedError) DO(socket) DO(socket_class) \
     DO(our_socket) DO(str_codec) DO(str_pack) DO(str_level) DO(str_type) DO(str_trsock) \
     DO(str_fileno)

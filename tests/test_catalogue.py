@@ -209,6 +209,13 @@ def build_of(entry: Entry, kind: Any, family: str, one: Made) -> Any:
         # What its own constructor works out is not among them.
         names = {parameter.name for parameter in parameters}
         values = {name: value for name, value in values.items() if name in names}
+    if not all(
+        field.bounds[0] <= values[name] <= field.bounds[1]
+        for name, field in fields_of(kind).items()
+        if field.bounds and field.format != "t"
+    ):
+        # C has a value that tells each byte from the others, and no constructor takes it.
+        return kind.unpack(one.payload)
     return kind(**values)
 
 

@@ -217,7 +217,8 @@ def test_each_is_its_payload(system: str) -> None:
     code = """
 for row in _base.rows():
     if issubclass(row.kind, kinds.StructMessage):
-        record = row.kind._restore(bytes(row.kind._codec.least), 0)
+        size = 8 if row.kind._codec.fields == ("header",) else row.kind._codec.least
+        record = row.kind._restore(bytes(size), 0)
         assert repr(record).startswith(row.kind.__name__)
         assert row.kind.unpack(record.pack()) == record or row.direction == "both", row
         shown = getattr(row.kind, "_SHOWN", row.kind._codec.fields)

@@ -7,6 +7,7 @@ import select
 import socket
 import struct
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import network
@@ -89,18 +90,13 @@ def test_minus_one_is_the_hop_limit_of_the_socket() -> None:
 @pytest.mark.parametrize(
     ("wrong", "number"),
     [
-        (kinds.HopLimit(-2), errno.EINVAL),
-        (kinds.HopLimit(256), errno.EINVAL),
-        (kinds.TrafficClass(256), errno.EINVAL),
-        (kinds.DontFragment(2), errno.EINVAL),
-        (kinds.DontFragment(-1), errno.EINVAL),
         (kinds.PacketInfo6("2001:db8::99"), errno.EINVAL),
         (kinds.PacketInfo6(interface=99), errno.ENODEV),
-        (kinds.DestinationOptions(b"\0\1" + bytes(6)), errno.EINVAL),
-        (kinds.HopByHopOptions(b"\0\1" + bytes(6)), errno.EINVAL),
-        (kinds.RoutingDestinationOptions(b"\0\1" + bytes(6)), errno.EINVAL),
+        (kinds.DestinationOptions.unpack(b"\0\1" + bytes(6)), errno.EINVAL),
+        (kinds.HopByHopOptions.unpack(b"\0\1" + bytes(6)), errno.EINVAL),
+        (kinds.RoutingDestinationOptions.unpack(b"\0\1" + bytes(6)), errno.EINVAL),
         (kinds.RoutingHeader(bytes([0, 2, 0, 1]) + bytes(20)), errno.EINVAL),
-        (kinds.RoutingHeader(bytes([0, 2, 4, 1]) + bytes(20)), errno.EINVAL),
+        (kinds.RoutingHeader.unpack(bytes([0, 2, 4, 1]) + bytes(20)), errno.EINVAL),
     ],
     ids=repr,
 )
@@ -111,6 +107,49 @@ def test_the_kernel_refuses_what_is_wrong(wrong: Any, number: int) -> None:
             cmsgx.send(sender, b"x", control=wrong)
         with pytest.raises(BlockingIOError):
             receiver.recv(1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "is_sent"),
+    [
+        (kinds.HopLimit, -2, False),
+        (kinds.HopLimit, 256, False),
+        (kinds.TrafficClass, 256, False),
+        # As the kernel takes it, it goes out as 255.
+        (kinds.TrafficClass, -1, True),
+        (kinds.DontFragment, 2, False),
+        (kinds.DontFragment, -1, False),
+    ],
+)
+def test_what_is_out_of_range_is_not_sent(kind: Any, value: int, is_sent: bool) -> None:
+    payload = struct.pack("=i", value)
+    with network.udp("IPv6") as (sender, receiver):
+        receiver.settimeout(0)
+        with pytest.raises(ValueError, match=rf"{kind.__name__}\.\w+: {value}; it is"):
+            kind(value)
+        with pytest.raises(ValueError, match=rf"control: {kind.__name__}\(.*={value}\) is not sent"):
+            cmsgx.send(sender, b"x", control=kind.unpack(payload))
+        with pytest.raises(BlockingIOError):
+            receiver.recv(1)
+        with nullcontext() if is_sent else fails(errno.EINVAL):
+            cmsgx.send(sender, b"x", control=[(kind.level, kind.type, payload)])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kinds.HopByHopOptions,
+        kinds.DestinationOptions,
+        kinds.RoutingHeader,
+        kinds.RoutingDestinationOptions,
+    ],
+)
+@pytest.mark.parametrize("wrong", [b"", b"\0", bytes(7), bytes(9), bytes(16), b"\0\1" + bytes(6)])
+def test_a_header_is_as_long_as_it_says(kind: Any, wrong: bytes) -> None:
+    with pytest.raises(ValueError, match=rf"{kind.__name__}\.header: {len(wrong)} bytes"):
+        kind(wrong)
+    assert kind.unpack(wrong).header == wrong
+    assert kind(memoryview(b"\0\1" + bytes(14))).header == b"\0\1" + bytes(14)
 
 
 def test_flow_info_has_the_label_and_the_class() -> None:

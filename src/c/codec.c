@@ -60,19 +60,14 @@ cmsgx_raise_unregistered(cmsgx_state *state, PyTypeObject *kind)
 }
 
 const cmsgx_form *
-cmsgx_codec_sent(const cmsgx_codec *codec, int as_ipv4)
+cmsgx_codec_sent(const cmsgx_codec *codec)
 {
-    const cmsgx_form *found = NULL;
     for (Py_ssize_t i = 0; i < codec->form_count; i++) {
-        const cmsgx_form *form = &codec->forms[i];
-        if (as_ipv4 && (form->directions & CMSGX_SENT_AS_IPV4)) {
-            return form;
-        }
-        if (found == NULL && (form->directions & CMSGX_SENT)) {
-            found = form;
+        if (codec->forms[i].directions & CMSGX_SENT) {
+            return &codec->forms[i];
         }
     }
-    return found;
+    return NULL;
 }
 
 int
@@ -80,17 +75,6 @@ cmsgx_codec_comes(const cmsgx_codec *codec)
 {
     for (Py_ssize_t i = 0; i < codec->form_count; i++) {
         if (codec->forms[i].directions & CMSGX_RECEIVED) {
-            return 1;
-        }
-    }
-    return 0;
-}
-
-int
-cmsgx_codec_has_ipv4(const cmsgx_codec *codec)
-{
-    for (Py_ssize_t i = 0; i < codec->form_count; i++) {
-        if (codec->forms[i].directions & CMSGX_SENT_AS_IPV4) {
             return 1;
         }
     }
@@ -132,6 +116,28 @@ cmsgx_sockaddr_end(const cmsgx_field *field, const unsigned char *payload, size_
         }
     }
     return field->offset + least;
+}
+
+int
+cmsgx_codec_may_send(const cmsgx_codec *codec, const cmsgx_form *form,
+                     const unsigned char *payload, size_t size)
+{
+    const cmsgx_field *field = codec->bounded;
+    int64_t value = 0;
+    uint32_t word;
+    if (field == NULL || field->offset + field->size > size) {
+        return 1;
+    }
+    if (field->size == sizeof(value)) {
+        memcpy(&value, payload + field->offset, sizeof(value));
+    }
+    else {
+        memcpy(&word, payload + field->offset, sizeof(word));
+        value = field->format == 'i' ? (int32_t)word
+            : field->format == 'N' ? (int64_t)ntohl(word) : (int64_t)word;
+    }
+    return value <= field->most
+           && value >= (form->least == INT64_MIN ? field->least : form->least);
 }
 
 static PyObject *
@@ -236,6 +242,11 @@ check_integer(PyTypeObject *kind, const cmsgx_field *field, PyObject *object)
     int64_t value = PyLong_AsLongLongAndOverflow(object, &overflow);
     int64_t top = bits == 64 ? INT64_MAX : (INT64_C(1) << (bits - (size_t)is_signed)) - 1;
     int64_t bottom = is_signed ? -top - 1 : 0;
+    if (overflow == 0 && field->is_bounded && (value < field->least || value > field->most)) {
+        PyErr_Format(PyExc_ValueError, "%s.%U: %R; it is %lld to %lld", kind->tp_name, field->name,
+                     object, (long long)field->least, (long long)field->most);
+        return -1;
+    }
     return overflow != 0 || value > top || value < bottom ? does_not_fit(kind, field, object) : 0;
 }
 
@@ -369,6 +380,11 @@ cmsgx_field_end(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field
         if (field->format == 's' && !check_size(kind, field, size)) {
             return -1;
         }
+        if (field->is_bounded && (size < field->least || size > field->most)) {
+            PyErr_Format(PyExc_ValueError, "%s.%U: %zd bytes; it has %lld to %lld", kind->tp_name,
+                         field->name, size, (long long)field->least, (long long)field->most);
+            return -1;
+        }
     }
     return (Py_ssize_t)field->offset + size;
 }
@@ -426,14 +442,29 @@ static PyObject *
 field_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"name", "offset", "format", "size", "default", "convert",
-                                        NULL};
-    PyObject *name, *fallback = NULL, *convert = Py_None;
+                                        "bounds", NULL};
+    PyObject *name, *fallback = NULL, *convert = Py_None, *bounds = Py_None;
     Py_ssize_t offset, size = 0;
+    long long least = 0, most = 0;
     int format;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UnC|nOO:Field", (char **)(void *)names, &name,
-                                     &offset, &format, &size, &fallback, &convert)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UnC|nOOO:Field", (char **)(void *)names, &name,
+                                     &offset, &format, &size, &fallback, &convert, &bounds)) {
         return NULL;
+    }
+    if (bounds != Py_None) {
+        if (!PyTuple_Check(bounds)) {
+            return PyErr_Format(PyExc_TypeError, "bounds: (least, most) is needed, not %.200s",
+                                Py_TYPE(bounds)->tp_name);
+        }
+        if (!PyArg_ParseTuple(bounds, "LL;bounds are (least, most)", &least, &most)) {
+            return NULL;
+        }
+        /* Of the formats that cmsgx_codec_may_send() reads. */
+        if (least > most || format > 127 || strchr("iINqt", format) == NULL) {
+            return PyErr_Format(PyExc_ValueError, "field %R: no bounds of that format are %R",
+                                name, bounds);
+        }
     }
     if (!PyUnicode_CheckExact(name)) {
         return PyErr_Format(PyExc_TypeError, "name: a str is needed, not %.200s",
@@ -452,6 +483,9 @@ field_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         self->fallback = Py_XNewRef(fallback);
         self->convert = convert == Py_None ? NULL : Py_NewRef(convert);
         self->is_plain = convert == Py_None && strchr("iIP", format) != NULL;
+        self->is_bounded = bounds != Py_None;
+        self->least = least;
+        self->most = most;
     }
     return (PyObject *)self;
 }
@@ -525,6 +559,21 @@ field_repr(PyObject *object)
     return PyUnicode_FromFormat("<Field %U at %zu, %c>", self->name, self->offset, self->format);
 }
 
+/* None, or (least, most). */
+static PyObject *
+field_bounds(PyObject *object, void *Py_UNUSED(closure))
+{
+    const cmsgx_field *self = (const cmsgx_field *)object;
+    return self->is_bounded ? Py_BuildValue("LL", (long long)self->least, (long long)self->most)
+                            : Py_NewRef(Py_None);
+}
+
+static PyGetSetDef field_getset[] = {
+    {"bounds", field_bounds, NULL,
+     "(least, most) that a constructor takes, of bytes how many; or None.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyMemberDef field_members[] = {
     {"__name__", T_OBJECT, offsetof(cmsgx_field, name), READONLY, NULL},
     {"offset", T_PYSSIZET, offsetof(cmsgx_field, offset), READONLY, "In bytes of the payload."},
@@ -537,12 +586,13 @@ static PyMemberDef field_members[] = {
 };
 
 PyDoc_STRVAR(field_doc,
-"Field(name, offset, format, size=0, default=..., convert=None)\n--\n\n"
+"Field(name, offset, format, size=0, default=..., convert=None, bounds=None)\n--\n\n"
 "A window into the payload of a Struct.  Formats: bBhHiIqQ as in struct, native; n N: 16 and 32\n"
 "bits in network order; P: an i where 0 is None; T: a q of nanoseconds where 0 is None; a A: an\n"
 "IPv4 or IPv6 address; s: `size` bytes; t: all bytes that follow; S: a socket address, of\n"
 "`size` bytes or (0) all that follows; O: an object of the instance, not in the payload.\n"
-"`convert` is called with what is read.");
+"`convert` is called with what is read; `bounds` are (least, most) that a constructor takes, of an i,\n"
+"I, N or q, or for how many bytes a t has: what is read may be anything.");
 
 static PyMethodDef field_methods[] = {
     CMSGX_NO_COPY,
@@ -558,6 +608,7 @@ static PyType_Slot field_slots[] = {
     {Py_tp_descr_set, field_set},
     {Py_tp_repr, field_repr},
     {Py_tp_members, field_members},
+    {Py_tp_getset, field_getset},
     {Py_tp_doc, (void *)field_doc},
     {0, NULL},
 };
@@ -613,6 +664,9 @@ add_field(cmsgx_codec *codec, cmsgx_state *state, PyObject *item)
     if (field->format == 'S') {
         codec->sockaddr = field;
     }
+    if (field->is_bounded && field->format != 't' && codec->bounded == NULL) {
+        codec->bounded = field;
+    }
     codec->fields[codec->count++] = (cmsgx_field *)Py_NewRef(item);
     return 0;
 }
@@ -654,13 +708,15 @@ static int
 read_form(cmsgx_codec *codec, PyObject *item)
 {
     cmsgx_form *form = &codec->forms[codec->form_count];
-    unsigned long long families;
+    unsigned long long families, sent_over;
+    long long least;
     Py_ssize_t size;
     int transform;
     if (!PyArg_ParseTuple(item,
-                          "Kiiini;a form is (families, level, type, directions, size, transform)",
+                          "KiiiniKIL;a form is (families, level, type, directions, size, transform, "
+                          "sent_over, sent_by, least)",
                           &families, &form->level, &form->type, &form->directions, &size,
-                          &transform)) {
+                          &transform, &sent_over, &form->sent_by, &least)) {
         return -1;
     }
     if (transform < 0 || transform >= CMSGX_TRANSFORMS) {
@@ -678,6 +734,8 @@ read_form(cmsgx_codec *codec, PyObject *item)
         return -1;
     }
     form->families = families;
+    form->sent_over = sent_over;
+    form->least = least;
     codec->form_count++;
     return check_transform(codec, form->transform);
 }
@@ -823,8 +881,10 @@ static PyGetSetDef codec_getset[] = {
 PyDoc_STRVAR(codec_doc,
 "Codec(kind, forms, least, most, fields, is_lasting=False)\n--\n\n"
 "What a kind is in a control message; `is_lasting`: a class of this package.  Each form is\n"
-"(families, level, type, directions, size, transform): a bit mask of AF_*, 0 for any; 1 received,\n"
-"2 sent, 4 sent as IPv4; the bytes of the payload, where CMSGX_INTEGER leaves them open.");
+"(families, level, type, directions, size, transform, sent_over, sent_by, least): a bit mask of AF_*,\n"
+"0 for any; 1 received, 2 sent, 4 sent by what the packet is; the bytes of the payload, where\n"
+"CMSGX_INTEGER leaves them open; AF_* that it is sent over and SOCK_* that send it, masks likewise;\n"
+"the least value that is sent, or -2**63.");
 
 static PyMethodDef codec_methods[] = {
     CMSGX_NO_COPY,

@@ -24,22 +24,30 @@ typedef struct {
                                for an 'S' that is all that follows */
     char format;            /* see field_doc */
     char is_plain;          /* a 32-bit integer as it is: what is read most often */
+    char is_bounded;        /* a constructor takes `least` to `most` only: of bytes, that many */
+    int64_t least;
+    int64_t most;
 } cmsgx_field;
 
 /* What a form is for. */
 enum {
     CMSGX_RECEIVED = 1,
     CMSGX_SENT = 2,
-    CMSGX_SENT_AS_IPV4 = 4, /* on AF_INET, or to an IPv4-mapped address */
+    CMSGX_SENT_BY_PEER = 4, /* `sent_over` is about the packet: an AF_INET6 socket sends one of IPv4
+                               to an IPv4-mapped address */
 };
 
 typedef struct {
-    uint64_t families;      /* bit AF_*; 0: any */
+    uint64_t families;      /* bit AF_* of the sockets that have it; 0: any */
+    uint64_t sent_over;     /* bit AF_*; 0: any */
+    uint32_t sent_by;       /* bit SOCK_*; 0: any */
     int level;
     int type;
     int directions;
     size_t size;            /* of the payload that is sent, where CMSGX_INTEGER leaves it open */
     cmsgx_transform transform;
+    int64_t least;          /* that is sent, where a constructor takes less; INT64_MIN: what that
+                               takes */
 } cmsgx_form;
 
 typedef struct {
@@ -53,6 +61,7 @@ typedef struct {
     Py_ssize_t count;
     cmsgx_field **fields;   /* owned */
     const cmsgx_field *sockaddr;    /* that of them which is a socket address, or NULL */
+    const cmsgx_field *bounded;     /* the first of them that is an integer with bounds, or NULL */
     PyMemberDescrObject **slots;    /* owned: those of the instance, for fields that are objects */
 #if CMSGX_FREE_LIST
     PyObject *spare;        /* plain memory of the last instance that was dropped, or NULL */
@@ -91,9 +100,13 @@ cmsgx_codec_received(const cmsgx_codec *codec, int family, int level, int type)
 /* Whether it is received in any form. */
 int cmsgx_codec_comes(const cmsgx_codec *codec);
 
-/* The form that is sent; NULL where the kind is only received. */
-const cmsgx_form *cmsgx_codec_sent(const cmsgx_codec *codec, int as_ipv4);
-int cmsgx_codec_has_ipv4(const cmsgx_codec *codec);
+/* The first form that is sent, wherever it goes; NULL where the kind is only received. */
+const cmsgx_form *cmsgx_codec_sent(const cmsgx_codec *codec);
+
+/* Whether the value of a record may be sent in that form: what is decoded, or given to another
+   form, may be out of bounds. */
+int cmsgx_codec_may_send(const cmsgx_codec *codec, const cmsgx_form *form,
+                         const unsigned char *payload, size_t size);
 
 /* The bytes that a payload needs for the socket address in that field: more than `size` where that
    was cut. */

@@ -4,6 +4,7 @@
 #include "descriptor.h"
 #include "errors.h"
 #include "record.h"
+#include "route.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +18,7 @@ cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_room room, cmsgx_state *state,
     out->state = state;
     out->sock = sock;
     out->is_typed = 0;
+    out->peer = AF_UNSPEC;
     memset(&out->msg, 0, sizeof(out->msg));
     out->total = 0;
     out->room = room;
@@ -383,14 +385,15 @@ number_attribute(PyObject *object, PyObject *attribute, const char *name, int *v
 }
 
 static int
-add_packed(cmsgx_outgoing *out, PyObject *kind)
+add_packed(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *kind)
 {
     cmsgx_state *state = out->state;
     Py_buffer payload;
     int level, type;
 
     if (number_attribute(kind, state->str_level, "level", &level) < 0
-        || number_attribute(kind, state->str_type, "type", &type) < 0) {
+        || number_attribute(kind, state->str_type, "type", &type) < 0
+        || cmsgx_route_packed(out, codec, kind, level, type) < 0) {
         return -1;
     }
     PyObject *packed = PyObject_CallMethodNoArgs(kind, state->str_pack);
@@ -406,40 +409,6 @@ add_packed(cmsgx_outgoing *out, PyObject *kind)
     return result;
 }
 
-static int
-is_mapped(const struct sockaddr_storage *name)
-{
-    struct sockaddr_in6 in;
-    memcpy(&in, name, sizeof(in));
-    return name->ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&in.sin6_addr);
-}
-
-/* Whether it goes over IPv4, where the kernel ignores what is of IPv6 without a word. */
-static int
-goes_to_ipv4(const cmsgx_outgoing *out)
-{
-    struct sockaddr_storage peer;
-    socklen_t size = sizeof(peer);
-    if (out->sock == NULL) {
-        return 0;
-    }
-    int family = cmsgx_sock_family(out->sock);
-    if (family != AF_INET6) {
-        return family == AF_INET;
-    }
-    if (out->msg.msg_name != NULL) {
-        return is_mapped(&out->name);
-    }
-    memset(&peer, 0, sizeof(peer));
-    int fd = cmsgx_sock_borrow(out->sock);
-    if (fd < 0) {
-        return 0;
-    }
-    int has_peer = getpeername(fd, (struct sockaddr *)&peer, &size) == 0;
-    cmsgx_sock_give_back(out->sock);
-    return has_peer && is_mapped(&peer);
-}
-
 /* A record that is its payload goes by the codec that it was made with. */
 static int
 add_struct(cmsgx_outgoing *out, PyObject *kind)
@@ -449,15 +418,18 @@ add_struct(cmsgx_outgoing *out, PyObject *kind)
         (void)cmsgx_raise_class_changed(kind);
         return -1;
     }
-    int as_ipv4 = cmsgx_codec_has_ipv4(codec) && goes_to_ipv4(out);
-    const cmsgx_form *form = cmsgx_codec_sent(codec, as_ipv4);
-    if (form == NULL && out->sock == NULL && codec->form_count > 0) {
-        /* For a buffer that is no call's own: as it would arrive. */
-        form = &codec->forms[0];
-    }
+    const cmsgx_form *form = cmsgx_route_form(out, codec, kind);
     if (form == NULL) {
-        PyErr_Format(PyExc_ValueError, "control: the kernel takes no %.200s, it only delivers it",
-                     Py_TYPE(kind)->tp_name);
+        return -1;
+    }
+    if (out->sock != NULL && codec->bounded != NULL
+        && !cmsgx_codec_may_send(codec, form, ((const cmsgx_struct *)kind)->payload,
+                                 (size_t)Py_SIZE(kind))) {
+        int is_ipv4 = (form->directions & CMSGX_SENT_BY_PEER) && form->level == IPPROTO_IP;
+        PyErr_Format(PyExc_ValueError, "control: %R is not sent%s: %U is %lld to %lld there", kind,
+                     is_ipv4 ? " with IPv4 packets" : "", codec->bounded->name,
+                     (long long)(form->least == INT64_MIN ? codec->bounded->least : form->least),
+                     (long long)codec->bounded->most);
         return -1;
     }
     if (!cmsgx_form_has(form->transform, ((cmsgx_struct *)kind)->payload,
@@ -486,16 +458,20 @@ cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind)
     }
     int is_rights = codec->kind == state->Rights;
     int is_packed = codec->least < 0 || codec->kind != Py_TYPE(kind);
-    Py_DECREF(codec);
+    int result;
     if (is_rights) {
-        /* Of its items, whatever else a class of the caller's has. */
-        return add_listed(out, cmsgx_sequence(kind, "control", "Rights with its descriptors"),
-                          out->is_typed);
+        /* A typed call asks later: it has a word for what is lost with no byte of data, too.  Of its
+           items, whatever else a class of the caller's has. */
+        result = !out->is_typed && cmsgx_route_packed(out, codec, kind, SOL_SOCKET, SCM_RIGHTS) < 0
+            ? -1
+            : add_listed(out, cmsgx_sequence(kind, "control", "Rights with its descriptors"),
+                         out->is_typed);
     }
-    if (is_packed) {
-        return add_packed(out, kind);
+    else {
+        result = is_packed ? add_packed(out, codec, kind) : add_struct(out, kind);
     }
-    return add_struct(out, kind);
+    Py_DECREF(codec);
+    return result;
 }
 
 /* Sending ---------------------------------------------------------------------------------- */
@@ -568,6 +544,9 @@ cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error
     }
     if (result < 0 && *error == EBADF) {
         cmsgx_outgoing_name_bad(out, sock);
+    }
+    else if (result < 0) {
+        cmsgx_route_note(out, *error);
     }
     return result;
 }

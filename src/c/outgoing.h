@@ -24,6 +24,8 @@ typedef struct {
     cmsgx_state *state;
     cmsgx_sock *sock;           /* borrowed: where it goes; NULL where that is not known */
     int is_typed;               /* refuse by ourselves what the kernel would refuse */
+    int peer;                   /* of AF_INET6: AF_* of the packet, as route.c found it; AF_UNSPEC:
+                                   not asked yet, -1: not known */
     struct msghdr msg;
     size_t total;               /* bytes of data */
     cmsgx_room room;            /* borrowed */
@@ -91,8 +93,8 @@ int cmsgx_outgoing_add_control(cmsgx_outgoing *out, int level, int type, const v
    others, and are not put: what is refused of those is refused of these. */
 int cmsgx_outgoing_add_payload(cmsgx_outgoing *out, int level, int type,
                                const Py_buffer *payload);
-/* One typed control message; its descriptors join the others, and are not put.  After the
-   address: to an IPv4-mapped one some go in their IPv4 form. */
+/* One typed control message; its descriptors join the others, and are not put.  After the address,
+   as that has a say in the form it goes in, and whether it goes at all: route.h. */
 int cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind);
 
 /* Lets msg point to all of it, ready for sendmsg(2). */

@@ -115,6 +115,15 @@ cmsgx_struct_read(cmsgx_state *state, cmsgx_codec *codec, const cmsgx_form *form
         }
         else {
             ptrdiff_t length = cmsgx_form_read(form->transform, data, size, canonical);
+            if (form->transform == CMSGX_INTEGER
+                && (length < 0 || (size == sizeof(uint16_t) && form->size != size))) {
+                /* Of a kernel, an int is one byte where it is not whole. */
+                size_t right = form->size > 1 ? form->size : sizeof(int);
+                PyErr_Format(state->MalformedControlError,
+                             "%s: %zu bytes came, it has 1 or %zu%s", codec->kind->tp_name, size,
+                             right, size < right ? " (truncated)" : "");
+                return NULL;
+            }
             if (length < 0) {
                 return wrong_size(state, codec, size, form->size);
             }
@@ -475,7 +484,7 @@ struct_pack(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (!cmsgx_struct_is_own(self)) {
         return cmsgx_raise_class_changed(self);
     }
-    const cmsgx_form *form = cmsgx_codec_sent(codec, 0);
+    const cmsgx_form *form = cmsgx_codec_sent(codec);
     if (form == NULL) {
         form = codec->form_count > 0 ? &codec->forms[0] : &canonical;
     }

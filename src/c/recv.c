@@ -233,7 +233,7 @@ plain_result(plain_call *call, PyObject *data)
 /* Whether C converts the addresses of that family; otherwise the socket's own method is called,
    which knows them all. */
 static int
-is_known_family(const cmsgx_sock *sock)
+is_known_family(cmsgx_sock *sock)
 {
     if (sock->kind != CMSGX_SOCKET) {
         return 1;

@@ -6,6 +6,7 @@
 #include "notes.h"
 #include "outgoing.h"
 #include "record.h"
+#include "route.h"
 
 #include <errno.h>
 
@@ -86,25 +87,6 @@ has_kinds(cmsgx_state *state, PyObject *items)
 static int add_ancdata(cmsgx_outgoing *out, PyObject *ancdata, const char *name);
 static int add_plain_fds(cmsgx_outgoing *out, PyObject *fds);
 
-/* The control data of `out` as a list of (level, type, data): a new reference. */
-static PyObject *
-as_tuples(const cmsgx_outgoing *out)
-{
-    PyObject *list = PyList_New(0);
-    cmsgx_header header;
-    size_t offset = 0;
-    while (list != NULL
-           && cmsgx_walk(out->control, out->control_used, &offset, &header) == CMSGX_MESSAGE) {
-        PyObject *item = Py_BuildValue("iiy#", header.level, header.type, header.data,
-                                       (Py_ssize_t)header.size);
-        if (item == NULL || PyList_Append(list, item) < 0) {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(item);
-    }
-    return list;
-}
-
 /* The socket's own method, below any that a class may have: with the control data that `out` has
    by now. */
 static PyObject *
@@ -112,7 +94,7 @@ send_through_own(const cmsgx_outgoing *out, const cmsgx_sock *sock, PyObject *bu
                  PyObject *address)
 {
     PyObject *result = NULL;
-    PyObject *ancdata = as_tuples(out);
+    PyObject *ancdata = cmsgx_route_tuples(out);
     PyObject *number = PyLong_FromLong(flags);
     PyObject *held = cmsgx_unchanging(buffers);
     if (ancdata != NULL && number != NULL && held != NULL) {
@@ -128,15 +110,24 @@ send_through_own(const cmsgx_outgoing *out, const cmsgx_sock *sock, PyObject *bu
 /* The two below are not inlined: they need much of the stack, and whoever calls them has Python
    code called next, which may come back here. */
 
-/* Typed control messages as tuples, among others that are: a new reference.  The caller holds
-   `items`, and with them the descriptors. */
+/* Typed control messages as tuples, among others that are, for a socket that converts the address
+   by itself: a new reference.  The caller holds `items`, and with them the descriptors. */
 static __attribute__((noinline)) PyObject *
-kinds_as_tuples(cmsgx_state *state, PyObject *items)
+kinds_as_tuples(cmsgx_state *state, PyObject *object, PyObject *items, int has_address)
 {
+    cmsgx_sock sock;
     cmsgx_outgoing out;
     cmsgx_stack_room room;
-    cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, NULL);
-    PyObject *tuples = add_ancdata(&out, items, "ancdata") < 0 ? NULL : as_tuples(&out);
+    /* An object of another type may have anything for a family. */
+    int is_socket = cmsgx_is_socket_class(state, Py_TYPE(object));
+    if (is_socket && cmsgx_sock_resolve(state, object, &sock) < 0) {
+        return NULL;
+    }
+    cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, is_socket ? &sock : NULL);
+    if (is_socket && has_address) {
+        out.peer = cmsgx_sock_family(&sock);
+    }
+    PyObject *tuples = add_ancdata(&out, items, "ancdata") < 0 ? NULL : cmsgx_route_tuples(&out);
     cmsgx_outgoing_clear(&out);
     return tuples;
 }
@@ -150,7 +141,7 @@ fds_as_tuples(cmsgx_state *state, PyObject *fds)
     PyObject *tuples = NULL;
     cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, NULL);
     if (add_plain_fds(&out, fds) == 0) {
-        tuples = as_tuples(&out);
+        tuples = cmsgx_route_tuples(&out);
     }
     cmsgx_outgoing_clear(&out);
     return tuples;
@@ -165,8 +156,9 @@ send_through(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssi
     if (nargs > 2 && items == NULL) {
         return NULL;
     }
-    PyObject *ancdata = items != NULL && has_kinds(state, items) ? kinds_as_tuples(state, items)
-                                                                 : Py_XNewRef(items);
+    PyObject *ancdata = items != NULL && has_kinds(state, items)
+        ? kinds_as_tuples(state, args[0], items, nargs > 4 && args[4] != Py_None)
+        : Py_XNewRef(items);
     PyObject *buffers = method != NULL ? cmsgx_unchanging(args[1]) : Py_NewRef(args[1]);
     PyObject *result = NULL;
     if (buffers != NULL && (ancdata != NULL || items == NULL)) {
@@ -462,7 +454,7 @@ add_control(cmsgx_outgoing *out, PyObject *control)
 
 /* Refuses what would lose descriptors without a word. */
 static int
-check_fds(const cmsgx_outgoing *out, const cmsgx_sock *sock)
+check_fds(const cmsgx_outgoing *out, cmsgx_sock *sock)
 {
     int family = cmsgx_sock_family(sock);
     if (family < 0) {
@@ -496,6 +488,10 @@ cmsgx_fill_head(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *fds, PyObject *
 {
     /* The address first: what goes to IPv4 has its form in the control data. */
     int known = set_address(out, sock, address);
+    if (known == 0) {
+        /* A name is resolved to an address of the socket's own family. */
+        out->peer = cmsgx_sock_family(sock);
+    }
     if (known < 0 || (fds != NULL && cmsgx_outgoing_add_fds(out, fds, 1) < 0)
         || (control != NULL && add_control(out, control) < 0)
         || (out->fd_count > 0 && cmsgx_outgoing_add_rights(out, 0) < 0)) {

@@ -6,6 +6,7 @@
 #include "descriptor.h"
 #include "errors.h"
 #include "notes.h"
+#include "route.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -316,6 +317,9 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
             cmsgx_call(self->sock, POLLOUT, try_sendmmsg, self, self->flags, &pins, error);
         if (result < 0) {
             if (*error != EBADF) {
+                if (self->part == 0) {
+                    cmsgx_route_note(&self->letters[self->done].out, *error);
+                }
                 return -1;
             }
             size_t closed = find_closed(self);

@@ -134,6 +134,7 @@ take_number(cmsgx_state *state, PyObject *object, cmsgx_sock *sock)
     sock->owner = NULL;
     sock->kind = CMSGX_NUMBER;
     sock->timeout = CMSGX_BLOCKING;
+    sock->family = sock->type = -1;
     sock->fd = cmsgx_number_of(state, object, "sock", CMSGX_SOCK_INDEX, &sock->owner);
     return sock->fd < 0 ? -1 : 0;
 }
@@ -160,6 +161,7 @@ cmsgx_sock_resolve_typed(cmsgx_state *state, PyObject *object, int names, cmsgx_
     }
     if (is_green) {
         sock->kind = CMSGX_GREEN;
+        sock->family = sock->type = -1;
         sock->timeout = 0;
     }
     return 0;
@@ -204,10 +206,15 @@ asked(const cmsgx_sock *sock, int (*ask)(int fd))
 }
 
 int
-cmsgx_sock_family(const cmsgx_sock *sock)
+cmsgx_sock_family(cmsgx_sock *sock)
 {
-    return sock->kind == CMSGX_SOCKET ? value_of(sock, sock->state->socket_family)
-                                      : asked(sock, cmsgx_family_of);
+    if (sock->kind == CMSGX_SOCKET) {
+        return value_of(sock, sock->state->socket_family);
+    }
+    if (sock->family < 0) {
+        sock->family = asked(sock, cmsgx_family_of);
+    }
+    return sock->family;
 }
 
 static int
@@ -219,10 +226,15 @@ type_of(int fd)
 }
 
 int
-cmsgx_sock_type(const cmsgx_sock *sock)
+cmsgx_sock_type(cmsgx_sock *sock)
 {
-    return sock->kind == CMSGX_SOCKET ? value_of(sock, sock->state->socket_type)
-                                      : asked(sock, type_of);
+    if (sock->kind == CMSGX_SOCKET) {
+        return value_of(sock, sock->state->socket_type);
+    }
+    if (sock->type < 0) {
+        sock->type = asked(sock, type_of);
+    }
+    return sock->type;
 }
 
 int

@@ -31,6 +31,8 @@ typedef struct {
     PyObject *owner;        /* borrowed: the Descriptor to pin, or NULL */
     cmsgx_sock_kind kind;
     int fd;
+    int family;             /* of what is no socket object, once asked; -1: not yet */
+    int type;
     int64_t timeout;        /* nanoseconds, or one of these */
 } cmsgx_sock;
 
@@ -57,10 +59,11 @@ int cmsgx_sock_number(const cmsgx_sock *sock);
 int cmsgx_sock_borrow(const cmsgx_sock *sock);
 void cmsgx_sock_give_back(const cmsgx_sock *sock);
 
-/* AF_* and SOCK_* of the socket: from the object, or asked of the kernel.  -1 where unknown. */
-int cmsgx_sock_family(const cmsgx_sock *sock);
-int cmsgx_sock_type(const cmsgx_sock *sock);
-/* Its protocol, the same way. */
+/* AF_* and SOCK_* of the socket: from the object, or asked of the kernel, once.  -1 where
+   unknown. */
+int cmsgx_sock_family(cmsgx_sock *sock);
+int cmsgx_sock_type(cmsgx_sock *sock);
+/* Its protocol, the same way, without being kept. */
 int cmsgx_sock_proto(const cmsgx_sock *sock);
 
 /* Asked of what the last try was made on, or what was resolved: an Fd is pinned, and counts as

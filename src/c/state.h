@@ -85,6 +85,8 @@ typedef struct {
     PyObject *raise_truncated;      /* (message, asked, delivered, misses, full, withheld) */
     PyObject *recvmsg_foreign;      /* recvmsg or recvmsg_into of a type that has its own */
     PyObject *recv_fds_through;     /* recv_fds by a method of the socket, or of its base */
+    PyObject *refusal;              /* (kind, family, peer, type) -> exception: kinds._sending */
+    PyObject *note_needs;           /* (error, items, family) */
 
     /* Exceptions of cmsgx.errors */
     PyObject *TooManyFdsError;

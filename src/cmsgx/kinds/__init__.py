@@ -26,6 +26,7 @@ from . import (
     _reports,
     _rxrpc,
     _sctp_dccp,
+    _sending,
     _socket,
     _time,
     _tipc,

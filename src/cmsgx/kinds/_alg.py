@@ -31,6 +31,7 @@ class AlgDirection(OpenEnum):
     direction="send",
     families=_ALG,
     since="2.6.38",
+    needs="one of AlgDirection, on a socket of an skcipher or aead",
 )
 class AlgOperation(StructMessage):
     """Whether the data is to be encrypted or decrypted: ALG_SET_OP. Linux 2.6.38.
@@ -50,6 +51,7 @@ class AlgOperation(StructMessage):
     direction="send",
     families=_ALG,
     since="2.6.38",
+    needs="as many bytes as the cipher's vector has",
 )
 class AlgIv(ShownAsMade, StructMessage):
     """The initialisation vector, struct af_alg_iv: ALG_SET_IV. Linux 2.6.38.
@@ -97,6 +99,7 @@ class AlgIv(ShownAsMade, StructMessage):
     direction="send",
     families=_ALG,
     since="4.1",
+    needs="a socket of an aead, and no more bytes than there are",
 )
 class AlgAssociatedLength(StructMessage):
     """How much of the data is only authenticated: ALG_SET_AEAD_ASSOCLEN. Linux 4.1.

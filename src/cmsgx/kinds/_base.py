@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from types import FunctionType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -71,23 +72,71 @@ class OpenEnum(enum.IntEnum):
 class Member:
     """What member() noted, until register() makes a Field of it."""
 
-    __slots__ = ("convert", "default", "name")
+    __slots__ = ("bounds", "convert", "default", "name")
 
-    def __init__(self, name: str, default: Any, convert: Callable[[Any], Any] | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        default: Any,
+        convert: Callable[[Any], Any] | None,
+        bounds: tuple[int, int] | None,
+    ) -> None:
         self.name = name
         self.default = default
         self.convert = convert
+        self.bounds = bounds
 
 
 def member(
-    name: str = "", /, *, default: Any = _REQUIRED, convert: Callable[[Any], Any] | None = None
+    name: str = "",
+    /,
+    *,
+    default: Any = _REQUIRED,
+    convert: Callable[[Any], Any] | None = None,
+    bounds: tuple[int, int] | None = None,
 ) -> Any:
     """A field of a StructMessage: the member `name` of its C struct.
 
     Without a name: the only one of its layout. `default` is what the constructor takes where the
-    field is not given; `convert` is called with what is read.
+    field is not given; `convert` is called with what is read. `bounds` are the least and the most
+    that the constructor takes, and a send: of a field of 32 or 64 bits its value, of one that is
+    all bytes that follow how many those are. What is decoded may be anything.
     """
-    return Member(name, default, convert)
+    return Member(name, default, convert, bounds)
+
+
+class _Signature:
+    """inspect.Signature of a kind's constructor, which is C's, made when somebody asks."""
+
+    def __get__(self, record: object, kind: Any) -> Any:
+        import inspect
+
+        if record is not None or "_codec" not in vars(kind):
+            raise AttributeError("__signature__")
+        for name in ("__new__", "__init__"):
+            made = getattr(kind, name)
+            if isinstance(made, FunctionType):
+                whole = inspect.signature(made)
+                parameters = list(whole.parameters.values())[1:]
+                return inspect.Signature(parameters)
+        from ._address import IPAddress
+
+        empty = inspect.Parameter.empty
+        annotations = inspect.get_annotations(kind)
+        parameters = []
+        for name in kind.__match_args__:
+            field = vars(kind)[name]
+            default = getattr(field, "default", empty)
+            if isinstance(default, bytes) and getattr(field, "format", "") in ("a", "A"):
+                default = IPAddress(default)
+            one = inspect.Parameter(
+                name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=empty if default is _REQUIRED else default,
+                annotation=annotations.get(name, empty),
+            )
+            parameters.append(one)
+        return inspect.Signature(parameters)
 
 
 class ControlMessage(_cmsg.Record):
@@ -104,6 +153,9 @@ class ControlMessage(_cmsg.Record):
 
     level: int
     type: int
+
+    if not TYPE_CHECKING:
+        __signature__ = _Signature()
 
     def pack(self) -> bytes:
         """The payload as the kernel has it, without header or padding: cmsg(3)."""
@@ -213,7 +265,9 @@ class Form:
     size: int = 0
     """Of the payload that is sent, in bytes, where the transform leaves it open."""
     is_ipv4: bool = False
-    """Sent instead of the kind's own on an IPv4 socket, or to an IPv4-mapped address."""
+    """That of another kind, which this one takes the place of where a packet is of IPv4."""
+    least: int | None = None
+    """The least value that is sent, where the constructor takes less, as that can arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +285,8 @@ class Row:
     always: int
     """The payload that comes without being asked for, in bytes; 0 for none."""
     since: str | None
+    needs: str
+    """What a send of it asks for, in words, where a kernel refuses it by EINVAL or EPERM."""
 
 
 # (level, type): the kinds that it may be, and the families that tell them apart.
@@ -287,18 +343,69 @@ def form(level: str, type: str, transform: Transform = "", **more: Any) -> Form 
     return None if at is None or what is None else Form(at, what, transform, **more)
 
 
-def _packed_form(form: Form) -> tuple[int, int, int, int, int, int]:
-    families = 0
-    for family in form.families:
-        families |= 1 << family if family < 64 else 0
+# The sockets whose protocol reads what is sent at a level, among those of IP. The others drop it
+# without an error: TCP a Ttl, UDP the type of a TLS record.
+_DATAGRAM_OR_RAW = frozenset({_socket.SOCK_DGRAM, _socket.SOCK_RAW})
+_SENT_BY: dict[int, frozenset[int]] = {
+    value: types
+    for name, types in {
+        "SOL_IP": _DATAGRAM_OR_RAW,
+        "SOL_IPV6": _DATAGRAM_OR_RAW,
+        "SOL_UDP": frozenset({_socket.SOCK_DGRAM}),
+        "SOL_TCP": frozenset({_socket.SOCK_STREAM}),
+        "SOL_TLS": frozenset({_socket.SOCK_STREAM}),
+        "SOL_SCTP": frozenset({_socket.SOCK_STREAM, _socket.SOCK_SEQPACKET}),
+    }.items()
+    if (value := getattr(_cmsg, name, None)) is not None
+}
+_IP_FAMILIES = frozenset({_socket.AF_INET, _socket.AF_INET6})
+# What reads the control messages of these is the version of IP that the packet is of.
+_PACKET_LEVELS: dict[int, int] = {
+    value: family
+    for name, family in {"SOL_IP": _socket.AF_INET, "SOL_IPV6": _socket.AF_INET6}.items()
+    if (value := getattr(_cmsg, name, None)) is not None
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where a form is sent."""
+
+    over: frozenset[int]
+    """AF_* of the socket; empty for any."""
+    by: frozenset[int]
+    """SOCK_* of the socket; empty for any."""
+    is_by_peer: bool = False
+    """`over` is about the packet: an AF_INET6 socket sends one of IPv4 to a mapped address."""
+
+
+def way_of(form: Form) -> Way:
+    """Where that form is sent. What names no families is for the kernel to judge."""
+    if not form.families & _IP_FAMILIES:
+        return Way(form.families, frozenset())
+    by = _SENT_BY.get(form.level, frozenset())
+    packet = _PACKET_LEVELS.get(form.level)
+    if packet is None:
+        return Way(form.families, by)
+    return Way(form.families - _IP_FAMILIES | {packet}, by, True)
+
+
+def _mask(numbers: Iterable[int]) -> int:
+    return sum(1 << number for number in numbers if number < 64)
+
+
+def _packed_form(form: Form) -> tuple[int, ...]:
+    way = way_of(form)
     return (
-        families,
+        _mask(form.families),
         form.level,
         form.type,
-        _DIRECTIONS[form.direction or "both"] & (1 if form.is_ipv4 else 3)
-        | (4 if form.is_ipv4 and form.direction != "receive" else 0),
+        _DIRECTIONS[form.direction or "both"] | (4 if way.is_by_peer else 0),
         form.size or (4 if form.transform == "integer" else 0),
         _TRANSFORMS[form.transform],
+        _mask(way.over),
+        _mask(way.by),
+        -(2**63) if form.least is None else form.least,
     )
 
 
@@ -314,7 +421,7 @@ def _members_of(kind: Any) -> dict[str, Member]:
 def _field(spec: Member | None, *place: Any) -> _cmsg.Field:
     if spec is None:
         return _cmsg.Field(*place)
-    said: dict[str, Any] = {"convert": spec.convert}
+    said: dict[str, Any] = {"convert": spec.convert, "bounds": spec.bounds}
     if spec.default is not _REQUIRED:
         said["default"] = spec.default
     return _cmsg.Field(*place, **said)
@@ -372,6 +479,11 @@ def bind(
     for name, window in windows.items():
         type.__setattr__(kind, name, window)
     type.__setattr__(kind, "_codec", codec)
+    _set_match_args(kind, codec.fields)
+    if codec.least >= 0 and not any(field.bounds for field in fields if field.format != "t"):
+        for form in forms:
+            if form.least is not None:
+                raise ValueError(f"least: {form.least}; {kind.__name__} has no member() with bounds")
 
 
 def _check_free(table: _Table, form: Form) -> None:
@@ -434,6 +546,8 @@ def register(
     also: Iterable[Form | None] = (),
     always: int = 0,
     since: str | None = None,
+    least: int | None = None,
+    needs: str = "",
 ) -> K: ...
 @overload
 def register(
@@ -449,6 +563,8 @@ def register(
     also: Iterable[Form | None] = (),
     always: int = 0,
     since: str | None = None,
+    least: int | None = None,
+    needs: str = "",
 ) -> Callable[[K], K]: ...
 def register(
     kind: Any = None,
@@ -464,6 +580,8 @@ def register(
     also: Iterable[Form | None] = (),
     always: int = 0,
     since: str | None = None,
+    least: int | None = None,
+    needs: str = "",
 ) -> Any:
     """Makes a subclass of ControlMessage the kind of (level, type), and returns it.
 
@@ -484,6 +602,13 @@ def register(
     also         other forms that it comes or goes as
     always       bytes of payload that come without an option
     since        the first Linux release that has it, where that was verified
+    least        the least value that is sent, where the `bounds` of its member() let in less
+    needs        what a send of it asks for, in words, for the error of a kernel that refuses it
+
+    A send refuses a kind over other `families`, as most kernels drop it there without an error; a
+    level of IP, TCP, UDP, SCTP or TLS also over a socket of another type, and one of IPv4 or IPv6
+    (SOL_IP, SOL_IPV6) where the packet is of the other: an AF_INET6 socket sends IPv4 to an
+    IPv4-mapped address. What names no families goes over any.
 
     ValueError where that level and type, or that class, is registered already; TypeError where the
     class is none of control messages. A name that the platform has not leaves the class
@@ -493,7 +618,7 @@ def register(
         return partial(
             register, level=level, type=type, layout=layout, size=size, direction=direction,
             families=families, option=option, transform=transform, also=also, always=always,
-            since=since,
+            since=since, least=least, needs=needs,
         )  # fmt: skip
     if kind in _rows:
         raise ValueError(f"{kind.__name__} is registered already")
@@ -512,7 +637,7 @@ def register(
         return _leave_out(kind)
     forms = [one for one in also if one is not None]
     if at is not None and what is not None:
-        forms.insert(0, Form(at, what, transform, families, direction))
+        forms.insert(0, Form(at, what, transform, families, direction, least=least))
     if not forms:
         return _leave_out(kind)
     forms = [
@@ -545,6 +670,7 @@ def register(
         tuple(forms),
         always,
         since,
+        needs,
     )
     for table, some in ((_received, received), (_sent, sent)):
         for one in some:
@@ -553,11 +679,18 @@ def register(
     return kind
 
 
+def _set_match_args(kind: Any, fields: Iterable[str]) -> None:
+    """`case Kind(a, b)`: the fields in the order of the constructor, which is what repr() shows."""
+    if "__match_args__" not in vars(kind):
+        type.__setattr__(kind, "__match_args__", tuple(getattr(kind, "_SHOWN", fields)))
+
+
 def _leave_out(kind: K) -> K:
     _left_out.add(kind)
     if issubclass(kind, _cmsg.Record):
         # C tells it by this from a class that nobody registered.
         type.__setattr__(kind, "_codec", None)
+        _set_match_args(kind, [name for name in _members_of(kind) if not name.startswith("_")])
     return kind
 
 
@@ -634,11 +767,20 @@ def lookup(level: int, type: int, family: int = -1) -> Any:
     Without a family that of IP, else the first that was registered; one that is received before
     one that is sent.
     """
-    for table in (_received, _sent):
-        found = table.get((level, type), ())
-        if family < 0 and len(found) > 1:
-            found = sorted(found, key=lambda entry: _socket.AF_INET not in entry[0])
-        for some, kind in found:
-            if family < 0 or not some or family in some:
-                return kind
+    kind = _look_up(_received, level, type, family)
+    return lookup_sent(level, type, family) if kind is None else kind
+
+
+def lookup_sent(level: int, type: int, family: int = -1) -> Any:
+    """The same of what is sent."""
+    return _look_up(_sent, level, type, family)
+
+
+def _look_up(table: _Table, level: int, type: int, family: int) -> Any:
+    found = table.get((level, type), ())
+    if family < 0 and len(found) > 1:
+        found = sorted(found, key=lambda entry: _socket.AF_INET not in entry[0])
+    for some, kind in found:
+        if family < 0 or not some or family in some:
+            return kind
     return None

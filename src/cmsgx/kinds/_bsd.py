@@ -246,11 +246,13 @@ class NetlinkSender(AttributeRun):
     type="SCM_MONOTONIC",
     layout="time",
     transform="timespec",
+    direction="receive",
     families=_UNIX | _IP,
     option=(
         option("SOL_SOCKET", "SO_TIMESTAMP", 16),
         option("SOL_SOCKET", "SO_TS_CLOCK", 0, value=constant("SO_TS_MONOTONIC")),
     ),
+    also=[form("SOL_SOCKET", "SCM_MONOTONIC", "timespec", direction="send", families=_UNIX)],
 )
 class MonotonicTimestamp(StructMessage):
     """When the kernel received it, by CLOCK_MONOTONIC: SO_TS_CLOCK, setsockopt(2). FreeBSD.

@@ -48,6 +48,8 @@ _HAS_LOCAL = "ipi_spec_dst" in _cmsg.LAYOUTS.get("in_pktinfo", (0, 0, {}))[2]
         # NetBSD has an IP_RECVPKTINFO too: SourcePacketInfo.
         option("SOL_IP", "IP_PKTINFO", 12, "2.2"),
     ),
+    needs="a `local` that is an address of this host, and an `interface` that reaches the destination; "
+    "either may be left out",
 )
 class PacketInfo(StructMessage, OnInterface):
     """Where an IPv4 packet came in, and to which address: IP_PKTINFO, ip(7).
@@ -101,13 +103,14 @@ def _from(interface: int, source: bytes) -> PacketInfo:
     direction="receive" if _BY_OPTION else "both",
     families=IP,
     option=option("SOL_IP", "IP_RECVTTL", 4, "2.2"),
+    least=1,
 )
 class Ttl(StructMessage):
-    """The time to live of an IPv4 packet: IP_TTL, ip(7). Sent, on Linux: 1 to 255."""
+    """The time to live of an IPv4 packet: IP_TTL, ip(7). 0 to 255; sent, on Linux: 1 to 255."""
 
     __slots__ = ()
 
-    ttl: int = member()
+    ttl: int = member(bounds=(0, 255))
 
 
 @register(
@@ -125,7 +128,7 @@ class Tos(StructMessage, WithTrafficClass):
 
     __slots__ = ()
 
-    value: int = member()
+    value: int = member(bounds=(0, 255))
 
 
 @register(
@@ -150,6 +153,7 @@ class ReceivedOptions(StructMessage):
     layout="bytes",
     families=IP,
     option=option("SOL_IP", "IP_RETOPTS", 40, "2.2"),
+    needs="options as RFC 791 has them; CAP_NET_RAW for some",
 )
 class ReturnOptions(StructMessage):
     """The options for an answer, with the route filled in: IP_RETOPTS, ip(7).
@@ -159,7 +163,8 @@ class ReturnOptions(StructMessage):
 
     __slots__ = ()
 
-    options: bytes = member()
+    # The kernel leaves out what is above, without an error.
+    options: bytes = member(bounds=(0, 40))
 
 
 @register(
@@ -227,6 +232,7 @@ class FragmentSize(StructMessage):
     direction="send",
     families=families("AF_INET"),
     since="6.4",
+    needs="1 to 255, on a raw socket whose packets bring their own header",
 )
 class FlowProtocol(StructMessage):
     """The protocol by which the route of a raw packet is chosen: IP_PROTOCOL. Linux 6.4.
@@ -236,7 +242,7 @@ class FlowProtocol(StructMessage):
 
     __slots__ = ()
 
-    protocol: int = member()
+    protocol: int = member(bounds=(1, 255))
 
 
 @register(

@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import _cmsg
-from ._base import IS_LINUX, StructMessage, families, form, member, option, register
+from ._base import IS_LINUX, Buffer, StructMessage, families, form, member, option, register
 from ._ip import IP
 from ._net import OnInterface, WithTrafficClass, source_of_answer
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from ._address import AddressMember, IPMember
 
 __all__ = [
@@ -39,6 +41,7 @@ _IPV6 = families("AF_INET6")
 _ANY = bytes(16)
 # The largest header that one byte can tell the length of, 8 bytes each.
 _HEADER = 2048
+_WHOLE = "a whole header, a multiple of 8 bytes, whose second byte says its length"
 # Before a routing header and behind it.
 _TWO_HEADERS = _HEADER + _cmsg.CMSG_SPACE(_HEADER)
 
@@ -58,6 +61,8 @@ _TWO_HEADERS = _HEADER + _cmsg.CMSG_SPACE(_HEADER)
         form("SOL_IPV6", "IPV6_2292PKTINFO"),
         form("SOL_IP", "IP_PKTINFO", "pktinfo", families=IP, is_ipv4=True) if IS_LINUX else None,
     ],
+    needs="an `address` that is one of this host, and an `interface` that reaches the destination: not 0 "
+    "for a link-local one, nor other than its scope_id",
 )
 class PacketInfo6(StructMessage, OnInterface):
     """Where a packet came in, and to which address: IPV6_PKTINFO, RFC 3542.
@@ -103,7 +108,7 @@ class PacketInfo6(StructMessage, OnInterface):
     ),
     also=[
         form("SOL_IPV6", "IPV6_2292HOPLIMIT"),
-        form("SOL_IP", "IP_TTL", families=IP, is_ipv4=True) if IS_LINUX else None,
+        form("SOL_IP", "IP_TTL", families=IP, is_ipv4=True, least=1) if IS_LINUX else None,
     ],
 )
 class HopLimit(StructMessage):
@@ -114,7 +119,7 @@ class HopLimit(StructMessage):
 
     __slots__ = ()
 
-    hops: int = member()
+    hops: int = member(bounds=(-1, 255))
 
 
 @register(
@@ -133,7 +138,7 @@ class TrafficClass(StructMessage, WithTrafficClass):
 
     __slots__ = ()
 
-    value: int = member()
+    value: int = member(bounds=(0, 255))
 
 
 @register(
@@ -142,6 +147,7 @@ class TrafficClass(StructMessage, WithTrafficClass):
     layout="be32",
     families=_IPV6,
     option=option("SOL_IPV6", "IPV6_FLOWINFO", 4, "2.2.7"),
+    needs="a flow label of 0, or one that the socket has by IPV6_FLOWLABEL_MGR",
 )
 class FlowInfo(StructMessage):
     """Traffic class and flow label, as in the header: IPV6_FLOWINFO. Linux 2.2.7.
@@ -152,7 +158,8 @@ class FlowInfo(StructMessage):
 
     __slots__ = ()
 
-    value: int = member()
+    # The kernel leaves out the 4 bits above, where a header has its version.
+    value: int = member(bounds=(0, 0xFFFFFFF))
 
     @property
     def label(self) -> int:
@@ -165,6 +172,22 @@ class FlowInfo(StructMessage):
         return self.value >> 20 & 0xFF
 
 
+class _Header(StructMessage):
+    __slots__ = ()
+
+    header: bytes
+
+    def __new__(cls, header: Buffer) -> Self:
+        # What is behind the length that a header tells, the kernel leaves out without an error.
+        view = memoryview(header).cast("B")
+        if len(view) < 8 or len(view) != 8 * (view[1] + 1):
+            raise ValueError(
+                f"{cls.__name__}.header: {len(view)} bytes; a header has 8 for each that its second "
+                "byte counts, and 8 more"
+            )
+        return super().__new__(cls, header)
+
+
 @register(
     level="SOL_IPV6",
     type="IPV6_HOPOPTS",
@@ -175,8 +198,9 @@ class FlowInfo(StructMessage):
         option("SOL_IPV6", "IPV6_2292HOPOPTS", _HEADER, is_watched_only=True),
     ),
     also=[form("SOL_IPV6", "IPV6_2292HOPOPTS")],
+    needs=f"CAP_NET_RAW, and {_WHOLE}, once in a message",
 )
-class HopByHopOptions(StructMessage):
+class HopByHopOptions(_Header):
     """The hop-by-hop options header, whole: IPV6_HOPOPTS, RFC 3542.
 
     A multiple of 8 bytes. Sent it needs CAP_NET_RAW: EPERM; once in a message.
@@ -197,8 +221,9 @@ class HopByHopOptions(StructMessage):
         option("SOL_IPV6", "IPV6_2292DSTOPTS", _TWO_HEADERS, is_watched_only=True),
     ),
     also=[form("SOL_IPV6", "IPV6_2292DSTOPTS")],
+    needs=f"CAP_NET_RAW, and {_WHOLE}",
 )
-class DestinationOptions(StructMessage):
+class DestinationOptions(_Header):
     """A destination options header, whole: IPV6_DSTOPTS, RFC 3542. Several may come."""
 
     __slots__ = ()
@@ -216,8 +241,9 @@ class DestinationOptions(StructMessage):
         option("SOL_IPV6", "IPV6_2292RTHDR", _HEADER, is_watched_only=True),
     ),
     also=[form("SOL_IPV6", "IPV6_2292RTHDR")],
+    needs=f"a kernel that sends its type (2 only, with mobile IPv6), and {_WHOLE}",
 )
-class RoutingHeader(StructMessage):
+class RoutingHeader(_Header):
     """A routing header, whole: IPV6_RTHDR, RFC 3542.
 
     Linux sends type 2 only, and that only with mobile IPv6: EINVAL.
@@ -235,8 +261,9 @@ class RoutingHeader(StructMessage):
     direction="send",
     families=_IPV6,
     since="2.6.14",
+    needs=f"CAP_NET_RAW, and {_WHOLE}",
 )
-class RoutingDestinationOptions(StructMessage):
+class RoutingDestinationOptions(_Header):
     """A destination options header before a routing header, whole: IPV6_RTHDRDSTOPTS, RFC 3542.
 
     Arrives as DestinationOptions. Left out, without an error, where there is no routing header.
@@ -260,7 +287,7 @@ class DontFragment(StructMessage):
 
     __slots__ = ()
 
-    dont: int = member()
+    dont: int = member(bounds=(0, 1))
 
 
 @register(
@@ -326,15 +353,18 @@ class UseMinimumMtu(StructMessage):
 
     __slots__ = ()
 
-    use: int = member()
+    use: int = member(bounds=(-1, 1))
 
 
 @register(
     level="SOL_IPV6", type="IPV6_PREFER_TEMPADDR", layout="int", direction="send", families=_IPV6
 )
 class PreferTemporaryAddress(StructMessage):
-    """Whether to prefer a temporary source address, on BSD and macOS: IPV6_PREFER_TEMPADDR."""
+    """Whether to prefer a temporary source address, on BSD and macOS: IPV6_PREFER_TEMPADDR.
+
+    0 or 1; -1 as the system does.
+    """
 
     __slots__ = ()
 
-    prefer: int = member()
+    prefer: int = member(bounds=(-1, 1))

@@ -77,6 +77,7 @@ class MisdnTimestamp(StructMessage):
     families=families("AF_IUCV"),
     always=4,
     since="2.6.31",
+    needs="to be the only one in its message",
 )
 class IucvTargetClass(StructMessage):
     """The target class of a message between guests of z/VM: SCM_IUCV_TRGCLS. Linux 2.6.31.

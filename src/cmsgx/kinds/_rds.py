@@ -89,6 +89,7 @@ class RdsReceiveStage(OpenEnum):
     direction="send",
     families=_RDS,
     since="2.6.30",
+    needs="a transport that has RDMA, and neither RdsRdmaDestination nor RdsRdmaMap beside it",
 )
 class RdsRdmaArgs(StructMessage):
     """An RDMA read or write to go with the message, struct rds_rdma_args: rds-rdma(7).
@@ -136,6 +137,7 @@ class RdsRdmaDestination(StructMessage):
     direction="send",
     families=_RDS,
     since="2.6.30",
+    needs="a transport that has RDMA, and no RdsRdmaArgs beside it",
 )
 class RdsRdmaMap(StructMessage):
     """Maps memory and tells the peer its cookie, struct rds_get_mr_args: rds-rdma(7).
@@ -372,6 +374,7 @@ class RdsReceiveLatency(ShownAsMade, StructMessage):
     families=_RDS,
     option=option("SOL_SOCKET", "SO_ZEROCOPY", 0, "4.17"),
     since="4.17",
+    needs="SO_ZEROCOPY on the socket, and the flag MSG_ZEROCOPY",
 )
 class RdsZeroCopyCookie(StructMessage):
     """The name of a message that is sent with MSG_ZEROCOPY: RDS_CMSG_ZCOPY_COOKIE. Linux 4.17.

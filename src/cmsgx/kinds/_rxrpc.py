@@ -53,6 +53,7 @@ class _Failed(StructMessage):
     families=_RXRPC,
     always=8,
     since="2.6.22",
+    needs="to be there once in each message of a call",
 )
 class RxrpcCallId(StructMessage):
     """The call that a message belongs to: RXRPC_USER_CALL_ID, rxrpc.rst.
@@ -73,6 +74,8 @@ class RxrpcCallId(StructMessage):
     families=_RXRPC,
     always=4,
     since="2.6.22",
+    least=1,
+    needs="a code that is not 0",
 )
 class RxrpcAbort(StructMessage):
     """Aborts the call, or (received) the call was aborted, by either side: RXRPC_ABORT, rxrpc.rst.
@@ -82,7 +85,7 @@ class RxrpcAbort(StructMessage):
 
     __slots__ = ()
 
-    code: int = member()
+    code: int = member(bounds=(0, 2**32 - 1))
 
 
 @register(
@@ -212,6 +215,7 @@ class RxrpcUpgradeService(StructMessage):
     direction="send",
     families=_RXRPC,
     since="4.13",
+    needs="the first message of a call",
 )
 class RxrpcTxLength(StructMessage):
     """How much will be sent in all, in bytes: RXRPC_TX_LENGTH, rxrpc.rst. Linux 4.13.
@@ -221,7 +225,7 @@ class RxrpcTxLength(StructMessage):
 
     __slots__ = ()
 
-    length: int = member()
+    length: int = member(bounds=(0, 2**63 - 1))
 
 
 @register(

@@ -84,6 +84,7 @@ class SctpPolicy(OpenEnum):
     direction="send",
     families=_IP,
     since="2.4.23",
+    needs="a one-to-many socket, and a send that makes the association",
 )
 class SctpInit(StructMessage):
     """How the association that this send makes begins, struct sctp_initmsg: RFC 6458 section 5.3.1.
@@ -106,6 +107,7 @@ class SctpInit(StructMessage):
     layout="sctp_sndrcvinfo",
     families=_IP,
     option=EVENTS,
+    needs="a stream and an association that are there, flags of SctpFlags, and no SctpSendInfo beside it",
 )
 class SctpSendReceiveInfo(StructMessage):
     """How a message goes, or came, struct sctp_sndrcvinfo: RFC 6458 section 5.3.2.
@@ -137,6 +139,8 @@ class SctpSendReceiveInfo(StructMessage):
     direction="send",
     families=_IP,
     since="3.17",
+    needs="a stream and an association that are there, flags of SctpFlags, and no SctpSendReceiveInfo "
+    "beside it",
 )
 class SctpSendInfo(StructMessage):
     """How this message goes, struct sctp_sndinfo: RFC 6458 section 5.3.4. Linux 3.17.
@@ -214,6 +218,7 @@ class SctpNextInfo(StructMessage):
     direction="send",
     families=_IP,
     since="4.17",
+    needs="one of SctpPolicy",
 )
 class SctpPartialReliability(StructMessage):
     """When this message is given up, struct sctp_prinfo: RFC 6458 section 5.3.7. Linux 4.17.
@@ -234,6 +239,7 @@ class SctpPartialReliability(StructMessage):
     direction="send",
     families=_IP,
     since="4.17",
+    needs="the number of a key that the association has",
 )
 class SctpAuthInfo(StructMessage):
     """The number of the shared key that authenticates this message: RFC 6458 section 5.3.8.
@@ -295,6 +301,7 @@ class SctpDestination6(StructMessage):
         value=constant("DCCPQ_POLICY_PRIO"),
     ),
     since="2.6.38",
+    needs="the policy DCCPQ_POLICY_PRIO on the socket: enable(sock, DccpPriority)",
 )  # fmt: skip
 class DccpPriority(StructMessage):
     """The place of a packet of DCCP in the send queue: DCCP_SCM_PRIORITY. Linux 2.6.38 to 6.15.

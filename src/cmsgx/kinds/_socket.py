@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._base import ENTRY, StructMessage, families, member, option, register
+from ._base import ENTRY, StructMessage, families, form, member, option, register
 
 __all__ = [
     "DevmemDmabuf",
@@ -15,11 +15,13 @@ __all__ = [
 ]
 
 _IP = families("AF_INET", "AF_INET6")
-# Those that receive by sock_recv_cmsgs(), and send by sock_cmsg_send().
+# Those that receive by sock_recv_cmsgs().
 _DATAGRAMS = _IP | families(
     "AF_PACKET", "AF_CAN", "AF_BLUETOOTH", "AF_NFC", "AF_KEY", "AF_MCTP", "AF_IEEE802154",
     "AF_ATMPVC", "AF_ATMSVC",
 )  # fmt: skip
+# Those that send by sock_cmsg_send(), and heed what it finds.
+_SENT = _IP | families("AF_PACKET", "AF_CAN")
 
 
 @register(
@@ -47,8 +49,11 @@ class ReceiveQueueOverflow(StructMessage):
     level="SOL_SOCKET",
     type="SO_MARK",
     layout="u32",
+    direction="receive",
     families=_DATAGRAMS,
     option=option("SOL_SOCKET", "SO_RCVMARK", 4, "5.19"),
+    also=[form("SOL_SOCKET", "SO_MARK", direction="send", families=_SENT)],
+    needs="CAP_NET_ADMIN or CAP_NET_RAW",
 )
 class Mark(StructMessage):
     """The firewall mark of this packet: SO_MARK, socket(7).
@@ -65,9 +70,12 @@ class Mark(StructMessage):
     level="SOL_SOCKET",
     type="SO_PRIORITY",
     layout="u32",
+    direction="receive",
     families=_DATAGRAMS,
     option=option("SOL_SOCKET", "SO_RCVPRIORITY", 4, "6.14"),
+    also=[form("SOL_SOCKET", "SO_PRIORITY", direction="send", families=_SENT)],
     since="6.14",
+    needs="Linux 6.14; above 6 CAP_NET_ADMIN or CAP_NET_RAW",
 )
 class Priority(StructMessage):
     """The queueing priority of this packet: SO_PRIORITY, socket(7). Linux 6.14.
@@ -156,6 +164,7 @@ class DevmemDmabuf(StructMessage):
     families=_IP,
     option=option("SOL_SOCKET", "SO_ZEROCOPY", 0, "4.14"),
     since="6.16",
+    needs="TCP on Linux 6.16, SO_ZEROCOPY, the flag MSG_ZEROCOPY, and a dma-buf that is bound to the device",
 )
 class DevmemSend(StructMessage):
     """Sends from the dma-buf of that id, with MSG_ZEROCOPY: SCM_DEVMEM_DMABUF. Linux 6.16.

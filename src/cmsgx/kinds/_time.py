@@ -130,8 +130,7 @@ def _stamping(
     type="SO_TIMESTAMPNS_OLD" if hasattr(_cmsg, "SO_TIMESTAMPNS_OLD") else "SCM_TIMESTAMP",
     layout="time",
     transform="timespec" if hasattr(_cmsg, "SO_TIMESTAMPNS_OLD") else "timeval",
-    # FreeBSD takes one over AF_UNIX, and fills it in.
-    direction="both" if hasattr(_cmsg, "SCM_REALTIME") else "receive",
+    direction="receive",
     families=_STAMPED,
     option=(
         option("SOL_SOCKET", "SO_TIMESTAMPNS", 32, "2.6.22")
@@ -150,6 +149,13 @@ def _stamping(
         form("SOL_SOCKET", "SO_TIMESTAMP_NEW", "timeval64"),
         form("SOL_SOCKET", "SCM_REALTIME", "timespec"),
         form("SOL_SOCKET", "SCM_BINTIME", "bintime"),
+        # FreeBSD takes one over AF_UNIX, and fills it in.
+        form(
+            "SOL_SOCKET", "SCM_TIMESTAMP", "timeval",
+            direction="send", families=families("AF_UNIX"),
+        )
+        if hasattr(_cmsg, "SCM_REALTIME")
+        else None,
     ],
 )
 class Timestamp(StructMessage):
@@ -244,6 +250,7 @@ class Timestamping(StructMessage):
     families=_SENT,
     also=[form("SOL_SOCKET", "SO_TIMESTAMPING_NEW", direction="send")],
     since="4.7",
+    needs="no other flags than TX_*: the others, OPT_ID among them, are of the socket (SO_TIMESTAMPING)",
 )
 class TimestampingRequest(StructMessage):
     """Asks when this one packet goes: the TX_* of TimestampingFlags. Linux 4.7.
@@ -265,6 +272,7 @@ class TimestampingRequest(StructMessage):
     direction="send",
     families=families("AF_INET", "AF_INET6", "AF_PACKET"),
     since="6.13",
+    needs="Linux 6.13, OPT_ID in the SO_TIMESTAMPING of the socket, and not TCP",
 )
 class TimestampingId(StructMessage):
     """The id by which the transmit time stamp of this packet is reported: SCM_TS_OPT_ID.
@@ -310,6 +318,7 @@ def _txtime(clock: int, flags: int, needs: str = "") -> Option | None:
     # to set that takes a capability.
     option=_txtime(_MONOTONIC, 0),
     since="4.19",
+    needs="SO_TXTIME on the socket: enable(sock, TxTime)",
 )
 class TxTime(StructMessage):
     """When it shall go, in nanoseconds of the clock of SO_TXTIME. Linux 4.19.

@@ -26,6 +26,8 @@ _IP = families("AF_INET", "AF_INET6")
     direction="send",
     families=_IP,
     since="4.18",
+    needs="at most 64 segments (128 since Linux 6.12), each with its headers within the MTU, and "
+    "checksums that are not switched off (SO_NO_CHECK)",
 )
 class UdpSegment(StructMessage):
     """Cuts the data into datagrams of `size` bytes, the last maybe shorter: UDP_SEGMENT, udp(7).
@@ -99,6 +101,7 @@ class TlsType(OpenEnum):
         form("SOL_TLS" if IS_LINUX else "SOL_TCP", "TLS_SET_RECORD_TYPE", direction="send"),
     ],
     since="4.17",
+    needs="a socket whose sending side is kTLS (TLS_TX), and no MSG_MORE",
 )
 class TlsRecordType(StructMessage):
     """The type of a record of kTLS, received and sent: TLS_GET_RECORD_TYPE, TLS_SET_RECORD_TYPE.

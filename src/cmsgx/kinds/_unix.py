@@ -158,9 +158,18 @@ def _is_mapped(number: int, which: Literal["uid", "gid"]) -> bool | None:
     level="SOL_SOCKET",
     type="SCM_CREDENTIALS",
     layout="ucred",
+    direction="receive",
     families=_UNIX_AND_MORE,
     option=option("SOL_SOCKET", "SO_PASSCRED", 12, "2.2"),
-)
+    also=[
+        form(
+            "SOL_SOCKET", "SCM_CREDENTIALS",
+            direction="send", families=families("AF_UNIX", "AF_NETLINK"),
+        ),
+    ],
+    needs="one's own pid, uid and gid; CAP_SYS_ADMIN for another pid, CAP_SETUID for another uid, "
+    "CAP_SETGID for another gid; ids that the user namespace has",
+)  # fmt: skip
 class Credentials(StructMessage, IdMapped):
     """Who sent this message, as the kernel checked it then: SCM_CREDENTIALS, unix(7).
 
@@ -224,7 +233,13 @@ class SecurityLabel(StructMessage):
         return os.fsdecode(self.label)
 
 
-register(Rights, level="SOL_SOCKET", type="SCM_RIGHTS", families=_UNIX)
+register(
+    Rights,
+    level="SOL_SOCKET",
+    type="SCM_RIGHTS",
+    families=_UNIX,
+    needs="at most 253 descriptors, none of io_uring, and a receiver that takes them (SO_PASSRIGHTS)",
+)
 register(
     PidFd,
     level="SOL_SOCKET",

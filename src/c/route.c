@@ -1,0 +1,152 @@
+#include "route.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+
+/* What a packet to that address is, sent by an AF_INET6 socket. */
+static int
+family_of_packet(const struct sockaddr_storage *name)
+{
+    struct sockaddr_in6 in;
+    memcpy(&in, name, sizeof(in));
+    return name->ss_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&in.sin6_addr) ? AF_INET6
+                                                                               : AF_INET;
+}
+
+/* The same for the message; -1 where the socket has no peer.  Asked once. */
+static int
+peer_of(cmsgx_outgoing *out)
+{
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof(peer);
+    if (out->peer != AF_UNSPEC) {
+        return out->peer;
+    }
+    if (out->msg.msg_name != NULL) {
+        return out->peer = family_of_packet(&out->name);
+    }
+    memset(&peer, 0, sizeof(peer));
+    int fd = cmsgx_sock_borrow(out->sock);
+    int has_peer = fd >= 0 && getpeername(fd, (struct sockaddr *)&peer, &size) == 0;
+    if (fd >= 0) {
+        cmsgx_sock_give_back(out->sock);
+    }
+    return out->peer = has_peer ? family_of_packet(&peer) : -1;
+}
+
+/* Whether a bit mask has that number; what is not known is for the kernel to judge. */
+static inline int
+has(uint64_t mask, int number)
+{
+    return mask == 0 || (unsigned)number >= 64 || (mask >> number & 1);
+}
+
+static inline int
+goes(cmsgx_outgoing *out, const cmsgx_form *form, int family)
+{
+    if (!(form->directions & CMSGX_SENT)) {
+        return 0;
+    }
+    int over = family == AF_INET6 && (form->directions & CMSGX_SENT_BY_PEER) ? peer_of(out)
+                                                                             : family;
+    return has(form->sent_over, over)
+           && (form->sent_by == 0 || has(form->sent_by, cmsgx_sock_type(out->sock)));
+}
+
+static void
+raise_refused(cmsgx_outgoing *out, PyObject *record, int family)
+{
+    int peer = family == AF_INET6 ? peer_of(out) : family;
+    PyObject *error = PyObject_CallFunction(out->state->refusal, "Oiii", (PyObject *)Py_TYPE(record),
+                                            family, peer, cmsgx_sock_type(out->sock));
+    if (error != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        Py_DECREF(error);
+    }
+}
+
+const cmsgx_form *
+cmsgx_route_form(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record)
+{
+    const cmsgx_form *form = cmsgx_codec_sent(codec);
+    if (out->sock == NULL) {
+        /* For a buffer that is no call's own: as it would arrive. */
+        form = form == NULL && codec->form_count > 0 ? &codec->forms[0] : form;
+    }
+    if (form == NULL) {
+        PyErr_Format(PyExc_ValueError, "control: the kernel takes no %.200s, it only delivers it",
+                     Py_TYPE(record)->tp_name);
+    }
+    if (form == NULL || out->sock == NULL) {
+        return form;
+    }
+    int family = cmsgx_sock_family(out->sock);
+    for (const cmsgx_form *end = codec->forms + codec->form_count; form < end; form++) {
+        if (goes(out, form, family)) {
+            return form;
+        }
+    }
+    raise_refused(out, record, family);
+    return NULL;
+}
+
+int
+cmsgx_route_packed(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record, int level,
+                   int type)
+{
+    int is_known = 0;
+    if (out->sock == NULL) {
+        return 0;
+    }
+    int family = cmsgx_sock_family(out->sock);
+    for (Py_ssize_t i = 0; i < codec->form_count; i++) {
+        const cmsgx_form *form = &codec->forms[i];
+        if (form->level == level && form->type == type && (form->directions & CMSGX_SENT)) {
+            if (goes(out, form, family)) {
+                return 0;
+            }
+            is_known = 1;
+        }
+    }
+    if (is_known) {
+        raise_refused(out, record, family);
+    }
+    return is_known ? -1 : 0;
+}
+
+PyObject *
+cmsgx_route_tuples(const cmsgx_outgoing *out)
+{
+    PyObject *list = PyList_New(0);
+    cmsgx_header header;
+    size_t offset = 0;
+    while (list != NULL
+           && cmsgx_walk(out->control, out->control_used, &offset, &header) == CMSGX_MESSAGE) {
+        PyObject *item = Py_BuildValue("iiy#", header.level, header.type, header.data,
+                                       (Py_ssize_t)header.size);
+        if (item == NULL || PyList_Append(list, item) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(item);
+    }
+    return list;
+}
+
+void
+cmsgx_route_note(const cmsgx_outgoing *out, int error)
+{
+    if ((error != EINVAL && error != EPERM) || out->control_used == 0) {
+        return;
+    }
+    PyObject *raised = cmsgx_save_exception();
+    PyObject *items = raised == NULL ? NULL : cmsgx_route_tuples(out);
+    PyObject *result = items == NULL
+        ? NULL : PyObject_CallFunction(out->state->note_needs, "OOi", raised, items,
+                                       cmsgx_sock_family(out->sock));
+    if (result == NULL) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(items);
+    cmsgx_restore_exception(raised);
+}
