@@ -75,8 +75,10 @@ PyDoc_STRVAR(send_doc,
 "None, by default the socket's own.  A host name in `address` needs a socket object, and neither\n"
 "`fds` nor `timeout`.  Never raises SIGPIPE.\n\n"
 "Raises TooManyFdsError for more than 253 descriptors, NotSupportedError for descriptors over\n"
-"another family than AF_UNIX, ValueError for descriptors without data on a stream, OSError\n"
-"(EBADF) that names a descriptor which is not open, and what the kernel reports.");
+"another family than AF_UNIX, and for a typed control message that the kernel would not\n"
+"read where this goes; ValueError for descriptors without data on a stream, and for a value that\n"
+"is not sent; OSError (EBADF) that names a descriptor which is not open, and what the kernel\n"
+"reports, EINVAL and EPERM with a note of what each control message needs.");
 
 PyDoc_STRVAR(send_batch_doc,
 "send_batch(sock, messages, *, flags=0, timeout=...)\n--\n\n"
@@ -113,8 +115,9 @@ PyDoc_STRVAR(receive_doc,
 "asyncio make no room for them, and the kernel drops them without a sign.\n\n"
 "Surplus descriptors are closed and counted.  Raises ControlTruncatedError (FdLimitError) where\n"
 "some that were asked for are missing, and DataTruncatedError where a datagram was cut;\n"
-"on_truncation='keep' returns the message instead.  ValueError for MSG_PEEK with descriptors.\n"
-"close='background' has what is not taken closed by the background closer.");
+"on_truncation='keep' returns the message instead.  ValueError for MSG_PEEK with descriptors;\n"
+"NotSupportedError for `fds` of a socket object that is not AF_UNIX, below MAX_FDS (as many as\n"
+"can come).  close='background' has what is not taken closed by the background closer.");
 
 PyDoc_STRVAR(align_doc,
 "CMSG_ALIGN(length, /)\n--\n\n"
@@ -494,7 +497,8 @@ module_exec(PyObject *module)
     DO(Message) DO(Receiver) DO(Batch) \
     DO(BatchReceiver) DO(Segments) DO(SegmentIterator) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) \
     DO(Unknown) \
-    DO(decode) DO(raise_truncated) DO(recvmsg_foreign) DO(recv_fds_through) DO(refusal) DO(note_needs) DO(TooManyFdsError) \
+    DO(decode) DO(raise_truncated) DO(recvmsg_foreign) DO(recv_fds_through) DO(refusal) \
+    DO(note_needs) DO(TooManyFdsError) \
     DO(MalformedControlError) DO(NotSupportedError) DO(socket) DO(socket_class) \
     DO(our_socket) DO(str_codec) DO(str_pack) DO(str_level) DO(str_type) DO(str_trsock) \
     DO(str_fileno)

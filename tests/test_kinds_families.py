@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import inspect
 import pickle
 import random
 import re
@@ -12,10 +13,10 @@ import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from support import OLD_TIME, unix_pair
+from support import OLD_TIME, unix_pair, unregistered
 
 import cmsgx
 from cmsgx import _cmsg, kinds
@@ -799,3 +800,113 @@ def test_the_group_of_a_netlink_message() -> None:
             if message.data == b"to one":
                 break
         assert (found[b"to all"], found[b"to one"]) == (1, 0)
+
+
+# Positions ----------------------------------------------------------------------------------------
+
+ALL_KINDS = [
+    kind
+    for name in (*kinds.__all__, "Rights", "Credentials", "SecurityLabel")
+    for kind in [getattr(kinds, name)]
+    if isinstance(kind, type)
+    and issubclass(kind, kinds.ControlMessage)
+    and kind not in (kinds.ControlMessage, kinds.StructMessage)
+]
+EACH_OF_ALL = pytest.mark.parametrize(
+    "kind", dict.fromkeys(ALL_KINDS), ids=lambda kind: str(kind.__name__)
+)
+
+
+@EACH_OF_ALL
+def test_the_signature_has_the_fields_in_order(kind: Any) -> None:
+    """Of those that this system has not, too."""
+    signature = inspect.signature(kind)
+    assert tuple(signature.parameters) == kind.__match_args__
+    assert signature.return_annotation is signature.empty
+    for parameter in signature.parameters.values():
+        assert parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        assert parameter.annotation is not parameter.empty, parameter
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (kinds.Ttl, "(ttl: 'int')"),
+        (kinds.UdpSegment, "(size: 'int')"),
+        (kinds.RxrpcAck, "()"),
+        (cmsgx.Credentials, "(pid: 'int | None' = -1, uid: 'int' = -1, gid: 'int' = -1)"),
+        (cmsgx.Rights, "(fds: 'Iterable[FileDescriptorLike]')"),
+        (cmsgx.Unknown, "(level: 'int', type: 'int', data: 'Buffer')"),
+        (
+            kinds.PacketInfo6,
+            "(address: 'IPMember' = IPAddress('::'), interface: 'int' = 0)",
+        ),
+    ],
+)
+def test_a_signature(kind: Any, text: str) -> None:
+    assert str(inspect.signature(kind)) == text
+
+
+def test_what_is_no_kind_has_no_signature_of_one() -> None:
+    for other in (kinds.Ttl(1), kinds.ControlMessage, kinds.StructMessage):
+        assert not hasattr(other, "__signature__")
+
+
+@EACH
+def test_fields_match_by_their_position(kind: Any) -> None:
+    record = kind.unpack(next(made_payloads(kind, 1)))
+    names = [f"v{i}" for i in range(len(kind.__match_args__))]
+    scope: dict[str, Any] = {"record": record, "Kind": kind}
+    source = f"match record:\n case Kind({', '.join(names)}): found = ({', '.join(names)},)"
+    exec(source.replace("(,)", "()"), scope)
+    assert scope["found"] == tuple(values(record).values())
+
+
+def test_case_ttl() -> None:
+    def told(message: Any) -> str:
+        match message:
+            case kinds.Ttl(ttl) if ttl > 100:
+                return "near"
+            case kinds.Ttl(ttl):
+                return f"{ttl} hops left"
+            case cmsgx.Credentials(_, uid, _):
+                return f"of {uid}"
+            case cmsgx.Rights((first, *_)):
+                return f"descriptor {first}"
+            case cmsgx.Unknown(level, _, data):
+                return f"{level}: {data!r}"
+            case _:
+                return ""
+
+    messages = [
+        kinds.Ttl(255), kinds.Ttl(7), cmsgx.Credentials(1, 5, 6), cmsgx.Rights([3, 4]),
+        cmsgx.Unknown(1, 2, b"x"), kinds.HopLimit(7),
+    ]  # fmt: skip
+    assert [told(one) for one in messages] == [
+        "near", "7 hops left", "of 5", "descriptor 3", "1: b'x'", "",
+    ]  # fmt: skip
+
+
+def test_a_class_may_match_as_it_says() -> None:
+    class Own(kinds.StructMessage):
+        __slots__ = ()
+        __match_args__ = ("second", "first")
+
+        first: int = kinds.member()
+        second: int = kinds.member()
+
+    class Slots(kinds.ControlMessage):
+        __slots__ = ("one", "two")
+
+    with unregistered():
+        layout = (("first", 0, "i"), ("second", 4, "i"))
+        kinds.register(Own, level=7777, type=1, layout=layout, size=8)
+        kinds.register(Slots, level=7777, type=2)
+        assert Own.__match_args__ == ("second", "first")
+        assert cast("Any", Slots).__match_args__ == ("one", "two")
+        match Own(1, 2):
+            case Own(2, 1):
+                pass
+            case other:
+                raise AssertionError(other)
+        assert str(inspect.signature(Slots)) == "(one, two)"

@@ -14,6 +14,7 @@ import pytest
 from attempts import fails
 from namespaces import ip
 from network import CABLE, LOOPBACK, RAW, SOL_IP, SOL_SOCKET, V4
+from support import unregistered
 
 import cmsgx
 from cmsgx import kinds
@@ -64,6 +65,38 @@ def test_ttl_and_tos_go_and_come(
         assert receiver.recvmsg(10, 100)[1] == [(SOL_IP, number, payload)]
 
 
+@pytest.mark.parametrize("size", range(10))
+def test_bytes_of_tos(size: int) -> None:
+    """As a kernel delivers it: one byte, or a whole int as the sender has it."""
+    payload = struct.pack("=i", 5).ljust(size, b"\0")[:size] if size > 1 else b"\5"[:size]
+    if size in (1, 4):
+        assert cmsgx.decode(SOL_IP, IP_TOS, payload) == kinds.Tos(5)
+        return
+    cut = r" \(truncated\)" if size < 4 else "$"
+    with pytest.raises(cmsgx.MalformedControlError, match=f"{size} bytes came, it has 1 or 4{cut}"):
+        cmsgx.decode(SOL_IP, IP_TOS, payload)
+
+
+def test_an_int_of_two_bytes_is_one_where_a_kind_says_so() -> None:
+    kind: Any = type("Own", (kinds.StructMessage,), {"__slots__": ()})
+    also = [kinds.Form(7777, 2, "integer", size=2)]
+    with unregistered():
+        kinds.register(
+            kind, level=7777, type=1, layout=(("value", 0, "i"),), size=4,
+            transform="integer", also=also,
+        )  # fmt: skip
+        assert cmsgx.decode(7777, 2, struct.pack("=H", 5)) == kind(5)
+        with pytest.raises(cmsgx.MalformedControlError, match="it has 1 or 4"):
+            cmsgx.decode(7777, 1, struct.pack("=H", 5))
+
+
+def test_more_options_than_a_header_has_are_refused() -> None:
+    """The kernel would leave out the rest."""
+    assert kinds.ReturnOptions(bytes(40)).options == bytes(40)
+    with pytest.raises(ValueError, match=r"ReturnOptions\.options: 41 bytes; it has 0 to 40"):
+        kinds.ReturnOptions(bytes(41))
+
+
 @pytest.mark.parametrize(("kind", "option"), [(kinds.Ttl, IP_TTL), (kinds.Tos, IP_TOS)])
 def test_one_that_is_not_sent_is_that_of_the_socket(kind: Any, option: int) -> None:
     with network.udp("IPv4") as (sender, receiver):
@@ -83,7 +116,9 @@ def test_what_is_out_of_range_is_not_sent(kind: Any, value: int) -> None:
     payload = struct.pack("=i", value)
     with network.udp("IPv4") as (sender, receiver):
         receiver.settimeout(0)
-        with pytest.raises(ValueError, match=rf"control: {kind.__name__}\(.*={value}\) is not sent"):
+        with pytest.raises(
+            ValueError, match=rf"control: {kind.__name__}\(.*={value}\) is not sent"
+        ):
             cmsgx.send(sender, b"x", control=kind.unpack(payload))
         with fails(errno.EINVAL):
             cmsgx.send(sender, b"x", control=[(kind.level, kind.type, payload)])

@@ -127,7 +127,9 @@ def test_what_is_out_of_range_is_not_sent(kind: Any, value: int, is_sent: bool) 
         receiver.settimeout(0)
         with pytest.raises(ValueError, match=rf"{kind.__name__}\.\w+: {value}; it is"):
             kind(value)
-        with pytest.raises(ValueError, match=rf"control: {kind.__name__}\(.*={value}\) is not sent"):
+        with pytest.raises(
+            ValueError, match=rf"control: {kind.__name__}\(.*={value}\) is not sent"
+        ):
             cmsgx.send(sender, b"x", control=kind.unpack(payload))
         with pytest.raises(BlockingIOError):
             receiver.recv(1)

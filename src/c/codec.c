@@ -591,8 +591,8 @@ PyDoc_STRVAR(field_doc,
 "bits in network order; P: an i where 0 is None; T: a q of nanoseconds where 0 is None; a A: an\n"
 "IPv4 or IPv6 address; s: `size` bytes; t: all bytes that follow; S: a socket address, of\n"
 "`size` bytes or (0) all that follows; O: an object of the instance, not in the payload.\n"
-"`convert` is called with what is read; `bounds` are (least, most) that a constructor takes, of an i,\n"
-"I, N or q, or for how many bytes a t has: what is read may be anything.");
+"`convert` is called with what is read; `bounds` are (least, most) that a constructor takes, of\n"
+"an i, I, N or q, or of how many bytes a t has: what is read may be anything.");
 
 static PyMethodDef field_methods[] = {
     CMSGX_NO_COPY,
@@ -708,13 +708,13 @@ static int
 read_form(cmsgx_codec *codec, PyObject *item)
 {
     cmsgx_form *form = &codec->forms[codec->form_count];
-    unsigned long long families, sent_over;
-    long long least;
+    unsigned long long families, sent_over = 0;
+    long long least = INT64_MIN;
     Py_ssize_t size;
     int transform;
     if (!PyArg_ParseTuple(item,
-                          "KiiiniKIL;a form is (families, level, type, directions, size, transform, "
-                          "sent_over, sent_by, least)",
+                          "Kiiini|KIL;a form is (families, level, type, directions, size, "
+                          "transform, sent_over=0, sent_by=0, least=-2**63)",
                           &families, &form->level, &form->type, &form->directions, &size,
                           &transform, &sent_over, &form->sent_by, &least)) {
         return -1;
@@ -881,10 +881,10 @@ static PyGetSetDef codec_getset[] = {
 PyDoc_STRVAR(codec_doc,
 "Codec(kind, forms, least, most, fields, is_lasting=False)\n--\n\n"
 "What a kind is in a control message; `is_lasting`: a class of this package.  Each form is\n"
-"(families, level, type, directions, size, transform, sent_over, sent_by, least): a bit mask of AF_*,\n"
-"0 for any; 1 received, 2 sent, 4 sent by what the packet is; the bytes of the payload, where\n"
-"CMSGX_INTEGER leaves them open; AF_* that it is sent over and SOCK_* that send it, masks likewise;\n"
-"the least value that is sent, or -2**63.");
+"(families, level, type, directions, size, transform, sent_over=0, sent_by=0, least=-2**63): a\n"
+"bit mask of AF_*, 0 for any; 1 received, 2 sent, 4 sent by what the packet is; the bytes of the\n"
+"payload, where CMSGX_INTEGER leaves them open; masks of the AF_* that it is sent over and the\n"
+"SOCK_* that send it, likewise; the least value that is sent.");
 
 static PyMethodDef codec_methods[] = {
     CMSGX_NO_COPY,

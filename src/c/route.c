@@ -57,8 +57,9 @@ static void
 raise_refused(cmsgx_outgoing *out, PyObject *record, int family)
 {
     int peer = family == AF_INET6 ? peer_of(out) : family;
-    PyObject *error = PyObject_CallFunction(out->state->refusal, "Oiii", (PyObject *)Py_TYPE(record),
-                                            family, peer, cmsgx_sock_type(out->sock));
+    PyObject *error =
+        PyObject_CallFunction(out->state->refusal, "Oiii", (PyObject *)Py_TYPE(record), family,
+                              peer, cmsgx_sock_type(out->sock));
     if (error != NULL) {
         PyErr_SetObject((PyObject *)Py_TYPE(error), error);
         Py_DECREF(error);

@@ -110,22 +110,18 @@ send_through_own(const cmsgx_outgoing *out, const cmsgx_sock *sock, PyObject *bu
 /* The two below are not inlined: they need much of the stack, and whoever calls them has Python
    code called next, which may come back here. */
 
-/* Typed control messages as tuples, among others that are, for a socket that converts the address
-   by itself: a new reference.  The caller holds `items`, and with them the descriptors. */
+/* Typed control messages as tuples, among others that are, as they go by that socket, or (NULL) as
+   wire.build() has them: a new reference.  The caller holds `items`, and with them the
+   descriptors. */
 static __attribute__((noinline)) PyObject *
-kinds_as_tuples(cmsgx_state *state, PyObject *object, PyObject *items, int has_address)
+kinds_as_tuples(cmsgx_state *state, cmsgx_sock *sock, PyObject *items, int has_address)
 {
-    cmsgx_sock sock;
     cmsgx_outgoing out;
     cmsgx_stack_room room;
-    /* An object of another type may have anything for a family. */
-    int is_socket = cmsgx_is_socket_class(state, Py_TYPE(object));
-    if (is_socket && cmsgx_sock_resolve(state, object, &sock) < 0) {
-        return NULL;
-    }
-    cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, is_socket ? &sock : NULL);
-    if (is_socket && has_address) {
-        out.peer = cmsgx_sock_family(&sock);
+    cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, sock);
+    if (sock != NULL && has_address) {
+        /* The method resolves a name to an address of the socket's own family. */
+        out.peer = cmsgx_sock_family(sock);
     }
     PyObject *tuples = add_ancdata(&out, items, "ancdata") < 0 ? NULL : cmsgx_route_tuples(&out);
     cmsgx_outgoing_clear(&out);
@@ -156,9 +152,25 @@ send_through(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssi
     if (nargs > 2 && items == NULL) {
         return NULL;
     }
-    PyObject *ancdata = items != NULL && has_kinds(state, items)
-        ? kinds_as_tuples(state, args[0], items, nargs > 4 && args[4] != Py_None)
-        : Py_XNewRef(items);
+    PyObject *ancdata = NULL;
+    if (items != NULL && has_kinds(state, items)) {
+        cmsgx_sock sock;
+        int has_address = nargs > 4 && args[4] != Py_None;
+        /* An object of another type may have anything for a family. */
+        int is_socket = cmsgx_is_socket_class(state, Py_TYPE(args[0]));
+        if (!is_socket || cmsgx_sock_resolve(state, args[0], &sock) == 0) {
+            ancdata = kinds_as_tuples(state, is_socket ? &sock : NULL, items, has_address);
+        }
+        if (ancdata == NULL && method == NULL
+            && PyErr_ExceptionMatches(state->NotSupportedError)) {
+            /* What a method of a user's does with them is its own affair. */
+            PyErr_Clear();
+            ancdata = kinds_as_tuples(state, NULL, items, has_address);
+        }
+    }
+    else {
+        ancdata = Py_XNewRef(items);
+    }
     PyObject *buffers = method != NULL ? cmsgx_unchanging(args[1]) : Py_NewRef(args[1]);
     PyObject *result = NULL;
     if (buffers != NULL && (ancdata != NULL || items == NULL)) {

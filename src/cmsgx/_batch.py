@@ -33,9 +33,9 @@ class BatchReceiver(Restoring, _cmsg.BatchReceiver):
     sock     a socket, an Fd, an int, or an object with fileno()
     count    messages at most for each call
     bufsize  bytes of data at most for each message
-    fds      descriptors at most for each message. A surplus is closed and counted. A call takes
-             no more messages than the descriptor table has room for, and one where it has to wait
-             without a timeout.
+    fds      descriptors at most for each message, as for Receiver. A surplus is closed and counted.
+             A call takes no more messages than the descriptor table has room for, and one where it
+             has to wait without a timeout.
     want     a kind to switch on, or several, see enable(); found in a message by `msg[Kind]`
     close    "background": as for Receiver; a call takes no more messages than the background
              closer has room for

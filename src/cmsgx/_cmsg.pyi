@@ -375,7 +375,10 @@ class Field:
         size: int = 0,
         default: Any = ...,
         convert: Callable[[Any], Any] | None = None,
+        bounds: tuple[int, int] | None = None,
     ) -> Self: ...
+    @property
+    def bounds(self) -> tuple[int, int] | None: ...
     @property
     def offset(self) -> int: ...
     @property
@@ -391,7 +394,7 @@ class Codec:
     def __new__(
         cls,
         kind: type[Record],
-        forms: tuple[tuple[int, int, int, int, int, int], ...],
+        forms: tuple[tuple[int, ...], ...],
         least: int,
         most: int,
         fields: tuple[Field, ...],

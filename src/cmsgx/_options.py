@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 from . import _cmsg
 from .errors import NotSupportedError
 from .kinds._base import KindOption, Option, as_options, row_of, rows
+from .kinds._sending import family_name
 
 # No generator expression runs in here, nor in the rest of what calls use: CPython 3.12 and 3.13
 # crash where there is no memory for one.
@@ -48,26 +49,35 @@ def type_of(sock: FileDescriptorLike) -> int:
     return get_int(sock, _cmsg.SOL_SOCKET, _cmsg.SO_TYPE)
 
 
-def _family_name(family: int) -> str:
-    if family in set(_socket.AddressFamily):
-        return _socket.AddressFamily(family).name
-    for name in dir(_cmsg):
-        if name.startswith("AF_") and getattr(_cmsg, name) == family:
-            return name
-    return str(family)
-
-
 def _need_family(family: int, families: frozenset[int], what: str) -> None:
     if family not in families:
-        names = " and ".join(map(_family_name, sorted(families)))
+        names = " and ".join(map(family_name, sorted(families)))
         raise NotSupportedError(
             errno.EOPNOTSUPP,
-            f"{what} is of {names} sockets; this one's family is {_family_name(family)}",
+            f"{what} is of {names} sockets; this one's family is {family_name(family)}",
         )
 
 
 def need_unix(sock: FileDescriptorLike, what: str) -> None:
     _need_family(family_of(sock), frozenset({_socket.AF_UNIX}), what)
+
+
+def need_fds(family: int, fds: int) -> None:
+    """NotSupportedError where no descriptor can come; as many as can come are none there."""
+    if fds and fds < _cmsg.MAX_FDS and family != _socket.AF_UNIX:
+        _need_family(family, frozenset({_socket.AF_UNIX}), f"fds={fds}: what brings descriptors")
+
+
+def _need_received(asked: KindOption) -> None:
+    """TypeError for what no option switches on, as it is only sent."""
+    kind = asked.kind
+    row = row_of(kind)
+    if row.direction == "send" and not row.options:
+        fields = ", ".join(getattr(kind, "__match_args__", ()))
+        raise TypeError(
+            f"{kind.__name__} is only sent, never received: there is nothing to switch on; it goes "
+            f"with a send, as control={kind.__name__}({fields})"
+        )
 
 
 def _name(asked: KindOption) -> str:
@@ -136,6 +146,8 @@ class Enabled:
     # this object before the first option is set, and each option is noted before it is.
 
     def _set_all(self) -> None:
+        for asked in self._asked:
+            _need_received(asked)
         family = family_of(self._sock) if self._asked else -1
         for asked in self._asked:
             _need_family_of(asked, family)
@@ -303,10 +315,11 @@ def enable(sock: FileDescriptorLike, *kinds: Kind) -> Enabled:
     before accept() carries none. On an AF_INET6 socket a kind of IPv6 is enabled for IPv4-mapped
     peers too.
 
-    NotSupportedError where the kernel, or the family of the socket, does not have a kind. Where the
-    kernel refuses a value, a note of the OSError says what it needs. Whatever it raises, no option
-    stays changed; one that could not be set back is named in a note. Where a kind has several
-    options, `left_out` of the handle names those that the socket does not have.
+    NotSupportedError where the kernel, or the family of the socket, does not have a kind;
+    TypeError for one that is only sent, and needs no option for that. Where the kernel refuses a
+    value, a note of the OSError says what it needs. Whatever it raises, no option stays changed;
+    one that could not be set back is named in a note. Where a kind has several options, `left_out`
+    of the handle names those that the socket does not have.
     """
     enabled = Enabled(sock, as_options(kinds, "enable"))
     try:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from . import _cmsg
 from ._arguments import as_int, as_seconds, as_tuple, as_view, check_word, needed
 from ._cmsg import note_used_up, send_counted
-from ._options import Enabled, family_of, kinds_of, room_for, switched_on, type_of, unique
+from ._options import (
+    Enabled,
+    family_of,
+    kinds_of,
+    need_fds,
+    room_for,
+    switched_on,
+    type_of,
+    unique,
+)
 from .kinds import PidFd
 from .kinds._base import as_options
 
@@ -53,8 +62,9 @@ class Receiver(Restoring, _cmsg.Receiver):
                    less; or
     into           a writable buffer, or a sequence of them, that is filled instead. It is yours:
                    the next receive writes over it.
-    fds            descriptors at most for each message. A surplus is closed and counted. MAX_FDS
-                   means as many as can come, which over another family than AF_UNIX is none
+    fds            descriptors at most for each message. A surplus is closed and counted. Over a
+                   socket that is not AF_UNIX none can come: NotSupportedError, but for MAX_FDS,
+                   which is as many as can come
     want           a kind to switch on, or several, see enable(); found in a message by `msg[Kind]`.
                    Of a socket that is not bound yet: what was queued before comes without them
     on_truncation  "raise", or "keep" to get the message with `truncated` set: about descriptors and
@@ -119,6 +129,7 @@ def configuration(
 ) -> tuple[int, int, tuple[Any, ...], int, int, bool]:
     """What a receiver of this socket is told: descriptors, room, kinds, AF_*, SOCK_*, pidfds."""
     family = family_of(sock)
+    need_fds(family, fds)
     kinds = switched_on(sock, family, want)
     return (
         fds,

@@ -26,7 +26,6 @@ from . import (
     _reports,
     _rxrpc,
     _sctp_dccp,
-    _sending,
     _socket,
     _time,
     _tipc,
@@ -106,6 +105,7 @@ class Unknown(ControlMessage):
     """A control message of no registered kind: its level, type and payload, as they came."""
 
     __slots__ = ("level", "type", "data")  # noqa: RUF023 (the order of the constructor)
+    __match_args__ = ("level", "type", "data")
 
     data: bytes
 

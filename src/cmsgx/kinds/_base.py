@@ -483,7 +483,7 @@ def bind(
     if codec.least >= 0 and not any(field.bounds for field in fields if field.format != "t"):
         for form in forms:
             if form.least is not None:
-                raise ValueError(f"least: {form.least}; {kind.__name__} has no member() with bounds")
+                raise ValueError(f"least: {form.least}; no member() of {kind.__name__} has bounds")
 
 
 def _check_free(table: _Table, form: Form) -> None:

@@ -1,4 +1,9 @@
-"""IPv4: ip(7)."""
+"""IPv4: ip(7).
+
+On a dual-stack socket, an AF_INET6 one that has IPv4-mapped peers too, HopLimit, TrafficClass and
+PacketInfo6 serve both families, received and sent. Ttl, Tos and PacketInfo are of IPv4 packets
+alone: a send of one with an IPv6 packet is refused.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +53,8 @@ _HAS_LOCAL = "ipi_spec_dst" in _cmsg.LAYOUTS.get("in_pktinfo", (0, 0, {}))[2]
         # NetBSD has an IP_RECVPKTINFO too: SourcePacketInfo.
         option("SOL_IP", "IP_PKTINFO", 12, "2.2"),
     ),
-    needs="a `local` that is an address of this host, and an `interface` that reaches the destination; "
-    "either may be left out",
+    needs="a `local` that is an address of this host, and an `interface` that reaches the "
+    "destination; either may be left out",
 )
 class PacketInfo(StructMessage, OnInterface):
     """Where an IPv4 packet came in, and to which address: IP_PKTINFO, ip(7).

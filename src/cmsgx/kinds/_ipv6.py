@@ -1,7 +1,9 @@
 """IPv6: ipv6(7), RFC 3542.
 
-Each kind that IPv4 has in another form is that form too on an AF_INET6 socket with an IPv4-mapped
-peer, received and sent: there the kernel ignores the form of IPv6 without a word.
+On a dual-stack socket, an AF_INET6 one that has IPv4-mapped peers too, HopLimit, TrafficClass and
+PacketInfo6 serve both families, received and sent: with an IPv4 packet they are what Ttl, Tos and
+PacketInfo are, as the kernel ignores the form of IPv6 there without a word. The others are of IPv6
+packets alone: a send of one with an IPv4 packet is refused.
 """
 
 from __future__ import annotations
@@ -61,8 +63,8 @@ _TWO_HEADERS = _HEADER + _cmsg.CMSG_SPACE(_HEADER)
         form("SOL_IPV6", "IPV6_2292PKTINFO"),
         form("SOL_IP", "IP_PKTINFO", "pktinfo", families=IP, is_ipv4=True) if IS_LINUX else None,
     ],
-    needs="an `address` that is one of this host, and an `interface` that reaches the destination: not 0 "
-    "for a link-local one, nor other than its scope_id",
+    needs="an `address` that is one of this host, and an `interface` that reaches the destination: "
+    "not 0 for a link-local one, nor other than its scope_id",
 )
 class PacketInfo6(StructMessage, OnInterface):
     """Where a packet came in, and to which address: IPV6_PKTINFO, RFC 3542.
@@ -182,8 +184,8 @@ class _Header(StructMessage):
         view = memoryview(header).cast("B")
         if len(view) < 8 or len(view) != 8 * (view[1] + 1):
             raise ValueError(
-                f"{cls.__name__}.header: {len(view)} bytes; a header has 8 for each that its second "
-                "byte counts, and 8 more"
+                f"{cls.__name__}.header: {len(view)} bytes; a header has 8, and 8 for each that "
+                "its second byte counts"
             )
         return super().__new__(cls, header)
 

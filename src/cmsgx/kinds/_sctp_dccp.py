@@ -107,7 +107,8 @@ class SctpInit(StructMessage):
     layout="sctp_sndrcvinfo",
     families=_IP,
     option=EVENTS,
-    needs="a stream and an association that are there, flags of SctpFlags, and no SctpSendInfo beside it",
+    needs="a stream and an association that are there, flags of SctpFlags, and no SctpSendInfo "
+    "beside it",
 )
 class SctpSendReceiveInfo(StructMessage):
     """How a message goes, or came, struct sctp_sndrcvinfo: RFC 6458 section 5.3.2.
@@ -139,8 +140,8 @@ class SctpSendReceiveInfo(StructMessage):
     direction="send",
     families=_IP,
     since="3.17",
-    needs="a stream and an association that are there, flags of SctpFlags, and no SctpSendReceiveInfo "
-    "beside it",
+    needs="a stream and an association that are there, flags of SctpFlags, and no "
+    "SctpSendReceiveInfo beside it",
 )
 class SctpSendInfo(StructMessage):
     """How this message goes, struct sctp_sndinfo: RFC 6458 section 5.3.4. Linux 3.17.

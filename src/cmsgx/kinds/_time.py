@@ -151,8 +151,11 @@ def _stamping(
         form("SOL_SOCKET", "SCM_BINTIME", "bintime"),
         # FreeBSD takes one over AF_UNIX, and fills it in.
         form(
-            "SOL_SOCKET", "SCM_TIMESTAMP", "timeval",
-            direction="send", families=families("AF_UNIX"),
+            "SOL_SOCKET",
+            "SCM_TIMESTAMP",
+            "timeval",
+            direction="send",
+            families=families("AF_UNIX"),
         )
         if hasattr(_cmsg, "SCM_REALTIME")
         else None,
@@ -250,7 +253,8 @@ class Timestamping(StructMessage):
     families=_SENT,
     also=[form("SOL_SOCKET", "SO_TIMESTAMPING_NEW", direction="send")],
     since="4.7",
-    needs="no other flags than TX_*: the others, OPT_ID among them, are of the socket (SO_TIMESTAMPING)",
+    needs="no other flags than TX_*: the others, OPT_ID among them, are of the socket, by "
+    "SO_TIMESTAMPING",
 )
 class TimestampingRequest(StructMessage):
     """Asks when this one packet goes: the TX_* of TimestampingFlags. Linux 4.7.

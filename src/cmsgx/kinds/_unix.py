@@ -53,6 +53,7 @@ class Rights(ControlMessage):
     """
 
     __slots__ = ("fds",)
+    __match_args__ = ("fds",)
 
     fds: tuple[FileDescriptorLike, ...]
 
@@ -238,7 +239,8 @@ register(
     level="SOL_SOCKET",
     type="SCM_RIGHTS",
     families=_UNIX,
-    needs="at most 253 descriptors, none of io_uring, and a receiver that takes them (SO_PASSRIGHTS)",
+    needs="at most 253 descriptors, none of io_uring, and a receiver that takes them: "
+    "SO_PASSRIGHTS",
 )
 register(
     PidFd,
