@@ -835,7 +835,7 @@ def test_the_signature_has_the_fields_in_order(kind: Any) -> None:
         (kinds.UdpSegment, "(size: 'int')"),
         (kinds.RxrpcAck, "()"),
         (cmsgx.Credentials, "(pid: 'int | None' = -1, uid: 'int' = -1, gid: 'int' = -1)"),
-        (cmsgx.Rights, "(fds: 'Iterable[FileDescriptorLike]')"),
+        (cmsgx.Rights, "(fds: 'FileDescriptors')"),
         (cmsgx.Unknown, "(level: 'int', type: 'int', data: 'Buffer')"),
         (
             kinds.PacketInfo6,
@@ -910,3 +910,4 @@ def test_a_class_may_match_as_it_says() -> None:
             case other:
                 raise AssertionError(other)
         assert str(inspect.signature(Slots)) == "(one, two)"
+        assert list(inspect.signature(Own).parameters) == ["first", "second"]

@@ -460,8 +460,8 @@ cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind)
     int is_packed = codec->least < 0 || codec->kind != Py_TYPE(kind);
     int result;
     if (is_rights) {
-        /* A typed call asks later: it has a word for what is lost with no byte of data, too.  Of its
-           items, whatever else a class of the caller's has. */
+        /* A typed call asks later: it has a word for what is lost with no byte of data, too.  Of
+           its items, whatever else a class of the caller's has. */
         result = !out->is_typed && cmsgx_route_packed(out, codec, kind, SOL_SOCKET, SCM_RIGHTS) < 0
             ? -1
             : add_listed(out, cmsgx_sequence(kind, "control", "Rights with its descriptors"),

@@ -116,17 +116,19 @@ class _Signature:
         for name in ("__new__", "__init__"):
             made = getattr(kind, name)
             if isinstance(made, FunctionType):
-                whole = inspect.signature(made)
-                parameters = list(whole.parameters.values())[1:]
-                return inspect.Signature(parameters)
+                whole = list(inspect.signature(made).parameters.values())
+                return inspect.Signature(whole[1:])
         from ._address import IPAddress
 
-        empty = inspect.Parameter.empty
+        empty: Any = inspect.Parameter.empty
         annotations = inspect.get_annotations(kind)
-        parameters = []
-        for name in kind.__match_args__:
-            field = vars(kind)[name]
-            default = getattr(field, "default", empty)
+        parameters: list[inspect.Parameter] = []
+        body: dict[str, Any] = kind.__dict__
+        codec: _cmsg.Codec | None = kind._codec
+        names: Iterable[str] = _public_members_of(kind) if codec is None else codec.fields
+        for name in names:
+            field: Any = body[name]
+            default: Any = getattr(field, "default", empty)
             if isinstance(default, bytes) and getattr(field, "format", "") in ("a", "A"):
                 default = IPAddress(default)
             one = inspect.Parameter(
@@ -418,6 +420,10 @@ def _members_of(kind: Any) -> dict[str, Member]:
     return {name: spec for name, spec in body.items() if isinstance(spec, Member)}
 
 
+def _public_members_of(kind: Any) -> list[str]:
+    return [name for name in _members_of(kind) if not name.startswith("_")]
+
+
 def _field(spec: Member | None, *place: Any) -> _cmsg.Field:
     if spec is None:
         return _cmsg.Field(*place)
@@ -690,7 +696,7 @@ def _leave_out(kind: K) -> K:
     if issubclass(kind, _cmsg.Record):
         # C tells it by this from a class that nobody registered.
         type.__setattr__(kind, "_codec", None)
-        _set_match_args(kind, [name for name in _members_of(kind) if not name.startswith("_")])
+        _set_match_args(kind, _public_members_of(kind))
     return kind
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import errno
 import socket as _socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .. import _cmsg
 from ..errors import NotSupportedError
 from ._base import Form, Row, lookup_sent, row_of, rows, way_of
-
-_VERSIONS: dict[int, str] = {_socket.AF_INET: "IPv4", _socket.AF_INET6: "IPv6"}
 
 
 def family_name(family: int) -> str:
@@ -28,7 +26,11 @@ def _type_name(type: int) -> str:
     return _socket.SocketKind(type).name if type in set(_socket.SocketKind) else f"SOCK_* {type}"
 
 
-def _sorted_names(numbers: Iterable[int], name: Any) -> str:
+def _version(family: int) -> str:
+    return "IPv4" if family == _socket.AF_INET else "IPv6"
+
+
+def _sorted_names(numbers: Iterable[int], name: Callable[[int], str]) -> str:
     return " and ".join(map(name, sorted(numbers)))
 
 
@@ -68,8 +70,8 @@ def refusal(kind: Any, family: int, peer: int, type: int) -> NotSupportedError:
     elif family in (_socket.AF_INET, _socket.AF_INET6) and any(way.is_by_peer for way in ways):
         over = frozenset[int]().union(*[way.over for way in ways])
         text = (
-            f"{name} goes with {_sorted_names(over, lambda one: _VERSIONS.get(one, str(one)))} "
-            f"packets; with this one, of {_VERSIONS[peer]}, {loss}"
+            f"{name} goes with {_sorted_names(over, _version)} packets; with this one, of "
+            f"{_version(peer)}, {loss}"
         )
         other = _of_both(forms[0])
         if other is not None and other != name:

@@ -254,7 +254,7 @@ class Timestamping(StructMessage):
     also=[form("SOL_SOCKET", "SO_TIMESTAMPING_NEW", direction="send")],
     since="4.7",
     needs="no other flags than TX_*: the others, OPT_ID among them, are of the socket, by "
-    "SO_TIMESTAMPING",
+    "enable(sock, Timestamping.option(flags))",
 )
 class TimestampingRequest(StructMessage):
     """Asks when this one packet goes: the TX_* of TimestampingFlags. Linux 4.7.
@@ -276,7 +276,8 @@ class TimestampingRequest(StructMessage):
     direction="send",
     families=families("AF_INET", "AF_INET6", "AF_PACKET"),
     since="6.13",
-    needs="Linux 6.13, OPT_ID in the SO_TIMESTAMPING of the socket, and not TCP",
+    needs="Linux 6.13, a socket that is not TCP, and OPT_ID on it: "
+    "enable(sock, Timestamping.option(TimestampingFlags.OPT_ID))",
 )
 class TimestampingId(StructMessage):
     """The id by which the transmit time stamp of this packet is reported: SCM_TS_OPT_ID.
