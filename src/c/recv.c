@@ -656,18 +656,17 @@ cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs, Py
     }
     int family = sock.kind == CMSGX_SOCKET ? cmsgx_sock_family(&sock) : -1;
     if (!cmsgx_may_bring_fds(family)) {
+        if (fds > 0 && fds < CMSGX_MAX_FDS) {
+            /* As a Receiver has it.  The family of a number is not asked for with each message. */
+            return cmsgx_raise_not_supported(state->NotSupportedError, EOPNOTSUPP,
+                                             "fds=%zu: what brings descriptors is of AF_UNIX "
+                                             "sockets; this one's family is AF_* %d",
+                                             fds, family);
+        }
         fds = 0;
     }
     if (cmsgx_check_peek(fds, flags) < 0) {
         return NULL;
-    }
-    /* As a Receiver has it; the family of a number is not asked for, with each message. */
-    if (fds > 0 && fds < CMSGX_MAX_FDS && sock.kind == CMSGX_SOCKET
-        && !cmsgx_may_bring_fds(cmsgx_sock_family(&sock))) {
-        return cmsgx_raise_not_supported(state->NotSupportedError, EOPNOTSUPP,
-                                         "fds=%zu: what brings descriptors is of AF_UNIX sockets; "
-                                         "this one's family is AF_* %d",
-                                         fds, cmsgx_sock_family(&sock));
     }
     PyObject *message = NULL;
     cmsgx_request *request = cmsgx_request_new(state);

@@ -500,10 +500,6 @@ cmsgx_fill_head(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *fds, PyObject *
 {
     /* The address first: what goes to IPv4 has its form in the control data. */
     int known = set_address(out, sock, address);
-    if (known == 0) {
-        /* A name is resolved to an address of the socket's own family. */
-        out->peer = cmsgx_sock_family(sock);
-    }
     if (known < 0 || (fds != NULL && cmsgx_outgoing_add_fds(out, fds, 1) < 0)
         || (control != NULL && add_control(out, control) < 0)
         || (out->fd_count > 0 && cmsgx_outgoing_add_rights(out, 0) < 0)) {
