@@ -303,7 +303,7 @@ def test_bounds_of_integers(kind: Any, field: Any) -> None:
         made = kind(**{**given, name: value})
         assert getattr(made, name) == (bool(value) if type(getattr(made, name)) is bool else value)
     for value in {least - 1, most + 1, 1 << 100, -(1 << 100)} - MEANT.get(kind, set()):
-        error = (ValueError, OverflowError) if field.bounds else OverflowError
+        error = ValueError if field.bounds else OverflowError
         with pytest.raises(error, match=rf"{kind.__name__}\.{name}"):
             kind(**{**given, name: value})
         # What arrives may be anything.

@@ -587,8 +587,39 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "ControlMessage is not a registered kind of control message: see cmsgx.kinds.register"),
     ("kinds.Ttl('x')", TypeError,
      "Ttl.ttl: an int is needed, not str"),
-    ("kinds.Ttl(2**40)", OverflowError,
-     "Ttl.ttl: 1099511627776 does not fit in 32 bits, signed"),
+    ("kinds.Mark(2**40)", OverflowError,
+     "Mark.mark: 1099511627776 does not fit in 32 bits, unsigned"),
+    ("kinds.Ttl(2**40)", ValueError,
+     "Ttl.ttl: 1099511627776; it is 0 to 255"),
+    ("kinds.ReturnOptions(b'x' * 41)", ValueError,
+     "ReturnOptions.options: 41 bytes; it has 0 to 40"),
+    ("kinds.HopByHopOptions(b'x' * 9)", ValueError,
+     "HopByHopOptions.header: 9 bytes; a header has 8, and 8 for each that its second byte counts"),
+    ("cmsgx.decode(0, 1, b'xx')", cmsgx.MalformedControlError,
+     "Tos: 2 bytes came, it has 1 or 4 (truncated)"),
+    ("cmsgx.send(udp, b'x', control=kinds.Ttl(0), address=udp.getsockname())", ValueError,
+     "control: Ttl(ttl=0) is not sent with IPv4 packets: ttl is 1 to 255 there"),
+    ("cmsgx.send(udp, b'x', control=kinds.FlowInfo(0))", cmsgx.NotSupportedError,
+     "[EOPNOTSUPP] control: FlowInfo goes with IPv6 packets; with this one, of IPv4, the kernel "
+     "would drop it without an error, or refuse it"),
+    ("cmsgx.send(udp_mapped, b'x', control=kinds.FlowInfo(0))", cmsgx.NotSupportedError,
+     "[EOPNOTSUPP] control: FlowInfo goes with IPv6 packets; with this one, of IPv4, the kernel "
+     "would drop it without an error, or refuse it"),
+    ("cmsgx.send(udp6, b'x', control=kinds.Ttl(1), address=('::1', 9))", cmsgx.NotSupportedError,
+     "[EOPNOTSUPP] control: Ttl goes with IPv4 packets; with this one, of IPv6, the kernel would "
+     "drop it without an error, or refuse it; HopLimit goes with both"),
+    ("cmsgx.send(sock, b'x', control=kinds.HopLimit(1))", cmsgx.NotSupportedError,
+     "[EOPNOTSUPP] control: HopLimit is sent over AF_INET and AF_INET6 sockets; over this one, "
+     "AF_UNIX, the kernel would drop it without an error, or refuse it"),
+    ("cmsgx.send(udp, b'x', control=kinds.SctpSendInfo())", cmsgx.NotSupportedError,
+     "[EOPNOTSUPP] control: SctpSendInfo is sent by SOCK_STREAM and SOCK_SEQPACKET sockets; by "
+     "this one, SOCK_DGRAM, the kernel would drop it without an error, or refuse it"),
+    ("cmsgx.receive(udp, 5, fds=1)", cmsgx.NotSupportedError,
+     "[EOPNOTSUPP] fds=1: what brings descriptors is of AF_UNIX sockets; this one's family is "
+     "AF_* 2"),
+    ("cmsgx.Receiver(udp, 5, fds=1)", cmsgx.NotSupportedError,
+     "[EOPNOTSUPP] fds=1: what brings descriptors is of AF_UNIX sockets; this one's family is "
+     "AF_INET"),
     ("kinds.Ttl(1, 2)", TypeError,
      "Ttl() takes 1 fields (2 given)"),
     ("kinds.Ttl()", TypeError,
@@ -744,8 +775,9 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
     ("cmsgx.enable(sock, kinds.Ttl)", cmsgx.NotSupportedError,
      "[EOPNOTSUPP] Ttl (IP_RECVTTL, Linux 2.2) is of AF_INET and AF_INET6 sockets; this one's "
      "family is AF_UNIX"),
-    ("cmsgx.enable(sock, kinds.UdpSegment)", cmsgx.NotSupportedError,
-     "[EOPNOTSUPP] UdpSegment is of AF_INET and AF_INET6 sockets; this one's family is AF_UNIX"),
+    ("cmsgx.enable(sock, kinds.UdpSegment)", TypeError,
+     "UdpSegment is only sent, never received: there is nothing to switch on; it goes with a send, "
+     "as control=UdpSegment(size)"),
     ("cmsgx.socket.sendmsg()", TypeError,
      "unbound method sendmsg() needs a socket"),
     ("cmsgx.socket.sendmsg(5, [b'x'])", TypeError,
@@ -1032,6 +1064,8 @@ ELSEWHERE = {
         ("test_closer.py", "wait for the background closer"),
     "{}.{}: its length changed while it was read, from {} to {}":
         ("test_abuse.py", "its length changed"),
+    "least: {}; no member() of {} has bounds": ("test_route.py", "no member"),
+    "sent with {}": ("test_route.py", "sent with"),
     "this {} was made as {}: its class was changed": ("test_abuse.py", "was made as"),
     "{}: nothing derives from Address": ("test_address.py", "nothing derives"),
     "{}[{}]: too many system calls use {}": ("test_fork.py", "too many system calls"),
@@ -1062,6 +1096,9 @@ UNMET = {
     "nothing is registered as {}": _PRIVATE,
     "name: a str is needed, not {}": _PRIVATE,
     "field {}: no such layout": _PRIVATE,
+    "bounds: (least, most) is needed, not {}": _PRIVATE,
+    "field {}: no bounds of that format are {}": _PRIVATE,
+    "__signature__": _PRIVATE,
     "field {} is not of a {}": _PRIVATE,
     "{}: field {} must be one of its __slots__": _PRIVATE,
     "{} is not a Field": _PRIVATE,

@@ -242,7 +242,7 @@ check_integer(PyTypeObject *kind, const cmsgx_field *field, PyObject *object)
     int64_t value = PyLong_AsLongLongAndOverflow(object, &overflow);
     int64_t top = bits == 64 ? INT64_MAX : (INT64_C(1) << (bits - (size_t)is_signed)) - 1;
     int64_t bottom = is_signed ? -top - 1 : 0;
-    if (overflow == 0 && field->is_bounded && (value < field->least || value > field->most)) {
+    if (field->is_bounded && (overflow != 0 || value < field->least || value > field->most)) {
         PyErr_Format(PyExc_ValueError, "%s.%U: %R; it is %lld to %lld", kind->tp_name, field->name,
                      object, (long long)field->least, (long long)field->most);
         return -1;
