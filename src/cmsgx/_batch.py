@@ -233,9 +233,9 @@ def send_segments(
     As many for each system call as the kernel takes. Where it refuses segments, the rest goes by
     send_batch(); no datagram is lost or sent twice. Of a size above the MTU (EMSGSIZE) that says
     nothing of the next call. A path that cannot have them (EIO, EINVAL) is remembered with this
-    socket, and what it sends there later goes by send_batch() at once: by the same `address`, or to
-    the same peer where there is none, and with the same PacketInfo or Mark in `control`. That of an
-    int, or of an object without weak references, is forgotten.
+    socket, and what it sends there later goes by send_batch() at once: to the same `address`, or to
+    the same peer where none is given, with the same PacketInfo, PacketInfo6 or Mark in `control`.
+    Of an int, or of an object without weak references, nothing is remembered.
 
     No data is one empty datagram. Returns how many datagrams were sent, and raises only where the
     first fails, as send_batch() does, or any where `control` was an iterator, which is used up

@@ -79,7 +79,9 @@ class IPAddress(_cmsg.IP):
         """The same as an address of the module `ipaddress`."""
         import ipaddress
 
-        return ipaddress.ip_address(self.packed)
+        packed = self.packed
+        make = ipaddress.IPv4Address if len(packed) == 4 else ipaddress.IPv6Address
+        return make(packed)
 
     @property
     def is_unspecified(self) -> bool:
