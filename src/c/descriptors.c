@@ -46,7 +46,7 @@ static PyObject *
 object_of_none(PyTypeObject *type, const cmsgx_slot *slot, int error)
 {
     PyObject *object = cmsgx_descriptor_new(type, -1, error);
-    if (object != NULL) {
+    if (object != NULL && error == 0) {
         cmsgx_descriptor_set_gone(object,
                                   slot->taken ? CMSGX_GONE_TAKEN : CMSGX_GONE_WITH_MESSAGE);
     }
