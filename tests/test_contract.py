@@ -63,6 +63,7 @@ def signature_of(text: str) -> inspect.Signature:
 
 def read(text: str) -> dict[str, list[Promise]]:
     sections: dict[str, list[Promise]] = {}
+    section: list[Promise] = []
     for line in map(str.strip, text.splitlines()):
         if line.startswith("["):
             section = sections.setdefault(line.strip("[]"), [])
@@ -92,7 +93,7 @@ def find(name: str) -> Any:
                 raise LookupError(f"there is no {at}") from None
         elif hasattr(value, part):
             value = getattr(value, part)
-        elif any(part in vars(base).get("__annotations__", ()) for base in value.__mro__):
+        elif any(part in getattr(base, "__annotations__", ()) for base in value.__mro__):
             value = None
         else:
             raise LookupError(f"{at.rpartition('.')[0]} has no {part}")

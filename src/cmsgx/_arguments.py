@@ -17,9 +17,13 @@ def needed(name: str, what: str, value: object) -> TypeError:
     return TypeError(f"{name}: {what} is needed, not {found}{hint}")
 
 
+def _has(value: object, *methods: str) -> bool:
+    return any([hasattr(type(value), method) for method in methods])
+
+
 def as_int(name: str, value: Any, least: int | None = None) -> int:
     """`value` as an int, of at least `least`. What its __index__() raises is left as it is."""
-    if not hasattr(type(value), "__index__"):
+    if not _has(value, "__index__"):
         raise needed(name, "an int", value)
     number = operator.index(value)
     if least is not None and number < least:
@@ -32,7 +36,7 @@ def as_seconds(timeout: Any) -> float | None:
     """`timeout`, checked."""
     if timeout is None or (type(timeout) is float and timeout >= 0):
         return timeout
-    if not hasattr(type(timeout), "__float__") and not hasattr(type(timeout), "__index__"):
+    if not _has(timeout, "__float__", "__index__"):
         raise needed("timeout", "a number of seconds, or None,", timeout)
     seconds = float(timeout)
     if not seconds >= 0:
@@ -62,7 +66,7 @@ def as_bytes(data: Any) -> bytes:
 
 def as_tuple(name: str, what: str, items: Any) -> tuple[Any, ...]:
     """The items of an iterable; `what` it is, in words."""
-    if not hasattr(type(items), "__iter__") and not hasattr(type(items), "__getitem__"):
+    if not _has(items, "__iter__", "__getitem__"):
         raise needed(name, what, items)
     return tuple(items)
 
@@ -70,7 +74,8 @@ def as_tuple(name: str, what: str, items: Any) -> tuple[Any, ...]:
 def as_kinds(control: Any) -> tuple[Any, ...]:
     """What a `control` argument stands for: one control message, or those of an iterable."""
     if type(control) is tuple:
-        return control
+        kinds: tuple[Any, ...] = control
+        return kinds
     if isinstance(control, _cmsg.Record):
         return (control,)
     return as_tuple("control", "a control message, or an iterable of them,", control)

@@ -431,9 +431,9 @@ class PidFd(Fd):
                 signal.pidfd_send_signal(pidfd, number)
             except OSError as error:
                 if error.errno == errno.EINVAL:
-                    raise os_error(error.errno, f"number: {number} is not a signal") from None
+                    raise os_error(errno.EINVAL, f"number: {number} is not a signal") from None
                 if error.errno == errno.EBADF:
-                    raise os_error(error.errno, f"{self!r} is not a pidfd") from None
+                    raise os_error(errno.EBADF, f"{self!r} is not a pidfd") from None
                 raise
 
     def wait(self, timeout: float | None = None) -> int | None:

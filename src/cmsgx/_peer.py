@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import array
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _cmsg
 from ._arguments import needed, os_error
@@ -153,8 +153,9 @@ def accept_rights(sock: FileDescriptorLike, accept: bool) -> None:
     """
     need_unix(sock, "accept_rights")
     name = _option("accept_rights", "SO_PASSRIGHTS")
-    if not isinstance(accept, int):
-        raise needed("accept", "True or False", accept)
+    given: Any = accept
+    if not isinstance(given, int):
+        raise needed("accept", "True or False", given)
     try:
         set_int(sock, _cmsg.SOL_SOCKET, name, bool(accept))
     except OSError as error:
