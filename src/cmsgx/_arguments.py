@@ -18,7 +18,7 @@ def needed(name: str, what: str, value: object) -> TypeError:
 
 
 def _has(value: object, *methods: str) -> bool:
-    return any([hasattr(type(value), method) for method in methods])
+    return any(hasattr(type(value), method) for method in methods)
 
 
 def as_int(name: str, value: Any, least: int | None = None) -> int:
@@ -73,9 +73,6 @@ def as_tuple(name: str, what: str, items: Any) -> tuple[Any, ...]:
 
 def as_kinds(control: Any) -> tuple[Any, ...]:
     """What a `control` argument stands for: one control message, or those of an iterable."""
-    if type(control) is tuple:
-        kinds: tuple[Any, ...] = control
-        return kinds
     if isinstance(control, _cmsg.Record):
         return (control,)
     return as_tuple("control", "a control message, or an iterable of them,", control)
