@@ -526,6 +526,8 @@ module_clear(PyObject *module)
     cmsgx_view_free_all(state);
     cmsgx_descriptors_free_all(state);
     cmsgx_address_free_all(state);
+    cmsgx_request_free_all(state);
+    cmsgx_buffer_free_all(state);
 #define CLEAR(name) Py_CLEAR(state->name);
     EACH_OBJECT(CLEAR)
 #undef CLEAR

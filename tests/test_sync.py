@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -1115,6 +1116,68 @@ def test_into_with_descriptors_and_kinds(pair: Pair) -> None:
             assert buffer == b"data"
             assert content(msg.fds[0]) == "0"
             assert msg[cmsgx.Credentials].pid == os.getpid()
+
+
+# One-shot receive: what it keeps for the next ----------------------------------------------------
+
+
+@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="keeps none there")
+def test_receive_allocates_no_room_for_control_data_each_time(stream: Pair) -> None:
+    """It is for all that can come, some 8 KB; made anew each time it took a fifth of the call."""
+
+    def peak_of_one() -> int:
+        stream[0].send(b"data")
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        cmsgx.receive(stream[1], 4, fds=cmsgx.MAX_FDS).close()
+        return tracemalloc.get_traced_memory()[1] - before
+
+    tracemalloc.start()
+    try:
+        peak_of_one()
+        assert peak_of_one() < 2048
+    finally:
+        tracemalloc.stop()
+
+
+def test_receive_keeps_nothing_of_the_call_before(pair: Pair) -> None:
+    """Neither its data nor its size, nor what was asked for."""
+    held = []
+    for count, fds, setting in itertools.product((1, 3), (0, 1, 3), ("keep", "raise")):
+        with open_files(count) as files:
+            cmsgx.send(pair[0], b"%d" % count * 300 * count, fds=files)
+        msg = cmsgx.receive(pair[1], 1000, fds=fds, on_truncation=setting)  # type: ignore[arg-type]
+        assert len(msg.fds) == min(count, fds)
+        assert [content(fd) for fd in msg.fds] == [str(index) for index in range(len(msg.fds))]
+        msg.close()
+        held.append((msg.view, count))
+        pair[0].send(b"next")
+        assert cmsgx.receive(pair[1], 1000).data == b"next"
+    for view, count in held:
+        assert bytes(view) == b"%d" % count * 300 * count
+    for setting in ("raise", "keep", "raise"):
+        cmsgx.send(pair[0], b"x")
+        assert cmsgx.receive(pair[1], 1000, on_truncation=setting).nbytes == 1  # type: ignore[arg-type]
+
+
+def test_receive_of_sockets_of_each_family_by_turns(stream: Pair) -> None:
+    with (
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as left,
+        cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as right,
+    ):
+        right.bind(("127.0.0.1", 0))
+        left.connect(right.getsockname())
+        for _ in range(3):
+            left.send(b"12345")
+            with pytest.raises(cmsgx.DataTruncatedError):
+                cmsgx.receive(right, 3)
+            left.send(b"12345")
+            assert cmsgx.receive(right, 3, on_truncation="keep").truncated
+            left.send(b"")
+            assert cmsgx.receive(right, 3).eof is False
+            stream[0].send(b"12345")
+            assert cmsgx.receive(stream[1], 3).data == b"123"
+            assert cmsgx.receive(stream[1].fileno(), 3).data == b"45"
 
 
 # A smaller size for one call --------------------------------------------------------------------

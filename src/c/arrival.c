@@ -19,6 +19,49 @@ cmsgx_request_new(cmsgx_state *state)
     return request;
 }
 
+cmsgx_request *
+cmsgx_request_once(cmsgx_state *state, size_t fds, int family, int type, int raise_truncated,
+                   cmsgx_row *row)
+{
+    cmsgx_request *request;
+#if CMSGX_FREE_LIST
+    request = state->spare_request;
+    if (request != NULL && request->fds == fds && request->family == family
+        && request->type == type && request->raise_truncated == raise_truncated && row == NULL) {
+        return cmsgx_request_share(request);
+    }
+#endif
+    request = cmsgx_request_new(state);
+    if (request == NULL) {
+        cmsgx_row_drop(row);
+        return NULL;
+    }
+    request->row = row;
+    request->fds = fds;
+    request->family = family;
+    request->type = type;
+    request->raise_truncated = raise_truncated;
+    request->takes_pidfd = 1;
+#if CMSGX_FREE_LIST
+    if (row == NULL) {
+        cmsgx_request_release(state->spare_request);
+        state->spare_request = cmsgx_request_share(request);
+    }
+#endif
+    return request;
+}
+
+void
+cmsgx_request_free_all(cmsgx_state *state)
+{
+#if CMSGX_FREE_LIST
+    cmsgx_request_release(state->spare_request);
+    state->spare_request = NULL;
+#else
+    (void)state;
+#endif
+}
+
 void
 cmsgx_request_release(cmsgx_request *request)
 {

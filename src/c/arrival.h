@@ -13,7 +13,7 @@
 #define CMSGX_MOST_PLACES (CMSGX_MAX_FDS + 1)
 
 /* What a receiver was asked for: shared, unchanging, one for each configuration. */
-typedef struct {
+typedef struct cmsgx_request {
     cmsgx_count users;
     cmsgx_state *state;     /* borrowed: who has a request has an object of the module */
     size_t fds;             /* descriptors asked for */
@@ -33,6 +33,15 @@ typedef struct {
 /* One use, the caller's. */
 cmsgx_request *cmsgx_request_new(cmsgx_state *state);
 void cmsgx_request_release(cmsgx_request *request);
+
+/* That of a call which asks for no kinds: the one of the last such call where it is the same.  One
+   use, the caller's, or NULL with MemoryError.  Steals the use of `row`, also where it fails; NULL
+   closes here. */
+cmsgx_request *cmsgx_request_once(cmsgx_state *state, size_t fds, int family, int type,
+                                  int raise_truncated, cmsgx_row *row);
+
+/* Gives back the one that is kept. */
+void cmsgx_request_free_all(cmsgx_state *state);
 
 static inline cmsgx_request *
 cmsgx_request_share(cmsgx_request *request)

@@ -2,9 +2,16 @@
 
 #include "arguments.h"
 #include "errors.h"
+#include "msghdr.h"
 
 #define LINE 64
 #define ROUND_UP(n) (((n) + 15) & ~(size_t)15)
+
+static unsigned char *
+at_line(unsigned char *memory)
+{
+    return memory + (LINE - (uintptr_t)memory % LINE) % LINE;
+}
 
 cmsgx_buffer *
 cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
@@ -27,11 +34,62 @@ cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
     buffer->control_size = control_size;
     buffer->fds = (int *)(void *)(memory + fds_at);
     /* At a cache line, where the kernel copies fastest. */
-    buffer->data = memory + data_at;
-    buffer->data += (LINE - (uintptr_t)buffer->data % LINE) % LINE;
+    buffer->data = at_line(memory + data_at);
     buffer->room = into != NULL ? into->size : data_size;
     buffer->into = into;
     return buffer;
+}
+
+/* The data apart from the rest, which is some 8 KB whatever the size of the data, and is kept: to
+   allocate it each time takes more than all else of a call that brings little. */
+cmsgx_buffer *
+cmsgx_buffer_once(cmsgx_state *state, size_t data_size)
+{
+    unsigned char *block = PyMem_Malloc(data_size + LINE);
+    if (block == NULL) {
+        cmsgx_raise_no_room(data_size);
+        return NULL;
+    }
+    cmsgx_buffer *buffer = NULL;
+#if CMSGX_FREE_LIST
+    buffer = state->spare_buffer;
+    state->spare_buffer = NULL;
+#endif
+    if (buffer == NULL && (buffer = cmsgx_buffer_new(0, CMSGX_LARGEST_ROOM, NULL)) == NULL) {
+        PyMem_Free(block);
+        return NULL;
+    }
+    buffer->users = 1;
+    buffer->keeper = state;
+    buffer->block = block;
+    buffer->data = at_line(block);
+    buffer->room = data_size;
+    return buffer;
+}
+
+void
+cmsgx_buffer_free(cmsgx_buffer *buffer)
+{
+    PyMem_Free(buffer->block);
+#if CMSGX_FREE_LIST
+    cmsgx_state *state = buffer->keeper;
+    if (state != NULL && state->spare_buffer == NULL && state->Message != NULL) {
+        state->spare_buffer = buffer;
+        return;
+    }
+#endif
+    PyMem_Free(buffer);
+}
+
+void
+cmsgx_buffer_free_all(cmsgx_state *state)
+{
+#if CMSGX_FREE_LIST
+    PyMem_Free(state->spare_buffer);
+    state->spare_buffer = NULL;
+#else
+    (void)state;
+#endif
 }
 
 /* Buffers of the caller -------------------------------------------------------------------- */

@@ -36,7 +36,7 @@ typedef struct {
     Py_ssize_t closed_fds;  /* -1: the kernel dropped some, uncounted */
 } cmsgx_arrival;
 
-typedef struct {
+typedef struct cmsgx_buffer {
     cmsgx_count users;
     cmsgx_arrival got;      /* of the message that fills it now */
     unsigned char *control;
@@ -45,6 +45,8 @@ typedef struct {
     int is_zeroed;          /* what cmsgx_msghdr_prepare() zeroes is so still: of Receivers only */
     int *fds;               /* owned by the message, or by the batch it is in: -1 once moved out */
     unsigned char *data;
+    unsigned char *block;   /* owned: where that is, or NULL: behind all this */
+    cmsgx_state *keeper;    /* borrowed: may keep the memory for the next one; or NULL */
     size_t room;            /* bytes that a call may fill, here or in `into`; of one that filled it,
                                what that was given */
     cmsgx_into *into;       /* where the data is, or NULL.  Borrowed: each object that uses the
@@ -59,12 +61,21 @@ typedef struct {
 /* One user, the caller.  NULL with MemoryError. */
 cmsgx_buffer *cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into);
 
+/* The same for one call, with the largest room for control data, whose memory is kept. */
+cmsgx_buffer *cmsgx_buffer_once(cmsgx_state *state, size_t data_size);
+
+/* Of one that nobody uses. */
+void cmsgx_buffer_free(cmsgx_buffer *buffer);
+
+/* Gives back the memory that is kept for the next one. */
+void cmsgx_buffer_free_all(cmsgx_state *state);
+
 /* Inlined, as each view and message ends with it. */
 static inline void
 cmsgx_buffer_release(cmsgx_buffer *buffer)
 {
     if (buffer != NULL && cmsgx_count_down(&buffer->users)) {
-        PyMem_Free(buffer);
+        cmsgx_buffer_free(buffer);
     }
 }
 

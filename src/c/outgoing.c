@@ -367,7 +367,12 @@ done:
 int
 cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict)
 {
-    return add_listed(out, cmsgx_listed_fds(out->state, fds), strict);
+    /* What it mostly is, without a call. */
+    int is_listed = PyTuple_CheckExact(fds);
+#ifndef Py_GIL_DISABLED
+    is_listed |= PyList_CheckExact(fds);
+#endif
+    return add_listed(out, is_listed ? Py_NewRef(fds) : cmsgx_listed_fds(out->state, fds), strict);
 }
 
 /* Typed control messages ------------------------------------------------------------------- */

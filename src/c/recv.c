@@ -655,6 +655,7 @@ cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs, Py
         return NULL;
     }
     int family = sock.kind == CMSGX_SOCKET ? cmsgx_sock_family(&sock) : -1;
+    int type = sock.kind == CMSGX_SOCKET ? cmsgx_sock_type(&sock) : -1;
     if (!cmsgx_may_bring_fds(family)) {
         if (fds > 0 && fds < CMSGX_MAX_FDS) {
             /* As a Receiver has it.  The family of a number is not asked for with each message. */
@@ -669,18 +670,12 @@ cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs, Py
         return NULL;
     }
     PyObject *message = NULL;
-    cmsgx_request *request = cmsgx_request_new(state);
-    cmsgx_buffer *buffer =
-        request == NULL ? NULL : cmsgx_buffer_new(size, CMSGX_LARGEST_ROOM, NULL);
+    cmsgx_row *row = in_background && cmsgx_may_bring_fds(family)
+        ? cmsgx_row_shared(state->closer, cmsgx_sock_number(&sock)) : NULL;
+    cmsgx_request *request =
+        cmsgx_request_once(state, fds, family, type, raise_truncated, row);
+    cmsgx_buffer *buffer = request == NULL ? NULL : cmsgx_buffer_once(state, size);
     if (buffer != NULL) {
-        request->fds = fds;
-        request->family = family;
-        request->type = sock.kind == CMSGX_SOCKET ? cmsgx_sock_type(&sock) : -1;
-        request->raise_truncated = raise_truncated;
-        request->takes_pidfd = 1;
-        if (in_background && cmsgx_may_bring_fds(family)) {
-            request->row = cmsgx_row_shared(state->closer, cmsgx_sock_number(&sock));
-        }
         message = cmsgx_receive(&sock, buffer, request, flags);
     }
     cmsgx_buffer_release(buffer);

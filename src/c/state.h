@@ -131,6 +131,8 @@ typedef struct {
     PyObject *spare_descriptors;    /* plain memory, or NULL */
     PyObject *peers[2 << CMSGX_PEERS_BITS];     /* owned: tuples of addresses, or NULL */
     int peers_kept;
+    struct cmsgx_buffer *spare_buffer;      /* that nobody uses, or NULL */
+    struct cmsgx_request *spare_request;    /* owned use: of receive() lately, or NULL */
 #endif
 } cmsgx_state;
 
