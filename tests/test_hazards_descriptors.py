@@ -974,7 +974,9 @@ def pidfd_without_room() -> None:
         assert pidfd.closed
         assert "unavailable" in repr(pidfd)
         for use in (pidfd.fileno, lambda: pidfd.pid, pidfd.dup, pidfd.wait, pidfd.detach):
-            with pytest.raises(ValueError, match="owns no descriptor: the kernel could make none: "):
+            with pytest.raises(
+                ValueError, match="owns no descriptor: the kernel could make none: "
+            ):
                 use()
         with pytest.raises(OSError, match=r"fds\[0\]: <PidFd unavailable: [^>]*>$") as caught:
             cmsgx.send(left, b"x", fds=[pidfd])

@@ -282,7 +282,7 @@ check_count(const cmsgx_outgoing *out, size_t count)
 {
     if (count + out->fd_count > CMSGX_MAX_FDS) {
         PyErr_Format(out->state->TooManyFdsError,
-                     "%zu descriptors; one message carries %d at most, so send several",
+                     "fds: %zu descriptors; one message carries %d at most, so send several",
                      count + out->fd_count, CMSGX_MAX_FDS);
         return -1;
     }
@@ -533,6 +533,9 @@ cmsgx_outgoing_name_bad(const cmsgx_outgoing *out, const cmsgx_sock *sock)
     }
 }
 
+/* IOV_MAX, UIO_MAXIOV: on each system. */
+#define MOST_BUFFERS 1024
+
 ssize_t
 cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error)
 {
@@ -549,6 +552,11 @@ cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error
     }
     if (result < 0 && *error == EBADF) {
         cmsgx_outgoing_name_bad(out, sock);
+    }
+    else if (result < 0 && *error == EMSGSIZE && out->buffer_count > MOST_BUFFERS) {
+        PyErr_Clear();
+        cmsgx_raise_errno(EMSGSIZE, "%s: %zd buffers; one call takes %d at most",
+                          out->is_typed ? "data" : "buffers", out->buffer_count, MOST_BUFFERS);
     }
     else if (result < 0) {
         cmsgx_route_note(out, *error);

@@ -475,7 +475,7 @@ check_fds(const cmsgx_outgoing *out, cmsgx_sock *sock)
     }
     if (family != AF_UNIX) {
         cmsgx_raise_not_supported(out->state->NotSupportedError, EOPNOTSUPP,
-                                  "descriptors travel over AF_UNIX sockets only; over another "
+                                  "fds: descriptors travel over AF_UNIX sockets only; over another "
                                   "family the kernel drops them without an error");
         return -1;
     }

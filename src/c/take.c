@@ -12,7 +12,8 @@ need_open(cmsgx_message *self)
 {
     if (cmsgx_flag_get(&self->closed)) {
         PyErr_SetString(PyExc_ValueError,
-                        "the message was closed, and with it what was not taken");
+                        "the message was closed, and with it what was not taken; take() comes "
+                        "before that");
         return -1;
     }
     return 0;
@@ -109,7 +110,7 @@ place_of(const cmsgx_message *self, PyObject *which)
     Py_ssize_t count = (Py_ssize_t)self->buffer->got.fds;
     if (which == (PyObject *)self->request->state->PidFd) {
         if (self->buffer->got.pidfds == 0) {
-            PyErr_Format(PyExc_KeyError, "no PidFd came with this message");
+            PyErr_Format(PyExc_KeyError, "no PidFd came with this message; Receiver(want=[PidFd]) asks for it");
             return -1;
         }
         return count;
