@@ -910,6 +910,7 @@ def holdings() -> dict[str, int]:
     """What this process has, by each measure that it has."""
     for _ in range(3):
         gc.collect()
+    assert cmsgx.wait_closed(60) == 0  # what is to be closed in the background has not leaked
     found = {"descriptors": len(open_fds()), "blocks": sys.getallocatedblocks()}
     if _mallinfo is not None:
         # What C took without Python's allocator, in units that no leaked block is smaller than.
