@@ -361,8 +361,13 @@ def test_an_acknowledgement_is_stamped(family: int) -> None:
     "flags", [Flags.RX_SOFTWARE, Flags.OPT_ID, Flags.SOFTWARE, Flags(1 << 30)], ids=repr
 )
 def test_a_request_has_only_flags_of_what_goes(flags: Any) -> None:
-    with network.udp("IPv4") as (sender, _), fails(errno.EINVAL):
-        cmsgx.send(sender, b"x", control=TimestampingRequest(flags | Flags.TX_SOFTWARE))
+    with network.udp("IPv4") as (sender, _):
+        with pytest.raises(OSError, match="Invalid argument") as caught:
+            cmsgx.send(sender, b"x", control=TimestampingRequest(flags | Flags.TX_SOFTWARE))
+        assert caught.value.errno == errno.EINVAL
+        [note] = caught.value.__notes__
+        assert "TimestampingRequest needs flags that are all TX_*" in note
+        assert "enable(sock, Timestamping.option(flags))" in note
 
 
 @pytest.mark.parametrize("name", ["IPv4", "IPv6", "raw", "packet"])
@@ -388,12 +393,28 @@ def test_the_id_of_a_stamp_can_be_chosen(name: str) -> None:
 
 
 def test_an_id_needs_the_option_and_a_datagram() -> None:
-    with network.udp("IPv4") as (sender, _), fails(errno.EINVAL):
-        cmsgx.send(sender, b"x", control=kinds.TimestampingId(1))
+    """And the error says so: what its note names is all that it takes."""
+    chosen = kinds.TimestampingId(1)
+    with network.udp("IPv4") as (sender, _):
+        with pytest.raises(OSError, match="Invalid argument") as caught:
+            cmsgx.send(sender, b"x", control=chosen)
+        assert caught.value.errno == errno.EINVAL
+        [note] = caught.value.__notes__
+        advice = "enable(sock, Timestamping.option(TimestampingFlags.OPT_ID))"
+        assert advice in note
+        names = {**vars(cmsgx), **vars(kinds), "sock": sender}
+        eval(advice, names)
+        with attempt("SCM_TS_OPT_ID", errno.EINVAL):  # before Linux 6.13
+            cmsgx.send(sender, b"x", control=[TimestampingRequest(Flags.TX_SOFTWARE), chosen])
+        [report] = cmsgx.receive_errors(sender)
+        assert isinstance(report, kinds.SentTimestamp)
+        assert report.id == 1
+        assert report.software is not None
     with network.tcp() as (client, _):
         cmsgx.enable(client, Timestamping.option(Flags.OPT_ID))
-        with fails(errno.EINVAL):
-            cmsgx.send(client, b"x", control=kinds.TimestampingId(1))
+        with pytest.raises(OSError, match="Invalid argument") as caught:
+            cmsgx.send(client, b"x", control=chosen)
+        assert "a socket that is not TCP" in caught.value.__notes__[0]
 
 
 def test_how_a_connection_was_doing() -> None:

@@ -374,7 +374,7 @@ class RdsReceiveLatency(ShownAsMade, StructMessage):
     families=_RDS,
     option=option("SOL_SOCKET", "SO_ZEROCOPY", 0, "4.17"),
     since="4.17",
-    needs="SO_ZEROCOPY on the socket, and the flag MSG_ZEROCOPY",
+    needs="the flag MSG_ZEROCOPY, and SO_ZEROCOPY on the socket: enable(sock, RdsZeroCopyCookie)",
 )
 class RdsZeroCopyCookie(StructMessage):
     """The name of a message that is sent with MSG_ZEROCOPY: RDS_CMSG_ZCOPY_COOKIE. Linux 4.17.

@@ -164,8 +164,8 @@ class DevmemDmabuf(StructMessage):
     families=_IP,
     option=option("SOL_SOCKET", "SO_ZEROCOPY", 0, "4.14"),
     since="6.16",
-    needs="TCP on Linux 6.16, SO_ZEROCOPY, the flag MSG_ZEROCOPY, and a dma-buf that is bound to "
-    "the device",
+    needs="TCP on Linux 6.16, SO_ZEROCOPY on the socket, which enable(sock, DevmemSend) sets, the "
+    "flag MSG_ZEROCOPY, and a dma-buf that is bound to the device",
 )
 class DevmemSend(StructMessage):
     """Sends from the dma-buf of that id, with MSG_ZEROCOPY: SCM_DEVMEM_DMABUF. Linux 6.16.

@@ -253,7 +253,7 @@ class Timestamping(StructMessage):
     families=_SENT,
     also=[form("SOL_SOCKET", "SO_TIMESTAMPING_NEW", direction="send")],
     since="4.7",
-    needs="no other flags than TX_*: the others, OPT_ID among them, are of the socket, by "
+    needs="flags that are all TX_*: the others, OPT_ID among them, are of the socket: "
     "enable(sock, Timestamping.option(flags))",
 )
 class TimestampingRequest(StructMessage):
@@ -323,7 +323,7 @@ def _txtime(clock: int, flags: int, needs: str = "") -> Option | None:
     # to set that takes a capability.
     option=_txtime(_MONOTONIC, 0),
     since="4.19",
-    needs="SO_TXTIME on the socket: enable(sock, TxTime)",
+    needs="SO_TXTIME on the socket: enable(sock, TxTime), or TxTime.option(clock) there",
 )
 class TxTime(StructMessage):
     """When it shall go, in nanoseconds of the clock of SO_TXTIME. Linux 4.19.
