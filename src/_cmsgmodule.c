@@ -81,7 +81,7 @@ PyDoc_STRVAR(send_doc,
 "reports, EINVAL and EPERM with a note of what each control message needs.");
 
 PyDoc_STRVAR(send_batch_doc,
-"send_batch(sock, messages, *, flags=0, timeout=...)\n--\n\n"
+"send_batch(sock, messages, *, flags=0, timeout=..., on_error='raise')\n--\n\n"
 "Sends many messages by few system calls: sendmmsg(2).\n\n"
 "Each message is (data, fds, control, address), of which all but the data may be left out, or an\n"
 "Outgoing, or just data; each of these is as for send().  Returns how many were sent, from the\n"
@@ -93,7 +93,13 @@ PyDoc_STRVAR(send_batch_doc,
 "On a stream a message may go in part; the rest of it follows without its descriptors.  Where\n"
 "that fails, or a signal handler raises, so does the call.  Of each error behind the arguments\n"
 "`sent` is the number of whole messages that went, and `sent_bytes` what went of the one behind\n"
-"them, its descriptors included where that is not 0.");
+"them, its descriptors included where that is not 0.\n\n"
+"on_error='skip' goes past each message that the kernel refuses, and returns a BatchResult: how\n"
+"many were sent, an int, with `skipped`, an (index, OSError) for each of the others, and `done`,\n"
+"how many were either.  An error that may have been pending, as of ICMP for a packet before, is\n"
+"one only if the same message fails again.  What is not about one message (a closed socket or\n"
+"descriptor, the end of a connection, no memory, no room in time) ends the call as without it,\n"
+"and so does a message that cannot even be made; what is raised then has `skipped`, too.");
 
 PyDoc_STRVAR(send_counted_doc,
 "send_counted(tally, sock, data, /, *, fds=(), control=(), flags=0, address=None, "
@@ -325,6 +331,7 @@ register_object(PyObject *module, PyObject *args)
         {"recv_fds_through", &state->recv_fds_through},
         {"refusal", &state->refusal},
         {"note_needs", &state->note_needs},
+        {"BatchResult", &state->BatchResult},
         {"TooManyFdsError", &state->TooManyFdsError},
         {"MalformedControlError", &state->MalformedControlError},
         {"NotSupportedError", &state->NotSupportedError},
@@ -454,6 +461,7 @@ add_names(cmsgx_state *state)
         {&state->keywords[CMSGX_KW_MESSAGES], "messages"},
         {&state->keywords[CMSGX_KW_CLOSE], "close"},
         {&state->keywords[CMSGX_KW_NOW], "now"},
+        {&state->keywords[CMSGX_KW_ON_ERROR], "on_error"},
     };
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if ((*names[i].slot = PyUnicode_InternFromString(names[i].text)) == NULL) {
@@ -498,7 +506,7 @@ module_exec(PyObject *module)
     DO(BatchReceiver) DO(Segments) DO(SegmentIterator) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) \
     DO(Unknown) \
     DO(decode) DO(raise_truncated) DO(recvmsg_foreign) DO(recv_fds_through) DO(refusal) \
-    DO(note_needs) DO(TooManyFdsError) \
+    DO(note_needs) DO(BatchResult) DO(TooManyFdsError) \
     DO(MalformedControlError) DO(NotSupportedError) DO(socket) DO(socket_class) \
     DO(our_socket) DO(str_codec) DO(str_pack) DO(str_level) DO(str_type) DO(str_trsock) \
     DO(str_fileno)

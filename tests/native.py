@@ -94,6 +94,7 @@ class Shim:
             getattr(self._library, f"shim_{name}").restype = ctypes.c_long
         for name in ("fail_send", "refuse_segments_after"):
             getattr(self._library, f"shim_{name}").argtypes = [ctypes.c_long, ctypes.c_int]
+        self._library.shim_fail_sends.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_int]
         self._library.shim_mode.argtypes = [ctypes.c_char_p]
         self._library.shim_seed.argtypes = [ctypes.c_uint64]
 

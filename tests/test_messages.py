@@ -460,6 +460,8 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
     ("cmsgx.Receiver(sock, into=[5])", TypeError,
      "into[0]: a writable bytes-like object is needed, not int"),
     ("cmsgx.Receiver(sock, into=b'x')", BufferError, "into: Object is not writable."),
+    ("cmsgx.send_batch(sock, [b'x'], on_error='no')", ValueError,
+     "on_error: 'no'; it is 'raise' or 'skip'"),
     ("cmsgx.send_batch(sock, 5)", TypeError,
      "messages: an iterable of messages is needed, not int"),
     # control

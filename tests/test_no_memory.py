@@ -211,6 +211,7 @@ CALLS: dict[str, Call] = {
     "FdLimitError": Call(a_message, lambda message: cmsgx.FdLimitError(1, "text", message)),
     "MalformedControlError": Call(nothing, lambda _: cmsgx.MalformedControlError("text")),
     "NotSupportedError": Call(nothing, lambda _: cmsgx.NotSupportedError(errno.ENOPROTOOPT, "x")),
+    "BatchResult": Call(nothing, lambda _: cmsgx.BatchResult(1, [(1, OSError())])),
     "Outgoing": Call(nothing, lambda _: cmsgx.Outgoing(b"data", [0])),
     "PeerCredentials": Call(nothing, lambda _: cmsgx.PeerCredentials(1000, 1000, 1000)),
     "PidFd": Call(a_number, lambda number: cmsgx.PidFd(number), os.close),
@@ -265,6 +266,12 @@ CALLS: dict[str, Call] = {
     ),
     "send_all": Call(a_stream, lambda pair: cmsgx.send_all(pair[0], [b"1", b"2"], fds=[0])),
     "send_batch": Call(a_pair, lambda pair: cmsgx.send_batch(pair[0], MESSAGES)),
+    "send_batch, on_error": Call(
+        a_pair,
+        lambda pair: cmsgx.send_batch(
+            pair[0], [bytes(10_000_000), *MESSAGES, bytes(10_000_000)], on_error="skip"
+        ),
+    ),
     "send_fds": Call(a_pair, lambda pair: cmsgx.send_fds(pair[0], [b"1"], [0, 0])),
     "send_segments": Call(a_udp_pair, lambda pair: cmsgx.send_segments(pair[0], bytes(500), 200)),
     "sendmsg": Call(a_pair, lambda pair: cmsgx.sendmsg(pair[0], [b"1", b"2"], [cmsgx.Rights([0])])),
@@ -287,6 +294,7 @@ NO_CALLS = {
 OBJECTS: dict[type, Maker] = {
     cmsgx.Address: an_address,
     cmsgx.BatchReceiver: a_batch_receiver,
+    cmsgx.BatchResult: lambda _: cmsgx.BatchResult(1, [(1, OSError())]),
     cmsgx.Credentials: lambda _: cmsgx.Credentials(1, 2, 3),
     cmsgx.ErrorReceiver: lambda stack: cmsgx.ErrorReceiver(a_report(stack)),
     cmsgx.Fd: a_file,

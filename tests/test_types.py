@@ -21,8 +21,8 @@ import socket
 from typing import Any, assert_type
 
 import cmsgx
-from cmsgx import BatchReceiver, Credentials, ErrorReceiver, Fd, Message, Outgoing, OutgoingLike
-from cmsgx import PidFd, Receiver, Rights
+from cmsgx import BatchReceiver, BatchResult, Credentials, ErrorReceiver, Fd, Message, Outgoing
+from cmsgx import OutgoingLike, PidFd, Receiver, Rights
 from cmsgx.kinds import ControlMessage, ErrorReport, ExtendedError, KindOption, Timestamping
 from cmsgx.kinds import PacketInfo, PacketInfo6, TimestampingFlags, TxTime, UdpGro
 from cmsgx.wire import Batch, Segments, View
@@ -141,6 +141,13 @@ def batches(sock: socket.socket, fd: Fd) -> None:
     assert_type(rx.count, int)
     assert_type(cmsgx.send_batch(sock, [b"x", bytearray(1), (b"x", [fd]), Outgoing(b"x")]), int)
     assert_type(cmsgx.send_batch(fd, (Outgoing([b"x"], [0], Credentials()),), timeout=1), int)
+    assert_type(cmsgx.send_batch(fd, [b"x"], on_error="raise"), int)
+    skipped = cmsgx.send_batch(fd, [b"x"], on_error="skip")
+    assert_type(skipped, BatchResult)
+    assert_type(skipped.done, int)
+    for index, error in skipped.skipped:
+        assert_type(index, int)
+        assert_type(error, OSError)
     mixed: list[OutgoingLike] = [
         b"x", (b"x",), ([b"x"], fd), (b"x", [0, fd]), (b"x", (), [Credentials(), (1, 2, b"")]),
         (bytearray(1), (), Credentials(), ("127.0.0.1", 9)), Outgoing(b"x", control=[(1, 2, b"")]),

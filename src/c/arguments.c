@@ -135,6 +135,19 @@ cmsgx_as_close(PyObject *object, int *in_background)
     return -1;
 }
 
+int
+cmsgx_as_on_error(PyObject *object, int *skips)
+{
+    if (PyUnicode_Check(object)) {
+        *skips = PyUnicode_CompareWithASCIIString(object, "skip") == 0;
+        if (*skips || PyUnicode_CompareWithASCIIString(object, "raise") == 0) {
+            return 0;
+        }
+    }
+    PyErr_Format(PyExc_ValueError, "on_error: %R; it is 'raise' or 'skip'", object);
+    return -1;
+}
+
 /* A size that is refused by its name where it is negative. */
 static int
 as_not_negative(PyObject *object, const char *name, size_t *value)

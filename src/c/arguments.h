@@ -29,6 +29,9 @@ int cmsgx_as_truncation(PyObject *object, int *raises);
 /* close: "background" (1) or "now" (0). */
 int cmsgx_as_close(PyObject *object, int *in_background);
 
+/* on_error: "skip" (1) or "raise" (0). */
+int cmsgx_as_on_error(PyObject *object, int *skips);
+
 /* As "n", but what Py_ssize_t has no room for, as 2**31 on 32 bits, becomes the nearest that it
    has: for whoever refuses that with words of its own. */
 int cmsgx_as_nearest(PyObject *object, const char *name, Py_ssize_t *value);

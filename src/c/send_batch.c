@@ -6,6 +6,7 @@
 #include "descriptor.h"
 #include "errors.h"
 #include "notes.h"
+#include "refusal.h"
 #include "route.h"
 
 #include <errno.h>
@@ -34,7 +35,7 @@ typedef struct {
     cmsgx_sock *sock;
     int flags;
     size_t count;               /* letters that are filled */
-    size_t done;                /* of those, sent */
+    size_t done;                /* of those, sent or skipped */
     size_t part;                /* bytes that were sent of letters[done], on a stream */
     int is_last;                /* behind these comes one that cannot be sent, or nothing */
     PyObject *pending;          /* owned: what is to be raised once these were sent, or NULL */
@@ -45,6 +46,8 @@ typedef struct {
     struct cmsgx_mmsg *headers;
     PyObject **owners;          /* of all letters; NULL where there are none */
     size_t owner_count;
+    PyObject *skipped;          /* owned: a list of (index, error), or NULL: nothing is skipped */
+    Py_ssize_t retried;         /* the last message that was tried again, -1 for none */
 } batch;
 
 /* Filling ---------------------------------------------------------------------------------- */
@@ -77,6 +80,14 @@ count_used_up(const batch *self, Py_ssize_t index, Py_ssize_t *first)
     return count;
 }
 
+static void
+note_iterator(Py_ssize_t first, Py_ssize_t count)
+{
+    cmsgx_add_note("messages[%zd]%s had an iterator, which is used up now: the same message again "
+                   "would go without what was in it; give a list or a tuple",
+                   first, count > 1 ? " and others" : "");
+}
+
 /* Says so in the exception. */
 static void
 note_used_up(const batch *self, Py_ssize_t index)
@@ -88,9 +99,7 @@ note_used_up(const batch *self, Py_ssize_t index)
                        "sent; give a list or a tuple");
     }
     else if (count > 0) {
-        cmsgx_add_note("messages[%zd]%s had an iterator, which is used up now: the same message "
-                       "again would go without what was in it; give a list or a tuple",
-                       first, count > 1 ? " and others" : "");
+        note_iterator(first, count);
     }
 }
 
@@ -298,6 +307,41 @@ find_closed(const batch *self)
     return i;
 }
 
+/* After a call that failed with `error`, and an exception: 1 where the call goes on without it, by
+   the same message once more, or by the next one, as this one is skipped.  0: it is to be raised;
+   -1: another one is. */
+static int
+go_past(batch *self, Py_ssize_t from, int error)
+{
+    cmsgx_refusal refusal = CMSGX_OF_ALL;
+    if (self->skipped != NULL && self->part == 0) {
+        refusal = cmsgx_refusal_of(error, cmsgx_sock_type(self->sock),
+                                   cmsgx_sock_family(self->sock));
+    }
+    if (refusal == CMSGX_OF_ALL) {
+        return 0;
+    }
+    Py_ssize_t index = from + (Py_ssize_t)self->done;
+    if (refusal == CMSGX_OF_MESSAGE_OR_BEFORE && self->retried != index) {
+        self->retried = index;
+        PyErr_Clear();
+        return 1;
+    }
+    if (is_used_up(self, index) && !self->is_iterator) {
+        note_iterator(index, 1);
+    }
+    PyObject *raised = cmsgx_save_exception();
+    PyObject *entry = raised == NULL ? NULL : Py_BuildValue("(nO)", index, raised);
+    Py_XDECREF(raised);
+    int failed = entry == NULL || PyList_Append(self->skipped, entry) < 0;
+    Py_XDECREF(entry);
+    if (failed) {
+        return -1;
+    }
+    self->done++;
+    return 1;
+}
+
 /* Sends the chunk, which begins at messages[from], all of it unless one fails.  0, or -1 with an
    exception; *error is 0 where that is not about the message that is next, as that of a signal
    handler. */
@@ -320,6 +364,11 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
                 if (self->part == 0) {
                     cmsgx_route_note(&self->letters[self->done].out, *error);
                 }
+                int goes_on = go_past(self, from, *error);
+                if (goes_on > 0) {
+                    goto next;
+                }
+                *error = goes_on == 0 ? *error : 0;
                 return -1;
             }
             size_t closed = find_closed(self);
@@ -341,6 +390,7 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
             return -1;
         }
         take_in(self, (size_t)result);
+    next:
         if (self->done < self->count && PyErr_CheckSignals() < 0) {
             /* It may be why the kernel stopped, and the next call could wait for ever. */
             *error = 0;
@@ -355,17 +405,40 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
     return 0;
 }
 
-/* Sets an attribute of the exception that is being raised. */
+/* Sets an attribute of the exception that is being raised, to a value as of Py_BuildValue(). */
 static void
-tell(const char *name, size_t value)
+tell(const char *name, const char *format, ...)
 {
     PyObject *error = cmsgx_save_exception();
-    PyObject *number = PyLong_FromSize_t(value);
-    if (number == NULL || error == NULL || PyObject_SetAttrString(error, name, number) < 0) {
+    va_list arguments;
+    va_start(arguments, format);
+    PyObject *value = Py_VaBuildValue(format, arguments);
+    va_end(arguments);
+    if (value == NULL || error == NULL || PyObject_SetAttrString(error, name, value) < 0) {
         PyErr_Clear();
     }
-    Py_XDECREF(number);
+    Py_XDECREF(value);
     cmsgx_restore_exception(error);
+}
+
+/* Tells the exception that is being raised what went, and what was skipped. */
+static void
+tell_all(const batch *self, Py_ssize_t sent)
+{
+    tell("sent", "n", sent);
+    tell("sent_bytes", "n", (Py_ssize_t)self->part);
+    if (self->skipped != NULL) {
+        PyObject *error = cmsgx_save_exception();
+        PyObject *skipped = PyList_AsTuple(self->skipped);
+        if (skipped == NULL) {
+            PyErr_Clear();
+        }
+        cmsgx_restore_exception(error);
+        if (skipped != NULL) {
+            tell("skipped", "O", skipped);
+            Py_DECREF(skipped);
+        }
+    }
 }
 
 /* All of them, chunk by chunk: 0, or -1 with an exception, and *error as of send_chunk().  *sent is
@@ -373,14 +446,15 @@ tell(const char *name, size_t value)
 static int
 send_all(batch *self, Py_ssize_t *sent, int *error)
 {
-    Py_ssize_t count = PyTuple_GET_SIZE(self->messages);
+    Py_ssize_t count = PyTuple_GET_SIZE(self->messages), done = 0;
     int64_t deadline = self->sock->timeout > 0 ? cmsgx_now() + self->sock->timeout : 0;
 
-    while (*sent < count) {
+    while (done < count) {
         *error = 0;
-        int failed = fill_chunk(self, *sent) < 0 || gather_owners(self) < 0
-                     || send_chunk(self, *sent, deadline, error) < 0;
-        *sent += (Py_ssize_t)self->done;
+        int failed = fill_chunk(self, done) < 0 || gather_owners(self) < 0
+                     || send_chunk(self, done, deadline, error) < 0;
+        done += (Py_ssize_t)self->done;
+        *sent = done - (self->skipped != NULL ? PyList_GET_SIZE(self->skipped) : 0);
         clear_from(self, 0);
         if (!failed && !self->is_last && PyErr_CheckSignals() < 0) {
             /* Nothing else would hear it before all is sent. */
@@ -393,11 +467,10 @@ send_all(batch *self, Py_ssize_t *sent, int *error)
             failed = 1;
         }
         Py_ssize_t first;
-        if (failed && (*sent == 0 || self->part > 0 || *error == 0
-                       || count_used_up(self, *sent, &first) > 0)) {
-            note_used_up(self, *sent);
-            tell("sent", (size_t)*sent);
-            tell("sent_bytes", self->part);
+        if (failed && (done == 0 || self->part > 0 || *error == 0
+                       || count_used_up(self, done, &first) > 0)) {
+            note_used_up(self, done);
+            tell_all(self, *sent);
             return -1;
         }
         if (failed) {
@@ -412,27 +485,39 @@ send_all(batch *self, Py_ssize_t *sent, int *error)
     return 0;
 }
 
-/* As send_all(), with what stands behind that call. */
-static int
-send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
-           Py_ssize_t *sent, int *error)
+/* What a call with on_error="skip" returns. */
+static PyObject *
+result_of(const batch *self, Py_ssize_t sent)
 {
-    enum {SOCK, MESSAGES, FLAGS, TIMEOUT, COUNT};
-    static const cmsgx_signature signature = {
-        "send_batch", 2, 2,
-        {CMSGX_KW_SOCK, CMSGX_KW_MESSAGES, CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT, -1},
-    };
+    PyObject *skipped = PyList_AsTuple(self->skipped);
+    PyObject *result = skipped == NULL
+        ? NULL : PyObject_CallFunction(self->state->BatchResult, "nO", sent, skipped);
+    Py_XDECREF(skipped);
+    if (result == NULL) {
+        tell_all(self, sent);
+    }
+    return result;
+}
+
+/* As send_all(), with what stands before that call.  *result (unless it is NULL) is what the call
+   returns: a new reference, or NULL with an exception. */
+static int
+send_batch(PyObject *module, const cmsgx_signature *signature, PyObject *const *args,
+           Py_ssize_t nargs, PyObject *kwnames, Py_ssize_t *sent, int *error, PyObject **result)
+{
+    enum {SOCK, MESSAGES, FLAGS, TIMEOUT, ON_ERROR, COUNT};
     PyObject *values[COUNT] = {NULL};
     cmsgx_state *state = cmsgx_state_of(module);
     cmsgx_sock sock;
-    int flags = 0;
+    int flags = 0, skips = 0;
 
     *sent = 0;
     *error = 0;
-    if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
+    if (cmsgx_keywords(state, signature, args, nargs, kwnames, values) < 0
         || cmsgx_sock_resolve_typed(state, values[SOCK], CMSGX_SENDING, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, values[TIMEOUT]) < 0
-        || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], "flags", &flags) < 0)) {
+        || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], "flags", &flags) < 0)
+        || (values[ON_ERROR] != NULL && cmsgx_as_on_error(values[ON_ERROR], &skips) < 0)) {
         return -1;
     }
     /* A tuple of our own: who has the list may change it while the GIL is given up. */
@@ -446,46 +531,60 @@ send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     Py_ssize_t count = PyTuple_GET_SIZE(messages);
     size_t most = count < CHUNK ? (size_t)count : CHUNK;
     batch self = {.state = state, .sock = &sock, .flags = flags | CMSGX_MSG_NOSIGNAL,
-                  .messages = messages, .is_iterator = PyIter_Check(values[MESSAGES])};
-    int result = -1;
+                  .messages = messages, .is_iterator = PyIter_Check(values[MESSAGES]),
+                  .retried = -1};
+    int failed = -1;
 
     self.letters = PyMem_Malloc((most + 1) * (sizeof(letter) + sizeof(*self.headers)));
     if (self.letters == NULL) {
         PyErr_NoMemory();
     }
-    else {
+    else if (!skips || (self.skipped = PyList_New(0)) != NULL) {
         self.headers = (struct cmsgx_mmsg *)(void *)(self.letters + most + 1);
-        result = send_all(&self, sent, error);
+        failed = send_all(&self, sent, error);
         if (self.part > 0) {
             /* For nobody to overlook: a message went in part. */
             *error = 0;
         }
     }
+    if (result != NULL && failed == 0) {
+        *result = skips ? result_of(&self, *sent) : PyLong_FromSsize_t(*sent);
+    }
+    Py_XDECREF(self.skipped);
     Py_XDECREF(self.pending);
     PyMem_Free(self.owners);
     PyMem_Free(self.letters);
     Py_DECREF(messages);
-    return result;
+    return failed;
 }
 
 PyObject *
 cmsgx_send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    static const cmsgx_signature signature = {
+        "send_batch", 2, 2,
+        {CMSGX_KW_SOCK, CMSGX_KW_MESSAGES, CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT, CMSGX_KW_ON_ERROR, -1},
+    };
     Py_ssize_t sent;
     int error;
-    int result = send_batch(module, args, nargs, kwnames, &sent, &error);
-    return result < 0 ? NULL : PyLong_FromSsize_t(sent);
+    PyObject *result = NULL;
+    (void)send_batch(module, &signature, args, nargs, kwnames, &sent, &error, &result);
+    return result;
 }
 
 PyObject *
 cmsgx_send_batch_counted(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                          PyObject *kwnames)
 {
+    static const cmsgx_signature signature = {
+        "send_batch_counted", 2, 2,
+        {CMSGX_KW_SOCK, CMSGX_KW_MESSAGES, CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT, -1},
+    };
     Py_ssize_t sent;
     int error;
     if (!cmsgx_is_tally("send_batch_counted", args, nargs)) {
         return NULL;
     }
-    (void)send_batch(module, args + 1, nargs - 1, kwnames, &sent, &error);
+    (void)send_batch(module, &signature, args + 1, nargs - 1, kwnames, &sent, &error, NULL);
     return cmsgx_tell_tally(args[0], sent, error);
 }

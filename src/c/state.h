@@ -16,7 +16,7 @@ enum {
     CMSGX_KW_SOCK, CMSGX_KW_BUFFERS, CMSGX_KW_DATA, CMSGX_KW_FDS, CMSGX_KW_CONTROL,
     CMSGX_KW_FLAGS, CMSGX_KW_ADDRESS, CMSGX_KW_TIMEOUT, CMSGX_KW_BUFSIZE, CMSGX_KW_MAXFDS,
     CMSGX_KW_CLOEXEC, CMSGX_KW_ON_TRUNCATION, CMSGX_KW_MESSAGES, CMSGX_KW_CLOSE,
-    CMSGX_KW_NOW, CMSGX_KW_FD_CLASS,
+    CMSGX_KW_NOW, CMSGX_KW_FD_CLASS, CMSGX_KW_ON_ERROR,
     CMSGX_KEYWORDS,
 };
 
@@ -87,6 +87,7 @@ typedef struct {
     PyObject *recv_fds_through;     /* recv_fds by a method of the socket, or of its base */
     PyObject *refusal;              /* (kind, family, peer, type) -> exception: kinds._sending */
     PyObject *note_needs;           /* (error, items, family) */
+    PyObject *BatchResult;          /* (sent, skipped) */
 
     /* Exceptions of cmsgx.errors */
     PyObject *TooManyFdsError;

@@ -9,7 +9,14 @@ from __future__ import annotations
 from . import errors as errors
 from . import kinds as kinds
 from . import wire as wire
-from ._batch import BatchReceiver, Outgoing, OutgoingLike, segment_support, send_segments
+from ._batch import (
+    BatchReceiver,
+    BatchResult,
+    Outgoing,
+    OutgoingLike,
+    segment_support,
+    send_segments,
+)
 from ._cmsg import (
     CMSG_ALIGN,
     CMSG_LEN,
@@ -60,6 +67,7 @@ __all__ = [
     "MAX_FDS",
     "Address",
     "BatchReceiver",
+    "BatchResult",
     "CmsgError",
     "ControlTruncatedError",
     "Credentials",

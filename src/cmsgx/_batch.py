@@ -20,11 +20,20 @@ from .kinds import Mark, PacketInfo, PacketInfo6, UdpSegment
 from .kinds._base import as_options
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from ._fds import FileDescriptorLike, FileDescriptors
     from .kinds import ControlMessage
     from .kinds._base import Buffer, Kind
 
-__all__ = ["BatchReceiver", "Outgoing", "OutgoingLike", "segment_support", "send_segments"]
+__all__ = [
+    "BatchReceiver",
+    "BatchResult",
+    "Outgoing",
+    "OutgoingLike",
+    "segment_support",
+    "send_segments",
+]
 
 
 class BatchReceiver(Restoring, _cmsg.BatchReceiver):
@@ -99,6 +108,33 @@ class Outgoing(NamedTuple):
 OutgoingLike: TypeAlias = "Buffer | tuple[_Data, *tuple[Any, ...]]"
 """What a message for send_batch() can be given as: an Outgoing, the parts of one as a tuple, of
 which all but the data may be left out, or one buffer. For annotations."""
+
+
+class BatchResult(int):
+    """What send_batch(on_error="skip") returns: how many messages were sent, an int.
+
+    skipped  an (index, error) for each message that the kernel refused, in order: the OSError says
+             why. All others up to `done` were sent
+    done     how many were sent or skipped, so `messages[result.done:]` is what is left
+    """
+
+    skipped: tuple[tuple[int, OSError], ...]
+
+    def __new__(cls, sent: int, skipped: Iterable[tuple[int, OSError]] = ()) -> Self:
+        self = super().__new__(cls, sent)
+        self.skipped = tuple(skipped)
+        return self
+
+    @property
+    def done(self) -> int:
+        """How many were sent or skipped."""
+        return self + len(self.skipped)
+
+    def __repr__(self) -> str:
+        return f"BatchResult({int(self)}, skipped={self.skipped!r})"
+
+
+_cmsg.register("BatchResult", BatchResult)
 
 
 # Segmentation offload -----------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from typing import (
 from _typeshed import ReadableBuffer, WriteableBuffer
 from typing_extensions import Buffer, disjoint_base
 
-from ._batch import OutgoingLike
+from ._batch import BatchResult, OutgoingLike
 from ._fds import Fd, FileDescriptorLike, FileDescriptors, PidFd
 from .kinds._base import ControlMessage
 
@@ -106,13 +106,24 @@ def send(
     address: _Address | None = None,
     timeout: _Timeout = ...,
 ) -> int: ...
+@overload
 def send_batch(
     sock: FileDescriptorLike,
     messages: Iterable[OutgoingLike],
     *,
     flags: int = 0,
     timeout: _Timeout = ...,
+    on_error: Literal["raise"] = "raise",
 ) -> int: ...
+@overload
+def send_batch(
+    sock: FileDescriptorLike,
+    messages: Iterable[OutgoingLike],
+    *,
+    flags: int = 0,
+    timeout: _Timeout = ...,
+    on_error: Literal["skip"],
+) -> BatchResult: ...
 def receive(
     sock: FileDescriptorLike,
     bufsize: int,

@@ -32,7 +32,8 @@
    Calls of poll() and ppoll() are counted.
 
    shim_send_most(n) has sendmmsg() end after n messages, as a signal does.
-   shim_fail_send(n, error) has the sending of the message behind the next n fail, once.
+   shim_fail_send(n, error) has the sending of the message behind the next n fail, once;
+   shim_fail_sends(n, error, times) as often.
    shim_option_length(n) has the next getsockopt() tell that length, whatever it wrote.
    shim_refuse_segments(error) refuses what has a UDP_SEGMENT, shim_refuse_segments_after(n, error)
    that behind the next n. */
@@ -78,7 +79,7 @@ static int only_at = -1;
 static int hangs_up = -1;
 static unsigned send_most;
 static long fail_after, segments_after, refusals;
-static int fail_error, segment_error;
+static int fail_error, fail_times, segment_error;
 
 /* What the last recvmsg() or recvmmsg() delivered. */
 static int delivered[MANY];
@@ -122,6 +123,7 @@ PUBLIC void shim_at(int index);
 PUBLIC void shim_hang_up(int fd);
 PUBLIC void shim_send_most(unsigned count);
 PUBLIC void shim_fail_send(long after, int error);
+PUBLIC void shim_fail_sends(long after, int error, int times);
 PUBLIC void shim_refuse_segments(int error);
 PUBLIC void shim_refuse_segments_after(long after, int error);
 PUBLIC long shim_refusals(void);
@@ -197,10 +199,17 @@ shim_send_most(unsigned count)
 }
 
 void
-shim_fail_send(long after, int error)
+shim_fail_sends(long after, int error, int times)
 {
     fail_after = after;
     fail_error = error;
+    fail_times = times;
+}
+
+void
+shim_fail_send(long after, int error)
+{
+    shim_fail_sends(after, error, 1);
 }
 
 void
@@ -411,7 +420,7 @@ sendmmsg(int fd, struct mmsghdr *messages, unsigned count, FLAGS flags)
     if (fail_error != 0 && fail_after < (long)most) {
         if (fail_after == 0) {
             errno = fail_error;
-            fail_error = 0;
+            fail_error = --fail_times > 0 ? fail_error : 0;
             return -1;
         }
         most = (unsigned)fail_after;
