@@ -577,7 +577,7 @@ from native import Shim
 
 shim = Shim()
 left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-for send in (socket.send_fds, cmsgx.send_fds):
+for send in (cmsgx.send_fds, socket.send_fds):  # what the shim captured last stays
     send(left, [b"x"], [])
     print(shim.captured().hex(), right.recv(1))
 """
@@ -585,7 +585,7 @@ for send in (socket.send_fds, cmsgx.send_fds):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="shim.c is of Linux")
 def test_send_fds_of_none_sends_the_empty_message_that_socket_sends() -> None:
-    of_socket, of_cmsgx = run_python(EMPTY, env=under_shim()).splitlines()
+    of_cmsgx, of_socket = run_python(EMPTY, env=under_shim()).splitlines()
     assert of_socket == of_cmsgx
     assert (
         of_socket.startswith(struct.pack("@Nii", 16, socket.SOL_SOCKET, 1).hex())

@@ -196,6 +196,7 @@ CALLS: dict[str, Call] = {
     "CMSG_ALIGN": Call(nothing, lambda _: cmsgx.CMSG_ALIGN(1000)),
     "CMSG_LEN": Call(nothing, lambda _: cmsgx.CMSG_LEN(1000)),
     "CMSG_SPACE": Call(nothing, lambda _: cmsgx.CMSG_SPACE(1000)),
+    "Address": Call(nothing, lambda _: cmsgx.Address(socket.AF_INET, (b"127.0.0.1", 9))),
     "BatchReceiver": Call(
         a_queue, lambda pair: cmsgx.BatchReceiver(pair[1], 2, 16, fds=2, want=[cmsgx.PidFd])
     ),
@@ -284,7 +285,6 @@ CALLS: dict[str, Call] = {
 
 # Names that are no call, or make nothing by themselves; why.
 NO_CALLS = {
-    "Address": "comes with a message",
     "MAX_FDS": "a number",
     "Message": "comes with a call",
     "OutgoingLike": "a type, for annotations",
