@@ -24,7 +24,8 @@
 
 PyDoc_STRVAR(sendmsg_doc,
 "sendmsg(sock, buffers, ancdata=(), flags=0, address=None, /)\n--\n\n"
-"Sends data and control messages as socket.sendmsg() does: sendmsg(2).  Returns the number of\n"
+"Sends data and control messages as socket.sendmsg() does: sendmsg(2), and send(2) where there\n"
+"is one buffer and nothing else, which strace and seccomp call sendto.  Returns the number of\n"
 "bytes sent.\n\n"
 "`sock` is a socket, an Fd, an int, or an object with fileno(); only a socket waits for its\n"
 "timeout.  `buffers` is an iterable of bytes-like objects; `ancdata` an iterable of (level,\n"
@@ -68,12 +69,13 @@ PyDoc_STRVAR(recv_fds_doc,
 
 PyDoc_STRVAR(send_doc,
 "send(sock, data, *, fds=(), control=(), flags=0, address=None, timeout=...)\n--\n\n"
-"Sends one message: sendmsg(2).  Returns the number of bytes sent.\n\n"
+"Sends one message: sendmsg(2), and send(2) where it is one buffer and nothing else, which strace\n"
+"and seccomp call sendto.  Returns the number of bytes sent.\n\n"
 "`data` is a bytes-like object or an iterable of them; `fds` an iterable of descriptors (ints,\n"
 "Fds, objects with fileno()), or one Fd or object with fileno(); they are borrowed: whoever owned\n"
 "them owns them still; `control` one typed control message or an iterable; `timeout` seconds or\n"
-"None, by default the socket's own.  A host name in `address` needs a socket object, and neither\n"
-"`fds` nor `timeout`.  Never raises SIGPIPE.\n\n"
+"None, by default the socket's own; `address` an Address, or what the socket module takes, a host\n"
+"name only with a socket object, which is looked up first.  Never raises SIGPIPE.\n\n"
 "Raises TooManyFdsError for more than 253 descriptors, NotSupportedError for descriptors over\n"
 "another family than AF_UNIX, and for a typed control message that the kernel would not\n"
 "read where this goes; ValueError for descriptors without data on a stream, and for a value that\n"
