@@ -59,17 +59,6 @@ cmsgx_raise_unregistered(cmsgx_state *state, PyTypeObject *kind)
                                      "%s: not supported on this system", kind->tp_name);
 }
 
-const cmsgx_form *
-cmsgx_codec_sent(const cmsgx_codec *codec)
-{
-    for (Py_ssize_t i = 0; i < codec->form_count; i++) {
-        if (codec->forms[i].directions & CMSGX_SENT) {
-            return &codec->forms[i];
-        }
-    }
-    return NULL;
-}
-
 int
 cmsgx_codec_comes(const cmsgx_codec *codec)
 {
@@ -119,13 +108,12 @@ cmsgx_sockaddr_end(const cmsgx_field *field, const unsigned char *payload, size_
 }
 
 int
-cmsgx_codec_may_send(const cmsgx_codec *codec, const cmsgx_form *form,
-                     const unsigned char *payload, size_t size)
+cmsgx_field_may_be_sent(const cmsgx_field *field, const cmsgx_form *form,
+                        const unsigned char *payload, size_t size)
 {
-    const cmsgx_field *field = codec->bounded;
     int64_t value = 0;
     uint32_t word;
-    if (field == NULL || field->offset + field->size > size) {
+    if (field->offset + field->size > size) {
         return 1;
     }
     if (field->size == sizeof(value)) {
@@ -136,8 +124,7 @@ cmsgx_codec_may_send(const cmsgx_codec *codec, const cmsgx_form *form,
         value = field->format == 'i' ? (int32_t)word
             : field->format == 'N' ? (int64_t)ntohl(word) : (int64_t)word;
     }
-    return value <= field->most
-           && value >= (form->least == INT64_MIN ? field->least : form->least);
+    return value >= form->least && value <= form->most;
 }
 
 static PyObject *
@@ -460,7 +447,7 @@ field_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         if (!PyArg_ParseTuple(bounds, "LL;bounds are (least, most)", &least, &most)) {
             return NULL;
         }
-        /* Of the formats that cmsgx_codec_may_send() reads. */
+        /* Of the formats that cmsgx_field_may_be_sent() reads. */
         if (least > most || format > 127 || strchr("iINqt", format) == NULL) {
             return PyErr_Format(PyExc_ValueError, "field %R: no bounds of that format are %R",
                                 name, bounds);
@@ -736,6 +723,9 @@ read_form(cmsgx_codec *codec, PyObject *item)
     form->families = families;
     form->sent_over = sent_over;
     form->least = least;
+    if ((form->directions & CMSGX_SENT) && codec->sent == NULL) {
+        codec->sent = form;
+    }
     codec->form_count++;
     return check_transform(codec, form->transform);
 }
@@ -808,6 +798,11 @@ codec_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         if (add_field(codec, state, PyTuple_GET_ITEM(fields, i)) < 0) {
             goto error;
         }
+    }
+    for (Py_ssize_t i = 0; codec->bounded != NULL && i < codec->form_count; i++) {
+        cmsgx_form *form = &codec->forms[i];
+        form->least = form->least == INT64_MIN ? codec->bounded->least : form->least;
+        form->most = codec->bounded->most;
     }
     if (least >= 0 && is_lasting) {
         without_gc(codec->kind, state->Struct);

@@ -46,8 +46,8 @@ typedef struct {
     int directions;
     size_t size;            /* of the payload that is sent, where CMSGX_INTEGER leaves it open */
     cmsgx_transform transform;
-    int64_t least;          /* that is sent, where a constructor takes less; INT64_MIN: what that
-                               takes */
+    int64_t least;          /* that is sent of the field with bounds, and the most */
+    int64_t most;
 } cmsgx_form;
 
 typedef struct {
@@ -58,6 +58,7 @@ typedef struct {
     Py_ssize_t most;        /* negative: no limit */
     Py_ssize_t form_count;
     cmsgx_form *forms;      /* the first is the kind's own level and type; NULL: in no message */
+    const cmsgx_form *sent; /* the first of them that is sent; NULL where it only arrives */
     Py_ssize_t count;
     cmsgx_field **fields;   /* owned */
     const cmsgx_field *sockaddr;    /* that of them which is a socket address, or NULL */
@@ -100,13 +101,22 @@ cmsgx_codec_received(const cmsgx_codec *codec, int family, int level, int type)
 /* Whether it is received in any form. */
 int cmsgx_codec_comes(const cmsgx_codec *codec);
 
-/* The first form that is sent, wherever it goes; NULL where the kind is only received. */
-const cmsgx_form *cmsgx_codec_sent(const cmsgx_codec *codec);
+/* Whether the value of a field with bounds may be sent in that form: what is decoded, or given to
+   another form, may be out of them. */
+int cmsgx_field_may_be_sent(const cmsgx_field *field, const cmsgx_form *form,
+                            const unsigned char *payload, size_t size);
 
-/* Whether the value of a record may be sent in that form: what is decoded, or given to another
-   form, may be out of bounds. */
-int cmsgx_codec_may_send(const cmsgx_codec *codec, const cmsgx_form *form,
-                         const unsigned char *payload, size_t size);
+static inline int
+cmsgx_field_may_go(const cmsgx_field *field, const cmsgx_form *form,
+                   const unsigned char *payload, size_t size)
+{
+    int32_t value;
+    if (field->format != 'i' || field->offset + sizeof(value) > size) {
+        return cmsgx_field_may_be_sent(field, form, payload, size);
+    }
+    memcpy(&value, payload + field->offset, sizeof(value));
+    return value >= form->least && value <= form->most;
+}
 
 /* The bytes that a payload needs for the socket address in that field: more than `size` where that
    was cut. */

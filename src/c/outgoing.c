@@ -427,20 +427,23 @@ add_struct(cmsgx_outgoing *out, PyObject *kind)
     if (form == NULL) {
         return -1;
     }
-    if (out->sock != NULL && codec->bounded != NULL
-        && !cmsgx_codec_may_send(codec, form, ((const cmsgx_struct *)kind)->payload,
-                                 (size_t)Py_SIZE(kind))) {
+    const unsigned char *payload = ((const cmsgx_struct *)kind)->payload;
+    if (codec->bounded != NULL && out->sock != NULL
+        && !cmsgx_field_may_go(codec->bounded, form, payload, (size_t)Py_SIZE(kind))) {
         int is_ipv4 = (form->directions & CMSGX_SENT_BY_PEER) && form->level == IPPROTO_IP;
         PyErr_Format(PyExc_ValueError, "control: %R is not sent%s: %U is %lld to %lld there", kind,
                      is_ipv4 ? " with IPv4 packets" : "", codec->bounded->name,
-                     (long long)(form->least == INT64_MIN ? codec->bounded->least : form->least),
-                     (long long)codec->bounded->most);
+                     (long long)form->least, (long long)form->most);
         return -1;
     }
-    if (!cmsgx_form_has(form->transform, ((cmsgx_struct *)kind)->payload,
-                        (size_t)Py_SIZE(kind))) {
+    if (form->transform == CMSGX_PKTINFO
+        && !cmsgx_form_has(form->transform, payload, (size_t)Py_SIZE(kind))) {
         PyErr_Format(PyExc_ValueError, "control: %R goes over IPv4, its address is of IPv6", kind);
         return -1;
+    }
+    if (form->transform == CMSGX_AS_IT_IS) {
+        return cmsgx_outgoing_add_control(out, form->level, form->type, payload,
+                                          (size_t)Py_SIZE(kind));
     }
     size_t size = cmsgx_struct_wire_size(kind, form);
     unsigned char *to = reserve(out, size);
@@ -559,7 +562,7 @@ cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error
                           out->is_typed ? "data" : "buffers", out->buffer_count, MOST_BUFFERS);
     }
     else if (result < 0) {
-        cmsgx_route_note(out, *error);
+        cmsgx_route_note(out, error);
     }
     return result;
 }

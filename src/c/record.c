@@ -484,7 +484,7 @@ struct_pack(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (!cmsgx_struct_is_own(self)) {
         return cmsgx_raise_class_changed(self);
     }
-    const cmsgx_form *form = cmsgx_codec_sent(codec);
+    const cmsgx_form *form = codec->sent;
     if (form == NULL) {
         form = codec->form_count > 0 ? &codec->forms[0] : &canonical;
     }

@@ -5,27 +5,26 @@
 
 /* What a packet to that address is, sent by an AF_INET6 socket. */
 static int
-family_of_packet(const struct sockaddr_storage *name)
+family_of_packet(const struct sockaddr_in6 *name)
 {
-    struct sockaddr_in6 in;
-    memcpy(&in, name, sizeof(in));
-    return name->ss_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&in.sin6_addr) ? AF_INET6
-                                                                               : AF_INET;
+    return name->sin6_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&name->sin6_addr) ? AF_INET6
+                                                                                    : AF_INET;
 }
 
 /* The same for the message; -1 where the socket has no peer.  Asked once. */
 static int
 peer_of(cmsgx_outgoing *out)
 {
-    struct sockaddr_storage peer;
+    struct sockaddr_in6 peer;
     socklen_t size = sizeof(peer);
     if (out->peer != AF_UNSPEC) {
         return out->peer;
     }
-    if (out->msg.msg_name != NULL) {
-        return out->peer = family_of_packet(&out->name);
-    }
     memset(&peer, 0, sizeof(peer));
+    if (out->msg.msg_name != NULL) {
+        memcpy(&peer, &out->name, sizeof(peer));
+        return out->peer = family_of_packet(&peer);
+    }
     int fd = cmsgx_sock_borrow(out->sock);
     int has_peer = fd >= 0 && getpeername(fd, (struct sockaddr *)&peer, &size) == 0;
     if (fd >= 0) {
@@ -42,6 +41,20 @@ has(uint64_t mask, int number)
 }
 
 static inline int
+family_of(cmsgx_sock *sock)
+{
+    return sock->kind == CMSGX_SOCKET ? cmsgx_sock_value(sock, sock->state->socket_family)
+                                      : cmsgx_sock_family(sock);
+}
+
+static inline int
+type_of(cmsgx_sock *sock)
+{
+    return sock->kind == CMSGX_SOCKET ? cmsgx_sock_value(sock, sock->state->socket_type)
+                                      : cmsgx_sock_type(sock);
+}
+
+static inline int
 goes(cmsgx_outgoing *out, const cmsgx_form *form, int family)
 {
     if (!(form->directions & CMSGX_SENT)) {
@@ -50,7 +63,7 @@ goes(cmsgx_outgoing *out, const cmsgx_form *form, int family)
     int over = family == AF_INET6 && (form->directions & CMSGX_SENT_BY_PEER) ? peer_of(out)
                                                                              : family;
     return has(form->sent_over, over)
-           && (form->sent_by == 0 || has(form->sent_by, cmsgx_sock_type(out->sock)));
+           && (form->sent_by == 0 || has(form->sent_by, type_of(out->sock)));
 }
 
 static void
@@ -67,9 +80,9 @@ raise_refused(cmsgx_outgoing *out, PyObject *record, int family)
 }
 
 const cmsgx_form *
-cmsgx_route_form(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record)
+cmsgx_route_look(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record)
 {
-    const cmsgx_form *form = cmsgx_codec_sent(codec);
+    const cmsgx_form *form = codec->sent;
     if (out->sock == NULL) {
         /* For a buffer that is no call's own: as it would arrive. */
         form = form == NULL && codec->form_count > 0 ? &codec->forms[0] : form;
@@ -81,7 +94,7 @@ cmsgx_route_form(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record
     if (form == NULL || out->sock == NULL) {
         return form;
     }
-    int family = cmsgx_sock_family(out->sock);
+    int family = family_of(out->sock);
     for (const cmsgx_form *end = codec->forms + codec->form_count; form < end; form++) {
         if (goes(out, form, family)) {
             return form;
@@ -99,7 +112,7 @@ cmsgx_route_packed(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *reco
     if (out->sock == NULL) {
         return 0;
     }
-    int family = cmsgx_sock_family(out->sock);
+    int family = family_of(out->sock);
     for (Py_ssize_t i = 0; i < codec->form_count; i++) {
         const cmsgx_form *form = &codec->forms[i];
         if (form->level == level && form->type == type && (form->directions & CMSGX_SENT)) {
@@ -134,9 +147,9 @@ cmsgx_route_tuples(const cmsgx_outgoing *out)
 }
 
 void
-cmsgx_route_note(const cmsgx_outgoing *out, int error)
+cmsgx_route_note(const cmsgx_outgoing *out, int *error)
 {
-    if ((error != EINVAL && error != EPERM) || out->control_used == 0) {
+    if ((*error != EINVAL && *error != EPERM) || out->control_used == 0) {
         return;
     }
     PyObject *raised = cmsgx_save_exception();
@@ -144,10 +157,18 @@ cmsgx_route_note(const cmsgx_outgoing *out, int error)
     PyObject *result = items == NULL
         ? NULL : PyObject_CallFunction(out->state->note_needs, "OOi", raised, items,
                                        cmsgx_sock_family(out->sock));
+    Py_XDECREF(items);
+    if (result == NULL && raised != NULL && !PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        /* Of a signal handler, which ran meanwhile. */
+        PyObject *other = cmsgx_save_exception();
+        PyException_SetContext(other, raised);
+        cmsgx_restore_exception(other);
+        *error = 0;
+        return;
+    }
     if (result == NULL) {
         PyErr_Clear();
     }
     Py_XDECREF(result);
-    Py_XDECREF(items);
     cmsgx_restore_exception(raised);
 }

@@ -7,11 +7,32 @@
 #include "codec.h"
 #include "outgoing.h"
 
+/* For the function below. */
+const cmsgx_form *cmsgx_route_look(cmsgx_outgoing *out, const cmsgx_codec *codec,
+                                   PyObject *record);
+
 /* The form in which a record of that codec goes where `out` goes.  NULL with an exception where it
    goes there in none: NotSupportedError, or ValueError for what a kernel only delivers.  After the
    address.  Where `out` has no socket, the first that is sent, or is there at all. */
-const cmsgx_form *cmsgx_route_form(cmsgx_outgoing *out, const cmsgx_codec *codec,
-                                   PyObject *record);
+static inline const cmsgx_form *
+cmsgx_route_form(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record)
+{
+    const cmsgx_form *form = codec->sent;
+    const cmsgx_sock *sock = out->sock;
+    if (form != NULL && sock != NULL && sock->kind == CMSGX_SOCKET) {
+        /* Mostly the first that is sent is right, for a socket object, which knows what it is. */
+        unsigned family = (unsigned)cmsgx_sock_value(sock, sock->state->socket_family);
+        if (family < 64 && (form->sent_over >> family & 1)
+            && (family != AF_INET6 || !(form->directions & CMSGX_SENT_BY_PEER))) {
+            unsigned type = form->sent_by == 0
+                ? 0 : (unsigned)cmsgx_sock_value(sock, sock->state->socket_type);
+            if (form->sent_by == 0 || (type < 32 && (form->sent_by >> type & 1))) {
+                return form;
+            }
+        }
+    }
+    return cmsgx_route_look(out, codec, record);
+}
 
 /* The same for one that packs itself: 0, or -1 with an exception.  What no form of its codec has
    goes as it is. */
@@ -21,8 +42,8 @@ int cmsgx_route_packed(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *
 /* The control data as a list of (level, type, data): a new reference, or NULL. */
 PyObject *cmsgx_route_tuples(const cmsgx_outgoing *out);
 
-/* Adds to the exception that is being raised what each of its control messages needs, where `error`
-   may be about them. */
-void cmsgx_route_note(const cmsgx_outgoing *out, int error);
+/* Adds to the exception that is being raised what each of its control messages needs, where *error
+   may be about them.  What a signal handler raises meanwhile is raised instead, and *error is 0. */
+void cmsgx_route_note(const cmsgx_outgoing *out, int *error);
 
 #endif

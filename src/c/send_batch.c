@@ -362,7 +362,7 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
         if (result < 0) {
             if (*error != EBADF) {
                 if (self->part == 0) {
-                    cmsgx_route_note(&self->letters[self->done].out, *error);
+                    cmsgx_route_note(&self->letters[self->done].out, error);
                 }
                 int goes_on = go_past(self, from, *error);
                 if (goes_on > 0) {

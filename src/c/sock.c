@@ -181,15 +181,6 @@ cmsgx_sock_set_timeout(cmsgx_sock *sock, PyObject *timeout)
     return as_timeout(timeout, CMSGX_FOR_EVER, &sock->timeout);
 }
 
-/* A member that was found to be a T_INT, at the place that its class declares. */
-static int
-value_of(const cmsgx_sock *sock, const PyMemberDef *member)
-{
-    int value;
-    memcpy(&value, (const char *)sock->object + member->offset, sizeof(value));
-    return value;
-}
-
 /* Calls `ask` with the descriptor of the last try, that of an Fd pinned: what it says, or -1 with
    EBADF where an Fd was closed. */
 static int
@@ -209,7 +200,7 @@ int
 cmsgx_sock_family(cmsgx_sock *sock)
 {
     if (sock->kind == CMSGX_SOCKET) {
-        return value_of(sock, sock->state->socket_family);
+        return cmsgx_sock_value(sock, sock->state->socket_family);
     }
     if (sock->family < 0) {
         sock->family = asked(sock, cmsgx_family_of);
@@ -229,7 +220,7 @@ int
 cmsgx_sock_type(cmsgx_sock *sock)
 {
     if (sock->kind == CMSGX_SOCKET) {
-        return value_of(sock, sock->state->socket_type);
+        return cmsgx_sock_value(sock, sock->state->socket_type);
     }
     if (sock->type < 0) {
         sock->type = asked(sock, type_of);
@@ -240,7 +231,7 @@ cmsgx_sock_type(cmsgx_sock *sock)
 int
 cmsgx_sock_proto(const cmsgx_sock *sock)
 {
-    return sock->kind == CMSGX_SOCKET ? value_of(sock, sock->state->socket_proto)
+    return sock->kind == CMSGX_SOCKET ? cmsgx_sock_value(sock, sock->state->socket_proto)
                                       : asked(sock, cmsgx_proto_of);
 }
 

@@ -10,6 +10,7 @@
 #include "wait.h"
 
 #include <errno.h>
+#include <structmember.h>
 
 typedef enum {
     CMSGX_SOCKET,           /* a socket.socket, or of a class below */
@@ -58,6 +59,16 @@ int cmsgx_sock_number(const cmsgx_sock *sock);
    it is given back; -1, and nothing to give back, where it is closed. */
 int cmsgx_sock_borrow(const cmsgx_sock *sock);
 void cmsgx_sock_give_back(const cmsgx_sock *sock);
+
+/* A member of a socket object that was found to be a T_INT, at the place that its class
+   declares. */
+static inline int
+cmsgx_sock_value(const cmsgx_sock *sock, const PyMemberDef *member)
+{
+    int value;
+    memcpy(&value, (const char *)sock->object + member->offset, sizeof(value));
+    return value;
+}
 
 /* AF_* and SOCK_* of the socket: from the object, or asked of the kernel, once.  -1 where
    unknown. */
