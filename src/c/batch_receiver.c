@@ -215,7 +215,8 @@ static PyObject *
 raise_not_made(void)
 {
     return PyErr_Format(PyExc_ValueError,
-                        "the BatchReceiver was not initialised: a subclass calls super().__init__()");
+                        "the BatchReceiver was not initialised: a subclass calls "
+                        "super().__init__()");
 }
 
 /* With the receiver marked as in use.  *is_end (may be NULL) is whether the batch is just the end

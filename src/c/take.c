@@ -110,7 +110,8 @@ place_of(const cmsgx_message *self, PyObject *which)
     Py_ssize_t count = (Py_ssize_t)self->buffer->got.fds;
     if (which == (PyObject *)self->request->state->PidFd) {
         if (self->buffer->got.pidfds == 0) {
-            PyErr_Format(PyExc_KeyError, "no PidFd came with this message; Receiver(want=[PidFd]) asks for it");
+            PyErr_SetString(PyExc_KeyError,
+                            "no PidFd came with this message; Receiver(want=[PidFd]) asks for it");
             return -1;
         }
         return count;
