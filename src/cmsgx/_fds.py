@@ -192,7 +192,8 @@ class Fd(_cmsg.Descriptor):
         which reads as a mapping does, since mmap(2) has none of length 0. Of a memfd of huge pages
         whole pages are mapped, and another size is refused.
         The mapping is the caller's: it lives on when the Fd is closed, with a duplicate of the
-        descriptor, until its own close() or until it and all views of it are collected.
+        descriptor, for which the table needs room, until its own close() or until it and all views
+        of it are collected.
         """
         bits = _seal_bits(seals)
         if not bits:
