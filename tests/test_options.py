@@ -874,3 +874,36 @@ def test_the_end_of_a_receiver_gives_its_value_back(udp: socket.socket, receiver
         assert udp.getsockopt(socket.IPPROTO_IP, 26) == 1  # IP_RECVERR_RFC4884
     assert stamping(udp) == Flags.OPT_CMSG
     assert udp.getsockopt(socket.IPPROTO_IP, 26) == 0
+
+
+@pytest.mark.parametrize(
+    "size", [8, 4], ids=["struct so_timestamping", "an int, before Linux 5.14"]
+)
+def test_the_clock_that_another_had_bound_comes_back(
+    udp: socket.socket, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Here no device has virtual clocks: a kernel that has takes what it is given."""
+    getsockopt, setsockopt = _cmsg.getsockopt, _cmsg.setsockopt
+    place = (socket.SOL_SOCKET, SO_TIMESTAMPING)
+    value = struct.pack("=II", Flags.BIND_PHC | Flags.RX_HARDWARE, 7)[:size]
+
+    def read(sock: Any, level: int, name: int, room: int) -> bytes:
+        return value[:room] if (level, name) == place else getsockopt(sock, level, name, room)
+
+    def write(sock: Any, level: int, name: int, data: bytes) -> None:
+        nonlocal value
+        if (level, name) != place:
+            setsockopt(sock, level, name, data)
+        else:
+            value = data
+
+    monkeypatch.setattr(_cmsg, "getsockopt", read)
+    monkeypatch.setattr(_cmsg, "setsockopt", write)
+    was = value
+    flags = Flags.TX_HARDWARE | Flags.RX_HARDWARE
+    with cmsgx.enable(udp, kinds.Timestamping.option(flags, phc=3)):
+        on = flags | Flags.BIND_PHC | Flags.RAW_HARDWARE
+        assert value == struct.pack("=II", on, 3)[:size]
+        with cmsgx.enable(udp, kinds.Timestamping.option(Flags.OPT_ID)):
+            assert value[4:] == struct.pack("=I", 3)[: size - 4], "whose clock is another's"
+    assert value == was
