@@ -518,7 +518,7 @@ def test_take_one_says_how_many_came(pair: Pair, sent: int, fds: int, text: str)
 @pytest.mark.parametrize(
     ("sent", "fds", "text"),
     [
-        (1, 0, r"1 descriptors came, of which 1 was closed \(fds=0\)"),
+        (1, 0, r"1 descriptor came, of which 1 was closed \(fds=0\)"),
         (2, 1, r"2 descriptors came, of which 1 was closed \(fds=1\)"),
         (5, 1, r"5 descriptors came, of which 4 were closed \(fds=1\)"),
     ],

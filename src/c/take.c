@@ -179,9 +179,9 @@ need_one(const cmsgx_message *self)
     }
     if (closed > 0) {
         PyErr_Format(PyExc_ValueError,
-                     "take_one: %zu descriptors came, of which %zd %s closed (fds=%zu)",
-                     count + (size_t)closed, closed, closed == 1 ? "was" : "were",
-                     self->request->fds);
+                     "take_one: %zu descriptor%s came, of which %zd %s closed (fds=%zu)",
+                     count + (size_t)closed, count + (size_t)closed == 1 ? "" : "s", closed,
+                     closed == 1 ? "was" : "were", self->request->fds);
         return -1;
     }
     if (count != 1) {
