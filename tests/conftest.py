@@ -44,7 +44,7 @@ def no_leaked_descriptors() -> Iterator[None]:
     yield
     after = open_fds()
     if after.keys() != before.keys():
-        # What a cycle holds is no leak, nor what the background closer has not come to yet. Not each
+        # What a cycle holds is no leak, nor what the background closer has not come to. Not each
         # time: it takes longer than most tests.
         gc.collect()
         cmsgx.wait_closed(60)

@@ -84,6 +84,7 @@ class Scene(dict[str, Any]):
                 "next",
                 "setattr",
                 "__import__",
+                "range",
                 "True",
                 "None",
             )
@@ -213,6 +214,25 @@ class Scene(dict[str, Any]):
         self._enter(unregistered(Raw))
         layout: Any = [("raw", 0, "s", 4)]
         return kinds.register(Raw, level=900, type=900, layout=layout, size=4)
+
+    def _make_Raw_unregistered(self) -> Any:
+        class Raw(kinds.StructMessage):
+            __slots__ = ()
+
+            raw: bytes = kinds.member("raw")
+
+        self._enter(unregistered(Raw))
+        return Raw
+
+    def _make_identified(self) -> Any:
+        """A message that brought a PidFd."""
+        left, right = self["pair"]
+        try:
+            receiver = cmsgx.Receiver(right, 10, want=cmsgx.PidFd)
+        except cmsgx.NotSupportedError as error:
+            pytest.skip(str(error))
+        cmsgx.send(left, b"12345")
+        return self._enter(receiver.receive())
 
     def _make_Missing(self) -> Any:
         class Missing(kinds.StructMessage):
@@ -1036,6 +1056,26 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
     ("cmsgx.send(udp.fileno(), b'x', address=('localhost', 5))", ValueError,
      "address: ('localhost', 5) is a host name to resolve, or of a family that goes through a "
      "socket object only; give that in place of its number"),
+    # one's own kinds
+    ("kinds.register(Raw_unregistered, level=900, type=900, layout=[('raw', 0, 's', 4)])",
+     ValueError,
+     "Raw: <Field raw at 0, s> lies outside of its layout, which has 0 bytes"),
+    ("kinds.register(Struct, level=900, type=900, layout=[('a', 0, 'z')])", ValueError,
+     "field 'a': there is no layout with offset 0, format 'z' and size 0"),
+    ("kinds.register(Struct, level=9, type=9, layout=[(f'{i}', i, 'B') for i in range(99)])",
+     ValueError, "fields: 99; 32 at most"),
+    ("kinds.register(Struct, level=900, type=900, layout=5)", TypeError,
+     "layout: an iterable of (name, offset, format) is needed, not int"),
+    ("kinds.register(Struct, level=9, type=9, also=[kinds.Form(9, 8, 'integer', size=3)], "
+     "layout=[('a', 0, 'i')])", ValueError,
+     "Struct: (0, 9, 8, 3, 3, 2, 0, 0, -9223372036854775808) is not a form: size: 3; it is "
+     "1, 2 or 4 for 'integer', and not to be chosen for another transform"),
+    ("kinds.register(Struct, level=900, type=900, also=[5], layout=[('a', 0, 'i')])", TypeError,
+     "also: a Form is needed, not int"),
+    ("identified.take(cmsgx.PidFd).close() or identified.take(cmsgx.PidFd)", ValueError,
+     "the PidFd was taken before"),
+    ("identified.take(cmsgx.PidFd, fd_class=cmsgx.Fd)", TypeError,
+     "fd_class: a subclass of PidFd, for a PidFd, is needed, not the class Fd"),
 ]  # fmt: skip
 
 
@@ -1101,19 +1141,14 @@ _KERNEL = "the kernel has to do what this one does not"
 UNMET = {
     "nothing is registered as {}": _PRIVATE,
     "name: a str is needed, not {}": _PRIVATE,
-    "field {}: no such layout": _PRIVATE,
     "bounds: (least, most) is needed, not {}": _PRIVATE,
     "field {}: no bounds of that format are {}": _PRIVATE,
     "__signature__": _PRIVATE,
     "field {} is not of a {}": _PRIVATE,
     "{}: field {} must be one of its __slots__": _PRIVATE,
     "{} is not a Field": _PRIVATE,
-    "{}: {} lies outside of its layout": _PRIVATE,
     "{}: {} is not a form": _PRIVATE,
-    "{}: {} is not a form: size: {}; it is 1, 2 or 4 for 'integer', and not to be chosen for "
-    "another transform": _PRIVATE,
     "least: {}; it is more than most: {}": _PRIVATE,
-    "fields: {}; {} at most": _PRIVATE,
     "numbers: an int is needed, not {}": _PRIVATE,
     "numbers{}: a {}bytes-like object is needed, not {}": _PRIVATE,
     "fds{}: a {}bytes-like object is needed, not {}": _PRIVATE,
@@ -1155,14 +1190,12 @@ UNMET = {
     "closed": _KERNEL,
     "{}: this kind of socket has no error queue": _KERNEL,
     "peer_pidfd: the process is gone": "Linux before 6.15",
-    "the PidFd was taken before": "takes Linux 6.5",
-    "fd_class{}: a subclass of PidFd, for a PidFd, is needed, not {}": "takes Linux 6.5",
     "_socket.socket.{} is not the expected method": "another _socket than CPython's",
     "_socket.socket.{} is not the expected member": "another _socket than CPython's",
     "{}: {} buffers; that is too many": "takes 2**31 buffers",
     "buffers: {}; that is too many": "takes 2**31 buffers",
-    "ancillary data item too large": "takes 2 GiB of control data",
-    "too much ancillary data": "takes 2 GiB of control data",
+    "{}: an item of {} bytes is too large": "takes 2 GiB of control data",
+    "{}: the items are too large together": "takes 2 GiB of control data",
     "socket.socket is {}, which is not derived from the standard library's class: nothing was "
     "installed; the functions of cmsgx take its sockets as they are":
         "with gevent or eventlet: tests/interop/test_green.py",

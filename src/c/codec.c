@@ -459,7 +459,10 @@ field_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     if (format > 127 || strchr("bBhHiIqQnNPTaAstSO", format) == NULL || offset < 0 || size < 0
         || offset > INT_MAX || size > INT_MAX) {
-        return PyErr_Format(PyExc_ValueError, "field %R: no such layout", name);
+        return PyErr_Format(PyExc_ValueError,
+                            "field %R: there is no layout with offset %zd, format '%c' and size "
+                            "%zd",
+                            name, offset, format, size);
     }
     cmsgx_field *self = (cmsgx_field *)type->tp_alloc(type, 0);
     if (self != NULL) {
@@ -638,8 +641,8 @@ add_field(cmsgx_codec *codec, cmsgx_state *state, PyObject *item)
     int is_object = field->format == 'O';
     if (is_object != (codec->least < 0)
         || (codec->most >= 0 && field->offset + field->size > (size_t)codec->most)) {
-        PyErr_Format(PyExc_ValueError, "%s: %R lies outside of its layout", codec->kind->tp_name,
-                     item);
+        PyErr_Format(PyExc_ValueError, "%s: %R lies outside of its layout, which has %zd bytes",
+                     codec->kind->tp_name, item, codec->most);
         return -1;
     }
     if (is_object && (codec->slots[codec->count] = slot_of(codec->kind, field->name)) == NULL) {

@@ -138,17 +138,23 @@ done:
 
 /* Control data ----------------------------------------------------------------------------- */
 
+static const char *
+control_of(const cmsgx_outgoing *out)
+{
+    return out->is_typed ? "control" : "ancdata";
+}
+
 static unsigned char *
 reserve(cmsgx_outgoing *out, size_t size)
 {
     /* The bound of the socket module, below what CMSG_SPACE could wrap at. */
     if (size > INT_MAX - CMSG_SPACE(0) - sizeof(size_t)) {
-        PyErr_SetString(PyExc_OSError, "ancillary data item too large");
+        PyErr_Format(PyExc_OSError, "%s: an item of %zu bytes is too large", control_of(out), size);
         return NULL;
     }
     size_t space = CMSG_SPACE(size);
     if (out->control_used + space > INT_MAX) {
-        PyErr_SetString(PyExc_OSError, "too much ancillary data");
+        PyErr_Format(PyExc_OSError, "%s: the items are too large together", control_of(out));
         return NULL;
     }
     size_t need = out->control_used + space;

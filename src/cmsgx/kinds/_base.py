@@ -446,7 +446,7 @@ def _fields_at(kind: Any, places: tuple[tuple[str, int, str], ...]) -> _Fields:
     """A Field for each place, with what a member() of that name says."""
     members = _members_of(kind)
     found: _Fields = {}
-    for place in places:
+    for place in as_tuple("layout", "an iterable of (name, offset, format)", places):
         if place[0] in found:
             raise ValueError(f"layout: {place[0]!r} is there twice")
         found[place[0]] = _field(members.get(place[0]), *place)
@@ -641,7 +641,11 @@ def register(
     at, what = number(level), number(type)
     if isinstance(layout, str) and layout not in _cmsg.LAYOUTS:
         return _leave_out(kind)
-    forms = [one for one in also if one is not None]
+    given: tuple[Any, ...] = tuple(also)
+    for one in given:
+        if one is not None and not isinstance(one, Form):
+            raise needed("also", "a Form", one)
+    forms: list[Form] = [one for one in given if one is not None]
     if at is not None and what is not None:
         forms.insert(0, Form(at, what, transform, families, direction, least=least))
     if not forms:
