@@ -19,7 +19,7 @@ from support import in_fork, unix_pair, unregistered
 
 import cmsgx
 from cmsgx import kinds
-from cmsgx.kinds import _base
+from cmsgx.kinds import _base, _sending
 
 IP_RECVTTL = 12
 
@@ -391,3 +391,17 @@ def test_descriptors_are_asked_of_unix_sockets_only(as_number: bool) -> None:
                 cmsgx.receive(sock, 10, fds=1)
         sender.send(b"x")
         assert cmsgx.receive(sock, 10, fds=cmsgx.MAX_FDS).data == b"x"
+
+
+@pytest.mark.parametrize("call", ["send", "send_batch", "sendmsg"])
+def test_what_a_signal_handler_raises_while_a_note_is_made_is_raised(call: str) -> None:
+    def interrupted(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    cmsgx._cmsg.register("note_needs", interrupted)
+    try:
+        with connected("IPv4") as (sender, _), pytest.raises(KeyboardInterrupt) as caught:
+            CALLS[call](sender, kinds.TxTime(1))
+    finally:
+        cmsgx._cmsg.register("note_needs", _sending.note_needs)
+    assert isinstance(caught.value.__context__, OSError)
