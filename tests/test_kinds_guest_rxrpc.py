@@ -99,8 +99,12 @@ def test_a_call_and_its_answer(server: tuple[cmsgx.socket, bytes], client: cmsgx
     msg = receive(taker)
     assert msg[kinds.RxrpcCallId].call == 7
     assert kinds.RxrpcAck in msg
+    negative = struct.pack("=q", -1)
+    with pytest.raises(ValueError, match=r"RxrpcTxLength.*is not sent"):
+        cmsgx.send(client, b"x", control=kinds.RxrpcTxLength.unpack(negative))
+    raw = (kinds.RxrpcTxLength.level, kinds.RxrpcTxLength.type, negative)
     with fails(errno.EINVAL):
-        cmsgx.send(client, b"x", control=[kinds.RxrpcCallId(2), kinds.RxrpcTxLength(-1)])
+        cmsgx.send(client, b"x", control=[kinds.RxrpcCallId(2), raw])
 
 
 def test_a_call_that_is_aborted(server: tuple[cmsgx.socket, bytes], client: cmsgx.socket) -> None:

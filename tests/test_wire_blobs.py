@@ -260,8 +260,8 @@ def test_the_kernel_takes_several() -> None:
 @pytest.mark.parametrize(
     ("good", "wrong"),
     [
-        (kinds.HopLimit(9), kinds.HopLimit(256)),
-        (kinds.TrafficClass(0x28), kinds.TrafficClass(256)),
+        (kinds.HopLimit(9), kinds.HopLimit.unpack(struct.pack("=i", 256))),
+        (kinds.TrafficClass(0x28), kinds.TrafficClass.unpack(struct.pack("=i", 256))),
         (kinds.PacketInfo6("::1", LOOPBACK), kinds.PacketInfo6("2001:db8::1", LOOPBACK)),
         (kinds.DontFragment(1), kinds.DontFragment(2)),
     ],
