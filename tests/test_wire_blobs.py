@@ -263,7 +263,7 @@ def test_the_kernel_takes_several() -> None:
         (kinds.HopLimit(9), kinds.HopLimit.unpack(struct.pack("=i", 256))),
         (kinds.TrafficClass(0x28), kinds.TrafficClass.unpack(struct.pack("=i", 256))),
         (kinds.PacketInfo6("::1", LOOPBACK), kinds.PacketInfo6("2001:db8::1", LOOPBACK)),
-        (kinds.DontFragment(1), kinds.DontFragment(2)),
+        (kinds.DontFragment(1), kinds.DontFragment.unpack(struct.pack("=i", 2))),
     ],
 )
 def test_the_kernel_reads_what_build_makes(good: Any, wrong: Any) -> None:
