@@ -422,6 +422,16 @@ def test_a_wrong_address_is_refused_with_what_would_do(
         cmsgx.Address(family, value)
 
 
+@pytest.mark.parametrize("number", [int, lambda value: Index(value)], ids=["int", "__index__"])
+def test_numbers_of_an_address_go_up_to_their_limits(number: Callable[[int], Any]) -> None:
+    most = ("::1", number(65535), number(0xFFFFF), number(2**32 - 1))
+    assert cmsgx.Address(socket.AF_INET6, most).value == ("::1", 65535, 0xFFFFF, 2**32 - 1)
+    for at, value in ((1, 65536), (1, -1), (2, 0x100000), (2, -1)):
+        wrong = (*most[:at], number(value), *most[at + 1 :])
+        with pytest.raises(OverflowError):
+            cmsgx.Address(socket.AF_INET6, wrong)
+
+
 def test_an_address_of_another_family_is_refused() -> None:
     with pytest.raises(ValueError, match="is of the family 2, not 10"):
         cmsgx.Address(socket.AF_INET6, cmsgx.Address(socket.AF_INET, ("127.0.0.1", 9)))
