@@ -44,20 +44,32 @@ name_of(PyObject *self, socklen_t *size)
     return &raw->name;
 }
 
+/* That of IPv4 without a call. */
+static inline void
+copy_name(struct sockaddr_storage *to, const void *from, size_t size)
+{
+    if (size == sizeof(struct sockaddr_in)) {
+        memcpy(to, from, sizeof(struct sockaddr_in));
+    }
+    else {
+        memcpy(to, from, size);
+    }
+}
+
 int
 cmsgx_address_from_object(cmsgx_state *state, int family, PyObject *object,
                           struct sockaddr_storage *name, socklen_t *size)
 {
     if (Py_IS_TYPE(object, state->AddressTuple)) {
         const hidden_name *hidden = hidden_of(object);
-        memcpy(name, hidden->name, hidden->size);
         *size = hidden->size;
+        copy_name(name, hidden->name, hidden->size);
         return 1;
     }
     if (Py_IS_TYPE(object, state->RawAddress)) {
         const raw_address *raw = (const raw_address *)object;
-        memcpy(name, &raw->name, raw->size);
         *size = raw->size;
+        copy_name(name, &raw->name, raw->size);
         return 1;
     }
     return cmsgx_name_from_plain(family, object, name, size);
@@ -172,15 +184,16 @@ places_of(cmsgx_state *state, const struct sockaddr_storage *name, socklen_t siz
 static inline int
 is_peer(PyObject *tuple, const struct sockaddr_storage *name, socklen_t size)
 {
-    uint64_t start, wanted;
+    uint64_t kept[2], wanted[2];
     const hidden_name *hidden = tuple == NULL ? NULL : hidden_of(tuple);
     if (hidden == NULL || hidden->size != size) {
         return 0;
     }
-    /* Of IPv4 that is all, and tells most without a call. */
-    memcpy(&start, hidden->name, sizeof(start));
-    memcpy(&wanted, name, sizeof(wanted));
-    return start == wanted && memcmp(hidden->name, name, size) == 0;
+    /* Of IPv4 that is all, and needs no call. */
+    memcpy(kept, hidden->name, sizeof(kept));
+    memcpy(wanted, name, sizeof(wanted));
+    return kept[0] == wanted[0] && kept[1] == wanted[1]
+           && (size == sizeof(kept) || memcmp(hidden->name, name, size) == 0);
 }
 #endif
 
@@ -256,7 +269,7 @@ cmsgx_address_raw(cmsgx_state *state, const struct sockaddr_storage *name, sockl
     if (raw != NULL) {
         raw->whence = whence;
         raw->size = size <= sizeof(*name) ? size : (socklen_t)sizeof(*name);
-        memcpy(&raw->name, name, raw->size);
+        copy_name(&raw->name, name, raw->size);
     }
     return (PyObject *)raw;
 }
