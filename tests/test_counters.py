@@ -316,7 +316,7 @@ def credentials_in_for(world: World) -> Loop:
 
 
 # msg.fds; and what a Receiver keeps for the next time: the buffer, what was asked for
-@path("receive()", calls={"sendmsg": 1, "recvmsg": 1, "close": 1}, large=1, objects=WITH + 3)
+@path("receive()", calls={"sendmsg": 1, "recvmsg": 1, "close": 1}, objects=WITH + 3)
 def one_shot(world: World) -> Loop:
     tx, rx, fds = world.tx, world.rx, world.fds[:1]
 
