@@ -91,9 +91,7 @@ def test_what_owns_something_is_neither_copied_nor_pickled(
 
 
 # Nothing is of the type Address itself: its two forms have rules of their own.
-TYPES = [
-    one for one in vars(_cmsg).values() if isinstance(one, type) and one is not cmsgx.Address
-]
+TYPES = [one for one in vars(_cmsg).values() if isinstance(one, type) and one is not cmsgx.Address]
 
 
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.__name__)
