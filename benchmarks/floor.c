@@ -135,6 +135,25 @@ floor_plain(const struct job *job, long rounds)
     return error;
 }
 
+/* A look at an error queue that is empty. */
+int
+floor_errors(const struct job *job, long rounds)
+{
+    for (long i = 0; i < rounds; i++) {
+        union control control;
+        struct iovec iov = {received_data, job->size};
+        struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
+                             .msg_controllen = sizeof(control.bytes)};
+        if (recvmsg(job->rx, &msg, MSG_ERRQUEUE | MSG_DONTWAIT) >= 0) {
+            return EPROTO;
+        }
+        if (errno != EAGAIN) {
+            return errno;
+        }
+    }
+    return 0;
+}
+
 static int
 close_each(struct msghdr *msg, int expected)
 {

@@ -411,6 +411,45 @@ def datagram_row(constant: Callable[[str], int]) -> Row:
     )
 
 
+# The error queue, of which most looks find nothing: a round is one look ---------------------------
+
+
+def socket_errors(world: World) -> Loop:
+    rx, flags = world.rx, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT
+
+    def loop(rounds: int) -> None:
+        receive = rx.recvmsg
+        for _ in repeat(None, rounds):
+            try:
+                receive(1, 512, flags)
+            except BlockingIOError:
+                continue
+            raise AssertionError("it is not empty")
+
+    return loop
+
+
+def with_errors(world: World) -> Loop:
+    receive = cmsgx.ErrorReceiver(world.rx).try_receive
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(None, rounds):
+            assert receive() is None
+
+    return loop
+
+
+def for_errors(world: World) -> Loop:
+    receiver = cmsgx.ErrorReceiver(world.rx)
+
+    def loop(rounds: int) -> None:
+        for _ in repeat(None, rounds):
+            for _ in receiver:
+                raise AssertionError("it is not empty")
+
+    return loop
+
+
 # Many messages for one system call: a round is MANY of them, or SEGMENTS -------------------------
 
 MANY = 64
@@ -903,6 +942,13 @@ def all_rows(constant: Callable[[str], int]) -> list[Row]:
         plain(65536, into=False, timeout=5, faster=None),
         plain(65536, into=True, timeout=5, faster=None),
         datagram_row(constant),
+        Row(
+            name="error queue, empty",
+            floor="errors",
+            world=udp_world(constant),
+            runners={SOCKET: socket_errors, WITH: with_errors, FOR: for_errors},
+            is_there=lambda: hasattr(cmsgx, "ErrorReceiver"),
+        ),
         *batch_rows(constant),
         *large_rows(),
     ]
