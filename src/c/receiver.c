@@ -72,7 +72,7 @@ receive(cmsgx_receiver *self, size_t size, int flags, PyObject *timeout, int onc
         return raise_not_made();
     }
     if (cmsgx_sock_resolve_typed(state, self->sock, CMSGX_RECEIVING, sock) < 0
-        || cmsgx_sock_set_timeout(sock, timeout) < 0
+        || (timeout != NULL && cmsgx_sock_set_timeout(sock, timeout) < 0)
         || cmsgx_check_peek(self->request->fds, flags) < 0) {
         return NULL;
     }
