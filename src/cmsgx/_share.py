@@ -59,7 +59,7 @@ class EmptyMapping(bytes):
     Read-only, with what an mmap.mmap has for reading, and a context manager as that is.
     """
 
-    closed = False
+    closed: bool = False
 
     def __new__(cls) -> Self:
         return super().__new__(cls)
