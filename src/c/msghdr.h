@@ -67,10 +67,13 @@ cmsgx_msghdr_prepare(struct msghdr *msg, void *control, size_t control_size, voi
     if (!is_zeroed) {
         size_t zeroed = cmsgx_msghdr_zeroed(capacity);
         /* In pieces: of 2048 bytes and more glibc makes a `rep stosb`, and of what it knows gcc. */
-        for (size_t piece = CMSGX_PIECE; zeroed > piece; zeroed -= piece) {
+        while (zeroed > CMSGX_PIECE) {
+            size_t piece = CMSGX_PIECE;
             __asm__("" : "+r"(piece));
-            memset((unsigned char *)control + zeroed - piece, 0, piece);
+            zeroed -= piece;
+            memset((unsigned char *)control + zeroed, 0, piece);
         }
+        __asm__("" : "+r"(zeroed));
         memset(control, 0, zeroed);
     }
     msg->msg_name = name_size > 0 ? name : NULL;
