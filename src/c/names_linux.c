@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <net/if.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 
 /* To an object ------------------------------------------------------------------------------ */
@@ -434,17 +435,16 @@ qrtr_from_object(PyObject *object, struct sockaddr_storage *name, socklen_t *siz
 static int
 bluetooth_bytes(const char *text, PyObject *object, uint8_t *bytes)
 {
-    unsigned part[6];
-    char more;
-    int count = sscanf(text, "%X:%X:%X:%X:%X:%X%c", &part[5], &part[4], &part[3], &part[2],
-                       &part[1], &part[0], &more);
-    if (count != 6 || (part[0] | part[1] | part[2] | part[3] | part[4] | part[5]) > 255) {
-        PyErr_Format(PyExc_OSError,
-                     "address: %R; an address of Bluetooth is \"XX:XX:XX:XX:XX:XX\"", object);
-        return -1;
-    }
-    for (int i = 0; i < 6; i++) {
-        bytes[i] = (uint8_t)part[i];
+    for (int i = 5; i >= 0; i--) {
+        char *end;
+        unsigned long part = strtoul(text, &end, 16);
+        if (end == text || part > 255 || *end != (i > 0 ? ':' : '\0')) {
+            PyErr_Format(PyExc_OSError,
+                         "address: %R; an address of Bluetooth is \"XX:XX:XX:XX:XX:XX\"", object);
+            return -1;
+        }
+        bytes[i] = (uint8_t)part;
+        text = end + 1;
     }
     return 0;
 }

@@ -330,7 +330,7 @@ detach_from_objects(cmsgx_message *self, PyObject *list)
         }
         next++;
     }
-    for (Py_ssize_t i = 0; i < count; i++) {
+    for (Py_ssize_t i = 0; i < next; i++) {
         PyObject *object = self->slots[at[i]].object;
         if (object != NULL) {
             cmsgx_descriptor_gave_away(object, taken[i]);

@@ -18,7 +18,8 @@ def needed(name: str, what: str, value: object) -> TypeError:
 
 
 def _has(value: object, *methods: str) -> bool:
-    return any(hasattr(type(value), method) for method in methods)
+    # Not a generator, which a signal handler's exception would leave to be closed by the collector.
+    return bool([method for method in methods if hasattr(type(value), method)])
 
 
 def as_int(name: str, value: Any, least: int | None = None) -> int:
