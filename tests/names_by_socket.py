@@ -14,10 +14,14 @@ import random
 import socket
 import struct
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import cmsgx
+
+# From Python 3.15 on both warn of a number that is masked.
+warnings.filterwarnings("ignore", "integer value out of range", DeprecationWarning)
 
 library = ctypes.PyDLL(None)
 library.any_name_set.argtypes = [ctypes.c_char_p, ctypes.c_long]

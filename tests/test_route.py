@@ -317,6 +317,7 @@ def test_a_note_names_each_once() -> None:
         assert not getattr(caught.value, "__notes__", [])
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
 def test_eperm_says_what_is_missing() -> None:
     def child() -> None:
         os.setgroups([])
