@@ -18,7 +18,8 @@ def needed(name: str, what: str, value: object) -> TypeError:
 
 
 def _has(value: object, *methods: str) -> bool:
-    # Not a generator, which a signal handler's exception would leave to be closed by the collector.
+    # Not a generator, which a signal handler's exception would leave to be closed by the collector,
+    # and which CPython 3.12 and 3.13 do not survive where there is no memory to make it.
     return bool([method for method in methods if hasattr(type(value), method)])
 
 
