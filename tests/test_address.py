@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 import errno
 import fcntl
 import gc
 import ipaddress
+import marshal
+import multiprocessing.connection
 import pickle
 import re
 import socket
@@ -239,6 +242,41 @@ def test_an_address_is_the_tuple_of_socket(family: socket.AddressFamily) -> None
             assert same == name
 
 
+@dataclasses.dataclass
+class Peer:
+    address: Any
+
+
+def test_what_goes_through_data_of_any_type_takes_the_address() -> None:
+    with udp_pair() as (server, client):
+        address: Any = asked(server, client).address
+        plain = client.getsockname()
+        assert dataclasses.asdict(Peer(address)) == {"address": plain}
+        assert dataclasses.astuple(Peer(address)) == (plain,)
+        assert type(dataclasses.replace(Peer(address)).address) is type(address)
+        kind = type(address)
+        for made in (kind(address), kind(iter(plain)), kind(list(plain))):
+            assert type(made) is tuple
+            assert made == plain
+        assert kind() == ()
+        for wrong in ((5,), (1, 2), (socket.AF_INET, plain)):
+            with pytest.raises(TypeError):
+                kind(*wrong)
+        with pytest.raises(TypeError):
+            kind(iterable=plain)
+        # By no other way is there one without its hidden name.
+        makes: list[Any] = [tuple.__new__, object.__new__, cmsgx.Address.__new__]
+        for make in makes:
+            with pytest.raises(TypeError):
+                make(kind, plain)
+        # What looks at the exact type, as marshal does, takes its value.
+        with pytest.raises(ValueError, match="unmarshallable"):
+            marshal.dumps(address)
+        assert marshal.loads(marshal.dumps(address.value)) == plain
+        connection: Any = multiprocessing.connection
+        assert connection.address_type(address.value) == "AF_INET"
+
+
 def test_sockets_own_calls_take_the_address() -> None:
     with udp_pair() as (server, client):
         address = asked(server, client).address
@@ -449,9 +487,9 @@ def test_nothing_derives_from_address_or_is_one_without_bytes() -> None:
         kinds_of: list[Any] = [type(message.address), type(message.sender)]
         for kind in kinds_of:
             with pytest.raises(TypeError):
-                kind(("127.0.0.1", 9))
-            with pytest.raises(TypeError):
                 type("Below", (kind,), {})
+        with pytest.raises(TypeError):
+            kinds_of[1](("127.0.0.1", 9))
         with pytest.raises(TypeError):
             tuple.__new__(type(message.address), ("127.0.0.1", 9))
         with pytest.raises(TypeError):

@@ -451,8 +451,18 @@ PyDoc_STRVAR(address_doc,
 "The tuple is an Address too, and has these attributes.");
 
 PyDoc_STRVAR(tuple_doc,
+"AddressTuple(iterable=(), /)\n--\n\n"
 "An address as the socket module gives it, a tuple; and an Address, which goes back to the\n"
-"kernel as an `address` argument without its text being read.");
+"kernel as an `address` argument without its text being read.\n\n"
+"Only cmsgx makes one: the call of this type gives a plain tuple.");
+
+/* type(address)(items) is what code does that goes through data of any type (dataclasses.asdict()
+   for one): a plain tuple, as other items are no name. */
+static PyObject *
+tuple_make(PyTypeObject *Py_UNUSED(type), PyObject *args, PyObject *kwargs)
+{
+    return PyObject_Call((PyObject *)&PyTuple_Type, args, kwargs);
+}
 
 /* As the plain tuple: what is hidden is of the same value. */
 static PyObject *
@@ -492,6 +502,7 @@ static PyType_Slot raw_slots[] = {
 };
 
 static PyType_Slot tuple_slots[] = {
+    {Py_tp_new, tuple_make},
     {Py_tp_dealloc, tuple_dealloc},
     {Py_tp_methods, tuple_methods},
     {Py_tp_doc, (void *)tuple_doc},
@@ -516,7 +527,7 @@ static PyType_Spec raw_spec = {
 
 static PyType_Spec tuple_spec = {
     .name = "cmsgx._cmsg.AddressTuple",
-    .flags = FLAGS | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = FLAGS,
     .slots = tuple_slots,
 };
 

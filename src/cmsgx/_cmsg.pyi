@@ -240,7 +240,8 @@ class RawAddress(Address):
     def __hash__(self) -> int: ...
 
 @final
-class AddressTuple(tuple[Any, ...], Address): ...
+class AddressTuple(tuple[Any, ...], Address):
+    def __new__(cls, iterable: Iterable[Any] = (), /) -> tuple[Any, ...]: ...  # type: ignore[misc]
 
 @disjoint_base
 class Receiver:
