@@ -563,6 +563,9 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "map: seals names none; the weakest is 'shrink', where others may write meanwhile"),
     ("memory.map(seals='exec')", ValueError,
      "map: <Fd N> has no F_SEAL_EXEC: the sender has to add that, as share() does"),
+    ("unsealed.map(seals='grow')", ValueError,
+     "map: <Fd N> has no F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE: one that shrinks it would end "
+     "this process by SIGBUS; the sender has to add that, as share() does"),
     ("unsealed.map()", ValueError,
      "map: <Fd N> has no F_SEAL_SHRINK, F_SEAL_WRITE: one that shrinks it would end this process "
      "by SIGBUS; the sender has to add that, as share() does"),

@@ -146,13 +146,31 @@ ALL = "F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE"
         (SHRINK | WRITE, "seal", "F_SEAL_SEAL: the sender"),
         (SHRINK, FUTURE_WRITE | EXEC, "F_SEAL_FUTURE_WRITE, F_SEAL_EXEC: the sender"),
         (SHRINK, {"future-write", "exec"}, "F_SEAL_FUTURE_WRITE, F_SEAL_EXEC: the sender"),
-        (SHRINK, 1 << 20, "seal 0x100000: the sender"),
+        (SHRINK, 1 << 20, "F_SEAL_WRITE, seal 0x100000: the sender"),
     ],
 )
 def test_a_missing_seal_is_named(has: int, asked: Any, text: str) -> None:
     arguments = {} if asked is ... else {"seals": asked}
     with memfd(seals=has) as fd, pytest.raises(ValueError, match=f"^map: {fd} has no {text}"):
         fd.map(**arguments)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["grow", "seal", ["grow", "seal"], ["shrink", "grow"], GROW, SEAL, SHRINK | SEAL],
+    ids=repr,
+)
+@pytest.mark.parametrize(
+    ("has", "hint"), [(0, "shrink"), (FUTURE_WRITE, "future-write")], ids=["none", "future-write"]
+)
+def test_another_seal_is_asked_for_besides_that_against_writing(
+    asked: Any, has: int, hint: str
+) -> None:
+    """Only "future-write", and "shrink" alone, say that others may write."""
+    with memfd() as fd, mmap.mmap(fd.fileno(), 7):
+        fcntl.fcntl(fd.fileno(), fcntl.F_ADD_SEALS, SHRINK | GROW | SEAL | has)
+        with pytest.raises(ValueError, match=f"has no F_SEAL_WRITE: .* seals='{hint}' says"):
+            fd.map(seals=asked)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +184,8 @@ def test_a_missing_seal_is_named(has: int, asked: Any, text: str) -> None:
         (SHRINK | FUTURE_WRITE, "future-write"),
         (SHRINK | FUTURE_WRITE, FUTURE_WRITE),
         (SHRINK | FUTURE_WRITE, "shrink"),
+        (SHRINK | WRITE | GROW, "grow"),
+        (SHRINK | FUTURE_WRITE | GROW, ("future-write", "grow")),
         (SHRINK, "shrink"),
         (SHRINK, SHRINK),
     ],

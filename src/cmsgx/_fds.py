@@ -184,9 +184,10 @@ class Fd(_cmsg.Descriptor):
         size   it has at least that many bytes, and those are mapped; by default all that it has
         seals  what it is sealed against, besides shrinking, which is always asked for: a sender
                that shrinks the file kills its readers with SIGBUS. As for check(). By default
-               "write": nobody can change the bytes any more. What is weaker has to be named:
-               "future-write", where those who mapped it before the seal can still write, and
-               "shrink", where everybody can; the bytes may then change between two looks at them.
+               "write": nobody can change the bytes any more. What else is named ("grow", "seal",
+               "exec") is asked for as well as that. What is weaker has to be named: "future-write",
+               where those who mapped it before the seal can still write, and "shrink" alone, where
+               everybody can; the bytes may then change between two looks at them.
 
         ValueError says which seal is missing, or what the size is. No bytes give an EmptyMapping,
         which reads as a mapping does, since mmap(2) has none of length 0. Of a memfd of huge pages
@@ -208,7 +209,7 @@ class Fd(_cmsg.Descriptor):
                 raise ValueError(f"map: {self!r} cannot be read")
             # The seals first, of the descriptor itself: none can be taken off, so what is there now
             # is there while it is mapped, and sealed against shrinking the size only grows.
-            _need_seals(self, number, bits)
+            _need_seals(self, number, _seals_to_map(bits))
             status = os.fstat(number)
             wanted = status.st_size if size is None else size
             if not 0 <= wanted <= status.st_size:
@@ -374,14 +375,24 @@ def _seals_of(number: int) -> int | None:
         return None
 
 
+def _seals_to_map(named: int) -> int:
+    """What a memfd that is mapped needs. The names of what is weaker than F_SEAL_WRITE take the
+    place of that; all others come on top. "shrink" is no such name beside others: it is always
+    asked for, so who writes ["shrink", "grow"] may just be complete."""
+    needed = named | _SEALS["shrink"]
+    if named & _SEALS["future-write"] or named == _SEALS["shrink"]:
+        return needed
+    return needed | _SEALS["write"]
+
+
 def _need_seals(fd: Fd, number: int, wanted: int) -> None:
-    """ValueError where it lacks one of `wanted`, or is not sealed against shrinking."""
+    """ValueError where it lacks one of `wanted`."""
     there = _seals_of(number)
     if there is None:
         raise ValueError(f"map: {fd!r} is not a memfd with seals, as share() makes it")
     if there & _SEALS["write"]:
         there |= _SEALS["future-write"]
-    missing = (wanted | _SEALS["shrink"]) & ~there
+    missing = wanted & ~there
     if not missing:
         return
     names = {bit: _constant_of(name) for name, bit in _SEALS.items()}
