@@ -235,7 +235,7 @@ PyDoc_STRVAR(note_used_up_doc,
 PyDoc_STRVAR(listed_fds_doc,
 "listed_fds(fds, /)\n--\n\n"
 "What `fds` of a call that sends stands for, as a tuple: one object with fileno() is one\n"
-"descriptor, and is not iterated.  TypeError for a number by itself.");
+"descriptor, and is not iterated.  TypeError for a number by itself, and for bytes.");
 
 PyDoc_STRVAR(with_lock_doc,
 "with_lock(lock, function, /)\n--\n\n"

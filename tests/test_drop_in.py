@@ -733,6 +733,19 @@ def test_send_fds_takes_what_array_takes(stream: Pair) -> None:
                 cmsgx.send_fds(stream[0], [b"x"], [Index(wrong)])  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize("form", [bytes, bytearray, lambda data: memoryview(data).cast("i")])
+@pytest.mark.parametrize("send", [socket.send_fds, cmsgx.send_fds])
+def test_send_fds_takes_packed_numbers(
+    stream: Pair, form: Callable[[bytes], Any], send: Callable[..., int]
+) -> None:
+    with open_files(2) as files:
+        send(stream[0], [b"x"], form(array.array("i", files).tobytes()))
+        numbers = cmsgx.recv_fds(stream[1], 1, 10)[1]
+        assert [content(number) for number in numbers] == ["0", "1"]
+        for number in numbers:
+            os.close(number)
+
+
 def test_send_fds_honours_flags_and_address() -> None:
     name = b"\0cmsgx-test-send-fds"
     with (

@@ -379,6 +379,9 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "fds: 3; a descriptor that is a number is given in a list: fds=[3]"),
     ("cmsgx.send(sock, b'x', fds=True)", TypeError,
      "fds: True is not a descriptor; descriptors are given in a list: fds=[number]"),
+    ("cmsgx.send(sock, b'x', fds=b'12345678')", TypeError,
+     "fds: an iterable of descriptors, or an object with fileno(), is needed, not bytes; numbers "
+     "that are packed in bytes go as memoryview(data).cast('i')"),
     ("cmsgx.Rights(None)", TypeError,
      "fds: an iterable of descriptors, or an object with fileno(), is needed, not NoneType"),
     ("cmsgx.receive(sock, 5, flags='x')", TypeError, "flags: an int is needed, not str"),

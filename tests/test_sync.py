@@ -308,6 +308,32 @@ def test_a_number_by_itself_is_no_list_of_descriptors(
         stream[1].recv(1)
 
 
+TYPED: dict[str, Callable[[socket.socket, Any], object]] = {
+    "send": lambda s, fds: cmsgx.send(s, b"x", fds=fds),
+    "send_all": lambda s, fds: cmsgx.send_all(s, b"x", fds=fds),
+    "send_batch": lambda s, fds: cmsgx.send_batch(s, [cmsgx.Outgoing(b"x", fds)]),
+    "Rights": lambda s, fds: cmsgx.send(s, b"x", control=cmsgx.Rights(fds)),
+}
+
+
+def signed_bytes(data: bytes) -> memoryview:
+    return memoryview(data).cast("b")
+
+
+@pytest.mark.parametrize("by", TYPED)
+@pytest.mark.parametrize("form", [bytes, bytearray, memoryview, signed_bytes])
+def test_packed_numbers_are_not_sent_as_one_descriptor_for_each_byte(
+    stream: Pair, by: str, form: Callable[[bytes], Any]
+) -> None:
+    packed = array.array("i", [0]).tobytes()
+    with pytest.raises(TypeError, match=r"^fds: .* is needed, not .*\.cast\('i'\)"):
+        TYPED[by](stream[0], form(packed))
+    for numbers in (array.array("i", [0]), memoryview(packed).cast("i")):
+        TYPED[by](stream[0], numbers)
+        with cmsgx.receive(stream[1], 1, fds=cmsgx.MAX_FDS) as msg:
+            assert len(msg.fds) == 1
+
+
 @pytest.mark.parametrize("by", ["send", "send_batch", "send_fds"])
 def test_a_file_that_could_not_be_sent_is_not_called_used_up(by: str) -> None:
     with new_pair(socket.SOCK_DGRAM) as (left, _right), open(os.devnull, encoding="ascii") as file:

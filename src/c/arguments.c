@@ -205,8 +205,16 @@ cmsgx_check_peek(size_t fds, int flags)
     return 0;
 }
 
+/* Bytes, whose items are ints as well as the packed numbers are that are meant. */
+static int
+are_bytes(PyObject *fds)
+{
+    return PyBytes_Check(fds) || PyByteArray_Check(fds)
+           || (PyMemoryView_Check(fds) && PyMemoryView_GET_BUFFER(fds)->itemsize == 1);
+}
+
 PyObject *
-cmsgx_listed_fds(cmsgx_state *state, PyObject *fds)
+cmsgx_listed_fds(cmsgx_state *state, PyObject *fds, int strict)
 {
     if (!PyTuple_CheckExact(fds) && !PyList_CheckExact(fds)) {
         PyObject *method;
@@ -214,6 +222,13 @@ cmsgx_listed_fds(cmsgx_state *state, PyObject *fds)
         if (has != 0) {
             Py_XDECREF(method);
             return has < 0 ? NULL : PyTuple_Pack(1, fds);
+        }
+        if (strict && are_bytes(fds)) {
+            return PyErr_Format(PyExc_TypeError,
+                                "fds: an iterable of descriptors, or an object with fileno(), is "
+                                "needed, not %.200s; numbers that are packed in bytes go as "
+                                "memoryview(data).cast('i')",
+                                Py_TYPE(fds)->tp_name);
         }
         if (PyBool_Check(fds)) {
             return PyErr_Format(PyExc_TypeError,
@@ -234,7 +249,7 @@ cmsgx_listed_fds(cmsgx_state *state, PyObject *fds)
 PyObject *
 cmsgx_listed_fds_of(PyObject *module, PyObject *fds)
 {
-    PyObject *list = cmsgx_listed_fds(cmsgx_state_of(module), fds);
+    PyObject *list = cmsgx_listed_fds(cmsgx_state_of(module), fds, 1);
     if (list != NULL && !PyTuple_CheckExact(list)) {
         Py_SETREF(list, PySequence_Tuple(list));
     }

@@ -46,10 +46,11 @@ int cmsgx_check_peek(size_t fds, int flags);
 
 /* What `fds` of a call that sends stands for, as a list or a tuple: one thing that has fileno() is
    one descriptor, and is not iterated, as a file would give its lines.  A new reference, or NULL
-   with an exception: TypeError for a number, which may be a count as well as a descriptor. */
-PyObject *cmsgx_listed_fds(cmsgx_state *state, PyObject *fds);
+   with an exception: TypeError for a number, which may be a count as well as a descriptor, and,
+   where it is strict, for bytes. */
+PyObject *cmsgx_listed_fds(cmsgx_state *state, PyObject *fds, int strict);
 
-/* listed_fds(fds, /): the same, as a tuple. */
+/* listed_fds(fds, /): the same, strictly, as a tuple. */
 PyObject *cmsgx_listed_fds_of(PyObject *module, PyObject *fds);
 
 /* Whether it would be read as one descriptor.  Keeps the exception that is being raised. */

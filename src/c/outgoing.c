@@ -378,7 +378,9 @@ cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict)
 #ifndef Py_GIL_DISABLED
     is_listed |= PyList_CheckExact(fds);
 #endif
-    return add_listed(out, is_listed ? Py_NewRef(fds) : cmsgx_listed_fds(out->state, fds), strict);
+    return add_listed(out,
+                      is_listed ? Py_NewRef(fds) : cmsgx_listed_fds(out->state, fds, strict),
+                      strict);
 }
 
 /* Typed control messages ------------------------------------------------------------------- */

@@ -406,7 +406,7 @@ send_fds_foreign(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, Py
     }
     /* Held until the call is over: what an iterator made would close its file otherwise. */
     PyObject *fds = PyBytes_Check(values[2]) || PyByteArray_Check(values[2])
-        ? Py_NewRef(values[2]) : cmsgx_listed_fds(state, values[2]);
+        ? Py_NewRef(values[2]) : cmsgx_listed_fds(state, values[2], 0);
     if (fds != NULL && PyList_Check(fds)) {
         Py_SETREF(fds, PyList_AsTuple(fds));
     }
