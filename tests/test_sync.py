@@ -334,6 +334,26 @@ def test_packed_numbers_are_not_sent_as_one_descriptor_for_each_byte(
             assert len(msg.fds) == 1
 
 
+class Numbers:
+    """Iterable, and says as Python's own protocols have it that it is no descriptor itself."""
+
+    fileno = None
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([0])
+
+
+@pytest.mark.parametrize("by", WITH_FDS)
+def test_fileno_that_is_none_is_no_fileno(stream: Pair, by: str) -> None:
+    with pytest.raises(TypeError, match=r"^fds\[1\]: .* is needed, not Numbers"):
+        WITH_FDS[by](stream[0], [0, Numbers()])
+    WITH_FDS[by](stream[0], Numbers())
+    with cmsgx.receive(stream[1], 1, fds=2) as msg:
+        assert len(msg.fds) == 1
+    with pytest.raises(TypeError, match=r"^sock: .* is needed, not Numbers"):
+        cmsgx.send(Numbers(), b"x")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("by", ["send", "send_batch", "send_fds"])
 def test_a_file_that_could_not_be_sent_is_not_called_used_up(by: str) -> None:
     with new_pair(socket.SOCK_DGRAM) as (left, _right), open(os.devnull, encoding="ascii") as file:

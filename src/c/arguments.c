@@ -205,6 +205,17 @@ cmsgx_check_peek(size_t fds, int flags)
     return 0;
 }
 
+int
+cmsgx_fileno_method(cmsgx_state *state, PyObject *object, PyObject **method)
+{
+    int has = cmsgx_optional_attribute(object, state->str_fileno, method);
+    if (has > 0 && !PyCallable_Check(*method)) {
+        Py_CLEAR(*method);
+        has = 0;
+    }
+    return has;
+}
+
 /* Bytes, whose items are ints as well as the packed numbers are that are meant. */
 static int
 are_bytes(PyObject *fds)
@@ -218,7 +229,7 @@ cmsgx_listed_fds(cmsgx_state *state, PyObject *fds, int strict)
 {
     if (!PyTuple_CheckExact(fds) && !PyList_CheckExact(fds)) {
         PyObject *method;
-        int has = cmsgx_optional_attribute(fds, state->str_fileno, &method);
+        int has = cmsgx_fileno_method(state, fds, &method);
         if (has != 0) {
             Py_XDECREF(method);
             return has < 0 ? NULL : PyTuple_Pack(1, fds);
@@ -260,7 +271,10 @@ int
 cmsgx_is_one_descriptor(PyObject *fds)
 {
     PyObject *raised = cmsgx_save_exception();
-    int result = PyObject_HasAttrString(fds, "fileno");
+    PyObject *method = PyObject_GetAttrString(fds, "fileno");
+    int result = method != NULL && PyCallable_Check(method);
+    Py_XDECREF(method);
+    PyErr_Clear();
     cmsgx_restore_exception(raised);
     return result;
 }

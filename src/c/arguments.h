@@ -44,6 +44,10 @@ int cmsgx_as_bufsize(PyObject *object, size_t *size);
 int cmsgx_as_fds(cmsgx_state *state, PyObject *object, size_t *fds);
 int cmsgx_check_peek(size_t fds, int flags);
 
+/* Its fileno(): 1, and a new reference in *method; 0 where it has none that can be called, as by
+   `fileno = None` in its class; -1 with an exception. */
+int cmsgx_fileno_method(cmsgx_state *state, PyObject *object, PyObject **method);
+
 /* What `fds` of a call that sends stands for, as a list or a tuple: one thing that has fileno() is
    one descriptor, and is not iterated, as a file would give its lines.  A new reference, or NULL
    with an exception: TypeError for a number, which may be a count as well as a descriptor, and,

@@ -16,7 +16,7 @@ static int
 ask_for_number(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_t index)
 {
     PyObject *method;
-    int has = cmsgx_optional_attribute(object, state->str_fileno, &method);
+    int has = cmsgx_fileno_method(state, object, &method);
     if (has <= 0) {
         return has < 0 ? -1 : (cmsgx_raise_no_descriptor(what, index, object), -1);
     }
