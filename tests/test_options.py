@@ -12,6 +12,7 @@ import socket
 import struct
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dis import opname
@@ -31,6 +32,7 @@ from cmsgx import _cmsg, _options, kinds
 from cmsgx.kinds import TimestampingFlags as Flags
 
 PASSCRED, PASSSEC, PASSPIDFD = 16, 34, 76
+IP_RECVTTL = 12
 OPTIONS = {cmsgx.Credentials: PASSCRED, cmsgx.SecurityLabel: PASSSEC, cmsgx.PidFd: PASSPIDFD}
 
 
@@ -907,3 +909,75 @@ def test_the_clock_that_another_had_bound_comes_back(
         with cmsgx.enable(udp, kinds.Timestamping.option(Flags.OPT_ID)):
             assert value[4:] == struct.pack("=I", 3)[: size - 4], "whose clock is another's"
     assert value == was
+
+
+def error_receiver_of(sock: cmsgx.socket) -> cmsgx.ErrorReceiver:
+    return cmsgx.ErrorReceiver(sock, want=[kinds.Ttl])
+
+
+def ttl_receiver_of(sock: cmsgx.socket) -> cmsgx.Receiver:
+    return cmsgx.Receiver(sock, 10, want=[kinds.Ttl])
+
+
+def ttl_batch_receiver_of(sock: cmsgx.socket) -> cmsgx.BatchReceiver:
+    return cmsgx.BatchReceiver(sock, 2, 10, want=[kinds.Ttl])
+
+
+def ttl_enabled_for(sock: cmsgx.socket) -> Any:
+    return cmsgx.enable(sock, kinds.Ttl)
+
+
+each_that_restores = pytest.mark.parametrize(
+    "make", [ttl_enabled_for, ttl_receiver_of, ttl_batch_receiver_of, error_receiver_of]
+)
+
+
+@each_that_restores
+def test_another_with_of_what_was_restored_is_refused(udp: socket.socket, make: Any) -> None:
+    thing = make(udp)
+    with thing:
+        assert udp.getsockopt(socket.IPPROTO_IP, IP_RECVTTL) == 1
+    refused = pytest.raises(RuntimeError, match=r"^Ttl: the options were restored, .* enable\(\)")
+    with refused, thing:
+        pass
+    assert udp.getsockopt(socket.IPPROTO_IP, IP_RECVTTL) == 0
+
+
+def test_another_with_of_what_switches_nothing_on_is_not_refused(udp: socket.socket) -> None:
+    for thing in (cmsgx.enable(udp), cmsgx.Receiver(udp, 10)):
+        for _ in range(2):
+            with thing:
+                pass
+
+
+@each_that_restores
+def test_a_child_of_fork_restores_nothing(udp: socket.socket, make: Any) -> None:
+    thing = make(udp)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            with thing:
+                pass
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    assert udp.getsockopt(socket.IPPROTO_IP, IP_RECVTTL) == 1
+    with thing:
+        pass
+    assert udp.getsockopt(socket.IPPROTO_IP, IP_RECVTTL) == 0
+
+
+def test_restore_of_a_closed_socket_says_so_and_the_end_of_a_with_does_not() -> None:
+    for ends in (False, True):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            handle = cmsgx.enable(sock, kinds.Ttl)
+        if ends:
+            with handle:
+                pass
+        else:
+            with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+                handle.restore()

@@ -54,7 +54,8 @@ class BatchReceiver(Restoring, _cmsg.BatchReceiver):
     waited for, the others are taken as they are there. A batch never raises for one message: see
     its `truncated`. Data that was received never changes: memory that a message or a view still
     holds is not filled again. Of two threads that use one at once, one gets a RuntimeError.
-    `with BatchReceiver(...) as receiver` restores at its end the options that it switched on.
+    `with BatchReceiver(...) as receiver` restores at its end the options that it switched on,
+    once, as the handle of enable() does.
     """
 
     __slots__ = ("_enabled", "_fds", "_in_background", "_want")

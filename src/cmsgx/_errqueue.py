@@ -53,7 +53,8 @@ class ErrorReceiver(Restoring):
              there was more
     want     a kind to switch on, or several, see enable(): ExtendedError for errors,
              Timestamping.option() for time stamps, ExtendedError.option(zerocopy=True) for
-             completions. The end of a `with` restores what was switched on.
+             completions. The end of a `with` restores what was switched on,
+             once, as the handle of enable() does.
 
     As receive_errors(), with the memory made once, so that a look at an empty queue costs hardly
     more than its system call: try_receive(). receive() waits. Iterating yields what is there and

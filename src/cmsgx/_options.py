@@ -125,14 +125,22 @@ class Enabled:
     left_out  the names of the options that this kernel or socket does not have, where a kind has
               several and the first was set: IP_RECVTTL, say, on a raw IPv6 socket
 
-    The end of a `with` does nothing for a socket that was closed in it.
+    Handles on one socket, those of a Receiver included, are restored in the reverse of the order
+    in which they were made: each gives back what was there when it was made. A handle is good for
+    one `with`: to enter it once it was restored is a RuntimeError. In a child of fork() it restores
+    nothing, as the socket is the parent's too.
+
+    The end of a `with` does nothing for a socket that was closed in it; restore() raises OSError
+    (EBADF) then.
     """
 
-    __slots__ = ("_asked", "_before", "_sock", "left_out")
+    __slots__ = ("_asked", "_before", "_generation", "_is_restored", "_sock", "left_out")
 
     def __init__(self, sock: FileDescriptorLike, asked: tuple[KindOption, ...]) -> None:
         self._sock = sock
         self._asked = asked
+        self._generation = _cmsg.generation()
+        self._is_restored = False
         self.left_out: tuple[str, ...] = ()
         # Each option, what it was before, and what it was set to.
         self._before: list[tuple[Option, bytes, bytes]] = []
@@ -205,8 +213,13 @@ class Enabled:
         added meanwhile stays.
 
         What cannot be set stops none of the others, is tried again by the next restore(), and is
-        raised in the end: the first OSError, with notes that name its option and the others.
+        raised in the end: the first OSError, with notes that name its option and the others. Of a
+        socket that is closed it is EBADF, and nothing is left to be tried again.
+
+        In a child of fork() it does nothing: the options are those of the parent's socket.
         """
+        if self._generation != _cmsg.generation():
+            return
         first: OSError | None = None
         left: list[tuple[Option, bytes, bytes]] = []
         for entry in reversed(self._before):
@@ -217,6 +230,7 @@ class Enabled:
             except OSError as error:
                 if error.errno == errno.EBADF:  # closed: nothing is left to restore
                     self._before = []
+                    self._is_restored = True
                     raise
                 left.append(entry)
                 if first is None:
@@ -231,6 +245,7 @@ class Enabled:
         self._before = left[::-1]
         if first is not None:
             raise first
+        self._is_restored = True
 
     def _undo(self, error: BaseException) -> None:
         """restore() while `error` is raised, which gets a note of what could not be restored."""
@@ -242,6 +257,12 @@ class Enabled:
                 error.add_note(f"and {'; '.join([*notes, str(failure)])}")
 
     def __enter__(self) -> Self:
+        if self._is_restored and self._asked:
+            names = ", ".join(map(_name, self._asked))
+            raise RuntimeError(
+                f"{names}: the options were restored, and are not switched on again by another "
+                "`with`; call enable() again, or make another receiver"
+            )
         return self
 
     def __exit__(
@@ -306,7 +327,9 @@ def enable(sock: FileDescriptorLike, *kinds: Kind) -> Enabled:
     values for one option are a ValueError, an instance instead of a class is a TypeError.
 
     Returns a handle that restores what was before, by restore() or at the end of its `with`; not
-    when it is collected.
+    when it is collected. Handles on one socket are restored in the reverse of the order in which
+    they were made: the first one would switch off what the second still wants, and the second then
+    set what it had found.
 
     Enable before bind(), as does a Receiver with `want=` that is made before it: what was queued
     earlier comes without the kind, or with another value in it (PacketInfo with zeros, see

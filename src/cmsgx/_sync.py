@@ -36,13 +36,17 @@ __all__ = ["Receiver", "send_all"]
 
 
 class Restoring:
-    """For what has switched options on: at the end of its `with` they are what they were before."""
+    """For what has switched options on: at the end of its `with` they are what they were before.
+
+    RuntimeError for another `with` after that.
+    """
 
     __slots__ = ()
 
     _enabled: Enabled
 
     def __enter__(self) -> Self:
+        self._enabled.__enter__()
         return self
 
     def __exit__(
@@ -82,7 +86,8 @@ class Receiver(Restoring, _cmsg.Receiver):
     room for descriptors, and the kernel drops them without a sign.
 
     `with Receiver(...) as receiver` restores at its end the options that it switched on, as the
-    handle of enable() does. It closes neither the socket nor a message.
+    handle of enable() does: once, and in the reverse order where there are several of one socket.
+    It closes neither the socket nor a message.
     """
 
     __slots__ = ("_enabled", "_fds", "_in_background", "_raises", "_want")
