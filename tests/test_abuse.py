@@ -60,7 +60,6 @@ def owners(stream: Pair) -> Iterator[dict[str, Any]]:
             "Field": vars(Small)["x"],
             "Message": message,
             "Message, of a batch": batch[0],
-            "RawAddress": cmsgx.receive(udp, 1).sender,
             "Receiver": receiver,
             "Receiver, private": _cmsg.Receiver(right, 1, None),
             "SegmentIterator": iter(message.segments),
@@ -121,6 +120,27 @@ def test_a_note_that_nobody_makes_is_refused(note: int) -> None:
     for kind, payload in ((cmsgx.Credentials, data), (Small, bytes(4))):
         with pytest.raises(ValueError, match=rf"note: {note}; it is 0 to 2"):
             kind._restore(payload, note)
+
+
+@pytest.mark.parametrize("size", [0, 1, 129, 4096])
+def test_an_address_of_a_length_that_none_has_is_refused(size: int) -> None:
+    packed = socket.AF_INET.to_bytes(2, sys.byteorder).ljust(size, b"x")[:size]
+    with pytest.raises(ValueError, match=rf"packed: {size} bytes; an address has 2 to 128"):
+        _cmsg.Address._restore(packed, -1)
+
+
+@pytest.mark.parametrize("size", [2, 3, 8, 16, 27, 127, 128])
+def test_an_address_that_a_pickle_made_up_is_read_within_its_bytes(size: int) -> None:
+    for family in range(64):
+        packed = family.to_bytes(2, sys.byteorder).ljust(size, b"\x7f")
+        for proto in (-1, 0, 1, 3, 6, 2**31 - 1):
+            address = _cmsg.Address._restore(packed, proto)
+            assert address.packed == packed
+            assert address.family == family
+            assert address == _cmsg.Address._restore(address.packed, -1)
+            assert repr(address) == f"<Address {address.value!r}>"
+            assert (address.ip is None) == (family not in (socket.AF_INET, socket.AF_INET6))
+            assert pickle.loads(pickle.dumps(address)) == address
 
 
 # Socket options -------------------------------------------------------------------------------

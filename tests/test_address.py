@@ -365,9 +365,36 @@ def test_the_raw_form_is_its_bytes() -> None:
             len(sender)  # type: ignore[arg-type]
         assert repr(sender) == f"<Address {client.getsockname()!r}>"
         assert sender.ip == ipaddress.IPv4Address("127.0.0.1")
-        for wrong in (copy.copy, pickle.dumps):
-            with pytest.raises(TypeError, match="RawAddress"):
-                wrong(sender)
+        assert (type(sender).__module__, type(sender).__name__) == ("cmsgx", "Address")
+        assert type(sender)(socket.AF_INET, client.getsockname()) == sender
+
+
+def test_the_raw_form_is_copied_and_pickled() -> None:
+    with udp_pair() as (server, client):
+        sender: Any = asked(server, client).sender
+        for copied in (copy.copy, copy.deepcopy):
+            assert copied(sender) is sender
+        assert copy.deepcopy({sender: [sender]}) == {sender: [sender]}
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            same = pickle.loads(pickle.dumps(sender, protocol))
+            assert same == sender
+            assert same is not sender
+            assert type(same) is type(sender)
+            assert same.value == client.getsockname()
+            client.sendto(b"x", server.getsockname())
+            assert cmsgx.send(server, b"y", address=same) == 1
+            assert (client.recv(9), server.recv(9)) == (b"y", b"x")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="families of Linux")
+def test_a_pickled_address_is_read_by_the_same_protocol() -> None:
+    # Without the protocol it would be that of the length: (interface,).
+    for proto in (socket.CAN_RAW, socket.CAN_ISOTP, socket.CAN_J1939):
+        value = {socket.CAN_RAW: ("",), socket.CAN_ISOTP: ("", 1, 2)}.get(proto, ("", 1, 2, 3))
+        one = cmsgx.Address(socket.AF_CAN, value, proto=proto)
+        same = pickle.loads(pickle.dumps(one))
+        assert same.value == one.value
+        assert same.packed == one.packed
 
 
 @pytest.mark.parametrize(

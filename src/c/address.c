@@ -348,7 +348,7 @@ address_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     PyObject *value;
     int family;
 
-    if (type != state->Address) {
+    if (type != state->Address && type != state->RawAddress) {
         return PyErr_Format(PyExc_TypeError, "%.200s: nothing derives from Address", type->tp_name);
     }
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iO|$i:Address", (char **)(void *)names,
@@ -441,8 +441,9 @@ static PyGetSetDef address_getset[] = {
 
 PyDoc_STRVAR(address_doc,
 "Address(family, value, /, *, proto=-1)\n--\n\n"
-"A socket address in the raw form, a struct sockaddr: hashable, equal to another raw form with\n"
-"the same bytes, and taken by each `address` argument without text being made or read.\n\n"
+"A socket address in the raw form, a struct sockaddr: immutable, hashable, equal to another raw\n"
+"form with the same bytes, and taken by each `address` argument without text being made or read.\n"
+"It can be copied and pickled.\n\n"
 "`family` is an AF_* number, and `value` what the socket module takes for it; the name of a host\n"
 "is looked up.  `proto` is the protocol of the socket, where addresses differ by it: a BTPROTO_*\n"
 "for AF_BLUETOOTH, a CAN_* for AF_CAN (otherwise seen by the length of the tuple).  Raises what\n"
@@ -479,13 +480,65 @@ static PyMethodDef tuple_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* What a pickle says is not to be trusted: the bytes may say anything, as what is received may, but
+   their number is that of an address. */
+static PyObject *
+raw_restore(PyObject *type, PyObject *args)
+{
+    struct sockaddr_storage name;
+    cmsgx_whence whence = CMSGX_NOWHERE;
+    Py_buffer packed;
+    if (!PyArg_ParseTuple(args, "y*i:_restore", &packed, &whence.proto)) {
+        return NULL;
+    }
+    size_t size = (size_t)packed.len;
+    int fits = size >= CMSGX_LEAST_ADDRESS && size <= sizeof(name);
+    if (fits) {
+        memcpy(&name, packed.buf, size);
+    }
+    PyBuffer_Release(&packed);
+    if (!fits) {
+        return PyErr_Format(PyExc_ValueError, "packed: %zu bytes; an address has %zu to %zu", size,
+                            (size_t)CMSGX_LEAST_ADDRESS, sizeof(name));
+    }
+    return cmsgx_address_raw(cmsgx_state_of_type((PyTypeObject *)type), &name, (socklen_t)size,
+                             whence);
+}
+
+/* Through the type that has a public name. */
+static PyObject *
+raw_reduce(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    const raw_address *raw = (const raw_address *)self;
+    PyObject *restore = PyObject_GetAttrString(
+        (PyObject *)cmsgx_state_of_self(self)->Address, "_restore");
+    return restore == NULL ? NULL
+                           : Py_BuildValue("N(y#i)", restore, (const char *)&raw->name,
+                                           (Py_ssize_t)raw->size, raw->whence.proto);
+}
+
+/* Immutable: a copy is the same. */
+static PyObject *
+raw_copy(PyObject *self, PyObject *Py_UNUSED(memo))
+{
+    return Py_NewRef(self);
+}
+
+static PyMethodDef address_methods[] = {
+    {"_restore", raw_restore, METH_VARARGS | METH_CLASS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyMethodDef raw_methods[] = {
-    CMSGX_NO_COPY,
+    {"__reduce__", raw_reduce, METH_NOARGS, NULL},
+    {"__copy__", raw_copy, METH_NOARGS, NULL},
+    {"__deepcopy__", raw_copy, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot address_slots[] = {
     {Py_tp_new, address_make},
+    {Py_tp_methods, address_methods},
     {Py_tp_getset, address_getset},
     {Py_tp_doc, (void *)address_doc},
     {0, NULL},
@@ -519,9 +572,9 @@ static PyType_Spec address_spec = {
 };
 
 static PyType_Spec raw_spec = {
-    .name = "cmsgx._cmsg.RawAddress",
+    .name = "cmsgx.Address",  /* what it is called where it is spoken of */
     .basicsize = sizeof(raw_address),
-    .flags = FLAGS | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = FLAGS,
     .slots = raw_slots,
 };
 
@@ -531,14 +584,16 @@ static PyType_Spec tuple_spec = {
     .slots = tuple_slots,
 };
 
-/* Adds it to the module; below the one of the two that is not NULL, or both.  A new reference. */
+/* Adds it to the module by that name; below the one of the two that is not NULL, or both.  A new
+   reference. */
 static PyTypeObject *
-type_below(PyObject *module, PyType_Spec *spec, PyTypeObject *first, PyTypeObject *second)
+type_below(PyObject *module, const char *name, PyType_Spec *spec, PyTypeObject *first,
+           PyTypeObject *second)
 {
     PyObject *bases = second == NULL ? PyTuple_Pack(1, first) : PyTuple_Pack(2, first, second);
     PyObject *type = bases == NULL ? NULL : PyType_FromModuleAndSpec(module, spec, bases);
     Py_XDECREF(bases);
-    if (type != NULL && PyModule_AddType(module, (PyTypeObject *)type) < 0) {
+    if (type != NULL && PyModule_AddObjectRef(module, name, type) < 0) {
         Py_CLEAR(type);
     }
     return (PyTypeObject *)type;
@@ -549,8 +604,9 @@ cmsgx_add_address(PyObject *module)
 {
     cmsgx_state *state = cmsgx_state_of(module);
     if (cmsgx_add_type(module, &address_spec, &state->Address) < 0
-        || (state->RawAddress = type_below(module, &raw_spec, state->Address, NULL)) == NULL
-        || (state->AddressTuple = type_below(module, &tuple_spec, &PyTuple_Type,
+        || (state->RawAddress = type_below(module, "RawAddress", &raw_spec, state->Address, NULL))
+               == NULL
+        || (state->AddressTuple = type_below(module, "AddressTuple", &tuple_spec, &PyTuple_Type,
                                              state->Address)) == NULL) {
         return -1;
     }
