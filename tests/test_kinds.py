@@ -937,6 +937,24 @@ ADDRESSES = [
 
 
 @pytest.mark.parametrize("text", ADDRESSES)
+def test_an_ip_address_is_formatted_like_that_of_ipaddress(text: str) -> None:
+    ours, theirs = kinds.IPAddress(text), ipaddress.ip_address(text)
+    for spec in ("b", "n", "x", "X", "#b", "#x", "#X", "_b", "_x", "#_n"):
+        assert format(ours, spec) == format(theirs, spec)
+    for spec in ("", "s", ">45s", "^45s", "*<45s", ">45", "*^45", ".4"):
+        assert format(ours, spec) == format(str(ours), spec)
+    assert f"{ours:>45}" == str(ours).rjust(45)
+    for wrong in ("d", "08b", "f"):
+        with pytest.raises((TypeError, ValueError)):
+            format(ours, wrong)
+
+
+def test_an_ip_address_is_not_subclassed() -> None:
+    with pytest.raises(TypeError, match="Own: IPAddress cannot be subclassed"):
+        type("Own", (kinds.IPAddress,), {})
+
+
+@pytest.mark.parametrize("text", ADDRESSES)
 def test_an_ip_address_equals_and_hashes_like_that_of_ipaddress(text: str) -> None:
     ours: Any = kinds.IPAddress(text)
     theirs: Any = ipaddress.ip_address(text)

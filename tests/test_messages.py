@@ -1041,6 +1041,8 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "address: ('x', 1); the protocol of Bluetooth is not known"),
     ("cmsgx.Address(31, ('x', 1))", OSError,
      "address: ('x', 1); which protocol of Bluetooth is it of? Give proto="),
+    ("kinds.IPAddress.__class__('Own', (kinds.IPAddress,), {})", TypeError,
+     "Own: IPAddress cannot be subclassed; hold one in an attribute"),
     ("cmsgx.Address._restore(b'x', -1)", ValueError,
      "packed: 1 bytes; an address has 2 to 128"),
     ("cmsgx.Address(1, 5)", TypeError,

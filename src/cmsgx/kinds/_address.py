@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket as _socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import _cmsg
 from .._arguments import needed
@@ -40,12 +40,17 @@ class IPAddress(_cmsg.IP):
     From text, from the bytes, or from an address of `ipaddress`; one with a scope (fe80::1%eth0) is
     a ValueError, as a control message has that elsewhere. str() is its text, `packed` its bytes in
     network order, `ip` the object of `ipaddress`, which it equals and hashes like: one finds the
-    other in a set or a dict.
+    other in a set or a dict. It is formatted as `ipaddress` does it (`b`, `n`, `x`, `X`), and
+    otherwise as its text, `>40` without an `s` too. It cannot be subclassed.
     """
 
     __slots__ = ()
 
     packed: bytes
+
+    def __init_subclass__(cls) -> NoReturn:
+        # One that decoding does not make, and that equals no IPAddress.
+        raise TypeError(f"{cls.__name__}: IPAddress cannot be subclassed; hold one in an attribute")
 
     def __new__(cls, value: IPAddressLike, /) -> Self:
         packed: Any = getattr(value, "packed", value)
@@ -92,6 +97,10 @@ class IPAddress(_cmsg.IP):
         packed = self.packed
         family = _socket.AF_INET if len(packed) == 4 else _socket.AF_INET6
         return _socket.inet_ntop(family, packed)
+
+    def __format__(self, spec: str, /) -> str:
+        number = spec[-1:] in ("b", "n", "x", "X")
+        return format(self.ip if number else str(self), spec)
 
     def __repr__(self) -> str:
         return f"IPAddress('{self}')"
