@@ -325,6 +325,7 @@ register_object(PyObject *module, PyObject *args)
         {"Credentials", (PyObject **)&state->Credentials},
         {"Unknown", (PyObject **)&state->Unknown},
         {"IPAddress", (PyObject **)&state->IPAddress},
+        {"Outgoing", (PyObject **)&state->Outgoing},
         {"socket", (PyObject **)&state->socket_class},
         {"our_socket", (PyObject **)&state->our_socket},
         {"decode", &state->decode},
@@ -506,7 +507,7 @@ module_exec(PyObject *module)
     DO(RawAddress) DO(AddressTuple) DO(Record) DO(Struct) DO(Field) DO(Codec) DO(IPAddress) \
     DO(Message) DO(Receiver) DO(Batch) \
     DO(BatchReceiver) DO(Segments) DO(SegmentIterator) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) \
-    DO(Unknown) \
+    DO(Unknown) DO(Outgoing) \
     DO(decode) DO(raise_truncated) DO(recvmsg_foreign) DO(recv_fds_through) DO(refusal) \
     DO(note_needs) DO(BatchResult) DO(TooManyFdsError) \
     DO(MalformedControlError) DO(NotSupportedError) DO(socket) DO(socket_class) \

@@ -486,7 +486,18 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
     ("cmsgx.send_batch(sock, [b'x'], on_error='no')", ValueError,
      "on_error: 'no'; it is 'raise' or 'skip'"),
     ("cmsgx.send_batch(sock, 5)", TypeError,
-     "messages: an iterable of messages is needed, not int"),
+     "messages: a list of messages is needed, not int"),
+    ("cmsgx.send_batch(sock, 'x')", TypeError,
+     "messages: a list of messages is needed, not str; encode it, and give it in a list: "
+     "[text.encode()]"),
+    ("cmsgx.send_batch(sock, b'x')", TypeError,
+     "messages: a list of messages is needed, not bytes; give it in a list: [data]"),
+    ("cmsgx.send_batch(sock, cmsgx.Outgoing(b'x'))", TypeError,
+     "messages: a list of messages is needed, not one message, an Outgoing; give it in a list: "
+     "[message]"),
+    ("cmsgx.send_batch(sock, (b'x', [0]))", TypeError,
+     "messages: a list of messages is needed, not one message, a tuple; give it in a list: "
+     "[message]"),
     # control
     ("cmsgx.send(sock, b'x', control=5)", TypeError,
      "control: a control message, or an iterable of them, is needed, not int"),

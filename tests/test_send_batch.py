@@ -52,6 +52,64 @@ def in_child(function: str, *arguments: object, env: dict[str, str] | None = Non
     return run_python(code, timeout=60, env=env)
 
 
+# One message in place of a list of them ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize(
+    "message",
+    [
+        cmsgx.Outgoing(b"abc"),
+        cmsgx.Outgoing([b"abc"], [0]),
+        (b"abc", [0]),
+        (b"abc", (0,)),
+        (bytearray(b"abc"), [0], ()),
+        (b"abc", ()),
+        (b"abc", [], kinds.Ttl(3)),
+        (b"abc", [], [kinds.Ttl(3)]),
+        (b"abc", (), (), "/nowhere"),
+        b"abc",
+        b"",
+        bytearray(b"abc"),
+        memoryview(b"abc"),
+        "abc",
+    ],
+)
+def test_one_message_is_not_taken_for_a_list_of_its_parts(on_error: Any, message: Any) -> None:
+    with new_pair(socket.SOCK_SEQPACKET) as (left, right):
+        with pytest.raises(TypeError, match=r"^messages: a list of messages .* list: \["):
+            cmsgx.send_batch(left, message, on_error=on_error)
+        assert drain(right, 0) == []
+
+
+def test_one_message_with_an_fd_is_not_taken_for_a_list_of_its_parts() -> None:
+    with new_pair(socket.SOCK_SEQPACKET) as (left, right), cmsgx.Fd(os.dup(0)) as fd:
+        messages: Any
+        for messages in ((b"abc", fd), (b"abc", [fd]), (b"abc", (fd, fd))):
+            with pytest.raises(TypeError, match="not one message, a tuple; give it in a list"):
+                cmsgx.send_batch(left, messages)
+        assert drain(right, 0) == []
+
+
+@pytest.mark.parametrize(
+    ("messages", "sent"),
+    [
+        ((b"abc", [b"x"]), [b"abc", b"x"]),
+        ((b"abc", (b"x", [])), [b"abc", b"x"]),
+        ((b"abc", []), [b"abc", b""]),
+        (([b"abc"], b"x"), [b"abc", b"x"]),
+        ((cmsgx.Outgoing(b"abc"), b"x"), [b"abc", b"x"]),
+        ((b"a", b"b", b"c", b"d", b"e"), [b"a", b"b", b"c", b"d", b"e"]),
+        ((), []),
+    ],
+    ids=repr,
+)
+def test_a_tuple_of_messages_is_a_list_of_them(messages: Any, sent: list[bytes]) -> None:
+    with new_pair(socket.SOCK_DGRAM) as (left, right):
+        assert cmsgx.send_batch(left, messages) == len(sent)
+        assert [one.data for one in drain(right, 0)] == sent
+
+
 # Sending: each message with its own -------------------------------------------------------------
 
 

@@ -105,6 +105,74 @@ cmsgx_sequence(PyObject *iterable, const char *name, const char *needed)
     return fast;
 }
 
+/* Whether it is the `fds` or the `control` of a message, and cannot be a message itself: an Fd, a
+   kind, nothing, or a list or tuple of what has no bytes. */
+static int
+is_no_message(const cmsgx_state *state, PyObject *part)
+{
+    if (!PyTuple_CheckExact(part) && !PyList_CheckExact(part)) {
+        return PyObject_TypeCheck(part, state->Descriptor)
+               || PyObject_TypeCheck(part, state->Record);
+    }
+    PyObject *first = PySequence_Size(part) == 0 ? NULL : PySequence_GetItem(part, 0);
+    int result = first == NULL ? PyTuple_CheckExact(part)
+                               : PyLong_Check(first)
+                                     || PyObject_TypeCheck(first, state->Descriptor)
+                                     || PyObject_TypeCheck(first, state->Record);
+    if (first == NULL) {
+        /* Another thread emptied the list. */
+        PyErr_Clear();
+    }
+    Py_XDECREF(first);
+    return result;
+}
+
+/* Whether it is a message, where a list of them is expected, beyond doubt: (b"a", [b"b"]) may be
+   two of them. */
+static int
+is_one_message(const cmsgx_state *state, PyObject *object)
+{
+    if (!PyTuple_CheckExact(object)) {
+        return PyObject_TypeCheck(object, state->Outgoing);
+    }
+    Py_ssize_t size = PyTuple_GET_SIZE(object);
+    if (size < 2 || size > 4 || !PyObject_CheckBuffer(PyTuple_GET_ITEM(object, 0))) {
+        return 0;
+    }
+    return is_no_message(state, PyTuple_GET_ITEM(object, 1))
+           || (size > 2 && is_no_message(state, PyTuple_GET_ITEM(object, 2)));
+}
+
+PyObject *
+cmsgx_as_messages(cmsgx_state *state, PyObject *object)
+{
+    static const char needed[] = "a list of messages";
+    if (PyList_CheckExact(object)) {
+        return PySequence_Tuple(object);
+    }
+    if (PyUnicode_Check(object)) {
+        return PyErr_Format(PyExc_TypeError,
+                            "messages: %s is needed, not str; encode it, and give it in a list: "
+                            "[text.encode()]",
+                            needed);
+    }
+    if (PyBytes_Check(object) || PyByteArray_Check(object) || PyMemoryView_Check(object)) {
+        return PyErr_Format(PyExc_TypeError,
+                            "messages: %s is needed, not %.200s; give it in a list: [data]", needed,
+                            Py_TYPE(object)->tp_name);
+    }
+    if (is_one_message(state, object)) {
+        return PyErr_Format(PyExc_TypeError,
+                            "messages: %s is needed, not one message, %.200s; give it in a list: "
+                            "[message]",
+                            needed, PyTuple_CheckExact(object) ? "a tuple" : "an Outgoing");
+    }
+    if (Py_TYPE(object)->tp_iter == NULL && !PySequence_Check(object)) {
+        return cmsgx_raise_needed("messages", -1, needed, object);
+    }
+    return PySequence_Tuple(object);
+}
+
 int
 cmsgx_as_truncation(PyObject *object, int *raises)
 {

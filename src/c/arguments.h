@@ -23,6 +23,10 @@ int cmsgx_as_buffer(PyObject *object, const char *name, Py_ssize_t index, Py_buf
    what is `needed`, in words.  A new reference. */
 PyObject *cmsgx_sequence(PyObject *iterable, const char *name, const char *needed);
 
+/* A tuple of the messages that an iterable gives: a new reference.  TypeError for one message, of
+   which the parts would be taken for messages. */
+PyObject *cmsgx_as_messages(cmsgx_state *state, PyObject *object);
+
 /* on_truncation: "raise" (1) or "keep" (0). */
 int cmsgx_as_truncation(PyObject *object, int *raises);
 

@@ -521,10 +521,7 @@ send_batch(PyObject *module, const cmsgx_signature *signature, PyObject *const *
         return -1;
     }
     /* A tuple of our own: who has the list may change it while the GIL is given up. */
-    PyObject *messages = Py_TYPE(values[MESSAGES])->tp_iter == NULL
-            && !PySequence_Check(values[MESSAGES])
-        ? cmsgx_raise_needed("messages", -1, "an iterable of messages", values[MESSAGES])
-        : PySequence_Tuple(values[MESSAGES]);
+    PyObject *messages = cmsgx_as_messages(state, values[MESSAGES]);
     if (messages == NULL) {
         return -1;
     }

@@ -81,6 +81,7 @@ typedef struct {
     PyTypeObject *Credentials;
     PyTypeObject *Unknown;
     PyTypeObject *IPAddress;
+    PyTypeObject *Outgoing;
     PyObject *decode;               /* (family, level, type) -> kind */
     PyObject *raise_truncated;      /* (message, asked, delivered, misses, full, withheld) */
     PyObject *recvmsg_foreign;      /* recvmsg or recvmsg_into of a type that has its own */

@@ -105,6 +105,8 @@ class Outgoing(NamedTuple):
     address: Any = None
 
 
+_cmsg.register("Outgoing", Outgoing)
+
 # One tuple for all lengths, as mypy infers nothing from a choice of them; an Outgoing is one too.
 OutgoingLike: TypeAlias = "Buffer | tuple[_Data, *tuple[Any, ...]]"
 """What a message for send_batch() can be given as: an Outgoing, the parts of one as a tuple, of
