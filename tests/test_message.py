@@ -592,6 +592,30 @@ def test_detach_all_takes_none_where_one_is_gone(pair: Pair, close: str) -> None
     assert cmsgx.wait_closed(60) == 0
 
 
+@pytest.mark.parametrize("fd_class", [None, cmsgx.PidFd], ids=["Fd", "fd_class"])
+@pytest.mark.parametrize("how", ["close", "detach"])
+@pytest.mark.parametrize("call", ["take", "take_one", "take_all"])
+@pytest.mark.parametrize("close", ["now", "background"])
+def test_what_was_looked_at_and_is_gone_is_not_taken(
+    pair: Pair, call: str, how: str, fd_class: Any, close: str
+) -> None:
+    with receive_with(pair, 1 if call == "take_one" else 3, close=close) as msg:
+        at = len(msg.fds) - 1
+        number = getattr(msg.fds[at], how)()
+        if number is not None:
+            os.close(number)
+        arguments = (at,) if call == "take" else ()
+        for _ in range(2):
+            with pytest.raises(
+                ValueError, match=f"^{call}: descriptor {at} was closed or given away: <Fd {how}"
+            ):
+                getattr(msg, call)(*arguments, fd_class=fd_class)
+        with_message = list(msg.fds[:at])
+        assert [content(fd) for fd in with_message] == ["0", "1"][:at]
+    assert all(fd.closed for fd in with_message)  # none was taken
+    assert cmsgx.wait_closed(60) == 0
+
+
 # fd_class= --------------------------------------------------------------------------------------
 
 

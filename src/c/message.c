@@ -529,7 +529,8 @@ PyDoc_STRVAR(take_doc,
 "take($self, which, /, *, fd_class=None)\n--\n\n"
 "Moves one descriptor out: `which` is an index of `fds`, or the class PidFd.  The caller owns\n"
 "the Fd that is returned; closing the message leaves it open.  IndexError or KeyError where\n"
-"there is none; ValueError where it was taken before or the message is closed.\n\n"
+"there is none; ValueError where it was taken before, or who looked at it closed it or gave it\n"
+"away, or the message is closed.\n\n"
 "`fd_class` is a subclass of Fd, of PidFd for the PidFd, of which the returned object is.  Its\n"
 "memory is there before it owns the descriptor, and neither its __new__() nor its __init__() is\n"
 "called, so nothing can fail in between.  `fds` then has an Fd in that place that owns nothing.");
@@ -543,7 +544,8 @@ PyDoc_STRVAR(take_one_doc,
 PyDoc_STRVAR(take_all_doc,
 "take_all($self, /, *, fd_class=None)\n--\n\n"
 "Moves each descriptor of `fds` that was not taken yet out, as a list of Fd that the caller\n"
-"owns, or of `fd_class`, as take() does.  ValueError where the message is closed.");
+"owns, or of `fd_class`, as take() does: all of them or, where it raises, none.  ValueError where\n"
+"the message is closed, or who looked at one of them closed it or gave it away.");
 
 PyDoc_STRVAR(detach_all_doc,
 "detach_all($self, /)\n--\n\n"

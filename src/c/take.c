@@ -70,9 +70,39 @@ parse_class(cmsgx_state *state, PyObject *given, PyTypeObject *usual, PyTypeObje
     return 0;
 }
 
+/* `object`: what owned it, and says how it went, or NULL. */
+static void
+raise_not_here(const char *call, const cmsgx_message *self, size_t at, PyObject *object)
+{
+    if (at >= self->buffer->got.fds) {
+        PyErr_Format(PyExc_ValueError, "%s: the PidFd was closed or given away: %R", call, object);
+    }
+    else if (object != NULL) {
+        PyErr_Format(PyExc_ValueError, "%s: descriptor %zu was closed or given away: %R", call, at,
+                     object);
+    }
+    else {
+        PyErr_Format(PyExc_ValueError, "%s: descriptor %zu is not here", call, at);
+    }
+}
+
+/* Whether who looked at the one in place `at` left it here: 0, or -1 with ValueError.  What came as
+   an errno is here, and owns nothing. */
+static int
+need_here(const char *call, const cmsgx_message *self, size_t at)
+{
+    PyObject *object = self->slots[at].object;
+    if (object != NULL && cmsgx_descriptor_number(object) < 0
+        && ((cmsgx_descriptor *)object)->error == 0) {
+        raise_not_here(call, self, at, object);
+        return -1;
+    }
+    return 0;
+}
+
 /* As an object of `type`, NULL for the usual class: a new reference. */
 static PyObject *
-take_at(cmsgx_message *self, size_t at, PyTypeObject *type)
+take_at(const char *call, cmsgx_message *self, size_t at, PyTypeObject *type)
 {
     if (need_open(self) < 0 || cmsgx_message_need_slots(self) < 0) {
         return NULL;
@@ -91,16 +121,20 @@ take_at(cmsgx_message *self, size_t at, PyTypeObject *type)
         /* What this runs (the garbage collector) may close an Fd that somebody looked at, but finds
            the message in use. */
         object = cmsgx_descriptor_new(type, -1, 0);
+        if (object != NULL && need_here(call, self, at) < 0) {
+            Py_CLEAR(object);
+        }
         if (object != NULL) {
             move_to(self, at, object);
         }
         return object;
     }
     object = cmsgx_message_object(self, at);
-    if (object != NULL) {
-        self->slots[at].taken = 1;
+    if (object == NULL || need_here(call, self, at) < 0) {
+        return NULL;
     }
-    return Py_XNewRef(object);
+    self->slots[at].taken = 1;
+    return Py_NewRef(object);
 }
 
 /* Which place take() is asked for: -1 with an exception. */
@@ -160,7 +194,7 @@ cmsgx_message_take(PyObject *object, PyObject *const *args, Py_ssize_t nargs, Py
     if (!cmsgx_enter(&self->busy)) {
         return cmsgx_raise_busy(object);
     }
-    PyObject *result = take_at(self, (size_t)at, type);
+    PyObject *result = take_at("take", self, (size_t)at, type);
     cmsgx_leave(&self->busy);
     return result;
 }
@@ -219,7 +253,8 @@ cmsgx_message_take_one(PyObject *object, PyObject *const *args, Py_ssize_t nargs
     if (!cmsgx_enter(&self->busy)) {
         return cmsgx_raise_busy(object);
     }
-    PyObject *result = need_open(self) < 0 || need_one(self) < 0 ? NULL : take_at(self, 0, type);
+    PyObject *result = need_open(self) < 0 || need_one(self) < 0
+        ? NULL : take_at("take_one", self, 0, type);
     cmsgx_leave(&self->busy);
     return result;
 }
@@ -243,6 +278,11 @@ take_rest(cmsgx_message *self, PyTypeObject *type)
             Py_CLEAR(list);
         }
         Py_XDECREF(fd);
+    }
+    for (size_t i = 0; list != NULL && i < self->buffer->got.fds; i++) {
+        if (!self->slots[i].taken && need_here("take_all", self, i) < 0) {
+            Py_CLEAR(list);
+        }
     }
     Py_ssize_t next = 0;
     for (size_t i = 0; list != NULL && i < self->buffer->got.fds; i++) {
@@ -273,19 +313,6 @@ cmsgx_message_take_all(PyObject *object, PyObject *const *args, Py_ssize_t nargs
     return list;
 }
 
-/* `object`: what owned it, and says how it went, or NULL. */
-static void
-raise_not_here(size_t at, PyObject *object)
-{
-    if (object != NULL) {
-        PyErr_Format(PyExc_ValueError, "detach_all: descriptor %zu was closed or given away: %R",
-                     at, object);
-    }
-    else {
-        PyErr_Format(PyExc_ValueError, "detach_all: descriptor %zu is not here", at);
-    }
-}
-
 /* The number in place `at`, still owned here; -1 with an exception where there is none. */
 static int
 number_to_detach(const cmsgx_message *self, size_t at)
@@ -298,7 +325,7 @@ number_to_detach(const cmsgx_message *self, size_t at)
         cmsgx_raise_errno(error, "detach_all: the kernel gave no descriptor %zu", at);
     }
     else if (number < 0) {
-        raise_not_here(at, object);
+        raise_not_here("detach_all", self, at, object);
     }
     return number;
 }
@@ -325,7 +352,7 @@ detach_from_objects(cmsgx_message *self, PyObject *list)
                     cmsgx_descriptor_take_back(self->slots[at[next]].object, taken[next]);
                 }
             }
-            raise_not_here(i, object);
+            raise_not_here("detach_all", self, i, object);
             return -1;
         }
         next++;
