@@ -345,14 +345,16 @@ address_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     struct sockaddr_storage name;
     socklen_t size;
     cmsgx_whence whence = CMSGX_NOWHERE;
-    PyObject *value;
+    PyObject *number, *value, *proto = NULL;
     int family;
 
     if (type != state->Address && type != state->RawAddress) {
         return PyErr_Format(PyExc_TypeError, "%.200s: nothing derives from Address", type->tp_name);
     }
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iO|$i:Address", (char **)(void *)names,
-                                     &family, &value, &whence.proto)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$O:Address", (char **)(void *)names,
+                                     &number, &value, &proto)
+        || cmsgx_as_int(number, "family", &family) < 0
+        || (proto != NULL && cmsgx_as_int(proto, "proto", &whence.proto) < 0)) {
         return NULL;
     }
     int known = 0;
