@@ -333,6 +333,7 @@ register_object(PyObject *module, PyObject *args)
         {"recvmsg_foreign", &state->recvmsg_foreign},
         {"recv_fds_through", &state->recv_fds_through},
         {"refusal", &state->refusal},
+        {"family_name", &state->family_name},
         {"note_needs", &state->note_needs},
         {"BatchResult", &state->BatchResult},
         {"TooManyFdsError", &state->TooManyFdsError},
@@ -509,7 +510,7 @@ module_exec(PyObject *module)
     DO(BatchReceiver) DO(Segments) DO(SegmentIterator) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) \
     DO(Unknown) DO(Outgoing) \
     DO(decode) DO(raise_truncated) DO(recvmsg_foreign) DO(recv_fds_through) DO(refusal) \
-    DO(note_needs) DO(BatchResult) DO(TooManyFdsError) \
+    DO(family_name) DO(note_needs) DO(BatchResult) DO(TooManyFdsError) \
     DO(MalformedControlError) DO(NotSupportedError) DO(socket) DO(socket_class) \
     DO(our_socket) DO(str_codec) DO(str_pack) DO(str_level) DO(str_type) DO(str_trsock) \
     DO(str_fileno)

@@ -338,6 +338,21 @@ raw_compare(PyObject *self, PyObject *other, int operation)
 /* Address ------------------------------------------------------------------------------------ */
 
 static PyObject *
+raise_other_family(cmsgx_state *state, PyObject *value, int is, int wanted)
+{
+    PyObject *first = PyObject_CallFunction(state->family_name, "i", is);
+    PyObject *second = first == NULL
+        ? NULL : PyObject_CallFunction(state->family_name, "i", wanted);
+    if (second != NULL) {
+        PyErr_Format(PyExc_ValueError, "value: %R is of the family %U, not %U", value, first,
+                     second);
+    }
+    Py_XDECREF(first);
+    Py_XDECREF(second);
+    return NULL;
+}
+
+static PyObject *
 address_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"", "", "proto", NULL};
@@ -361,8 +376,7 @@ address_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (PyObject_TypeCheck(value, state->Address)) {
         known = cmsgx_address_from_object(state, family, value, &name, &size);
         if (name.ss_family != family) {
-            return PyErr_Format(PyExc_ValueError, "value: %R is of the family %d, not %d", value,
-                                (int)name.ss_family, family);
+            return raise_other_family(state, value, (int)name.ss_family, family);
         }
     }
     else {

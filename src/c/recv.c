@@ -659,10 +659,15 @@ cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs, Py
     if (!cmsgx_may_bring_fds(family)) {
         if (fds > 0 && fds < CMSGX_MAX_FDS) {
             /* As a Receiver has it.  The family of a number is not asked for with each message. */
-            return cmsgx_raise_not_supported(state->NotSupportedError, EOPNOTSUPP,
-                                             "fds=%zu: what brings descriptors is of AF_UNIX "
-                                             "sockets; this one's family is AF_* %d",
-                                             fds, family);
+            PyObject *name = PyObject_CallFunction(state->family_name, "i", family);
+            if (name != NULL) {
+                cmsgx_raise_not_supported(state->NotSupportedError, EOPNOTSUPP,
+                                          "fds=%zu: what brings descriptors is of AF_UNIX "
+                                          "sockets; this one's family is %U",
+                                          fds, name);
+                Py_DECREF(name);
+            }
+            return NULL;
         }
         fds = 0;
     }

@@ -87,6 +87,7 @@ typedef struct {
     PyObject *recvmsg_foreign;      /* recvmsg or recvmsg_into of a type that has its own */
     PyObject *recv_fds_through;     /* recv_fds by a method of the socket, or of its base */
     PyObject *refusal;              /* (kind, family, peer, type) -> exception: kinds._sending */
+    PyObject *family_name;          /* (family) -> "AF_INET": kinds._sending */
     PyObject *note_needs;           /* (error, items, family) */
     PyObject *BatchResult;          /* (sent, skipped) */
 

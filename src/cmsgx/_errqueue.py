@@ -19,6 +19,7 @@ from .errors import NotSupportedError
 from .kinds._base import as_options, rows
 from .kinds._error import ExtendedError
 from .kinds._reports import report_of
+from .kinds._sending import family_name
 
 if TYPE_CHECKING:
     from ._fds import FileDescriptorLike
@@ -158,7 +159,7 @@ def reader(sock: FileDescriptorLike, bufsize: int, what: str) -> _cmsg.Receiver:
     family = family_of(sock)
     if family not in _FAMILIES:
         raise NotSupportedError(
-            errno.EOPNOTSUPP, f"{what}: sockets of family {family} have no error queue"
+            errno.EOPNOTSUPP, f"{what}: {family_name(family)} sockets have no error queue"
         )
     receiver = _Reader(sock, bufsize, None)
     # Also for SOCK_STREAM the destination is of interest: as if the type were unknown.

@@ -114,4 +114,5 @@ def note_needs(error: OSError, items: list[tuple[int, int, bytes]], family: int)
 
 
 _cmsg.register("refusal", refusal)
+_cmsg.register("family_name", family_name)
 _cmsg.register("note_needs", note_needs)
