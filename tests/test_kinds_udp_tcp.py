@@ -190,16 +190,6 @@ def test_too_little_room_for_what_is_left(room: int) -> None:
             cmsgx.decode(level, type_, payload)
 
 
-@pytest.mark.parametrize("family", [V4, V6])
-def test_mark_and_priority_are_taken_by_tcp(family: int) -> None:
-    with network.tcp(family) as (client, server):
-        rx = cmsgx.Receiver(server, 10)
-        for control in (kinds.Priority(3), kinds.Priority(0)):
-            with attempt("SO_PRIORITY", errno.EINVAL):
-                cmsgx.send(client, b"x", control=control)
-            assert rx.receive().data == b"x"
-
-
 # kTLS -------------------------------------------------------------------------------------------
 
 

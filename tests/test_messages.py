@@ -275,6 +275,9 @@ class Scene(dict[str, Any]):
     def _make_scoped(self) -> Any:
         return ipaddress.ip_address("fe80::1%1")
 
+    def _make_tcp(self) -> Any:
+        return self._enter(cmsgx.socket(socket.AF_INET))
+
     def _make_udp6(self) -> Any:
         return self._enter(cmsgx.socket(socket.AF_INET6, socket.SOCK_DGRAM))
 
@@ -657,6 +660,14 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
     ("cmsgx.send(udp, b'x', control=kinds.SctpSendInfo())", cmsgx.NotSupportedError,
      "[EOPNOTSUPP] control: SctpSendInfo is sent by SOCK_STREAM and SOCK_SEQPACKET sockets; by "
      "this one, SOCK_DGRAM, the kernel would drop it without an error, or refuse it"),
+    ("cmsgx.send(tcp, b'x', control=kinds.Mark(1))", cmsgx.NotSupportedError,
+     "[EOPNOTSUPP] control: Mark is sent by SOCK_DGRAM and SOCK_RAW sockets; by this one, "
+     "SOCK_STREAM, the kernel would drop it without an error, or refuse it; what all of a stream "
+     "goes with is set by setsockopt(2)"),
+    ("cmsgx.send(tcp, b'x', control=kinds.TlsRecordType(21))", cmsgx.NotSupportedError,
+     "[EOPNOTSUPP] control: TlsRecordType is sent by sockets with kTLS (TCP_ULP \"tls\", and "
+     "TLS_TX); by this one, of IPPROTO_TCP without it, the kernel would drop it without an error, "
+     "or refuse it, and send the data as plain text"),
     ("cmsgx.receive(udp, 5, fds=1)", cmsgx.NotSupportedError,
      "[EOPNOTSUPP] fds=1: what brings descriptors is of AF_UNIX sockets; this one's family is "
      "AF_INET"),
@@ -1103,7 +1114,7 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "layout: an iterable of (name, offset, format) is needed, not int"),
     ("kinds.register(Struct, level=9, type=9, also=[kinds.Form(9, 8, 'integer', size=3)], "
      "layout=[('a', 0, 'i')])", ValueError,
-     "Struct: (0, 9, 8, 3, 3, 2, 0, 0, -9223372036854775808) is not a form: size: 3; it is "
+     "Struct: (0, 9, 8, 3, 3, 2, 0, 0, -9223372036854775808, 0) is not a form: size: 3; it is "
      "1, 2 or 4 for 'integer', and not to be chosen for another transform"),
     ("kinds.register(Struct, level=900, type=900, also=[5], layout=[('a', 0, 'i')])", TypeError,
      "also: a Form is needed, not int"),

@@ -22,6 +22,8 @@ from cmsgx import kinds
 from cmsgx.kinds import _base, _sending
 
 IP_RECVTTL = 12
+SENT = kinds.TimestampingFlags.TX_SOFTWARE
+STREAMS = {"TCP": (V4, 0), "TCP of IPv6": (V6, 0), "MPTCP": (V4, 262)}
 
 
 def zero_copy(sock: Any, control: Any) -> None:
@@ -47,8 +49,8 @@ def connected(what: str) -> Iterator[tuple[cmsgx.socket, cmsgx.socket]]:
         first, second = cmsgx.socketpair(socket.AF_UNIX, DGRAM)
         with first, second:
             yield first, second
-    elif what == "TCP":
-        with network.tcp() as pair:
+    elif what in STREAMS:
+        with network.tcp(*STREAMS[what]) as pair:
             yield pair
     else:
         with network.udp(what) as pair:
@@ -66,6 +68,28 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("from mapped", kinds.DontFragment(1), "DontFragment goes with IPv6 packets"),
     ("IPv4", cmsgx.Credentials(), "Credentials is sent over AF_UNIX and AF_NETLINK sockets"),
     ("IPv6", cmsgx.Credentials(), "Credentials is sent over AF_UNIX and AF_NETLINK sockets"),
+    ("TCP", kinds.Mark(3), "Mark is sent by SOCK_DGRAM and SOCK_RAW sockets; by this.*setsockopt"),
+    ("TCP", kinds.Priority(3), "Priority is sent by SOCK_DGRAM and SOCK_RAW sockets.*setsockopt"),
+    (
+        "TCP",
+        kinds.SctpSendInfo(),
+        "SctpSendInfo is sent by SCTP sockets; by this one, of IPPROTO_T",
+    ),
+    (
+        "TCP",
+        kinds.TlsRecordType(kinds.TlsType.ALERT),
+        r'TlsRecordType is sent by sockets with kTLS \(TCP_ULP "tls", and TLS_TX\).*plain text',
+    ),
+    ("TCP of IPv6", kinds.Ttl(3), "Ttl is sent by SOCK_DGRAM and SOCK_RAW sockets.*setsockopt"),
+    ("TCP of IPv6", kinds.PacketInfo(1), "PacketInfo is sent by SOCK_DGRAM and SOCK_RAW"),
+    ("MPTCP", kinds.TimestampingRequest(SENT), "TimestampingRequest is sent over a st.*_MPTCP"),
+    ("MPTCP", kinds.DevmemSend(3), "DevmemSend is sent over a stream by TCP without kTLS; by this"),
+    ("MPTCP", kinds.TlsRecordType(kinds.TlsType.ALERT), "TlsRecordType .* kTLS.*_MPTCP without it"),
+    ("MPTCP", kinds.Mark(3), "Mark is sent by SOCK_DGRAM and SOCK_RAW sockets"),
+    ("MPTCP", kinds.TxTime(3), "TxTime is sent by SOCK_DGRAM and SOCK_RAW sockets; by this one"),
+    ("MPTCP", kinds.TimestampingId(3), "TimestampingId is sent by SOCK_DGRAM and SOCK_RAW sockets"),
+    ("IPv4", kinds.DevmemSend(3), "DevmemSend is sent by SOCK_STREAM sockets; by this one"),
+    ("IPv4", kinds.FlowProtocol(3), "FlowProtocol is sent by SOCK_RAW sockets; by this one"),
     (
         "IPv4",
         kinds.TlsRecordType(kinds.TlsType.ALERT),
@@ -110,7 +134,8 @@ def test_the_kernel_does_drop_it_without_an_error(what: str, control: Any) -> No
     """Or else it is refused for nothing."""
     with connected(what) as (sender, receiver):
         raw = (control.level, control.type, control.pack())
-        assert cmsgx.send(sender, b"x", control=[raw]) == 1
+        with attempt(f"{control!r} is known", errno.EINVAL):
+            assert cmsgx.send(sender, b"x", control=[raw]) == 1
         assert receiver.recv(10) == b"x"
 
 
@@ -182,6 +207,93 @@ def test_to_a_host_name_it_goes_in_the_form_of_the_family(how: str) -> None:
         assert rx.receive()[kinds.Ttl] == kinds.Ttl(7)
         with pytest.raises(cmsgx.NotSupportedError, match="FlowInfo goes with IPv6"):
             send(sender, kinds.FlowInfo(1), name)
+
+
+@EACH_CALL
+@pytest.mark.parametrize(("family", "protocol"), [(V4, 1), (V6, 58)], ids=["IPv4", "IPv6"])
+def test_a_ping_socket_cuts_nothing_in_segments(family: int, protocol: int, call: str) -> None:
+    """Its type is that of UDP."""
+    echo = struct.pack("!BBHHH", 8 if family == V4 else 128, 0, 0, 0, 0)
+    with network.alone():
+        with open("/proc/sys/net/ipv4/ping_group_range", "w") as file:
+            file.write("0 0")
+        with network.open_socket(family, DGRAM, protocol) as sock:
+            sock.connect((network.LOOPBACK[socket.AddressFamily(family)], 0))
+            with pytest.raises(cmsgx.NotSupportedError, match="sent by UDP sockets; by this one,"):
+                CALLS[call](sock, kinds.UdpSegment(4))
+            # What the packet of any protocol has goes.
+            assert cmsgx.send(sock, echo, control=kinds.HopLimit(3)) == len(echo)
+            raw = (socket.SOL_UDP, 103, struct.pack("=H", 4))
+            assert cmsgx.send(sock, echo, control=[raw]) == len(echo), "dropped without an error"
+
+
+WITH_HEADER: list[tuple[int, Any]] = [
+    (V4, kinds.Ttl(3)),
+    (V4, kinds.Tos(3)),
+    (V4, kinds.HopLimit(3)),
+    (V6, kinds.HopLimit(3)),
+    (V6, kinds.TrafficClass(3)),
+    (V6, kinds.DontFragment(1)),
+    (V6, kinds.DestinationOptions(network.options_header())),
+]
+
+
+@pytest.mark.parametrize("as_number", [False, True])
+@pytest.mark.parametrize(("family", "control"), WITH_HEADER, ids=repr)
+def test_a_header_that_is_there_stays_as_it_is(family: int, control: Any, as_number: bool) -> None:
+    host = network.LOOPBACK[socket.AddressFamily(family)]
+    packet = (network.ipv4 if family == V4 else network.ipv6)(host, host, b"")
+    where: Any = (host, 0)
+    for protocol, is_set in ((socket.IPPROTO_RAW, False), (253, True), (253, False)):
+        with network.open_socket(family, RAW, protocol) as sock:
+            if is_set:
+                sock.setsockopt(*((SOL_IP, 3) if family == V4 else (SOL_IPV6, 36)), 1)
+            one: Any = sock.fileno() if as_number else sock
+            if protocol == 253 and not is_set:
+                assert cmsgx.send(one, b"x", control=control, address=where) == 1
+                continue
+            with pytest.raises(cmsgx.NotSupportedError, match="where the kernel makes the IP hea"):
+                cmsgx.send(one, packet, control=control, address=where)
+            raw = (control.level, control.type, control.pack())
+            assert cmsgx.send(one, packet, control=[raw], address=where) == len(packet), "dropped"
+
+
+@pytest.mark.parametrize("protocol", [socket.IPPROTO_RAW, 253])
+def test_a_flow_protocol_goes_with_a_header_that_is_there(protocol: int) -> None:
+    packet = network.ipv4("127.0.0.1", "127.0.0.1", b"")
+    with network.open_socket(V4, RAW, protocol) as sock:
+
+        def send() -> int:
+            control = kinds.FlowProtocol(253)
+            return cmsgx.send(sock, packet, control=control, address=("127.0.0.1", 0))
+
+        if protocol == socket.IPPROTO_RAW:
+            with attempt("IP_PROTOCOL", errno.EINVAL):
+                assert send() == len(packet)
+        else:
+            with pytest.raises(cmsgx.NotSupportedError, match="whose packets bring their own IP"):
+                send()
+
+
+@pytest.mark.parametrize("what", ["TCP", "TCP of IPv6"])
+def test_tcp_stamps_what_goes(what: str) -> None:
+    with connected(what) as (client, server):
+        flags = kinds.TimestampingFlags.OPT_ID | kinds.TimestampingFlags.OPT_TSONLY
+        cmsgx.enable(client, kinds.Timestamping.option(flags))
+        for one in (client, client.fileno()):
+            assert cmsgx.send(one, b"x", control=kinds.TimestampingRequest(SENT)) == 1
+            assert server.recv(1) == b"x"
+            [report] = cmsgx.receive_errors(client, timeout=network.SECONDS)
+            assert isinstance(report, kinds.SentTimestamp)
+
+
+def test_kinds_of_ktls_need_its_keys() -> None:
+    """Without, it lets pass what is sent as TCP does."""
+    with connected("TCP") as (client, _):
+        with attempt("TCP_ULP tls", errno.ENOENT, errno.ENOPROTOOPT, errno.EPERM):
+            client.setsockopt(socket.IPPROTO_TCP, 31, b"tls")
+        with pytest.raises(cmsgx.NotSupportedError, match="sockets with kTLS"):
+            cmsgx.send(client, b"x", control=kinds.TlsRecordType(kinds.TlsType.ALERT))
 
 
 def test_raw_sockets_send_those_of_their_packets() -> None:

@@ -701,19 +701,20 @@ read_form(cmsgx_codec *codec, PyObject *item)
     unsigned long long families, sent_over = 0;
     long long least = INT64_MIN;
     Py_ssize_t size;
-    int transform;
+    int transform, reader = CMSGX_BY_ANY;
     if (!PyArg_ParseTuple(item,
-                          "Kiiini|KIL;a form is (families, level, type, directions, size, "
-                          "transform, sent_over=0, sent_by=0, least=-2**63)",
+                          "Kiiini|KILi;a form is (families, level, type, directions, size, "
+                          "transform, sent_over=0, sent_by=0, least=-2**63, reader=0)",
                           &families, &form->level, &form->type, &form->directions, &size,
-                          &transform, &sent_over, &form->sent_by, &least)) {
+                          &transform, &sent_over, &form->sent_by, &least, &reader)) {
         return -1;
     }
-    if (transform < 0 || transform >= CMSGX_TRANSFORMS) {
+    if (transform < 0 || transform >= CMSGX_TRANSFORMS || reader < 0 || reader >= CMSGX_READERS) {
         PyErr_Format(PyExc_ValueError, "%s: %R is not a form", codec->kind->tp_name, item);
         return -1;
     }
     form->transform = (cmsgx_transform)transform;
+    form->reader = (cmsgx_reader)reader;
     form->size = transform == CMSGX_INTEGER ? (size_t)size : cmsgx_form_size(form->transform);
     if (transform == CMSGX_INTEGER ? size != 1 && size != 2 && size != 4
                                    : size < 0 || (size != 0 && (size_t)size != form->size)) {
@@ -879,10 +880,11 @@ static PyGetSetDef codec_getset[] = {
 PyDoc_STRVAR(codec_doc,
 "Codec(kind, forms, least, most, fields, is_lasting=False)\n--\n\n"
 "What a kind is in a control message; `is_lasting`: a class of this package.  Each form is\n"
-"(families, level, type, directions, size, transform, sent_over=0, sent_by=0, least=-2**63): a\n"
-"bit mask of AF_*, 0 for any; 1 received, 2 sent, 4 sent by what the packet is; the bytes of the\n"
-"payload, where CMSGX_INTEGER leaves them open; masks of the AF_* that it is sent over and the\n"
-"SOCK_* that send it, likewise; the least value that is sent.");
+"(families, level, type, directions, size, transform, sent_over=0, sent_by=0, least=-2**63,\n"
+"reader=0): a bit mask of AF_*, 0 for any; 1 received, 2 sent, 4 sent by what the packet is; the\n"
+"bytes of the payload, where CMSGX_INTEGER leaves them open; masks of the AF_* that it is sent\n"
+"over and the SOCK_* that send it, likewise; the least value that is sent; what has to read it:\n"
+"CMSGX_BY_*.");
 
 static PyMethodDef codec_methods[] = {
     CMSGX_NO_COPY,

@@ -37,10 +37,24 @@ enum {
                                to an IPv4-mapped address */
 };
 
+/* What has to read a form that is sent, where family and type of a socket do not tell it: _base.py
+   has their names, in this order. */
+typedef enum {
+    CMSGX_BY_ANY,
+    CMSGX_BY_UDP,           /* UDP-Lite, which refuses it, included */
+    CMSGX_BY_TCP,           /* of IP streams: TCP itself, without kTLS; any other socket */
+    CMSGX_BY_KTLS,
+    CMSGX_BY_SCTP,
+    CMSGX_BY_NO_HEADER,     /* not a raw socket whose packets bring their own IP header */
+    CMSGX_BY_HEADER,        /* such a one */
+    CMSGX_READERS,
+} cmsgx_reader;
+
 typedef struct {
     uint64_t families;      /* bit AF_* of the sockets that have it; 0: any */
     uint64_t sent_over;     /* bit AF_*; 0: any */
     uint32_t sent_by;       /* bit SOCK_*; 0: any */
+    cmsgx_reader reader;
     int level;
     int type;
     int directions;

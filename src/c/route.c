@@ -54,6 +54,100 @@ type_of(cmsgx_sock *sock)
                                       : cmsgx_sock_type(sock);
 }
 
+/* An option of the socket: 1 or 0, -1 with errno where there is none. */
+static int
+flag_of(cmsgx_sock *sock, int level, int name)
+{
+    int value = 0;
+    socklen_t size = sizeof(value);
+    int fd = cmsgx_sock_borrow(sock);
+    int result = fd < 0 ? -1 : getsockopt(fd, level, name, &value, &size);
+    if (fd >= 0) {
+        int failed = errno;
+        cmsgx_sock_give_back(sock);
+        errno = failed;
+    }
+    return result < 0 ? -1 : value != 0;
+}
+
+/* Whether packets of a raw socket bring their own IP header; -1 where it does not tell. */
+static int
+has_own_header(cmsgx_sock *sock, int family)
+{
+    if (type_of(sock) != SOCK_RAW) {
+        return 0;
+    }
+#ifdef IPV6_HDRINCL
+    if (family == AF_INET6) {
+        return flag_of(sock, IPPROTO_IPV6, IPV6_HDRINCL);
+    }
+#endif
+    return family == AF_INET ? flag_of(sock, IPPROTO_IP, IP_HDRINCL) : -1;
+}
+
+/* Whether kTLS reads what is sent; -1 where the socket does not tell. */
+static int
+has_ktls(cmsgx_sock *sock)
+{
+#if defined(__linux__) && defined(TCP_ULP)
+    char name[16] = "";
+    socklen_t size = sizeof(name);
+    int fd = cmsgx_sock_borrow(sock);
+    int result = fd < 0 ? -1 : getsockopt(fd, IPPROTO_TCP, TCP_ULP, name, &size);
+    if (fd >= 0) {
+        cmsgx_sock_give_back(sock);
+    }
+    if (result < 0 || strncmp(name, "tls", sizeof(name)) != 0) {
+        return result < 0 ? -1 : 0;
+    }
+    /* TLS_TX of SOL_TLS, whose EBUSY says that no keys were set for what is sent. */
+    return flag_of(sock, 282, 1) >= 0 || errno != EBUSY;
+#else
+    (void)sock;
+    return -1;
+#endif
+}
+
+#ifndef IPPROTO_UDPLITE
+#  define IPPROTO_UDPLITE 136
+#endif
+#ifndef IPPROTO_SCTP
+#  define IPPROTO_SCTP 132
+#endif
+
+/* Whether that is what reads it; what a socket does not tell is for the kernel to judge. */
+static int
+is_read_by(cmsgx_outgoing *out, cmsgx_reader reader, int family)
+{
+    cmsgx_sock *sock = out->sock;
+    int type = type_of(sock);
+    int proto;
+    if (reader == CMSGX_BY_ANY || (family != AF_INET && family != AF_INET6)) {
+        return 1;
+    }
+    switch (reader) {
+    case CMSGX_BY_UDP:
+        proto = cmsgx_sock_proto(sock);
+        return proto <= 0 || proto == IPPROTO_UDP || proto == IPPROTO_UDPLITE;
+    case CMSGX_BY_TCP:
+        proto = type == SOCK_STREAM ? cmsgx_sock_proto(sock) : -1;
+        return type != SOCK_SEQPACKET
+               && (proto < 0
+                   || ((proto == 0 || proto == IPPROTO_TCP) && has_ktls(sock) <= 0));
+    case CMSGX_BY_KTLS:
+        return has_ktls(sock) != 0;
+    case CMSGX_BY_SCTP:
+        proto = cmsgx_sock_proto(sock);
+        return proto < 0 || proto == IPPROTO_SCTP || (proto == 0 && type == SOCK_SEQPACKET);
+    case CMSGX_BY_NO_HEADER:
+        return has_own_header(sock, family) <= 0;
+    case CMSGX_BY_HEADER:
+        return has_own_header(sock, family) != 0;
+    default:
+        return 1;
+    }
+}
+
 static inline int
 goes(cmsgx_outgoing *out, const cmsgx_form *form, int family)
 {
@@ -63,16 +157,22 @@ goes(cmsgx_outgoing *out, const cmsgx_form *form, int family)
     int over = family == AF_INET6 && (form->directions & CMSGX_SENT_BY_PEER) ? peer_of(out)
                                                                              : family;
     return has(form->sent_over, over)
-           && (form->sent_by == 0 || has(form->sent_by, type_of(out->sock)));
+           && (form->sent_by == 0 || has(form->sent_by, type_of(out->sock)))
+           && is_read_by(out, form->reader, family);
 }
 
 static void
 raise_refused(cmsgx_outgoing *out, PyObject *record, int family)
 {
     int peer = family == AF_INET6 ? peer_of(out) : family;
+    int readers = 0;
+    for (int i = 0; i < CMSGX_READERS; i++) {
+        readers |= is_read_by(out, (cmsgx_reader)i, family) << i;
+    }
     PyObject *error =
-        PyObject_CallFunction(out->state->refusal, "Oiii", (PyObject *)Py_TYPE(record), family,
-                              peer, cmsgx_sock_type(out->sock));
+        PyObject_CallFunction(out->state->refusal, "Oiiiii", (PyObject *)Py_TYPE(record), family,
+                              peer, cmsgx_sock_type(out->sock), cmsgx_sock_proto(out->sock),
+                              readers);
     if (error != NULL) {
         PyErr_SetObject((PyObject *)Py_TYPE(error), error);
         Py_DECREF(error);

@@ -7,9 +7,22 @@
 #include "codec.h"
 #include "outgoing.h"
 
+#include <netinet/in.h>
+
 /* For the function below. */
 const cmsgx_form *cmsgx_route_look(cmsgx_outgoing *out, const cmsgx_codec *codec,
                                    PyObject *record);
+
+/* Whether that is what reads what a datagram socket sends, mostly. */
+static inline int
+cmsgx_route_is_read(const cmsgx_sock *sock, cmsgx_reader reader)
+{
+    if (reader == CMSGX_BY_UDP) {
+        int proto = cmsgx_sock_value(sock, sock->state->socket_proto);
+        return proto == 0 || proto == IPPROTO_UDP;
+    }
+    return reader == CMSGX_BY_NO_HEADER || reader == CMSGX_BY_TCP;
+}
 
 /* The form in which a record of that codec goes where `out` goes.  NULL with an exception where it
    goes there in none: NotSupportedError, or ValueError for what a kernel only delivers.  After the
@@ -24,9 +37,11 @@ cmsgx_route_form(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record
         unsigned family = (unsigned)cmsgx_sock_value(sock, sock->state->socket_family);
         if (family < 64 && (form->sent_over >> family & 1)
             && (family != AF_INET6 || !(form->directions & CMSGX_SENT_BY_PEER))) {
-            unsigned type = form->sent_by == 0
+            unsigned type = form->sent_by == 0 && form->reader == CMSGX_BY_ANY
                 ? 0 : (unsigned)cmsgx_sock_value(sock, sock->state->socket_type);
-            if (form->sent_by == 0 || (type < 32 && (form->sent_by >> type & 1))) {
+            if ((form->sent_by == 0 || (type < 32 && (form->sent_by >> type & 1)))
+                && (form->reader == CMSGX_BY_ANY
+                    || (type == SOCK_DGRAM && cmsgx_route_is_read(sock, form->reader)))) {
                 return form;
             }
         }

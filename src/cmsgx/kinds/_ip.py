@@ -242,7 +242,8 @@ class FragmentSize(StructMessage):
 class FlowProtocol(StructMessage):
     """The protocol by which the route of a raw packet is chosen: IP_PROTOCOL. Linux 6.4.
 
-    For packets that bring their own header; 1 to 255. The header stays as it is.
+    Of raw sockets whose packets bring their own header (IP_HDRINCL); 1 to 255. The header stays as
+    it is.
     """
 
     __slots__ = ()

@@ -9,7 +9,19 @@ from typing import Any
 
 from .. import _cmsg
 from ..errors import NotSupportedError
-from ._base import Form, Row, lookup_sent, row_of, rows, way_of
+from ._base import (
+    IP_FAMILIES,
+    READERS,
+    Form,
+    Reader,
+    Row,
+    Way,
+    lookup_sent,
+    number,
+    row_of,
+    rows,
+    way_of,
+)
 
 
 def family_name(family: int) -> str:
@@ -22,7 +34,13 @@ def family_name(family: int) -> str:
     return f"AF_* {family}"
 
 
-def _type_name(type: int) -> str:
+_PACKET = 10
+_OLD_TYPES = {6: "SOCK_DCCP", _PACKET: "SOCK_PACKET"}
+
+
+def type_name(type: int) -> str:
+    if type in _OLD_TYPES:
+        return _OLD_TYPES[type]
     return _socket.SocketKind(type).name if type in set(_socket.SocketKind) else f"SOCK_* {type}"
 
 
@@ -48,27 +66,83 @@ def _sent_forms(row: Row) -> list[Form]:
     return [form for form in row.forms if form.direction != "receive"]
 
 
-def refusal(kind: Any, family: int, peer: int, type: int) -> NotSupportedError:
-    """What is raised for a kind that a socket of that family and type does not send.
+# What has to read it, as a send says where that is something else: what does, and what was found.
+_READERS: dict[Reader, tuple[str, str]] = {
+    "UDP": ("sent by UDP sockets", "of {protocol}"),
+    "TCP": ("sent over a stream by TCP without kTLS", "of {protocol}"),
+    "kTLS": (
+        'sent by sockets with kTLS (TCP_ULP "tls", and TLS_TX)',
+        "of {protocol} without it",
+    ),
+    "SCTP": ("sent by SCTP sockets", "of {protocol}"),
+    "no header": (
+        "sent where the kernel makes the IP header",
+        "whose packets bring their own (IP_HDRINCL)",
+    ),
+    "header": (
+        "sent by raw sockets whose packets bring their own IP header (IP_HDRINCL)",
+        "whose header the kernel makes",
+    ),
+}
+_OPTIONS = {
+    (number("SOL_SOCKET"), number(name)) for name in ("SO_MARK", "SO_PRIORITY")
+}  # fmt: skip
+_DEFAULT_PROTOCOLS: dict[int, int] = {
+    _socket.SOCK_STREAM: _socket.IPPROTO_TCP, _socket.SOCK_DGRAM: _socket.IPPROTO_UDP,
+}  # fmt: skip
 
-    `peer` is AF_INET or AF_INET6, by what the packet is, or -1.
+
+def _protocol_name(protocol: int, type: int) -> str:
+    """IPPROTO_* as the headers have it; 0 is the one that the type has."""
+    protocol = protocol or _DEFAULT_PROTOCOLS.get(type, 0)
+    for name, value in vars(_socket).items():
+        if name.startswith("IPPROTO_") and value == protocol:
+            return name
+    return f"IPPROTO_* {protocol}"
+
+
+def refusal(
+    kind: Any, family: int, peer: int, type: int, protocol: int, readers: int
+) -> NotSupportedError:
+    """What is raised for a kind that such a socket does not send.
+
+    `peer` is AF_INET or AF_INET6, by what the packet is, or -1; `readers` has a bit for each of
+    READERS: whether that reads what the socket sends.
     """
     forms = _sent_forms(row_of(next(base for base in kind.__mro__ if _is_registered(base))))
     ways = [way_of(form) for form in forms]
     name = kind.__name__
     loss = "the kernel would drop it without an error, or refuse it"
-    fits = [way for way in ways if not way.over or (peer if way.is_by_peer else family) in way.over]
+    # By the type before the packet: where no packet of the socket takes it, no other kind helps.
+    in_family = [way for way in ways if _is_over(way, family)]
+    by_type = [way for way in in_family if not way.by or type in way.by]
+    read = [way for way in by_type if readers >> READERS.index(way.reader) & 1]
     remedy = ""
-    if fits:
-        types = frozenset[int]().union(*[way.by for way in fits])
-        text = (
-            f"{name} is sent by {_sorted_names(types, _type_name)} sockets; by this one, "
-            f"{_type_name(type)}, {loss}"
-        )
-        if any(way.is_by_peer for way in fits):
-            remedy = "; what all of a stream goes with is set by setsockopt(2)"
-    elif family in (_socket.AF_INET, _socket.AF_INET6) and any(way.is_by_peer for way in ways):
+    if not in_family:
         over = frozenset[int]().union(*[way.over for way in ways])
+        text = (
+            f"{name} is sent over {_sorted_names(over, family_name)} sockets; over this one, "
+            f"{family_name(family)}, {loss}"
+        )
+    elif not by_type:
+        types = frozenset[int]().union(*[way.by for way in in_family])
+        if family in IP_FAMILIES:
+            types -= {_PACKET}
+        text = (
+            f"{name} is sent by {_sorted_names(types, type_name)} sockets; by this one, "
+            f"{type_name(type)}, {loss}"
+        )
+        is_stream = type in (_socket.SOCK_STREAM, _socket.SOCK_SEQPACKET)
+        if is_stream and any(_is_option(form) for form in forms):
+            remedy = "; what all of a stream goes with is set by setsockopt(2)"
+    elif not read:
+        reader, found = _READERS[by_type[0].reader]
+        found = found.format(protocol=_protocol_name(protocol, type))
+        text = f"{name} is {reader}; by this one, {found}, {loss}"
+        if by_type[0].reader == "kTLS":
+            remedy = ", and send the data as plain text"
+    else:
+        over = frozenset[int]().union(*[way.over for way in read])
         text = (
             f"{name} goes with {_sorted_names(over, _version)} packets; with this one, of "
             f"{_version(peer)}, {loss}"
@@ -76,13 +150,16 @@ def refusal(kind: Any, family: int, peer: int, type: int) -> NotSupportedError:
         other = _of_both(forms[0])
         if other is not None and other != name:
             remedy = f"; {other} goes with both"
-    else:
-        over = frozenset[int]().union(*[way.over for way in ways])
-        text = (
-            f"{name} is sent over {_sorted_names(over, family_name)} sockets; over this one, "
-            f"{family_name(family)}, {loss}"
-        )
     return NotSupportedError(errno.EOPNOTSUPP, f"control: {text}{remedy}")
+
+
+def _is_over(way: Way, family: int) -> bool:
+    return not way.over or family in way.over or (way.is_by_peer and family in IP_FAMILIES)
+
+
+def _is_option(form: Form) -> bool:
+    """Whether an option of the socket says the same for all that it sends."""
+    return way_of(form).is_by_peer or (form.level, form.type) in _OPTIONS
 
 
 def _is_registered(kind: Any) -> bool:

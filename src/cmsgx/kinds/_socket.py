@@ -58,7 +58,8 @@ class ReceiveQueueOverflow(StructMessage):
 class Mark(StructMessage):
     """The firewall mark of this packet: SO_MARK, socket(7).
 
-    Received since Linux 5.19. Sent it needs CAP_NET_ADMIN or CAP_NET_RAW: EPERM.
+    Received since Linux 5.19. Sent, by datagram and raw sockets, it needs CAP_NET_ADMIN or
+    CAP_NET_RAW: EPERM. That of a stream is set by setsockopt(SO_MARK).
     """
 
     __slots__ = ()
@@ -80,7 +81,8 @@ class Mark(StructMessage):
 class Priority(StructMessage):
     """The queueing priority of this packet: SO_PRIORITY, socket(7). Linux 6.14.
 
-    Sent, above 6 it needs CAP_NET_ADMIN or CAP_NET_RAW: EPERM.
+    Sent, by datagram and raw sockets, above 6 it needs CAP_NET_ADMIN or CAP_NET_RAW: EPERM. That of
+    a stream is set by setsockopt(SO_PRIORITY).
     """
 
     __slots__ = ()

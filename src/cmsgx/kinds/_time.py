@@ -261,7 +261,8 @@ class TimestampingRequest(StructMessage):
 
     The answer comes on the error queue: receive_errors(). That it has a time, and an id, takes
     enable(sock, Timestamping.option(TimestampingFlags.OPT_ID)), since SOFTWARE, RAW_HARDWARE and
-    the OPT_* are flags of the socket: one of those in here is EINVAL.
+    the OPT_* are flags of the socket: one of those in here is EINVAL. Of the streams TCP has it,
+    without kTLS; MPTCP does not.
     """
 
     __slots__ = ()
@@ -276,13 +277,13 @@ class TimestampingRequest(StructMessage):
     direction="send",
     families=families("AF_INET", "AF_INET6", "AF_PACKET"),
     since="6.13",
-    needs="Linux 6.13, a socket that is not TCP, and OPT_ID on it: "
+    needs="Linux 6.13, and OPT_ID on the socket: "
     "enable(sock, Timestamping.option(TimestampingFlags.OPT_ID))",
 )
 class TimestampingId(StructMessage):
     """The id by which the transmit time stamp of this packet is reported: SCM_TS_OPT_ID.
 
-    Instead of the count of packets that OPT_ID reports. EINVAL on TCP, and on a socket without
+    Instead of the count of packets that OPT_ID reports. Of datagram and raw sockets; EINVAL without
     OPT_ID: enable(sock, Timestamping.option(TimestampingFlags.OPT_ID)). Linux 6.13.
     """
 
@@ -330,8 +331,8 @@ class TxTime(StructMessage):
 
     enable() sets SO_TXTIME with CLOCK_MONOTONIC, which the qdisc fq takes; etf wants another:
     enable(sock, TxTime.option(time.CLOCK_TAI)). Without such a qdisc the packet goes at once.
-    EINVAL where SO_TXTIME is not set. Linux cannot unset it: restore() gives back the clock and the
-    flags that another had set, no more.
+    Of datagram and raw sockets; EINVAL where SO_TXTIME is not set. Linux cannot unset it: restore()
+    gives back the clock and the flags that another had set, no more.
     """
 
     __slots__ = ()

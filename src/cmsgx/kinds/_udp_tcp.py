@@ -33,7 +33,7 @@ class UdpSegment(StructMessage):
     """Cuts the data into datagrams of `size` bytes, the last maybe shorter: UDP_SEGMENT, udp(7).
 
     Linux 4.18. At most 64 of them (128 since 6.12), 65507 bytes in all; `size` with its headers
-    has to fit in the MTU.
+    has to fit in the MTU. Of UDP sockets; UDP-Lite refuses it, EIO.
     """
 
     __slots__ = ()
@@ -108,7 +108,8 @@ class TlsRecordType(StructMessage):
 
     Each receive from a socket with TLS_RX takes records of one type. What is sent without one is
     application data; one that is sent may not come with MSG_MORE. FreeBSD sends it too, and has
-    TlsRecordHeader for what is received.
+    TlsRecordHeader for what is received. Without kTLS (TLS_TX) a send of one is refused: the data
+    would go as plain text.
     """
 
     __slots__ = ()
