@@ -335,6 +335,7 @@ register_object(PyObject *module, PyObject *args)
         {"refusal", &state->refusal},
         {"family_name", &state->family_name},
         {"note_needs", &state->note_needs},
+        {"not_a_kind", &state->not_a_kind},
         {"BatchResult", &state->BatchResult},
         {"TooManyFdsError", &state->TooManyFdsError},
         {"MalformedControlError", &state->MalformedControlError},
@@ -510,7 +511,7 @@ module_exec(PyObject *module)
     DO(BatchReceiver) DO(Segments) DO(SegmentIterator) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) \
     DO(Unknown) DO(Outgoing) \
     DO(decode) DO(raise_truncated) DO(recvmsg_foreign) DO(recv_fds_through) DO(refusal) \
-    DO(family_name) DO(note_needs) DO(BatchResult) DO(TooManyFdsError) \
+    DO(family_name) DO(note_needs) DO(not_a_kind) DO(BatchResult) DO(TooManyFdsError) \
     DO(MalformedControlError) DO(NotSupportedError) DO(socket) DO(socket_class) \
     DO(our_socket) DO(str_codec) DO(str_pack) DO(str_level) DO(str_type) DO(str_trsock) \
     DO(str_fileno)

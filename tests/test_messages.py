@@ -114,6 +114,15 @@ class Scene(dict[str, Any]):
         udp.bind(("127.0.0.1", 0))
         return udp
 
+    def _make_restored(self) -> Any:
+        handle = cmsgx.enable(self["udp"], kinds.Ttl)
+        handle.restore()
+        return handle
+
+    def _make_dgram(self) -> Any:
+        self["udp"].sendto(b"x", self["udp"].getsockname())
+        return self._enter(cmsgx.Receiver(self["udp"], 10).receive())
+
     def _make_closed_socket(self) -> Any:
         closed = cmsgx.socket(socket.AF_UNIX)
         closed.close()
@@ -531,6 +540,45 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "Receiver(want=[Credentials]) switches it on, or enable(sock, Credentials)"),
     ("plain[cmsgx.SecurityLabel]", KeyError,
      "no SecurityLabel came with this message, though it is switched on"),
+    ("dgram[cmsgx.Credentials]", KeyError,
+     "no Credentials came with this message: sockets of this family do not bring it"),
+    ("dgram[cmsgx.PidFd]", KeyError,
+     "no PidFd came with this message: sockets of this family do not bring it"),
+    ("plain[kinds.Ttl]", KeyError,
+     "no Ttl came with this message: sockets of this family do not bring it"),
+    ("plain[kinds.Ttl.option()]", TypeError,
+     "Ttl.option() is for want= and enable(): give the class here, Ttl"),
+    ("plain[kinds.SentTimestamp]", TypeError,
+     "SentTimestamp is not a kind of control message: receive_errors() yields it, and "
+     "enable(sock, Timestamping.option(flags)) asks for it"),
+    ("cmsgx.ErrorReceiver(udp, want=kinds.IcmpError)", TypeError,
+     "IcmpError is not a kind of control message: receive_errors() yields it, and "
+     "enable(sock, ExtendedError) asks for it"),
+    ("cmsgx.enable(udp, kinds.WifiReport)", TypeError,
+     "WifiReport is not a kind of control message: receive_errors() yields it, and "
+     "enable(sock, WifiStatus) asks for it"),
+    ("cmsgx.enable(udp, kinds.ZeroCopyCompletion)", TypeError,
+     "ZeroCopyCompletion is not a kind of control message: receive_errors() yields it, and "
+     "enable(sock, ExtendedError.option(zerocopy=True)) asks for it"),
+    ("cmsgx.enable(udp, kinds.TxTimeError)", TypeError,
+     "TxTimeError is not a kind of control message: receive_errors() yields it, and "
+     "enable(sock, TxTime.option(clock, report_errors=True)) asks for it"),
+    ("cmsgx.enable(udp, [kinds.Ttl])", TypeError,
+     "enable: a kind of control message is needed, not list; give them one by one: "
+     "enable(sock, *kinds)"),
+    ("kinds.Ttl.option(3)", TypeError,
+     "Ttl.option() takes no value: the option of Ttl is on or off, and the class alone "
+     "switches it on"),
+    ("kinds.UdpGro.option(value=1)", TypeError,
+     "UdpGro.option() takes no value: the option of UdpGro is on or off, and the class alone "
+     "switches it on"),
+    ("kinds.RdsReceiveLatency.option(1)", TypeError,
+     "stages: an iterable of RdsReceiveStage is needed, not int"),
+    ("kinds.RdsReceiveLatency.option([1, 1])", ValueError,
+     "stages: [1, 1]; give each once"),
+    ("restored.__enter__()", RuntimeError,
+     "Ttl: the options were restored, and are not switched on again by another `with`; call "
+     "enable() again, or make another receiver"),
     ("message.take('0')", TypeError, "take(): an index, or PidFd, is needed, not str"),
     ("message.take(cmsgx.Credentials)", TypeError,
      "take(): an index, or PidFd, is needed, not the class Credentials"),
@@ -1020,7 +1068,7 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
     ("kinds.ExtendedError.option(errors=False)", ValueError,
      "errors: False, and nothing else is asked for"),
     ("kinds.RdsReceiveLatency.option([])", ValueError,
-     "stages: []; it is each once, and one at least"),
+     "stages: []; one RdsReceiveStage at least is needed"),
     ("kinds.Timestamping.option(1 << 15)", ValueError,
      "flags: BIND_PHC needs phc=, the number of the clock"),
     ("kinds.RdsReceiveLatency({0: 1, 1: 1, 2: 1, 3: 1})", ValueError,

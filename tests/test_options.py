@@ -672,6 +672,7 @@ def test_the_value_that_another_handle_set_comes_back(udp: socket.socket) -> Non
     ("make", "text"),
     [
         (lambda: kinds.Ttl.option(), "Ttl.option()"),
+        (lambda: cmsgx.PidFd.option(), "PidFd.option()"),
         (lambda: kinds.Timestamping.option(), "Timestamping.option()"),
         (
             lambda: kinds.Timestamping.option(Flags.TX_SOFTWARE | Flags.OPT_ID),
@@ -981,3 +982,17 @@ def test_restore_of_a_closed_socket_says_so_and_the_end_of_a_with_does_not() -> 
         else:
             with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
                 handle.restore()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [ttl_receiver_of, ttl_batch_receiver_of, error_receiver_of],
+    ids=lambda make: make.__name__,
+)
+def test_the_repr_of_a_receiver_says_what_it_receives_from(udp: socket.socket, make: Any) -> None:
+    receiver = make(udp)
+    assert repr(receiver) == f"<{type(receiver).__name__} of {udp!r}>"
+
+
+def test_the_repr_of_a_handle_that_enabled_nothing(udp: socket.socket) -> None:
+    assert repr(cmsgx.enable(udp)) == "<Enabled nothing>"

@@ -60,6 +60,18 @@ cmsgx_raise_unregistered(cmsgx_state *state, PyTypeObject *kind)
 }
 
 int
+cmsgx_codec_comes_over(const cmsgx_codec *codec, int family)
+{
+    for (Py_ssize_t i = 0; i < codec->form_count; i++) {
+        const cmsgx_form *form = &codec->forms[i];
+        if (cmsgx_codec_received(codec, family, form->level, form->type) != NULL) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+int
 cmsgx_codec_comes(const cmsgx_codec *codec)
 {
     for (Py_ssize_t i = 0; i < codec->form_count; i++) {

@@ -115,6 +115,9 @@ cmsgx_codec_received(const cmsgx_codec *codec, int family, int level, int type)
 /* Whether it is received in any form. */
 int cmsgx_codec_comes(const cmsgx_codec *codec);
 
+/* The same over sockets of that family (-1: unknown, and so any). */
+int cmsgx_codec_comes_over(const cmsgx_codec *codec, int family);
+
 /* Whether the value of a field with bounds may be sent in that form: what is decoded, or given to
    another form, may be out of them. */
 int cmsgx_field_may_be_sent(const cmsgx_field *field, const cmsgx_form *form,

@@ -97,7 +97,11 @@ codec_or_raise(cmsgx_state *state, PyObject *kind, cmsgx_codec **codec)
                      Py_TYPE(kind)->tp_name);
     }
     else {
-        PyErr_Format(PyExc_TypeError, "%R is not a kind of control message", kind);
+        PyObject *text = PyObject_CallOneArg(state->not_a_kind, kind);
+        if (text != NULL) {
+            PyErr_SetObject(PyExc_TypeError, text);
+            Py_DECREF(text);
+        }
     }
     return -1;
 }
@@ -188,7 +192,12 @@ cmsgx_message_subscript(PyObject *object, PyObject *kind)
     PyObject *want = SELF(object)->request->want;
     cmsgx_codec *codec = cmsgx_codec_of(SELF(object)->request->state, kind);
     int is_only_sent = codec != NULL && codec->form_count > 0 && !cmsgx_codec_comes(codec);
+    int is_elsewhere = codec != NULL && codec->form_count > 0
+        && !cmsgx_codec_comes_over(codec, SELF(object)->request->family);
     Py_XDECREF(codec);
+    if (kind == (PyObject *)SELF(object)->request->state->PidFd) {
+        is_elsewhere = SELF(object)->request->family != AF_UNIX;
+    }
     const char *reason = ": receive() neither sets nor asks for options";
     int is_to_be_wanted = 1;
     if (cmsgx_is_left_out(SELF(object)->request->state, kind)) {
@@ -197,6 +206,10 @@ cmsgx_message_subscript(PyObject *object, PyObject *kind)
     }
     else if (is_only_sent) {
         reason = ": it is only sent, never received";
+        is_to_be_wanted = 0;
+    }
+    else if (is_elsewhere) {
+        reason = ": sockets of this family do not bring it";
         is_to_be_wanted = 0;
     }
     else if (want != NULL) {

@@ -89,6 +89,7 @@ typedef struct {
     PyObject *refusal;              /* (kind, family, peer, type) -> exception: kinds._sending */
     PyObject *family_name;          /* (family) -> "AF_INET": kinds._sending */
     PyObject *note_needs;           /* (error, items, family) */
+    PyObject *not_a_kind;           /* (object) -> str: kinds._base */
     PyObject *BatchResult;          /* (sent, skipped) */
 
     /* Exceptions of cmsgx.errors */

@@ -115,9 +115,6 @@ class ErrorReceiver(Restoring):
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError("cannot copy or pickle an ErrorReceiver")
 
-    def __repr__(self) -> str:
-        return f"<ErrorReceiver of {self._receiver.sock!r}>"
-
 
 def receive_errors(
     sock: FileDescriptorLike,

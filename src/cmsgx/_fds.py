@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import socket as socket_module
 
     from ._drop_in import socket
+    from .kinds._base import KindOption
 
 __all__ = [
     "Fd", "FileDescriptorLike", "FileDescriptors", "PidFd", "UnownedPidFd", "close_in_background",
@@ -418,6 +419,13 @@ class PidFd(Fd):
     """
 
     __slots__ = ()
+
+    @classmethod
+    def option(cls) -> KindOption:
+        """The same as the class, for `want=` and enable(): its option has no value."""
+        from .kinds._base import as_option
+
+        return as_option(cls, "option")
 
     @property
     def error(self) -> int | None:

@@ -284,7 +284,7 @@ class Enabled:
         raise TypeError("cannot copy or pickle an Enabled: what it undoes is undone once")
 
     def __repr__(self) -> str:
-        names = ", ".join([_name(asked) for asked in self._asked])
+        names = ", ".join([_name(asked) for asked in self._asked]) or "nothing"
         return f"<Enabled {names}{' without ' * bool(self.left_out)}{', '.join(self.left_out)}>"
 
 

@@ -45,6 +45,11 @@ class Restoring:
 
     _enabled: Enabled
 
+    if TYPE_CHECKING:
+
+        @property
+        def sock(self) -> FileDescriptorLike: ...
+
     def __enter__(self) -> Self:
         self._enabled.__enter__()
         return self
@@ -56,6 +61,9 @@ class Restoring:
         traceback: TracebackType | None,
     ) -> None:
         self._enabled.__exit__(kind, error, traceback)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.sock!r}>"
 
 
 class Receiver(Restoring, _cmsg.Receiver):

@@ -168,14 +168,27 @@ class ControlMessage(_cmsg.Record):
         """Makes one from a payload (without its header), a bytes-like object."""
         raise TypeError(f"{cls.__name__} does not say how it is unpacked")
 
-    @classmethod
-    def option(cls) -> KindOption:
-        """The kind with the value of its socket option, for `want=` and enable().
+    if TYPE_CHECKING:
 
-        Most options are on or off: for those this is the same as the class. NotSupportedError
-        where this system does not have the kind.
-        """
-        return KindOption(cls, (row_of(cls).options,))
+        @classmethod
+        def option(cls) -> KindOption: ...
+
+    else:
+
+        @classmethod
+        def option(cls, *values, **named):
+            """The kind with the value of its socket option, for `want=` and enable().
+
+            Most options are on or off: for those this is the same as the class. NotSupportedError
+            where this system does not have the kind.
+            """
+            if values or named:
+                name = cls.__name__
+                raise TypeError(
+                    f"{name}.option() takes no value: the option of {name} is on or off, and the "
+                    "class alone switches it on"
+                )
+            return KindOption(cls, (row_of(cls).options,))
 
 
 @dataclass_transform(eq_default=False, frozen_default=True, field_specifiers=(member,))
@@ -757,7 +770,24 @@ def row_of(kind: Any) -> Row:
             raise NotSupportedError(
                 errno.ENOPROTOOPT, f"{kind.__name__}: not supported on this system"
             ) from None
-        raise TypeError(f"{kind!r} is not a kind of control message") from None
+        raise TypeError(not_a_kind(kind)) from None
+
+
+def not_a_kind(kind: Any) -> str:
+    """What to say of what is no kind: what would do in its place, where that can be told."""
+    if isinstance(kind, KindOption):
+        return f"{kind!r} is for want= and enable(): give the class here, {kind.kind.__name__}"
+    # A report of the error queue.
+    asked = getattr(kind, "_ASKED_BY", "") if isinstance(kind, type) else ""
+    if asked:
+        return (
+            f"{kind.__name__} is not a kind of control message: receive_errors() yields it, and "
+            f"enable(sock, {asked}) asks for it"
+        )
+    return f"{kind!r} is not a kind of control message"
+
+
+_cmsg.register("not_a_kind", not_a_kind)
 
 
 def as_option(kind: Any, argument: str) -> KindOption:
@@ -777,7 +807,10 @@ def as_option(kind: Any, argument: str) -> KindOption:
             f"{value}"
         )
     if not isinstance(kind, type):
-        raise needed(argument, "a kind of control message", kind)
+        error = needed(argument, "a kind of control message", kind)
+        if argument == "enable" and isinstance(kind, Iterable):
+            error = TypeError(f"{error}; give them one by one: enable(sock, *kinds)")
+        raise error
     return KindOption(kind, (row_of(kind).options,))
 
 

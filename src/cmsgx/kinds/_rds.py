@@ -6,6 +6,7 @@ import enum
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .._arguments import as_tuple
 from ._base import (
     KindOption,
     OpenEnum,
@@ -350,9 +351,12 @@ class RdsReceiveLatency(ShownAsMade, StructMessage):
         row_of(cls)
         if stages is None:
             return super().option()
-        some = [check_int("stages", stage, 0, len(RdsReceiveStage) - 1) for stage in stages]
-        if not some or len(set(some)) < len(some):
-            raise ValueError(f"stages: {some}; it is each once, and one at least")
+        given = as_tuple("stages", "an iterable of RdsReceiveStage", stages)
+        some = [check_int("stages", stage, 0, len(RdsReceiveStage) - 1) for stage in given]
+        if not some:
+            raise ValueError(f"stages: {some}; one RdsReceiveStage at least is needed")
+        if len(set(some)) < len(some):
+            raise ValueError(f"stages: {some}; give each once")
         names = ", ".join([RdsReceiveStage(stage).name for stage in some])
         one = _traces(some)
         return KindOption(cls, () if one is None else ((one,),), f"[{names}]")

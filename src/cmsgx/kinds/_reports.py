@@ -71,6 +71,8 @@ class ErrorReport:
     _SHOWN: ClassVar[tuple[str, ...]] = ("error",)
     _ALWAYS: ClassVar[tuple[str, ...]] = ()
     """Of those, what is shown also where it is None."""
+    _ASKED_BY: ClassVar[str] = "ExtendedError"
+    """What enable() takes to have it queued."""
 
     @property
     def payload(self) -> bytes:
@@ -216,6 +218,7 @@ class SentTimestamp(ErrorReport):
 
     error: ExtendedError
 
+    _ASKED_BY = "Timestamping.option(flags)"
     _SHOWN = ("id", "stage", "software", "hardware")
     # That there is no time says something, too: nothing reports it.
     _ALWAYS = ("software", "hardware")
@@ -268,6 +271,7 @@ class WifiReport(ErrorReport):
 
     error: ExtendedError
 
+    _ASKED_BY = "WifiStatus"
     _SHOWN = ("acked",)
 
     @property
@@ -289,6 +293,7 @@ class ZeroCopyCompletion(ErrorReport):
 
     error: ExtendedError
 
+    _ASKED_BY = "ExtendedError.option(zerocopy=True)"
     _SHOWN = ("first", "last", "was_copied")
 
     @property
@@ -331,6 +336,7 @@ class TxTimeError(ErrorReport):
 
     error: ExtendedError
 
+    _ASKED_BY = "TxTime.option(clock, report_errors=True)"
     _SHOWN = ("errno", "reason", "txtime")
 
     @property
