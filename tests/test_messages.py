@@ -1150,6 +1150,10 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
     ("cmsgx.send(udp.fileno(), b'x', address=('localhost', 5))", ValueError,
      "address: ('localhost', 5) is a host name to resolve, or of a family that goes through a "
      "socket object only; give that in place of its number"),
+    ("cmsgx.send(udp.fileno(), b'x', address=('::1', 9))", ValueError,
+     "address: ('::1', 9) is of AF_INET6, and the socket is of AF_INET"),
+    ("cmsgx.send_batch(udp6.fileno(), [(b'x', (), (), ('127.0.0.1', 9))])", ValueError,
+     "address: ('127.0.0.1', 9) is of AF_INET, and the socket is of AF_INET6\nin messages[0]"),
     # one's own kinds
     ("kinds.register(Raw_unregistered, level=900, type=900, layout=[('raw', 0, 's', 4)])",
      ValueError,
@@ -1296,8 +1300,6 @@ UNMET = {
     "control{}: Rights with its descriptors is needed, not {}": "a Rights that cannot be iterated",
     "{}: {} bytes; {} at most": _PRIVATE,
     "address: {} was found as {}": "what getaddrinfo() does not do",
-    "address: {} is a host name to resolve, or of a family that is sent only through a socket "
-    "object, one by one": "of a family that neither the socket module nor cmsgx knows",
     "address: {} is of a family that goes through the socket's own sendmsg(), without fds= and "
     "timeout=": "of a family that neither the socket module nor cmsgx knows",
     "Unknown error {}": "a text that stands for an errno",

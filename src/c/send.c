@@ -58,10 +58,31 @@ set_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *address)
     return known;
 }
 
-/* For an address that C cannot convert, where no method of the socket may. */
-static void
-raise_no_conversion(const cmsgx_sock *sock, PyObject *address)
+/* Whether it is a numeric address of the other family of IP. */
+static int
+is_of_other_ip(int family, PyObject *address)
 {
+    struct sockaddr_storage name;
+    socklen_t size;
+    int other = family == AF_INET ? AF_INET6 : family == AF_INET6 ? AF_INET : -1;
+    int known = other < 0 ? 0
+                          : cmsgx_name_from_object(other, CMSGX_NOWHERE, address, &name, &size);
+    if (known < 0) {
+        PyErr_Clear();
+    }
+    return known > 0;
+}
+
+void
+cmsgx_raise_no_conversion(cmsgx_sock *sock, PyObject *address)
+{
+    int family = cmsgx_sock_family(sock);
+    if (is_of_other_ip(family, address)) {
+        PyErr_Format(PyExc_ValueError, "address: %R is of %s, and the socket is of %s", address,
+                     family == AF_INET ? "AF_INET6" : "AF_INET",
+                     family == AF_INET ? "AF_INET" : "AF_INET6");
+        return;
+    }
     PyErr_Format(PyExc_ValueError,
                  sock->kind == CMSGX_SOCKET
                      ? "address: %R is of a family that goes through the socket's own sendmsg(), "
@@ -313,7 +334,7 @@ cmsgx_sendmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs
             result = send_through(state, state->own[CMSGX_SENDMSG].method, args, nargs);
         }
         else {
-            raise_no_conversion(&sock, address);
+            cmsgx_raise_no_conversion(&sock, address);
         }
         goto done;
     }
@@ -379,7 +400,7 @@ cmsgx_send_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t narg
     }
     if (known == 0) {
         if (sock.kind != CMSGX_SOCKET) {
-            raise_no_conversion(&sock, address);
+            cmsgx_raise_no_conversion(&sock, address);
             goto done;
         }
         result = send_through_own(&out, &sock, values[1], flags, address);
@@ -561,7 +582,7 @@ send_typed(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     if (known == 0) {
         if (sock.kind != CMSGX_SOCKET || out.fd_count > 0
             || (values[TIMEOUT] != NULL && values[TIMEOUT] != Py_Ellipsis)) {
-            raise_no_conversion(&sock, address);
+            cmsgx_raise_no_conversion(&sock, address);
             goto done;
         }
         PyObject *buffers = PyObject_CheckBuffer(values[DATA]) ? PyTuple_Pack(1, values[DATA])

@@ -43,4 +43,7 @@ int cmsgx_fill_data(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *data, PyObj
 /* A control buffer of typed control messages and tuples, as bytes. */
 PyObject *cmsgx_build(PyObject *module, PyObject *control);
 
+/* ValueError for an address that C cannot convert, where no method of the socket may. */
+void cmsgx_raise_no_conversion(cmsgx_sock *sock, PyObject *address);
+
 #endif

@@ -128,10 +128,7 @@ fill(batch *self, letter *one, PyObject *message)
     }
     int known = cmsgx_fill_head(&one->out, self->sock, parts[1], parts[2], parts[3]);
     if (known == 0) {
-        PyErr_Format(PyExc_ValueError,
-                     "address: %R is a host name to resolve, or of a family that is sent only "
-                     "through a socket object, one by one",
-                     parts[3]);
+        cmsgx_raise_no_conversion(self->sock, parts[3]);
     }
     if (known <= 0 || cmsgx_fill_data(&one->out, self->sock, parts[0], parts[3]) < 0) {
         return -1;
