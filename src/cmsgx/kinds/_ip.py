@@ -54,7 +54,8 @@ _HAS_LOCAL = "ipi_spec_dst" in _cmsg.LAYOUTS.get("in_pktinfo", (0, 0, {}))[2]
         option("SOL_IP", "IP_PKTINFO", 12, "2.2"),
     ),
     needs="a `local` that is an address of this host, and an `interface` that reaches the "
-    "destination; either may be left out",
+    "destination; either may be left out, as for a packet that came to the broadcast address of a "
+    "subnet before the option was set, which reply() cannot tell from an address of this host",
 )
 class PacketInfo(StructMessage, OnInterface):
     """Where an IPv4 packet came in, and to which address: IP_PKTINFO, ip(7).
@@ -64,8 +65,10 @@ class PacketInfo(StructMessage, OnInterface):
     the source address, `interface` (where it is not 0) the way out, and `destination` is ignored.
 
     A server on all addresses enables it before bind(), and answers with `control=info.reply()`:
-    what was queued before the option was set has 0 as `interface` and `local`. Sending the info
-    itself back pins the way out to the way in, and a `local` of 0.0.0.0 puts the address that the
+    what was queued before the option was set has 0 as `interface` and `local`. If that came to the
+    broadcast address of a subnet, its answer fails with ENETUNREACH, as reply() cannot tell that
+    from a host's: send it again without `control=`. Sending the info itself back pins the way out
+    to the way in, and a `local` of 0.0.0.0 puts the address that the
     kernel chooses in place of the one that the socket is bound to.
     """
 
@@ -81,7 +84,8 @@ class PacketInfo(StructMessage, OnInterface):
         That is `local`. Where a packet has none, as it was queued before the option was set (or
         macOS received it), it is `destination`; if that is a group, or 255.255.255.255, nothing is
         pinned, and the kernel chooses. The broadcast address of a subnet cannot be told from a
-        host's there, and sending fails with ENETUNREACH: enable the kind before bind().
+        host's there, and sending fails with ENETUNREACH: enable the kind before bind(), or send
+        again without `control=` then.
 
         The interface is not pinned, as the way back may be another one; but for a link-local
         address (169.254.0.0/16), which each interface may have.
