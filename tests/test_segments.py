@@ -332,6 +332,17 @@ def test_a_size_is_a_whole_number(size: Any) -> None:
         cmsgx.send_segments(one, b"x", size)
 
 
+@pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET])
+@pytest.mark.parametrize("data", [b"", b"ab", b"abcdef"])
+@pytest.mark.parametrize("form", [lambda sock: sock, socket.socket.fileno])
+def test_a_stream_keeps_no_datagrams_apart(family: int, data: bytes, form: Any) -> None:
+    with (
+        socket.socket(family) as stream,
+        pytest.raises(cmsgx.NotSupportedError, match=r"SOCK_STREAM.*send_all"),
+    ):
+        cmsgx.send_segments(form(stream), data, 2)
+
+
 def test_a_closed_socket() -> None:
     with udp_pair() as (one, _), cmsgx.Fd(os.dup(one.fileno())) as fd:
         one.close()

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 from . import _cmsg
 from ._arguments import as_int, as_kinds, as_view, check_word
 from ._cmsg import note_used_up, send, send_batch_counted, send_counted
-from ._options import Enabled, get_int, kinds_of
+from ._options import Enabled, get_int, kinds_of, type_of
 from ._sync import Restoring, configuration
+from .errors import NotSupportedError
 from .kinds import Mark, PacketInfo, PacketInfo6, UdpSegment
 from .kinds._base import as_options
 
@@ -279,13 +280,20 @@ def send_segments(
     No data is one empty datagram. Returns how many datagrams were sent, and raises only where the
     first fails, as send_batch() does, or any where `control` was an iterator, which is used up
     then, or a signal handler raises; then the attribute `sent` of the error is that number.
-    `timeout` is for each system call.
+    NotSupportedError over a SOCK_STREAM, which keeps no datagrams apart. `timeout` is for each
+    system call.
     """
     size = as_int("size", size, least=1)
     view = as_view("data", data)
     kinds = as_kinds(control)
     limit: dict[str, Any] = {} if timeout is ... else {"timeout": timeout}
     each = size * min(_most(sock, address, kinds, size), _MOST_BYTES // size)
+    if not each and type_of(sock) == _socket.SOCK_STREAM:
+        raise NotSupportedError(
+            errno.EOPNOTSUPP,
+            "send_segments: this socket is a SOCK_STREAM, which keeps no datagrams apart; "
+            "send_all() sends them as one stream of bytes",
+        )
     in_segments, in_batch = [0], [0]  # bytes, datagrams
     sent = 0
     refusal: OSError | None = None
