@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import errno
 import gc
 import itertools
@@ -10,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, cast
@@ -341,6 +342,31 @@ def test_a_stream_keeps_no_datagrams_apart(family: int, data: bytes, form: Any) 
         pytest.raises(cmsgx.NotSupportedError, match=r"SOCK_STREAM.*send_all"),
     ):
         cmsgx.send_segments(form(stream), data, 2)
+
+
+class Level(enum.IntEnum):
+    UDP = socket.IPPROTO_UDP
+
+
+@pytest.mark.parametrize("size", [0, 4])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda other: other,
+        lambda other: iter([cmsgx.kinds.Ttl(9), other]),
+        lambda other: [(other.level, other.type, other.pack())],
+        lambda other: [(Level.UDP, other.type, other.pack())],
+        lambda other: (cmsgx.Unknown(other.level, other.type, other.pack()),),
+    ],
+    ids=["kind", "iterator", "raw", "enum", "Unknown"],
+)
+def test_another_size_in_control_is_refused(size: int, form: Callable[[Any], Any]) -> None:
+    """The kernel would take that one, and the datagrams have another size than was asked for."""
+    with udp_pair() as (one, two):
+        one.connect(two.getsockname())
+        with pytest.raises(ValueError, match=r"^control: .*`size`"):
+            cmsgx.send_segments(one, b"12345678", 2, control=form(kinds.UdpSegment(size)))
+        assert drain(two) == []
 
 
 def test_a_closed_socket() -> None:

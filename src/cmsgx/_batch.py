@@ -270,6 +270,7 @@ def send_segments(
 ) -> int:
     """Sends `data` as datagrams of `size` bytes, the last maybe shorter: UDP_SEGMENT, udp(7).
 
+    `control` is for each of them, and without a UdpSegment, which `size` stands for: ValueError.
     As many for each system call as the kernel takes. Where it refuses segments, the rest goes by
     send_batch(); no datagram is lost or sent twice. Of a size above the MTU (EMSGSIZE) that says
     nothing of the next call. A path that cannot have them (EIO, EINVAL) is remembered with this
@@ -286,6 +287,7 @@ def send_segments(
     size = as_int("size", size, least=1)
     view = as_view("data", data)
     kinds = as_kinds(control)
+    _refuse_other_size(kinds)
     limit: dict[str, Any] = {} if timeout is ... else {"timeout": timeout}
     each = size * min(_most(sock, address, kinds, size), _MOST_BYTES // size)
     if not each and type_of(sock) == _socket.SOCK_STREAM:
@@ -327,6 +329,20 @@ def send_segments(
         # No call in here, after which a signal handler could raise once more.
         error.sent = -(-in_segments[0] // size) + in_batch[0]  # type: ignore[attr-defined]
         raise
+
+
+_WHICH = ("level", "type")
+
+
+def _refuse_other_size(kinds: tuple[Any, ...]) -> None:
+    """ValueError where the datagrams would be of the size that a UdpSegment says, as `size` is not
+    looked at then."""
+    for kind in kinds:
+        which = kind[:2] if type(kind) is tuple else [getattr(kind, name, 0) for name in _WHICH]
+        if tuple(which) == (UdpSegment.level, UdpSegment.type):
+            raise ValueError(
+                f"control: {kind!r}; send_segments() cuts by `size` alone: leave this out"
+            )
 
 
 def _cut(view: memoryview, size: int) -> Iterator[memoryview]:
