@@ -804,6 +804,12 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
     ("cmsgx.send(sock, b'', fds=[0])", ValueError,
      "data: descriptors need at least one byte on a stream; with none the kernel drops them "
      "without an error"),
+    ("cmsgx.send(sock, b'', control=cmsgx.Credentials())", ValueError,
+     "data: control messages need at least one byte on a stream; with none the kernel drops them "
+     "without an error"),
+    ("cmsgx.sendmsg(sock, [], [cmsgx.Rights([0])])", ValueError,
+     "buffers: descriptors need at least one byte on a stream; with none the kernel drops them "
+     "without an error"),
     ("cmsgx.send(udp, b'x', fds=[0])", cmsgx.NotSupportedError,
      "[EOPNOTSUPP] fds: descriptors travel over AF_UNIX sockets only; over another family the "
      "kernel drops them without an error"),

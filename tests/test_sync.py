@@ -416,6 +416,63 @@ def unknown_rights(fds: list[int]) -> list[Any]:
     return [cmsgx.Unknown(*raw_rights(fds)[0][:2], array.array("i", fds).tobytes())]
 
 
+# The calls that send typed control messages, with no byte of data.
+EMPTY: dict[str, Callable[[Any, Any], object]] = {
+    "send": lambda sock, control: cmsgx.send(sock, b"", control=control),
+    "send of a list": lambda sock, control: cmsgx.send(sock, [b"", b""], control=control),
+    "send of a number": lambda sock, control: cmsgx.send(sock.fileno(), b"", control=control),
+    "send_all": lambda sock, control: cmsgx.send_all(sock, b"", control=control),
+    "send_batch": lambda sock, control: cmsgx.send_batch(sock, [(b"", (), control)]),
+    "sendmsg": lambda sock, control: cmsgx.sendmsg(sock, [], control),
+    "sendmsg, the method": lambda sock, control: sock.sendmsg([b""], control),
+}
+
+
+@contextmanager
+def tcp_pair() -> Iterator[tuple[cmsgx.socket, socket.socket]]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = cmsgx.socket()
+        near.connect(server.getsockname())
+        far, _ = server.accept()
+        with near, far:
+            yield near, far
+
+
+@pytest.mark.parametrize("by", EMPTY)
+@pytest.mark.parametrize(
+    "kind",
+    [cmsgx.Credentials(), cmsgx.Rights([0]), cmsgx.Unknown(1, 2, cmsgx.Credentials().pack())],
+)
+def test_what_a_stream_would_drop_with_no_byte_is_refused(stream: Pair, by: str, kind: Any) -> None:
+    with pytest.raises(ValueError, match="at least one byte on a stream"):
+        EMPTY[by](stream[0], [kind])
+    assert EMPTY[by](stream[0], []) in (0, 1, None)
+
+
+@pytest.mark.parametrize("by", EMPTY)
+def test_what_tcp_would_drop_with_no_byte_is_refused(by: str) -> None:
+    with tcp_pair() as (left, _):
+        with pytest.raises(ValueError, match="at least one byte on a stream"):
+            EMPTY[by](left, [cmsgx.kinds.Mark(0)])
+        # What may be the message itself is the kernel's affair: this is the type of a TLS record.
+        with suppress(OSError):
+            EMPTY[by](left, [cmsgx.Unknown(282, 1, b"\x15")])
+
+
+@pytest.mark.parametrize("by", EMPTY)
+@pytest.mark.parametrize("sort", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_an_empty_datagram_carries_control_messages(by: str, sort: int) -> None:
+    with new_pair(sort) as (left, right):
+        EMPTY[by](left, [cmsgx.Rights([0])])
+        with cmsgx.receive(right, 1, fds=1) as msg:
+            assert (msg.data, len(msg.fds)) == (b"", 1)
+
+
+@pytest.mark.parametrize("by", ["sendmsg", "sendmsg, the method"])
+def test_raw_control_data_goes_as_with_socket(stream: Pair, by: str) -> None:
+    assert EMPTY[by](stream[0], raw_rights([0])) == 0
+
+
 @pytest.mark.parametrize("make", [raw_rights, unknown_rights])
 def test_raw_rights_are_looked_at_as_fds_are(
     stream: Pair, make: Callable[[list[int]], Any]

@@ -9,6 +9,7 @@
 #include "route.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 
 #define NEEDED_BUFFERS "an iterable of bytes-like objects, as [data],"
 #define NEEDED_CONTROL "a control message, or an iterable of them,"
@@ -255,6 +256,7 @@ add_raw(cmsgx_outgoing *out, PyObject *item, const char *name, Py_ssize_t index)
     return result;
 }
 
+/* 1 where there are typed ones among them, 0, or -1 with an exception. */
 static int
 add_ancdata(cmsgx_outgoing *out, PyObject *ancdata, const char *name)
 {
@@ -262,7 +264,7 @@ add_ancdata(cmsgx_outgoing *out, PyObject *ancdata, const char *name)
     if (items == NULL) {
         return -1;
     }
-    int result = 0;
+    int result = 0, is_typed = 0;
     for (Py_ssize_t i = 0; result == 0 && i < PySequence_Fast_GET_SIZE(items); i++) {
         PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(items, i));
         if (PyTuple_CheckExact(item) || !PyObject_TypeCheck(item, out->state->Record)) {
@@ -270,6 +272,7 @@ add_ancdata(cmsgx_outgoing *out, PyObject *ancdata, const char *name)
         }
         else {
             size_t from = out->fd_count;
+            is_typed = 1;
             result = cmsgx_outgoing_add_kind(out, item);
             if (result == 0 && out->fd_count > from) {
                 result = cmsgx_outgoing_add_rights(out, from);
@@ -278,7 +281,35 @@ add_ancdata(cmsgx_outgoing *out, PyObject *ancdata, const char *name)
         Py_DECREF(item);
     }
     Py_DECREF(items);
-    return result;
+    return result < 0 ? -1 : is_typed;
+}
+
+/* For a message with no byte of data: refuses control messages that the kernel would drop without a
+   word, as it makes nothing of it on a stream of AF_UNIX or TCP.  One of another level may be the
+   message itself: the type of an empty TLS record, the end of an association of SCTP. */
+static int
+check_dropped(const cmsgx_outgoing *out, cmsgx_sock *sock)
+{
+    cmsgx_header header;
+    size_t offset = 0;
+    if (out->control_used == 0 || cmsgx_sock_type(sock) != SOCK_STREAM) {
+        return 0;
+    }
+    int family = cmsgx_sock_family(sock);
+    int is_dropped = family == AF_UNIX || family == AF_INET || family == AF_INET6;
+    while (is_dropped && family != AF_UNIX
+           && cmsgx_walk(out->control, out->control_used, &offset, &header) == CMSGX_MESSAGE) {
+        is_dropped = header.level == SOL_SOCKET || header.level == IPPROTO_IP
+                     || header.level == IPPROTO_IPV6 || header.level == IPPROTO_TCP;
+    }
+    if (is_dropped) {
+        PyErr_Format(PyExc_ValueError,
+                     "%s: %s need at least one byte on a stream; with none the kernel drops them "
+                     "without an error",
+                     out->is_typed ? "data" : "buffers",
+                     out->fd_count > 0 ? "descriptors" : "control messages");
+    }
+    return is_dropped ? -1 : 0;
 }
 
 /* What sendmsg() and send_fds() do once the address is set, in the order of socket: audit, buffers,
@@ -290,8 +321,11 @@ send_plain(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *buffers, PyObject *a
            PyObject *fds, int flags, PyObject *address)
 {
     if (cmsgx_audit("socket.sendmsg", "OO", sock->object, address) < 0
-        || cmsgx_outgoing_add_buffers(out, buffers, "buffers", NEEDED_BUFFERS) < 0
-        || (ancdata != NULL && add_ancdata(out, ancdata, "ancdata") < 0)) {
+        || cmsgx_outgoing_add_buffers(out, buffers, "buffers", NEEDED_BUFFERS) < 0) {
+        return NULL;
+    }
+    int is_typed = ancdata != NULL ? add_ancdata(out, ancdata, "ancdata") : 0;
+    if (is_typed < 0 || (is_typed && out->total == 0 && check_dropped(out, sock) < 0)) {
         return NULL;
     }
     int error;
@@ -500,12 +534,6 @@ check_fds(const cmsgx_outgoing *out, cmsgx_sock *sock)
                                   "family the kernel drops them without an error");
         return -1;
     }
-    if (out->total == 0 && cmsgx_sock_type(sock) == SOCK_STREAM) {
-        PyErr_SetString(PyExc_ValueError,
-                        "data: descriptors need at least one byte on a stream; with none the "
-                        "kernel drops them without an error");
-        return -1;
-    }
     if (CMSGX_RIGHTS_ALONE && out->control_used > CMSG_SPACE(out->fd_count * sizeof(int))) {
         cmsgx_raise_not_supported(out->state->NotSupportedError, EOPNOTSUPP,
                                   "control: this system takes no other control message beside "
@@ -539,7 +567,8 @@ cmsgx_fill_data(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *data, PyObject 
         ? cmsgx_outgoing_add_buffer(out, data, 1)
         : cmsgx_outgoing_add_buffers(out, data, "data",
                                      "a bytes-like object, or an iterable of them,");
-    return added < 0 || (out->fd_count > 0 && check_fds(out, sock) < 0) ? -1 : 0;
+    return added < 0 || (out->fd_count > 0 && check_fds(out, sock) < 0)
+        || (out->total == 0 && check_dropped(out, sock) < 0) ? -1 : 0;
 }
 
 /* Bytes sent, or -1 with an exception; *error then has the errno of the system call, or 0.
@@ -672,7 +701,7 @@ cmsgx_build(PyObject *module, PyObject *control)
     PyObject *items = PyObject_TypeCheck(control, out.state->Record)
         ? PyTuple_Pack(1, control)
         : cmsgx_sequence(control, "control", NEEDED_CONTROL);
-    if (items != NULL && add_ancdata(&out, items, "control") == 0) {
+    if (items != NULL && add_ancdata(&out, items, "control") >= 0) {
         bytes = PyBytes_FromStringAndSize((const char *)out.control,
                                           (Py_ssize_t)out.control_used);
     }
