@@ -251,6 +251,10 @@ cmsgx_as_bufsize(PyObject *object, size_t *size)
 int
 cmsgx_as_fds(cmsgx_state *state, PyObject *object, size_t *fds)
 {
+    if (PyBool_Check(object)) {
+        cmsgx_raise_needed("fds", -1, "how many descriptors may come", object);
+        return -1;
+    }
     if (as_not_negative(object, "fds", fds) < 0) {
         return -1;
     }

@@ -34,6 +34,13 @@ def as_int(name: str, value: Any, least: int | None = None) -> int:
     return number
 
 
+def as_fds(fds: Any) -> int:
+    """How many descriptors may come. A bool is none, as it is no descriptor where they are sent."""
+    if isinstance(fds, bool):
+        raise needed("fds", "how many descriptors may come", fds)
+    return as_int("fds", fds, least=0)
+
+
 def as_seconds(timeout: Any) -> float | None:
     """`timeout`, checked."""
     if timeout is None or (type(timeout) is float and timeout >= 0):

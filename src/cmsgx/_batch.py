@@ -12,7 +12,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from . import _cmsg
-from ._arguments import as_int, as_kinds, as_view, check_word
+from ._arguments import as_fds, as_int, as_kinds, as_view, check_word
 from ._cmsg import note_used_up, send, send_batch_counted, send_counted
 from ._options import Enabled, get_int, kinds_of, type_of
 from ._sync import Restoring, configuration
@@ -72,7 +72,7 @@ class BatchReceiver(Restoring, _cmsg.BatchReceiver):
         close: Literal["now", "background"] = "now",
     ) -> None:
         check_word("close", close, ("now", "background"))
-        fds = as_int("fds", fds, least=0)
+        fds = as_fds(fds)
         super().__init__(sock, count, bufsize)
         self._fds = fds
         asked = as_options(want, "want")

@@ -8,7 +8,7 @@ from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _cmsg
-from ._arguments import as_int, as_seconds, as_tuple, as_view, check_word, needed
+from ._arguments import as_fds, as_seconds, as_tuple, as_view, check_word, needed
 from ._cmsg import note_used_up, send_counted
 from ._options import (
     Enabled,
@@ -115,7 +115,7 @@ class Receiver(Restoring, _cmsg.Receiver):
             raise TypeError("Receiver: bufsize or into= is needed, and not both")
         check_word("on_truncation", on_truncation, ("raise", "keep"))
         check_word("close", close, ("now", "background"))
-        fds = as_int("fds", fds, least=0)
+        fds = as_fds(fds)
         super().__init__(sock, bufsize or 0, into)
         self._fds = fds
         asked = as_options(want, "want")
