@@ -453,7 +453,7 @@ def test_what_a_stream_would_drop_with_no_byte_is_refused(stream: Pair, by: str,
 def test_what_tcp_would_drop_with_no_byte_is_refused(by: str) -> None:
     with tcp_pair() as (left, _):
         with pytest.raises(ValueError, match="at least one byte on a stream"):
-            EMPTY[by](left, [cmsgx.kinds.Mark(0)])
+            EMPTY[by](left, [cmsgx.Unknown(socket.SOL_TCP, 99, bytes(4))])
         # What may be the message itself is the kernel's affair: this is the type of a TLS record.
         with suppress(OSError):
             EMPTY[by](left, [cmsgx.Unknown(282, 1, b"\x15")])
