@@ -421,12 +421,29 @@ def test_a_note_names_each_once() -> None:
         note = note_of(sender, [(SOL_IP, 9999, b""), kinds.Tos(1)], errno.EINVAL)
         assert (
             note == "sent with (0, 9999); Tos (or TrafficClass, which goes as that with a "
-            "packet of IPv4)"
+            "packet of IPv4) needs 0 to 255"
         )
         # Without control messages there is nothing to say of them.
         with pytest.raises(OSError) as caught:  # noqa: PT011
             cmsgx.sendmsg(sender, [b"x"], [], socket.MSG_OOB)
         assert not getattr(caught.value, "__notes__", [])
+
+
+def test_a_note_says_what_another_errno_is_about() -> None:
+    with connected("IPv4") as (sender, _):
+        needs = "needs a `local` that is an address of this host"
+        assert needs in note_of(sender, [kinds.Ttl(3), kinds.PacketInfo(9999)], errno.ENODEV)
+        elsewhere = kinds.PacketInfo(0, "192.0.2.77")
+        with pytest.raises(OSError) as caught:  # noqa: PT011 (it depends on the routes)
+            cmsgx.send(sender, b"x", control=[kinds.Ttl(3), elsewhere])
+        assert caught.value.errno in (errno.ENETUNREACH, errno.EINVAL)
+        assert needs in caught.value.__notes__[0]
+        wrong = (SOL_IP, socket.IP_TTL, struct.pack("=i", 300))
+        assert "packet of IPv4) needs 1 to 255" in note_of(sender, [wrong], errno.EINVAL)
+    with network.open_socket(V4, DGRAM, 136) as lite:
+        lite.connect(("127.0.0.1", 9))
+        note = note_of(lite, [kinds.Ttl(3), kinds.UdpSegment(1)], errno.EIO)
+        assert note.startswith("sent with UdpSegment needs UDP, not UDP-Lite")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads

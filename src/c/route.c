@@ -249,7 +249,9 @@ cmsgx_route_tuples(const cmsgx_outgoing *out)
 void
 cmsgx_route_note(const cmsgx_outgoing *out, int *error)
 {
-    if ((*error != EINVAL && *error != EPERM) || out->control_used == 0) {
+    if (out->control_used == 0
+        || (*error != EINVAL && *error != EPERM && *error != EIO && *error != ENODEV
+            && *error != ENETUNREACH)) {
         return;
     }
     PyObject *raised = cmsgx_save_exception();

@@ -380,6 +380,7 @@ Reader: TypeAlias = Literal["", "UDP", "TCP", "kTLS", "SCTP", "no header", "head
 """What has to read what is sent, where family and type of a socket do not tell it: codec.h, in
 that order."""
 READERS: tuple[Reader, ...] = get_args(Reader)
+_BY_ANY: Reader = ""
 _READERS: dict[str, Reader] = {"SOL_UDP": "UDP", "SOL_TLS": "kTLS", "SOL_SCTP": "SCTP"}
 _READER = {
     getattr(_cmsg, name): reader for name, reader in _READERS.items() if hasattr(_cmsg, name)
@@ -440,7 +441,7 @@ def way_of(form: Form) -> Way:
         return Way(form.families, frozenset())
     by, reader = _READ_BY.get(
         (form.level, form.type),
-        (_SENT_BY.get(form.level, frozenset()), _READER.get(form.level, "")),
+        (_SENT_BY.get(form.level, frozenset()), _READER.get(form.level, _BY_ANY)),
     )
     packet = _PACKET_LEVELS.get(form.level)
     if packet is None:

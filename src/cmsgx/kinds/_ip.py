@@ -113,9 +113,13 @@ def _from(interface: int, source: bytes) -> PacketInfo:
     families=IP,
     option=option("SOL_IP", "IP_RECVTTL", 4, "2.2"),
     least=1,
+    needs="1 to 255",
 )
 class Ttl(StructMessage):
-    """The time to live of an IPv4 packet: IP_TTL, ip(7). 0 to 255; sent, on Linux: 1 to 255."""
+    """The time to live of an IPv4 packet: IP_TTL, ip(7). 0 to 255; sent, on Linux: 1 to 255.
+
+    Of a datagram that is sent in parts, with MSG_MORE, the control data of the first part counts.
+    """
 
     __slots__ = ()
 
@@ -131,6 +135,7 @@ class Ttl(StructMessage):
     families=IP,
     option=option("SOL_IP", "IP_RECVTOS", 4, "2.2"),
     also=[form("SOL_IP", "IP_TOS", "integer", direction="send", size=_TOS) if _TOS else None],
+    needs="0 to 255",
 )
 class Tos(StructMessage, WithTrafficClass):
     """The type of service of an IPv4 packet, DSCP and ECN: IP_TOS, ip(7). 0 to 255."""

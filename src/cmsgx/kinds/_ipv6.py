@@ -116,7 +116,8 @@ class PacketInfo6(StructMessage, OnInterface):
 class HopLimit(StructMessage):
     """The hop limit of a packet: IPV6_HOPLIMIT, RFC 3542.
 
-    Sent: 0 to 255, -1 for the default; to IPv4 1 to 255.
+    Sent: 0 to 255, -1 for the default; to IPv4 1 to 255. Of a datagram that is sent in parts, with
+    MSG_MORE, the control data of the first part counts.
     """
 
     __slots__ = ()

@@ -22,6 +22,7 @@ from ._base import (
     rows,
     way_of,
 )
+from ._net import OnInterface
 
 
 def family_name(family: int) -> str:
@@ -171,10 +172,20 @@ def _is_registered(kind: Any) -> bool:
 
 
 def note_needs(error: OSError, items: list[tuple[int, int, bytes]], family: int) -> None:
-    """Adds a note to the EINVAL or EPERM of a send that says what went, and what each needs."""
+    """Adds a note to the error of a send that says what went, and what each needs.
+
+    To EINVAL and EPERM; to others of what they may be about: ENODEV and ENETUNREACH of an interface
+    or a source address, EIO of segments.
+    """
     said: list[str] = []
     for level, type, _ in items:
         kind = lookup_sent(level, type, family)
+        if error.errno not in (errno.EINVAL, errno.EPERM):
+            is_of_udp = level == number("SOL_UDP")
+            if kind is None or not (
+                is_of_udp if error.errno == errno.EIO else issubclass(kind, OnInterface)
+            ):
+                continue
         if kind is None:
             text = f"({level}, {type})"
         else:
@@ -187,7 +198,8 @@ def note_needs(error: OSError, items: list[tuple[int, int, bytes]], family: int)
                 text += f" needs {row.needs}"
         if text not in said:
             said.append(text)
-    error.add_note(f"sent with {'; '.join(said)}")
+    if said:
+        error.add_note(f"sent with {'; '.join(said)}")
 
 
 _cmsg.register("refusal", refusal)
