@@ -503,6 +503,19 @@ def test_what_comes_unasked_may_be_asked_for() -> None:
             assert len(message.fds) == 1
 
 
+@pytest.mark.parametrize("kind", [kinds.HopLimit, kinds.TrafficClass, kinds.PacketInfo6])
+def test_a_kind_of_ipv6_is_not_on_by_the_option_of_ipv4(kind: Any) -> None:
+    ipv4 = [kinds.Ttl, kinds.Tos, kinds.PacketInfo]
+    with connected("IPv6") as (sender, receiver):
+        rx = cmsgx.Receiver(receiver, 10, want=ipv4)
+        sender.send(b"x")
+        with pytest.raises(KeyError, match=rf"not switched on; Receiver\(want=\[{kind.__name__}"):
+            rx.receive()[kind]
+        rx = cmsgx.Receiver(receiver, 10, want=[*ipv4, kind])
+        sender.send(b"x")
+        assert kind in rx.receive()
+
+
 @pytest.mark.parametrize("as_number", [False, True])
 def test_descriptors_are_asked_of_unix_sockets_only(as_number: bool) -> None:
     with connected("IPv4") as (sender, receiver):

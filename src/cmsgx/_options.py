@@ -397,6 +397,17 @@ def switched_on(
     return found
 
 
+_IPV6 = getattr(_cmsg, "SOL_IPV6", None)
+
+
+def is_on_for(kind: Any, family: int, options: Iterable[Option]) -> bool:
+    """Whether those options bring the kind for each packet: one of IPv4 brings a kind of IPv6 with
+    the packets of IPv4-mapped peers only."""
+    if family != getattr(_socket, "AF_INET6", None) or row_of(kind).level != _IPV6:
+        return True
+    return any(option.level == _IPV6 for option in options)
+
+
 def room_for(family: int, fds: int, known: Mapping[Any, Iterable[Option]]) -> int:
     """The size of the control buffer for `fds` descriptors and all that is switched on.
 

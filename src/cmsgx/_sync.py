@@ -13,6 +13,7 @@ from ._cmsg import note_used_up, send_counted
 from ._options import (
     Enabled,
     family_of,
+    is_on_for,
     kinds_of,
     need_fds,
     room_for,
@@ -147,7 +148,7 @@ def configuration(
     return (
         fds,
         room_for(family, fds, kinds),
-        unique((*want, *kinds)),
+        unique((*want, *[kind for kind in kinds if is_on_for(kind, family, kinds[kind])])),
         family,
         type_of(sock),
         PidFd in want,
