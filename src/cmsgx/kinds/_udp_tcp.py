@@ -26,8 +26,8 @@ _IP = families("AF_INET", "AF_INET6")
     direction="send",
     families=_IP,
     since="4.18",
-    needs="UDP, not UDP-Lite, at most 64 segments (128 since Linux 6.12), each with its headers within the MTU, and "
-    "checksums that are not switched off (SO_NO_CHECK)",
+    needs="UDP, not UDP-Lite, at most 64 segments (128 since Linux 6.12), each with its headers "
+    "within the MTU, and checksums that are not switched off (SO_NO_CHECK)",
 )
 class UdpSegment(StructMessage):
     """Cuts the data into datagrams of `size` bytes, the last maybe shorter: UDP_SEGMENT, udp(7).
