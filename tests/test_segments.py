@@ -369,6 +369,28 @@ def test_another_size_in_control_is_refused(size: int, form: Callable[[Any], Any
         assert drain(two) == []
 
 
+@pytest.mark.parametrize("data", [b"12", b"12345678"], ids=["alone", "segments"])
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            {"control": [cmsgx.kinds.Ttl(9), (1, 2)]},
+            r"control[1]: (level, type, data) has 3 items, and this has 2",
+        ),
+        ({"address": 5}, "address: "),
+    ],
+    ids=["control", "address"],
+)
+def test_an_error_names_what_the_caller_gave(
+    data: bytes, arguments: dict[str, Any], text: str
+) -> None:
+    """And neither messages[0], which there is not, nor a place behind what was added."""
+    with udp_pair() as (one, _), pytest.raises((TypeError, ValueError)) as caught:
+        cmsgx.send_segments(one, data, 2, **arguments)
+    assert str(caught.value).startswith(text)
+    assert not hasattr(caught.value, "__notes__")
+
+
 def test_a_closed_socket() -> None:
     with udp_pair() as (one, _), cmsgx.Fd(os.dup(one.fileno())) as fd:
         one.close()

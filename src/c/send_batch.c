@@ -41,6 +41,7 @@ typedef struct {
     PyObject *pending;          /* owned: what is to be raised once these were sent, or NULL */
     PyObject *messages;         /* borrowed: a tuple of all */
     int is_iterator;            /* they came from one */
+    int has_messages;           /* which the caller knows by that name */
     Py_ssize_t read;            /* the first message of which nothing was read yet */
     letter *letters;
     struct cmsgx_mmsg *headers;
@@ -166,7 +167,9 @@ fill_chunk(batch *self, Py_ssize_t from)
         Py_ssize_t index = from + (Py_ssize_t)self->count;
         if (fill(self, one, PyTuple_GET_ITEM(self->messages, index)) < 0) {
             cmsgx_outgoing_clear(&one->out);
-            cmsgx_add_note("in messages[%zd]", index);
+            if (self->has_messages) {
+                cmsgx_add_note("in messages[%zd]", index);
+            }
             self->read = index;
             if (index == 0 || !PyErr_ExceptionMatches(PyExc_Exception)) {
                 return -1;
@@ -526,7 +529,7 @@ send_batch(PyObject *module, const cmsgx_signature *signature, PyObject *const *
     size_t most = count < CHUNK ? (size_t)count : CHUNK;
     batch self = {.state = state, .sock = &sock, .flags = flags | CMSGX_MSG_NOSIGNAL,
                   .messages = messages, .is_iterator = PyIter_Check(values[MESSAGES]),
-                  .retried = -1};
+                  .has_messages = result != NULL, .retried = -1};
     int failed = -1;
 
     self.letters = PyMem_Malloc((most + 1) * (sizeof(letter) + sizeof(*self.headers)));

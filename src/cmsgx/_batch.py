@@ -304,13 +304,13 @@ def send_segments(
         while refusal is None and each > size and len(view) - sent > size:
             refusal = send_counted(
                 in_segments, sock, view[sent : sent + each],
-                control=(UdpSegment(size), *kinds), address=address, **limit,
+                control=(*kinds, UdpSegment(size)), address=address, **limit,
             )  # fmt: skip
             sent = in_segments[0]
         why = None if refusal is None else refusal.errno
         if why in _REFUSED or (refusal is None and (sent == 0 or sent < len(view))):
             # What goes alone is not cut once more by the option of the socket.
-            alone = (UdpSegment(0), *kinds) if _own_size(sock) else kinds
+            alone = (*kinds, UdpSegment(0)) if _own_size(sock) else kinds
             rest = [(part, (), alone, address) for part in _cut(view[sent:], size)]
             while True:
                 refusal = send_batch_counted(in_batch, sock, rest[in_batch[0] :], **limit)
