@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import GetSetDescriptorType
+from types import GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType
 from typing import Any, cast
 
 import pytest
@@ -138,6 +138,31 @@ def test_each_method_and_property_has_a_docstring() -> None:
         and not (getattr(cls, member).__doc__ or "").strip()
     }
     assert lacking == set()
+
+
+def is_slot(value: object) -> bool:
+    return type(value) is MemberDescriptorType
+
+
+def test_the_ends_of_a_with_and_the_slots_have_a_docstring() -> None:
+    lacking = {
+        f"{name}.{member}"
+        for name, cls in CLASSES.items()
+        for base in cls.__mro__
+        if base.__module__.startswith("cmsgx")
+        for member, value in vars(base).items()
+        if (
+            (member in ("__enter__", "__exit__") and type(value) is MethodDescriptorType)
+            or (cls is cmsgx.ZeroCopySender and member[0] != "_" and is_slot(value))
+        )
+        and not (inspect.getdoc(getattr(cls, member)) or "").strip()
+    }
+    assert lacking == set()
+
+
+def test_peer_credentials_have_a_signature() -> None:
+    parameters = inspect.signature(cmsgx.PeerCredentials).parameters
+    assert list(parameters) == ["pid", "uid", "gid"]
 
 
 def documented() -> dict[str, str]:

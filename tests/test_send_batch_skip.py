@@ -395,6 +395,11 @@ def test_the_result_is_how_many_went() -> None:
         assert type(again) is cmsgx.BatchResult
         assert (again, again.done, again.skipped[0][0]) == (3, 4, 1)
     assert cmsgx.BatchResult(0).skipped == ()
+    changed: Any = result
+    with pytest.raises(AttributeError):
+        changed.skipped = ()
+    with pytest.raises(ValueError, match="sent: -1; it cannot be negative"):
+        cmsgx.BatchResult(-1)
 
 
 @pytest.mark.parametrize("word", ["ignore", "", 1, None, True, b"skip"])

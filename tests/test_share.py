@@ -273,6 +273,31 @@ def test_no_bytes_are_mapped_as_an_empty_buffer(data: bytes, size: int | None) -
     assert open_fds() == before
 
 
+@pytest.mark.parametrize("data", [b"", b"content"])
+def test_a_closed_mapping_refuses_to_be_used_empty_or_not(data: bytes) -> None:
+    with cmsgx.share(data) as fd, fd.map() as mapping:
+        pass
+    uses: list[Any] = [
+        mapping.read, mapping.readline, mapping.read_byte, mapping.size, mapping.tell,
+        mapping.flush, mapping.__enter__, lambda: mapping[:], lambda: len(mapping),
+        lambda: mapping.seek(0), lambda: mapping.madvise(mmap.MADV_NORMAL),
+    ]  # fmt: skip
+    for use in uses:
+        with pytest.raises(ValueError, match=r"^mmap closed or invalid$"):
+            use()
+    mapping.close()
+
+
+@pytest.mark.parametrize("size", [249, 250])
+def test_a_name_has_249_bytes_at_most(size: int) -> None:
+    if size <= 249:
+        with cmsgx.share(b"x", name="x" * size) as fd:
+            assert ("x" * size) in os.readlink(f"/proc/self/fd/{fd.fileno()}")
+    else:
+        with pytest.raises(ValueError, match="name: 250 bytes; it has 249 at most"):
+            cmsgx.share(b"x", name="x" * size)
+
+
 def test_an_empty_mapping_has_what_one_has_for_reading() -> None:
     with cmsgx.share(b"") as fd, fd.map() as mapping:
         lacking = {name for name in dir(mmap.mmap) if not hasattr(mapping, name)}

@@ -255,10 +255,18 @@ batch_repr(PyObject *self)
                                 cmsgx_flag_get(&SELF(self)->closed) ? ", closed" : "");
 }
 
+PyDoc_STRVAR(batch_enter_doc,
+"__enter__($self, /)\n--\n\n"
+"Gives itself, for `as`.");
+
+PyDoc_STRVAR(batch_exit_doc,
+"__exit__($self, /, *exc_info)\n--\n\n"
+"Closes the descriptors of each message that was not taken.");
+
 static PyMethodDef batch_methods[] = {
     {"close", batch_close_method, METH_NOARGS, close_doc},
-    {"__enter__", batch_enter, METH_NOARGS, NULL},
-    {"__exit__", (PyCFunction)(void (*)(void))batch_exit, METH_FASTCALL, NULL},
+    {"__enter__", batch_enter, METH_NOARGS, batch_enter_doc},
+    {"__exit__", (PyCFunction)(void (*)(void))batch_exit, METH_FASTCALL, batch_exit_doc},
     CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},
 };

@@ -533,6 +533,14 @@ descriptor_own_all(PyObject *type, PyObject *args)
     return owners;
 }
 
+PyDoc_STRVAR(descriptor_enter_doc,
+"__enter__($self, /)\n--\n\n"
+"Gives itself, for `as`.");
+
+PyDoc_STRVAR(descriptor_exit_doc,
+"__exit__($self, /, *exc_info)\n--\n\n"
+"Closes it, as close() does, where it is still owned.");
+
 static PyMethodDef descriptor_methods[] = {
     {"_own_all", descriptor_own_all, METH_VARARGS | METH_CLASS, own_all_doc},
     {"fileno", descriptor_fileno, METH_NOARGS, fileno_doc},
@@ -544,8 +552,8 @@ static PyMethodDef descriptor_methods[] = {
     {"_detach_to_socket", descriptor_detach_to_socket, METH_NOARGS, detach_to_socket_doc},
     {"_give_to_file", descriptor_give_to_file, METH_VARARGS, give_to_file_doc},
     {"_give_to_socket", descriptor_give_to_socket, METH_VARARGS, give_to_socket_doc},
-    {"__enter__", descriptor_enter, METH_NOARGS, NULL},
-    {"__exit__", (PyCFunction)(void (*)(void))descriptor_exit, METH_FASTCALL, NULL},
+    {"__enter__", descriptor_enter, METH_NOARGS, descriptor_enter_doc},
+    {"__exit__", (PyCFunction)(void (*)(void))descriptor_exit, METH_FASTCALL, descriptor_exit_doc},
     CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},
 };

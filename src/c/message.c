@@ -561,6 +561,14 @@ PyDoc_STRVAR(get_all_doc,
 "get_all($self, kind, /)\n--\n\n"
 "Each control message of that kind, as a tuple in the order of arrival.");
 
+PyDoc_STRVAR(message_enter_doc,
+"__enter__($self, /)\n--\n\n"
+"Gives itself, for `as`.");
+
+PyDoc_STRVAR(message_exit_doc,
+"__exit__($self, /, *exc_info)\n--\n\n"
+"Closes each descriptor that was not taken.");
+
 static PyMethodDef message_methods[] = {
     {"take", (PyCFunction)(void (*)(void))cmsgx_message_take, METH_FASTCALL | METH_KEYWORDS,
      take_doc},
@@ -572,8 +580,8 @@ static PyMethodDef message_methods[] = {
     {"get", (PyCFunction)(void (*)(void))cmsgx_message_get, METH_FASTCALL, get_doc},
     {"get_all", cmsgx_message_get_all, METH_O, get_all_doc},
     {"close", message_close_method, METH_NOARGS, close_doc},
-    {"__enter__", message_enter, METH_NOARGS, NULL},
-    {"__exit__", (PyCFunction)(void (*)(void))message_exit, METH_FASTCALL, NULL},
+    {"__enter__", message_enter, METH_NOARGS, message_enter_doc},
+    {"__exit__", (PyCFunction)(void (*)(void))message_exit, METH_FASTCALL, message_exit_doc},
     CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},
 };

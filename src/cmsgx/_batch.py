@@ -122,12 +122,17 @@ class BatchResult(int):
     done     how many were sent or skipped, so `messages[result.done:]` is what is left
     """
 
-    skipped: tuple[tuple[int, OSError], ...]
+    _skipped: tuple[tuple[int, OSError], ...]
 
     def __new__(cls, sent: int, skipped: Iterable[tuple[int, OSError]] = ()) -> Self:
-        self = super().__new__(cls, sent)
-        self.skipped = tuple(skipped)
+        self = super().__new__(cls, as_int("sent", sent, least=0))
+        self._skipped = tuple(skipped)
         return self
+
+    @property
+    def skipped(self) -> tuple[tuple[int, OSError], ...]:
+        """An (index, error) for each message that the kernel refused, in order."""
+        return self._skipped
 
     @property
     def done(self) -> int:

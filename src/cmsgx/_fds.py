@@ -31,7 +31,7 @@ from typing import (
 )
 
 from . import _cmsg
-from ._arguments import as_bytes, as_int, as_seconds, as_tuple, check_word, os_error
+from ._arguments import as_bytes, as_int, as_seconds, as_tuple, check_word, needed, os_error
 from ._share import EmptyMapping
 
 if TYPE_CHECKING:
@@ -145,7 +145,8 @@ class Fd(_cmsg.Descriptor):
                  future-write, exec; or fcntl.F_SEAL_* bits. (So it is a memfd, except for "seal"
                  alone, which each file of a tmpfs has.)
         size     it has at least that many bytes
-        path     whether O_PATH descriptors, which can be neither read nor written, will do
+        path     True: O_PATH descriptors, which can be neither read nor written, will do too. Not
+                 the name of a file
         device   st_dev of the file system that it must be on
 
         OSError where the kind cannot be told: without /proc an eventfd and an epoll look alike, and
@@ -160,7 +161,9 @@ class Fd(_cmsg.Descriptor):
                 check_word("kind", word, _KINDS)
             expected = set(words)
         bits = _seal_bits(seals)
-        size = None if size is None else as_int("size", size)
+        size = None if size is None else as_int("size", size, least=0)
+        if not isinstance(path, bool):
+            raise needed("path", "True or False, whether O_PATH descriptors will do,", path)
         device = None if device is None else as_int("device", device)
         with self._pinned() as number:
             flags = fcntl.fcntl(number, fcntl.F_GETFL)
@@ -357,6 +360,8 @@ _SEALS: dict[str, int] = {
 def _seal_bits(seals: int | Seal | Iterable[Seal]) -> int:
     if hasattr(type(seals), "__index__"):
         return as_int("seals", seals, least=0)
+    if isinstance(seals, bytes | bytearray):
+        raise needed("seals", _SOME_SEALS, seals)
     words = (seals,) if isinstance(seals, str) else as_tuple("seals", _SOME_SEALS, seals)
     bits = 0
     for word in words:
@@ -552,8 +557,14 @@ def close_in_background(*descriptors: Fd | socket_module.socket | int) -> None:
     socket objects, which own nothing afterwards, and numbers. Waited for at exit, two seconds at
     most; see wait_closed().
     """
-    for descriptor in descriptors:
-        _cmsg.closer_submit(descriptor)
+    for index, descriptor in enumerate(descriptors):
+        try:
+            _cmsg.closer_submit(descriptor)
+        except Exception as error:
+            error.add_note(
+                f"in descriptors[{index}]" + (": those before it were handed over" if index else "")
+            )
+            raise
 
 
 def wait_closed(timeout: float | None = None) -> int:

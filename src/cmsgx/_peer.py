@@ -10,7 +10,7 @@ from . import _cmsg
 from ._arguments import needed, os_error
 from ._options import need_unix, not_supported, set_int
 from .errors import NotSupportedError
-from .kinds._base import bind, member, number
+from .kinds._base import Signature, bind, member, number
 from .kinds._unix import IdMapped
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ class PeerCredentials(_cmsg.Struct, IdMapped):
     """
 
     __slots__ = ()
+
+    if not TYPE_CHECKING:
+        __signature__ = Signature()
 
     pid: int | None = member("pid")
     uid: int = member("uid")

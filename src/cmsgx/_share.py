@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self, SupportsIndex
 
 from . import _cmsg
-from ._arguments import as_view
+from ._arguments import as_view, needed
 from .errors import NotSupportedError
 
 if TYPE_CHECKING:
@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["share"]
 
+# NAME_MAX without what the kernel puts before it, "memfd:".
+_LONGEST_NAME = 249
+
 
 def share(data: Buffer, name: str = "cmsgx") -> Fd:
     """A memfd that holds a copy of `data`, which nobody can change any more: memfd_create(2)
 
     The Fd is the caller's, and goes to another process as any descriptor does; who receives it
     reads the bytes in place with Fd.map(). Its size and its content are sealed, and so are the
-    seals: fcntl(2). `name` is for people: /proc shows it.
+    seals: fcntl(2). `name` is for people: /proc shows it; 249 bytes at most.
 
     The memory is charged to the process that calls this, and is freed when the last descriptor and
     the last mapping of it are closed, in whichever process that is. NotSupportedError where the
@@ -35,6 +38,12 @@ def share(data: Buffer, name: str = "cmsgx") -> Fd:
         )
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+    try:
+        encoded = os.fsencode(name)
+    except TypeError:
+        raise needed("name", "a str", name) from None
+    if len(encoded) > _LONGEST_NAME:
+        raise ValueError(f"name: {len(encoded)} bytes; it has {_LONGEST_NAME} at most")
     with as_view("data", data) as rest:
         fd = _cmsg.memfd_create(name, flags)
         try:
@@ -56,7 +65,9 @@ def share(data: Buffer, name: str = "cmsgx") -> Fd:
 class EmptyMapping(bytes):
     """What Fd.map() gives where there is nothing to map, which mmap(2) does not: no bytes.
 
-    Read-only, with what an mmap.mmap has for reading, and a context manager as that is.
+    Read-only, with what an mmap.mmap has for reading, and a context manager as that is. Closed, it
+    raises ValueError as that does, but a memoryview of it can be made, and find() and the other
+    methods of bytes say what they say of no bytes.
     """
 
     closed: bool = False
@@ -64,42 +75,66 @@ class EmptyMapping(bytes):
     def __new__(cls) -> Self:
         return super().__new__(cls)
 
+    def _need_open(self) -> None:
+        if self.closed:
+            raise ValueError("mmap closed or invalid")  # as an mmap.mmap says
+
     def close(self) -> None:
         self.closed = True
 
     def size(self) -> int:
+        self._need_open()
         return 0
 
     def read(self, n: int | None = None, /) -> bytes:
+        self._need_open()
         return b""
 
     def readline(self) -> bytes:
+        self._need_open()
         return b""
 
     def read_byte(self) -> int:
+        self._need_open()
         raise ValueError("read byte out of range")
 
     def seekable(self) -> bool:
         return True
 
     def tell(self) -> int:
+        self._need_open()
         return 0
 
     def seek(self, pos: int, whence: int = os.SEEK_SET, /) -> None:
+        self._need_open()
         if pos != 0 or whence not in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END):
             raise ValueError("seek out of range")
 
     def flush(self, offset: int = 0, size: int = 0, /) -> None:
-        pass
+        self._need_open()
 
     def madvise(self, option: int, start: int = 0, length: int = 0, /) -> None:
-        pass
+        self._need_open()
+
+    def __len__(self) -> int:
+        self._need_open()
+        return 0
+
+    if not TYPE_CHECKING:  # for which it is as of bytes
+
+        def __getitem__(self, key, /):
+            self._need_open()
+            return super().__getitem__(key)
 
     def __enter__(self) -> Self:
+        self._need_open()
         return self
 
     def __exit__(self, *args: object) -> None:
         self.close()
+
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
+        raise TypeError("an EmptyMapping cannot be copied or pickled, nor can an mmap.mmap")
 
     def __repr__(self) -> str:
         return f"<EmptyMapping{' closed' if self.closed else ''}>"

@@ -146,11 +146,19 @@ class ZeroCopySender:
     RuntimeError.
     """
 
-    __slots__ = (
-        "__weakref__", "_arrived", "_bytes", "_generation", "_in_flight", "_is_closed",
-        "_is_copied", "_is_green", "_is_sure", "_lock", "_next_id", "_receive", "_stops",
-        "_unsettled", "lost_reports", "max_bytes", "max_pending", "reports", "sock",
-    )  # fmt: skip
+    # With what help() says of those that are public.
+    __slots__ = {
+        **dict.fromkeys((
+            "__weakref__", "_arrived", "_bytes", "_generation", "_in_flight", "_is_closed",
+            "_is_copied", "_is_green", "_is_sure", "_lock", "_next_id", "_receive", "_stops",
+            "_unsettled",
+        )),
+        "sock": "What it sends by, as it was given.",
+        "max_bytes": "Bytes in flight at most; a send that is larger goes alone.",
+        "max_pending": "Sends in flight at most.",
+        "reports": "What came by the error queue and is no completion, a deque: see popleft().",
+        "lost_reports": "How many of the oldest reports were dropped, as `reports` was full.",
+    }  # fmt: skip
 
     def __init__(
         self,

@@ -105,8 +105,8 @@ def member(
     return Member(name, default, convert, bounds)
 
 
-class _Signature:
-    """inspect.Signature of a kind's constructor, which is C's, made when somebody asks."""
+class Signature:
+    """inspect.Signature of a constructor, which is C's, made when somebody asks."""
 
     def __get__(self, record: object, kind: Any) -> Any:
         import inspect
@@ -157,7 +157,7 @@ class ControlMessage(_cmsg.Record):
     type: int
 
     if not TYPE_CHECKING:
-        __signature__ = _Signature()
+        __signature__ = Signature()
 
     def pack(self) -> bytes:
         """The payload as the kernel has it, without header or padding: cmsg(3)."""
