@@ -382,7 +382,7 @@ that order."""
 READERS: tuple[Reader, ...] = get_args(Reader)
 _BY_ANY: Reader = ""
 _READERS: dict[str, Reader] = {"SOL_UDP": "UDP", "SOL_TLS": "kTLS", "SOL_SCTP": "SCTP"}
-_READER = {
+_READER: dict[int, Reader] = {
     getattr(_cmsg, name): reader for name, reader in _READERS.items() if hasattr(_cmsg, name)
 }
 # Of some the level alone does not tell it: nearly all datagram and raw sockets read those of
@@ -408,7 +408,7 @@ _KINDS_READ_BY: tuple[tuple[str, str, frozenset[int], Reader], ...] = (
     ("SOL_IPV6", "IPV6_2292DSTOPTS", _DATAGRAM_OR_RAW, "no header"),
     ("SOL_IPV6", "IPV6_RTHDRDSTOPTS", _DATAGRAM_OR_RAW, "no header"),
 )
-_READ_BY = {
+_READ_BY: dict[tuple[int, int], tuple[frozenset[int], Reader]] = {
     (_at, _what): (types, reader)
     for level, name, types, reader in _KINDS_READ_BY
     if (_at := number(level)) is not None and (_what := number(name)) is not None
