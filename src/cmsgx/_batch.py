@@ -343,7 +343,8 @@ def _refuse_other_size(kinds: tuple[Any, ...]) -> None:
     """ValueError where the datagrams would be of the size that a UdpSegment says, as `size` is not
     looked at then."""
     for kind in kinds:
-        which = kind[:2] if type(kind) is tuple else [getattr(kind, name, 0) for name in _WHICH]
+        parts: Any = kind
+        which = parts[:2] if isinstance(kind, tuple) else [getattr(kind, n, 0) for n in _WHICH]
         if tuple(which) == (UdpSegment.level, UdpSegment.type):
             raise ValueError(
                 f"control: {kind!r}; send_segments() cuts by `size` alone: leave this out"
