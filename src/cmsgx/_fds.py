@@ -162,7 +162,7 @@ class Fd(_cmsg.Descriptor):
             expected = set(words)
         bits = _seal_bits(seals)
         size = None if size is None else as_int("size", size, least=0)
-        if not isinstance(path, bool):
+        if not isinstance(cast("object", path), bool):
             raise needed("path", "True or False, whether O_PATH descriptors will do,", path)
         device = None if device is None else as_int("device", device)
         with self._pinned() as number:
