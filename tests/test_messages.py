@@ -525,8 +525,12 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "control: a control message, or an iterable of them, is needed, not int"),
     ("cmsgx.send(sock, b'x', control=cmsgx.Credentials)", TypeError,
      "control: a control message, or an iterable of them, is needed, not the class Credentials"),
+    ("cmsgx.send(sock, b'x', control=(0, 2, b'1234'))", TypeError,
+     "control: a control message or (level, type, data) is needed, not int; "
+     "one (level, type, data) is given in a list"),
     ("cmsgx.send(sock, b'x', control=[5])", TypeError,
-     "control: a control message or (level, type, data) is needed, not int"),
+     "control: a control message or (level, type, data) is needed, not int; "
+     "one (level, type, data) is given in a list"),
     ("cmsgx.send(sock, b'x', control=[(1, 2)])", TypeError,
      "control[0]: (level, type, data) has 3 items, and this has 2"),
     ("cmsgx.send(sock, b'x', control=[(1, '2', b'')])", TypeError,
@@ -534,9 +538,11 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
     ("cmsgx.send(sock, b'x', control=[(1, 2, 'x')])", TypeError,
      "control[0]: data: a bytes-like object is needed, not str; encode it: text.encode()"),
     ("cmsgx.sendmsg(sock, [b'x'], 5)", TypeError,
-     "ancdata: an iterable of (level, type, data) is needed, not int"),
+     "ancdata: an iterable of (level, type, data) is needed, not int; "
+     "one (level, type, data) is given in a list"),
     ("cmsgx.sendmsg(sock, [b'x'], [5])", TypeError,
-     "ancdata[0]: (level, type, data) or a control message is needed, not int"),
+     "ancdata[0]: (level, type, data) or a control message is needed, not int; "
+     "one (level, type, data) is given in a list"),
     ("cmsgx.Credentials.unpack('x')", TypeError,
      "data: a bytes-like object is needed, not str; encode it: text.encode()"),
     ("cmsgx.SecurityLabel('x')", TypeError,

@@ -59,6 +59,9 @@ cmsgx_raise_needed(const char *name, Py_ssize_t index, const char *needed, PyObj
     else if (PyUnicode_Check(object) && strstr(needed, "bytes-like") != NULL) {
         hint = "; encode it: text.encode()";
     }
+    else if (PyLong_Check(object) && strstr(needed, "(level, type, data)") != NULL) {
+        hint = "; one (level, type, data) is given in a list";
+    }
     return index >= 0
         ? PyErr_Format(PyExc_TypeError, "%s[%zd]: %s is needed, not %s%.200s%s", name, index,
                        needed, what, type, hint)
