@@ -11,6 +11,7 @@ import os
 import random
 import resource
 import socket
+import sys
 import time
 import warnings
 from collections import Counter, deque
@@ -289,13 +290,17 @@ class UdpWorld(World):
         self.refused = [
             Refused((bytes(70_000), (), (), self.target), OSError, errno.EMSGSIZE),
             Refused((b"bad", [0], (), self.target), cmsgx.NotSupportedError),
-            Refused((b"bad", (), (), ("localhost", 9)), ValueError),
-            Refused((b"bad", (), self.ttl(1000), self.target), OSError, errno.EINVAL),
+            Refused((b"bad", (), (), "a path"), TypeError),
+            Refused((b"bad", (), [self.too_large_a_ttl()], self.target), OSError, errno.EINVAL),
             Refused(5, TypeError),
         ]
         if self.is_ipv4:
             nowhere = ("255.255.255.255", 9)  # without SO_BROADCAST
             self.refused.append(Refused((b"bad", (), (), nowhere), OSError, errno.EACCES))
+
+    def too_large_a_ttl(self) -> tuple[int, int, bytes]:
+        """As a tuple, which the kernel refuses: a kind of that value cannot be made."""
+        return self.ttl.level, self.ttl.type, (1000).to_bytes(4, sys.byteorder)
 
     def make(self, count: int) -> tuple[list[Any], list[list[Expected]]]:
         chance = self.chance
