@@ -827,9 +827,11 @@ def interrupted_behind(which: int, refusal: int) -> None:
         most = cmsgx.segment_support(one)
         shim.refuse_segments(refusal)
         shim.delay_send(200)
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        data = numbered(2 * most, 10)
+        gc.collect()
         with pytest.raises(type(error)) as caught:
-            cmsgx.send_segments(one, numbered(2 * most, 10), 10)
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            cmsgx.send_segments(one, data, 10)
         shim.delay_send(0)
         assert caught.value is error
         got = numbers(drain(two))
