@@ -829,8 +829,9 @@ def interrupted_behind(which: int, refusal: int) -> None:
         shim.delay_send(200)
         data = numbered(2 * most, 10)
         gc.collect()
-        with pytest.raises(type(error)) as caught:
-            signal.setitimer(signal.ITIMER_REAL, 0.1)
+        raised = pytest.raises(type(error))
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with raised as caught:
             cmsgx.send_segments(one, data, 10)
         shim.delay_send(0)
         assert caught.value is error
