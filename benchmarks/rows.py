@@ -623,14 +623,18 @@ def for_touched_segments(world: World) -> Loop:
     return loop
 
 
-def answer(world: World) -> Loop:
+def answering(world: World) -> Any:
+    """What both ways to answer use: sockets, messages, send_batch, kinds, server and client."""
     kinds = cmsgx.kinds
-    tx, messages, send = world.tx, [world.data] * MANY, cmsgx.send_batch
     info, tos, stamp = kinds.PacketInfo, kinds.Tos, kinds.Timestamp
-    want = [info, tos, stamp]
-    server = cmsgx.BatchReceiver(world.rx, MANY, world.size, want=want)
+    server = cmsgx.BatchReceiver(world.rx, MANY, world.size, want=[info, tos, stamp])
     client = cmsgx.BatchReceiver(world.tx, MANY, world.size)
-    rx = world.rx
+    messages = [world.data] * MANY
+    return world.tx, world.rx, messages, cmsgx.send_batch, info, tos, stamp, server, client
+
+
+def answer(world: World) -> Loop:
+    tx, rx, messages, send, info, tos, stamp, server, client = answering(world)
 
     def loop(rounds: int) -> None:
         for _ in repeat(None, rounds):
@@ -646,12 +650,7 @@ def answer(world: World) -> Loop:
 
 
 def answered_by_sender(world: World) -> Loop:
-    kinds = cmsgx.kinds
-    tx, messages, send = world.tx, [world.data] * MANY, cmsgx.send_batch
-    info, tos, stamp = kinds.PacketInfo, kinds.Tos, kinds.Timestamp
-    server = cmsgx.BatchReceiver(world.rx, MANY, world.size, want=[info, tos, stamp])
-    client = cmsgx.BatchReceiver(world.tx, MANY, world.size)
-    rx = world.rx
+    tx, rx, messages, send, info, tos, stamp, server, client = answering(world)
 
     def loop(rounds: int) -> None:
         for _ in repeat(None, rounds):
