@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from catalogue import (
+    CATALOGUE,
     DIRECTIONS,
     IS_GENERIC,
     SIZES,
@@ -43,6 +44,11 @@ from cmsgx import _cmsg, kinds, wire
 from cmsgx.kinds import _base
 
 ELSEWHERE = [entry for entry in entries() if entry.platform != "linux"]
+
+
+def test_lines_of_the_catalogue_end_in_lf_alone() -> None:
+    # A spreadsheet saves it with CRLF, and the next change is then a change of every line.
+    assert b"\r" not in CATALOGUE.read_bytes()
 
 
 # The fields of a class ----------------------------------------------------------------------------

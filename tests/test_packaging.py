@@ -30,8 +30,9 @@ VERSION = cmsgx.__version__
 EXTENSION = "cmsgx/_cmsg" + str(sysconfig.get_config_var("EXT_SUFFIX"))
 # What is made by building, testing and checking, and what belongs to version control.
 NOT_SOURCES = (
-    ".git", ".github", ".gitignore", ".venv*", ".*_cache", "__pycache__", "*.py[cod]", "*.so",
-    "*.egg-info", "*.gcda", "*.gcno", "build", "dist", ".coverage*", ".hypothesis",
+    ".git", ".gitattributes", ".github", ".gitignore", ".venv*", ".*_cache", "__pycache__",
+    "*.py[cod]", "*.so", "*.egg-info", "*.gcda", "*.gcno", "build", "dist", ".coverage*",
+    ".hypothesis",
 )  # fmt: skip
 AT_THE_TOP = {
     "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "README.md", "SECURITY.md",
@@ -139,6 +140,12 @@ def test_files_of_the_sdist(built: Built) -> None:
         ),
     }  # fmt: skip
     assert difference(built.sdist, files_below(built.sources) | made) == NONE
+
+
+def test_lines_end_in_lf_alone(built: Built) -> None:
+    # .gitattributes sees to it on a commit; a file that is shipped uncommitted has nobody else.
+    files = [built.sources / name for name in files_below(built.sources)]
+    assert [path for path in files if b"\r\n" in path.read_bytes()] == []
 
 
 def test_the_sdist_has_what_it_is_for(built: Built) -> None:
