@@ -5,7 +5,7 @@ Environment variables, each 0 or 1:
 CMSGX_DEBUG      assertions on, every warning an error
 CMSGX_SANITIZE   AddressSanitizer and UndefinedBehaviorSanitizer
 CMSGX_COVERAGE   gcov instrumentation
-CMSGX_PORTABLE   on Linux: what stands in elsewhere for Linux's own calls, see src/c/platform.h
+CMSGX_PORTABLE   on Linux: what other systems have for Linux's own calls, see src/c/plain/platform.h
 
 With SOURCE_DATE_EPOCH the same sources give the same bytes, wherever they lie: tools/dist.
 """
@@ -99,9 +99,9 @@ setup(
     ext_modules=[
         Extension(
             "cmsgx._cmsg",
-            sources=["src/_cmsgmodule.c", *sorted(glob("src/c/*.c"))],
-            depends=sorted(glob("src/c/*.h")),
-            include_dirs=["src"],
+            sources=["src/_cmsgmodule.c", *sorted(glob("src/c/**/*.c", recursive=True))],
+            depends=sorted(glob("src/c/**/*.h", recursive=True)),
+            include_dirs=["src/c"],
             define_macros=define,
             extra_compile_args=compile_args,
             extra_link_args=link_args,

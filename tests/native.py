@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 SOURCES = Path(__file__).parent / "c"
-WALK = SOURCES.parents[1] / "src" / "c"
+INCLUDES = SOURCES.parents[1] / "src" / "c"
 
 
 @functools.cache
@@ -39,8 +39,9 @@ def _compiler() -> list[str]:
 def build(target: str, *arguments: str) -> Path:
     """What the C compiler makes of sources in tests/c, warnings being errors; once in a run."""
     path = Path(_folder().name) / target
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{INCLUDES}"]
     done = subprocess.run(
-        [*_compiler(), "-std=c11", "-Wall", "-Wextra", "-Werror", "-o", str(path), *arguments],
+        [*_compiler(), *flags, "-o", str(path), *arguments],
         cwd=SOURCES, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -151,7 +151,7 @@ def test_lines_end_in_lf_alone(built: Built) -> None:
 def test_the_sdist_has_what_it_is_for(built: Built) -> None:
     # The tree that the test above compares with is not empty of it itself.
     assert built.sdist >= AT_THE_TOP | {
-        "src/_cmsgmodule.c", "src/c/walk.c", "src/c/walk.h", "src/c/compat.h",
+        "src/_cmsgmodule.c", "src/c/plain/walk.c", "src/c/plain/walk.h", "src/c/compat.h",
         "src/cmsgx/py.typed", "src/cmsgx/_cmsg.pyi", "tests/conftest.py", "tests/c/shim.c",
         "docs/reference.md", "examples/pass_one.py", "benchmarks/floor.c", "tools/suite", ".ci/run",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""src/c/walk.c alone, without an interpreter: tests/c/fuzz_walk.c."""
+"""src/c/plain/walk.c alone, without an interpreter: tests/c/fuzz_walk.c."""
 
 from __future__ import annotations
 

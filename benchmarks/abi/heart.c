@@ -11,8 +11,8 @@
 #include <Python.h>
 #include <structmember.h>
 
-#include "c/constants.h"
-#include "c/walk.h"
+#include "plain/constants.h"
+#include "plain/walk.h"
 
 #include <errno.h>
 #include <stddef.h>

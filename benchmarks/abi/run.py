@@ -61,8 +61,8 @@ def build(folder: str, name: str, headers: str) -> Any:
         shutil.copy(Path(folder) / FULL / "heart.so", library)
     else:
         flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-DNDEBUG", "-Wall", "-fvisibility=hidden"]
-        flags += [f"-I{SOURCES}", f"-I{headers}"]
-        sources = [str(HERE / "heart.c"), str(SOURCES / "c" / "walk.c")]
+        flags += [f"-I{SOURCES / 'c'}", f"-I{headers}"]
+        sources = [str(HERE / "heart.c"), str(SOURCES / "c/plain/walk.c")]
         subprocess.run(
             [*compiler(), *flags, "-shared", "-fPIC", *FORMS[name], "-o", str(library), *sources],
             check=True,

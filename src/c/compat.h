@@ -6,7 +6,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "process.h"
+#include "plain/process.h"
 
 #include <stdatomic.h>
 

@@ -6,9 +6,9 @@
 /* First, as Python.h chooses what the system's headers show. */
 #include "compat.h"
 
-#include "closer.h"
-#include "constants.h"
-#include "walk.h"
+#include "plain/closer.h"
+#include "plain/constants.h"
+#include "plain/walk.h"
 
 /* Keyword arguments of the functions that are called often: interned, at these places of
    state->keywords. */

@@ -1,10 +1,11 @@
-/* Fuzzes src/c/walk.c, which it includes, with close() and its like stubbed.
+/* Fuzzes src/c/plain/walk.c, which it includes, with close() and its like stubbed.
 
    With libFuzzer (tools/fuzz):
-       clang -DLIBFUZZER -fsanitize=fuzzer,address,undefined -o fuzz_walk fuzz_walk.c
+       clang -I../../src/c -DLIBFUZZER -fsanitize=fuzzer,address,undefined -o fuzz_walk fuzz_walk.c
        ./fuzz_walk -runs=1000000000
    Without (tests/test_walk.py):
-       cc -fsanitize=address,undefined -o fuzz_walk fuzz_walk.c && ./fuzz_walk COUNT [SEED]
+       cc -I../../src/c -fsanitize=address,undefined -o fuzz_walk fuzz_walk.c
+       ./fuzz_walk COUNT [SEED]
 
    What has to hold for any bytes, at any alignment, for any length that a kernel may return: no
    byte outside of the buffer is touched, the walk ends within used / header steps, what it finds
@@ -87,7 +88,7 @@ stub_fcntl(int fd, int command, ...)
 #define close stub_close
 #define syscall stub_syscall
 #define fcntl stub_fcntl
-#include "../../src/c/walk.c"
+#include "../../src/c/plain/walk.c"
 #undef close
 #undef syscall
 #undef fcntl

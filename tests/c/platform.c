@@ -1,7 +1,9 @@
-/* What src/c/platform.[hc] and msghdr.h make of the system's calls, as text.
+/* What src/c/plain/platform.[hc] and msghdr.h make of the system's calls, as text.
 
-   cc -std=c11 -o native platform.c                  Linux's own calls
-   cc -std=c11 -DCMSGX_PORTABLE -o portable platform.c   what stands in for them elsewhere
+   Linux's own calls, and what stands in for them elsewhere:
+
+   cc -std=c11 -I../../src/c -o native platform.c
+   cc -std=c11 -I../../src/c -DCMSGX_PORTABLE -o portable platform.c
 
    Both have to print the same. */
 
@@ -9,9 +11,9 @@
 #  define _GNU_SOURCE 1
 #endif
 
-#include "../../src/c/msghdr.h"
-#include "../../src/c/platform.c"
-#include "../../src/c/walk.c"
+#include "../../src/c/plain/msghdr.h"
+#include "../../src/c/plain/platform.c"
+#include "../../src/c/plain/walk.c"
 
 #include <arpa/inet.h>
 #include <stdio.h>

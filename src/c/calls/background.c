@@ -1,0 +1,221 @@
+/* Closing in the background, from Python's side: waiting with signals, and what may be handed
+   over. */
+
+#include "calls/background.h"
+
+#include "types/arrival.h"
+#include "types/descriptor.h"
+#include "errors.h"
+#include "plain/process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+/* A wait is cut into these, as nothing wakes it for a signal. */
+#define SLICE INT64_C(20000000)
+
+/* Before a receive --------------------------------------------------------------------------- */
+
+/* Whether the call would wait for a message: as cmsgx_call() does, or in the kernel. */
+static int
+would_wait(cmsgx_sock *sock, int flags)
+{
+    if (flags & MSG_DONTWAIT || sock->timeout == 0) {
+        return 0;
+    }
+    if (sock->timeout != CMSGX_BLOCKING) {
+        return 1;
+    }
+    int number = cmsgx_sock_borrow(sock);
+    int status = -1;
+    if (number >= 0) {
+        status = fcntl(number, F_GETFL);
+        cmsgx_sock_give_back(sock);
+    }
+    /* What is closed fails in the call itself. */
+    return status >= 0 && !(status & O_NONBLOCK);
+}
+
+static int
+wait_for_room(cmsgx_sock *sock, cmsgx_row *row, int flags)
+{
+    /* Most often there is, and nobody has to wait.  It may have to close some itself, though. */
+    size_t waiting;
+    Py_BEGIN_ALLOW_THREADS
+    waiting = cmsgx_row_wait(row, 0);
+    Py_END_ALLOW_THREADS
+    if (waiting == 0) {
+        return 0;
+    }
+    if (sock->timeout == CMSGX_ONE_TRY) {
+        return -1;
+    }
+    if (!would_wait(sock, flags)) {
+        cmsgx_raise_errno(EAGAIN,
+                          "%zu descriptors wait for the background closer, which is as many as may "
+                          "before more are received",
+                          waiting);
+        return -1;
+    }
+    int64_t deadline = sock->timeout > 0 ? cmsgx_now() + sock->timeout : 0;
+    for (;;) {
+        int64_t left = deadline > 0 ? deadline - cmsgx_now() : SLICE;
+        if (left <= 0) {
+            PyErr_Format(PyExc_TimeoutError,
+                         "timed out: %zu descriptors wait for the background closer", waiting);
+            return -1;
+        }
+        Py_BEGIN_ALLOW_THREADS
+        waiting = cmsgx_row_wait(row, left < SLICE ? left : SLICE);
+        Py_END_ALLOW_THREADS
+        if (PyErr_CheckSignals() < 0) {
+            return -1;
+        }
+        if (waiting == 0) {
+            break;
+        }
+    }
+    if (deadline > 0) {
+        /* What is left of it is for the message; not 0, which would not wait at all. */
+        int64_t left = deadline - cmsgx_now();
+        sock->timeout = left > 0 ? left : 1;
+    }
+    return 0;
+}
+
+int
+cmsgx_arrival_begin(cmsgx_sock *sock, const cmsgx_request *request, size_t count, int flags)
+{
+    cmsgx_row *row = request->row;
+    if (!cmsgx_row_has_room(row) && wait_for_room(sock, row, flags) < 0) {
+        return -1;
+    }
+    if (cmsgx_row_reserve(row, count * CMSGX_MOST_PLACES) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+/* Functions ---------------------------------------------------------------------------------- */
+
+/* Takes the descriptor of a socket object away; 0, or -1 with an exception. */
+static int
+submit_socket(cmsgx_state *state, PyObject *sock)
+{
+    PyObject *number = state->socket_fileno(sock, NULL);
+    if (number == NULL) {
+        return -1;
+    }
+    cmsgx_row *row = cmsgx_row_shared(state->closer, (int)PyLong_AsLong(number));
+    Py_DECREF(number);
+    if (cmsgx_row_reserve(row, 1) < 0) {
+        cmsgx_row_drop(row);
+        PyErr_NoMemory();
+        return -1;
+    }
+    /* That of the C type, which runs no Python code: nothing can raise while nobody owns it. */
+    number = PyObject_CallMethod((PyObject *)state->socket, "detach", "O", sock);
+    int fd = number == NULL ? -1 : (int)PyLong_AsLong(number);
+    if (fd >= 0) {
+        cmsgx_row_submit(row, &fd, 1);
+    }
+    else {
+        cmsgx_row_unreserve(row, 1);
+    }
+    cmsgx_row_drop(row);
+    Py_XDECREF(number);
+    if (number == NULL) {
+        return -1;
+    }
+    /* As the detach() of Python's class does. */
+    if (PyObject_SetAttrString(sock, "_closed", Py_True) < 0) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            return -1;
+        }
+        PyErr_Clear();
+    }
+    return 0;
+}
+
+PyObject *
+cmsgx_closer_submit(PyObject *module, PyObject *descriptor)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    PyObject *owner;
+
+    if (cmsgx_descriptor_check(state, descriptor)) {
+        if (cmsgx_descriptor_close_in_background(descriptor, state->closer) < 0) {
+            return NULL;
+        }
+        Py_RETURN_NONE;
+    }
+    if (PyObject_TypeCheck(descriptor, state->socket)) {
+        if (submit_socket(state, descriptor) < 0) {
+            return NULL;
+        }
+        Py_RETURN_NONE;
+    }
+    if (!PyLong_Check(descriptor)) {
+        return PyErr_Format(PyExc_TypeError,
+                            "descriptor: an Fd, a socket object or an int is needed, not %.200s",
+                            Py_TYPE(descriptor)->tp_name);
+    }
+    int fd = cmsgx_number_of(state, descriptor, "descriptor", CMSGX_NO_INDEX, &owner);
+    if (fd < 0) {
+        return NULL;
+    }
+    if (fcntl(fd, F_GETFD) < 0) {
+        /* Now: later it may be another file's. */
+        return cmsgx_raise_errno(errno, "descriptor: %d is not open", fd);
+    }
+    cmsgx_row *row = cmsgx_row_shared(state->closer, fd);
+    if (cmsgx_row_reserve(row, 1) < 0) {
+        cmsgx_row_drop(row);
+        return PyErr_NoMemory();
+    }
+    cmsgx_row_submit(row, &fd, 1);
+    cmsgx_row_drop(row);
+    Py_RETURN_NONE;
+}
+
+PyObject *
+cmsgx_closer_wait_for(PyObject *module, PyObject *seconds)
+{
+    cmsgx_closer *closer = cmsgx_state_of(module)->closer;
+    cmsgx_sock limit;
+    size_t left;
+
+    limit.timeout = CMSGX_FOR_EVER;
+    if (cmsgx_sock_set_timeout(&limit, seconds) < 0) {
+        return NULL;
+    }
+    int64_t deadline = limit.timeout >= 0 ? cmsgx_now() + limit.timeout : 0;
+    int64_t rest = SLICE;
+    do {
+        rest = limit.timeout >= 0 ? deadline - cmsgx_now() : SLICE;
+        rest = rest > SLICE ? SLICE : rest;
+        Py_BEGIN_ALLOW_THREADS
+        left = cmsgx_closer_wait(closer, rest > 0 ? rest : 0);
+        Py_END_ALLOW_THREADS
+        if (PyErr_CheckSignals() < 0) {
+            return NULL;
+        }
+    } while (left > 0 && rest > 0);
+    return PyLong_FromSize_t(left);
+}
+
+PyObject *
+cmsgx_closer_counts(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    const cmsgx_closer *closer = cmsgx_state_of(module)->closer;
+    return Py_BuildValue("nn", (Py_ssize_t)cmsgx_get(&closer->backlog),
+                         (Py_ssize_t)cmsgx_get(&closer->reserved));
+}
+
+PyObject *
+cmsgx_closer_resume_all(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    cmsgx_process_resume();
+    Py_RETURN_NONE;
+}

@@ -1,0 +1,536 @@
+/* BatchReceiver: many messages for one system call, recvmmsg(2).  Headers, room and buffers are
+   made once; a buffer that somebody still reads is replaced before the next call. */
+
+#include "arguments.h"
+#include "types/batch.h"
+#include "errors.h"
+#include "plain/msghdr.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <structmember.h>
+#include <sys/resource.h>
+
+/* Linux has no bound for recvmmsg(2), as it has for sendmmsg(2), and memory is kept for each: more
+   is a mistake. */
+#define MOST_MESSAGES (1 << 20)
+
+typedef struct {
+    PyObject_HEAD
+    cmsgx_busy busy;
+    cmsgx_state *state;
+    PyObject *sock;             /* owned */
+    cmsgx_request *request;     /* owned use */
+    size_t size;                /* bytes of data of each */
+    size_t count;
+    cmsgx_buffer **buffers;     /* owned uses, NULL until the first call: what is filled next */
+    cmsgx_buffer **spares;      /* owned uses, or NULL: the batch before mostly still holds these */
+    struct cmsgx_mmsg *headers;
+    struct iovec *iov;
+    PyObject *last;             /* owned: the batch of the step before, in a loop */
+} batch_receiver;
+
+#define SELF(object) ((batch_receiver *)(object))
+
+static void
+drop_buffers(batch_receiver *self)
+{
+    for (size_t i = 0; i < self->count; i++) {
+        cmsgx_buffer_release(self->buffers[i]);
+        cmsgx_buffer_release(self->spares[i]);
+        self->buffers[i] = self->spares[i] = NULL;
+    }
+}
+
+static int
+is_free(const cmsgx_buffer *buffer)
+{
+    return buffer != NULL && cmsgx_count_get(&buffer->users) == 1;
+}
+
+/* Sees to it that nobody reads what a call with these flags will fill.  0, or -1 with
+   MemoryError. */
+static int
+free_buffers(batch_receiver *self, int flags)
+{
+    for (size_t i = 0; i < self->count; i++) {
+        cmsgx_buffer *buffer = self->buffers[i];
+        int is_free_already = is_free(buffer);
+        if (!is_free_already) {
+            buffer = self->spares[i];
+            if (!is_free(buffer)) {
+                buffer = cmsgx_buffer_new(self->size, self->request->control_size, NULL);
+                if (buffer == NULL) {
+                    return -1;
+                }
+                cmsgx_buffer_release(self->spares[i]);
+            }
+            self->spares[i] = self->buffers[i];
+            self->buffers[i] = buffer;
+        }
+        if (!is_free_already || (flags & CMSGX_MSG_NOT_WRITTEN)) {
+            cmsgx_msghdr_set_data(&self->headers[i].msg_hdr, &self->iov[i], buffer->data,
+                                  buffer->room, flags);
+        }
+        buffer->got.fds = buffer->got.pidfds = 0;
+    }
+    return 0;
+}
+
+/* How many descriptors a message may bring, a surplus included, which is closed only when all are
+   there. */
+static size_t
+most_of_each(const batch_receiver *self)
+{
+    const cmsgx_request *request = self->request;
+    if (request->row != NULL) {
+        return CMSGX_MOST_PLACES;
+    }
+    size_t room = request->fds > 0 || request->takes_pidfd ? request->control_size : 0;
+    if (request->family == AF_UNIX) {
+        room += CMSGX_MORE_ROOM;
+    }
+    return room > CMSG_LEN(0) ? (room - CMSG_LEN(0)) / sizeof(int) : 0;
+}
+
+/* How many messages may be received before the descriptors in them could fill the table: the
+   kernel goes on when it is full, and drops them. */
+static size_t
+bounded(size_t count, size_t each)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0) {
+        return 1;
+    }
+    if (limit.rlim_cur == RLIM_INFINITY) {
+        return count;
+    }
+    size_t open = cmsgx_count_open();
+    size_t most = (size_t)limit.rlim_cur;
+    size_t left = (open == SIZE_MAX ? cmsgx_count_free(most, count * each)
+                   : open < most ? most - open : 0) / each;
+    return left == 0 ? 1 : left < count ? left : count;
+}
+
+/* How many messages may be received before more descriptors wait in the closer than may. */
+static size_t
+within_closer(const batch_receiver *self, size_t count)
+{
+    size_t most = cmsgx_row_most(self->request->row) / CMSGX_MOST_PLACES;
+    return most == 0 ? 1 : most < count ? most : count;
+}
+
+typedef struct {
+    const batch_receiver *self;
+    size_t count;               /* messages at most */
+    size_t asked;               /* of those, in the last try */
+    socklen_t name_size;
+} call_context;
+
+static inline __attribute__((always_inline)) int
+receive_some(int fd, call_context *call, size_t count, int flags)
+{
+    const batch_receiver *self = call->self;
+    call->asked = count;
+    for (size_t i = 0; i < count; i++) {
+        cmsgx_buffer *buffer = self->buffers[i];
+        cmsgx_msghdr_prepare(&self->headers[i].msg_hdr, buffer->control, buffer->control_size,
+                             &buffer->name, call->name_size, 0);
+    }
+    /* Waits for the first only.  The timeout of recvmmsg(2) itself is looked at between messages,
+       so that it can wait for ever: it is not used. */
+    int result =
+        cmsgx_recvmmsg(fd, self->headers, (unsigned)count, flags | CMSGX_MSG_WAITFORONE);
+    for (int i = 0; CMSGX_MORE_ROOM > 0 && i < result; i++) {
+        cmsgx_msghdr_finish(&self->headers[i].msg_hdr, self->buffers[i]->control_size);
+    }
+    if (result < 0) {
+        cmsgx_msghdr_failed(self->buffers[0]->control, self->buffers[0]->control_size, flags);
+    }
+    return result;
+}
+
+static ssize_t
+try_recvmmsg(int fd, void *context, int flags)
+{
+    call_context *call = context;
+    size_t count = call->count;
+    size_t each = count > 1 ? most_of_each(call->self) : 0;
+    if (each > 0) {
+        count = bounded(count, each);
+        if (count > 1 && !(flags & MSG_DONTWAIT)) {
+            int result = receive_some(fd, call, count, flags | MSG_DONTWAIT);
+            if (result >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) {
+                return result;
+            }
+            /* The bound is of now, and the table may be fuller when the wait is over. */
+            count = 1;
+        }
+    }
+    return receive_some(fd, call, count, flags);
+}
+
+/* What is malformed is no error of the batch, but nothing in it is to be believed. */
+static void
+disown_malformed(cmsgx_buffer *buffer, const cmsgx_request *request)
+{
+    cmsgx_arrival_close(buffer, request);
+    buffer->got.truncated = 1;
+    buffer->got.closed_fds = -1;
+}
+
+/* The messages at the end of a stream, each empty, are one: it is left out after others.  Empty
+   messages that cannot be told from it are taken for it where the peer has hung up. */
+static size_t
+without_end(const batch_receiver *self, size_t count, int has_hung_up)
+{
+    size_t last = count;
+    while (last > 1) {
+        int eof = self->buffers[last - 1]->got.eof;
+        if (eof == 0 || (eof == 2 && has_hung_up <= 0)) {
+            break;
+        }
+        last--;
+    }
+    return last;
+}
+
+/* Whether nothing but the end was read: 1, 0, or the negative errno where that cannot be told. */
+static int
+is_just_end(const batch_receiver *self, size_t count, size_t kept, int has_hung_up, int error)
+{
+    if (has_hung_up >= 0) {
+        int eof = self->buffers[0]->got.eof;
+        return kept == 1 && (eof == 1 || (eof == 2 && has_hung_up));
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (self->buffers[i]->got.eof != 2) {
+            return 0;
+        }
+    }
+    return -error;
+}
+
+static PyObject *
+raise_not_made(void)
+{
+    return PyErr_Format(PyExc_ValueError,
+                        "the BatchReceiver was not initialised: a subclass calls "
+                        "super().__init__()");
+}
+
+/* With the receiver marked as in use.  *is_end (may be NULL) is whether the batch is just the end
+   of what there is to receive: 1, 0, or a negative errno where that cannot be told. */
+static PyObject *
+receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
+{
+    cmsgx_state *state = self->state;
+    cmsgx_sock sock;
+
+    if (self->request == NULL || self->sock == NULL) {
+        return raise_not_made();
+    }
+    if (cmsgx_sock_resolve_typed(state, self->sock, CMSGX_RECEIVING, &sock) < 0
+        || (timeout != NULL && cmsgx_sock_set_timeout(&sock, timeout) < 0)
+        || cmsgx_check_peek(self->request->fds, flags) < 0
+        || free_buffers(self, flags) < 0) {
+        return NULL;
+    }
+    PyObject *batch = cmsgx_batch_new(self->request, self->count);
+    if (batch == NULL) {
+        return NULL;
+    }
+    /* Each one that is peeked at is the same. */
+    call_context call = {self, flags & MSG_PEEK ? 1 : self->count, 0,
+                         cmsgx_name_room(self->request->type, flags)};
+    if (self->request->row != NULL) {
+        call.count = within_closer(self, call.count);
+        if (cmsgx_arrival_begin(&sock, self->request, call.count, flags) < 0) {
+            Py_DECREF(batch);
+            return NULL;
+        }
+    }
+    ssize_t count = cmsgx_call(&sock, cmsgx_events_of(flags), try_recvmmsg, &call,
+                               flags | cmsgx_cloexec_flag(self->request->family), NULL, NULL);
+    cmsgx_arrival_end(self->request, call.count - (size_t)(count > 0 ? count : 0));
+    if (count < 0) {
+        Py_DECREF(batch);
+        return NULL;
+    }
+    for (size_t i = 0; i < (size_t)count; i++) {
+        cmsgx_arrive(self->buffers[i], self->request, &sock, &self->headers[i].msg_hdr,
+                     self->headers[i].msg_len, flags);
+        if (self->buffers[i]->got.malformed) {
+            disown_malformed(self->buffers[i], self->request);
+        }
+    }
+    /* Once the end was read, so is all that was asked for: it can be read again and again. */
+    int is_full = (size_t)count == call.asked;
+    int has_hung_up = count > 0 && is_full && self->buffers[count - 1]->got.eof == 2
+        ? cmsgx_sock_has_hung_up(&sock) : 0;
+    int error = errno;
+    size_t kept = without_end(self, (size_t)count, has_hung_up);
+    for (size_t i = 0; i < (size_t)count; i++) {
+        if (i < kept) {
+            cmsgx_batch_add(batch, self->buffers[i]);
+        }
+        else {
+            cmsgx_arrival_close(self->buffers[i], self->request);
+        }
+    }
+    if (is_end != NULL) {
+        *is_end = is_just_end(self, (size_t)count, kept, has_hung_up, error);
+    }
+    return batch;
+}
+
+PyDoc_STRVAR(receive_doc,
+"receive($self, /, *, flags=0, timeout=...)\n--\n\n"
+"Receives what there is, one message at least: recvmmsg(2).  `flags` are MSG_* bits, `timeout`\n"
+"seconds or None, by default the socket's own, for the first message; nothing waits for more.\n"
+"Returns a Batch.  Raises what the kernel reports for the first message, and TimeoutError; never\n"
+"for what one message lacks: see its `truncated`.  With MSG_PEEK it is one message.");
+
+static PyObject *
+batch_receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
+                       PyObject *kwnames)
+{
+    static const cmsgx_signature signature = {
+        "receive", 0, 0, {CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT, -1},
+    };
+    batch_receiver *self = SELF(object);
+    PyObject *values[2] = {NULL};
+    int flags = 0;
+
+    if ((nargs > 0 || kwnames != NULL)
+        && (cmsgx_keywords(self->state, &signature, args, nargs, kwnames, values) < 0
+            || (values[0] != NULL && cmsgx_as_int(values[0], "flags", &flags) < 0))) {
+        return NULL;
+    }
+    if (!cmsgx_enter(&self->busy)) {
+        return cmsgx_raise_receiver_busy(object);
+    }
+    PyObject *batch = receive(self, flags, values[1], NULL);
+    cmsgx_leave(&self->busy);
+    return batch;
+}
+
+/* The step of a loop: what was left of the batch before is closed. */
+static PyObject *
+next(batch_receiver *self)
+{
+    int is_end = 0;
+
+    if (self->last != NULL) {
+        if (cmsgx_batch_close(self->last) < 0) {
+            return NULL;
+        }
+        /* Gone before the next is received, so that its buffers may be free. */
+        Py_CLEAR(self->last);
+    }
+    PyObject *batch = receive(self, 0, NULL, &is_end);
+    if (batch == NULL) {
+        return NULL;
+    }
+    if (is_end != 0) {
+        (void)cmsgx_batch_close(batch);
+        Py_DECREF(batch);
+        return is_end > 0 ? NULL : cmsgx_raise_no_end(-is_end);
+    }
+    self->last = Py_NewRef(batch);
+    return batch;
+}
+
+static PyObject *
+batch_receiver_next(PyObject *object)
+{
+    batch_receiver *self = SELF(object);
+    if (!cmsgx_enter(&self->busy)) {
+        return cmsgx_raise_receiver_busy(object);
+    }
+    PyObject *batch = next(self);
+    cmsgx_leave(&self->busy);
+    return batch;
+}
+
+PyDoc_STRVAR(configure_doc,
+"_configure($self, fds, control_size, want, family, type, takes_pidfd, raise_truncated, "
+"in_background, /)\n--\n\n"
+"Sets what is asked for and the room for it, from the next receive on.");
+
+static PyObject *
+batch_receiver_configure(PyObject *object, PyObject *args)
+{
+    batch_receiver *self = SELF(object);
+    cmsgx_request *request = cmsgx_request_parse(self->state, args);
+    if (request == NULL) {
+        return NULL;
+    }
+    if (!cmsgx_enter(&self->busy)) {
+        cmsgx_request_release(request);
+        return cmsgx_raise_receiver_busy(object);
+    }
+    cmsgx_request *before = self->request;
+    cmsgx_request_inherit(request, before);
+    self->request = request;
+    drop_buffers(self);
+    cmsgx_leave(&self->busy);
+    cmsgx_request_release(before);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+batch_receiver_make(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
+{
+    PyObject *self = type->tp_alloc(type, 0);
+    (void)args;
+    if (self != NULL) {
+        SELF(self)->state = cmsgx_state_of_type(type);
+    }
+    return self;
+}
+
+static void
+free_arrays(batch_receiver *self)
+{
+    PyMem_Free(self->buffers);
+    PyMem_Free(self->spares);
+    PyMem_Free(self->headers);
+    PyMem_Free(self->iov);
+    self->buffers = self->spares = NULL;
+    self->headers = NULL;
+    self->iov = NULL;
+}
+
+static int
+allocate(batch_receiver *self, size_t count)
+{
+    self->buffers = PyMem_Calloc(count, sizeof(*self->buffers));
+    self->spares = PyMem_Calloc(count, sizeof(*self->spares));
+    self->headers = PyMem_Calloc(count, sizeof(*self->headers));
+    self->iov = PyMem_Calloc(count, sizeof(*self->iov));
+    if (self->buffers == NULL || self->spares == NULL || self->headers == NULL
+        || self->iov == NULL) {
+        free_arrays(self);
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->count = count;
+    return 0;
+}
+
+static int
+batch_receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"sock", "count", "bufsize", NULL};
+    batch_receiver *self = SELF(object);
+    PyObject *sock, *count_given, *size_given;
+    Py_ssize_t count;
+    size_t size;
+    int is_green;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:BatchReceiver", (char **)(void *)names,
+                                     &sock, &count_given, &size_given)
+        || cmsgx_as_nearest(count_given, "count", &count) < 0
+        || cmsgx_as_bufsize(size_given, &size) < 0
+        || cmsgx_allow(self->state, sock, CMSGX_RECEIVING, &is_green) < 0) {
+        return -1;
+    }
+    if (count < 1 || count > MOST_MESSAGES) {
+        PyErr_Format(PyExc_ValueError, "count: %R; it is 1 to %d", count_given,
+                     MOST_MESSAGES);
+        return -1;
+    }
+    /* From here on no Python code runs, which could come here once more; another thread can. */
+    if (!cmsgx_enter(&self->busy)) {
+        cmsgx_raise_receiver_busy(object);
+        return -1;
+    }
+    int result = -1;
+    if (self->sock != NULL) {
+        PyErr_SetString(PyExc_TypeError, "a BatchReceiver is initialised once");
+    }
+    else if (allocate(self, (size_t)count) == 0) {
+        self->size = size;
+        self->sock = Py_NewRef(sock);
+        result = 0;
+    }
+    cmsgx_leave(&self->busy);
+    return result;
+}
+
+static int
+batch_receiver_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(SELF(object)->sock);
+    Py_VISIT(SELF(object)->last);
+    return cmsgx_request_visit(SELF(object)->request, visit, arg);
+}
+
+static int
+batch_receiver_clear(PyObject *object)
+{
+    batch_receiver *self = SELF(object);
+    cmsgx_request *request = self->request;
+    self->request = NULL;
+    Py_CLEAR(self->sock);
+    Py_CLEAR(self->last);
+    cmsgx_request_release(request);
+    return 0;
+}
+
+static void
+batch_receiver_dealloc(PyObject *object)
+{
+    batch_receiver *self = SELF(object);
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    (void)batch_receiver_clear(object);
+    drop_buffers(self);
+    free_arrays(self);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+static PyMethodDef batch_receiver_methods[] = {
+    {"receive", (PyCFunction)(void (*)(void))batch_receiver_receive,
+     METH_FASTCALL | METH_KEYWORDS, receive_doc},
+    {"_configure", batch_receiver_configure, METH_VARARGS, configure_doc},
+    CMSGX_NO_COPY,
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef batch_receiver_members[] = {
+    {"sock", T_OBJECT, offsetof(batch_receiver, sock), READONLY, "What it receives from."},
+    {"count", T_PYSSIZET, offsetof(batch_receiver, count), READONLY,
+     "Messages at most for each call."},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot batch_receiver_slots[] = {
+    {Py_tp_new, batch_receiver_make},
+    {Py_tp_init, batch_receiver_init},
+    {Py_tp_dealloc, batch_receiver_dealloc},
+    {Py_tp_traverse, batch_receiver_traverse},
+    {Py_tp_clear, batch_receiver_clear},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, batch_receiver_next},
+    {Py_tp_methods, batch_receiver_methods},
+    {Py_tp_members, batch_receiver_members},
+    {0, NULL},
+};
+
+static PyType_Spec batch_receiver_spec = {
+    .name = "cmsgx._cmsg.BatchReceiver",
+    .basicsize = sizeof(batch_receiver),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = batch_receiver_slots,
+};
+
+int
+cmsgx_add_batch_receiver(PyObject *module)
+{
+    return cmsgx_add_type(module, &batch_receiver_spec,
+                          &cmsgx_state_of(module)->BatchReceiver);
+}

@@ -1,0 +1,110 @@
+/* A message on its way out: buffers, control data, descriptors, address, all on the stack of
+   the call unless there is much of it. */
+
+#ifndef CMSGX_OUTGOING_H
+#define CMSGX_OUTGOING_H
+
+#include "calls/sock.h"
+
+#include <sys/uio.h>
+
+/* Memory for what one message mostly has; what does not fit is allocated. */
+typedef struct {
+    Py_buffer *buffers;
+    struct iovec *iov;
+    Py_ssize_t buffer_count;    /* at least 1 */
+    int *numbers;
+    PyObject **owners;
+    size_t fd_count;
+    unsigned char *control;
+    size_t control_size;
+} cmsgx_room;
+
+typedef struct {
+    cmsgx_state *state;
+    cmsgx_sock *sock;           /* borrowed: where it goes; NULL where that is not known */
+    int is_typed;               /* refuse by ourselves what the kernel would refuse */
+    int peer;                   /* of AF_INET6: AF_* of the packet, as route.c found it; AF_UNSPEC:
+                                   not asked yet, -1: not known */
+    struct msghdr msg;
+    size_t total;               /* bytes of data */
+    cmsgx_room room;            /* borrowed */
+
+    Py_buffer *buffers;         /* owned exports */
+    struct iovec *iov;
+    Py_ssize_t buffer_count;
+
+    unsigned char *control;
+    size_t control_used;
+    size_t control_capacity;
+
+    int *numbers;               /* descriptors */
+    PyObject **owners;          /* owned: the objects they come from, NULL for plain numbers */
+    size_t fd_count;
+    size_t fd_capacity;
+    size_t owned_count;
+
+    struct sockaddr_storage name;
+} cmsgx_outgoing;
+
+/* Room on the stack, for a call that sends one message. */
+#define CMSGX_FEW_BUFFERS 8
+#define CMSGX_FEW_FDS 64
+
+typedef struct {
+    Py_buffer buffers[CMSGX_FEW_BUFFERS];
+    struct iovec iov[CMSGX_FEW_BUFFERS];
+    int numbers[CMSGX_FEW_FDS];
+    PyObject *owners[CMSGX_FEW_FDS];
+    unsigned char control[CMSG_SPACE(CMSGX_FEW_FDS * sizeof(int)) + CMSG_SPACE(64)]
+        __attribute__((aligned(16)));
+} cmsgx_stack_room;
+
+static inline cmsgx_room
+cmsgx_room_of(cmsgx_stack_room *stack)
+{
+    return (cmsgx_room){stack->buffers, stack->iov, CMSGX_FEW_BUFFERS, stack->numbers,
+                        stack->owners, CMSGX_FEW_FDS, stack->control, sizeof(stack->control)};
+}
+
+void cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_room room, cmsgx_state *state,
+                         cmsgx_sock *sock);
+void cmsgx_outgoing_clear(cmsgx_outgoing *out);
+
+/* Each of these: 0, or -1 with an exception. */
+
+/* One bytes-like object; `is_held`: the caller keeps it alive until the call is over. */
+int cmsgx_outgoing_add_buffer(cmsgx_outgoing *out, PyObject *buffer, int is_held);
+/* An iterable of bytes-like objects; `error` is the TypeError for what is none. */
+int cmsgx_outgoing_add_buffers(cmsgx_outgoing *out, PyObject *buffers, const char *name,
+                               const char *needed);
+/* Descriptors, kept until they are put by add_rights: an object with fileno(), or an iterable.
+   Strict: what cannot be one is refused here, by its index; otherwise the kernel answers, as for
+   the socket module. */
+int cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict);
+/* Descriptors as int fd[n], in bytes: what array('i') makes of bytes. */
+int cmsgx_outgoing_add_fd_bytes(cmsgx_outgoing *out, PyObject *bytes);
+/* One SCM_RIGHTS with the descriptors from index `from` on. */
+int cmsgx_outgoing_add_rights(cmsgx_outgoing *out, size_t from);
+/* One control message from bytes. */
+int cmsgx_outgoing_add_control(cmsgx_outgoing *out, int level, int type, const void *data,
+                               size_t size);
+/* One that the caller has as bytes.  In a typed call the descriptors of an SCM_RIGHTS join the
+   others, and are not put: what is refused of those is refused of these. */
+int cmsgx_outgoing_add_payload(cmsgx_outgoing *out, int level, int type,
+                               const Py_buffer *payload);
+/* One typed control message; its descriptors join the others, and are not put.  After the address,
+   as that has a say in the form it goes in, and whether it goes at all: route.h. */
+int cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind);
+
+/* Lets msg point to all of it, ready for sendmsg(2). */
+void cmsgx_outgoing_finish(cmsgx_outgoing *out);
+
+/* Where EBADF is about one of its descriptors, raises an error that names it instead. */
+void cmsgx_outgoing_name_bad(const cmsgx_outgoing *out, const cmsgx_sock *sock);
+
+/* Sends it: bytes sent, or -1 with an exception, and *error as of cmsgx_call().  EBADF names the
+   descriptor that is not open. */
+ssize_t cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error);
+
+#endif

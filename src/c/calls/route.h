@@ -1,0 +1,64 @@
+/* Which way a message goes, and what of its control data goes that way: a kernel drops without an
+   error what the protocol of the packet does not read. */
+
+#ifndef CMSGX_ROUTE_H
+#define CMSGX_ROUTE_H
+
+#include "types/codec.h"
+#include "calls/outgoing.h"
+
+#include <netinet/in.h>
+
+/* For the function below. */
+const cmsgx_form *cmsgx_route_look(cmsgx_outgoing *out, const cmsgx_codec *codec,
+                                   PyObject *record);
+
+/* Whether that is what reads what a datagram socket sends, mostly. */
+static inline int
+cmsgx_route_is_read(const cmsgx_sock *sock, cmsgx_reader reader)
+{
+    if (reader == CMSGX_BY_UDP) {
+        int proto = cmsgx_sock_value(sock, sock->state->socket_proto);
+        return proto == 0 || proto == IPPROTO_UDP;
+    }
+    return reader == CMSGX_BY_NO_HEADER || reader == CMSGX_BY_TCP;
+}
+
+/* The form in which a record of that codec goes where `out` goes.  NULL with an exception where it
+   goes there in none: NotSupportedError, or ValueError for what a kernel only delivers.  After the
+   address.  Where `out` has no socket, the first that is sent, or is there at all. */
+static inline const cmsgx_form *
+cmsgx_route_form(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record)
+{
+    const cmsgx_form *form = codec->sent;
+    const cmsgx_sock *sock = out->sock;
+    if (form != NULL && sock != NULL && sock->kind == CMSGX_SOCKET) {
+        /* Mostly the first that is sent is right, for a socket object, which knows what it is. */
+        unsigned family = (unsigned)cmsgx_sock_value(sock, sock->state->socket_family);
+        if (family < 64 && (form->sent_over >> family & 1)
+            && (family != AF_INET6 || !(form->directions & CMSGX_SENT_BY_PEER))) {
+            unsigned type = form->sent_by == 0 && form->reader == CMSGX_BY_ANY
+                ? 0 : (unsigned)cmsgx_sock_value(sock, sock->state->socket_type);
+            if ((form->sent_by == 0 || (type < 32 && (form->sent_by >> type & 1)))
+                && (form->reader == CMSGX_BY_ANY
+                    || (type == SOCK_DGRAM && cmsgx_route_is_read(sock, form->reader)))) {
+                return form;
+            }
+        }
+    }
+    return cmsgx_route_look(out, codec, record);
+}
+
+/* The same for one that packs itself: 0, or -1 with an exception.  What no form of its codec has
+   goes as it is. */
+int cmsgx_route_packed(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record, int level,
+                       int type);
+
+/* The control data as a list of (level, type, data): a new reference, or NULL. */
+PyObject *cmsgx_route_tuples(const cmsgx_outgoing *out);
+
+/* Adds to the exception that is being raised what each of its control messages needs, where *error
+   may be about them.  What a signal handler raises meanwhile is raised instead, and *error is 0. */
+void cmsgx_route_note(const cmsgx_outgoing *out, int *error);
+
+#endif

@@ -1,0 +1,587 @@
+/* send_batch(): many messages for one system call, sendmmsg(2). */
+
+#include "calls/send.h"
+
+#include "arguments.h"
+#include "types/descriptor.h"
+#include "errors.h"
+#include "calls/notes.h"
+#include "plain/refusal.h"
+#include "calls/route.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+
+/* For one system call; the kernel's own bound is 1024. */
+#define CHUNK 256
+
+/* Room for what one message of a batch mostly has. */
+#define FEW_FDS 2
+#define FEW_CONTROL (CMSG_SPACE(sizeof(int) * FEW_FDS) + 3 * CMSG_SPACE(20))
+
+typedef struct {
+    cmsgx_outgoing out;
+    size_t owners_at;           /* its own begin there in batch.owners */
+    Py_buffer buffer;
+    struct iovec iov;
+    int numbers[FEW_FDS];
+    PyObject *owners[FEW_FDS];
+    unsigned char control[FEW_CONTROL] __attribute__((aligned(16)));
+} letter;
+
+typedef struct {
+    cmsgx_state *state;
+    cmsgx_sock *sock;
+    int flags;
+    size_t count;               /* letters that are filled */
+    size_t done;                /* of those, sent or skipped */
+    size_t part;                /* bytes that were sent of letters[done], on a stream */
+    int is_last;                /* behind these comes one that cannot be sent, or nothing */
+    PyObject *pending;          /* owned: what is to be raised once these were sent, or NULL */
+    PyObject *messages;         /* borrowed: a tuple of all */
+    int is_iterator;            /* they came from one */
+    int has_messages;           /* which the caller knows by that name */
+    Py_ssize_t read;            /* the first message of which nothing was read yet */
+    letter *letters;
+    struct cmsgx_mmsg *headers;
+    PyObject **owners;          /* of all letters; NULL where there are none */
+    size_t owner_count;
+    PyObject *skipped;          /* owned: a list of (index, error), or NULL: nothing is skipped */
+    Py_ssize_t retried;         /* the last message that was tried again, -1 for none */
+} batch;
+
+/* Filling ---------------------------------------------------------------------------------- */
+
+/* Whether that message cannot be sent again as it was: something in it can be read once only, or
+   nobody has it but we. */
+static int
+is_used_up(const batch *self, Py_ssize_t index)
+{
+    PyObject *message = PyTuple_GET_ITEM(self->messages, index);
+    int found = self->is_iterator || cmsgx_is_used_up(message);
+    for (Py_ssize_t i = 0; PyTuple_Check(message) && i < PyTuple_GET_SIZE(message); i++) {
+        PyObject *part = PyTuple_GET_ITEM(message, i);
+        found |= i == 1 ? cmsgx_are_fds_used_up(part) : cmsgx_is_used_up(part);
+    }
+    return found;
+}
+
+/* How many of those from `index` on that were read are so; *first is the first. */
+static Py_ssize_t
+count_used_up(const batch *self, Py_ssize_t index, Py_ssize_t *first)
+{
+    Py_ssize_t count = 0;
+    for (Py_ssize_t i = index; i < self->read; i++) {
+        if (is_used_up(self, i)) {
+            *first = count == 0 ? i : *first;
+            count++;
+        }
+    }
+    return count;
+}
+
+static void
+note_iterator(Py_ssize_t first, Py_ssize_t count)
+{
+    cmsgx_add_note("messages[%zd]%s had an iterator, which is used up now: the same message again "
+                   "would go without what was in it; give a list or a tuple",
+                   first, count > 1 ? " and others" : "");
+}
+
+/* Says so in the exception. */
+static void
+note_used_up(const batch *self, Py_ssize_t index)
+{
+    Py_ssize_t first = index;
+    Py_ssize_t count = count_used_up(self, index, &first);
+    if (self->is_iterator && index < PyTuple_GET_SIZE(self->messages)) {
+        cmsgx_add_note("messages was an iterator, which is used up now, with all that was not "
+                       "sent; give a list or a tuple");
+    }
+    else if (count > 0) {
+        note_iterator(first, count);
+    }
+}
+
+/* (data, fds, control, address), or just data.  The tuple of all messages keeps it alive. */
+static int
+fill(batch *self, letter *one, PyObject *message)
+{
+    PyObject *parts[4] = {message, NULL, NULL, Py_None};
+    cmsgx_room room = {&one->buffer, &one->iov, 1, one->numbers, one->owners, FEW_FDS,
+                       one->control, FEW_CONTROL};
+
+    cmsgx_outgoing_init(&one->out, room, self->state, self->sock);
+    one->out.is_typed = 1;
+    if (PyTuple_Check(message)) {
+        Py_ssize_t size = PyTuple_GET_SIZE(message);
+        if (size < 1 || size > 4) {
+            PyErr_Format(PyExc_ValueError,
+                         "a message is (data, fds, control, address), the last three optional, "
+                         "not a tuple of %zd",
+                         size);
+            return -1;
+        }
+        for (Py_ssize_t i = 0; i < size; i++) {
+            parts[i] = PyTuple_GET_ITEM(message, i);
+        }
+    }
+    int known = cmsgx_fill_head(&one->out, self->sock, parts[1], parts[2], parts[3]);
+    if (known == 0) {
+        cmsgx_raise_no_conversion(self->sock, parts[3]);
+    }
+    if (known <= 0 || cmsgx_fill_data(&one->out, self->sock, parts[0], parts[3]) < 0) {
+        return -1;
+    }
+    cmsgx_outgoing_finish(&one->out);
+    return 0;
+}
+
+/* Whether what is being raised came out of Python code, as a fileno(), an iterator or a signal
+   handler: what C raises by itself has no traceback yet. */
+static int
+is_of_python(void)
+{
+    PyObject *error = cmsgx_save_exception();
+    PyObject *traceback = error == NULL ? NULL : PyException_GetTraceback(error);
+    int result = traceback != NULL;
+    Py_XDECREF(traceback);
+    cmsgx_restore_exception(error);
+    return result;
+}
+
+/* Fills what there is room for, up to the first that is wrong, which is not filled again: its
+   iterators have been read.  0, or -1 with an exception where that is the first of all, or is to be
+   raised at once. */
+static int
+fill_chunk(batch *self, Py_ssize_t from)
+{
+    Py_ssize_t rest = PyTuple_GET_SIZE(self->messages) - from;
+    size_t count = rest < CHUNK ? (size_t)rest : CHUNK;
+
+    self->count = self->done = self->part = 0;
+    self->is_last = (size_t)rest == count;
+    while (self->count < count) {
+        letter *one = &self->letters[self->count];
+        Py_ssize_t index = from + (Py_ssize_t)self->count;
+        if (fill(self, one, PyTuple_GET_ITEM(self->messages, index)) < 0) {
+            cmsgx_outgoing_clear(&one->out);
+            if (self->has_messages) {
+                cmsgx_add_note("in messages[%zd]", index);
+            }
+            self->read = index;
+            if (index == 0 || !PyErr_ExceptionMatches(PyExc_Exception)) {
+                return -1;
+            }
+            if (is_of_python() || is_used_up(self, index)) {
+                /* Nobody would ever raise it again. */
+                self->pending = cmsgx_save_exception();
+            }
+            else {
+                /* It is the first of what the next call is given. */
+                PyErr_Clear();
+            }
+            self->is_last = 1;
+            return 0;
+        }
+        self->headers[self->count++].msg_hdr = one->out.msg;
+    }
+    self->read = from + (Py_ssize_t)count;
+    return 0;
+}
+
+/* Lets go of all from that one on. */
+static void
+clear_from(batch *self, size_t first)
+{
+    for (size_t i = first; i < self->count; i++) {
+        cmsgx_outgoing_clear(&self->letters[i].out);
+    }
+    self->count = first;
+}
+
+/* All objects that descriptors come from, in one row, to be pinned.  0, or -1. */
+static int
+gather_owners(batch *self)
+{
+    size_t count = 0;
+    self->owner_count = 0;
+    for (size_t i = 0; i < self->count; i++) {
+        const cmsgx_outgoing *out = &self->letters[i].out;
+        self->letters[i].owners_at = 0;
+        count += out->owned_count > 0 ? out->fd_count : 0;
+    }
+    if (count == 0) {
+        return 0;
+    }
+    PyObject **owners = PyMem_Realloc(self->owners, count * sizeof(*owners));
+    if (owners == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->owners = owners;
+    for (size_t i = 0; i < self->count; i++) {
+        const cmsgx_outgoing *out = &self->letters[i].out;
+        self->letters[i].owners_at = self->owner_count;
+        if (out->owned_count > 0) {
+            memcpy(owners + self->owner_count, out->owners, out->fd_count * sizeof(*owners));
+            self->owner_count += out->fd_count;
+        }
+    }
+    return 0;
+}
+
+/* Sending ---------------------------------------------------------------------------------- */
+
+static ssize_t
+try_sendmmsg(int fd, void *context, int flags)
+{
+    batch *self = context;
+    struct cmsgx_mmsg *headers = self->headers + self->done;
+    unsigned count = (unsigned)(self->count - self->done);
+    int sent = cmsgx_sendmmsg(fd, headers, count, flags);
+    if (sent < 0 && cmsgx_refuses_nosignal(fd, flags)) {
+        sent = cmsgx_sendmmsg(fd, headers, count, flags & ~CMSGX_MSG_NOSIGNAL);
+    }
+    return sent;
+}
+
+/* What a stream took only in part goes on where it stopped, without the control data, which went
+   with the first byte. */
+static void
+go_on_behind(batch *self, size_t sent)
+{
+    struct msghdr *msg = &self->headers[self->done].msg_hdr;
+    self->part += sent;
+    msg->msg_control = NULL;
+    msg->msg_controllen = 0;
+    while (sent >= msg->msg_iov->iov_len) {
+        sent -= msg->msg_iov->iov_len;
+        msg->msg_iov++;
+        msg->msg_iovlen--;
+    }
+    msg->msg_iov->iov_base = (char *)msg->msg_iov->iov_base + sent;
+    msg->msg_iov->iov_len -= sent;
+}
+
+static void
+take_in(batch *self, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        size_t sent = self->headers[self->done].msg_len;
+        if (self->part + sent < self->letters[self->done].out.total) {
+            go_on_behind(self, sent);
+            return;
+        }
+        self->part = 0;
+        self->done++;
+    }
+}
+
+/* The first whose descriptors have not gone: they go with the first byte. */
+static size_t
+first_with_descriptors(const batch *self)
+{
+    return self->done + (self->part > 0);
+}
+
+/* The first of those of which a descriptor was closed meanwhile, or self->count. */
+static size_t
+find_closed(const batch *self)
+{
+    size_t i = first_with_descriptors(self);
+    for (; i < self->count; i++) {
+        const cmsgx_outgoing *out = &self->letters[i].out;
+        for (size_t at = 0; out->owned_count > 0 && at < out->fd_count; at++) {
+            PyObject *owner = out->owners[at];
+            if (owner == NULL || !PyObject_TypeCheck(owner, self->state->Descriptor)) {
+                continue;
+            }
+            if (cmsgx_descriptor_pin(owner) < 0) {
+                return i;
+            }
+            cmsgx_descriptor_unpin(owner);
+        }
+    }
+    return i;
+}
+
+/* After a call that failed with `error`, and an exception: 1 where the call goes on without it, by
+   the same message once more, or by the next one, as this one is skipped.  0: it is to be raised;
+   -1: another one is. */
+static int
+go_past(batch *self, Py_ssize_t from, int error)
+{
+    cmsgx_refusal refusal = CMSGX_OF_ALL;
+    if (self->skipped != NULL && self->part == 0) {
+        refusal = cmsgx_refusal_of(error, cmsgx_sock_type(self->sock),
+                                   cmsgx_sock_family(self->sock));
+    }
+    if (refusal == CMSGX_OF_ALL) {
+        return 0;
+    }
+    Py_ssize_t index = from + (Py_ssize_t)self->done;
+    if (refusal == CMSGX_OF_MESSAGE_OR_BEFORE && self->retried != index) {
+        self->retried = index;
+        PyErr_Clear();
+        return 1;
+    }
+    if (is_used_up(self, index) && !self->is_iterator) {
+        note_iterator(index, 1);
+    }
+    PyObject *raised = cmsgx_save_exception();
+    PyObject *entry = raised == NULL ? NULL : Py_BuildValue("(nO)", index, raised);
+    Py_XDECREF(raised);
+    int failed = entry == NULL || PyList_Append(self->skipped, entry) < 0;
+    Py_XDECREF(entry);
+    if (failed) {
+        return -1;
+    }
+    self->done++;
+    return 1;
+}
+
+/* Sends the chunk, which begins at messages[from], all of it unless one fails.  0, or -1 with an
+   exception; *error is 0 where that is not about the message that is next, as that of a signal
+   handler. */
+static int
+send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
+{
+    while (self->done < self->count) {
+        cmsgx_pins pins = {self->state->Descriptor, NULL, 0};
+        size_t first = first_with_descriptors(self);
+        if (self->owner_count > 0 && first < self->count) {
+            /* What has gone may be closed by now. */
+            size_t owners_at = self->letters[first].owners_at;
+            pins.objects = self->owners + owners_at;
+            pins.count = self->owner_count - owners_at;
+        }
+        ssize_t result =
+            cmsgx_call(self->sock, POLLOUT, try_sendmmsg, self, self->flags, &pins, error);
+        if (result < 0) {
+            if (*error != EBADF) {
+                if (self->part == 0) {
+                    cmsgx_route_note(&self->letters[self->done].out, error);
+                }
+                int goes_on = go_past(self, from, *error);
+                if (goes_on > 0) {
+                    goto next;
+                }
+                *error = goes_on == 0 ? *error : 0;
+                return -1;
+            }
+            size_t closed = find_closed(self);
+            if (closed > self->done && closed < self->count) {
+                /* Those in front of it can go. */
+                Py_ssize_t at;
+                if (count_used_up(self, from + (Py_ssize_t)closed, &at) > 0) {
+                    Py_XSETREF(self->pending, cmsgx_save_exception());
+                }
+                PyErr_Clear();
+                self->owner_count = self->letters[closed].owners_at;
+                clear_from(self, closed);
+                self->is_last = 1;
+                continue;
+            }
+            if (closed == self->count) {
+                cmsgx_outgoing_name_bad(&self->letters[self->done].out, self->sock);
+            }
+            return -1;
+        }
+        take_in(self, (size_t)result);
+    next:
+        if (self->done < self->count && PyErr_CheckSignals() < 0) {
+            /* It may be why the kernel stopped, and the next call could wait for ever. */
+            *error = 0;
+            return -1;
+        }
+        if (deadline > 0) {
+            /* Not 0, which would not be a limit but a socket that does not block. */
+            int64_t left = deadline - cmsgx_now();
+            self->sock->timeout = left > 0 ? left : 1;
+        }
+    }
+    return 0;
+}
+
+/* Sets an attribute of the exception that is being raised, to a value as of Py_BuildValue(). */
+static void
+tell(const char *name, const char *format, ...)
+{
+    PyObject *error = cmsgx_save_exception();
+    va_list arguments;
+    va_start(arguments, format);
+    PyObject *value = Py_VaBuildValue(format, arguments);
+    va_end(arguments);
+    if (value == NULL || error == NULL || PyObject_SetAttrString(error, name, value) < 0) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(value);
+    cmsgx_restore_exception(error);
+}
+
+/* Tells the exception that is being raised what went, and what was skipped. */
+static void
+tell_all(const batch *self, Py_ssize_t sent)
+{
+    tell("sent", "n", sent);
+    tell("sent_bytes", "n", (Py_ssize_t)self->part);
+    if (self->skipped != NULL) {
+        PyObject *error = cmsgx_save_exception();
+        PyObject *skipped = PyList_AsTuple(self->skipped);
+        if (skipped == NULL) {
+            PyErr_Clear();
+        }
+        cmsgx_restore_exception(error);
+        if (skipped != NULL) {
+            tell("skipped", "O", skipped);
+            Py_DECREF(skipped);
+        }
+    }
+}
+
+/* All of them, chunk by chunk: 0, or -1 with an exception, and *error as of send_chunk().  *sent is
+   how many were sent in either case. */
+static int
+send_all(batch *self, Py_ssize_t *sent, int *error)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(self->messages), done = 0;
+    int64_t deadline = self->sock->timeout > 0 ? cmsgx_now() + self->sock->timeout : 0;
+
+    while (done < count) {
+        *error = 0;
+        int failed = fill_chunk(self, done) < 0 || gather_owners(self) < 0
+                     || send_chunk(self, done, deadline, error) < 0;
+        done += (Py_ssize_t)self->done;
+        *sent = done - (self->skipped != NULL ? PyList_GET_SIZE(self->skipped) : 0);
+        clear_from(self, 0);
+        if (!failed && !self->is_last && PyErr_CheckSignals() < 0) {
+            /* Nothing else would hear it before all is sent. */
+            failed = 1;
+        }
+        if (self->pending != NULL && !(failed && *error == 0)) {
+            cmsgx_restore_exception(self->pending);
+            self->pending = NULL;
+            *error = 0;
+            failed = 1;
+        }
+        Py_ssize_t first;
+        if (failed && (done == 0 || self->part > 0 || *error == 0
+                       || count_used_up(self, done, &first) > 0)) {
+            note_used_up(self, done);
+            tell_all(self, *sent);
+            return -1;
+        }
+        if (failed) {
+            /* What is left is for the next call, which hears of the error again. */
+            PyErr_Clear();
+            break;
+        }
+        if (self->is_last) {
+            break;
+        }
+    }
+    return 0;
+}
+
+/* What a call with on_error="skip" returns. */
+static PyObject *
+result_of(const batch *self, Py_ssize_t sent)
+{
+    PyObject *skipped = PyList_AsTuple(self->skipped);
+    PyObject *result = skipped == NULL
+        ? NULL : PyObject_CallFunction(self->state->BatchResult, "nO", sent, skipped);
+    Py_XDECREF(skipped);
+    if (result == NULL) {
+        tell_all(self, sent);
+    }
+    return result;
+}
+
+/* As send_all(), with what stands before that call.  *result (unless it is NULL) is what the call
+   returns: a new reference, or NULL with an exception. */
+static int
+send_batch(PyObject *module, const cmsgx_signature *signature, PyObject *const *args,
+           Py_ssize_t nargs, PyObject *kwnames, Py_ssize_t *sent, int *error, PyObject **result)
+{
+    enum {SOCK, MESSAGES, FLAGS, TIMEOUT, ON_ERROR, COUNT};
+    PyObject *values[COUNT] = {NULL};
+    cmsgx_state *state = cmsgx_state_of(module);
+    cmsgx_sock sock;
+    int flags = 0, skips = 0;
+
+    *sent = 0;
+    *error = 0;
+    if (cmsgx_keywords(state, signature, args, nargs, kwnames, values) < 0
+        || cmsgx_sock_resolve_typed(state, values[SOCK], CMSGX_SENDING, &sock) < 0
+        || cmsgx_sock_set_timeout(&sock, values[TIMEOUT]) < 0
+        || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], "flags", &flags) < 0)
+        || (values[ON_ERROR] != NULL && cmsgx_as_on_error(values[ON_ERROR], &skips) < 0)) {
+        return -1;
+    }
+    /* A tuple of our own: who has the list may change it while the GIL is given up. */
+    PyObject *messages = cmsgx_as_messages(state, values[MESSAGES]);
+    if (messages == NULL) {
+        return -1;
+    }
+    Py_ssize_t count = PyTuple_GET_SIZE(messages);
+    size_t most = count < CHUNK ? (size_t)count : CHUNK;
+    batch self = {.state = state, .sock = &sock, .flags = flags | CMSGX_MSG_NOSIGNAL,
+                  .messages = messages, .is_iterator = PyIter_Check(values[MESSAGES]),
+                  .has_messages = result != NULL, .retried = -1};
+    int failed = -1;
+
+    self.letters = PyMem_Malloc((most + 1) * (sizeof(letter) + sizeof(*self.headers)));
+    if (self.letters == NULL) {
+        PyErr_NoMemory();
+    }
+    else if (!skips || (self.skipped = PyList_New(0)) != NULL) {
+        self.headers = (struct cmsgx_mmsg *)(void *)(self.letters + most + 1);
+        failed = send_all(&self, sent, error);
+        if (self.part > 0) {
+            /* For nobody to overlook: a message went in part. */
+            *error = 0;
+        }
+    }
+    if (result != NULL && failed == 0) {
+        *result = skips ? result_of(&self, *sent) : PyLong_FromSsize_t(*sent);
+    }
+    Py_XDECREF(self.skipped);
+    Py_XDECREF(self.pending);
+    PyMem_Free(self.owners);
+    PyMem_Free(self.letters);
+    Py_DECREF(messages);
+    return failed;
+}
+
+PyObject *
+cmsgx_send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const cmsgx_signature signature = {
+        "send_batch", 2, 2,
+        {CMSGX_KW_SOCK, CMSGX_KW_MESSAGES, CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT, CMSGX_KW_ON_ERROR, -1},
+    };
+    Py_ssize_t sent;
+    int error;
+    PyObject *result = NULL;
+    (void)send_batch(module, &signature, args, nargs, kwnames, &sent, &error, &result);
+    return result;
+}
+
+PyObject *
+cmsgx_send_batch_counted(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *kwnames)
+{
+    static const cmsgx_signature signature = {
+        "send_batch_counted", 2, 2,
+        {CMSGX_KW_SOCK, CMSGX_KW_MESSAGES, CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT, -1},
+    };
+    Py_ssize_t sent;
+    int error;
+    if (!cmsgx_is_tally("send_batch_counted", args, nargs)) {
+        return NULL;
+    }
+    (void)send_batch(module, &signature, args + 1, nargs - 1, kwnames, &sent, &error, NULL);
+    return cmsgx_tell_tally(args[0], sent, error);
+}

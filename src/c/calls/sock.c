@@ -1,0 +1,523 @@
+#include "calls/sock.h"
+
+#include "plain/constants.h"
+#include "types/descriptor.h"
+#include "errors.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <structmember.h>
+#include <unistd.h>
+
+#define SECOND INT64_C(1000000000)
+
+static int
+as_timeout(PyObject *value, int64_t unlimited, int64_t *timeout)
+{
+    if (value == Py_None) {
+        *timeout = unlimited;
+        return 0;
+    }
+    double seconds = PyFloat_AsDouble(value);
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        const PyNumberMethods *number = Py_TYPE(value)->tp_as_number;
+        if (number == NULL || (number->nb_float == NULL && number->nb_index == NULL)) {
+            PyErr_Clear();
+            cmsgx_raise_needed("timeout", -1, "a number of seconds, or None,", value);
+        }
+        return -1;
+    }
+    if (!(seconds >= 0.0)) {
+        PyErr_Format(PyExc_ValueError, "timeout: %R; seconds that are not negative, or None",
+                     value);
+        return -1;
+    }
+    /* Rounded up: waiting too short would return before the time that was asked for.  And not so
+       long that a deadline, which is the clock and this, would not be counted. */
+    *timeout = seconds > 4e9 ? INT64_MAX / 2 : (int64_t)ceil(seconds * (double)SECOND);
+    return 0;
+}
+
+/* What gettimeout() says.  It is read where the socket keeps it, in nanoseconds, if that place
+   was found: for a float to be made and read again the time of a system call's tenth would go. */
+static int
+read_timeout(cmsgx_sock *sock)
+{
+    cmsgx_state *state = sock->state;
+    if (state->socket_timeout_at > 0) {
+        int64_t kept = cmsgx_read_int64((const char *)sock->object + state->socket_timeout_at);
+        sock->timeout = kept < 0 ? CMSGX_BLOCKING : kept;
+        return 0;
+    }
+    PyObject *timeout = state->socket_gettimeout(sock->object, NULL);
+    if (timeout == NULL) {
+        return -1;
+    }
+    int result = as_timeout(timeout, CMSGX_BLOCKING, &sock->timeout);
+    Py_DECREF(timeout);
+    return result;
+}
+
+void
+cmsgx_sock_clear_timeout(const cmsgx_state *state, PyObject *object)
+{
+    const int64_t none = -1;
+    if (state->socket_timeout_at > 0) {
+        memcpy((char *)object + state->socket_timeout_at, &none, sizeof(none));
+    }
+}
+
+/* The number is -1 where the socket is closed, as in socket: the kernel says EBADF.  It is read
+   where the socket keeps it, once that place has shown a first descriptor as fileno() has it. */
+static int
+read_number(cmsgx_sock *sock)
+{
+    cmsgx_state *state = sock->state;
+    if (cmsgx_flag_get(&state->socket_fd_known)) {
+        sock->fd = cmsgx_kept_number(sock);
+        return 0;
+    }
+    PyObject *number = state->socket_fileno(sock->object, NULL);
+    if (number == NULL) {
+        return -1;
+    }
+    sock->fd = (int)PyLong_AsLong(number);
+    Py_DECREF(number);
+    if (sock->fd >= 0 && state->socket_fd_at > 0 && cmsgx_kept_number(sock) == sock->fd) {
+        cmsgx_flag_set(&state->socket_fd_known);
+    }
+    return 0;
+}
+
+int
+cmsgx_sock_number(const cmsgx_sock *sock)
+{
+    cmsgx_sock now = *sock;
+    if (sock->kind == CMSGX_SOCKET && read_number(&now) < 0) {
+        PyErr_Clear();
+        return -1;
+    }
+    return now.fd;
+}
+
+int
+cmsgx_sock_borrow(const cmsgx_sock *sock)
+{
+    return sock->owner != NULL ? cmsgx_descriptor_pin(sock->owner) : cmsgx_sock_number(sock);
+}
+
+void
+cmsgx_sock_give_back(const cmsgx_sock *sock)
+{
+    cmsgx_give_back(sock->owner);
+}
+
+/* 0, or -1 with an exception.  Inlined: each call on a socket object comes here. */
+static inline __attribute__((always_inline)) int
+take_socket(cmsgx_state *state, PyObject *object, cmsgx_sock *sock)
+{
+    sock->state = state;
+    sock->object = object;
+    sock->owner = NULL;
+    sock->kind = CMSGX_SOCKET;
+    sock->timeout = CMSGX_BLOCKING;
+    sock->fd = -1;
+    return read_timeout(sock);
+}
+
+static int
+take_number(cmsgx_state *state, PyObject *object, cmsgx_sock *sock)
+{
+    sock->state = state;
+    sock->object = object;
+    sock->owner = NULL;
+    sock->kind = CMSGX_NUMBER;
+    sock->timeout = CMSGX_BLOCKING;
+    sock->family = sock->type = -1;
+    sock->fd = cmsgx_number_of(state, object, "sock", CMSGX_SOCK_INDEX, &sock->owner);
+    return sock->fd < 0 ? -1 : 0;
+}
+
+int
+cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, cmsgx_sock *sock)
+{
+    return cmsgx_class_seen(state, Py_TYPE(object)) != NULL
+                   || cmsgx_is_socket_class(state, Py_TYPE(object))
+               ? take_socket(state, object, sock) : take_number(state, object, sock);
+}
+
+int
+cmsgx_sock_resolve_typed(cmsgx_state *state, PyObject *object, int names, cmsgx_sock *sock)
+{
+    const cmsgx_class *seen = cmsgx_class_seen(state, Py_TYPE(object));
+    if (seen != NULL && !(seen->overridden & names)) {
+        return take_socket(state, object, sock);
+    }
+    int is_green;
+    if (cmsgx_allow(state, object, names, &is_green) < 0
+        || cmsgx_sock_resolve(state, object, sock) < 0) {
+        return -1;
+    }
+    if (is_green) {
+        sock->kind = CMSGX_GREEN;
+        sock->family = sock->type = -1;
+        sock->timeout = 0;
+    }
+    return 0;
+}
+
+int
+cmsgx_sock_set_timeout(cmsgx_sock *sock, PyObject *timeout)
+{
+    if (timeout == NULL || timeout == Py_Ellipsis) {
+        return 0;
+    }
+    if (sock->kind == CMSGX_GREEN) {
+        /* Read, for what is wrong with it; nothing is waited for. */
+        int64_t ignored;
+        return as_timeout(timeout, CMSGX_FOR_EVER, &ignored);
+    }
+    return as_timeout(timeout, CMSGX_FOR_EVER, &sock->timeout);
+}
+
+/* Calls `ask` with the descriptor of the last try, that of an Fd pinned: what it says, or -1 with
+   EBADF where an Fd was closed. */
+static int
+asked(const cmsgx_sock *sock, int (*ask)(int fd))
+{
+    int fd = sock->owner != NULL ? cmsgx_descriptor_pin(sock->owner) : sock->fd;
+    if (fd < 0 && sock->owner != NULL) {
+        errno = EBADF;
+        return -1;
+    }
+    int result = ask(fd);
+    cmsgx_give_back(sock->owner);
+    return result;
+}
+
+int
+cmsgx_sock_family(cmsgx_sock *sock)
+{
+    if (sock->kind == CMSGX_SOCKET) {
+        return cmsgx_sock_value(sock, sock->state->socket_family);
+    }
+    if (sock->family < 0) {
+        sock->family = asked(sock, cmsgx_family_of);
+    }
+    return sock->family;
+}
+
+static int
+type_of(int fd)
+{
+    int type;
+    socklen_t size = sizeof(type);
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 ? type : -1;
+}
+
+int
+cmsgx_sock_type(cmsgx_sock *sock)
+{
+    if (sock->kind == CMSGX_SOCKET) {
+        return cmsgx_sock_value(sock, sock->state->socket_type);
+    }
+    if (sock->type < 0) {
+        sock->type = asked(sock, type_of);
+    }
+    return sock->type;
+}
+
+int
+cmsgx_sock_proto(const cmsgx_sock *sock)
+{
+    return sock->kind == CMSGX_SOCKET ? cmsgx_sock_value(sock, sock->state->socket_proto)
+                                      : asked(sock, cmsgx_proto_of);
+}
+
+static int
+is_open(int fd)
+{
+    return fcntl(fd, F_GETFD) >= 0;
+}
+
+int
+cmsgx_sock_is_open(const cmsgx_sock *sock)
+{
+    return asked(sock, is_open) > 0;
+}
+
+int
+cmsgx_sock_has_hung_up(const cmsgx_sock *sock)
+{
+    return asked(sock, cmsgx_has_hung_up);
+}
+
+static int
+is_table_full(int fd)
+{
+    int probe = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (probe >= 0) {
+        (void)close(probe);
+        return 0;
+    }
+    return errno == EMFILE;
+}
+
+int
+cmsgx_sock_is_table_full(const cmsgx_sock *sock)
+{
+    return asked(sock, is_table_full) > 0;
+}
+
+static int
+is_pinned(const cmsgx_pins *pins, size_t i)
+{
+    return pins->objects[i] != NULL && PyObject_TypeCheck(pins->objects[i], pins->type);
+}
+
+static void
+unpin(const cmsgx_pins *pins, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (is_pinned(pins, i)) {
+            cmsgx_descriptor_unpin(pins->objects[i]);
+        }
+    }
+}
+
+/* How many were pinned: all, or none from the first on that cannot be. */
+static size_t
+pin(const cmsgx_pins *pins)
+{
+    size_t i = 0;
+    while (i < pins->count
+           && (!is_pinned(pins, i) || cmsgx_descriptor_pin(pins->objects[i]) >= 0)) {
+        i++;
+    }
+    return i;
+}
+
+/* Waits until one of `events` is there, and gives back what was borrowed: 1 to be tried again, 0
+   time is up, -1 raised. */
+static int
+wait_ready(int fd, PyObject *owner, int events, cmsgx_wait *wait, short *found)
+{
+    cmsgx_waited waited;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    waited = cmsgx_wait_for(fd, (short)events, wait, found);
+    error = errno;
+    Py_END_ALLOW_THREADS
+    cmsgx_give_back(owner);
+    if (waited == CMSGX_CANNOT_WAIT) {
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    /* Also where nothing was interrupted: it must not go on past a signal for ever. */
+    return PyErr_CheckSignals() < 0 ? -1 : waited != CMSGX_TIME_IS_UP;
+}
+
+PyObject *
+cmsgx_wait_for_object(PyObject *module, PyObject *args)
+{
+    PyObject *object, *owner, *timeout;
+    int64_t limit;
+    int fd, events, rounds;
+    short found;
+    if (!PyArg_ParseTuple(args, "OiOi:wait_for", &object, &events, &timeout, &rounds)
+        || as_timeout(timeout, CMSGX_FOR_EVER, &limit) < 0
+        || cmsgx_borrow(cmsgx_state_of(module), object, &fd, &owner) < 0) {
+        return NULL;
+    }
+    cmsgx_wait wait = {limit < 0 ? -1 : cmsgx_now() + limit, rounds < 0 ? 0 : rounds};
+    if (wait_ready(fd, owner, events, &wait, &found) < 0) {
+        return NULL;
+    }
+    return Py_BuildValue("ii", (int)found, wait.rounds);
+}
+
+int
+cmsgx_before_try(cmsgx_sock *sock, const cmsgx_pins *pins, int *error)
+{
+    *error = 0;
+    /* As late as this, also for the first: what ran while the arguments were read may have
+       closed the socket, and the number may be another file's by now. */
+    if (sock->kind == CMSGX_SOCKET && read_number(sock) < 0) {
+        return -1;
+    }
+    if (sock->owner != NULL && (sock->fd = cmsgx_descriptor_pin(sock->owner)) < 0) {
+        cmsgx_raise_unpinnable("sock", -1, sock->owner);
+        return -1;
+    }
+    size_t pinned = pins != NULL ? pin(pins) : 0;
+    if (pins != NULL && pinned < pins->count) {
+        *error = EBADF;
+        unpin(pins, pinned);
+        cmsgx_give_back(sock->owner);
+        cmsgx_raise_unpinnable("fds", (Py_ssize_t)pinned, pins->objects[pinned]);
+        return -1;
+    }
+    return 0;
+}
+
+void
+cmsgx_after_try(cmsgx_sock *sock, const cmsgx_pins *pins)
+{
+    if (pins != NULL && pins->count > 0) {
+        unpin(pins, pins->count);
+    }
+    cmsgx_give_back(sock->owner);
+}
+
+int
+cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, cmsgx_wait *wait, int *error)
+{
+    if (failed == EINTR) {
+        return PyErr_CheckSignals();
+    }
+    int must_wait = failed == EAGAIN || failed == EWOULDBLOCK;
+    if (must_wait && sock->timeout == CMSGX_ONE_TRY) {
+        *error = EAGAIN;
+        return -1;
+    }
+    if (must_wait && (sock->timeout > 0 || sock->timeout == CMSGX_FOR_EVER)) {
+        if (wait->deadline == 0) {
+            wait->deadline = sock->timeout > 0 ? cmsgx_now() + sock->timeout : -1;
+        }
+        short found;
+        if (sock->owner != NULL && (sock->fd = cmsgx_descriptor_pin(sock->owner)) < 0) {
+            *error = 0;
+            cmsgx_raise_unpinnable("sock", -1, sock->owner);
+            return -1;
+        }
+        int ready = wait_ready(sock->fd, sock->owner, events, wait, &found);
+        if (ready < 0) {
+            return -1;
+        }
+        if (ready == 0) {
+            *error = ETIMEDOUT;
+            PyErr_SetString(PyExc_TimeoutError, "timed out");
+            return -1;
+        }
+        return 0;
+    }
+    *error = failed;
+    if (failed == ENOTSOCK || (failed == EBADF && (sock->fd < 0 || events != POLLOUT))) {
+        cmsgx_raise_of_sock(failed, sock->fd);
+    }
+    else {
+        /* EBADF of a send may be of what goes with it: the caller looks. */
+        errno = failed;
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return -1;
+}
+
+/* What the socket module offers, found once -------------------------------------------- */
+
+static PyCFunction
+function_of(PyTypeObject *type, const char *name)
+{
+    PyCFunction function = NULL;
+    PyObject *descriptor = PyObject_GetAttrString((PyObject *)type, name);
+    if (descriptor != NULL && Py_IS_TYPE(descriptor, &PyMethodDescr_Type)
+        && ((PyMethodDescrObject *)descriptor)->d_method->ml_flags == METH_NOARGS) {
+        function = ((PyMethodDescrObject *)descriptor)->d_method->ml_meth;
+    }
+    Py_XDECREF(descriptor);
+    if (function == NULL && !PyErr_Occurred()) {
+        PyErr_Format(PyExc_ImportError, "_socket.socket.%s is not the expected method", name);
+    }
+    return function;
+}
+
+static PyMemberDef *
+member_of(PyTypeObject *type, const char *name)
+{
+    PyMemberDef *member = NULL;
+    PyObject *descriptor = PyObject_GetAttrString((PyObject *)type, name);
+    if (descriptor != NULL && Py_IS_TYPE(descriptor, &PyMemberDescr_Type)
+        && ((PyMemberDescrObject *)descriptor)->d_member->type == T_INT) {
+        member = ((PyMemberDescrObject *)descriptor)->d_member;
+    }
+    Py_XDECREF(descriptor);
+    if (member == NULL && !PyErr_Occurred()) {
+        PyErr_Format(PyExc_ImportError, "_socket.socket.%s is not the expected member", name);
+    }
+    return member;
+}
+
+static int
+keeps(PyObject *sock, Py_ssize_t at, const char *seconds, int64_t nanoseconds)
+{
+    int64_t kept;
+    PyObject *timeout = PyFloat_FromDouble(PyOS_string_to_double(seconds, NULL, NULL));
+    PyObject *result = timeout == NULL
+        ? NULL : PyObject_CallMethod(sock, "settimeout", "O", timeout);
+    Py_XDECREF(timeout);
+    Py_XDECREF(result);
+    /* It has no descriptor, which settimeout() says after it has kept the number. */
+    PyErr_Clear();
+    memcpy(&kept, (const char *)sock + at, sizeof(kept));
+    return kept == nanoseconds;
+}
+
+/* Where a socket keeps its descriptor and its timeout: before its family, and behind its protocol
+   number and a pointer, in every CPython so far.  Believed only where a socket that has nothing
+   open shows them there; otherwise it is asked each time. */
+static void
+find_places(cmsgx_state *state, PyTypeObject *type, const PyMemberDef *family,
+            const PyMemberDef *proto)
+{
+    size_t at = (size_t)proto->offset + sizeof(int);
+    at = (at + sizeof(void *) - 1) / sizeof(void *) * sizeof(void *) + sizeof(void *);
+    at = (at + CMSGX_ALIGN64 - 1) / CMSGX_ALIGN64 * CMSGX_ALIGN64;
+    if (at + sizeof(int64_t) > (size_t)type->tp_basicsize
+        || (size_t)family->offset < sizeof(PyObject) + sizeof(int)) {
+        return;
+    }
+    PyObject *none = PyTuple_New(0);
+    PyObject *sock = none == NULL ? NULL : type->tp_new(type, none, NULL);
+    if (sock != NULL && keeps(sock, (Py_ssize_t)at, "1.25", INT64_C(1250000000))
+        && keeps(sock, (Py_ssize_t)at, "86400.5", INT64_C(86400500000000))
+        && keeps(sock, (Py_ssize_t)at, "0", 0)) {
+        int fd;
+        state->socket_timeout_at = (Py_ssize_t)at;
+        at = (size_t)family->offset - sizeof(fd);
+        memcpy(&fd, (const char *)sock + at, sizeof(fd));
+        state->socket_fd_at = fd == -1 ? (Py_ssize_t)at : 0;
+    }
+    Py_XDECREF(sock);
+    Py_XDECREF(none);
+    PyErr_Clear();
+}
+
+int
+cmsgx_add_sock(PyObject *module)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    PyObject *socket = PyImport_ImportModule("_socket");
+    PyObject *type = socket == NULL ? NULL : PyObject_GetAttrString(socket, "socket");
+    Py_XDECREF(socket);
+    if (type == NULL) {
+        return -1;
+    }
+    state->socket = (PyTypeObject *)type;
+    state->socket_class = (PyTypeObject *)Py_NewRef(type);
+    for (int i = 0; i < CMSGX_NAMES; i++) {
+        if ((state->own[i].method = PyObject_GetAttr(type, state->own[i].name)) == NULL) {
+            return -1;
+        }
+    }
+    if ((state->socket_proto = member_of(state->socket, "proto")) == NULL
+        || (state->socket_fileno = function_of(state->socket, "fileno")) == NULL
+        || (state->socket_gettimeout = function_of(state->socket, "gettimeout")) == NULL
+        || (state->socket_family = member_of(state->socket, "family")) == NULL
+        || (state->socket_type = member_of(state->socket, "type")) == NULL) {
+        return -1;
+    }
+    find_places(state, state->socket, state->socket_family, state->socket_proto);
+    return 0;
+}

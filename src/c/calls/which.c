@@ -1,0 +1,277 @@
+#include "calls/which.h"
+
+#include "types/descriptor.h"
+
+/* What is asked of a class ---------------------------------------------------------------- */
+
+static PyObject *
+found_in(PyTypeObject *type, PyObject *name)
+{
+    /* Whoever holds the class holds it: compared only. */
+    PyObject *found = cmsgx_type_lookup(type, name);
+    Py_XDECREF(found);
+    return found;
+}
+
+/* Whether it is what stands on that base of the class. */
+static int
+stands_on(PyTypeObject *base, PyTypeObject *type, PyObject *name, PyObject *found)
+{
+    return base != NULL && PyType_IsSubtype(type, base) && found == found_in(base, name);
+}
+
+/* Looks the methods of `names`, bits, up in a class below _socket.socket. */
+static void
+examine(cmsgx_state *state, PyTypeObject *type, int names, cmsgx_class *result)
+{
+    result->called = result->overridden = 0;
+    for (int i = 0; i < CMSGX_NAMES; i++) {
+        const cmsgx_own *own = &state->own[i];
+        PyObject *found = names >> i & 1 ? cmsgx_type_lookup(type, own->name) : own->method;
+        if (found == own->method || (found != NULL && Py_IS_TYPE(found, state->Method))) {
+            /* socket's own, or ours. */
+        }
+        else {
+            result->called |= (unsigned char)(1 << i);
+            /* What stands on socket.socket, or on cmsgx.socket, itself was put there by somebody
+               who watches all sockets: no class below has a way of its own to send. */
+            if (!stands_on(state->socket_class, type, own->name, found)
+                && !stands_on(state->our_socket, type, own->name, found)) {
+                result->overridden |= (unsigned char)(1 << i);
+            }
+        }
+        if (names >> i & 1) {
+            Py_XDECREF(found);
+        }
+    }
+}
+
+/* The same, and keeps the answer where the class has a version. */
+static void
+look_at_class(cmsgx_state *state, PyTypeObject *type, int names, cmsgx_class *result)
+{
+    unsigned int version = cmsgx_type_version(type);
+    examine(state, type, version != 0 ? (1 << CMSGX_NAMES) - 1 : names, result);
+    /* A lookup may have given it one, and runs no code that could change the class. */
+    if (version != 0 && version == cmsgx_type_version(type)) {
+        result->type = type;
+        result->version = version;
+        size_t place = 0;
+        while (place < CMSGX_CLASSES && state->classes[place].type != type) {
+            place++;
+        }
+        if (place == CMSGX_CLASSES) {
+            place = state->next_class++ % CMSGX_CLASSES;
+        }
+        state->classes[place] = *result;
+    }
+}
+
+int
+cmsgx_is_socket_class(cmsgx_state *state, PyTypeObject *type)
+{
+    if (!PyType_IsSubtype(type, state->socket)) {
+        return 0;
+    }
+    if (cmsgx_type_version(type) != 0) {
+        cmsgx_class seen;
+        look_at_class(state, type, 0, &seen);
+    }
+    return 1;
+}
+
+/* What is asked of an object -------------------------------------------------------------- */
+
+/* Whether the object answers to it, by its type or, as a proxy does, by __getattr__(): 1, 0, or -1
+   with an exception. */
+static int
+has_method(PyObject *object, PyObject *name)
+{
+    PyObject *found;
+    int result = cmsgx_optional_attribute(object, name, &found);
+    Py_XDECREF(found);
+    return result;
+}
+
+int
+cmsgx_look_closer(cmsgx_state *state, PyObject *object, cmsgx_name name)
+{
+    if (PyObject_TypeCheck(object, state->socket)) {
+        cmsgx_class class;
+        look_at_class(state, Py_TYPE(object), 1 << name, &class);
+        return class.called >> name & 1;
+    }
+    if (PyLong_Check(object) || cmsgx_descriptor_check(state, object)) {
+        return 0;
+    }
+    return has_method(object, state->own[name].name);
+}
+
+/* Which of `names` a class below cmsgx.socket, where that is derived from a green one, brings:
+   a bit, or 0. */
+static int
+overridden_below(cmsgx_state *state, PyTypeObject *type, int names)
+{
+    for (int i = 0; i < CMSGX_NAMES; i++) {
+        PyObject *name = state->own[i].name;
+        if (names >> i & 1 && found_in(type, name) != found_in(state->our_socket, name)) {
+            return 1 << i;
+        }
+    }
+    return 0;
+}
+
+/* The socket of a transport of asyncio's, which shows little of it: 1, 0, or -1 raised. */
+static int
+is_of_a_transport(cmsgx_state *state, PyObject *object)
+{
+    PyObject *module = PyImport_GetModule(state->str_trsock);
+    if (module == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    PyObject *type = PyObject_GetAttrString(module, "TransportSocket");
+    int result = type == NULL ? -1 : PyObject_IsInstance(object, type);
+    Py_XDECREF(type);
+    Py_DECREF(module);
+    return result;
+}
+
+/* The name of the type as it is imported, for an error: a new reference. */
+static PyObject *
+name_of_type(PyObject *object)
+{
+    PyObject *type = (PyObject *)Py_TYPE(object);
+    PyObject *module = PyObject_GetAttrString(type, "__module__");
+    PyObject *name = module == NULL ? NULL : PyObject_GetAttrString(type, "__qualname__");
+    PyObject *full = name == NULL ? NULL : PyUnicode_FromFormat("%S.%S", module, name);
+    Py_XDECREF(module);
+    Py_XDECREF(name);
+    return full;
+}
+
+static int
+raise_has_own(cmsgx_state *state, PyObject *object, int bit)
+{
+    int i = 0;
+    while (bit >> i != 1) {
+        i++;
+    }
+    PyObject *type = name_of_type(object);
+    if (type != NULL) {
+        PyErr_Format(PyExc_TypeError,
+                     "sock: %U has a %U() of its own, which would be passed over; give the plain "
+                     "socket below it, or its .fileno() if that is what you mean",
+                     type, state->own[i].name);
+        Py_DECREF(type);
+    }
+    return -1;
+}
+
+int
+cmsgx_allow_closer(cmsgx_state *state, PyObject *object, int names, int *is_green)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    int bit = 0;
+
+    if (PyObject_TypeCheck(object, state->socket)) {
+        cmsgx_class class;
+        look_at_class(state, type, names, &class);
+        bit = class.overridden & names;
+        bit &= -bit;
+        return bit == 0 ? 0 : raise_has_own(state, object, bit);
+    }
+    if (PyLong_Check(object) || cmsgx_descriptor_check(state, object)) {
+        return 0;
+    }
+    if (state->our_socket != NULL && PyObject_TypeCheck(object, state->our_socket)) {
+        *is_green = 1;
+        bit = overridden_below(state, type, names);
+        return bit == 0 ? 0 : raise_has_own(state, object, bit);
+    }
+    for (int i = 0; i < CMSGX_NAMES; i++) {
+        int has = names >> i & 1 ? has_method(object, state->own[i].name) : 0;
+        if (has != 0) {
+            return has < 0 ? -1 : raise_has_own(state, object, 1 << i);
+        }
+    }
+    int is_transports = is_of_a_transport(state, object);
+    if (is_transports > 0) {
+        PyErr_SetString(PyExc_TypeError,
+                        "sock: a transport reads and writes this socket; its fileno() is taken if "
+                        "you know that it is idle");
+    }
+    return is_transports == 0 ? 0 : -1;
+}
+
+/* Calling it ------------------------------------------------------------------------------ */
+
+/* Once for each name, though each call on the way out comes by. */
+static void
+note_recursion(PyObject *name)
+{
+    PyObject *error = cmsgx_save_exception();
+    PyObject *note = PyUnicode_FromFormat(
+        "a function of cmsgx called the %U() of this socket; where that calls cmsgx.%U(self, ...) "
+        "in turn, let it call super().%U(...) instead",
+        name, name, name);
+    PyObject *notes = note == NULL ? NULL : PyObject_GetAttrString(error, "__notes__");
+    if (note != NULL && (notes == NULL || PySequence_Contains(notes, note) == 0)) {
+        PyErr_Clear();
+        Py_XDECREF(PyObject_CallMethod(error, "add_note", "O", note));
+    }
+    Py_XDECREF(notes);
+    Py_XDECREF(note);
+    /* Where there was no room left for a note, a call further out has some. */
+    PyErr_Clear();
+    cmsgx_restore_exception(error);
+}
+
+/* NULL, for a result that is nobody's: it is taken over. */
+static PyObject *
+refuse_awaitable(PyObject *object, PyObject *name, PyObject *result)
+{
+    PyObject *type = name_of_type(object);
+    if (PyCoro_CheckExact(result)) {
+        /* Else it warns that it was never awaited. */
+        Py_XDECREF(PyObject_CallMethod(result, "close", NULL));
+    }
+    if (type != NULL && !PyErr_Occurred()) {
+        PyErr_Format(PyExc_TypeError,
+                     "sock: the %U() of %U is a coroutine; await that, or give its .fileno()", name,
+                     type);
+    }
+    Py_XDECREF(type);
+    Py_DECREF(result);
+    return NULL;
+}
+
+PyObject *
+cmsgx_call_foreign(PyObject *name, PyObject *const *args, size_t count)
+{
+    PyObject *result = NULL;
+    if (Py_EnterRecursiveCall(" in a method of a socket") == 0) {
+        result = PyObject_VectorcallMethod(name, args, count, NULL);
+        Py_LeaveRecursiveCall();
+    }
+    if (result == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_RecursionError)) {
+            note_recursion(name);
+        }
+        return NULL;
+    }
+    const PyAsyncMethods *async = Py_TYPE(result)->tp_as_async;
+    if (async != NULL && async->am_await != NULL) {
+        return refuse_awaitable(args[0], name, result);
+    }
+    return result;
+}
+
+PyObject *
+cmsgx_call_foreign_from(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs < 2 || !PyUnicode_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "call_foreign() takes a name and a socket");
+        return NULL;
+    }
+    return cmsgx_call_foreign(args[0], args + 1, (size_t)nargs - 1);
+}

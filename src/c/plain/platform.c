@@ -1,0 +1,389 @@
+#include "plain/platform.h"
+
+#include "plain/constants.h"
+#include "plain/uapi.h"
+#include "plain/walk.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#if defined(__FreeBSD__) || defined(__APPLE__)
+#  include <sys/param.h>
+#  include <sys/sysctl.h>
+#  include <sys/ucred.h>
+#endif
+
+/* What arrived ------------------------------------------------------------------------------ */
+
+/* Calls `each` with every descriptor that a message brought, and where it lies. */
+static void
+each_right(const struct msghdr *msg, void (*each)(unsigned char *at))
+{
+    cmsgx_header header;
+    size_t offset = 0;
+    unsigned char *control = msg->msg_control;
+
+    while (cmsgx_walk(control, (size_t)msg->msg_controllen, &offset, &header) == CMSGX_MESSAGE) {
+        if (header.level == SOL_SOCKET && header.type == SCM_RIGHTS) {
+            for (size_t i = 0; i + sizeof(int) <= header.size; i += sizeof(int)) {
+                each(control + (header.data - control) + i);
+            }
+        }
+    }
+}
+
+static void
+set_cloexec(unsigned char *at)
+{
+    int fd;
+    memcpy(&fd, at, sizeof(fd));
+    (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+static void
+disown(unsigned char *at)
+{
+    memset(at, 0xff, sizeof(int));
+}
+
+void
+cmsgx_set_cloexec(struct msghdr *msg)
+{
+    each_right(msg, set_cloexec);
+    /* As Linux answers. */
+    msg->msg_flags |= CMSGX_MSG_CMSG_CLOEXEC;
+}
+
+void
+cmsgx_disown_peeked(struct msghdr *msg)
+{
+    each_right(msg, disown);
+}
+
+/* Many messages ----------------------------------------------------------------------------- */
+
+#if !CMSGX_HAS_MMSG
+
+/* One that may be of many, as the system calls have it: -1 only where it is the first. */
+static int
+end(unsigned int done, unsigned int count)
+{
+    return done > 0 || count == 0 ? (int)done : -1;
+}
+
+int
+cmsgx_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
+{
+    int now = flags & ~CMSGX_MSG_WAITFORONE;
+    unsigned int done = 0;
+
+    while (done < count) {
+        ssize_t result = cmsgx_sys_recvmsg(fd, &msgs[done].msg_hdr, now);
+        if (result < 0) {
+            break;
+        }
+        msgs[done++].msg_len = (unsigned int)result;
+        if (flags & CMSGX_MSG_WAITFORONE) {
+            now |= MSG_DONTWAIT;
+        }
+    }
+    return end(done, count);
+}
+
+int
+cmsgx_sendmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
+{
+    unsigned int done = 0;
+
+    while (done < count) {
+        ssize_t result = cmsgx_sys_sendmsg(fd, &msgs[done].msg_hdr, flags);
+        if (result < 0) {
+            break;
+        }
+        msgs[done++].msg_len = (unsigned int)result;
+    }
+    return end(done, count);
+}
+
+#endif
+
+/* Waiting, and counting ---------------------------------------------------------------------- */
+
+int
+cmsgx_poll(struct pollfd *fds, nfds_t count, int64_t nanoseconds)
+{
+    /* NetBSD has ppoll(2) since its release 10. */
+#if CMSGX_IS_LINUX || defined(__FreeBSD__) || defined(__OpenBSD__)
+    /* A time_t of 32 bits has room for 68 years. */
+    int64_t seconds = nanoseconds / 1000000000;
+    struct timespec time = {.tv_sec = seconds > INT_MAX ? INT_MAX : (time_t)seconds,
+                            .tv_nsec = (long)(nanoseconds % 1000000000)};
+    int result = ppoll(fds, count, &time, NULL);
+    if (result >= 0 || (errno != EPERM && errno != ENOSYS)) {
+        return result;
+    }
+    /* A filter of seccomp(2) that knows poll(2) alone. */
+#endif
+    int64_t milliseconds = (nanoseconds + 999999) / 1000000;
+    return poll(fds, count, milliseconds > INT_MAX ? INT_MAX : (int)milliseconds);
+}
+
+#if defined(__linux__) || defined(__APPLE__)
+/* With "." and "..".  The BSDs show only the standard streams there, unless fdescfs is mounted. */
+static size_t
+count_entries(void)
+{
+    size_t count = 0;
+    DIR *folder = opendir("/dev/fd");
+    if (folder == NULL) {
+        return SIZE_MAX;
+    }
+    while (readdir(folder) != NULL) {
+        count++;
+    }
+    (void)closedir(folder);
+    return count;
+}
+#endif
+
+size_t
+cmsgx_count_open(void)
+{
+#if defined(__linux__)
+    struct stat status;
+    /* Linux 6.2 tells the number as the size. */
+    if (stat("/proc/self/fd", &status) == 0 && status.st_size > 0) {
+        return (size_t)status.st_size;
+    }
+    return count_entries();
+#elif defined(__APPLE__)
+    return count_entries();
+#elif defined(__FreeBSD__)
+    int name[] = {CTL_KERN, KERN_PROC, KERN_PROC_NFDS, 0};
+    int count;
+    size_t size = sizeof(count);
+    return sysctl(name, 4, &count, &size, NULL, 0) == 0 ? (size_t)count : SIZE_MAX;
+#elif defined(__NetBSD__)
+    int last = fcntl(0, F_MAXFD);
+    return last >= 0 ? (size_t)last + 1 : SIZE_MAX;
+#elif defined(__OpenBSD__)
+    return (size_t)getdtablecount();
+#else
+    return SIZE_MAX;
+#endif
+}
+
+size_t
+cmsgx_count_free(size_t limit, size_t enough)
+{
+    const size_t more = 1024;   /* so many are mostly all that is open */
+    size_t found = 0;
+    for (size_t number = 0; number < limit && number < enough + more && found < enough; number++) {
+        found += fcntl((int)number, F_GETFD) < 0 && errno == EBADF;
+    }
+    return found;
+}
+
+/* Processes --------------------------------------------------------------------------------- */
+
+pid_t
+cmsgx_pid_of(int pidfd)
+{
+#if CMSGX_IS_LINUX
+    struct cmsgx_pidfd_info info;
+    /* Of a kernel that knows it only in part, what it does not fill is not to be seen. */
+    memset(&info, 0, sizeof(info));
+    if (ioctl(pidfd, (cmsgx_ioctl)CMSGX_PIDFD_GET_INFO, &info) == 0) {
+        return (pid_t)info.pid;
+    }
+    return errno == ESRCH ? 0 : -1;
+#else
+    (void)pidfd;
+    return -1;
+#endif
+}
+
+/* Sockets ------------------------------------------------------------------------------------ */
+
+int
+cmsgx_family_of(int fd)
+{
+#if defined(SO_DOMAIN) && !defined(CMSGX_PORTABLE)
+    int family;
+    socklen_t size = sizeof(family);
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size) == 0 ? family : -1;
+#else
+    struct sockaddr_storage name;
+    socklen_t size = sizeof(name);
+    /* Some systems write nothing for a socket without a name. */
+    memset(&name, 0, sizeof(name));
+    return getsockname(fd, (struct sockaddr *)&name, &size) == 0 ? name.ss_family : -1;
+#endif
+}
+
+int
+cmsgx_proto_of(int fd)
+{
+#ifdef SO_PROTOCOL
+    int proto;
+    socklen_t size = sizeof(proto);
+    return getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &proto, &size) == 0 ? proto : -1;
+#else
+    (void)fd;
+    return -1;
+#endif
+}
+
+/* Whether `flags` have `flag`, and errno is what a family says of one that it does not know. */
+static int
+is_refusal(int flags, int flag)
+{
+    return CMSGX_IS_LINUX && (flags & flag) && (errno == EOPNOTSUPP || errno == EINVAL);
+}
+
+int
+cmsgx_refuses_cloexec(int fd, int flags)
+{
+    int failed = errno;
+    int refuses = is_refusal(flags, CMSGX_MSG_CMSG_CLOEXEC) && cmsgx_family_of(fd) != AF_UNIX;
+    errno = failed;
+    return refuses;
+}
+
+int
+cmsgx_refuses_nosignal(int fd, int flags)
+{
+#if CMSGX_IS_LINUX
+    int failed = errno;
+    int family = is_refusal(flags, CMSGX_MSG_NOSIGNAL) ? cmsgx_family_of(fd) : -1;
+    errno = failed;
+    return family == AF_RDS || family == AF_X25 || family == AF_QRTR;
+#else
+    (void)fd, (void)flags;
+    return 0;
+#endif
+}
+
+/* Whether a SOCK_SEQPACKET has something queued, as far as it shows: bytes in any message,
+   descriptors in the next one. */
+static int
+has_packets(int fd)
+{
+    int type, bytes = 0;
+    socklen_t size = sizeof(type);
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0 || type != SOCK_SEQPACKET) {
+        return 0;
+    }
+    if (ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0) {
+        return 1;
+    }
+    /* Without any room, so that a descriptor is not installed and what there is counts as cut. */
+    struct msghdr msg;
+    memset(&msg, 0, sizeof(msg));
+    return recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT) >= 0
+           && (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC));
+}
+
+/* Whether the peer sends nothing more, without poll(2), which fails where RLIMIT_NOFILE is 0.  A
+   look beyond all that is queued finds the end, or nothing. */
+static int
+is_shut_down(int fd)
+{
+#ifdef SO_PEEK_OFF
+    int before, beyond = INT_MAX;
+    socklen_t size = sizeof(before);
+    char byte;
+    struct iovec iov = {&byte, 1};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &before, &size) < 0
+        || setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &beyond, sizeof(beyond)) < 0) {
+        return -1;
+    }
+    ssize_t result = recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT);
+    int is_empty = result < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+    (void)setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &before, sizeof(before));
+    return result == 0 ? 1 : is_empty ? 0 : -1;
+#else
+    (void)fd;
+    return -1;
+#endif
+}
+
+int
+cmsgx_has_hung_up(int fd)
+{
+#ifdef POLLRDHUP
+    const short asked = POLLRDHUP;
+#else
+    const short asked = 0;
+#endif
+    struct pollfd ready = {.fd = fd, .events = asked};
+    int result = cmsgx_poll(&ready, 1, 0);
+    if (result < 0) {
+        int failed = errno;
+        result = is_shut_down(fd);
+        errno = failed;
+        return result > 0 ? !has_packets(fd) : result;
+    }
+    return result > 0 && (ready.revents & (asked | POLLHUP)) && !has_packets(fd);
+}
+
+int
+cmsgx_peer_of(int fd, struct cmsgx_peer *peer)
+{
+#if defined(__linux__) || defined(__OpenBSD__)
+#  ifdef __linux__
+    struct ucred found;
+#  else
+    struct sockpeercred found;
+#  endif
+    socklen_t size = sizeof(found);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &found, &size) < 0) {
+        return -1;
+    }
+    peer->pid = found.pid;
+    peer->uid = found.uid;
+    peer->gid = found.gid;
+    return 0;
+#elif defined(__NetBSD__)
+    struct unpcbid found;
+    socklen_t size = sizeof(found);
+    if (getsockopt(fd, SOL_LOCAL, LOCAL_PEEREID, &found, &size) < 0) {
+        return -1;
+    }
+    peer->pid = found.unp_pid;
+    peer->uid = found.unp_euid;
+    peer->gid = found.unp_egid;
+    return 0;
+#elif defined(__FreeBSD__) || defined(__APPLE__)
+    struct xucred found;
+    socklen_t size = sizeof(found);
+    memset(&found, 0, sizeof(found));
+    if (getsockopt(fd, SOL_LOCAL, LOCAL_PEERCRED, &found, &size) < 0) {
+        return -1;
+    }
+    if (found.cr_version != XUCRED_VERSION || found.cr_ngroups < 1) {
+        errno = EINVAL;
+        return -1;
+    }
+    peer->uid = found.cr_uid;
+    peer->gid = found.cr_groups[0];     /* the effective one is the first */
+#  ifdef __APPLE__
+    pid_t pid;
+    size = sizeof(pid);
+    peer->pid = getsockopt(fd, SOL_LOCAL, LOCAL_PEERPID, &pid, &size) == 0 ? pid : 0;
+#  else
+    peer->pid = found.cr_pid;           /* since FreeBSD 13; 0 before */
+#  endif
+    return 0;
+#else
+    (void)fd, (void)peer;
+    errno = ENOPROTOOPT;
+    return -1;
+#endif
+}

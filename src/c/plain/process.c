@@ -1,0 +1,103 @@
+#include "plain/process.h"
+
+cmsgx_process_record cmsgx_process = {
+    .generation = 1,
+    .watched = PTHREAD_ONCE_INIT,
+    .lock = PTHREAD_MUTEX_INITIALIZER,
+};
+
+static void
+before(void)
+{
+    pthread_mutex_lock(&cmsgx_process.lock);
+    for (cmsgx_closer *one = cmsgx_process.closers; one != NULL; one = one->next) {
+        cmsgx_closer_before_fork(one);
+    }
+}
+
+static void
+in_parent(void)
+{
+    for (cmsgx_closer *one = cmsgx_process.closers; one != NULL; one = one->next) {
+        cmsgx_closer_after_fork_in_parent(one);
+    }
+    pthread_mutex_unlock(&cmsgx_process.lock);
+}
+
+static uint64_t
+thread_of(uint64_t stamp)
+{
+    return stamp >> CMSGX_GENERATION_BITS;
+}
+
+static void
+in_child(void)
+{
+    uint32_t before = cmsgx_generation();
+    uint64_t me = thread_of(cmsgx_stamp());
+    uint32_t next = before + 1;
+
+    if (cmsgx_process.survivor != me) {
+        cmsgx_process.survivor = me;
+        cmsgx_process.since = before;
+    }
+    atomic_store_explicit(&cmsgx_process.generation, next != 0 ? next : 1, memory_order_relaxed);
+    for (cmsgx_closer *one = cmsgx_process.closers; one != NULL; one = one->next) {
+        cmsgx_closer_after_fork_in_child(one);
+    }
+    pthread_mutex_unlock(&cmsgx_process.lock);
+}
+
+int
+cmsgx_stamp_is_ours(uint64_t stamp)
+{
+    uint32_t now = cmsgx_generation();
+    uint32_t age = (now - (uint32_t)stamp) & CMSGX_GENERATION_MASK;
+    return age == 0
+           || (thread_of(stamp) == cmsgx_process.survivor
+               && age <= ((now - cmsgx_process.since) & CMSGX_GENERATION_MASK));
+}
+
+static void
+watch(void)
+{
+    cmsgx_process.watch_error = pthread_atfork(before, in_parent, in_child);
+}
+
+int
+cmsgx_process_watch(void)
+{
+    int error = pthread_once(&cmsgx_process.watched, watch);
+    return error != 0 ? error : cmsgx_process.watch_error;
+}
+
+void
+cmsgx_process_add(cmsgx_closer *closer)
+{
+    pthread_mutex_lock(&cmsgx_process.lock);
+    closer->next = cmsgx_process.closers;
+    cmsgx_process.closers = closer;
+    pthread_mutex_unlock(&cmsgx_process.lock);
+}
+
+void
+cmsgx_process_remove(cmsgx_closer *closer)
+{
+    pthread_mutex_lock(&cmsgx_process.lock);
+    cmsgx_closer **at = &cmsgx_process.closers;
+    while (*at != closer) {
+        at = &(*at)->next;
+    }
+    *at = closer->next;
+    pthread_mutex_unlock(&cmsgx_process.lock);
+}
+
+void
+cmsgx_process_resume(void)
+{
+    pthread_mutex_lock(&cmsgx_process.lock);
+    for (cmsgx_closer *one = cmsgx_process.closers; one != NULL; one = one->next) {
+        cmsgx_closer_resume(one);
+    }
+    pthread_mutex_unlock(&cmsgx_process.lock);
+}

@@ -1,0 +1,86 @@
+#include "plain/wait.h"
+
+#include "plain/platform.h"
+
+#include <errno.h>
+
+#define SECOND INT64_C(1000000000)
+#define MILLISECOND INT64_C(1000000)
+
+/* A poll(2) that took as long has waited. */
+#define SHORTEST_WAIT MILLISECOND
+#define LONGEST_NAP (10 * MILLISECOND)
+/* So often in a row an event that was asked for may be gone when the call comes: who waits beside
+   others for the same messages should not fall asleep for that. */
+#define FREE_ROUNDS 16
+/* From there on all naps are the longest. */
+#define MOST_ROUNDS (FREE_ROUNDS + 5)
+
+int64_t
+cmsgx_now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * SECOND + time.tv_nsec;
+}
+
+static int64_t
+nap_after(int rounds)
+{
+    return rounds <= FREE_ROUNDS  ? 0
+         : rounds >= MOST_ROUNDS  ? LONGEST_NAP
+                                  : MILLISECOND << (rounds - FREE_ROUNDS - 1);
+}
+
+/* poll(2) has returned at once; `is_asked_for`: with what was asked for. */
+static void
+count_round(cmsgx_wait *wait, int is_asked_for)
+{
+    if (!is_asked_for && wait->rounds < FREE_ROUNDS) {
+        wait->rounds = FREE_ROUNDS;
+    }
+    if (wait->rounds < MOST_ROUNDS) {
+        wait->rounds++;
+    }
+}
+
+cmsgx_waited
+cmsgx_wait_for(int fd, short events, cmsgx_wait *wait, short *found)
+{
+    int64_t start = cmsgx_now();
+    /* Without a deadline: what a timespec of 32 bits has room for. */
+    int64_t left = wait->deadline < 0 ? 3600 * SECOND : wait->deadline - start;
+    int64_t nap = nap_after(wait->rounds);
+    struct pollfd ready = {.fd = fd, .events = events};
+
+    *found = 0;
+    if (left <= 0) {
+        return CMSGX_TIME_IS_UP;
+    }
+    if (nap > 0) {
+        if (cmsgx_poll(NULL, 0, nap < left ? nap : left) < 0) {
+            return errno == EINTR ? CMSGX_INTERRUPTED : CMSGX_CANNOT_WAIT;
+        }
+        left -= cmsgx_now() - start;
+        start = cmsgx_now();
+    }
+    /* Also where the time is up by now: what came during the nap is not to be missed. */
+    int result = cmsgx_poll(&ready, 1, left > 0 ? left : 0);
+    if (result < 0) {
+        if (errno == EINVAL) {
+            /* RLIMIT_NOFILE is 0, as a sandbox sets it: what is open can still be used. */
+            count_round(wait, 0);
+            return CMSGX_READY;
+        }
+        return errno == EINTR ? CMSGX_INTERRUPTED : CMSGX_CANNOT_WAIT;
+    }
+    *found = ready.revents;
+    int64_t waited = cmsgx_now() - start;
+    if (waited >= SHORTEST_WAIT || result == 0) {
+        wait->rounds = 0;
+    }
+    else {
+        count_round(wait, (ready.revents & events) != 0);
+    }
+    return result > 0 || wait->deadline < 0 || waited < left ? CMSGX_READY : CMSGX_TIME_IS_UP;
+}

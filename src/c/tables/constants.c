@@ -1,0 +1,523 @@
+#include "compat.h"
+
+#include "state.h"
+#include "plain/uapi.h"
+
+#include <sys/un.h>
+#ifdef __FreeBSD__
+#  include <netinet/sctp.h>
+#  if __has_include(<netlink/netlink.h>)
+#    include <netlink/netlink.h>
+#  endif
+#  if __has_include(<sys/ktls.h>)
+#    include <sys/ktls.h>
+#  endif
+#endif
+#ifdef __NetBSD__
+#  include <netbt/bluetooth.h>
+#  include <netbt/hci.h>
+#endif
+
+/* Each constant that the Python layer needs, from the headers of the build.  One that the
+   platform has not is absent. */
+static const struct {
+    const char *name;
+    long long value;    /* a flag may be the top bit of 32 */
+} constants[] = {
+#define CONSTANT(name) {#name, (long long)(name)}
+    /* sys/socket.h, sys/un.h */
+    CONSTANT(SOL_SOCKET), CONSTANT(SO_TYPE), CONSTANT(SCM_RIGHTS), CONSTANT(MSG_CTRUNC),
+    CONSTANT(MSG_TRUNC),
+#ifdef MSG_CMSG_CLOEXEC
+    CONSTANT(MSG_CMSG_CLOEXEC),
+#else
+    {"MSG_CMSG_CLOEXEC", 0},
+#endif
+    {"MAX_FDS", CMSGX_MAX_FDS},
+    CONSTANT(AF_UNSPEC), CONSTANT(AF_UNIX), CONSTANT(AF_INET), CONSTANT(AF_INET6),
+#ifdef SO_TIMESTAMP_OLD
+    {"SO_TIMESTAMP", SO_TIMESTAMP_OLD},
+#elif defined(SO_TIMESTAMP)
+    CONSTANT(SO_TIMESTAMP),
+#endif
+#ifdef SO_DOMAIN
+    CONSTANT(SO_DOMAIN),
+#endif
+#ifdef SO_TIMESTAMP_OLD
+    {"SCM_TIMESTAMP", SO_TIMESTAMP_OLD},
+#elif defined(SCM_TIMESTAMP)
+    CONSTANT(SCM_TIMESTAMP),
+#endif
+#ifdef SCM_CREDS
+    CONSTANT(SCM_CREDS),
+#endif
+#ifdef SCM_CREDS2
+    CONSTANT(SCM_CREDS2),
+#endif
+#ifdef SCM_TIMESTAMP_MONOTONIC
+    CONSTANT(SCM_TIMESTAMP_MONOTONIC),
+#endif
+#ifdef SCM_TIMESTAMP_CONTINUOUS
+    CONSTANT(SCM_TIMESTAMP_CONTINUOUS),
+#endif
+#ifdef SCM_REALTIME
+    CONSTANT(SCM_REALTIME),
+#endif
+#ifdef SCM_MONOTONIC
+    CONSTANT(SCM_MONOTONIC),
+#endif
+#ifdef SCM_BINTIME
+    CONSTANT(SCM_BINTIME),
+#endif
+#ifdef SCM_TIME_INFO
+    CONSTANT(SCM_TIME_INFO),
+#endif
+#ifdef SO_BINTIME
+    CONSTANT(SO_BINTIME),
+#endif
+#ifdef SO_TS_CLOCK
+    CONSTANT(SO_TS_CLOCK),
+#endif
+#ifdef SO_TS_REALTIME_MICRO
+    CONSTANT(SO_TS_REALTIME_MICRO),
+#endif
+#ifdef SO_TS_BINTIME
+    CONSTANT(SO_TS_BINTIME),
+#endif
+#ifdef SO_TS_REALTIME
+    CONSTANT(SO_TS_REALTIME),
+#endif
+#ifdef SO_TS_MONOTONIC
+    CONSTANT(SO_TS_MONOTONIC),
+#endif
+#ifdef ST_INFO_HW
+    CONSTANT(ST_INFO_HW),
+#endif
+#ifdef ST_INFO_HW_HPREC
+    CONSTANT(ST_INFO_HW_HPREC),
+#endif
+#ifdef SO_TIMESTAMP_MONOTONIC
+    CONSTANT(SO_TIMESTAMP_MONOTONIC),
+#endif
+#ifdef SO_TIMESTAMP_CONTINUOUS
+    CONSTANT(SO_TIMESTAMP_CONTINUOUS),
+#endif
+#ifdef SO_TRAFFIC_CLASS
+    CONSTANT(SO_TRAFFIC_CLASS),
+#endif
+#ifdef SO_RECV_TRAFFIC_CLASS
+    CONSTANT(SO_RECV_TRAFFIC_CLASS),
+#endif
+#ifdef SO_NET_SERVICE_TYPE
+    CONSTANT(SO_NET_SERVICE_TYPE),
+#endif
+#ifdef SO_RECV_WAKE_PKT
+    CONSTANT(SO_RECV_WAKE_PKT),
+#endif
+#ifdef SO_MPKL_SEND_INFO
+    CONSTANT(SO_MPKL_SEND_INFO),
+#endif
+#ifdef SCM_MPKL_SEND_INFO
+    CONSTANT(SCM_MPKL_SEND_INFO),
+#endif
+#ifdef SCM_MPKL_RECV_INFO
+    CONSTANT(SCM_MPKL_RECV_INFO),
+#endif
+#ifdef SOL_LOCAL
+    CONSTANT(SOL_LOCAL),
+#elif defined(LOCAL_CREDS)
+    /* NetBSD: unix(4) writes the number. */
+    {"SOL_LOCAL", 0},
+#endif
+#ifdef LOCAL_CREDS
+    CONSTANT(LOCAL_CREDS),
+#endif
+#ifdef LOCAL_CREDS_PERSISTENT
+    CONSTANT(LOCAL_CREDS_PERSISTENT),
+#endif
+#ifdef LOCAL_PEERCRED
+    CONSTANT(LOCAL_PEERCRED),
+#endif
+#ifdef LOCAL_PEERPID
+    CONSTANT(LOCAL_PEERPID),
+#endif
+#ifdef LOCAL_PEEREPID
+    CONSTANT(LOCAL_PEEREPID),
+#endif
+#ifdef LOCAL_PEERUUID
+    CONSTANT(LOCAL_PEERUUID),
+#endif
+#ifdef LOCAL_PEEREUUID
+    CONSTANT(LOCAL_PEEREUUID),
+#endif
+#ifdef LOCAL_PEERTOKEN
+    CONSTANT(LOCAL_PEERTOKEN),
+#endif
+#ifdef LOCAL_PEEREID
+    CONSTANT(LOCAL_PEEREID),
+#endif
+#ifdef SO_PEERCRED
+    CONSTANT(SO_PEERCRED),
+#endif
+
+    /* netinet/in.h, on more than one system */
+#ifdef IP_TOS
+    CONSTANT(IP_TOS),
+#endif
+#ifdef IP_TTL
+    CONSTANT(IP_TTL),
+#endif
+#ifdef IP_RECVTTL
+    CONSTANT(IP_RECVTTL),
+#endif
+#ifdef IP_RECVTOS
+    CONSTANT(IP_RECVTOS),
+#endif
+#ifdef IP_PKTINFO
+    CONSTANT(IP_PKTINFO),
+#endif
+#ifdef IP_RECVPKTINFO
+    CONSTANT(IP_RECVPKTINFO),
+#endif
+#ifdef IP_RECVDSTADDR
+    CONSTANT(IP_RECVDSTADDR),
+#endif
+#ifdef IP_SENDSRCADDR
+    CONSTANT(IP_SENDSRCADDR),
+#endif
+#ifdef IP_RECVIF
+    CONSTANT(IP_RECVIF),
+#endif
+#ifdef IP_RECVOPTS
+    CONSTANT(IP_RECVOPTS),
+#endif
+#ifdef IP_RETOPTS
+    CONSTANT(IP_RETOPTS),
+#endif
+#ifdef IP_RECVDSTPORT
+    CONSTANT(IP_RECVDSTPORT),
+#endif
+#ifdef IP_RECVRTABLE
+    CONSTANT(IP_RECVRTABLE),
+#endif
+#ifdef IP_IPSECFLOWINFO
+    CONSTANT(IP_IPSECFLOWINFO),
+#endif
+#ifdef IP_ORIGDSTADDR
+    CONSTANT(IP_ORIGDSTADDR),
+#endif
+#ifdef IP_RECVORIGDSTADDR
+    CONSTANT(IP_RECVORIGDSTADDR),
+#endif
+#ifdef IP_FLOWID
+    CONSTANT(IP_FLOWID),
+#endif
+#ifdef IP_FLOWTYPE
+    CONSTANT(IP_FLOWTYPE),
+#endif
+#ifdef IP_RSSBUCKETID
+    CONSTANT(IP_RSSBUCKETID),
+#endif
+#ifdef IP_RECVFLOWID
+    CONSTANT(IP_RECVFLOWID),
+#endif
+#ifdef IP_RECVRSSBUCKETID
+    CONSTANT(IP_RECVRSSBUCKETID),
+#endif
+#ifdef IPV6_PKTINFO
+    CONSTANT(IPV6_PKTINFO),
+#endif
+#ifdef IPV6_RECVPKTINFO
+    CONSTANT(IPV6_RECVPKTINFO),
+#endif
+#ifdef IPV6_HOPLIMIT
+    CONSTANT(IPV6_HOPLIMIT),
+#endif
+#ifdef IPV6_RECVHOPLIMIT
+    CONSTANT(IPV6_RECVHOPLIMIT),
+#endif
+#ifdef IPV6_TCLASS
+    CONSTANT(IPV6_TCLASS),
+#endif
+#ifdef IPV6_RECVTCLASS
+    CONSTANT(IPV6_RECVTCLASS),
+#endif
+#ifdef IPV6_HOPOPTS
+    CONSTANT(IPV6_HOPOPTS),
+#endif
+#ifdef IPV6_RECVHOPOPTS
+    CONSTANT(IPV6_RECVHOPOPTS),
+#endif
+#ifdef IPV6_DSTOPTS
+    CONSTANT(IPV6_DSTOPTS),
+#endif
+#ifdef IPV6_RECVDSTOPTS
+    CONSTANT(IPV6_RECVDSTOPTS),
+#endif
+#ifdef IPV6_RTHDR
+    CONSTANT(IPV6_RTHDR),
+#endif
+#ifdef IPV6_RECVRTHDR
+    CONSTANT(IPV6_RECVRTHDR),
+#endif
+#ifdef IPV6_RTHDRDSTOPTS
+    CONSTANT(IPV6_RTHDRDSTOPTS),
+#endif
+#ifdef IPV6_PATHMTU
+    CONSTANT(IPV6_PATHMTU),
+#endif
+#ifdef IPV6_RECVPATHMTU
+    CONSTANT(IPV6_RECVPATHMTU),
+#endif
+#ifdef IPV6_DONTFRAG
+    CONSTANT(IPV6_DONTFRAG),
+#endif
+#ifdef IPV6_NEXTHOP
+    CONSTANT(IPV6_NEXTHOP),
+#endif
+#ifdef IPV6_USE_MIN_MTU
+    CONSTANT(IPV6_USE_MIN_MTU),
+#endif
+#ifdef IPV6_PREFER_TEMPADDR
+    CONSTANT(IPV6_PREFER_TEMPADDR),
+#endif
+#ifdef IPV6_RECVDSTPORT
+    CONSTANT(IPV6_RECVDSTPORT),
+#endif
+#ifdef IPV6_ORIGDSTADDR
+    CONSTANT(IPV6_ORIGDSTADDR),
+#endif
+#ifdef IPV6_RECVORIGDSTADDR
+    CONSTANT(IPV6_RECVORIGDSTADDR),
+#endif
+#ifdef IPV6_FLOWID
+    CONSTANT(IPV6_FLOWID),
+#endif
+#ifdef IPV6_FLOWTYPE
+    CONSTANT(IPV6_FLOWTYPE),
+#endif
+#ifdef IPV6_RSSBUCKETID
+    CONSTANT(IPV6_RSSBUCKETID),
+#endif
+#ifdef IPV6_RECVFLOWID
+    CONSTANT(IPV6_RECVFLOWID),
+#endif
+#ifdef IPV6_RECVRSSBUCKETID
+    CONSTANT(IPV6_RECVRSSBUCKETID),
+#endif
+#ifdef IPV6_2292PKTINFO
+    CONSTANT(IPV6_2292PKTINFO),
+#endif
+#ifdef IPV6_2292HOPLIMIT
+    CONSTANT(IPV6_2292HOPLIMIT),
+#endif
+#ifdef IPV6_2292HOPOPTS
+    CONSTANT(IPV6_2292HOPOPTS),
+#endif
+#ifdef IPV6_2292DSTOPTS
+    CONSTANT(IPV6_2292DSTOPTS),
+#endif
+#ifdef IPV6_2292RTHDR
+    CONSTANT(IPV6_2292RTHDR),
+#endif
+
+#ifdef __linux__
+
+    /* sys/socket.h: levels and families */
+    CONSTANT(SOL_IP), CONSTANT(SOL_IPV6), CONSTANT(SOL_UDP), CONSTANT(SOL_TCP), CONSTANT(SOL_SCTP),
+    CONSTANT(SOL_TLS), CONSTANT(SOL_ALG), CONSTANT(SOL_PACKET), CONSTANT(SOL_NETLINK),
+    CONSTANT(SOL_BLUETOOTH), CONSTANT(SOL_HCI), CONSTANT(SOL_RDS), CONSTANT(SOL_RXRPC),
+    CONSTANT(SOL_IUCV), CONSTANT(SOL_CAN_RAW), CONSTANT(SOL_CAN_J1939), CONSTANT(SOL_LLC),
+    CONSTANT(SOL_TIPC), CONSTANT(SOL_DCCP), CONSTANT(SOL_IEEE802154), CONSTANT(SOL_MISDN),
+    CONSTANT(SOL_VSOCK),
+    CONSTANT(AF_KEY), CONSTANT(AF_NETLINK), CONSTANT(AF_PACKET), CONSTANT(AF_ATMPVC),
+    CONSTANT(AF_ATMSVC), CONSTANT(AF_RDS), CONSTANT(AF_LLC), CONSTANT(AF_CAN), CONSTANT(AF_TIPC),
+    CONSTANT(AF_BLUETOOTH), CONSTANT(AF_IUCV), CONSTANT(AF_RXRPC), CONSTANT(AF_ISDN),
+    CONSTANT(AF_IEEE802154), CONSTANT(AF_ALG), CONSTANT(AF_NFC), CONSTANT(AF_VSOCK),
+    CONSTANT(AF_SMC), CONSTANT(AF_XDP), CONSTANT(AF_MCTP),
+
+    /* sys/socket.h: SOL_SOCKET */
+    CONSTANT(SCM_CREDENTIALS), CONSTANT(SCM_SECURITY), CONSTANT(SCM_PIDFD), CONSTANT(SCM_INQ),
+    CONSTANT(SO_PASSCRED), CONSTANT(SO_PASSSEC), CONSTANT(SO_PASSPIDFD), CONSTANT(SO_PASSRIGHTS),
+    CONSTANT(SO_INQ), CONSTANT(SO_PEERGROUPS), CONSTANT(SO_PEERPIDFD), CONSTANT(SO_PEERSEC),
+    /* The options have two numbers each, of the sizes of time_t.  The names without OLD and NEW are
+       the old ones here, also where time_t is longer than long and the headers mean the new ones:
+       the kernel tells SO_TIMESTAMPING_NEW only where it was set by that name. */
+    {"SO_TIMESTAMPNS", SO_TIMESTAMPNS_OLD}, {"SCM_TIMESTAMPNS", SO_TIMESTAMPNS_OLD},
+    {"SO_TIMESTAMPING", SO_TIMESTAMPING_OLD}, {"SCM_TIMESTAMPING", SO_TIMESTAMPING_OLD},
+    CONSTANT(SO_TIMESTAMP_OLD), CONSTANT(SO_TIMESTAMP_NEW),
+    CONSTANT(SO_TIMESTAMPNS_OLD), CONSTANT(SO_TIMESTAMPNS_NEW),
+    CONSTANT(SO_TIMESTAMPING_OLD), CONSTANT(SO_TIMESTAMPING_NEW),
+    CONSTANT(SCM_TIMESTAMPING_OPT_STATS),
+    CONSTANT(SCM_TIMESTAMPING_PKTINFO), CONSTANT(SCM_TS_OPT_ID),
+    CONSTANT(SO_MARK), CONSTANT(SO_RCVMARK), CONSTANT(SO_PRIORITY), CONSTANT(SO_RCVPRIORITY),
+    CONSTANT(SO_RXQ_OVFL), CONSTANT(SO_WIFI_STATUS), CONSTANT(SCM_WIFI_STATUS),
+    CONSTANT(SO_TXTIME), CONSTANT(SCM_TXTIME), CONSTANT(SO_ZEROCOPY),
+    CONSTANT(SO_SELECT_ERR_QUEUE), CONSTANT(SO_DEVMEM_LINEAR), CONSTANT(SO_DEVMEM_DMABUF),
+    CONSTANT(SO_DEVMEM_DONTNEED), CONSTANT(SCM_DEVMEM_LINEAR), CONSTANT(SCM_DEVMEM_DMABUF),
+    CONSTANT(MSG_ERRQUEUE), CONSTANT(MSG_ZEROCOPY), CONSTANT(MSG_SOCK_DEVMEM),
+
+    /* netinet/in.h, netinet/tcp.h, netinet/udp.h */
+    CONSTANT(IP_PASSSEC), CONSTANT(IP_RECVERR), CONSTANT(IP_RECVERR_RFC4884),
+    CONSTANT(IP_CHECKSUM), CONSTANT(IP_RECVFRAGSIZE), CONSTANT(IP_PROTOCOL),
+    CONSTANT(IPV6_RECVERR), CONSTANT(IPV6_RECVERR_RFC4884), CONSTANT(IPV6_FLOWINFO),
+    CONSTANT(IPV6_RECVFRAGSIZE), CONSTANT(TCP_INQ), CONSTANT(TCP_CM_INQ), CONSTANT(TCP_ULP),
+    CONSTANT(UDP_SEGMENT), CONSTANT(UDP_GRO),
+
+#  define NUMBER(name, value) {#name, value},
+    CMSGX_UAPI_6_1(NUMBER)
+    CMSGX_UAPI_7_2(NUMBER)
+    CMSGX_UAPI_NONE(NUMBER)
+#  undef NUMBER
+#else
+    {"SOL_IP", IPPROTO_IP},
+    {"SOL_IPV6", IPPROTO_IPV6},
+    {"SOL_TCP", IPPROTO_TCP},
+    {"SOL_UDP", IPPROTO_UDP},
+
+    /* FreeBSD: netinet/sctp.h, sys/ktls.h, netlink/netlink.h; NetBSD: netbt/hci.h */
+#  ifdef IPPROTO_SCTP
+    {"SOL_SCTP", IPPROTO_SCTP},
+#  endif
+#  ifdef SCTP_INIT
+    CONSTANT(SCTP_INIT),
+#  endif
+#  ifdef SCTP_SNDRCV
+    CONSTANT(SCTP_SNDRCV),
+#  endif
+#  ifdef SCTP_EXTRCV
+    CONSTANT(SCTP_EXTRCV),
+#  endif
+#  ifdef SCTP_SNDINFO
+    CONSTANT(SCTP_SNDINFO),
+#  endif
+#  ifdef SCTP_RCVINFO
+    CONSTANT(SCTP_RCVINFO),
+#  endif
+#  ifdef SCTP_NXTINFO
+    CONSTANT(SCTP_NXTINFO),
+#  endif
+#  ifdef SCTP_PRINFO
+    CONSTANT(SCTP_PRINFO),
+#  endif
+#  ifdef SCTP_AUTHINFO
+    CONSTANT(SCTP_AUTHINFO),
+#  endif
+#  ifdef SCTP_DSTADDRV4
+    CONSTANT(SCTP_DSTADDRV4),
+#  endif
+#  ifdef SCTP_DSTADDRV6
+    CONSTANT(SCTP_DSTADDRV6),
+#  endif
+#  ifdef SCTP_EVENTS
+    CONSTANT(SCTP_EVENTS),
+#  endif
+#  ifdef SCTP_USE_EXT_RCVINFO
+    CONSTANT(SCTP_USE_EXT_RCVINFO),
+#  endif
+#  ifdef SCTP_RECVRCVINFO
+    CONSTANT(SCTP_RECVRCVINFO),
+#  endif
+#  ifdef SCTP_RECVNXTINFO
+    CONSTANT(SCTP_RECVNXTINFO),
+#  endif
+#  ifdef SCTP_UNORDERED
+    CONSTANT(SCTP_UNORDERED),
+#  endif
+#  ifdef SCTP_ADDR_OVER
+    CONSTANT(SCTP_ADDR_OVER),
+#  endif
+#  ifdef SCTP_ABORT
+    CONSTANT(SCTP_ABORT),
+#  endif
+#  ifdef SCTP_SACK_IMMEDIATELY
+    CONSTANT(SCTP_SACK_IMMEDIATELY),
+#  endif
+#  ifdef SCTP_SENDALL
+    CONSTANT(SCTP_SENDALL),
+#  endif
+#  ifdef SCTP_EOF
+    CONSTANT(SCTP_EOF),
+#  endif
+#  ifdef SCTP_PR_SCTP_NONE
+    CONSTANT(SCTP_PR_SCTP_NONE),
+#  endif
+#  ifdef SCTP_PR_SCTP_TTL
+    CONSTANT(SCTP_PR_SCTP_TTL),
+#  endif
+#  ifdef SCTP_PR_SCTP_RTX
+    CONSTANT(SCTP_PR_SCTP_RTX),
+#  endif
+#  ifdef SCTP_PR_SCTP_PRIO
+    CONSTANT(SCTP_PR_SCTP_PRIO),
+#  endif
+#  ifdef TCP_TXTLS_ENABLE
+    CONSTANT(TCP_TXTLS_ENABLE),
+#  endif
+#  ifdef TCP_RXTLS_ENABLE
+    CONSTANT(TCP_RXTLS_ENABLE),
+#  endif
+#  ifdef TLS_SET_RECORD_TYPE
+    CONSTANT(TLS_SET_RECORD_TYPE),
+#  endif
+#  ifdef TLS_GET_RECORD
+    CONSTANT(TLS_GET_RECORD),
+#  endif
+#  ifdef TLS_RLTYPE_ALERT
+    CONSTANT(TLS_RLTYPE_ALERT),
+#  endif
+#  ifdef TLS_RLTYPE_HANDSHAKE
+    CONSTANT(TLS_RLTYPE_HANDSHAKE),
+#  endif
+#  ifdef TLS_RLTYPE_APP
+    CONSTANT(TLS_RLTYPE_APP),
+#  endif
+#  ifdef AF_BLUETOOTH
+    CONSTANT(AF_BLUETOOTH),
+#  endif
+#  ifdef AF_NETLINK
+    CONSTANT(AF_NETLINK),
+#  endif
+#  ifdef SOL_NETLINK
+    CONSTANT(SOL_NETLINK),
+#  endif
+#  ifdef NETLINK_MSG_INFO
+    CONSTANT(NETLINK_MSG_INFO),
+    CONSTANT(NLMSGINFO_ATTR_PROCESS_ID),
+    CONSTANT(NLMSGINFO_ATTR_PORT_ID),
+#  endif
+#  ifdef BTPROTO_HCI
+    CONSTANT(BTPROTO_HCI),
+#  endif
+#  ifdef SCM_HCI_DIRECTION
+    CONSTANT(SCM_HCI_DIRECTION),
+#  endif
+#  ifdef SO_HCI_DIRECTION
+    CONSTANT(SO_HCI_DIRECTION),
+#  endif
+#  ifdef __FreeBSD__
+    /* ng_btsocket.h, which draws in the whole of netgraph(4) */
+    {"SOL_HCI_RAW", 0x0802},
+    {"SO_HCI_RAW_DIRECTION", 2},
+    {"SCM_HCI_RAW_DIRECTION", 2},
+#  endif
+#endif
+#undef CONSTANT
+};
+
+int
+cmsgx_add_constants(PyObject *module)
+{
+    for (size_t i = 0; i < sizeof(constants) / sizeof(constants[0]); i++) {
+        PyObject *value = PyLong_FromLongLong(constants[i].value);
+        if (value == NULL) {
+            return -1;
+        }
+        int failed = PyModule_AddObjectRef(module, constants[i].name, value);
+        Py_DECREF(value);
+        if (failed) {
+            return -1;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,28 @@
+/* Address: a socket address as it is shown, and as it goes back to the kernel without text. */
+
+#ifndef CMSGX_ADDRESS_H
+#define CMSGX_ADDRESS_H
+
+#include "types/names.h"
+
+/* What the socket module gives: str, bytes, int, None for no name; and where that is a tuple, one
+   with the name hidden behind its items.  A new reference. */
+PyObject *cmsgx_address_shown(cmsgx_state *state, const struct sockaddr_storage *name,
+                              socklen_t size, cmsgx_whence whence);
+
+/* The raw form, or None where there is no name: a new reference. */
+PyObject *cmsgx_address_raw(cmsgx_state *state, const struct sockaddr_storage *name,
+                            socklen_t size, cmsgx_whence whence);
+
+/* An Address of either form, or what cmsgx_name_from_plain() takes.  1 written; 0 something else;
+   -1 with an exception. */
+int cmsgx_address_from_object(cmsgx_state *state, int family, PyObject *object,
+                              struct sockaddr_storage *name, socklen_t *size);
+
+/* raw_address(name, /): the raw form of a struct sockaddr in bytes, None where it says nothing. */
+PyObject *cmsgx_raw_address(PyObject *module, PyObject *name);
+
+/* Lets go of the addresses that are kept, and keeps none from then on. */
+void cmsgx_address_free_all(cmsgx_state *state);
+
+#endif

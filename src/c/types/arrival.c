@@ -1,0 +1,281 @@
+#include "types/arrival.h"
+
+#include "types/names.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+cmsgx_request *
+cmsgx_request_new(cmsgx_state *state)
+{
+    cmsgx_request *request = PyMem_Calloc(1, sizeof(*request));
+    if (request == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    request->users = 1;
+    request->state = state;
+    return request;
+}
+
+cmsgx_request *
+cmsgx_request_once(cmsgx_state *state, size_t fds, int family, int type, int raise_truncated,
+                   cmsgx_row *row)
+{
+    cmsgx_request *request;
+#if CMSGX_FREE_LIST
+    request = state->spare_request;
+    if (request != NULL && request->fds == fds && request->family == family
+        && request->type == type && request->raise_truncated == raise_truncated && row == NULL) {
+        return cmsgx_request_share(request);
+    }
+#endif
+    request = cmsgx_request_new(state);
+    if (request == NULL) {
+        cmsgx_row_drop(row);
+        return NULL;
+    }
+    request->row = row;
+    request->fds = fds;
+    request->family = family;
+    request->type = type;
+    request->raise_truncated = raise_truncated;
+    request->takes_pidfd = 1;
+#if CMSGX_FREE_LIST
+    if (row == NULL) {
+        cmsgx_request_release(state->spare_request);
+        state->spare_request = cmsgx_request_share(request);
+    }
+#endif
+    return request;
+}
+
+void
+cmsgx_request_free_all(cmsgx_state *state)
+{
+#if CMSGX_FREE_LIST
+    cmsgx_request_release(state->spare_request);
+    state->spare_request = NULL;
+#else
+    (void)state;
+#endif
+}
+
+void
+cmsgx_request_release(cmsgx_request *request)
+{
+    if (request == NULL) {
+        return;
+    }
+    PyObject *want = request->want;
+    int is_traced = request->is_traced;
+    if (cmsgx_count_down(&request->users)) {
+        cmsgx_row_drop(request->row);
+        PyMem_Free(request);
+        Py_XDECREF(want);
+    }
+    else if (is_traced) {
+        Py_XDECREF(want);
+    }
+}
+
+void
+cmsgx_request_inherit(cmsgx_request *request, const cmsgx_request *before)
+{
+    if (before != NULL && before->row != NULL && request->row != NULL) {
+        /* What is stuck there still counts for this receiver. */
+        cmsgx_row_drop(request->row);
+        request->row = cmsgx_row_hold(before->row);
+    }
+}
+
+void
+cmsgx_close_numbers(cmsgx_row *row, int *fds, size_t count)
+{
+    size_t open = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (fds[i] >= 0) {
+            fds[open++] = fds[i];
+        }
+    }
+    if (open == 0) {
+        return;
+    }
+    if (row != NULL) {
+        /* With the GIL: a fork in Python finds them here or there, and never on the way. */
+        cmsgx_row_submit(row, fds, open);
+    }
+    else {
+        Py_BEGIN_ALLOW_THREADS
+        cmsgx_close_all(fds, open);
+        Py_END_ALLOW_THREADS
+    }
+    for (size_t i = 0; i < count; i++) {
+        /* The errno that came in place of one stays. */
+        fds[i] = fds[i] < 0 ? fds[i] : -1;
+    }
+}
+
+/* Gives back the places that a message did not need. */
+static void
+settle(cmsgx_row *row, int *fds, size_t count)
+{
+    size_t open = 0;
+    for (size_t i = 0; i < count; i++) {
+        open += fds[i] >= 0;
+    }
+    if (open <= CMSGX_MOST_PLACES) {
+        cmsgx_row_unreserve(row, CMSGX_MOST_PLACES - open);
+    }
+    else if (cmsgx_row_reserve(row, open - CMSGX_MOST_PLACES) < 0) {
+        /* More than a kernel sends, as an emulator might, and no memory for it. */
+        for (size_t i = count; open > CMSGX_MOST_PLACES; i--) {
+            if (fds[i - 1] >= 0) {
+                cmsgx_close_all(&fds[i - 1], 1);
+                fds[i - 1] = -1;
+                open--;
+            }
+        }
+    }
+}
+
+/* Whether nobody sent it, by its credentials: the pid is 0, and there is no pidfd.  It is so also
+   for a sender of another pid namespace, who then stays unknown. */
+static int
+is_invented(const cmsgx_buffer *buffer)
+{
+#ifdef SCM_CREDENTIALS
+    cmsgx_header header;
+    size_t offset = 0;
+    int has_pidfd = buffer->got.pidfds > 0 && buffer->fds[buffer->got.fds] >= 0;
+    while (!has_pidfd
+           && cmsgx_walk(buffer->control, buffer->control_used, &offset, &header)
+                  == CMSGX_MESSAGE) {
+        int32_t pid;
+        if (header.level == SOL_SOCKET && header.type == SCM_CREDENTIALS
+            && header.size >= sizeof(pid)) {
+            memcpy(&pid, header.data, sizeof(pid));
+            return pid == 0;
+        }
+    }
+#else
+    (void)buffer;
+#endif
+    return 0;
+}
+
+/* For a read of no bytes. */
+static void
+set_eof(cmsgx_buffer *buffer, const cmsgx_request *request, cmsgx_sock *sock)
+{
+    cmsgx_arrival *got = &buffer->got;
+    int type = request->type;
+    if (type < 0) {
+        type = cmsgx_sock_type(sock);
+    }
+    if (type == SOCK_SEQPACKET) {
+        /* The end has neither. */
+        got->eof = buffer->control_used > 0 || buffer->name_size > 0 ? 0 : 2;
+    }
+    else if (type == SOCK_STREAM) {
+        got->eof = buffer->room > 0 ? 1 : 2;
+        if (got->fds == 0 && (got->eof == 1 || is_invented(buffer))) {
+            /* The kernel invents credentials here: root, also for a peer that is nobody.  What
+               was cut of them is no loss. */
+            cmsgx_close_numbers(request->row, buffer->fds, got->pidfds);
+            got->pidfds = 0;
+            buffer->control_used = 0;
+            got->truncated = 0;
+            got->closed_fds = 0;
+        }
+    }
+}
+
+void
+cmsgx_arrive(cmsgx_buffer *buffer, const cmsgx_request *request, cmsgx_sock *sock,
+             const struct msghdr *msg, size_t nbytes, int asked_flags)
+{
+    cmsgx_arrival *got = &buffer->got;
+    size_t used = (size_t)msg->msg_controllen;
+
+    buffer->control_used = used <= buffer->control_size ? used : buffer->control_size;
+    buffer->name_size = msg->msg_namelen;
+    if (buffer->name_size > sizeof(buffer->name)) {
+        buffer->name_size = sizeof(buffer->name);
+    }
+    if (cmsgx_names_need_socket(request->family)) {
+        buffer->name_fd = sock->fd;
+        buffer->name_proto = sock->kind == CMSGX_SOCKET ? cmsgx_sock_proto(sock) : -1;
+    }
+    got->nbytes = nbytes;
+    got->eof = got->is_table_full = 0;
+    got->flags = msg->msg_flags;
+    if (!(asked_flags & CMSGX_MSG_CMSG_CLOEXEC)) {
+        got->flags &= ~CMSGX_MSG_CMSG_CLOEXEC;
+    }
+
+    cmsgx_found found = cmsgx_gather(buffer->control, buffer->control_used, buffer->fds);
+    int *fds = buffer->fds;
+    if (request->row != NULL) {
+        settle(request->row, fds, found.rights + found.pidfds);
+    }
+    got->malformed = (char)found.malformed;
+    got->truncated = (msg->msg_flags & (MSG_CTRUNC | MSG_TRUNC)) != 0;
+
+    size_t keep = found.rights < request->fds ? found.rights : request->fds;
+    size_t surplus = found.rights - keep;
+    size_t keep_pidfds = request->takes_pidfd && found.pidfds > 0 ? 1 : 0;
+    got->fds = keep;
+    got->pidfds = keep_pidfds;
+    got->closed_fds = (Py_ssize_t)surplus;
+    if (surplus > 0) {
+        got->truncated = 1;
+    }
+    if (msg->msg_flags & MSG_CTRUNC) {
+        got->closed_fds = -1;
+        /* Before anything is closed: the probe tells the truth only now. */
+        got->is_table_full = (char)(keep < request->fds && cmsgx_sock_is_table_full(sock));
+    }
+    /* What is kept stays in front, the rest is closed. */
+    if (surplus + found.pidfds > keep_pidfds) {
+        int pidfd = -1;
+        if (keep_pidfds) {
+            pidfd = fds[found.rights];
+            fds[found.rights] = -1;
+        }
+        cmsgx_close_numbers(request->row, fds + keep, found.rights + found.pidfds - keep);
+        fds[keep] = pidfd;
+    }
+
+    /* The kernel sets it for what was on the error queue.  A family that has none ignores that it
+       was asked for one, and this may be the end of its stream. */
+    if (nbytes == 0 && !(msg->msg_flags & CMSGX_MSG_ERRQUEUE)) {
+        set_eof(buffer, request, sock);
+    }
+}
+
+/* Whether the kernel had room for a descriptor more than it gave: then something else kept it
+   back. */
+int
+cmsgx_arrival_had_room(const cmsgx_buffer *buffer)
+{
+    cmsgx_header header;
+    size_t offset = 0;
+    size_t at = buffer->control_used;
+
+    while (cmsgx_walk(buffer->control, buffer->control_used, &offset, &header)
+           == CMSGX_MESSAGE) {
+        if (header.level == SOL_SOCKET && header.type == SCM_RIGHTS) {
+            at = header.offset;
+        }
+    }
+    return at + CMSG_LEN((buffer->got.fds + 1) * sizeof(int)) <= buffer->control_size;
+}
+
+void
+cmsgx_arrival_close(cmsgx_buffer *buffer, const cmsgx_request *request)
+{
+    cmsgx_close_numbers(request->row, buffer->fds, buffer->got.fds + buffer->got.pidfds);
+    buffer->got.fds = buffer->got.pidfds = 0;
+}

@@ -1,0 +1,208 @@
+#include "types/buffer.h"
+
+#include "arguments.h"
+#include "errors.h"
+#include "plain/msghdr.h"
+
+#define LINE 64
+#define ROUND_UP(n) (((n) + 15) & ~(size_t)15)
+
+static unsigned char *
+at_line(unsigned char *memory)
+{
+    return memory + (LINE - (uintptr_t)memory % LINE) % LINE;
+}
+
+cmsgx_buffer *
+cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
+{
+    size_t control_at = ROUND_UP(sizeof(cmsgx_buffer));
+    size_t fds_at = control_at + ROUND_UP(control_size + CMSGX_MORE_ROOM);
+    size_t data_at = fds_at + ROUND_UP(control_size);
+
+    unsigned char *memory = data_size > PY_SSIZE_T_MAX - data_at - LINE
+        ? NULL : PyMem_Malloc(data_at + LINE + data_size);
+    if (memory == NULL) {
+        cmsgx_raise_no_room(data_size);
+        return NULL;
+    }
+    cmsgx_buffer *buffer = (cmsgx_buffer *)(void *)memory;
+    memset(buffer, 0, sizeof(*buffer));
+    buffer->users = 1;
+    buffer->name_fd = buffer->name_proto = -1;
+    buffer->control = memory + control_at;
+    buffer->control_size = control_size;
+    buffer->fds = (int *)(void *)(memory + fds_at);
+    /* At a cache line, where the kernel copies fastest. */
+    buffer->data = at_line(memory + data_at);
+    buffer->room = into != NULL ? into->size : data_size;
+    buffer->into = into;
+    return buffer;
+}
+
+/* The data apart from the rest, which is some 8 KB whatever the size of the data, and is kept: to
+   allocate it each time takes more than all else of a call that brings little. */
+cmsgx_buffer *
+cmsgx_buffer_once(cmsgx_state *state, size_t data_size)
+{
+    unsigned char *block = PyMem_Malloc(data_size + LINE);
+    if (block == NULL) {
+        cmsgx_raise_no_room(data_size);
+        return NULL;
+    }
+    cmsgx_buffer *buffer = NULL;
+#if CMSGX_FREE_LIST
+    buffer = state->spare_buffer;
+    state->spare_buffer = NULL;
+#endif
+    if (buffer == NULL && (buffer = cmsgx_buffer_new(0, CMSGX_LARGEST_ROOM, NULL)) == NULL) {
+        PyMem_Free(block);
+        return NULL;
+    }
+    buffer->users = 1;
+    buffer->keeper = state;
+    buffer->block = block;
+    buffer->data = at_line(block);
+    buffer->room = data_size;
+    return buffer;
+}
+
+void
+cmsgx_buffer_free(cmsgx_buffer *buffer)
+{
+    PyMem_Free(buffer->block);
+#if CMSGX_FREE_LIST
+    cmsgx_state *state = buffer->keeper;
+    if (state != NULL && state->spare_buffer == NULL && state->Message != NULL) {
+        state->spare_buffer = buffer;
+        return;
+    }
+#endif
+    PyMem_Free(buffer);
+}
+
+void
+cmsgx_buffer_free_all(cmsgx_state *state)
+{
+#if CMSGX_FREE_LIST
+    PyMem_Free(state->spare_buffer);
+    state->spare_buffer = NULL;
+#else
+    (void)state;
+#endif
+}
+
+/* Buffers of the caller -------------------------------------------------------------------- */
+
+#define SELF(object) ((cmsgx_into *)(object))
+
+cmsgx_into *
+cmsgx_into_new(cmsgx_state *state, PyObject *buffers)
+{
+    cmsgx_into *into = NULL;
+    int is_one = PyObject_CheckBuffer(buffers);
+    PyObject *sequence = is_one
+        ? PyTuple_Pack(1, buffers)
+        : cmsgx_sequence(buffers, "into", "a writable bytes-like object, or a sequence of them,");
+    if (sequence != NULL && !PyTuple_Check(sequence)) {
+        Py_SETREF(sequence, PyList_AsTuple(sequence));
+    }
+    if (sequence == NULL || (into = PyObject_GC_New(cmsgx_into, state->Into)) == NULL) {
+        goto error;
+    }
+    Py_ssize_t count = PyTuple_GET_SIZE(sequence);
+    into->count = 0;
+    into->size = 0;
+    into->views = PyMem_New(Py_buffer, (size_t)count + 1);
+    into->iov = PyMem_New(struct iovec, 2 * ((size_t)count + 1));
+    if (into->views == NULL || into->iov == NULL) {
+        PyErr_NoMemory();
+        goto error;
+    }
+    into->cut = into->iov + count + 1;
+    for (; into->count < count; into->count++) {
+        Py_buffer *view = &into->views[into->count];
+        if (cmsgx_as_buffer(PyTuple_GET_ITEM(sequence, into->count), "into",
+                            is_one ? -1 : into->count, view, PyBUF_WRITABLE)
+            < 0) {
+            goto error;
+        }
+        into->iov[into->count].iov_base = view->buf;
+        into->iov[into->count].iov_len = (size_t)view->len;
+        /* One buffer may be there many times: more bytes than 32 bits can count. */
+        into->size = (size_t)view->len > SIZE_MAX - into->size
+            ? SIZE_MAX : into->size + (size_t)view->len;
+    }
+    Py_DECREF(sequence);
+    PyObject_GC_Track(into);
+    return into;
+
+error:
+    Py_XDECREF(sequence);
+    Py_XDECREF(into);
+    return NULL;
+}
+
+struct iovec *
+cmsgx_into_cut(cmsgx_into *into, size_t size, size_t *count)
+{
+    size_t used = 0;
+    /* At least one, also for no bytes: some systems refuse a call without any. */
+    while (used < (size_t)into->count && (used == 0 || size > 0)) {
+        struct iovec *one = &into->cut[used];
+        *one = into->iov[used];
+        one->iov_len = one->iov_len < size ? one->iov_len : size;
+        size -= one->iov_len;
+        used++;
+    }
+    *count = used;
+    return into->cut;
+}
+
+static void
+into_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    for (Py_ssize_t i = 0; i < SELF(object)->count; i++) {
+        PyBuffer_Release(&SELF(object)->views[i]);
+    }
+    PyMem_Free(SELF(object)->views);
+    PyMem_Free(SELF(object)->iov);
+    PyObject_GC_Del(object);
+    Py_DECREF(type);
+}
+
+static int
+into_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    for (Py_ssize_t i = 0; i < SELF(object)->count; i++) {
+        Py_VISIT(SELF(object)->views[i].obj);
+    }
+    return 0;
+}
+
+/* Nothing to clear: whatever refers to what it is read by can be changed, and so clears itself. */
+static PyType_Slot into_slots[] = {
+    {Py_tp_dealloc, into_dealloc},
+    {Py_tp_traverse, into_traverse},
+    {0, NULL},
+};
+
+static PyType_Spec into_spec = {
+    .name = "cmsgx._cmsg.Into",
+    .basicsize = sizeof(cmsgx_into),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = into_slots,
+};
+
+int
+cmsgx_add_buffer(PyObject *module)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    /* Nobody sees one, so the module does not show it. */
+    state->Into = (PyTypeObject *)PyType_FromModuleAndSpec(module, &into_spec, NULL);
+    return state->Into == NULL ? -1 : 0;
+}

@@ -1,0 +1,156 @@
+/* Codec: what a class is in a control message.  It has the class's fields, each a window into
+   the payload, and the forms in which the payload comes and goes: level, type and family.
+   Field: one such window, a descriptor of the class that makes the value when it is read. */
+
+#ifndef CMSGX_CODEC_H
+#define CMSGX_CODEC_H
+
+#include "state.h"
+
+#include "plain/form.h"
+
+#include <structmember.h>
+
+#define CMSGX_MOST_FIELDS 32
+
+typedef struct {
+    PyObject_HEAD
+    PyTypeObject *kind;     /* owned: the class it is a field of, or NULL */
+    PyObject *name;         /* owned */
+    PyObject *convert;      /* owned: what is read goes through it; or NULL */
+    PyObject *fallback;     /* owned: what a constructor takes where it is not given; or NULL */
+    size_t offset;          /* in the payload */
+    size_t size;            /* in bytes, at least what a format says; 0 for 't', and
+                               for an 'S' that is all that follows */
+    char format;            /* see field_doc */
+    char is_plain;          /* a 32-bit integer as it is: what is read most often */
+    char is_bounded;        /* a constructor takes `least` to `most` only: of bytes, that many */
+    int64_t least;
+    int64_t most;
+} cmsgx_field;
+
+/* What a form is for. */
+enum {
+    CMSGX_RECEIVED = 1,
+    CMSGX_SENT = 2,
+    CMSGX_SENT_BY_PEER = 4, /* `sent_over` is about the packet: an AF_INET6 socket sends one of IPv4
+                               to an IPv4-mapped address */
+};
+
+/* What has to read a form that is sent, where family and type of a socket do not tell it: _base.py
+   has their names, in this order. */
+typedef enum {
+    CMSGX_BY_ANY,
+    CMSGX_BY_UDP,           /* UDP-Lite, which refuses it, included */
+    CMSGX_BY_TCP,           /* of IP streams: TCP itself, without kTLS; any other socket */
+    CMSGX_BY_KTLS,
+    CMSGX_BY_SCTP,
+    CMSGX_BY_NO_HEADER,     /* not a raw socket whose packets bring their own IP header */
+    CMSGX_BY_HEADER,        /* such a one */
+    CMSGX_READERS,
+} cmsgx_reader;
+
+typedef struct {
+    uint64_t families;      /* bit AF_* of the sockets that have it; 0: any */
+    uint64_t sent_over;     /* bit AF_*; 0: any */
+    uint32_t sent_by;       /* bit SOCK_*; 0: any */
+    cmsgx_reader reader;
+    int level;
+    int type;
+    int directions;
+    size_t size;            /* of the payload that is sent, where CMSGX_INTEGER leaves it open */
+    cmsgx_transform transform;
+    int64_t least;          /* that is sent of the field with bounds, and the most */
+    int64_t most;
+} cmsgx_form;
+
+typedef struct {
+    PyObject_HEAD
+    PyTypeObject *kind;     /* owned */
+    int is_lasting;         /* the kind lives as long as the package: no cycle with it is garbage */
+    Py_ssize_t least;       /* bytes of the canonical payload; negative: its fields are objects */
+    Py_ssize_t most;        /* negative: no limit */
+    Py_ssize_t form_count;
+    cmsgx_form *forms;      /* the first is the kind's own level and type; NULL: in no message */
+    const cmsgx_form *sent; /* the first of them that is sent; NULL where it only arrives */
+    Py_ssize_t count;
+    cmsgx_field **fields;   /* owned */
+    const cmsgx_field *sockaddr;    /* that of them which is a socket address, or NULL */
+    const cmsgx_field *bounded;     /* the first of them that is an integer with bounds, or NULL */
+    PyMemberDescrObject **slots;    /* owned: those of the instance, for fields that are objects */
+#if CMSGX_FREE_LIST
+    PyObject *spare;        /* plain memory of the last instance that was dropped, or NULL */
+#endif
+} cmsgx_codec;
+
+/* The codec of a kind: a new reference, as Python code may take it off its class at any time.
+   NULL, without an exception, where `kind` is none. */
+cmsgx_codec *cmsgx_codec_of(cmsgx_state *state, PyObject *kind);
+
+/* Whether register() left `kind` out, as this system has it not: `_codec` is None there. */
+int cmsgx_is_left_out(cmsgx_state *state, PyObject *kind);
+
+/* For a class without a codec: NotSupportedError where it was left out, else TypeError.  NULL. */
+PyObject *cmsgx_raise_unregistered(cmsgx_state *state, PyTypeObject *kind);
+
+/* The same for what a record is read with; NULL with an exception. */
+cmsgx_codec *cmsgx_codec_of_record(PyObject *record);
+
+/* The form in which (level, type) of a socket of that family (-1: unknown) is this kind, or
+   NULL. */
+static inline const cmsgx_form *
+cmsgx_codec_received(const cmsgx_codec *codec, int family, int level, int type)
+{
+    for (Py_ssize_t i = 0; i < codec->form_count; i++) {
+        const cmsgx_form *form = &codec->forms[i];
+        if (form->type == type && form->level == level && (form->directions & CMSGX_RECEIVED)
+            && (form->families == 0 || (unsigned)family >= 64
+                || (form->families >> family & 1))) {
+            return form;
+        }
+    }
+    return NULL;
+}
+
+/* Whether it is received in any form. */
+int cmsgx_codec_comes(const cmsgx_codec *codec);
+
+/* The same over sockets of that family (-1: unknown, and so any). */
+int cmsgx_codec_comes_over(const cmsgx_codec *codec, int family);
+
+/* Whether the value of a field with bounds may be sent in that form: what is decoded, or given to
+   another form, may be out of them. */
+int cmsgx_field_may_be_sent(const cmsgx_field *field, const cmsgx_form *form,
+                            const unsigned char *payload, size_t size);
+
+static inline int
+cmsgx_field_may_go(const cmsgx_field *field, const cmsgx_form *form,
+                   const unsigned char *payload, size_t size)
+{
+    int32_t value;
+    if (field->format != 'i' || field->offset + sizeof(value) > size) {
+        return cmsgx_field_may_be_sent(field, form, payload, size);
+    }
+    memcpy(&value, payload + field->offset, sizeof(value));
+    return value >= form->least && value <= form->most;
+}
+
+/* The bytes that a payload needs for the socket address in that field: more than `size` where that
+   was cut. */
+size_t cmsgx_sockaddr_end(const cmsgx_field *field, const unsigned char *payload, size_t size);
+
+/* The value of a field of a payload: a new reference.  None where an optional one is not there. */
+PyObject *cmsgx_field_load(cmsgx_state *state, const cmsgx_field *field,
+                           const unsigned char *payload, size_t size);
+
+/* Where in the payload the field will end with that value; -1 with an exception where the value
+   is none of the field. */
+Py_ssize_t cmsgx_field_end(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field,
+                           PyObject *value);
+
+/* Writes it, to a payload that reaches `end`, which cmsgx_field_end() gave.  0, or -1 with an
+   exception. */
+int cmsgx_field_store(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field,
+                      PyObject *value, unsigned char *payload, size_t end);
+
+#endif

@@ -1,0 +1,598 @@
+#include "types/descriptor.h"
+
+#include "arguments.h"
+#include "errors.h"
+#include "calls/sock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <structmember.h>
+#include <unistd.h>
+
+/* Arguments ---------------------------------------------------------------------------- */
+
+/* What fileno() says; -1 with an exception. */
+static int
+ask_for_number(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_t index)
+{
+    PyObject *method;
+    int has = cmsgx_fileno_method(state, object, &method);
+    if (has <= 0) {
+        return has < 0 ? -1 : (cmsgx_raise_no_descriptor(what, index, object), -1);
+    }
+    PyObject *result = PyObject_CallNoArgs(method);
+    Py_DECREF(method);
+    if (result == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
+            return -1;
+        }
+        /* As a file that is closed does. */
+        PyErr_Clear();
+        if (index >= 0) {
+            PyErr_Format(PyExc_ValueError, "%s[%zd]: %R has no file descriptor (closed?)", what,
+                         index, object);
+        }
+        else {
+            cmsgx_raise_closed(what, index, object);
+        }
+        return -1;
+    }
+    int number = -1;
+    if (!PyLong_Check(result)) {
+        cmsgx_raise_no_descriptor(what, index, object);
+    }
+    else if (cmsgx_as_int(result, what, &number) == 0 && number < 0) {
+        /* As a socket that is closed does. */
+        cmsgx_raise_closed(what, index, object);
+        number = -1;
+    }
+    Py_DECREF(result);
+    return number;
+}
+
+int
+cmsgx_number_of(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_t index,
+                PyObject **owner)
+{
+    *owner = NULL;
+    if (PyLong_CheckExact(object) || (PyLong_Check(object) && !PyBool_Check(object))) {
+        int overflow;
+        long number = PyLong_AsLongAndOverflow(object, &overflow);
+        if (overflow == 0 && number >= 0 && number <= INT_MAX) {
+            return (int)number;
+        }
+        if (index == CMSGX_SOCK_INDEX && (overflow != 0 ? overflow : number) < 0) {
+            cmsgx_raise_closed(what, index, object);
+        }
+        else if (index >= 0) {
+            PyErr_Format(PyExc_ValueError, "%s[%zd]: %R is not a file descriptor", what, index,
+                         object);
+        }
+        else {
+            PyErr_Format(PyExc_ValueError, "%s: %R is not a file descriptor", what, object);
+        }
+        return -1;
+    }
+    if (cmsgx_descriptor_check(state, object)) {
+        int number = cmsgx_descriptor_number(object);
+        if (number < 0) {
+            cmsgx_raise_gone(what, index, object);
+            return -1;
+        }
+        *owner = object;
+        return number;
+    }
+    if (PyBool_Check(object) || PyType_Check(object)) {
+        cmsgx_raise_no_descriptor(what, index, object);
+        return -1;
+    }
+    return ask_for_number(state, object, what, index);
+}
+
+/* Methods ------------------------------------------------------------------------------ */
+
+/* By cmsgx_gone: for repr(), and for an error. */
+static const struct {
+    const char *word;
+    const char *sentence;
+} gone_texts[] = {
+    [CMSGX_GONE_CLOSED] = {"closed", "it was closed"},
+    [CMSGX_GONE_WITH_MESSAGE] = {
+        "closed with its message",
+        "it was closed with its message, by the end of a `with`, the next step of a loop, or "
+        "close(); take() it from the message before that",
+    },
+    [CMSGX_GONE_TAKEN] = {
+        "taken",
+        "it was taken from its message, as a number or with fd_class=, and is owned there",
+    },
+    [CMSGX_GONE_TO_BACKGROUND] = {
+        "closed in the background",
+        "close_in_background() took it",
+    },
+    [CMSGX_GONE_DETACHED] = {"detached", "detach() gave it away, as a number"},
+    [CMSGX_GONE_TO_FILE] = {
+        "opened",
+        "open() gave it to a file object; use that, or dup() before open()",
+    },
+    [CMSGX_GONE_TO_SOCKET] = {
+        "made a socket",
+        "socket() gave it to a socket; use that, or dup() before socket()",
+    },
+};
+
+static PyObject *
+raise_not_owned(PyObject *self)
+{
+    int error = ((cmsgx_descriptor *)self)->error;
+    return error != 0
+        ? PyErr_Format(PyExc_ValueError, "%s owns no descriptor: the kernel could make none: %s",
+                       Py_TYPE(self)->tp_name, strerror(error))
+        : PyErr_Format(PyExc_ValueError, "%s owns no descriptor: %s", Py_TYPE(self)->tp_name,
+                       gone_texts[cmsgx_descriptor_gone(self)].sentence);
+}
+
+PyObject *
+cmsgx_raise_gone(const char *what, Py_ssize_t index, PyObject *self)
+{
+    cmsgx_gone how = cmsgx_descriptor_gone(self);
+    if (how == CMSGX_GONE_CLOSED) {
+        return cmsgx_raise_closed(what, index, self);   /* which says it by repr() */
+    }
+    return index >= 0
+        ? cmsgx_raise_errno(EBADF, "%s[%zd]: %R: %s", what, index, self, gone_texts[how].sentence)
+        : cmsgx_raise_errno(EBADF, "%s: %R: %s", what, self, gone_texts[how].sentence);
+}
+
+static PyObject *
+raise_not_pinned(PyObject *self)
+{
+    return cmsgx_descriptor_number(self) < 0 ? raise_not_owned(self)
+                                             : cmsgx_raise_unpinnable("pin", -1, self);
+}
+
+static PyObject *
+descriptor_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"number", NULL};
+    PyObject *object;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:Fd", (char **)(void *)names, &object)) {
+        return NULL;
+    }
+    if (PyBool_Check(object) || !PyLong_Check(object)) {
+        return PyErr_Format(PyExc_TypeError,
+                            "%s() takes over a descriptor number (an int), not %.200s; use "
+                            "detach() of an object that owns one",
+                            type->tp_name, Py_TYPE(object)->tp_name);
+    }
+    int overflow;
+    long number = PyLong_AsLongAndOverflow(object, &overflow);
+    if (overflow != 0 || number < 0 || number > INT_MAX) {
+        return PyErr_Format(PyExc_ValueError, "number: %R is not a file descriptor", object);
+    }
+    if (fcntl((int)number, F_GETFD) < 0) {
+        return cmsgx_raise_errno(errno, "number: %ld is not open", number);
+    }
+    return cmsgx_descriptor_new(type, (int)number, 0);
+}
+
+PyDoc_STRVAR(fileno_doc,
+"fileno($self, /)\n--\n\n"
+"The number, still owned here.  ValueError once it was closed or given away, which says how.");
+
+static PyObject *
+descriptor_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    int number = cmsgx_descriptor_number(self);
+    return number < 0 ? raise_not_owned(self) : PyLong_FromLong(number);
+}
+
+PyDoc_STRVAR(close_doc,
+"close($self, /, *, now=False)\n--\n\n"
+"Closes the descriptor; does nothing where there is none.  Of several threads exactly one\n"
+"closes.  Gives up the GIL, and is never retried: close(2).  While another thread sends it,\n"
+"it is closed at the end of that system call.  What came by a receiver that closes in the\n"
+"background is closed there, unless `now` is true.");
+
+static PyObject *
+close_it(int number)
+{
+    if (number >= 0) {
+        int result;
+        Py_BEGIN_ALLOW_THREADS
+        result = close(number);
+        Py_END_ALLOW_THREADS
+        if (result != 0 && errno != EINTR) {
+            return cmsgx_raise_errno(errno, "close of descriptor %d", number);
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+descriptor_close(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const cmsgx_signature signature = {"close", 0, 0, {CMSGX_KW_NOW, -1}};
+    PyObject *given = NULL;
+    int now = 0;
+
+    if ((nargs > 0 || kwnames != NULL)
+        && (cmsgx_keywords(cmsgx_state_of_type(Py_TYPE(self)), &signature, args, nargs, kwnames,
+                           &given) < 0
+            || (given != NULL && (now = PyObject_IsTrue(given)) < 0))) {
+        return NULL;
+    }
+    return close_it(now ? cmsgx_descriptor_take_to_close_now(self)
+                        : cmsgx_descriptor_take_to_close(self, CMSGX_GONE_CLOSED));
+}
+
+PyDoc_STRVAR(detach_doc,
+"detach($self, /)\n--\n\n"
+"Gives the number away: the caller owns it from now on.  ValueError where there is none.");
+
+static PyObject *
+detach_as(PyObject *self, cmsgx_gone how)
+{
+    /* The object before the number is taken: nothing can fail between. */
+    PyObject *number = PyLong_FromLong(cmsgx_descriptor_number(self));
+    uint64_t taken = 0;
+    if (number != NULL && cmsgx_descriptor_detach(self, how, &taken) < 0) {
+        Py_DECREF(number);
+        return raise_not_owned(self);
+    }
+    cmsgx_descriptor_gave_away(self, taken);
+    return number;
+}
+
+static PyObject *
+descriptor_detach(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return detach_as(self, CMSGX_GONE_DETACHED);
+}
+
+PyDoc_STRVAR(detach_to_socket_doc,
+"_detach_to_socket($self, /)\n--\n\n"
+"detach(), where a socket has the number already.");
+
+static PyObject *
+descriptor_detach_to_socket(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return detach_as(self, CMSGX_GONE_TO_SOCKET);
+}
+
+PyDoc_STRVAR(dup_doc,
+"dup($self, /)\n--\n\n"
+"A second owner, of a close-on-exec duplicate: the same open file description, so the same\n"
+"offset and status flags.  Closed as this one is.  fcntl(2), F_DUPFD_CLOEXEC.");
+
+static PyObject *
+descriptor_dup(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    /* Memory first: nothing can fail once there is a descriptor, and no Python code runs while one
+       is pinned. */
+    PyObject *copy = cmsgx_descriptor_new(Py_TYPE(self), -1, 0);
+    cmsgx_row *row = cmsgx_descriptor_row(self);
+    if (copy == NULL || (row != NULL && cmsgx_row_reserve(row, 1) < 0)) {
+        Py_XDECREF(copy);
+        return copy == NULL ? NULL : PyErr_NoMemory();
+    }
+    int number = cmsgx_descriptor_pin(self);
+    int duplicate = number < 0 ? -1 : fcntl(number, F_DUPFD_CLOEXEC, 0);
+    int failed = errno;
+    if (duplicate >= 0) {
+        cmsgx_descriptor_set(copy, duplicate);
+    }
+    if (row != NULL) {
+        cmsgx_descriptor_set_row(copy, row);
+        cmsgx_row_unreserve(row, duplicate < 0);
+    }
+    if (number >= 0) {
+        cmsgx_descriptor_unpin(self);
+    }
+    if (duplicate < 0) {
+        Py_DECREF(copy);
+        return number < 0 ? raise_not_pinned(self)
+                          : cmsgx_raise_errno(failed, "dup of descriptor %d", number);
+    }
+    return copy;
+}
+
+PyDoc_STRVAR(pinned_doc,
+"_pinned($self, /)\n--\n\n"
+"The number for system calls, as a context manager: until its end no close() takes the number\n"
+"away.  A pin is of the process that made it: a child of fork has to make its own.");
+
+static PyObject *
+descriptor_pinned(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *pin = cmsgx_pin_new(cmsgx_state_of_type(Py_TYPE(self)), self);
+    return pin == NULL && !PyErr_Occurred() ? raise_not_pinned(self) : pin;
+}
+
+/* Makes `heir` the owner by `init`, an __init__ in C, with `arguments`, in which the number stands,
+   in one step: no longer ours before it can be the heir's, so that at no time two would close it,
+   and ours again where it fails.  Steals `arguments`.  0, or -1 with an exception. */
+static int
+give_to(PyObject *self, PyObject *heir, initproc init, PyObject *arguments, cmsgx_gone how)
+{
+    if (arguments == NULL) {
+        return -1;
+    }
+    uint64_t taken = 0;
+    int number = cmsgx_descriptor_detach(self, how, &taken);
+    int failed = number < 0 || init(heir, arguments, NULL) < 0;
+    if (failed && number >= 0) {
+        cmsgx_descriptor_take_back(self, taken);
+    }
+    else {
+        cmsgx_descriptor_gave_away(self, taken);
+    }
+    Py_DECREF(arguments);
+    if (number < 0) {
+        raise_not_owned(self);
+    }
+    return failed ? -1 : 0;
+}
+
+PyDoc_STRVAR(give_to_file_doc,
+"_give_to_file($self, raw, mode, /)\n--\n\n"
+"Makes `raw`, an io.FileIO of this number that has not to close it, the owner, in one step: it is\n"
+"initialised once more, as one that has to.");
+
+static PyObject *
+descriptor_give_to_file(PyObject *self, PyObject *args)
+{
+    PyObject *raw, *mode;
+
+    if (!PyArg_ParseTuple(args, "OU:_give_to_file", &raw, &mode)) {
+        return NULL;
+    }
+    int number = cmsgx_descriptor_number(self);
+    if (number < 0) {
+        return raise_not_owned(self);
+    }
+    PyObject *arguments = Py_BuildValue("(iOO)", number, mode, Py_True);
+    int result = give_to(self, raw, Py_TYPE(raw)->tp_init, arguments, CMSGX_GONE_TO_FILE);
+    return result < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+PyDoc_STRVAR(give_to_socket_doc,
+"_give_to_socket($self, sock, family, type, proto, is_blocking, /)\n--\n\n"
+"Makes `sock`, a socket that was not initialised, the owner, in one step.  `is_blocking`: where\n"
+"`type` has SOCK_NONBLOCK, which keeps the constructor off the flags of the description, it gets\n"
+"no timeout all the same, if it is known where a socket keeps that.");
+
+static PyObject *
+descriptor_give_to_socket(PyObject *self, PyObject *args)
+{
+    cmsgx_state *state = cmsgx_state_of_type(Py_TYPE(self));
+    PyObject *sock;
+    int family, type, proto, is_blocking;
+
+    if (!PyArg_ParseTuple(args, "O!iiip:_give_to_socket", state->socket, &sock, &family, &type,
+                          &proto, &is_blocking)) {
+        return NULL;
+    }
+    int number = cmsgx_descriptor_number(self);
+    if (number < 0) {
+        return raise_not_owned(self);
+    }
+    PyObject *arguments = Py_BuildValue("(iiii)", family, type, proto, number);
+    if (give_to(self, sock, state->socket->tp_init, arguments, CMSGX_GONE_TO_SOCKET) < 0) {
+        return NULL;
+    }
+#ifdef SOCK_NONBLOCK
+    if (is_blocking && (type & SOCK_NONBLOCK)) {
+        cmsgx_sock_clear_timeout(state, sock);
+    }
+#endif
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+descriptor_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (cmsgx_descriptor_number(self) < 0) {
+        return raise_not_owned(self);
+    }
+    return Py_NewRef(self);
+}
+
+static PyObject *
+descriptor_exit(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(nargs))
+{
+    return close_it(cmsgx_descriptor_take_to_close(self, CMSGX_GONE_CLOSED));
+}
+
+static PyObject *
+descriptor_closed(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(cmsgx_descriptor_number(self) < 0);
+}
+
+static PyObject *
+descriptor_repr(PyObject *self)
+{
+    const char *name = strrchr(Py_TYPE(self)->tp_name, '.');
+    name = name != NULL ? name + 1 : Py_TYPE(self)->tp_name;
+    int number = cmsgx_descriptor_number(self);
+    if (number < 0) {
+        int error = ((cmsgx_descriptor *)self)->error;
+        return error != 0 ? PyUnicode_FromFormat("<%s unavailable: %s>", name, strerror(error))
+                          : PyUnicode_FromFormat("<%s %s>", name,
+                                                 gone_texts[cmsgx_descriptor_gone(self)].word);
+    }
+    return PyUnicode_FromFormat("<%s %d>", name, number);
+}
+
+/* Closes what is still owned; where a send has it pinned, the end of that closes it.  Keeps the
+   exception that is set: objects die while others are raised. */
+static void
+close_left(PyObject *self)
+{
+    int number = cmsgx_descriptor_take_to_close(self, CMSGX_GONE_CLOSED);
+    if (number >= 0) {
+        PyObject *pending = cmsgx_save_exception();
+        Py_BEGIN_ALLOW_THREADS
+        cmsgx_close_all(&number, 1);
+        Py_END_ALLOW_THREADS
+        cmsgx_restore_exception(pending);
+    }
+}
+
+static void
+descriptor_finalize(PyObject *self)
+{
+    if (cmsgx_descriptor_number(self) < 0) {
+        return;
+    }
+    PyObject *pending = cmsgx_save_exception();
+    if (PyErr_ResourceWarning(self, 1, "%R was never closed", self) != 0) {
+        PyErr_WriteUnraisable(self);
+    }
+    cmsgx_restore_exception(pending);
+    close_left(self);
+}
+
+static void
+descriptor_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (!cmsgx_descriptor_is_empty(self)) {
+        /* That of a subclass in Python was called before this is. */
+        if (cmsgx_descriptor_number(self) >= 0 && type->tp_finalize == descriptor_finalize
+            && PyObject_CallFinalizerFromDealloc(self) < 0) {
+            return;
+        }
+        close_left(self);
+    }
+    cmsgx_row_drop(cmsgx_descriptor_row(self));
+    if (((cmsgx_descriptor *)self)->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(self);
+    }
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(own_all_doc,
+"_own_all($type, numbers, tickets, /)\n--\n\n"
+"Owners for all of the numbers, a tuple, or for none: takes a ticket from the list, ValueError\n"
+"where none is left.");
+
+static PyObject *
+raise_owned(void)
+{
+    PyErr_SetString(PyExc_ValueError,
+                    "own() was called before: the descriptors have their owner");
+    return NULL;
+}
+
+static PyObject *
+descriptor_own_all(PyObject *type, PyObject *args)
+{
+    PyObject *numbers, *tickets;
+    if (!PyArg_ParseTuple(args, "O!O!:_own_all", &PyTuple_Type, &numbers, &PyList_Type,
+                          &tickets)) {
+        return NULL;
+    }
+    if (PyList_GET_SIZE(tickets) == 0) {
+        return raise_owned();
+    }
+    Py_ssize_t count = PyTuple_GET_SIZE(numbers);
+    PyObject *owners = PyTuple_New(count);
+    for (Py_ssize_t i = 0; owners != NULL && i < count; i++) {
+        int number;
+        PyObject *owner = NULL;
+        if (cmsgx_as_int(PyTuple_GET_ITEM(numbers, i), "numbers", &number) == 0) {
+            owner = fcntl(number, F_GETFD) < 0
+                ? cmsgx_raise_errno(errno, "number %zd: %d is not open", i, number)
+                : cmsgx_descriptor_new((PyTypeObject *)type, -1, 0);
+        }
+        if (owner == NULL) {
+            Py_CLEAR(owners);
+        }
+        else {
+            PyTuple_SET_ITEM(owners, i, owner);
+        }
+    }
+    PyObject *ticket = owners == NULL ? NULL : PyObject_CallMethod(tickets, "pop", NULL);
+    if (ticket == NULL) {
+        /* Another thread was faster. */
+        if (owners != NULL && PyErr_ExceptionMatches(PyExc_IndexError)) {
+            raise_owned();
+        }
+        Py_XDECREF(owners);
+        return NULL;
+    }
+    Py_DECREF(ticket);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        cmsgx_descriptor_set(PyTuple_GET_ITEM(owners, i),
+                             (int)PyLong_AsLong(PyTuple_GET_ITEM(numbers, i)));
+    }
+    return owners;
+}
+
+PyDoc_STRVAR(descriptor_enter_doc,
+"__enter__($self, /)\n--\n\n"
+"Gives itself, for `as`.");
+
+PyDoc_STRVAR(descriptor_exit_doc,
+"__exit__($self, /, *exc_info)\n--\n\n"
+"Closes it, as close() does, where it is still owned.");
+
+static PyMethodDef descriptor_methods[] = {
+    {"_own_all", descriptor_own_all, METH_VARARGS | METH_CLASS, own_all_doc},
+    {"fileno", descriptor_fileno, METH_NOARGS, fileno_doc},
+    {"close", (PyCFunction)(void (*)(void))descriptor_close, METH_FASTCALL | METH_KEYWORDS,
+     close_doc},
+    {"detach", descriptor_detach, METH_NOARGS, detach_doc},
+    {"dup", descriptor_dup, METH_NOARGS, dup_doc},
+    {"_pinned", descriptor_pinned, METH_NOARGS, pinned_doc},
+    {"_detach_to_socket", descriptor_detach_to_socket, METH_NOARGS, detach_to_socket_doc},
+    {"_give_to_file", descriptor_give_to_file, METH_VARARGS, give_to_file_doc},
+    {"_give_to_socket", descriptor_give_to_socket, METH_VARARGS, give_to_socket_doc},
+    {"__enter__", descriptor_enter, METH_NOARGS, descriptor_enter_doc},
+    {"__exit__", (PyCFunction)(void (*)(void))descriptor_exit, METH_FASTCALL, descriptor_exit_doc},
+    CMSGX_NO_COPY,
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef descriptor_members[] = {
+    {"_error", T_INT, offsetof(cmsgx_descriptor, error), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(cmsgx_descriptor, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef descriptor_getset[] = {
+    {"closed", descriptor_closed, NULL, "Whether it owns no descriptor (any more).", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyDoc_STRVAR(descriptor_doc,
+"Descriptor(number)\n--\n\nOwns one file descriptor; takes over the number that is given.");
+
+static PyType_Slot descriptor_slots[] = {
+    {Py_tp_new, descriptor_make},
+    {Py_tp_dealloc, descriptor_dealloc},
+    {Py_tp_finalize, descriptor_finalize},
+    {Py_tp_repr, descriptor_repr},
+    {Py_tp_methods, descriptor_methods},
+    {Py_tp_members, descriptor_members},
+    {Py_tp_getset, descriptor_getset},
+    {Py_tp_doc, (void *)descriptor_doc},
+    {0, NULL},
+};
+
+static PyType_Spec descriptor_spec = {
+    .name = "cmsgx._cmsg.Descriptor",
+    .basicsize = sizeof(cmsgx_descriptor),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .slots = descriptor_slots,
+};
+
+int
+cmsgx_add_descriptor(PyObject *module)
+{
+    return cmsgx_add_type(module, &descriptor_spec, &cmsgx_state_of(module)->Descriptor);
+}

@@ -1,0 +1,291 @@
+/* The descriptors of a message: objects made when they are asked for.  How they are moved out is in
+   take.c. */
+
+#include "types/descriptor.h"
+
+#include "arguments.h"
+#include "errors.h"
+#include "types/message.h"
+
+#define SELF(object) ((cmsgx_message *)(object))
+
+int
+cmsgx_message_need_slots(cmsgx_message *self)
+{
+    size_t count = self->buffer->got.fds + self->buffer->got.pidfds;
+    if (self->slots != NULL) {
+        return 0;
+    }
+    if (count <= CMSGX_INLINE_SLOTS + 1) {
+        self->slots = memset(self->inline_slots, 0, sizeof(self->inline_slots));
+    }
+    else if ((self->slots = PyMem_Calloc(count, sizeof(cmsgx_slot))) == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+int
+cmsgx_message_number(const cmsgx_message *self, size_t at, int *error)
+{
+    int is_closed = cmsgx_flag_get(&self->closed);
+    int number = self->buffer->fds[at];
+    *error = 0;
+    if (number >= 0) {
+        return is_closed ? -1 : number;
+    }
+    if (number > INT_MIN && (number != -1 || (!is_closed && !self->slots[at].taken))) {
+        *error = -number;
+    }
+    return -1;
+}
+
+/* For a place without a number: an object that says why.  NULL with an exception. */
+static PyObject *
+object_of_none(PyTypeObject *type, const cmsgx_slot *slot, int error)
+{
+    PyObject *object = cmsgx_descriptor_new(type, -1, error);
+    if (object != NULL && error == 0) {
+        cmsgx_descriptor_set_gone(object,
+                                  slot->taken ? CMSGX_GONE_TAKEN : CMSGX_GONE_WITH_MESSAGE);
+    }
+    return object;
+}
+
+PyObject *
+cmsgx_message_object(cmsgx_message *self, size_t at)
+{
+    cmsgx_state *state = self->request->state;
+    if (cmsgx_message_need_slots(self) < 0) {
+        return NULL;
+    }
+    cmsgx_slot *slot = &self->slots[at];
+    if (slot->object == NULL) {
+        int error;
+        int number = cmsgx_message_number(self, at, &error);
+        PyTypeObject *type = at < self->buffer->got.fds ? state->Fd : state->PidFd;
+        slot->object = number >= 0 ? cmsgx_descriptor_new(type, number, error)
+                                   : object_of_none(type, slot, error);
+        if (slot->object != NULL) {
+            if (self->request->row != NULL) {
+                cmsgx_descriptor_set_row(slot->object, self->request->row);
+            }
+            self->buffer->fds[at] = -1;
+        }
+    }
+    return slot->object;
+}
+
+/* Descriptors: the read-only sequence that is msg.fds. */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *message;      /* owned */
+} cmsgx_descriptors;
+
+PyObject *
+cmsgx_descriptors_new(PyObject *message)
+{
+    cmsgx_state *state = cmsgx_state_of_self(message);
+    cmsgx_descriptors *self;
+#if CMSGX_FREE_LIST
+    if (state->spare_descriptors != NULL) {
+        self = (cmsgx_descriptors *)state->spare_descriptors;
+        state->spare_descriptors = NULL;
+        (void)PyObject_INIT(self, state->Descriptors);
+    }
+    else
+#endif
+    {
+        self = PyObject_GC_New(cmsgx_descriptors, state->Descriptors);
+        if (self == NULL) {
+            return NULL;
+        }
+    }
+    self->message = Py_NewRef(message);
+    if (SELF(message)->is_traced) {
+        PyObject_GC_Track(self);
+    }
+    return (PyObject *)self;
+}
+
+static int
+descriptors_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((cmsgx_descriptors *)self)->message);
+    return 0;
+}
+
+static void
+descriptors_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject *message = ((cmsgx_descriptors *)self)->message;
+    if (SELF(message)->is_traced) {
+        PyObject_GC_UnTrack(self);
+    }
+#if CMSGX_FREE_LIST
+    cmsgx_state *state = SELF(message)->request->state;
+    if (state->spare_descriptors == NULL && state->Descriptors != NULL) {
+        /* Plain memory from now on: it holds no reference to the type. */
+        state->spare_descriptors = self;
+        self = NULL;
+    }
+#endif
+    if (self != NULL) {
+        PyObject_GC_Del(self);
+    }
+    Py_DECREF(message);
+    Py_DECREF(type);
+}
+
+void
+cmsgx_descriptors_free_all(cmsgx_state *state)
+{
+#if CMSGX_FREE_LIST
+    if (state->spare_descriptors != NULL) {
+        PyObject_GC_Del(state->spare_descriptors);
+        state->spare_descriptors = NULL;
+    }
+#else
+    (void)state;
+#endif
+}
+
+static Py_ssize_t
+descriptors_length(PyObject *self)
+{
+    return (Py_ssize_t)SELF(((cmsgx_descriptors *)self)->message)->buffer->got.fds;
+}
+
+static PyObject *
+descriptors_item(PyObject *self, Py_ssize_t index)
+{
+    PyObject *message = ((cmsgx_descriptors *)self)->message;
+    if (index < 0 || index >= (Py_ssize_t)SELF(message)->buffer->got.fds) {
+        return PyErr_Format(PyExc_IndexError,
+                            "fds: index out of range, %zu descriptors came with this message",
+                            SELF(message)->buffer->got.fds);
+    }
+    if (!cmsgx_enter(&SELF(message)->busy)) {
+        return cmsgx_raise_busy(message);
+    }
+    PyObject *item = Py_XNewRef(cmsgx_message_object(SELF(message), (size_t)index));
+    cmsgx_leave(&SELF(message)->busy);
+    return item;
+}
+
+static PyObject *
+descriptors_subscript(PyObject *self, PyObject *key)
+{
+    if (PySlice_Check(key)) {
+        PyObject *tuple = PySequence_Tuple(self);
+        PyObject *slice = tuple == NULL ? NULL : PyObject_GetItem(tuple, key);
+        Py_XDECREF(tuple);
+        return slice;
+    }
+    Py_ssize_t index;
+    if (cmsgx_as_index(key, &index) < 0) {
+        return NULL;
+    }
+    return descriptors_item(self, index < 0 ? index + descriptors_length(self) : index);
+}
+
+/* tuple's own, which is what the message holds. */
+static PyObject *
+as_tuple(PyObject *self, const char *name, PyObject *args)
+{
+    PyObject *tuple = PySequence_Tuple(self);
+    PyObject *method = tuple == NULL ? NULL : PyObject_GetAttrString(tuple, name);
+    PyObject *result = method == NULL ? NULL : PyObject_CallObject(method, args);
+    Py_XDECREF(method);
+    Py_XDECREF(tuple);
+    return result;
+}
+
+PyDoc_STRVAR(index_doc,
+"index($self, value, start=0, stop=sys.maxsize, /)\n--\n\n"
+"The first place where it is; ValueError where it is in none.");
+
+static PyObject *
+descriptors_index(PyObject *self, PyObject *args)
+{
+    return as_tuple(self, "index", args);
+}
+
+PyDoc_STRVAR(count_doc,
+"count($self, value, /)\n--\n\n"
+"How often it is there: 0 or 1.");
+
+static PyObject *
+descriptors_count(PyObject *self, PyObject *args)
+{
+    return as_tuple(self, "count", args);
+}
+
+static PyMethodDef descriptors_methods[] = {
+    {"index", descriptors_index, METH_VARARGS, index_doc},
+    {"count", descriptors_count, METH_VARARGS, count_doc},
+    CMSGX_NO_COPY,
+    {NULL, NULL, 0, NULL},
+};
+
+static PyObject *
+descriptors_compare(PyObject *self, PyObject *other, int operation)
+{
+    if ((operation != Py_EQ && operation != Py_NE) || !PySequence_Check(other)
+        || PyUnicode_Check(other) || PyBytes_Check(other)) {
+        Py_RETURN_NOTIMPLEMENTED;
+    }
+    PyObject *a = PySequence_Tuple(self);
+    PyObject *b = a == NULL ? NULL : PySequence_Tuple(other);
+    PyObject *result = b == NULL ? NULL : PyObject_RichCompare(a, b, operation);
+    Py_XDECREF(a);
+    Py_XDECREF(b);
+    return result;
+}
+
+static PyObject *
+descriptors_repr(PyObject *self)
+{
+    PyObject *tuple = PySequence_Tuple(self);
+    PyObject *text = tuple == NULL ? NULL : PyUnicode_FromFormat("<Descriptors %R>", tuple);
+    Py_XDECREF(tuple);
+    return text;
+}
+
+PyDoc_STRVAR(descriptors_doc,
+"The descriptors that came with a message, in order, as Fd objects: a read-only sequence.  The\n"
+"message owns them until they are taken.");
+
+static PyType_Slot descriptors_slots[] = {
+    {Py_tp_dealloc, descriptors_dealloc},
+    {Py_tp_traverse, descriptors_traverse},
+    {Py_tp_repr, descriptors_repr},
+    {Py_tp_hash, PyObject_HashNotImplemented},
+    {Py_tp_richcompare, descriptors_compare},
+    {Py_tp_iter, PySeqIter_New},
+    {Py_tp_doc, (void *)descriptors_doc},
+    {Py_tp_methods, descriptors_methods},
+    {Py_sq_length, descriptors_length},
+    {Py_sq_item, descriptors_item},
+    {Py_mp_length, descriptors_length},
+    {Py_mp_subscript, descriptors_subscript},
+    {0, NULL},
+};
+
+static PyType_Spec descriptors_spec = {
+    .name = "cmsgx._cmsg.Descriptors",
+    .basicsize = sizeof(cmsgx_descriptors),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_SEQUENCE,
+    .slots = descriptors_slots,
+};
+
+int
+cmsgx_add_descriptors(PyObject *module)
+{
+    return cmsgx_add_type(module, &descriptors_spec, &cmsgx_state_of(module)->Descriptors);
+}

@@ -1,0 +1,379 @@
+/* The control messages of a message: found and decoded when they are looked up. */
+
+#include "errors.h"
+#include "types/message.h"
+#include "types/record.h"
+
+#define SELF(object) ((cmsgx_message *)(object))
+
+/* Whether credentials were attached at all: pid 0 with the overflow ids, mostly 65534, is also what
+   was never sent, and only a pidfd that was asked for tells.  Noted in the record. */
+static int
+attached(const cmsgx_message *self, const unsigned char *ucred)
+{
+    uint32_t words[3];
+    memcpy(words, ucred, sizeof(words));
+    if (words[0] != 0 || self->buffer->got.pidfds > 0
+        || memcmp(words + 1, self->request->state->overflow_ids, 2 * sizeof(words[0])) != 0) {
+        return CMSGX_NOTE_YES;
+    }
+    return self->request->asked_pidfd ? CMSGX_NOTE_NO : CMSGX_NOTE_NONE;
+}
+
+static PyObject *
+decode(cmsgx_message *self, cmsgx_state *state, PyObject *kind, cmsgx_codec *codec,
+       const cmsgx_form *form, const cmsgx_header *header)
+{
+    if (codec->least < 0) {
+        return PyObject_CallMethod(kind, "unpack", "y#", header->data,
+                                   (Py_ssize_t)header->size);
+    }
+    PyObject *record = cmsgx_struct_read(state, codec, form, header->data, header->size);
+    if (record != NULL && codec->kind == state->Credentials) {
+        ((cmsgx_struct *)record)->note = attached(self, header->data);
+    }
+    return record;
+}
+
+/* The object of a kind whose payload is descriptors: a new reference. */
+static PyObject *
+descriptor_kind(cmsgx_message *self, cmsgx_state *state, PyObject *kind)
+{
+    PyObject *result = NULL;
+    if (!cmsgx_enter(&self->busy)) {
+        return cmsgx_raise_busy((PyObject *)self);
+    }
+    if (kind == (PyObject *)state->PidFd) {
+        result = Py_XNewRef(cmsgx_message_object(self, self->buffer->got.fds));
+    }
+    else {
+        PyObject *fds = PyTuple_New((Py_ssize_t)self->buffer->got.fds);
+        for (size_t i = 0; fds != NULL && i < self->buffer->got.fds; i++) {
+            PyObject *fd = cmsgx_message_object(self, i);
+            if (fd == NULL) {
+                Py_CLEAR(fds);
+            }
+            else {
+                PyTuple_SET_ITEM(fds, (Py_ssize_t)i, Py_NewRef(fd));
+            }
+        }
+        if (fds != NULL) {
+            result = PyObject_CallOneArg(kind, fds);
+            Py_DECREF(fds);
+        }
+    }
+    cmsgx_leave(&self->busy);
+    return result;
+}
+
+static int
+is_descriptor_kind(const cmsgx_state *state, PyObject *kind)
+{
+    return kind == (PyObject *)state->PidFd || kind == (PyObject *)state->Rights;
+}
+
+static int
+has_descriptor_kind(const cmsgx_message *self, const cmsgx_state *state, PyObject *kind)
+{
+    return kind == (PyObject *)state->PidFd ? self->buffer->got.pidfds > 0
+                                              : self->buffer->got.fds > 0;
+}
+
+/* 1 and *codec, a new reference; 0 for a kind that this system does not have, so that none came; -1
+   with TypeError. */
+static int
+codec_or_raise(cmsgx_state *state, PyObject *kind, cmsgx_codec **codec)
+{
+    *codec = cmsgx_codec_of(state, kind);
+    if (*codec != NULL) {
+        return 1;
+    }
+    if (cmsgx_is_left_out(state, kind)) {
+        return 0;
+    }
+    if (PyObject_TypeCheck(kind, state->Record)) {
+        PyErr_Format(PyExc_TypeError,
+                     "%R is one control message, and not a kind: give the class, %s", kind,
+                     Py_TYPE(kind)->tp_name);
+    }
+    else {
+        PyObject *text = PyObject_CallOneArg(state->not_a_kind, kind);
+        if (text != NULL) {
+            PyErr_SetObject(PyExc_TypeError, text);
+            Py_DECREF(text);
+        }
+    }
+    return -1;
+}
+
+/* Finds the next message that `codec` stands for: the form in which it came, or NULL at the
+   end. */
+static const cmsgx_form *
+find(const cmsgx_message *self, const cmsgx_codec *codec, size_t *offset, cmsgx_header *header)
+{
+    const cmsgx_buffer *buffer = self->buffer;
+    while (cmsgx_walk(buffer->control, buffer->control_used, offset, header) == CMSGX_MESSAGE) {
+        const cmsgx_form *form =
+            cmsgx_codec_received(codec, self->request->family, header->level, header->type);
+        if (form != NULL) {
+            return form;
+        }
+    }
+    return NULL;
+}
+
+/* Those of no registered kind: a new list. */
+static PyObject *
+unknown_ones(cmsgx_message *self, cmsgx_state *state)
+{
+    PyObject *control = cmsgx_message_control((PyObject *)self, NULL);
+    PyObject *list = control == NULL ? NULL : PyList_New(0);
+    for (Py_ssize_t i = 0; list != NULL && i < PyTuple_GET_SIZE(control); i++) {
+        PyObject *item = PyTuple_GET_ITEM(control, i);
+        if (Py_IS_TYPE(item, state->Unknown) && PyList_Append(list, item) < 0) {
+            Py_CLEAR(list);
+        }
+    }
+    Py_XDECREF(control);
+    return list;
+}
+
+/* The first of its kind: 1 and *result, 0 where there is none, -1 with an exception. */
+static int
+look_up(cmsgx_message *self, PyObject *kind, PyObject **result)
+{
+    cmsgx_state *state = self->request->state;
+    cmsgx_header header;
+    size_t offset = 0;
+
+    *result = NULL;
+    if (is_descriptor_kind(state, kind)) {
+        if (!has_descriptor_kind(self, state, kind)) {
+            return 0;
+        }
+        *result = descriptor_kind(self, state, kind);
+        return *result != NULL ? 1 : -1;
+    }
+    if (kind == (PyObject *)state->Unknown) {
+        PyObject *list = unknown_ones(self, state);
+        int found = list == NULL ? -1 : PyList_GET_SIZE(list) > 0;
+        if (found > 0) {
+            *result = Py_NewRef(PyList_GET_ITEM(list, 0));
+        }
+        Py_XDECREF(list);
+        return found;
+    }
+    cmsgx_codec *codec;
+    int is_kind = codec_or_raise(state, kind, &codec);
+    if (is_kind <= 0) {
+        return is_kind;
+    }
+    const cmsgx_form *form = find(self, codec, &offset, &header);
+    if (form != NULL) {
+        *result = decode(self, state, kind, codec, form, &header);
+    }
+    Py_DECREF(codec);
+    return form == NULL ? 0 : *result != NULL ? 1 : -1;
+}
+
+PyObject *
+cmsgx_message_subscript(PyObject *object, PyObject *kind)
+{
+    PyObject *result;
+    int found = look_up(SELF(object), kind, &result);
+    if (found != 0) {
+        return result;
+    }
+    if (kind == (PyObject *)SELF(object)->request->state->Rights) {
+        return PyErr_Format(PyExc_KeyError,
+                            "no descriptors came with this message; fds=%zu was asked",
+                            SELF(object)->request->fds);
+    }
+    PyObject *want = SELF(object)->request->want;
+    cmsgx_codec *codec = cmsgx_codec_of(SELF(object)->request->state, kind);
+    int is_only_sent = codec != NULL && codec->form_count > 0 && !cmsgx_codec_comes(codec);
+    int is_elsewhere = codec != NULL && codec->form_count > 0
+        && !cmsgx_codec_comes_over(codec, SELF(object)->request->family);
+    Py_XDECREF(codec);
+    if (kind == (PyObject *)SELF(object)->request->state->PidFd) {
+        is_elsewhere = SELF(object)->request->family != AF_UNIX;
+    }
+    const char *reason = ": receive() neither sets nor asks for options";
+    int is_to_be_wanted = 1;
+    if (cmsgx_is_left_out(SELF(object)->request->state, kind)) {
+        reason = ": not supported on this system";
+        is_to_be_wanted = 0;
+    }
+    else if (is_only_sent) {
+        reason = ": it is only sent, never received";
+        is_to_be_wanted = 0;
+    }
+    else if (is_elsewhere) {
+        reason = ": sockets of this family do not bring it";
+        is_to_be_wanted = 0;
+    }
+    else if (want != NULL) {
+        int is_wanted = PySequence_Contains(want, kind);
+        if (is_wanted < 0) {
+            return NULL;
+        }
+        reason = is_wanted ? ", though it is switched on" : ": it was not switched on";
+        is_to_be_wanted = !is_wanted;
+    }
+    /* Only now: what ran may have renamed it. */
+    const char *name = ((PyTypeObject *)kind)->tp_name;
+    return is_to_be_wanted
+        ? PyErr_Format(PyExc_KeyError,
+                       "no %s came with this message%s; Receiver(want=[%s]) switches it on, or "
+                       "enable(sock, %s)",
+                       name, reason, name, name)
+        : PyErr_Format(PyExc_KeyError, "no %s came with this message%s", name, reason);
+}
+
+PyObject *
+cmsgx_message_get(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *result;
+    if (nargs < 1 || nargs > 2) {
+        return PyErr_Format(PyExc_TypeError, "get() takes 1 or 2 arguments (%zd given)", nargs);
+    }
+    int found = look_up(SELF(object), args[0], &result);
+    return found != 0 ? result : Py_NewRef(nargs == 2 ? args[1] : Py_None);
+}
+
+PyObject *
+cmsgx_message_get_all(PyObject *object, PyObject *kind)
+{
+    cmsgx_message *self = SELF(object);
+    cmsgx_state *state = SELF(object)->request->state;
+    cmsgx_header header;
+    size_t offset = 0;
+
+    if (is_descriptor_kind(state, kind)) {
+        PyObject *one;
+        int found = look_up(self, kind, &one);
+        if (found <= 0) {
+            return found < 0 ? NULL : PyTuple_New(0);
+        }
+        PyObject *tuple = PyTuple_Pack(1, one);
+        Py_DECREF(one);
+        return tuple;
+    }
+    int is_unknown = kind == (PyObject *)state->Unknown;
+    cmsgx_codec *codec = NULL;
+    if (!is_unknown && codec_or_raise(state, kind, &codec) < 0) {
+        return NULL;
+    }
+    PyObject *list = is_unknown ? unknown_ones(self, state) : PyList_New(0);
+    const cmsgx_form *form;
+    while (list != NULL && codec != NULL
+           && (form = find(self, codec, &offset, &header)) != NULL) {
+        PyObject *record = decode(self, state, kind, codec, form, &header);
+        if (record == NULL || PyList_Append(list, record) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(record);
+    }
+    Py_XDECREF(codec);
+    PyObject *tuple = list == NULL ? NULL : PyList_AsTuple(list);
+    Py_XDECREF(list);
+    return tuple;
+}
+
+int
+cmsgx_message_contains(PyObject *object, PyObject *kind)
+{
+    cmsgx_state *state = SELF(object)->request->state;
+    cmsgx_header header;
+    size_t offset = 0;
+    if (is_descriptor_kind(state, kind)) {
+        return has_descriptor_kind(SELF(object), state, kind);
+    }
+    if (kind == (PyObject *)state->Unknown) {
+        PyObject *one;
+        int found = look_up(SELF(object), kind, &one);
+        Py_XDECREF(one);
+        return found;
+    }
+    cmsgx_codec *codec;
+    int found = codec_or_raise(state, kind, &codec);
+    if (found > 0) {
+        found = find(SELF(object), codec, &offset, &header) != NULL;
+        Py_DECREF(codec);
+    }
+    return found;
+}
+
+static PyObject *
+unknown(cmsgx_state *state, const cmsgx_header *header)
+{
+    return PyObject_CallFunction((PyObject *)state->Unknown, "iiy#", header->level, header->type,
+                                 header->data, (Py_ssize_t)header->size);
+}
+
+PyObject *
+cmsgx_message_control(PyObject *object, void *Py_UNUSED(closure))
+{
+    cmsgx_message *self = SELF(object);
+    cmsgx_state *state = SELF(object)->request->state;
+    const cmsgx_buffer *buffer = self->buffer;
+    PyObject *list = PyList_New(0);
+    int has_shown[2] = {0, 0};
+    cmsgx_header header;
+    size_t offset = 0;
+
+    while (list != NULL
+           && cmsgx_walk(buffer->control, buffer->control_used, &offset, &header)
+                  == CMSGX_MESSAGE) {
+        PyObject *record = NULL;
+        PyObject *kind = PyObject_CallFunction(state->decode, "iii", self->request->family,
+                                               header.level, header.type);
+        if (kind == NULL) {
+            Py_CLEAR(list);
+            break;
+        }
+        if (is_descriptor_kind(state, kind)) {
+            /* What came in several is shown as one; what was closed at once, not at all. */
+            int *shown = &has_shown[kind == (PyObject *)state->PidFd];
+            if (*shown || !has_descriptor_kind(self, state, kind)) {
+                Py_DECREF(kind);
+                continue;
+            }
+            *shown = 1;
+            record = descriptor_kind(self, state, kind);
+        }
+        else {
+            cmsgx_codec *codec = cmsgx_codec_of(state, kind);
+            const cmsgx_form *form = codec == NULL || codec->kind != (PyTypeObject *)kind
+                ? NULL
+                : cmsgx_codec_received(codec, self->request->family, header.level, header.type);
+            record = form != NULL ? decode(self, state, kind, codec, form, &header)
+                                  : unknown(state, &header);
+            Py_XDECREF(codec);
+        }
+        Py_DECREF(kind);
+        if (record == NULL && (self->buffer->got.flags & MSG_CTRUNC)
+            && PyErr_ExceptionMatches(state->MalformedControlError)) {
+            /* The one that was cut: it must not hide those that arrived whole. */
+            PyErr_Clear();
+            record = unknown(state, &header);
+        }
+        if (record == NULL || PyList_Append(list, record) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(record);
+    }
+    PyObject *tuple = list == NULL ? NULL : PyList_AsTuple(list);
+    Py_XDECREF(list);
+    return tuple;
+}
+
+PyObject *
+cmsgx_message_iter(PyObject *object)
+{
+    PyObject *control = cmsgx_message_control(object, NULL);
+    PyObject *iterator = control == NULL ? NULL : PyObject_GetIter(control);
+    Py_XDECREF(control);
+    return iterator;
+}
+

@@ -1,0 +1,257 @@
+/* The word of a Descriptor: who owns the number, who uses it now, and where it is closed. */
+
+#include "types/descriptor.h"
+
+#include "errors.h"
+
+#include <errno.h>
+
+/* The word: bits 0-30 number + 1 (0: none; Linux has no number INT_MAX), bit 31 a close waits, bits
+   32-42 the generation of the process in which the pins were made, bits 43-45 how the number went,
+   bit 46 that it has a place in the background closer, bits 47 up the pins. */
+#define NUMBER_MASK CMSGX_NUMBER_MASK
+#define CLOSING (UINT64_C(1) << 31)
+#define GENERATION_AT 32
+#define GENERATION_MASK (UINT64_C(0x7ff) << GENERATION_AT)
+#define GONE_AT 43
+#define GONE_MASK (UINT64_C(7) << GONE_AT)
+#define GONE(how) ((uint64_t)(how) << GONE_AT)
+#define PLACE (UINT64_C(1) << 46)
+#define PIN (UINT64_C(1) << 47)
+#define ALL_PINS (~(PIN - 1))
+
+/* As it is in this process: a fork copies the pins, and not the threads that would take them off
+   again, nor what their system calls hold. */
+static uint64_t
+here(uint64_t word)
+{
+    uint64_t now = (uint64_t)cmsgx_generation() << GENERATION_AT & GENERATION_MASK;
+    return (word & GENERATION_MASK) == now
+        ? word : (word & (NUMBER_MASK | CLOSING | GONE_MASK | PLACE)) | now;
+}
+
+static int
+number_in(uint64_t word)
+{
+    return word & CLOSING ? -1 : (int)(word & NUMBER_MASK) - 1;
+}
+
+static cmsgx_word *
+word_of(PyObject *self)
+{
+    return &((cmsgx_descriptor *)self)->word;
+}
+
+PyObject *
+cmsgx_descriptor_new(PyTypeObject *type, int number, int error)
+{
+    PyObject *self = type->tp_alloc(type, 0);
+    if (self != NULL) {
+        cmsgx_descriptor_set(self, number);
+        ((cmsgx_descriptor *)self)->error = error;
+    }
+    return self;
+}
+
+void
+cmsgx_descriptor_set(PyObject *self, int number)
+{
+    ((cmsgx_descriptor *)self)->word = (uint64_t)((int64_t)number + 1);
+}
+
+void
+cmsgx_descriptor_set_gone(PyObject *self, cmsgx_gone how)
+{
+    ((cmsgx_descriptor *)self)->word = GONE(how);
+}
+
+cmsgx_gone
+cmsgx_descriptor_gone(PyObject *self)
+{
+    return (cmsgx_gone)((cmsgx_word_get(word_of(self)) & GONE_MASK) >> GONE_AT);
+}
+
+cmsgx_row *
+cmsgx_descriptor_row(PyObject *self)
+{
+    return atomic_load_explicit(&((cmsgx_descriptor *)self)->row, memory_order_acquire);
+}
+
+void
+cmsgx_descriptor_set_row(PyObject *self, cmsgx_row *row)
+{
+    cmsgx_descriptor *fd = (cmsgx_descriptor *)self;
+    uint64_t word = cmsgx_word_get(&fd->word);
+    atomic_store_explicit(&fd->row, cmsgx_row_hold(row), memory_order_relaxed);
+    fd->word = number_in(word) >= 0 ? word | PLACE : word;
+}
+
+/* A number that was taken away is closed, in its row where `word` says that it has a place there;
+   else here, without the GIL.  Keeps errno. */
+static void
+close_taken(PyObject *self, uint64_t word, int number)
+{
+    if (word & PLACE) {
+        /* With the GIL: a fork in Python finds it here or there, and never on the way. */
+        cmsgx_row_submit(cmsgx_descriptor_row(self), &number, 1);
+    }
+    else {
+        Py_BEGIN_ALLOW_THREADS
+        cmsgx_close_all(&number, 1);
+        Py_END_ALLOW_THREADS
+    }
+}
+
+int
+cmsgx_descriptor_number(PyObject *self)
+{
+    return number_in(cmsgx_word_get(word_of(self)));
+}
+
+int
+cmsgx_descriptor_pin(PyObject *self)
+{
+    uint64_t word = cmsgx_word_get(word_of(self));
+    uint64_t next;
+    do {
+        next = here(word);
+        if (number_in(next) < 0 || next >= ALL_PINS) {
+            return -1;
+        }
+    } while (!cmsgx_word_swap(word_of(self), &word, next + PIN));
+    return number_in(next);
+}
+
+void
+cmsgx_descriptor_unpin(PyObject *self)
+{
+    uint64_t word = cmsgx_word_get(word_of(self));
+    uint64_t next;
+    int last;
+
+    do {
+        next = here(word);
+        if (next < PIN) {
+            return;
+        }
+        next -= PIN;
+        last = next < PIN && (next & CLOSING);
+    } while (!cmsgx_word_swap(word_of(self), &word, last ? next & GONE_MASK : next));
+    if (last) {
+        close_taken(self, next, (int)(next & NUMBER_MASK) - 1);
+    }
+}
+
+PyObject *
+cmsgx_raise_unpinnable(const char *what, Py_ssize_t index, PyObject *self)
+{
+    if (cmsgx_descriptor_number(self) < 0) {
+        return cmsgx_raise_gone(what, index, self);
+    }
+    return index >= 0
+        ? cmsgx_raise_errno(EBUSY, "%s[%zd]: too many system calls use %R", what, index, self)
+        : cmsgx_raise_errno(EBUSY, "%s: too many system calls use %R", what, self);
+}
+
+int
+cmsgx_descriptor_detach(PyObject *self, cmsgx_gone how, uint64_t *taken)
+{
+    uint64_t word = cmsgx_word_get(word_of(self));
+    do {
+        if (number_in(word) < 0) {
+            return -1;
+        }
+    } while (!cmsgx_word_swap(word_of(self), &word, (word & ~(NUMBER_MASK | PLACE)) | GONE(how)));
+    *taken = word;
+    return number_in(word);
+}
+
+void
+cmsgx_descriptor_gave_away(PyObject *self, uint64_t taken)
+{
+    if (taken & PLACE) {
+        cmsgx_row_unreserve(cmsgx_descriptor_row(self), 1);
+    }
+}
+
+void
+cmsgx_descriptor_take_back(PyObject *self, uint64_t taken)
+{
+    /* Beside the pins that other threads may have on it. */
+    uint64_t word = cmsgx_word_get(word_of(self));
+    while (!cmsgx_word_swap(word_of(self), &word,
+                            (word & ~GONE_MASK) | (taken & (NUMBER_MASK | PLACE)))) {
+    }
+}
+
+/* Takes the number away in order to close it, and sets `more` where the last unpin will; *taken is
+   the word as it was.  -1 where there is none, or where the last unpin will close it. */
+static int
+take(PyObject *self, cmsgx_gone how, uint64_t more, uint64_t less, uint64_t *taken)
+{
+    uint64_t word = cmsgx_word_get(word_of(self));
+    int number, is_pinned;
+    do {
+        *taken = here(word);
+        number = (int)(*taken & NUMBER_MASK) - 1;
+        is_pinned = *taken >= PIN;
+        /* A close that waits without a pin waited, when a fork copied it, for a thread that is not
+           in this process. */
+        if (number < 0 || (is_pinned && (*taken & CLOSING))) {
+            *taken = 0;
+            return -1;
+        }
+    } while (!cmsgx_word_swap(word_of(self), &word,
+                              (is_pinned ? ((*taken | CLOSING) & ~less) | more : 0)
+                              | GONE(how)));
+    return is_pinned ? -1 : number;
+}
+
+int
+cmsgx_descriptor_take_to_close(PyObject *self, cmsgx_gone how)
+{
+    uint64_t taken;
+    int number = take(self, how, 0, 0, &taken);
+    if (number >= 0 && (taken & PLACE)) {
+        close_taken(self, taken, number);
+        return -1;
+    }
+    return number;
+}
+
+int
+cmsgx_descriptor_take_to_close_now(PyObject *self)
+{
+    uint64_t taken;
+    int number = take(self, CMSGX_GONE_CLOSED, 0, PLACE, &taken);
+    cmsgx_descriptor_gave_away(self, taken);
+    return number;
+}
+
+int
+cmsgx_descriptor_close_in_background(PyObject *self, cmsgx_closer *closer)
+{
+    cmsgx_row *row = cmsgx_descriptor_row(self);
+    if (row == NULL) {
+        cmsgx_row *mine = cmsgx_row_shared(closer, cmsgx_descriptor_number(self));
+        if (atomic_compare_exchange_strong(&((cmsgx_descriptor *)self)->row, &row, mine)) {
+            row = mine;
+        }
+        else {
+            cmsgx_row_drop(mine);   /* another thread was faster */
+        }
+    }
+    if (cmsgx_row_reserve(row, 1) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    uint64_t taken;
+    int number = take(self, CMSGX_GONE_TO_BACKGROUND, PLACE, 0, &taken);
+    if (taken == 0 || (taken & PLACE)) {
+        cmsgx_row_unreserve(row, 1);
+    }
+    if (number >= 0) {
+        close_taken(self, PLACE, number);
+    }
+    return 0;
+}

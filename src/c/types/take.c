@@ -1,0 +1,407 @@
+/* How descriptors are moved out of a message: to objects, or as numbers. */
+
+#include "arguments.h"
+#include "types/descriptor.h"
+#include "errors.h"
+#include "types/message.h"
+
+#define SELF(object) ((cmsgx_message *)(object))
+
+static int
+need_open(cmsgx_message *self)
+{
+    if (cmsgx_flag_get(&self->closed)) {
+        PyErr_SetString(PyExc_ValueError,
+                        "the message was closed, and with it what was not taken; take() comes "
+                        "before that");
+        return -1;
+    }
+    return 0;
+}
+
+/* Moves what is in place `at`, of which there is room for the note, to an object of another class,
+   which owns nothing yet: runs no Python code and cannot fail.  The message does not refer to that
+   object, which may have attributes that refer to the message. */
+static void
+move_to(cmsgx_message *self, size_t at, PyObject *owner)
+{
+    cmsgx_slot *slot = &self->slots[at];
+    int error, number;
+    if (slot->object != NULL) {
+        uint64_t taken;
+        error = ((cmsgx_descriptor *)slot->object)->error;
+        number = cmsgx_descriptor_detach(slot->object, CMSGX_GONE_TAKEN, &taken);
+    }
+    else {
+        number = cmsgx_message_number(self, at, &error);
+        self->buffer->fds[at] = -1;
+    }
+    cmsgx_descriptor_set(owner, number);
+    if (number < 0 && slot->object != NULL) {
+        cmsgx_descriptor_set_gone(owner, cmsgx_descriptor_gone(slot->object));
+    }
+    ((cmsgx_descriptor *)owner)->error = error;
+    if (self->request->row != NULL) {
+        /* With the place there that the number has. */
+        cmsgx_descriptor_set_row(owner, self->request->row);
+    }
+    slot->taken = 1;
+}
+
+/* What `fd_class=` names, or NULL where it is the class that an object has anyway: 0, or -1 with
+   TypeError. */
+static int
+parse_class(cmsgx_state *state, PyObject *given, PyTypeObject *usual, PyTypeObject **type)
+{
+    *type = NULL;
+    if (given == NULL || given == Py_None || given == (PyObject *)usual) {
+        return 0;
+    }
+    if (!PyType_Check(given) || !PyType_IsSubtype((PyTypeObject *)given, usual)) {
+        if (usual == state->PidFd) {
+            cmsgx_raise_needed("fd_class", -1, "a subclass of PidFd, for a PidFd,", given);
+        }
+        else {
+            cmsgx_raise_needed("fd_class", -1, "a subclass of Fd", given);
+        }
+        return -1;
+    }
+    *type = (PyTypeObject *)given;
+    return 0;
+}
+
+/* `object`: what owned it, and says how it went, or NULL. */
+static void
+raise_not_here(const char *call, const cmsgx_message *self, size_t at, PyObject *object)
+{
+    if (at >= self->buffer->got.fds) {
+        PyErr_Format(PyExc_ValueError, "%s: the PidFd was closed or given away: %R", call, object);
+    }
+    else if (object != NULL) {
+        PyErr_Format(PyExc_ValueError, "%s: descriptor %zu was closed or given away: %R", call, at,
+                     object);
+    }
+    else {
+        PyErr_Format(PyExc_ValueError, "%s: descriptor %zu is not here", call, at);
+    }
+}
+
+/* Whether who looked at the one in place `at` left it here: 0, or -1 with ValueError.  What came as
+   an errno is here, and owns nothing. */
+static int
+need_here(const char *call, const cmsgx_message *self, size_t at)
+{
+    PyObject *object = self->slots[at].object;
+    if (object != NULL && cmsgx_descriptor_number(object) < 0
+        && ((cmsgx_descriptor *)object)->error == 0) {
+        raise_not_here(call, self, at, object);
+        return -1;
+    }
+    return 0;
+}
+
+/* As an object of `type`, NULL for the usual class: a new reference. */
+static PyObject *
+take_at(const char *call, cmsgx_message *self, size_t at, PyTypeObject *type)
+{
+    if (need_open(self) < 0 || cmsgx_message_need_slots(self) < 0) {
+        return NULL;
+    }
+    if (self->slots[at].taken) {
+        if (at < self->buffer->got.fds) {
+            PyErr_Format(PyExc_ValueError, "descriptor %zu was taken before", at);
+        }
+        else {
+            PyErr_SetString(PyExc_ValueError, "the PidFd was taken before");
+        }
+        return NULL;
+    }
+    PyObject *object;
+    if (type != NULL) {
+        /* What this runs (the garbage collector) may close an Fd that somebody looked at, but finds
+           the message in use. */
+        object = cmsgx_descriptor_new(type, -1, 0);
+        if (object != NULL && need_here(call, self, at) < 0) {
+            Py_CLEAR(object);
+        }
+        if (object != NULL) {
+            move_to(self, at, object);
+        }
+        return object;
+    }
+    object = cmsgx_message_object(self, at);
+    if (object == NULL || need_here(call, self, at) < 0) {
+        return NULL;
+    }
+    self->slots[at].taken = 1;
+    return Py_NewRef(object);
+}
+
+/* Which place take() is asked for: -1 with an exception. */
+static Py_ssize_t
+place_of(const cmsgx_message *self, PyObject *which)
+{
+    Py_ssize_t count = (Py_ssize_t)self->buffer->got.fds;
+    if (which == (PyObject *)self->request->state->PidFd) {
+        if (self->buffer->got.pidfds == 0) {
+            PyErr_SetString(PyExc_KeyError,
+                            "no PidFd came with this message; Receiver(want=[PidFd]) asks for it");
+            return -1;
+        }
+        return count;
+    }
+    Py_ssize_t index;
+    if (!PyIndex_Check(which)) {
+        cmsgx_raise_needed("take()", -1, "an index, or PidFd,", which);
+        return -1;
+    }
+    if (cmsgx_as_nearest(which, "take()", &index) < 0) {
+        return -1;
+    }
+    index += index < 0 ? count : 0;
+    if (index < 0 || index >= count) {
+        PyErr_Format(PyExc_IndexError, "take(%R): %zd descriptors came with this message", which,
+                     count);
+        return -1;
+    }
+    return index;
+}
+
+PyObject *
+cmsgx_message_take(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const cmsgx_signature signature = {"take", 0, 0, {CMSGX_KW_FD_CLASS, -1}};
+    cmsgx_message *self = SELF(object);
+    cmsgx_state *state = self->request->state;
+    PyObject *class_given = NULL;
+    PyTypeObject *type = NULL;
+
+    if (nargs != 1) {
+        return PyErr_Format(PyExc_TypeError,
+                            "take() takes one positional argument, an index of fds or PidFd "
+                            "(%zd given)",
+                            nargs);
+    }
+    if (kwnames != NULL
+        && cmsgx_keywords(state, &signature, args + 1, 0, kwnames, &class_given) < 0) {
+        return NULL;
+    }
+    Py_ssize_t at = place_of(self, args[0]);
+    PyTypeObject *usual = at < (Py_ssize_t)self->buffer->got.fds ? state->Fd : state->PidFd;
+    if (at < 0 || parse_class(state, class_given, usual, &type) < 0) {
+        return NULL;
+    }
+    if (!cmsgx_enter(&self->busy)) {
+        return cmsgx_raise_busy(object);
+    }
+    PyObject *result = take_at("take", self, (size_t)at, type);
+    cmsgx_leave(&self->busy);
+    return result;
+}
+
+/* Whether exactly one descriptor came: 0, or -1 with ValueError. */
+static int
+need_one(const cmsgx_message *self)
+{
+    size_t count = self->buffer->got.fds;
+    Py_ssize_t closed = self->buffer->got.closed_fds;
+    if (closed < 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "take_one: %zu %s here, and the kernel dropped others, uncounted", count,
+                     count == 1 ? "descriptor is" : "descriptors are");
+        return -1;
+    }
+    if (closed > 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "take_one: %zu descriptor%s came, of which %zd %s closed (fds=%zu)",
+                     count + (size_t)closed, count + (size_t)closed == 1 ? "" : "s", closed,
+                     closed == 1 ? "was" : "were", self->request->fds);
+        return -1;
+    }
+    if (count != 1) {
+        PyErr_Format(PyExc_ValueError, "take_one: %zu descriptors came", count);
+        return -1;
+    }
+    return 0;
+}
+
+/* The arguments of a method that takes but fd_class=. */
+static int
+parse_just_class(const cmsgx_message *self, const cmsgx_signature *signature,
+                 PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyTypeObject **type)
+{
+    cmsgx_state *state = self->request->state;
+    PyObject *given = NULL;
+    if ((nargs > 0 || kwnames != NULL)
+        && cmsgx_keywords(state, signature, args, nargs, kwnames, &given) < 0) {
+        return -1;
+    }
+    return parse_class(state, given, state->Fd, type);
+}
+
+PyObject *
+cmsgx_message_take_one(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
+                       PyObject *kwnames)
+{
+    static const cmsgx_signature signature = {"take_one", 0, 0, {CMSGX_KW_FD_CLASS, -1}};
+    cmsgx_message *self = SELF(object);
+    PyTypeObject *type;
+
+    if (parse_just_class(self, &signature, args, nargs, kwnames, &type) < 0) {
+        return NULL;
+    }
+    if (!cmsgx_enter(&self->busy)) {
+        return cmsgx_raise_busy(object);
+    }
+    PyObject *result = need_open(self) < 0 || need_one(self) < 0
+        ? NULL : take_at("take_one", self, 0, type);
+    cmsgx_leave(&self->busy);
+    return result;
+}
+
+/* All that are left, as a list: a new reference. */
+static PyObject *
+take_rest(cmsgx_message *self, PyTypeObject *type)
+{
+    if (need_open(self) < 0 || cmsgx_message_need_slots(self) < 0) {
+        return NULL;
+    }
+    PyObject *list = PyList_New(0);
+    /* Objects first, taken second: what fails half way leaves all with the message. */
+    for (size_t i = 0; list != NULL && i < self->buffer->got.fds; i++) {
+        if (self->slots[i].taken) {
+            continue;
+        }
+        PyObject *fd = type == NULL ? Py_XNewRef(cmsgx_message_object(self, i))
+                                    : cmsgx_descriptor_new(type, -1, 0);
+        if (fd == NULL || PyList_Append(list, fd) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(fd);
+    }
+    for (size_t i = 0; list != NULL && i < self->buffer->got.fds; i++) {
+        if (!self->slots[i].taken && need_here("take_all", self, i) < 0) {
+            Py_CLEAR(list);
+        }
+    }
+    Py_ssize_t next = 0;
+    for (size_t i = 0; list != NULL && i < self->buffer->got.fds; i++) {
+        if (type != NULL && !self->slots[i].taken) {
+            move_to(self, i, PyList_GET_ITEM(list, next++));
+        }
+        self->slots[i].taken = 1;
+    }
+    return list;
+}
+
+PyObject *
+cmsgx_message_take_all(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
+                       PyObject *kwnames)
+{
+    static const cmsgx_signature signature = {"take_all", 0, 0, {CMSGX_KW_FD_CLASS, -1}};
+    cmsgx_message *self = SELF(object);
+    PyTypeObject *type;
+
+    if (parse_just_class(self, &signature, args, nargs, kwnames, &type) < 0) {
+        return NULL;
+    }
+    if (!cmsgx_enter(&self->busy)) {
+        return cmsgx_raise_busy(object);
+    }
+    PyObject *list = take_rest(self, type);
+    cmsgx_leave(&self->busy);
+    return list;
+}
+
+/* The number in place `at`, still owned here; -1 with an exception where there is none. */
+static int
+number_to_detach(const cmsgx_message *self, size_t at)
+{
+    PyObject *object = self->slots[at].object;
+    int error = object != NULL ? ((cmsgx_descriptor *)object)->error : 0;
+    int number = object != NULL ? cmsgx_descriptor_number(object)
+                                : cmsgx_message_number(self, at, &error);
+    if (number < 0 && error != 0) {
+        cmsgx_raise_errno(error, "detach_all: the kernel gave no descriptor %zu", at);
+    }
+    else if (number < 0) {
+        raise_not_here("detach_all", self, at, object);
+    }
+    return number;
+}
+
+/* Takes the numbers in `list` away from the objects that own them, or from none of these: 0, or -1
+   with ValueError where another thread was faster. */
+static int
+detach_from_objects(cmsgx_message *self, PyObject *list)
+{
+    uint64_t taken[CMSGX_MAX_FDS];
+    Py_ssize_t count = PyList_GET_SIZE(list), next = 0;
+    size_t at[CMSGX_MAX_FDS];
+
+    for (size_t i = 0; i < self->buffer->got.fds && next < count; i++) {
+        if (self->slots[i].taken) {
+            continue;
+        }
+        at[next] = i;
+        PyObject *object = self->slots[i].object;
+        taken[next] = 0;
+        if (object != NULL && cmsgx_descriptor_detach(object, CMSGX_GONE_TAKEN, &taken[next]) < 0) {
+            while (next-- > 0) {
+                if (self->slots[at[next]].object != NULL) {
+                    cmsgx_descriptor_take_back(self->slots[at[next]].object, taken[next]);
+                }
+            }
+            raise_not_here("detach_all", self, i, object);
+            return -1;
+        }
+        next++;
+    }
+    for (Py_ssize_t i = 0; i < next; i++) {
+        PyObject *object = self->slots[at[i]].object;
+        if (object != NULL) {
+            cmsgx_descriptor_gave_away(object, taken[i]);
+        }
+        else if (self->request->row != NULL) {
+            cmsgx_row_unreserve(self->request->row, 1);
+        }
+        self->buffer->fds[at[i]] = -1;
+        self->slots[at[i]].taken = 1;
+    }
+    return 0;
+}
+
+PyObject *
+cmsgx_message_detach_all(PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    cmsgx_message *self = SELF(object);
+    if (!cmsgx_enter(&self->busy)) {
+        return cmsgx_raise_busy(object);
+    }
+    PyObject *list = NULL;
+    if (need_open(self) == 0 && cmsgx_message_need_slots(self) == 0) {
+        Py_ssize_t count = 0, next = 0;
+        for (size_t i = 0; i < self->buffer->got.fds; i++) {
+            count += !self->slots[i].taken;
+        }
+        /* All memory first.  From the list on no Python code runs. */
+        list = PyList_New(count);
+        for (size_t i = 0; list != NULL && i < self->buffer->got.fds; i++) {
+            if (!self->slots[i].taken) {
+                int number = number_to_detach(self, i);
+                PyObject *item = number < 0 ? NULL : PyLong_FromLong(number);
+                if (item == NULL) {
+                    Py_CLEAR(list);
+                }
+                else {
+                    PyList_SET_ITEM(list, next++, item);
+                }
+            }
+        }
+        if (list != NULL && detach_from_objects(self, list) < 0) {
+            Py_CLEAR(list);
+        }
+    }
+    cmsgx_leave(&self->busy);
+    return list;
+}
