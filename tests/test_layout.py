@@ -1,0 +1,346 @@
+"""How the code is laid out: tools/layers finds nothing, and finds what is made wrong for it."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+if not (ROOT / "tools" / "layers").is_file():
+    pytest.skip(f"not in a checkout: there are no tools in {ROOT}", allow_module_level=True)
+TOOL = runpy.run_path(str(ROOT / "tools" / "layers"))
+RULES: tuple[str, ...] = TOOL["RULES"]
+check: Callable[[dict[str, str]], list[Any]] = TOOL["check"]
+
+# What breaks a rule still, and is to be cut. Whoever cuts one takes its line away.
+OPEN: dict[str, set[str]] = {
+    "circle": {
+        "_drop_in",  # to be cut
+        "_fds",  # to be cut
+        "calls/outgoing",  # to be cut
+        "calls/route",  # to be cut
+        "calls/sock",  # to be cut
+        "calls/which",  # to be cut
+        "kinds._base",  # to be cut
+        "plain/closer",  # to be cut
+        "plain/constants",  # to be cut
+        "plain/platform",  # to be cut
+        "plain/process",  # to be cut
+        "plain/walk",  # to be cut
+        "types/address",  # to be cut
+        "types/codec",  # to be cut
+        "types/descriptor",  # to be cut
+        "types/record",  # to be cut
+    },
+    "declared elsewhere": {
+        "calls/background: cmsgx_arrival_begin",  # to be cut
+        "calls/method: cmsgx_add_method",  # to be cut
+        "calls/sock: cmsgx_add_sock",  # to be cut
+        "types/address: cmsgx_add_address",  # to be cut
+        "types/batch: cmsgx_add_batch",  # to be cut
+        "types/buffer: cmsgx_add_buffer",  # to be cut
+        "types/codec: cmsgx_add_codec",  # to be cut
+        "types/descriptor: cmsgx_add_descriptor",  # to be cut
+        "types/message: cmsgx_add_message",  # to be cut
+        "types/record: cmsgx_add_record",  # to be cut
+        "types/record: cmsgx_codec_of_record",  # to be cut
+        "types/segments: cmsgx_add_segments",  # to be cut
+    },
+    "long file": {
+        "benchmarks/rows.py",  # to be cut
+        "src/c/calls/recv.c",  # to be cut
+        "src/c/calls/send.c",  # to be cut
+        "src/c/types/address.c",  # to be cut
+        "src/c/types/codec.c",  # to be cut
+        "src/c/types/message.c",  # to be cut
+        "src/c/types/record.c",  # to be cut
+        "src/cmsgx/_fds.py",  # to be cut
+        "src/cmsgx/_zerocopy.py",  # to be cut
+        "src/cmsgx/kinds/_base.py",  # to be cut
+        "src/cmsgx/kinds/_bsd.py",  # to be cut
+        "tests/c/shim.c",  # to be cut
+        "tests/test_abuse.py",  # to be cut
+        "tests/test_address.py",  # to be cut
+        "tests/test_batch.py",  # to be cut
+        "tests/test_closer.py",  # to be cut
+        "tests/test_differential.py",  # to be cut
+        "tests/test_drop_in.py",  # to be cut
+        "tests/test_errqueue.py",  # to be cut
+        "tests/test_fds.py",  # to be cut
+        "tests/test_hazards_descriptors.py",  # to be cut
+        "tests/test_hazards_other.py",  # to be cut
+        "tests/test_hazards_parsing.py",  # to be cut
+        "tests/test_kinds.py",  # to be cut
+        "tests/test_kinds_families.py",  # to be cut
+        "tests/test_kinds_guest_families.py",  # to be cut
+        "tests/test_kinds_ipv6.py",  # to be cut
+        "tests/test_message.py",  # to be cut
+        "tests/test_messages.py",  # to be cut
+        "tests/test_no_memory.py",  # to be cut
+        "tests/test_options.py",  # to be cut
+        "tests/test_public.py",  # to be cut
+        "tests/test_segments.py",  # to be cut
+        "tests/test_send_batch.py",  # to be cut
+        "tests/test_sync.py",  # to be cut
+        "tests/test_threads.py",  # to be cut
+        "tests/test_which_socket.py",  # to be cut
+        "tests/test_wire_blobs.py",  # to be cut
+        "tests/test_zerocopy.py",  # to be cut
+        "tools/apifuzz",  # to be cut
+    },
+    "no header": {
+        "calls/batch_receiver",  # to be cut
+        "calls/receiver",  # to be cut
+        "calls/send_batch",  # to be cut
+        "plain/row",  # to be cut
+        "tables/constants",  # to be cut
+        "tables/layouts",  # to be cut
+        "types/descriptors",  # to be cut
+        "types/ip",  # to be cut
+        "types/lookup",  # to be cut
+        "types/names_linux",  # to be cut
+        "types/ownership",  # to be cut
+        "types/pin",  # to be cut
+        "types/take",  # to be cut
+        "types/view",  # to be cut
+    },
+    "upward": {
+        "_fds -> _drop_in",  # to be cut
+        "_fds -> kinds._base",  # to be cut
+        "tables/constants -> compat",  # to be cut
+        "tables/constants -> state",  # to be cut
+        "tables/layouts -> compat",  # to be cut
+        "tables/layouts -> state",  # to be cut
+        "types/arrival -> calls/sock",  # to be cut
+        "types/descriptor -> calls/sock",  # to be cut
+    },
+}
+
+FD = "int fd_of(int n);\n"
+# A tree that breaks no rule.
+RIGHT = {
+    "src/_cmsgmodule.c": '#include "c/calls/send.h"\nint PyInit__cmsg(void) { return 0; }\n',
+    "src/c/calls/send.c": '#include "calls/send.h"\nint\nsend_it(void)\n{\n    return 0;\n}\n',
+    "src/c/calls/send.h": '#include "types/fd.h"\nint send_it(void);\n',
+    "src/c/types/fd.c": '#include "fd.h"\n#include "plain/walk.h"\nint\nfd_of(int n)\n{\n}\n',
+    "src/c/types/fd.h": f"#include <Python.h>\n{FD}",
+    "src/c/plain/walk.h": "static inline int walk(void) { return 0; }\n",
+    "src/cmsgx/__init__.py": "from . import errors as errors\nfrom ._sync import send\n",
+    "src/cmsgx/_sync.py": "from .kinds import Kind\nfrom ._cmsg import send\n",
+    "src/cmsgx/kinds/__init__.py": "from ._unix import Kind as Kind\n",
+    "src/cmsgx/kinds/_unix.py": "from ..errors import Error\n",
+    "src/cmsgx/errors.py": "class Error(Exception): ...\n",
+}  # fmt: skip
+
+
+def found_in(sources: dict[str, str]) -> list[tuple[str, str]]:
+    return sorted((finding.rule, finding.offender) for finding in check(sources))
+
+
+# This tree ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def findings() -> list[Any]:
+    found: list[Any] = check(TOOL["from_folder"](ROOT))
+    return found
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_rule_holds(rule: str, findings: list[Any]) -> None:
+    broken = {one.offender: one.reason for one in findings if one.rule == rule}
+    left = OPEN.get(rule, set())
+    assert broken.keys() - left == set(), {
+        name: reason for name, reason in broken.items() if name not in left
+    }
+    assert left - broken.keys() == set(), "no longer so: take them out of OPEN"
+
+
+def test_what_is_open_is_about_rules() -> None:
+    assert OPEN.keys() <= set(RULES)
+
+
+def test_each_layer_that_is_declared_is_there() -> None:
+    sources = TOOL["from_folder"](ROOT)
+    modules = TOOL["modules_of"](sources)
+    for names in TOOL["PYTHON_LAYERS"].values():
+        for name in names:
+            assert TOOL["fnmatch"].filter(modules, name), f"PYTHON_LAYERS: there is no {name}"
+    folders = {str(Path(unit).parent) for unit in TOOL["includes"](sources)[0]}
+    assert folders == {folder or "." for folder in TOOL["C_LAYERS"]}
+
+
+def test_the_command_prints_the_layers() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "layers"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == (1 if OPEN else 0), done.stdout + done.stderr
+    words = [line.split() for line in done.stdout.splitlines()]
+    folders = [line[0] for line in words if len(line) == 1 and line[0].startswith("src/c/")]
+    assert folders == [f"src/c/{folder}" for folder in TOOL["C_LAYERS"]]
+    assert ["__main__", "_cli"] in words
+
+
+def test_a_commit_is_read_without_a_checkout() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip(f"there is no repository in {ROOT}")
+    sources = TOOL["from_commit"]("HEAD")
+    assert sources.keys() >= {"src/_cmsgmodule.c", "src/cmsgx/__init__.py", "tools/layers"}
+
+
+def test_an_unknown_commit_is_named() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "layers", "no-such-commit"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "COMMIT: no-such-commit" in done.stderr
+
+
+# What is made wrong -------------------------------------------------------------------------------
+
+
+def test_nothing_is_found_in_a_right_tree() -> None:
+    assert found_in(RIGHT) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param(
+            {
+                "src/c/types/fd.h": f'#include "types/message.h"\n{FD}',
+                "src/c/types/message.h": '#include "types/fd.h"\n',
+            },
+            [("circle", "types/fd"), ("circle", "types/message")],
+            id="a circle of includes",
+        ),
+        pytest.param(
+            {"src/c/types/fd.h": f'#include "calls/wait.h"\n{FD}', "src/c/calls/wait.h": ""},
+            [("upward", "types/fd -> calls/wait")],
+            id="an include that points up",
+        ),
+        pytest.param(
+            {"src/c/plain/walk.h": '#  include "../errors.h"\n', "src/c/errors.h": ""},
+            [("upward", "plain/walk -> errors")],
+            id="a path that goes up",
+        ),
+        pytest.param(
+            {"src/c/types/fd.h": f'#include "fds.h"\n{FD}'},
+            [("not there", "types/fd -> fds.h")],
+            id="an include of a file that is not there",
+        ),
+        pytest.param(
+            {"src/c/plain/walk.h": "#include <Python.h>\n"},
+            [("Python.h", "plain/walk")],
+            id="Python.h in plain",
+        ),
+        pytest.param(
+            {"src/c/misc/odd.h": ""},
+            [("no layer", "misc/odd")],
+            id="a folder of no layer",
+        ),
+        pytest.param(
+            {"src/c/types/pin.c": '#include "types/fd.h"\nstatic int pin;\n'},
+            [("no header", "types/pin")],
+            id="no header",
+        ),
+        pytest.param(
+            {
+                "src/c/types/fd.h": f"{FD}__attribute__((const)) char *\nsend_name(int);\n",
+                "src/c/calls/send.c": "int send_it(void) { }\nchar *\nsend_name(int n) { }\n",
+            },
+            [("declared elsewhere", "calls/send: send_name")],
+            id="a function that another header declares",
+        ),
+        pytest.param(
+            {"src/c/calls/recv.c": f"extern {FD}", "src/c/calls/recv.h": ""},
+            [("declared elsewhere", "types/fd: fd_of")],
+            id="a function that another .c declares",
+        ),
+        pytest.param(
+            {"src/c/types/fd.c": "int fd_of(int n)\n{\n}\nconst int fd_table[2] = {1, 2};\n"},
+            [("not declared", "types/fd: fd_table")],
+            id="a table that no header declares",
+        ),
+        pytest.param(
+            {"src/c/types/fd.h": f"{FD}extern const int fd_table[];\n"},
+            [("not defined", "types/fd: fd_table")],
+            id="a header that declares what is not there",
+        ),
+        pytest.param(
+            {"src/cmsgx/errors.py": "def name():\n    from ._sync import send\n"},
+            [
+                *(("circle", name) for name in ("_sync", "errors", "kinds", "kinds._unix")),
+                ("upward", "errors -> _sync"),
+            ],
+            id="a circle of imports, inside a function",
+        ),
+        pytest.param(
+            {"src/cmsgx/kinds/_unix.py": "import importlib\nimportlib.import_module('.._sync')\n",
+             "src/cmsgx/_sync.py": ""},
+            [("upward", "kinds._unix -> _sync")],
+            id="an import that points up, by its name",
+        ),
+        pytest.param(
+            {"src/cmsgx/errors.py": "import cmsgx.kinds\n", "src/cmsgx/kinds/_unix.py": ""},
+            [("upward", "errors -> kinds")],
+            id="an import that points up, in full",
+        ),
+        pytest.param(
+            {"src/cmsgx/_odd.py": "from . import errors\n"},
+            [("no layer", "_odd")],
+            id="a module of no layer",
+        ),
+        pytest.param(
+            dict.fromkeys(("tests/c/a.c", "tests/test_a.py", "tools/a"), "\n" * 601),
+            [("long file", name) for name in ("tests/c/a.c", "tests/test_a.py", "tools/a")],
+            id="long files",
+        ),
+    ],
+)  # fmt: skip
+def test_what_breaks_a_rule_is_found(
+    changes: dict[str, str], expected: list[tuple[str, str]]
+) -> None:
+    assert found_in(RIGHT | changes) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("src/c/types/fd.h", f"/* int no(void); */\n#define NO \\\n    int no(void);\n{FD}"),
+        ("src/c/types/fd.h", f"typedef int (*no)(int);\nstruct no;\nenum {{ NO = 1 }};\n{FD}"),
+        ("src/c/types/fd.h", f'static const char no[] = "int no2(void) {{";\n{FD}'),
+        ("src/c/types/fd.c", "int fd_of(int n)\n{\n    if (n) {\n        no(n);\n    }\n}\n"),
+        ("src/cmsgx/errors.py", "if TYPE_CHECKING:\n    from ._sync import send\n"),
+        ("tests/test_a.py", "\n" * 600),
+    ],
+)  # fmt: skip
+def test_what_breaks_no_rule_is_not_found(path: str, text: str) -> None:
+    assert found_in({**RIGHT, path: text}) == []
+
+
+def test_a_file_that_cannot_be_read_as_c_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"src/c/types/fd\.c: its braces are not balanced"):
+        check(RIGHT | {"src/c/types/fd.c": "int fd_of(int n)\n{\n"})
+
+
+def test_sources_are_told_from_other_files(tmp_path: Path) -> None:
+    files = {
+        "tools/a": "#!/usr/bin/env python3\n",
+        "tools/b": "#!/bin/sh\n",
+        "tests/data/c.csv": "",
+        "src/c/d.h": "",
+        "build/e.c": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert set(TOOL["from_folder"](tmp_path)) == {"tools/a", "src/c/d.h"}
