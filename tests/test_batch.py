@@ -33,6 +33,7 @@ from batches import (
 )
 from namespaces import Namespace, needs_ipv6
 from native import Shim, under_shim
+from pairs import later
 from support import (
     HEADER,
     Pair,
@@ -51,7 +52,6 @@ from support import (
     stuck_in_close,
     unix_pair,
 )
-from test_sync import later
 
 import cmsgx
 from cmsgx import _cmsg, kinds, wire

@@ -87,7 +87,6 @@ OPEN: dict[str, set[str]] = {
         "tests/test_public.py",  # to be cut
         "tests/test_segments.py",  # to be cut
         "tests/test_send_batch.py",  # to be cut
-        "tests/test_sync.py",  # to be cut
         "tests/test_threads.py",  # to be cut
         "tests/test_which_socket.py",  # to be cut
         "tests/test_wire_blobs.py",  # to be cut

@@ -30,6 +30,7 @@ from batches import (
     udp_pair,
 )
 from native import Shim, under_shim
+from pairs import fill, later
 from support import (
     Pair,
     close_pair,
@@ -40,7 +41,6 @@ from support import (
     unix_pair,
     until_it_waits,
 )
-from test_sync import fill, later
 
 import cmsgx
 from cmsgx import _cmsg, kinds

@@ -1,0 +1,556 @@
+"""send, send_all: what is refused, what is left of a message, addresses."""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import itertools
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import pytest
+from batches import handling, of_handlers, raising
+from native import Shim, under_shim
+from pairs import fill, new_pair
+from support import (
+    Pair,
+    content,
+    open_files,
+    run_python,
+)
+
+import cmsgx
+
+# What would lose descriptors is refused ---------------------------------------------------------
+
+
+class Closed:
+    def fileno(self) -> int:
+        raise ValueError("I/O operation on closed file")
+
+
+def closed_fd() -> cmsgx.Fd:
+    fd = cmsgx.Fd(os.open(os.devnull, os.O_RDONLY))
+    fd.close()
+    return fd
+
+
+BAD_DESCRIPTORS: list[tuple[Any, type[Exception]]] = [
+    (True, TypeError),
+    ("0", TypeError),
+    (None, TypeError),
+    (0.0, TypeError),
+    (object(), TypeError),
+    (-1, ValueError),
+    (2**31, ValueError),
+    (2**70, ValueError),
+    (Closed(), ValueError),
+    (closed_fd(), OSError),
+    (1_000_000, OSError),
+]
+
+
+@pytest.mark.parametrize(("bad", "error"), BAD_DESCRIPTORS, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize("by", ["fds", "Rights"])
+@pytest.mark.parametrize("index", [0, 2])
+def test_a_bad_descriptor_is_named_by_its_index(
+    stream: Pair, bad: Any, error: type[Exception], by: str, index: int
+) -> None:
+    with open_files(3) as files:
+        fds: list[Any] = [*files[:index], bad, *files[index:]]
+        arguments: dict[str, Any] = {"fds": fds} if by == "fds" else {"control": cmsgx.Rights(fds)}
+        with pytest.raises(error, match=rf"fds\[{index}\]") as caught:
+            cmsgx.send(stream[0], b"x", **arguments)
+        if error is OSError:
+            assert caught.value.errno == 9  # type: ignore[attr-defined]
+
+
+def raw_rights(fds: list[int]) -> list[tuple[int, int, Any]]:
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+
+
+def unknown_rights(fds: list[int]) -> list[Any]:
+    return [cmsgx.Unknown(*raw_rights(fds)[0][:2], array.array("i", fds).tobytes())]
+
+
+# The calls that send typed control messages, with no byte of data.
+EMPTY: dict[str, Callable[[Any, Any], object]] = {
+    "send": lambda sock, control: cmsgx.send(sock, b"", control=control),
+    "send of a list": lambda sock, control: cmsgx.send(sock, [b"", b""], control=control),
+    "send of a number": lambda sock, control: cmsgx.send(sock.fileno(), b"", control=control),
+    "send_all": lambda sock, control: cmsgx.send_all(sock, b"", control=control),
+    "send_batch": lambda sock, control: cmsgx.send_batch(sock, [(b"", (), control)]),
+    "sendmsg": lambda sock, control: cmsgx.sendmsg(sock, [], control),
+    "sendmsg, the method": lambda sock, control: sock.sendmsg([b""], control),
+}
+
+
+@contextmanager
+def tcp_pair() -> Iterator[tuple[cmsgx.socket, socket.socket]]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = cmsgx.socket()
+        near.connect(server.getsockname())
+        far, _ = server.accept()
+        with near, far:
+            yield near, far
+
+
+@pytest.mark.parametrize("by", EMPTY)
+@pytest.mark.parametrize(
+    "kind",
+    [cmsgx.Credentials(), cmsgx.Rights([0]), cmsgx.Unknown(1, 2, cmsgx.Credentials().pack())],
+)
+def test_what_a_stream_would_drop_with_no_byte_is_refused(stream: Pair, by: str, kind: Any) -> None:
+    with pytest.raises(ValueError, match="at least one byte on a stream"):
+        EMPTY[by](stream[0], [kind])
+    assert EMPTY[by](stream[0], []) in (0, 1, None)
+
+
+@pytest.mark.parametrize("by", EMPTY)
+def test_what_tcp_would_drop_with_no_byte_is_refused(by: str) -> None:
+    with tcp_pair() as (left, _):
+        with pytest.raises(ValueError, match="at least one byte on a stream"):
+            EMPTY[by](left, [cmsgx.Unknown(socket.SOL_TCP, 99, bytes(4))])
+        # What may be the message itself is the kernel's affair: this is the type of a TLS record.
+        with suppress(OSError):
+            EMPTY[by](left, [cmsgx.Unknown(282, 1, b"\x15")])
+
+
+@pytest.mark.parametrize("by", EMPTY)
+@pytest.mark.parametrize("sort", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_an_empty_datagram_carries_control_messages(by: str, sort: int) -> None:
+    with new_pair(sort) as (left, right):
+        EMPTY[by](left, [cmsgx.Rights([0])])
+        with cmsgx.receive(right, 1, fds=1) as msg:
+            assert (msg.data, len(msg.fds)) == (b"", 1)
+
+
+@pytest.mark.parametrize("by", ["sendmsg", "sendmsg, the method"])
+def test_raw_control_data_goes_as_with_socket(stream: Pair, by: str) -> None:
+    assert EMPTY[by](stream[0], raw_rights([0])) == 0
+
+
+@pytest.mark.parametrize("make", [raw_rights, unknown_rights])
+def test_raw_rights_are_looked_at_as_fds_are(
+    stream: Pair, make: Callable[[list[int]], Any]
+) -> None:
+    with pytest.raises(ValueError, match="at least one byte"):
+        cmsgx.send(stream[0], b"", control=make([0]))
+    with pytest.raises(cmsgx.TooManyFdsError, match="254"):
+        cmsgx.send(stream[0], b"x", fds=[0], control=make([0] * 253))
+    with pytest.raises(OSError, match=r"fds\[1\]: descriptor 1000000 is not open"):
+        cmsgx.send(stream[0], b"x", fds=[0], control=make([1_000_000]))
+    with pytest.raises(ValueError, match="multiple"):
+        cmsgx.send(stream[0], b"x", control=[(1, 1, b"123")])
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inet,
+        pytest.raises(cmsgx.NotSupportedError, match="AF_UNIX"),
+    ):
+        cmsgx.send(inet, b"x", control=make([0]), address=("127.0.0.1", 9))
+    with open_files(3) as files:
+        cmsgx.send(stream[0], b"x", fds=files[:1], control=make(files[1:]))
+        with cmsgx.receive(stream[1], 1, fds=3) as msg:
+            assert [content(fd) for fd in msg.fds] == list("012")
+
+
+def test_too_many_descriptors(pair: Pair) -> None:
+    with pytest.raises(cmsgx.TooManyFdsError, match=r"254 descriptors.* 253"):
+        cmsgx.send(pair[0], b"x", fds=[0] * 254)
+    with pytest.raises(cmsgx.TooManyFdsError, match=r"254 descriptors.* 253"):
+        cmsgx.send(pair[0], b"x", fds=[0] * 200, control=cmsgx.Rights([0] * 54))
+    with pytest.raises(cmsgx.TooManyFdsError, match="253"):
+        cmsgx.receive(pair[1], 1, fds=254)
+    with pytest.raises(cmsgx.TooManyFdsError, match="253"):
+        cmsgx.Receiver(pair[1], 1, fds=254)
+    with pytest.raises(ValueError, match="fds"):
+        cmsgx.receive(pair[1], 1, fds=-1)
+
+
+@pytest.mark.parametrize("wrong", [cmsgx.PidFd, cmsgx.Credentials, 3, b"x", "x", [3], [None]])
+def test_control_that_is_none(stream: Pair, wrong: Any) -> None:
+    with pytest.raises(TypeError, match="control"):
+        cmsgx.send(stream[0], b"x", control=wrong)
+
+
+# send_all ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", ["one buffer", "many buffers"])
+@pytest.mark.parametrize("timeout", [None, 60.0])
+def test_send_all_sends_all(stream: Pair, shape: str, timeout: float | None) -> None:
+    """Without a timeout the kernel does all of it in one call, with one it takes parts."""
+    stream[0].settimeout(timeout)
+    stream[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    payload = os.urandom(300_000)
+    data: Any = payload
+    if shape == "many buffers":
+        data = [payload[at : at + 3_333] for at in range(0, len(payload), 3_333)]
+    with open_files(2) as files:
+        thread = threading.Thread(
+            target=cmsgx.send_all, args=(stream[0], data), kwargs={"fds": files}
+        )
+        thread.start()
+        got, fds = b"", 0
+        while len(got) < len(payload):
+            with cmsgx.receive(stream[1], 50_000, fds=10) as msg:
+                got += msg.data
+                fds += len(msg.fds)
+        thread.join()
+    assert got == payload
+    assert fds == 2
+
+
+def test_send_all_takes_more_buffers_than_one_call(stream: Pair) -> None:
+    cmsgx.send_all(stream[0], [b"a"] * 3000)
+    got = b""
+    while len(got) < 3000:
+        got += cmsgx.receive(stream[1], 4000, timeout=60).data
+    assert got == b"a" * 3000
+
+
+@pytest.mark.parametrize("data", [b"", [], [b"", b""]], ids=repr)
+def test_send_all_of_nothing(stream: Pair, data: Any) -> None:
+    cmsgx.send_all(stream[0], data)
+    with pytest.raises(BlockingIOError):
+        cmsgx.receive(stream[1], 1, timeout=0)
+
+
+@pytest.mark.parametrize(
+    ("own", "arguments", "error"),
+    [
+        (None, {"timeout": 0.2}, TimeoutError),
+        (0.2, {}, TimeoutError),
+        (3600, {"timeout": 0.2}, TimeoutError),
+        (0, {}, BlockingIOError),
+        (None, {"timeout": 0}, BlockingIOError),
+    ],
+    ids=str,
+)
+def test_send_all_that_fails_says_how_much_went(
+    stream: Pair, own: float | None, arguments: dict[str, Any], error: type[OSError]
+) -> None:
+    stream[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    stream[0].settimeout(own)
+    payload = os.urandom(1_000_000)
+    start = time.monotonic()
+    with open_files(1) as files, pytest.raises(error) as caught:
+        cmsgx.send_all(stream[0], payload, fds=files, **arguments)
+    elapsed = time.monotonic() - start
+    assert error is BlockingIOError or elapsed >= 0.2
+    sent = caught.value.sent  # type: ignore[attr-defined]
+    assert 0 < sent < len(payload)
+    got, fds = b"", 0
+    while len(got) < sent:
+        with cmsgx.receive(stream[1], 100_000, fds=5) as msg:
+            got += msg.data
+            fds += len(msg.fds)
+    assert got == payload[:sent]
+    assert fds == 1
+    with pytest.raises(BlockingIOError):
+        cmsgx.receive(stream[1], 1, timeout=0)
+
+
+def test_send_all_has_one_deadline_for_all_of_it(stream: Pair) -> None:
+    """A peer that takes a little now and then does not make it longer."""
+    stream[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    stop = threading.Event()
+
+    def trickle() -> None:
+        while not stop.wait(0.05):
+            with suppress(BlockingIOError):
+                stream[1].recv(4000, socket.MSG_DONTWAIT)
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    start = time.monotonic()
+    with pytest.raises(TimeoutError) as caught:
+        cmsgx.send_all(stream[0], bytes(10_000_000), timeout=0.4)
+    elapsed = time.monotonic() - start
+    stop.set()
+    thread.join()
+    assert elapsed >= 0.4
+    assert caught.value.sent > 0  # type: ignore[attr-defined]
+
+
+def test_send_all_waits_for_what_is_left_of_its_time(
+    stream: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call for less than the one before."""
+    stream[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    data = bytes(200_000)
+    timeouts: list[float] = []
+    sync: Any = cmsgx._sync
+    call = sync.send_counted
+
+    def send_counted(*arguments: Any, timeout: float, **more: Any) -> Any:
+        timeouts.append(timeout)
+        return call(*arguments, timeout=timeout, **more)
+
+    monkeypatch.setattr(sync, "send_counted", send_counted)
+    thread = threading.Thread(target=cmsgx.send_all, args=(stream[0], data), kwargs={"timeout": 60})
+    thread.start()
+    assert len(stream[1].recv(len(data), socket.MSG_WAITALL)) == len(data)
+    thread.join()
+    assert len(timeouts) > 1
+    assert all(next < last for last, next in itertools.pairwise(timeouts))
+
+
+def interrupted_behind(zero_copy: bool, which: int) -> None:
+    """A handler raises right behind a system call that sent."""
+    error: Any = of_handlers()[which]
+    shim = Shim()
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as left:
+        left.connect(listener.getsockname())
+        with listener.accept()[0] as right, handling(raising(error)):
+            left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 10_000)
+            right.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 10_000)
+            left.settimeout(60)
+            sender = cmsgx.ZeroCopySender(left) if zero_copy else None
+            send_all = partial(cmsgx.send_all, left) if sender is None else sender.send_all
+            shim.delay_send(200)
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            # Less than RLIMIT_MEMLOCK, over which nothing is sent without a copy.
+            with pytest.raises(type(error)) as caught:
+                send_all([bytes(10), bytes(1_000_000)])
+            shim.delay_send(0)
+            assert caught.value is error
+            if sender is not None:
+                assert 0 < error.sent == sender.pending.bytes
+                sender.release()
+            left.shutdown(socket.SHUT_WR)
+            arrived = 0
+            while more := right.recv(1 << 16):
+                arrived += len(more)
+            assert 0 < error.sent == arrived < 1_000_000
+    print("done")
+
+
+@pytest.mark.parametrize("zero_copy", [False, True])
+@pytest.mark.parametrize("which", range(len(of_handlers())))
+@pytest.mark.slow
+def test_send_all_counts_what_went_before_a_handler_raised(zero_copy: bool, which: int) -> None:
+    code = f"import test_send as here; here.interrupted_behind({zero_copy}, {which})"
+    assert run_python(code, env=under_shim()).strip() == "done"
+
+
+def test_send_all_that_sent_nothing_says_so(stream: Pair) -> None:
+    fill(stream[0])
+    with open_files(1) as files, pytest.raises(TimeoutError) as caught:
+        cmsgx.send_all(stream[0], b"x", fds=files, timeout=0.05)
+    assert caught.value.sent == 0  # type: ignore[attr-defined]
+
+
+def test_send_all_with_a_number_never_waits(stream: Pair) -> None:
+    stream[0].setblocking(False)
+    with pytest.raises(BlockingIOError) as caught:
+        cmsgx.send_all(stream[0].fileno(), bytes(10_000_000))
+    assert caught.value.sent > 0  # type: ignore[attr-defined]
+
+
+def test_send_all_waits_without_end_where_timeout_is_none(stream: Pair) -> None:
+    stream[0].settimeout(0.05)
+    received: list[bytes] = []
+
+    def read_slowly() -> None:
+        time.sleep(0.3)
+        with suppress(OSError):
+            while sum(map(len, received)) < 1_000_000:
+                received.append(stream[1].recv(100_000) or bytes(1_000_000))
+
+    thread = threading.Thread(target=read_slowly)
+    thread.start()
+    try:
+        cmsgx.send_all(stream[0], bytes(1_000_000), timeout=None)
+    finally:
+        stream[0].close()
+        thread.join()
+
+
+# Typed sends never raise SIGPIPE, addresses -----------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM])
+@pytest.mark.parametrize("server_type", ["cmsgx.socket", "int"])
+def test_answering_costs_no_text(kind: int, server_type: str) -> None:
+    with cmsgx.socket(socket.AF_INET, kind) as server, cmsgx.socket(socket.AF_INET, kind) as client:
+        server.bind(("127.0.0.1", 0))
+        client.bind(("127.0.0.1", 0))
+        end: Any = server if server_type == "cmsgx.socket" else server.fileno()
+        cmsgx.send(client, b"question", address=server.getsockname())
+        msg = cmsgx.receive(end, 100)
+        assert msg.address == client.getsockname()
+        assert cmsgx.send(end, b"answer", address=msg.address) == 6
+        assert cmsgx.receive(client, 100).data == b"answer"
+
+
+@pytest.mark.parametrize("name", [b"\0cmsgx-test-sync-abstract", "path", b"path"])
+def test_unix_addresses(name: Any, tmp_path: Any) -> None:
+    if name in ("path", b"path"):
+        path = str(tmp_path / "socket")
+        name = path if name == "path" else os.fsencode(path)
+    with cmsgx.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(name)
+        with cmsgx.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client, open_files(1) as files:
+            cmsgx.send(client, b"x", fds=files, address=name)
+            with cmsgx.receive(server, 10, fds=1) as msg:
+                assert content(msg.fds[0]) == "0"
+                assert msg.address is None or msg.address == ""
+            client.bind(b"\0cmsgx-test-sync-client")
+            cmsgx.send(client, b"x", address=server.getsockname())
+            msg = cmsgx.receive(server, 10)
+            assert msg.address == b"\0cmsgx-test-sync-client"
+            cmsgx.send(server, b"back", address=msg.address)
+            assert cmsgx.receive(client, 10).data == b"back"
+
+
+@pytest.mark.parametrize("label", [0, 1, 0xFFFFF])
+def test_each_flow_label_is_an_address_of_c(label: int) -> None:
+    """Also for a number, which has no method that could take it instead."""
+    with cmsgx.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.bind(("::1", 0))
+        address = ("::1", sock.getsockname()[1], label, 0)
+        for end in (sock, sock.fileno()):
+            assert cmsgx.send(end, b"x", address=address) == 1
+            assert cmsgx.sendmsg(end, [b"y"], (), 0, address) == 1
+        for wrong in (-1, 0x100000):
+            with pytest.raises(OverflowError):
+                cmsgx.send(sock.fileno(), b"x", address=(*address[:2], wrong, 0))
+
+
+@pytest.mark.parametrize("call", ["send", "sendmsg", "send_fds"])
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_what_is_no_address_of_ip_goes_nowhere(family: int, call: str) -> None:
+    """A port that would wrap, and a host that would end at its NUL."""
+    host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    with cmsgx.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.bind((host, 0))
+        port = sock.getsockname()[1]
+        calls: dict[str, Callable[[Any], int]] = {
+            "send": lambda address: cmsgx.send(sock.fileno(), b"x", address=address),
+            "sendmsg": lambda address: cmsgx.sendmsg(sock.fileno(), [b"x"], (), 0, address),
+            "send_fds": lambda address: cmsgx.send_fds(sock.fileno(), [b"x"], [], 0, address),
+        }
+        assert calls[call]((host, port)) == 1
+        assert sock.recv(1) == b"x"
+        for wrong in ((host, port + 65536), (host, -1), (f"{host}\0x", port), (f"{host}\0", port)):
+            with pytest.raises((OverflowError, TypeError)):
+                calls[call](wrong)
+        with pytest.raises(BlockingIOError):
+            sock.recv(1, socket.MSG_DONTWAIT)
+
+
+def test_the_scope_of_an_address_is_passed_on() -> None:
+    """Through another device than there is, a packet comes to the same as by socket."""
+    with cmsgx.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.bind(("::", 0))
+
+        def outcome(send: Callable[[Any], object], scope: int) -> object:
+            try:
+                return send(("fe80::1", sock.getsockname()[1], 0, scope))
+            except OSError as error:
+                return error.errno
+
+        for scope in (0, socket.if_nametoindex("lo"), 2**31 - 1):
+            expected = outcome(partial(sock.sendto, b"x"), scope)
+            assert outcome(lambda to: cmsgx.send(sock, b"x", address=to), scope) == expected
+
+
+@pytest.mark.parametrize("name", ["send", "receive", "Receiver", "BatchReceiver", "send_batch"])
+def test_flags_are_an_int_of_c(pair: Pair, name: str) -> None:
+    rx, batches = cmsgx.Receiver(pair[1], 1), cmsgx.BatchReceiver(pair[1], 2, 1)
+    calls: dict[str, Callable[[int], object]] = {
+        "send": lambda flags: cmsgx.send(pair[0], b"x", flags=flags),
+        "send_batch": lambda flags: cmsgx.send_batch(pair[0], [b"x"], flags=flags),
+        "receive": lambda flags: cmsgx.receive(pair[1], 1, flags=flags),
+        "Receiver": lambda flags: rx.receive(flags=flags),
+        "BatchReceiver": lambda flags: batches.receive(flags=flags),
+    }
+    cmsgx.send(pair[0], b"x")
+    for wrong in (2**31, 2**32, -(2**31) - 1, 2**70):
+        with pytest.raises(OverflowError):
+            calls[name](wrong)
+    assert pair[1].recv(2, socket.MSG_DONTWAIT) == b"x"
+    with pytest.raises(BlockingIOError):
+        pair[1].recv(1, socket.MSG_DONTWAIT)
+
+
+def test_an_argument_that_is_given_twice(stream: Pair) -> None:
+    call: Any = cmsgx.send
+    with pytest.raises(TypeError, match="multiple values for argument 'data'"):
+        call(stream[0], b"x", data=b"y")
+    with pytest.raises(TypeError, match="multiple values for argument 'sock'"):
+        call(stream[0], b"x", sock=stream[0])
+    with pytest.raises(BlockingIOError):
+        stream[1].recv(1, socket.MSG_DONTWAIT)
+
+
+def test_a_host_name_is_resolved_by_the_socket() -> None:
+    with cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        with cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            address = ("localhost", server.getsockname()[1])
+            assert cmsgx.send(client, b"x", address=address) == 1
+            assert cmsgx.receive(server, 10).data == b"x"
+            with pytest.raises(ValueError, match="localhost"):
+                cmsgx.send(client.fileno(), b"x", address=address)
+
+
+def test_a_peer_that_is_gone_stays_a_plain_error(stream: Pair) -> None:
+    stream[1].close()
+    for call in (cmsgx.send, cmsgx.send_all):
+        with pytest.raises(BrokenPipeError) as caught:
+            call(stream[0], b"x")
+        assert type(caught.value) is BrokenPipeError
+
+
+def test_flags_are_passed_on(stream: Pair) -> None:
+    fill(stream[0])
+    with pytest.raises(BlockingIOError):
+        cmsgx.send(stream[0], b"x", flags=socket.MSG_DONTWAIT)
+    with pytest.raises(BlockingIOError):
+        cmsgx.receive(stream[0], 1, flags=socket.MSG_DONTWAIT)
+    with pytest.raises(BlockingIOError):
+        cmsgx.Receiver(stream[0], 1).receive(flags=socket.MSG_DONTWAIT)
+
+
+def test_a_listener_hands_its_options_to_what_it_accepts() -> None:
+    """What is queued between accept() and Receiver carries credentials, if enabled in time."""
+    with cmsgx.socket(socket.AF_UNIX) as listener:
+        listener.bind(b"\0cmsgx-test-sync-listener")
+        cmsgx.enable(listener, cmsgx.Credentials)
+        listener.listen()
+        with cmsgx.socket(socket.AF_UNIX) as client:
+            client.connect(listener.getsockname())
+            client.send(b"early")
+            accepted, _ = listener.accept()
+            with accepted, cmsgx.receive(accepted, 10) as msg:
+                assert msg[cmsgx.Credentials] == cmsgx.Credentials()
+
+
+def test_nothing_is_left_behind_in_a_new_process() -> None:
+    code = """
+import cmsgx, socket, os
+a, b = cmsgx.socketpair()
+rx = cmsgx.Receiver(b, 10, fds=1)
+cmsgx.send(a, b"x", fds=[0])
+with rx.receive() as msg:
+    print(msg.data.decode(), len(msg.fds))
+a.close(); b.close()
+"""
+    assert run_python(code).split() == ["x", "1"]
+
+
+def test_close_on_exec_is_set(pair: Pair) -> None:
+    with open_files(1) as files:
+        os.set_inheritable(files[0], True)
+        cmsgx.send(pair[0], b"x", fds=files)
+        with cmsgx.Receiver(pair[1], 1, fds=1).receive() as msg:
+            assert fcntl.fcntl(msg.fds[0].fileno(), fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+            assert not msg.flags & 0x40000000
