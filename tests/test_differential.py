@@ -10,7 +10,8 @@ class and errno of an exception, the contents of the buffers, the files that wer
 whether they are close-on-exec, and the number of open descriptors.  A difference is printed as the
 shortest list of calls that shows it.
 
-What may differ is what DESIGN promises to do otherwise, and stands in class Stock and in run():
+What may differ is what docs/design.md promises to do otherwise, and stands in class Stock and in
+run():
 
 - with a timeout cmsgx tries first and then waits, `socket` waits first; and no try of cmsgx blocks,
   even if somebody made the descriptor blocking;

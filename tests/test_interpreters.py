@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+import sysconfig
 
 import pytest
 from support import run_python
+
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 OWN_GIL = """
 import sys
@@ -326,6 +329,13 @@ print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
     brought = set(run_python(code).split())
     heavy = {"asyncio", "ssl", "logging", "unittest", "trio", "http", "email"}
     assert not brought & heavy
+
+
+@pytest.mark.skipif(not FREE_THREADED, reason="this build of Python always has a GIL")
+def test_an_import_leaves_the_gil_off() -> None:
+    """Python turns it on, with a warning, for a module that does not say that it does without."""
+    code = "import sys, cmsgx, cmsgx.wire, cmsgx.kinds; print(sys._is_gil_enabled())"
+    assert run_python(code).strip() == "False"
 
 
 @pytest.mark.slow
