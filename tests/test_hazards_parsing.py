@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from attempts import fails
+from hazards import count_open, numbers_in
 from native import Shim, under_shim
 from support import (
     HEADER,
@@ -30,7 +31,6 @@ from support import (
     run_python,
     unix_pair,
 )
-from test_hazards_descriptors import count_open, numbers_in
 
 import cmsgx
 from cmsgx import _cmsg, wire

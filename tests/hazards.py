@@ -1,0 +1,235 @@
+"""What the tests of the hazards have in common: ways to receive, and what they leave open."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import pytest
+from support import Pair, close_pair, content, unix_pair
+
+import cmsgx
+from cmsgx import _cmsg, _fds
+
+MOST = 253
+
+
+def count_open() -> int:
+    """How many descriptors are open here, the one that lists them among them."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def switch_on(sock: socket.socket, option: str) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, getattr(_cmsg, option), 1)
+    except OSError as error:
+        if error.errno not in (errno.ENOPROTOOPT, errno.EOPNOTSUPP):
+            raise
+        pytest.skip(f"this kernel has no {option} for this type of socket")
+
+
+def close_all(numbers: Sequence[int]) -> None:
+    for number in numbers:
+        os.close(number)
+
+
+# Ways to receive --------------------------------------------------------------------------------
+
+
+class Got(NamedTuple):
+    files: list[str]
+    """What the descriptors hold that were handed over."""
+    truncated: bool
+
+
+def by_receive(sock: cmsgx.socket, asked: int) -> Got:
+    with cmsgx.receive(sock, 16, fds=asked) as msg:
+        return Got([content(fd) for fd in msg.fds], msg.truncated)
+
+
+def by_receiver(sock: cmsgx.socket, asked: int) -> Got:
+    with cmsgx.Receiver(sock, 16, fds=asked).receive() as msg:
+        return Got([content(fd) for fd in msg.fds], msg.truncated)
+
+
+def by_loop(sock: cmsgx.socket, asked: int) -> Got:
+    for msg in cmsgx.Receiver(sock, 16, fds=asked):
+        with msg:
+            return Got([content(fd) for fd in msg.fds], msg.truncated)
+    raise AssertionError("nothing came")
+
+
+def by_recv_fds(sock: cmsgx.socket, asked: int) -> Got:
+    _, numbers, flags, _ = cmsgx.recv_fds(sock, 16, asked)
+    files = [content(number) for number in numbers]
+    close_all(numbers)
+    return Got(files, bool(flags & socket.MSG_CTRUNC))
+
+
+def numbers_in(ancdata: Sequence[tuple[int, int, bytes]]) -> list[int]:
+    numbers = array.array("i")
+    for level, kind, data in ancdata:
+        if level == socket.SOL_SOCKET and kind in (_cmsg.SCM_RIGHTS, _cmsg.SCM_PIDFD):
+            numbers.frombytes(data[: len(data) // 4 * 4])
+    return [number for number in numbers if number >= 0]
+
+
+def got_from(ancdata: Sequence[tuple[int, int, bytes]], flags: int) -> Got:
+    files = [
+        content(number)
+        for number in numbers_in([item for item in ancdata if item[1] == _cmsg.SCM_RIGHTS])
+    ]
+    close_all(numbers_in(ancdata))
+    return Got(files, bool(flags & socket.MSG_CTRUNC))
+
+
+def by_recvmsg(sock: cmsgx.socket, asked: int) -> Got:
+    _, ancdata, flags, _ = cmsgx.recvmsg(sock, 16, cmsgx.CMSG_LEN(4 * asked))
+    return got_from(ancdata, flags)
+
+
+def by_recvmsg_into(sock: cmsgx.socket, asked: int) -> Got:
+    _, ancdata, flags, _ = cmsgx.recvmsg_into(sock, [bytearray(16)], cmsgx.CMSG_LEN(4 * asked))
+    return got_from(ancdata, flags)
+
+
+TYPED = (by_receive, by_receiver, by_loop)
+
+WAYS = (*TYPED, by_recv_fds, by_recvmsg, by_recvmsg_into)
+
+Way = Callable[[cmsgx.socket, int], Got]
+
+Receives = tuple[Callable[[], cmsgx.Message], ...]
+
+each_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+
+
+class Act(NamedTuple):
+    """Something that is interrupted, or short of memory, at each possible place."""
+
+    prepare: Callable[[], Any]
+    act: Callable[[Any], Any]
+    undo: Callable[[Any, Any], object]
+    """(what was prepared, the result or None)"""
+
+
+def high_number() -> int:
+    """A descriptor whose number is no cached small int."""
+    return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def close_both(fd: cmsgx.Fd, result: Any) -> None:
+    """Whoever owns it now: closed once."""
+    if result is not None:
+        result.close()
+    fd.close()
+
+
+def socket_fd() -> cmsgx.Fd:
+    left, right = socket.socketpair()
+    left.close()
+    return cmsgx.Fd(right.detach())
+
+
+def two_numbers() -> cmsgx.Rights:
+    return cmsgx.Rights.unpack(array.array("i", [high_number(), high_number()]).tobytes())
+
+
+def close_rights(rights: cmsgx.Rights, owners: Any) -> None:
+    if owners is None:
+        with contextlib.suppress(ValueError):
+            owners = rights.own()
+    for owner in owners or ():
+        owner.close()
+
+
+def close_each(pair: Pair, _: object) -> None:
+    close_pair(pair)
+
+
+def close_result(_: object, result: Any) -> None:
+    if result is not None:
+        result.close()
+
+
+def a_file() -> cmsgx.Fd:
+    return cmsgx.Fd(high_number())
+
+
+class Away:
+    """As multiprocessing's DupFd: detach() gives the number away."""
+
+    def __init__(self) -> None:
+        self.number = high_number()
+
+    def detach(self) -> int:
+        number, self.number = self.number, -1
+        return number
+
+
+def close_away(away: Away, fd: cmsgx.Fd | None) -> None:
+    if fd is not None:
+        assert not os.get_inheritable(fd.fileno())
+        fd.close()
+    if away.number >= 0:
+        os.close(away.number)
+
+
+def connected() -> tuple[cmsgx.socket, ...]:
+    """A listener, and who waits to be accepted."""
+    listener, client = (cmsgx.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(2))
+    listener.bind("")
+    listener.listen()
+    client.connect(listener.getsockname())
+    return listener, client
+
+
+# What runs as Python code while it holds a descriptor.  Not socketpair(): that of the socket module
+# loses one, between a detach() and the socket that takes it over.
+IN_PYTHON: dict[str, Act] = {
+    "Fd.open": Act(a_file, lambda fd: fd.open("rb"), close_both),
+    "Fd.open, text": Act(a_file, lambda fd: fd.open(), close_both),
+    "Fd.socket": Act(socket_fd, lambda fd: fd.socket(), close_both),
+    "close_in_background": Act(
+        a_file, lambda fd: cmsgx.close_in_background(fd), lambda fd, _: fd.close()
+    ),
+    "Rights.own": Act(two_numbers, lambda rights: rights.own(), close_rights),
+    "Receiver, made": Act(
+        unix_pair, lambda pair: cmsgx.Receiver(pair[1], 9, fds=1, want=[cmsgx.PidFd]), close_each
+    ),
+    "share": Act(lambda: None, lambda _: cmsgx.share(b"x"), close_result),
+    "accept": Act(
+        connected,
+        lambda pair: pair[0].accept(),
+        lambda pair, result: [sock.close() for sock in (*pair, *(result or ())[:1])],
+    ),
+    "unpickled": Act(Away, lambda away: _fds._rebuild(cmsgx.Fd, away), close_away),
+    "peer_pidfd": Act(
+        unix_pair,
+        lambda pair: cmsgx.peer_pidfd(pair[0]),
+        lambda pair, result: [sock.close() for sock in (*pair, result) if sock is not None],
+    ),
+}
+
+
+def queued(pair: Pair, files: list[int]) -> Pair:
+    cmsgx.send(pair[0], b"data", fds=files, control=[cmsgx.Credentials()])
+    return pair
+
+
+def received(pair: Pair, files: list[int]) -> cmsgx.Message:
+    queued(pair, files)
+    return cmsgx.Receiver(
+        pair[1], 16, fds=20, want=[cmsgx.Credentials, cmsgx.PidFd]
+    ).receive()  # fmt: skip
+
+
+def drain(sock: cmsgx.socket) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.recv(1, socket.MSG_DONTWAIT)
