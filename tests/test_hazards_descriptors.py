@@ -1,4 +1,4 @@
-"""HAZARDS, part A: a received descriptor has exactly one owner at every instant."""
+"""docs/hazards.md, part A: a received descriptor has exactly one owner at every instant."""
 
 from __future__ import annotations
 

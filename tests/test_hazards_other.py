@@ -1,4 +1,4 @@
-"""HAZARDS, parts B, D and I: fork and exec, which message a descriptor is of, identity."""
+"""docs/hazards.md, parts B, D and I: fork, exec, whose message a descriptor came with, identity."""
 
 from __future__ import annotations
 
@@ -1071,7 +1071,7 @@ def without_passrights() -> None:
     close_pair((first, second))
 
 
-def test_I7_where_the_kernel_has_it_not() -> None:
+def test_I7_where_the_kernel_lacks_it() -> None:
     library = build("no_passrights.so", "-shared", "-fPIC", "no_passrights.c", "-ldl")
     preload = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), str(library)]))
     output = in_child("without_passrights", env={"LD_PRELOAD": preload})

@@ -1,4 +1,4 @@
-"""HAZARDS, part C: control data is read as if a stranger had written it."""
+"""docs/hazards.md, part C: control data is read as if a stranger had written it."""
 
 from __future__ import annotations
 

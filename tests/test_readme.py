@@ -100,7 +100,7 @@ def test_every_document_is_found() -> None:
     assert {
         "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/ownership.md",
         "docs/drop-in.md", "docs/identity.md", "docs/reference.md", "docs/decisions.md",
-        "docs/platforms.md", "docs/design.md", "benchmarks/README.md",
+        "docs/hazards.md", "docs/platforms.md", "docs/design.md", "benchmarks/README.md",
     } <= set(DOCUMENTS)  # fmt: skip
 
 

@@ -397,8 +397,8 @@ def test_between_processes() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
-def test_f4_a_sender_that_shrinks_the_file() -> None:
-    """HAZARDS F4: without a seal the reader of a mapping dies of SIGBUS. Here it cannot."""
+def test_F4_a_sender_that_shrinks_the_file() -> None:
+    """docs/hazards.md, F4: without a seal the reader of a mapping dies of SIGBUS, with one not."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     data = bytes(1 << 16)
 
