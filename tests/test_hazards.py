@@ -79,8 +79,21 @@ def hazards_and_parts() -> set[str]:
     return set(re.findall(rf"^##+ ({HAZARD}|[A-Z]): ", page(), re.MULTILINE))
 
 
+def where_it_is(fault: str) -> str:
+    """With the file that has the test by now, where the page names another."""
+    folder = checkout()
+    name = fault.rpartition("::")[2]
+    found = [
+        path.relative_to(folder).as_posix()
+        for path in folder.glob("tests/**/test_*.py")
+        if name in functions_of(path)
+    ]
+    return f"{fault}; it is in {found}" if found else fault
+
+
 def test_each_hazard_names_tests_that_exist() -> None:
-    assert faults_of(page(), lambda path: functions_of(checkout() / path)) == []
+    faults = faults_of(page(), lambda path: functions_of(checkout() / path))
+    assert not faults, "\n".join(map(where_it_is, faults))
     assert sum(len(name) > 1 for name in hazards_and_parts()) >= 48
 
 
