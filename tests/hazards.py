@@ -7,7 +7,9 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Callable, Sequence
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pytest
@@ -233,3 +235,25 @@ def drain(sock: cmsgx.socket) -> None:
     with contextlib.suppress(BlockingIOError):
         while True:
             sock.recv(1, socket.MSG_DONTWAIT)
+
+
+@contextlib.contextmanager
+def forked(child: Callable[[], object]) -> Iterator[int]:
+    """A process that runs that and exits with 0; its pid. Not reaped here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads of ours may run
+        pid = os.fork()
+    if pid == 0:
+        status = 70
+        try:
+            child()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    yield pid
+
+
+def reap(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

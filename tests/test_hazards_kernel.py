@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable
 
 import pytest
+from hazards import forked, reap
 from support import (
     Pair,
     close_pair,
@@ -26,7 +27,7 @@ from support import (
     send_in_turn,
     unix_pair,
 )
-from test_hazards_other import NOBODY, become, forked, needs_root, reap
+from test_hazards_identity import NOBODY, become, needs_root
 
 import cmsgx
 

@@ -22,7 +22,7 @@ from namespaces import Namespace, ip, needs_ipv6
 from native import Shim, under_shim
 from network import V4, V6, set_link
 from support import TESTS, run_python, unix_pair
-from test_hazards_other import needs_namespaces
+from test_hazards_identity import needs_namespaces
 
 import cmsgx
 from cmsgx import _batch, kinds, wire
