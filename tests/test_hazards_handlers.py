@@ -1,4 +1,4 @@
-"""HAZARDS, part A: a signal handler that raises, wherever it comes."""
+"""docs/hazards.md, part A: a signal handler that raises, wherever it comes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HAZARDS, part I: who is at the other end."""
+"""docs/hazards.md, part I: who is at the other end."""
 
 from __future__ import annotations
 

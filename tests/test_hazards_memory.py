@@ -1,4 +1,4 @@
-"""HAZARDS, part A: there is no memory."""
+"""docs/hazards.md, part A: there is no memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HAZARDS, part B: exec, fork and SIGPIPE."""
+"""docs/hazards.md, part B: exec, fork and SIGPIPE."""
 
 from __future__ import annotations
 

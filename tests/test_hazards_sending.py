@@ -1,4 +1,4 @@
-"""HAZARDS, part D: which message a descriptor is of, and what was sent of it."""
+"""docs/hazards.md, part D: which message a descriptor is of, and what was sent of it."""
 
 from __future__ import annotations
 

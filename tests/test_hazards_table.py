@@ -1,4 +1,4 @@
-"""HAZARDS, part A: SCM_PIDFD, and a full table of descriptors."""
+"""docs/hazards.md, part A: SCM_PIDFD, and a full table of descriptors."""
 
 from __future__ import annotations
 
