@@ -98,13 +98,15 @@ def test_each_hazard_names_tests_that_exist() -> None:
 
 
 def test_whatever_a_test_cites_is_a_hazard() -> None:
-    files = (
-        path for path in (checkout() / "tests").rglob("*.py") if path.name != Path(__file__).name
-    )
-    cited = {path.name: cited_in(path.read_text(encoding="utf-8")) for path in files}
+    files = [
+        path for path in (checkout() / "tests").rglob("*.py") if path != Path(__file__).resolve()
+    ]
+    texts = {path.name: path.read_text(encoding="utf-8") for path in files}
+    cited = {name: cited_in(text) for name, text in texts.items()}
     unknown = {name: found - hazards_and_parts() for name, found in cited.items()}
     assert {name: found for name, found in unknown.items() if found} == {}
     assert len(set.union(*cited.values())) > 40, "citations were not recognised"
+    assert [name for name, text in texts.items() if "HAZARDS" in text] == [], f"it is {PAGE}"
 
 
 def test_whatever_a_mutant_cites_is_a_hazard() -> None:
