@@ -11,7 +11,7 @@
 #include <Python.h>
 #include <structmember.h>
 
-#include "plain/constants.h"
+#include "plain/fallbacks.h"
 #include "plain/walk.h"
 
 #include <errno.h>

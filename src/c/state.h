@@ -7,7 +7,7 @@
 #include "compat.h"
 
 #include "plain/closer.h"
-#include "plain/constants.h"
+#include "plain/fallbacks.h"
 #include "plain/walk.h"
 
 /* Keyword arguments of the functions that are called often: interned, at these places of
@@ -32,7 +32,7 @@ typedef struct {
     PyObject *method;       /* the class's own */
 } cmsgx_own;
 
-/* A class of sockets that was looked at: see which.h.  A bit for each of these names. */
+/* A class of sockets that was looked at: see overrides.h.  A bit for each of these names. */
 #define CMSGX_CLASSES 4
 typedef struct {
     PyTypeObject *type;     /* borrowed: compared only, together with its version */

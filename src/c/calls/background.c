@@ -3,8 +3,8 @@
 
 #include "calls/background.h"
 
-#include "types/arrival.h"
-#include "types/descriptor.h"
+#include "types/received.h"
+#include "types/fd.h"
 #include "errors.h"
 #include "plain/process.h"
 

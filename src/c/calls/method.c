@@ -3,7 +3,7 @@
 #include "errors.h"
 #include "calls/recv.h"
 #include "calls/send.h"
-#include "calls/which.h"
+#include "calls/overrides.h"
 
 #include <structmember.h>
 

@@ -4,7 +4,8 @@
    its owner and could not reach the module's state.  This type is a callable that binds, with
    Py_TPFLAGS_METHOD_DESCRIPTOR, so that no bound object is made for a call.
 
-   It takes the functions that are methods of a socket, and does their work itself: see which.h. */
+   It takes the functions that are methods of a socket, and does their work itself: see
+   overrides.h. */
 
 #ifndef CMSGX_METHOD_H
 #define CMSGX_METHOD_H

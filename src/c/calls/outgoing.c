@@ -1,7 +1,7 @@
 #include "calls/outgoing.h"
 
 #include "arguments.h"
-#include "types/descriptor.h"
+#include "types/fd.h"
 #include "errors.h"
 #include "types/record.h"
 #include "calls/route.h"

@@ -3,7 +3,7 @@
 #include "calls/send.h"
 
 #include "arguments.h"
-#include "types/descriptor.h"
+#include "types/fd.h"
 #include "errors.h"
 #include "calls/notes.h"
 #include "plain/refusal.h"

@@ -1,7 +1,7 @@
 #include "calls/sock.h"
 
-#include "plain/constants.h"
-#include "types/descriptor.h"
+#include "plain/fallbacks.h"
+#include "types/fd.h"
 #include "errors.h"
 
 #include <errno.h>

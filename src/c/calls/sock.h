@@ -5,9 +5,9 @@
 #define CMSGX_SOCK_H
 
 /* First, as it brings Python.h. */
-#include "calls/which.h"
+#include "calls/overrides.h"
 
-#include "plain/wait.h"
+#include "plain/poll.h"
 
 #include <errno.h>
 #include <structmember.h>
@@ -15,7 +15,7 @@
 typedef enum {
     CMSGX_SOCKET,           /* a socket.socket, or of a class below */
     CMSGX_NUMBER,           /* an int, or an object with just a fileno() */
-    CMSGX_GREEN,            /* the same, for which nothing may wait: see which.h */
+    CMSGX_GREEN,            /* the same, for which nothing may wait: see overrides.h */
 } cmsgx_sock_kind;
 
 /* Without a limit, and so without MSG_DONTWAIT: where the descriptor is non-blocking all the
@@ -37,8 +37,8 @@ typedef struct {
     int64_t timeout;        /* nanoseconds, or one of these */
 } cmsgx_sock;
 
-/* Looks at `object`, whatever methods it has: which.h says who asks for those.  0, or -1 with an
-   exception. */
+/* Looks at `object`, whatever methods it has: overrides.h says who asks for those.  0, or -1 with
+   an exception. */
 int cmsgx_sock_resolve(cmsgx_state *state, PyObject *object, cmsgx_sock *sock);
 
 /* The same for a typed call, with TypeError where it would pass over one of `names`:

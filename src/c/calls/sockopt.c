@@ -1,7 +1,7 @@
 #include "calls/sockopt.h"
 
 #include "arguments.h"
-#include "types/descriptor.h"
+#include "types/fd.h"
 #include "errors.h"
 
 #include <errno.h>

@@ -102,7 +102,7 @@ cmsgx_closer *cmsgx_closer_new(void);
 /* The module needs it no more: what is queued is closed all the same, and not waited for. */
 void cmsgx_closer_release(cmsgx_closer *closer);
 
-/* For row.c.  One use of the closer; without its lock. */
+/* For closer_row.c.  One use of the closer; without its lock. */
 void cmsgx_closer_drop(cmsgx_closer *closer);
 
 /* How many may wait while receivers take more, now. */

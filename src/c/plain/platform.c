@@ -1,6 +1,6 @@
 #include "plain/platform.h"
 
-#include "plain/constants.h"
+#include "plain/fallbacks.h"
 #include "plain/uapi.h"
 #include "plain/walk.h"
 

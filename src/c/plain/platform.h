@@ -1,6 +1,6 @@
 /* The differences between the systems stand here and in platform.c, as those between Python
    versions stand in compat.h: what a system call does elsewhere, and what stands in for one that is
-   not there.  Numbers and layouts are in constants.[hc], uapi.[hc] and layouts.c.  Plain C, no
+   not there.  Numbers and layouts are in fallbacks.h, uapi.[hc] and tables/.  Plain C, no
    Python.h.
 
    With CMSGX_PORTABLE a build for Linux takes what stands in for Linux's own, for the tests. */

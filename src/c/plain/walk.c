@@ -1,6 +1,6 @@
 #include "plain/walk.h"
 
-#include "plain/constants.h"
+#include "plain/fallbacks.h"
 
 #include <errno.h>
 #include <fcntl.h>

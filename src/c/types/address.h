@@ -3,7 +3,7 @@
 #ifndef CMSGX_ADDRESS_H
 #define CMSGX_ADDRESS_H
 
-#include "types/names.h"
+#include "types/sockaddr.h"
 
 /* What the socket module gives: str, bytes, int, None for no name; and where that is a tuple, one
    with the name hidden behind its items.  A new reference. */

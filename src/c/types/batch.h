@@ -4,7 +4,7 @@
 #ifndef CMSGX_BATCH_H
 #define CMSGX_BATCH_H
 
-#include "types/arrival.h"
+#include "types/received.h"
 
 /* Room for `count` messages, none in it yet: a new reference. */
 PyObject *cmsgx_batch_new(cmsgx_request *request, size_t count);

@@ -7,7 +7,7 @@
 
 #include "state.h"
 
-#include "plain/form.h"
+#include "plain/encoding.h"
 
 #include <structmember.h>
 

@@ -1,7 +1,7 @@
 #include "types/message.h"
 
 #include "types/address.h"
-#include "types/descriptor.h"
+#include "types/fd.h"
 #include "errors.h"
 #include "plain/msghdr.h"
 #include "types/segments.h"

@@ -7,7 +7,7 @@
 #ifndef CMSGX_MESSAGE_H
 #define CMSGX_MESSAGE_H
 
-#include "types/arrival.h"
+#include "types/received.h"
 
 /* A descriptor that was given out as an object, or not yet. */
 typedef struct {
@@ -49,7 +49,7 @@ void cmsgx_message_let_go(PyObject *self);
 /* Closes what was not taken.  0, or -1 with RuntimeError where another thread uses it. */
 int cmsgx_message_close(PyObject *self);
 
-/* descriptors.c: the parts of Message that show descriptors.  cmsgx_message_object() is the object
+/* message_fds.c: the parts of Message that show descriptors.  cmsgx_message_object() is the object
    for one of them, which owns the number from then on: borrowed. */
 PyObject *cmsgx_message_object(cmsgx_message *self, size_t at);
 PyObject *cmsgx_descriptors_new(PyObject *message);
@@ -63,7 +63,7 @@ int cmsgx_message_need_slots(cmsgx_message *self);
    when a fork made this process: then nobody owns it here.  The errno stays. */
 int cmsgx_message_number(const cmsgx_message *self, size_t at, int *error);
 
-/* take.c: the parts of Message that move descriptors out. */
+/* message_take.c: the parts of Message that move descriptors out. */
 PyObject *cmsgx_message_take(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
                              PyObject *kwnames);
 PyObject *cmsgx_message_take_one(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
@@ -72,7 +72,7 @@ PyObject *cmsgx_message_take_all(PyObject *object, PyObject *const *args, Py_ssi
                                  PyObject *kwnames);
 PyObject *cmsgx_message_detach_all(PyObject *object, PyObject *ignored);
 
-/* lookup.c: the parts of Message that find control messages. */
+/* message_control.c: the parts of Message that find control messages. */
 PyObject *cmsgx_message_subscript(PyObject *object, PyObject *kind);
 PyObject *cmsgx_message_get(PyObject *object, PyObject *const *args, Py_ssize_t nargs);
 PyObject *cmsgx_message_get_all(PyObject *object, PyObject *kind);

@@ -1,4 +1,4 @@
-#include "types/descriptor.h"
+#include "types/fd.h"
 #include "errors.h"
 
 #include <errno.h>

@@ -38,7 +38,7 @@ Transform: TypeAlias = Literal[
     "", "without NUL", "integer", "timeval", "timespec", "timeval64", "timespec64", "bintime",
     "stamping", "stamping64", "pktinfo",
 ]  # fmt: skip
-"""How a form differs from the payload that the kind holds: form.h, in that order."""
+"""How a form differs from the payload that the kind holds: encoding.h, in that order."""
 
 K = TypeVar("K", bound=type)
 # Where an argument has its name.

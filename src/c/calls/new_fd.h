@@ -1,8 +1,8 @@
 /* Descriptors that are made with their owner: the owner is there first, so that nothing can fail
    once there is a descriptor, and no signal handler runs before somebody owns it. */
 
-#ifndef CMSGX_OWNER_H
-#define CMSGX_OWNER_H
+#ifndef CMSGX_NEW_FD_H
+#define CMSGX_NEW_FD_H
 
 #include "state.h"
 

@@ -4,8 +4,8 @@
    the error queue, POLLOUT for a datagram to a full queue of another AF_UNIX socket.  Then there is
    nothing to sleep on, and trying again comes at growing distances, of 1 to 10 ms. */
 
-#ifndef CMSGX_WAIT_H
-#define CMSGX_WAIT_H
+#ifndef CMSGX_POLL_H
+#define CMSGX_POLL_H
 
 #include <stdint.h>
 

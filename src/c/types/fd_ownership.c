@@ -1,6 +1,6 @@
 /* The word of a Descriptor: who owns the number, who uses it now, and where it is closed. */
 
-#include "types/descriptor.h"
+#include "types/fd.h"
 
 #include "errors.h"
 

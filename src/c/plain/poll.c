@@ -1,4 +1,4 @@
-#include "plain/wait.h"
+#include "plain/poll.h"
 
 #include "plain/platform.h"
 

@@ -3,8 +3,8 @@
    Everything is allocated before the call; cmsgx_arrive() is what follows it: the buffer holds each
    number, and nothing in there can fail, collect garbage or run Python code. */
 
-#ifndef CMSGX_ARRIVAL_H
-#define CMSGX_ARRIVAL_H
+#ifndef CMSGX_RECEIVED_H
+#define CMSGX_RECEIVED_H
 
 #include "types/buffer.h"
 #include "calls/sock.h"

@@ -3,8 +3,8 @@
    A method that is called as a method never asks: whoever overrides it reaches it by super(), and
    whoever replaced it keeps it.  The module functions ask, and so do the typed calls. */
 
-#ifndef CMSGX_WHICH_H
-#define CMSGX_WHICH_H
+#ifndef CMSGX_OVERRIDES_H
+#define CMSGX_OVERRIDES_H
 
 #include "state.h"
 

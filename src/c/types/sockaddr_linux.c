@@ -1,6 +1,6 @@
 /* Names of the families that only Linux has.  Compiles to nothing elsewhere. */
 
-#include "types/names.h"
+#include "types/sockaddr.h"
 
 #ifdef __linux__
 #include "errors.h"

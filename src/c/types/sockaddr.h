@@ -1,7 +1,7 @@
 /* Socket names: struct sockaddr to what the socket module gives for it, and back. */
 
-#ifndef CMSGX_NAMES_H
-#define CMSGX_NAMES_H
+#ifndef CMSGX_SOCKADDR_H
+#define CMSGX_SOCKADDR_H
 
 #include "state.h"
 
@@ -54,7 +54,7 @@ int cmsgx_name_from_object(int family, cmsgx_whence whence, PyObject *object,
 int cmsgx_name_resolve(int family, PyObject *object, struct sockaddr_storage *name,
                        socklen_t *size);
 
-/* For names_linux.c: the families that only Linux has. */
+/* For sockaddr_linux.c: the families that only Linux has. */
 PyObject *cmsgx_linux_name_to_object(const struct sockaddr_storage *name, socklen_t size,
                                      cmsgx_whence whence);
 int cmsgx_linux_name_from_object(int family, cmsgx_whence whence, PyObject *object,

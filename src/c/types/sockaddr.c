@@ -1,4 +1,4 @@
-#include "types/names.h"
+#include "types/sockaddr.h"
 
 #include <arpa/inet.h>
 #include <netdb.h>
@@ -258,7 +258,7 @@ cmsgx_name_from_plain(int family, PyObject *object, struct sockaddr_storage *nam
 #define INET6_FORM \
     "(host, port, flowinfo=0, scope_id=0), the port from 0 to 65535, flowinfo up to 1048575"
 
-/* See names.h. */
+/* See sockaddr.h. */
 int
 cmsgx_raise_name_form(PyObject *type, PyObject *object, const char *family, const char *form)
 {

@@ -1,6 +1,6 @@
-#include "types/arrival.h"
+#include "types/received.h"
 
-#include "types/names.h"
+#include "types/sockaddr.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-#include "plain/form.h"
+#include "plain/encoding.h"
 
 #include "plain/platform.h"
 

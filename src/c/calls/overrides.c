@@ -1,6 +1,6 @@
-#include "calls/which.h"
+#include "calls/overrides.h"
 
-#include "types/descriptor.h"
+#include "types/fd.h"
 
 /* What is asked of a class ---------------------------------------------------------------- */
 

@@ -1,7 +1,7 @@
 /* How descriptors are moved out of a message: to objects, or as numbers. */
 
 #include "arguments.h"
-#include "types/descriptor.h"
+#include "types/fd.h"
 #include "errors.h"
 #include "types/message.h"
 

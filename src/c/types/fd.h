@@ -1,7 +1,7 @@
 /* Descriptor: the owner of one file descriptor.  cmsgx.Fd is its public subclass. */
 
-#ifndef CMSGX_DESCRIPTOR_H
-#define CMSGX_DESCRIPTOR_H
+#ifndef CMSGX_FD_H
+#define CMSGX_FD_H
 
 #include "state.h"
 

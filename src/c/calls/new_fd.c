@@ -1,7 +1,7 @@
-#include "calls/owner.h"
+#include "calls/new_fd.h"
 
 #include "arguments.h"
-#include "types/descriptor.h"
+#include "types/fd.h"
 #include "errors.h"
 #include "plain/platform.h"
 #include "plain/walk.h"

@@ -2,8 +2,8 @@
    ways, and IPv4 and IPv6 their packet info each in its own.  A kind holds one of them, its
    canonical form; these functions lead there and back.  Plain C, no Python.h. */
 
-#ifndef CMSGX_FORM_H
-#define CMSGX_FORM_H
+#ifndef CMSGX_ENCODING_H
+#define CMSGX_ENCODING_H
 
 #include <stddef.h>
 

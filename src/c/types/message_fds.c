@@ -1,7 +1,7 @@
 /* The descriptors of a message: objects made when they are asked for.  How they are moved out is in
-   take.c. */
+   message_take.c. */
 
-#include "types/descriptor.h"
+#include "types/fd.h"
 
 #include "arguments.h"
 #include "errors.h"

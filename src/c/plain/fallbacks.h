@@ -1,8 +1,8 @@
 /* Constants that the build machine's headers may lack, in this one place: those of headers that
    the C library has too.  uapi.h has those that are the kernel's alone. */
 
-#ifndef CMSGX_CONSTANTS_H
-#define CMSGX_CONSTANTS_H
+#ifndef CMSGX_FALLBACKS_H
+#define CMSGX_FALLBACKS_H
 
 #include "plain/platform.h"
 

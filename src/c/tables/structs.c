@@ -77,7 +77,7 @@ static const row rows[] = {
         ALONE("value", sizeof(long) == 8 ? 'Q' : 'I', 0, sizeof(long)),
     OPEN("be16", 2, 2), ALONE("value", 'n', 0, 2),
     OPEN("be32", 4, 4), ALONE("value", 'N', 0, 4),
-    /* The canonical forms of form.h */
+    /* The canonical forms of encoding.h */
     OPEN("time", 8, 8), ALONE("value", 'T', 0, 8),
     OPEN("stamping", 24, 24),
         ALONE("software", 'T', 0, 8),

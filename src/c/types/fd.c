@@ -1,4 +1,4 @@
-#include "types/descriptor.h"
+#include "types/fd.h"
 
 #include "arguments.h"
 #include "errors.h"
