@@ -104,15 +104,15 @@ PyDoc_STRVAR(send_batch_doc,
 "and so does a message that cannot even be made; what is raised then has `skipped`, too.");
 
 PyDoc_STRVAR(send_counted_doc,
-"send_counted(tally, sock, data, /, *, fds=(), control=(), flags=0, address=None, "
+"send_tracked(progress, sock, data, /, *, fds=(), control=(), flags=0, address=None, "
 "timeout=...)\n--\n\n"
-"send(), which adds the number of bytes to the one in `tally`, a list, before a signal handler\n"
+"send(), which adds the number of bytes to the one in `progress`, a list, before a signal handler\n"
 "can run.  Returns None, or the OSError of a system call that was refused: so what it raises is\n"
 "no refusal, whatever its errno.");
 
 PyDoc_STRVAR(send_batch_counted_doc,
-"send_batch_counted(tally, sock, messages, /, *, flags=0, timeout=...)\n--\n\n"
-"send_batch(), as send_counted() is send(): the number of messages, also of those in front of\n"
+"send_batch_tracked(progress, sock, messages, /, *, flags=0, timeout=...)\n--\n\n"
+"send_batch(), as send_tracked() is send(): the number of messages, also of those in front of\n"
 "what it raises.  On a stream an error behind part of a message is raised.");
 
 PyDoc_STRVAR(receive_doc,
@@ -395,8 +395,8 @@ static PyMethodDef methods[] = {
     {"recv_fds", FAST(cmsgx_recv_fds), METH_FASTCALL | METH_KEYWORDS, recv_fds_doc},
     {"send", FAST(cmsgx_send), METH_FASTCALL | METH_KEYWORDS, send_doc},
     {"send_batch", FAST(cmsgx_send_batch), METH_FASTCALL | METH_KEYWORDS, send_batch_doc},
-    {"send_counted", FAST(cmsgx_send_counted), METH_FASTCALL | METH_KEYWORDS, send_counted_doc},
-    {"send_batch_counted", FAST(cmsgx_send_batch_counted), METH_FASTCALL | METH_KEYWORDS,
+    {"send_tracked", FAST(cmsgx_send_tracked), METH_FASTCALL | METH_KEYWORDS, send_counted_doc},
+    {"send_batch_tracked", FAST(cmsgx_send_batch_tracked), METH_FASTCALL | METH_KEYWORDS,
      send_batch_counted_doc},
     {"receive", FAST(cmsgx_receive_once), METH_FASTCALL | METH_KEYWORDS, receive_doc},
     {"CMSG_ALIGN", cmsgx_cmsg_align, METH_O, align_doc},
@@ -439,11 +439,11 @@ add_names(cmsgx_state *state)
         PyObject **slot;
         const char *text;
     } names[] = {
-        {&state->own[CMSGX_SENDMSG].name, "sendmsg"},
-        {&state->own[CMSGX_RECVMSG].name, "recvmsg"},
-        {&state->own[CMSGX_RECVMSG_INTO].name, "recvmsg_into"},
-        {&state->own[CMSGX_SEND].name, "send"},
-        {&state->own[CMSGX_RECV].name, "recv"},
+        {&state->stdlib_methods[CMSGX_SENDMSG].name, "sendmsg"},
+        {&state->stdlib_methods[CMSGX_RECVMSG].name, "recvmsg"},
+        {&state->stdlib_methods[CMSGX_RECVMSG_INTO].name, "recvmsg_into"},
+        {&state->stdlib_methods[CMSGX_SEND].name, "send"},
+        {&state->stdlib_methods[CMSGX_RECV].name, "recv"},
         {&state->str_codec, "_codec"},
         {&state->str_pack, "pack"},
         {&state->str_level, "level"},
@@ -524,8 +524,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     EACH_OBJECT(VISIT)
 #undef VISIT
     for (int i = 0; i < CMSGX_NAMES; i++) {
-        Py_VISIT(state->own[i].name);
-        Py_VISIT(state->own[i].method);
+        Py_VISIT(state->stdlib_methods[i].name);
+        Py_VISIT(state->stdlib_methods[i].method);
     }
     return 0;
 }
@@ -539,14 +539,14 @@ module_clear(PyObject *module)
     cmsgx_view_free_all(state);
     cmsgx_descriptors_free_all(state);
     cmsgx_address_free_all(state);
-    cmsgx_request_free_all(state);
+    cmsgx_receive_config_free_all(state);
     cmsgx_buffer_free_all(state);
 #define CLEAR(name) Py_CLEAR(state->name);
     EACH_OBJECT(CLEAR)
 #undef CLEAR
     for (int i = 0; i < CMSGX_NAMES; i++) {
-        Py_CLEAR(state->own[i].name);
-        Py_CLEAR(state->own[i].method);
+        Py_CLEAR(state->stdlib_methods[i].name);
+        Py_CLEAR(state->stdlib_methods[i].method);
     }
     for (int i = 0; i < CMSGX_KEYWORDS; i++) {
         Py_CLEAR(state->keywords[i]);

@@ -174,7 +174,7 @@ def in_python(path: Path) -> Iterator[Source]:
 def all_messages() -> list[Source]:
     source = checkout() / "src"
     found: list[Source] = []
-    for path in sorted([*source.glob("*.c"), *source.glob("c/*.[ch]")]):
+    for path in sorted([*source.glob("*.c"), *source.glob("c/**/*.[ch]")]):
         found += in_c(path)
     for path in sorted((source / "cmsgx").rglob("*.py")):
         if path.parent.name != "_cli":

@@ -369,7 +369,8 @@ def run(mode):
             except KeyError as error:
                 assert "no " + "Renamed" * 9 + " came" in str(error), error
     else:
-        K = kinds.register(Own, level=1, type=2, also=[kinds.Form(1, 29), kinds.Form(1, 35)])
+        others = [kinds.WireFormat(1, 29), kinds.WireFormat(1, 35)]
+        K = kinds.register(Own, level=1, type=2, other_forms=others)
         message = received()
         if mode == "get_all":
             assert len(message.get_all(K)) == 2

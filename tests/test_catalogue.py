@@ -54,11 +54,11 @@ def test_lines_of_the_catalogue_end_in_lf_alone() -> None:
 # The fields of a class ----------------------------------------------------------------------------
 
 
-def form_of(kind: Any, entry: Entry, family: str) -> kinds.Form:
+def form_of(kind: Any, entry: Entry, family: str) -> kinds.WireFormat:
     """How the class comes or goes as that row."""
     [form] = [
         form
-        for form in _base.row_of(kind).forms
+        for form in _base.row_of(kind).formats
         if (form.level, form.type) == (entry.level, entry.type)
         and form.direction in ("both", DIRECTIONS[entry.direction])
         and (not form.families or family_number(family) in form.families)
@@ -77,13 +77,13 @@ def fields_of(kind: Any) -> dict[str, _cmsg.Field]:
 UNITS = {"timeval": 1000, "timeval64": 1000, "timespec": 1, "timespec64": 1}
 
 
-def transformed(transform: str, one: Made) -> list[Any]:
+def transformed(encoding: str, one: Made) -> list[Any]:
     numbers = one.numbers
-    if transform == "integer":
+    if encoding == "integer":
         return list(numbers)
-    if transform == "without NUL":
+    if encoding == "without NUL":
         return [one.members[0].value]
-    unit = UNITS[{"stamping": "timespec", "stamping64": "timespec64"}.get(transform, transform)]
+    unit = UNITS[{"stamping": "timespec", "stamping64": "timespec64"}.get(encoding, encoding)]
     return [
         seconds * 10**9 + rest * unit
         for seconds, rest in zip(numbers[::2], numbers[1::2], strict=True)
@@ -106,11 +106,11 @@ def in_payload(field: _cmsg.Field, one: Made) -> Any:
     return member.value
 
 
-def expected(kind: Any, transform: str, one: Made) -> dict[str, Any]:
+def expected(kind: Any, encoding: str, one: Made) -> dict[str, Any]:
     """The values of the fields; without those that need not be there and are not."""
     fields = fields_of(kind)
-    if transform:
-        return dict(zip(fields, transformed(transform, one), strict=True))
+    if encoding:
+        return dict(zip(fields, transformed(encoding, one), strict=True))
     return {
         name: in_payload(field, one)
         for name, field in fields.items()
@@ -191,14 +191,14 @@ def check_received(
         return
     form = form_of(kind, entry, family)
     fields = fields_of(kind)
-    wanted = expected(kind, form.transform, one)
+    wanted = expected(kind, form.encoding, one)
     for name in fields:
         value = getattr(message, name)
         if name in wanted:
             assert same(fields[name], value, wanted[name], one), (entry, name, value, wanted[name])
         else:
             assert value is None, (entry, name, value)
-    if not form.transform:
+    if not form.encoding:
         assert not uncovered(kind, one), entry
     if entry.type_constant in WORKED_OUT:
         name, value = WORKED_OUT[entry.type_constant](one)
@@ -209,7 +209,7 @@ def build_of(entry: Entry, kind: Any, family: str, one: Made) -> Any:
     """An object of that class with the values that C has, as a user makes it."""
     if kind is cmsgx.Rights:
         return kind(one.numbers)
-    values = expected(kind, form_of(kind, entry, family).transform, one)
+    values = expected(kind, form_of(kind, entry, family).encoding, one)
     parameters = inspect.signature(kind.__new__).parameters.values()
     if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
         # What its own constructor works out is not among them.
@@ -231,7 +231,7 @@ def check_sent(entry: Entry, kind: Any, family: str, one: Made) -> None:
     assert message.pack() == one.payload, entry
     sent = next(
         form
-        for form in _base.row_of(kind).forms
+        for form in _base.row_of(kind).formats
         if form.direction != "receive" and not form.is_ipv4
     )
     if (sent.level, sent.type) == (entry.level, entry.type):
@@ -336,7 +336,7 @@ def test_no_class_comes_or_goes_as_what_the_catalogue_lacks(kind: Any) -> None:
     }
     row = _base.row_of(kind)
     seen: set[str] = set()
-    for form in row.forms:
+    for form in row.formats:
         ways = {"receive", "send"} if form.direction == "both" else {str(form.direction)}
         if form.is_ipv4:
             # Those of IPv4, on a socket that hears both: the families are of the socket.

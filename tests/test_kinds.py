@@ -432,8 +432,8 @@ def test_a_class_whose_registration_failed_can_be_registered_after_all() -> None
     [
         ({"direction": "sideways"}, ValueError),
         ({"direction": None}, ValueError),
-        ({"transform": "foo"}, ValueError),
-        ({"transform": []}, ValueError),
+        ({"encoding": "foo"}, ValueError),
+        ({"encoding": []}, ValueError),
         ({"families": "AF_INET"}, TypeError),
         ({"families": {"AF_INET"}}, TypeError),
         ({"families": {100}}, ValueError),
@@ -443,8 +443,8 @@ def test_a_class_whose_registration_failed_can_be_registered_after_all() -> None
         ({"size": -4}, ValueError),
         ({"size": 2**40}, ValueError),
         ({"size": "4"}, TypeError),
-        ({"always": -5}, ValueError),
-        ({"always": None}, TypeError),
+        ({"unsolicited_size": -5}, ValueError),
+        ({"unsolicited_size": None}, TypeError),
     ],
     ids=str,
 )
@@ -461,17 +461,17 @@ def test_a_wrong_argument_of_register_is_named(wrong: Any, error: type[Exception
             kinds.register(kind, **{**right, **wrong})
         # It left nothing behind.
         kinds.register(kind, **right)
-        also = [kinds.Form(SOL_SOCKET, 0x7E26, "foo")]  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="transform: "):
-            kinds.register(fresh(), **{**right, "type": 0x7E25, "also": also})
+        also = [kinds.WireFormat(SOL_SOCKET, 0x7E26, "foo")]  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="encoding: "):
+            kinds.register(fresh(), **{**right, "type": 0x7E25, "other_forms": also})
 
 
-# How many bytes the layout has that a transform stands for.
+# How many bytes the layout has that a encoding stands for.
 CANONICAL: dict[Any, int] = {
     "integer": 4, "timeval": 8, "timespec": 8, "timeval64": 8, "timespec64": 8, "bintime": 8,
     "stamping": 24, "stamping64": 24, "pktinfo": 20,
 }  # fmt: skip
-ALL: Any = get_args(kinds._base.Transform)
+ALL: Any = get_args(kinds._base.Encoding)
 
 
 def layout_of(size: int, *, open_end: bool = False) -> dict[str, Any]:
@@ -484,25 +484,25 @@ def test_each_transform_is_tried() -> None:
     assert set(ALL) == {"", "without NUL", *CANONICAL}
 
 
-@pytest.mark.parametrize("where", ["own", "also"])
+@pytest.mark.parametrize("where", ["own", "other_forms"])
 @pytest.mark.parametrize("direction", ["send", "receive", "both"])
-@pytest.mark.parametrize("transform", CANONICAL)
+@pytest.mark.parametrize("encoding", CANONICAL)
 def test_a_transform_needs_the_layout_that_it_stands_for(
-    transform: Any, direction: Any, where: str
+    encoding: Any, direction: Any, where: str
 ) -> None:
-    right = CANONICAL[transform]
+    right = CANONICAL[encoding]
     said: dict[str, Any] = {"level": SOL_SOCKET, "type": 0x7E40, "direction": direction}
-    said["transform" if where == "own" else "also"] = (
-        transform if where == "own" else [kinds.Form(SOL_SOCKET, 0x7E41, transform)]
+    said["encoding" if where == "own" else "other_forms"] = (
+        encoding if where == "own" else [kinds.WireFormat(SOL_SOCKET, 0x7E41, encoding)]
     )
     kind = fresh()
     with unregistered():
         for size in (0, 1, right - 1, right + 1):
-            with pytest.raises(ValueError, match=rf"^transform: '{transform}' .* {right} bytes"):
+            with pytest.raises(ValueError, match=rf"^encoding: '{encoding}' .* {right} bytes"):
                 kinds.register(kind, **said, **layout_of(size))
         for size in (0, right, right + 1):
-            # Any number of bytes is also fewer, and more, than the transform has.
-            with pytest.raises(ValueError, match=r"^transform: .* or more$"):
+            # Any number of bytes is also fewer, and more, than the encoding has.
+            with pytest.raises(ValueError, match=r"^encoding: .* or more$"):
                 kinds.register(kind, **said, **layout_of(size, open_end=True))
         kinds.register(kind, **said, **layout_of(right))
         one = kind(*range(1, right + 1))
@@ -512,13 +512,13 @@ def test_a_transform_needs_the_layout_that_it_stands_for(
         assert len(cmsgx.wire.build([there])) == cmsgx.CMSG_SPACE(len(one.pack()))
 
 
-@pytest.mark.parametrize("transform", ["", "without NUL"])
+@pytest.mark.parametrize("encoding", ["", "without NUL"])
 @pytest.mark.parametrize("size", [0, 1, 24])
-def test_what_leaves_the_payload_as_it_is_goes_with_any_layout(transform: Any, size: int) -> None:
+def test_what_leaves_the_payload_as_it_is_goes_with_any_layout(encoding: Any, size: int) -> None:
     with unregistered():
         for open_end in (False, True):
             kind = kinds.register(
-                fresh(), level=SOL_SOCKET, type=0x7E42 + open_end, transform=transform,
+                fresh(), level=SOL_SOCKET, type=0x7E42 + open_end, encoding=encoding,
                 **layout_of(size, open_end=open_end),
             )  # fmt: skip
             one = kind(*range(1, size + 1), *[b"more"] * open_end)
@@ -531,20 +531,20 @@ def test_a_transform_by_the_name_of_a_layout_is_checked_too() -> None:
 
         number: int = kinds.member("value")
 
-    for transform in CANONICAL.keys() - {"integer"}:
-        with unregistered(), pytest.raises(ValueError, match=r"^transform: "):
-            kinds.register(Named, level=SOL_SOCKET, type=0x7E44, layout="int", transform=transform)
+    for encoding in CANONICAL.keys() - {"integer"}:
+        with unregistered(), pytest.raises(ValueError, match=r"^encoding: "):
+            kinds.register(Named, level=SOL_SOCKET, type=0x7E44, layout="int", encoding=encoding)
 
 
-@pytest.mark.parametrize("transform", [one for one in ALL if one])
-def test_a_class_that_packs_itself_has_no_transform(transform: Any) -> None:
+@pytest.mark.parametrize("encoding", [one for one in ALL if one])
+def test_a_class_that_packs_itself_has_no_transform(encoding: Any) -> None:
     kind = type("Own", (kinds.ControlMessage,), {"__slots__": ("value",)})
-    with unregistered(), pytest.raises(ValueError, match=r"^transform: .*packs and unpacks itself"):
-        kinds.register(kind, level=SOL_SOCKET, type=0x7E45, transform=transform)
+    with unregistered(), pytest.raises(ValueError, match=r"^encoding: .*packs and unpacks itself"):
+        kinds.register(kind, level=SOL_SOCKET, type=0x7E45, encoding=encoding)
 
 
 @pytest.mark.parametrize(
-    ("transform", "size", "error"),
+    ("encoding", "size", "error"),
     [
         ("integer", 3, ValueError),
         ("integer", 8, ValueError),
@@ -556,12 +556,17 @@ def test_a_class_that_packs_itself_has_no_transform(transform: Any) -> None:
     ],
 )
 def test_a_form_has_no_size_that_its_transform_does_not_take(
-    transform: Any, size: Any, error: type[Exception]
+    encoding: Any, size: Any, error: type[Exception]
 ) -> None:
-    form = kinds.Form(SOL_SOCKET, 0x7E47, transform, size=size)
+    form = kinds.WireFormat(SOL_SOCKET, 0x7E47, encoding, size=size)
     with unregistered(), pytest.raises(error, match="size: "):
         kinds.register(
-            fresh(), level=SOL_SOCKET, type=0x7E46, layout=(("x", 0, "i"),), size=4, also=[form]
+            fresh(),
+            level=SOL_SOCKET,
+            type=0x7E46,
+            layout=(("x", 0, "i"),),
+            size=4,
+            other_forms=[form],
         )
 
 
@@ -1071,9 +1076,9 @@ def test_members_and_forms_declare_a_kind() -> None:
 
         number: int = kinds.member("value", default=3, convert=abs)
 
-    other = kinds.Form(SOL_SOCKET, 0x7E11, "integer")
+    other = kinds.WireFormat(SOL_SOCKET, 0x7E11, "integer")
     with unregistered():
-        kinds.register(Declared, level=SOL_SOCKET, type=0x7E10, layout="int", also=[other])
+        kinds.register(Declared, level=SOL_SOCKET, type=0x7E10, layout="int", other_forms=[other])
         assert Declared().number == 3
         assert Declared(-4).number == 4
         assert Declared(-4).pack() == struct.pack("=i", -4)
@@ -1175,7 +1180,7 @@ def test_the_kinds_of_the_package_cost_the_collector_nothing() -> None:
     """They live as long as it does, and what is bytes only refers to nothing else."""
     for row in kinds._base.rows():
         if row.kind.__module__.startswith("cmsgx.") and hasattr(row.kind, "_restore"):
-            record = row.kind._restore(bytes(row.kind._codec.least), 0)
+            record = row.kind._restore(bytes(row.kind._codec.min_size), 0)
             assert not gc.is_tracked(record), row.kind
     assert not gc.is_tracked(kinds.IPAddress("::1"))
     assert gc.is_tracked(in_a_cycle("instance").it)

@@ -217,14 +217,14 @@ def test_each_is_its_payload(system: str) -> None:
     code = """
 for row in _base.rows():
     if issubclass(row.kind, kinds.StructMessage):
-        size = 8 if row.kind._codec.fields == ("header",) else row.kind._codec.least
+        size = 8 if row.kind._codec.fields == ("header",) else row.kind._codec.min_size
         record = row.kind._restore(bytes(size), 0)
         assert repr(record).startswith(row.kind.__name__)
         assert row.kind.unpack(record.pack()) == record or row.direction == "both", row
         shown = getattr(row.kind, "_SHOWN", row.kind._codec.fields)
         made = row.kind(**{name: getattr(record, name) for name in shown})
         assert made == record, (made, record)
-        for form in row.forms:
+        for form in row.formats:
             assert form.families or form.level
 print(len(names))
 """

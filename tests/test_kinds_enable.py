@@ -85,7 +85,7 @@ def opened(sort: str) -> Iterator[cmsgx.socket]:
 
 def is_of(row: Any, family: int) -> bool:
     """Whether a socket of that family may have it, in any form."""
-    return any(not form.families or family in form.families for form in row.forms)
+    return any(not form.families or family in form.families for form in row.formats)
 
 
 def check_refused(sock: cmsgx.socket, kind: Any) -> None:

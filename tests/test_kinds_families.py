@@ -42,7 +42,7 @@ SECONDS = min(2**32, 2 ** (8 * struct.calcsize("@l") - 1))
 
 def own_form(kind: Any) -> Any:
     """The form that unpack() reads, and pack() writes."""
-    return _base.row_of(kind).forms[0]
+    return _base.row_of(kind).formats[0]
 
 
 def fields_of(kind: Any) -> list[Any]:
@@ -61,26 +61,26 @@ def values(record: Any) -> dict[str, Any]:
 
 def wire_size(kind: Any) -> int:
     """Bytes of the smallest payload that unpack() takes."""
-    transform = own_form(kind).transform
-    return SIZES.get(transform, max(int(kind._codec.least), 0))
+    encoding = own_form(kind).encoding
+    return SIZES.get(encoding, max(int(kind._codec.min_size), 0))
 
 
 def is_fixed(kind: Any) -> bool:
-    return own_form(kind).transform in SIZES or kind._codec.least == kind._codec.most
+    return own_form(kind).encoding in SIZES or kind._codec.min_size == kind._codec.max_size
 
 
 def payload(kind: Any, rng: random.Random) -> bytes:
     """A random one, of which nothing is lost on the way through the kind."""
-    transform = own_form(kind).transform
-    if transform in TIMES:
-        count, unit = TIMES[transform]
+    encoding = own_form(kind).encoding
+    if encoding in TIMES:
+        count, unit = TIMES[encoding]
         return b"".join(
             OLD_TIME.pack(rng.randrange(-SECONDS, SECONDS), rng.randrange(10**9 // unit))
             for _ in range(count)
         )
     size = wire_size(kind)
     if not is_fixed(kind):
-        most = kind._codec.most
+        most = kind._codec.max_size
         size = rng.randint(size, most if 0 <= most < 64 else size + 40)
     data = bytearray(rng.randbytes(size))
     for field in fields_of(kind):
@@ -92,7 +92,7 @@ def payload(kind: Any, rng: random.Random) -> bytes:
             data[field.offset : field.offset + 2] = rng.choice(families)
     if kind is kinds.AlgIv:
         data[:4] = struct.pack("=I", size - 4)
-    if transform == "without NUL" and data[-1:] == b"\0":
+    if encoding == "without NUL" and data[-1:] == b"\0":
         data[-1] = 1
     return bytes(data)
 
@@ -144,17 +144,17 @@ def test_docstrings_say_what_it_is(row: Any) -> None:
 
 @EACH_ROW
 def test_level_0_says_whose_it_is(row: Any) -> None:
-    for form in row.forms:
+    for form in row.formats:
         assert form.families or form.level != 0, form
     for way in ("receive", "send"):
-        forms = [form for form in row.forms if form.direction in ("both", way)]
+        forms = [form for form in row.formats if form.direction in ("both", way)]
         numbers = [(form.level, form.type) for form in forms]
         assert len(set(numbers)) == len(numbers)
 
 
 @EACH_ROW
 def test_each_form_is_found_by_its_number_and_family(row: Any) -> None:
-    for form in row.forms:
+    for form in row.formats:
         if form.is_ipv4:
             continue
         for table, other in ((_base._received, "send"), (_base._sent, "receive")):
@@ -175,13 +175,15 @@ def test_options_have_room_for_the_payload(row: Any) -> None:
     if row.direction == "send" or not issubclass(row.kind, kinds.StructMessage):
         return
     # An option may bring another form only: that of IPv4.
-    least = min(wire_size(row.kind), *(SIZES.get(form.transform, 1 << 20) for form in row.forms))
+    least = min(wire_size(row.kind), *(SIZES.get(form.encoding, 1 << 20) for form in row.formats))
     for option in row.options:
         assert len(option.on) == option.size
         # With no room it brings nothing: what enable() sets puts it out, or it has its room always.
-        brings_nothing = (option.is_watched_only or row.always) and not option.room
-        assert option.room >= least or brings_nothing, option
-    assert row.always == 0 or row.always >= wire_size(row.kind)
+        brings_nothing = (
+            option.is_watched_only or row.unsolicited_size
+        ) and not option.control_size
+        assert option.control_size >= least or brings_nothing, option
+    assert row.unsolicited_size == 0 or row.unsolicited_size >= wire_size(row.kind)
 
 
 # Every kind that is its payload -----------------------------------------------------------------
@@ -206,7 +208,7 @@ def test_nothing_is_lost(kind: Any) -> None:
             getattr(record, name)
         repr(record)
         own = own_form(kind)
-        if own.direction == "receive" or own.transform in ("", "without NUL"):
+        if own.direction == "receive" or own.encoding in ("", "without NUL"):
             assert record.pack() == data
         assert kind.unpack(bytearray(data)) == record
 
@@ -296,7 +298,7 @@ def test_bounds_of_integers(kind: Any, field: Any) -> None:
     least, most = field.bounds or (
         (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if format in SIGNED else (0, 2**bits - 1)
     )
-    given = values(kind._restore(bytes(max(kind._codec.least, 0)), 0))
+    given = values(kind._restore(bytes(max(kind._codec.min_size, 0)), 0))
     if kind is kinds.RxrpcCallTimeouts:
         given["idle"] = 0
     for value in (least, most, 1):
@@ -309,7 +311,7 @@ def test_bounds_of_integers(kind: Any, field: Any) -> None:
         # What arrives may be anything.
         if field.bounds and -(2**31) <= value < 2**31 and format == "i":
             kind.unpack(struct.pack("=i", value))
-    is_truth = type(getattr(kind._restore(bytes(kind._codec.least), 0), name)) is bool
+    is_truth = type(getattr(kind._restore(bytes(kind._codec.min_size), 0), name)) is bool
     for wrong in ("1", 1.0, b"1", *([] if is_truth else [True])):
         with pytest.raises(TypeError, match=rf"{kind.__name__}\.{name}"):
             kind(**{**given, name: wrong})
@@ -328,7 +330,7 @@ OTHERS = [
 )
 def test_what_is_no_value_of_a_field(kind: Any, field: Any) -> None:
     name = field.__name__
-    given = values(kind._restore(bytes(max(kind._codec.least, 0)), 0))
+    given = values(kind._restore(bytes(max(kind._codec.min_size, 0)), 0))
     for wrong in (1, None, 1.5):
         with pytest.raises(TypeError):
             kind(**{**given, name: wrong})

@@ -79,11 +79,11 @@ def test_bytes_of_tos(size: int) -> None:
 
 def test_an_int_of_two_bytes_is_one_where_a_kind_says_so() -> None:
     kind: Any = type("Own", (kinds.StructMessage,), {"__slots__": ()})
-    also = [kinds.Form(7777, 2, "integer", size=2)]
+    also = [kinds.WireFormat(7777, 2, "integer", size=2)]
     with unregistered():
         kinds.register(
             kind, level=7777, type=1, layout=(("value", 0, "i"),), size=4,
-            transform="integer", also=also,
+            encoding="integer", other_forms=also,
         )  # fmt: skip
         assert cmsgx.decode(7777, 2, struct.pack("=H", 5)) == kind(5)
         with pytest.raises(cmsgx.MalformedControlError, match="it has 1 or 4"):

@@ -967,8 +967,8 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "[ENOPROTOOPT] New: not supported on this system"),
     ("kinds.register(New, level=900, type='1', size=-1)", ValueError,
      "size: -1; it is 0 to 2147483647"),
-    ("kinds.register(New, level=900, type=900, transform='x')", ValueError,
-     "transform: 'x'; it is '', 'without NUL', 'integer', 'timeval', 'timespec', 'timeval64', "
+    ("kinds.register(New, level=900, type=900, encoding='x')", ValueError,
+     "encoding: 'x'; it is '', 'without NUL', 'integer', 'timeval', 'timespec', 'timeval64', "
      "'timespec64', 'bintime', 'stamping', 'stamping64' or 'pktinfo'"),
     ("kinds.register(New, level=900, type=900)().pack()", TypeError,
      "New does not say how it is packed"),
@@ -1035,11 +1035,11 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "(1, 2) is Credentials already"),
     ("kinds.register(New, level=2**40, type=1)", ValueError,
      "level: 1099511627776; it is -2147483648 to 2147483647"),
-    ("kinds.register(Struct, level=900, type=900, layout='in_pktinfo', transform='stamping')",
+    ("kinds.register(Struct, level=900, type=900, layout='in_pktinfo', encoding='stamping')",
      ValueError,
-     "transform: 'stamping' stands for a layout of 24 bytes, and that of Struct has 12"),
-    ("kinds.register(New, level=900, type=900, transform='timeval')", ValueError,
-     "transform: 'timeval'; New packs and unpacks itself, so it can have none"),
+     "encoding: 'stamping' stands for a layout of 24 bytes, and that of Struct has 12"),
+    ("kinds.register(New, level=900, type=900, encoding='timeval')", ValueError,
+     "encoding: 'timeval'; New packs and unpacks itself, so it can have none"),
     ("cmsgx.send(sock, b'x', control=[packed])", TypeError,
      "pack(): a bytes-like object is needed, not int"),
     ("cmsgx.send_batch(sock, [(b'x', (), (), None, 1)])", ValueError,
@@ -1204,12 +1204,13 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      ValueError, "fields: 99; 32 at most"),
     ("kinds.register(Struct, level=900, type=900, layout=5)", TypeError,
      "layout: an iterable of (name, offset, format) is needed, not int"),
-    ("kinds.register(Struct, level=9, type=9, also=[kinds.Form(9, 8, 'integer', size=3)], "
-     "layout=[('a', 0, 'i')])", ValueError,
+    ("kinds.register(Struct, level=9, type=9, "
+     "other_forms=[kinds.WireFormat(9, 8, 'integer', size=3)], layout=[('a', 0, 'i')])", ValueError,
      "Struct: (0, 9, 8, 3, 3, 2, 0, 0, -9223372036854775808, 0) is not a form: size: 3; it is "
-     "1, 2 or 4 for 'integer', and not to be chosen for another transform"),
-    ("kinds.register(Struct, level=900, type=900, also=[5], layout=[('a', 0, 'i')])", TypeError,
-     "also: a Form is needed, not int"),
+     "1, 2 or 4 for 'integer', and not to be chosen for another encoding"),
+    ("kinds.register(Struct, level=900, type=900, other_forms=[5], "
+     "layout=[('a', 0, 'i')])", TypeError,
+     "other_forms: a WireFormat is needed, not int"),
     ("identified.take(cmsgx.PidFd).close() or identified.take(cmsgx.PidFd)", ValueError,
      "the PidFd was taken before"),
     ("identified.take(cmsgx.PidFd, fd_class=cmsgx.Fd)", TypeError,
@@ -1248,7 +1249,7 @@ ELSEWHERE = {
         ("test_closer.py", "wait for the background closer"),
     "{}.{}: its length changed while it was read, from {} to {}":
         ("test_abuse.py", "its length changed"),
-    "least: {}; no member() of {} has bounds": ("test_route.py", "no member"),
+    "min_value: {}; no member() of {} has bounds": ("test_route.py", "no member"),
     "sent with {}": ("test_route.py", "sent with"),
     "this {} was made as {}: its class was changed": ("test_abuse.py", "was made as"),
     "{}: nothing derives from Address": ("test_address.py", "nothing derives"),
@@ -1265,7 +1266,7 @@ ELSEWHERE = {
     "{}.{} was patched by something else: {}; take that out first":
         ("test_which_socket.py", "patched by something"),
     "map: size {}, and {} has pages of {} bytes, which are mapped whole":
-        ("test_share.py", "pages of"),
+        ("test_memfd.py", "pages of"),
     "{} could not be restored": ("test_options.py", "could not be restored"),
     "{} could not be restored: {}": ("test_options.py", "could not be restored"),
     "and {}": ("test_options.py", "could not be restored"),
@@ -1279,14 +1280,14 @@ _KERNEL = "the kernel has to do what this one does not"
 UNMET = {
     "nothing is registered as {}": _PRIVATE,
     "name: a str is needed, not {}": _PRIVATE,
-    "bounds: (least, most) is needed, not {}": _PRIVATE,
+    "bounds: (min_value, max_value) is needed, not {}": _PRIVATE,
     "field {}: no bounds of that format are {}": _PRIVATE,
     "__signature__": _PRIVATE,
     "field {} is not of a {}": _PRIVATE,
     "{}: field {} must be one of its __slots__": _PRIVATE,
     "{} is not a Field": _PRIVATE,
     "{}: {} is not a form": _PRIVATE,
-    "least: {}; it is more than most: {}": _PRIVATE,
+    "min_size: {}; it is more than max_size: {}": _PRIVATE,
     "numbers: an int is needed, not {}": _PRIVATE,
     "numbers{}: a {}bytes-like object is needed, not {}": _PRIVATE,
     "fds{}: a {}bytes-like object is needed, not {}": _PRIVATE,
@@ -1296,7 +1297,7 @@ UNMET = {
     "{} returned {}, which is not a descriptor": _PRIVATE,
     "control_size: {}; it is 0 to {}": _PRIVATE,
     "IPAddress is not registered": _PRIVATE,
-    "note: {}; it is 0 to {}": _PRIVATE,
+    "attached_state: {}; it is 0 to {}": _PRIVATE,
     "{}(): the first argument is a list of one int": _PRIVATE,
     "value: {} bytes; {} at most": _PRIVATE,
     "call_foreign() takes a name and a socket": _PRIVATE,
@@ -1305,7 +1306,7 @@ UNMET = {
     "offset: it cannot be negative": _PRIVATE,
     "seals: an int is needed, not {}": "what has no __index__() is told otherwise before",
     "take(): an int is needed, not {}": "only with an __index__() that raises, which is shown",
-    "transform: '{}'; this system has no such form": _OTHER_SYSTEM,
+    "encoding: '{}'; this system has no such form": _OTHER_SYSTEM,
     "control: this system takes no other control message beside descriptors; send it with another "
     "message": _OTHER_SYSTEM,
     "{}: this system has no {}": _OTHER_SYSTEM,

@@ -801,7 +801,7 @@ def reports() -> None:
 )
 def kinds_of_structs() -> None:
     for kind in WITH_A_NUMBER:
-        record = kind._restore(bytes(max(kind._codec.least, 0)), 0)
+        record = kind._restore(bytes(max(kind._codec.min_size, 0)), 0)
         assert kind.unpack(record.pack()) == record
         repr(record), hash(record), record.__reduce__()
         for name in kind._codec.fields:
@@ -825,10 +825,10 @@ def addresses_of_ip() -> None:
         cmsgx.kinds.PacketInfo(1, "::1")
 
 
-@exercises(cmsgx.kinds.member, cmsgx.kinds.Form)
+@exercises(cmsgx.kinds.member, cmsgx.kinds.WireFormat)
 def declaring() -> None:
     cmsgx.kinds.member("name", default=1, convert=int)
-    cmsgx.kinds.Form(1, 2, "integer")
+    cmsgx.kinds.WireFormat(1, 2, "integer")
 
 
 @exercises(

@@ -380,8 +380,8 @@ def test_one_below_one_that_packs_itself_goes_by_its_row() -> None:
 
 def test_a_least_value_needs_bounds() -> None:
     kind: Any = type("Own", (kinds.StructMessage,), {"__slots__": ()})
-    with unregistered(), pytest.raises(ValueError, match="least: 1; no member"):
-        kinds.register(kind, level=7777, type=1, layout=(("value", 0, "i"),), size=4, least=1)
+    with unregistered(), pytest.raises(ValueError, match="min_value: 1; no member"):
+        kinds.register(kind, level=7777, type=1, layout=(("value", 0, "i"),), size=4, min_value=1)
 
 
 @pytest.mark.parametrize(

@@ -287,13 +287,13 @@ def test_send_all_waits_for_what_is_left_of_its_time(
     data = bytes(200_000)
     timeouts: list[float] = []
     sync: Any = cmsgx._sync
-    call = sync.send_counted
+    call = sync.send_tracked
 
-    def send_counted(*arguments: Any, timeout: float, **more: Any) -> Any:
+    def send_tracked(*arguments: Any, timeout: float, **more: Any) -> Any:
         timeouts.append(timeout)
         return call(*arguments, timeout=timeout, **more)
 
-    monkeypatch.setattr(sync, "send_counted", send_counted)
+    monkeypatch.setattr(sync, "send_tracked", send_tracked)
     thread = threading.Thread(target=cmsgx.send_all, args=(stream[0], data), kwargs={"timeout": 60})
     thread.start()
     assert len(stream[1].recv(len(data), socket.MSG_WAITALL)) == len(data)

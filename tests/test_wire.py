@@ -315,7 +315,7 @@ BUILT = [row for row in ROWS if row.kind is not cmsgx.PidFd]
 
 def families(row: _base.Row) -> frozenset[int]:
     """Where it has the number that it is built with."""
-    return row.forms[0].families
+    return row.formats[0].families
 
 
 FAMILIES = sorted({family for row in BUILT for family in families(row)} | {socket.AF_UNIX})

@@ -21,7 +21,7 @@
 
 #define FEW 8
 #define ROOM 512
-#define RIGHTS_ROOM (CMSG_SPACE(CMSGX_MAX_FDS * sizeof(int)) + ROOM)
+#define RIGHTS_CONTROL_SIZE (CMSG_SPACE(CMSGX_MAX_FDS * sizeof(int)) + ROOM)
 
 typedef struct {
     PyObject *name;
@@ -273,7 +273,7 @@ result_of(PyObject *data, PyObject *list, const struct msghdr *msg)
 static PyObject *
 number_list(const struct msghdr *msg, size_t most)
 {
-    int fds[RIGHTS_ROOM / sizeof(int)];
+    int fds[RIGHTS_CONTROL_SIZE / sizeof(int)];
     cmsgx_found found = cmsgx_gather(msg->msg_control, msg->msg_controllen, fds);
     size_t keep = found.rights < most ? found.rights : most;
     size_t surplus = found.rights + found.pidfds - keep;
@@ -347,7 +347,7 @@ heart_recvmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 static PyObject *
 heart_recv_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    unsigned char control[RIGHTS_ROOM] __attribute__((aligned(16)));
+    unsigned char control[RIGHTS_CONTROL_SIZE] __attribute__((aligned(16)));
     Py_ssize_t most;
     if (nargs != 3) {
         return PyErr_Format(PyExc_TypeError, "recv_fds() takes 3 arguments (%zd given)", nargs);

@@ -30,7 +30,7 @@ typedef enum {
 typedef struct {
     PyObject *name;         /* interned */
     PyObject *method;       /* the class's own */
-} cmsgx_own;
+} cmsgx_stdlib_method;
 
 /* A class of sockets that was looked at: see overrides.h.  A bit for each of these names. */
 #define CMSGX_CLASSES 4
@@ -41,14 +41,14 @@ typedef struct {
     unsigned char overridden;   /* and is not what stands on socket.socket itself */
 } cmsgx_class;
 
-/* The codecs of kinds that were looked up lately.  A version is given to one class once: as long as
-   a class has it, none of its attributes has changed since, so its codec is still there. */
-#define CMSGX_LATELY 8
+/* The codec of a kind that was looked up recently.  A version is given to one class once: as long
+   as a class has it, none of its attributes has changed since, so its codec is still there. */
+#define CMSGX_CODEC_CACHE_SIZE 8
 typedef struct {
     PyTypeObject *kind;     /* borrowed: compared only, together with its version */
     unsigned int version;
     PyObject *codec;        /* borrowed from the kind: only good while it has that version */
-} cmsgx_lately;
+} cmsgx_cached_codec;
 
 #define CMSGX_PEERS_BITS 7
 
@@ -101,7 +101,7 @@ typedef struct {
     PyTypeObject *socket;
     PyTypeObject *socket_class;     /* the standard library's subclass of that */
     PyTypeObject *our_socket;       /* cmsgx.socket, which may be below another class */
-    cmsgx_own own[CMSGX_NAMES];
+    cmsgx_stdlib_method stdlib_methods[CMSGX_NAMES];
     cmsgx_class classes[CMSGX_CLASSES];
     size_t next_class;
     PyCFunction socket_fileno;
@@ -124,7 +124,7 @@ typedef struct {
 
     uint32_t overflow_ids[2];       /* uid and gid that stand for those without a number here */
 
-    cmsgx_lately lately[CMSGX_LATELY];
+    cmsgx_cached_codec codec_cache[CMSGX_CODEC_CACHE_SIZE];
     cmsgx_closer *closer;
 
 #if CMSGX_FREE_LIST
@@ -136,7 +136,7 @@ typedef struct {
     PyObject *peers[2 << CMSGX_PEERS_BITS];     /* owned: tuples of addresses, or NULL */
     int peers_kept;
     struct cmsgx_buffer *spare_buffer;      /* that nobody uses, or NULL */
-    struct cmsgx_request *spare_request;    /* owned use: of receive() lately, or NULL */
+    struct cmsgx_receive_config *spare_config;    /* owned use: of the last receive(), or NULL */
 #endif
 } cmsgx_state;
 

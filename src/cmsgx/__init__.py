@@ -36,6 +36,7 @@ from ._cmsg import (
 from ._drop_in import fromfd, install, socket, socketpair, uninstall
 from ._errqueue import ErrorReceiver, receive_errors
 from ._fds import Fd, close_in_background, wait_closed
+from ._memfd import share
 from ._options import enable
 from ._peer import (
     PeerCredentials,
@@ -45,7 +46,6 @@ from ._peer import (
     peer_pidfd,
     peer_security,
 )
-from ._share import share
 from ._sync import Receiver, send_all
 from ._version import __version__
 from ._zerocopy import ZeroCopySender

@@ -23,13 +23,13 @@ def _has(value: object, *methods: str) -> bool:
     return bool([method for method in methods if hasattr(type(value), method)])
 
 
-def as_int(name: str, value: Any, least: int | None = None) -> int:
+def as_int(name: str, value: Any, minimum: int | None = None) -> int:
     """`value` as an int, of at least `least`. What its __index__() raises is left as it is."""
     if not _has(value, "__index__"):
         raise needed(name, "an int", value)
     number = operator.index(value)
-    if least is not None and number < least:
-        limit = "it cannot be negative" if least == 0 else f"it is {least} or more"
+    if minimum is not None and number < minimum:
+        limit = "it cannot be negative" if minimum == 0 else f"it is {minimum} or more"
         raise ValueError(f"{name}: {number}; {limit}")
     return number
 
@@ -38,7 +38,7 @@ def as_fds(fds: Any) -> int:
     """How many descriptors may come. A bool is none, as it is no descriptor where they are sent."""
     if isinstance(fds, bool):
         raise needed("fds", "how many descriptors may come", fds)
-    return as_int("fds", fds, least=0)
+    return as_int("fds", fds, minimum=0)
 
 
 def as_seconds(timeout: Any) -> float | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from . import _cmsg
 from ._arguments import as_fds, as_int, as_kinds, as_view, check_word
-from ._cmsg import note_used_up, send, send_batch_counted, send_counted
+from ._cmsg import note_used_up, send, send_batch_tracked, send_tracked
 from ._options import Enabled, get_int, kinds_of, type_of
 from ._sync import Restoring, configuration
 from .errors import NotSupportedError
@@ -125,7 +125,7 @@ class BatchResult(int):
     _skipped: tuple[tuple[int, OSError], ...]
 
     def __new__(cls, sent: int, skipped: Iterable[tuple[int, OSError]] = ()) -> Self:
-        self = super().__new__(cls, as_int("sent", sent, least=0))
+        self = super().__new__(cls, as_int("sent", sent, minimum=0))
         self._skipped = tuple(skipped)
         return self
 
@@ -252,16 +252,16 @@ def _path(sock: Any, address: Any, kinds: tuple[Any, ...]) -> _Path:
 
 def _remember(sock: Any, address: Any, kinds: tuple[Any, ...], size: int, number: int) -> None:
     """That the path refused segments of that size, with that errno, and took the datagrams."""
-    least = size
+    smallest = size
     with suppress(OSError):  # of the sending that tells
         if number == errno.EIO or _kernel().names_size:
-            least = 1
+            smallest = 1
     with suppress(TypeError):
         paths = _refused.setdefault(sock, {})
         if len(paths) >= _MOST_PATHS:
             paths.clear()
         path = _path(sock, address, kinds)
-        paths[path] = min(least, paths.get(path, least))
+        paths[path] = min(smallest, paths.get(path, smallest))
 
 
 def send_segments(
@@ -289,7 +289,7 @@ def send_segments(
     NotSupportedError over a SOCK_STREAM, which keeps no datagrams apart. `timeout` is for each
     system call.
     """
-    size = as_int("size", size, least=1)
+    size = as_int("size", size, minimum=1)
     view = as_view("data", data)
     kinds = as_kinds(control)
     _refuse_other_size(kinds)
@@ -307,7 +307,7 @@ def send_segments(
     try:
         # One datagram alone is none of segments.
         while refusal is None and each > size and len(view) - sent > size:
-            refusal = send_counted(
+            refusal = send_tracked(
                 in_segments, sock, view[sent : sent + each],
                 control=(*kinds, UdpSegment(size)), address=address, **limit,
             )  # fmt: skip
@@ -318,7 +318,7 @@ def send_segments(
             alone = (*kinds, UdpSegment(0)) if _own_size(sock) else kinds
             rest = [(part, (), alone, address) for part in _cut(view[sent:], size)]
             while True:
-                refusal = send_batch_counted(in_batch, sock, rest[in_batch[0] :], **limit)
+                refusal = send_batch_tracked(in_batch, sock, rest[in_batch[0] :], **limit)
                 # Where others went, the rest is for another call; unless that cannot have the same.
                 is_done = refusal is not None or in_batch[0] == len(rest)
                 if is_done or not isinstance(control, Iterator):

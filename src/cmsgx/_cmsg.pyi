@@ -369,7 +369,7 @@ class Record:
 @disjoint_base
 class Struct(Record):
     @property
-    def _note(self) -> int: ...
+    def _attached_state(self) -> int: ...
     def pack(self) -> bytes: ...
     @classmethod
     def unpack(cls, data: ReadableBuffer, /) -> Self: ...
@@ -410,18 +410,18 @@ class Codec:
     def __new__(
         cls,
         kind: type[Record],
-        forms: tuple[tuple[int, ...], ...],
-        least: int,
-        most: int,
+        formats: tuple[tuple[int, ...], ...],
+        min_size: int,
+        max_size: int,
         fields: tuple[Field, ...],
         is_lasting: bool = False,
     ) -> Self: ...
     @property
     def kind(self) -> type[Record]: ...
     @property
-    def least(self) -> int: ...
+    def min_size(self) -> int: ...
     @property
-    def most(self) -> int: ...
+    def max_size(self) -> int: ...
     @property
     def fields(self) -> tuple[str, ...]: ...
 
@@ -444,8 +444,8 @@ class method(Generic[_S, _P, _R]):
 
 # Private functions ---------------------------------------------------------------------------
 
-def send_counted(
-    tally: list[int],
+def send_tracked(
+    progress: list[int],
     sock: FileDescriptorLike,
     data: ReadableBuffer | Iterable[ReadableBuffer],
     /,
@@ -456,8 +456,8 @@ def send_counted(
     address: _Address | None = None,
     timeout: _Timeout = ...,
 ) -> OSError | None: ...
-def send_batch_counted(
-    tally: list[int],
+def send_batch_tracked(
+    progress: list[int],
     sock: FileDescriptorLike,
     messages: Iterable[OutgoingLike],
     /,

@@ -41,8 +41,8 @@ _FAMILIES = frozenset(
     family
     for row in rows()
     if row.kind is ExtendedError
-    for form in row.forms
-    for family in form.families
+    for wire in row.formats
+    for family in wire.families
 )
 
 
@@ -146,7 +146,7 @@ def receive_errors(
     ordinary data. Where a socket of another family does that, the error has it as `message`.
     """
     if limit is not None:
-        limit = as_int("limit", limit, least=0)
+        limit = as_int("limit", limit, minimum=0)
     timeout = _own_timeout(sock, timeout)
     return _reports(reader(sock, bufsize, "receive_errors"), limit, timeout)
 

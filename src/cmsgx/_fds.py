@@ -32,7 +32,7 @@ from typing import (
 
 from . import _cmsg
 from ._arguments import as_bytes, as_int, as_seconds, as_tuple, check_word, needed, os_error
-from ._share import EmptyMapping
+from ._memfd import EmptyMapping
 
 if TYPE_CHECKING:
     import socket as socket_module
@@ -161,7 +161,7 @@ class Fd(_cmsg.Descriptor):
                 check_word("kind", word, _KINDS)
             expected = set(words)
         bits = _seal_bits(seals)
-        size = None if size is None else as_int("size", size, least=0)
+        size = None if size is None else as_int("size", size, minimum=0)
         if not isinstance(cast("object", path), bool):
             raise needed("path", "True or False, whether O_PATH descriptors will do,", path)
         device = None if device is None else as_int("device", device)
@@ -359,7 +359,7 @@ _SEALS: dict[str, int] = {
 
 def _seal_bits(seals: int | Seal | Iterable[Seal]) -> int:
     if hasattr(type(seals), "__index__"):
-        return as_int("seals", seals, least=0)
+        return as_int("seals", seals, minimum=0)
     if isinstance(seals, bytes | bytearray):
         raise needed("seals", _SOME_SEALS, seals)
     words = (seals,) if isinstance(seals, str) else as_tuple("seals", _SOME_SEALS, seals)

@@ -90,7 +90,7 @@ def _need_family_of(asked: KindOption, family: int) -> None:
     A family that a form names and no option does gets the kind unasked, but no value of an option.
     """
     row = row_of(asked.kind)
-    by_form = [form.families for form in row.forms]
+    by_form = [wire.families for wire in row.formats]
     _need_family_of_step(asked, row.options, by_form, family)
     for step in asked.steps:
         if step != row.options:
@@ -388,11 +388,11 @@ def switched_on(
         options = [
             option
             for option in row.options
-            if (option.room or not option.is_watched_only)
+            if (option.control_size or not option.is_watched_only)
             and (not option.families or family in option.families)
             and (_is_on(sock, option) or (row.kind in wanted and not option.is_watched_only))
         ]
-        if options or row.always:
+        if options or row.unsolicited_size:
             found[row.kind] = tuple(options)
     return found
 
@@ -416,12 +416,12 @@ def room_for(family: int, fds: int, known: Mapping[Any, Iterable[Option]]) -> in
     options = [option for some in known.values() for option in some]
     others = 0
     for option in options:
-        others += _cmsg.CMSG_SPACE(option.room)
+        others += _cmsg.CMSG_SPACE(option.control_size)
         if option.entry and family != _socket.AF_UNIX:  # which has no error queue
             others += _cmsg.CMSG_SPACE(option.entry)
     for kind in known:
-        if always := row_of(kind).always:
-            others += _cmsg.CMSG_SPACE(always)
+        if unsolicited_size := row_of(kind).unsolicited_size:
+            others += _cmsg.CMSG_SPACE(unsolicited_size)
     if family != _socket.AF_UNIX:
         return others
     if not _BEHIND_RIGHTS.isdisjoint([option.name for option in options]):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import _cmsg
 from ._arguments import as_fds, as_seconds, as_tuple, as_view, check_word, needed
-from ._cmsg import note_used_up, send_counted
+from ._cmsg import note_used_up, send_tracked
 from ._options import (
     Enabled,
     family_of,
@@ -179,22 +179,22 @@ def send_all(
     deadline = time.monotonic() + seconds if seconds else None
     rest = views_of(data)
     total = sum([view.nbytes for view in rest])
-    tally = [0]
+    progress = [0]
     try:
-        refusal = send_counted(tally, sock, rest[:_IOV_MAX], fds=fds, control=control, **limit)
-        while refusal is None and tally[0] < total:
+        refusal = send_tracked(progress, sock, rest[:_IOV_MAX], fds=fds, control=control, **limit)
+        while refusal is None and progress[0] < total:
             if deadline is not None:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     refusal = TimeoutError("timed out")
                     break
                 limit = {"timeout": left}
-            refusal = send_counted(tally, sock, views_behind(rest, tally[0]), **limit)
+            refusal = send_tracked(progress, sock, views_behind(rest, progress[0]), **limit)
         if refusal is not None:
             note_used_up(refusal, data=data)
             raise refusal
     except BaseException as error:
-        error.sent = tally[0]  # type: ignore[attr-defined]
+        error.sent = progress[0]  # type: ignore[attr-defined]
         raise
 
 

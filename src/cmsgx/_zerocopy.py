@@ -27,7 +27,7 @@ from typing import (
 
 from . import _cmsg
 from ._arguments import as_int, as_kinds, as_seconds, check_word, needed
-from ._cmsg import note_used_up, send_counted
+from ._cmsg import note_used_up, send_tracked
 from ._errqueue import no_error_queue, reader
 from ._options import get_int, not_supported, set_int
 from ._sync import views_behind, views_of
@@ -173,8 +173,8 @@ class ZeroCopySender:
             # Or it would forget what the kernel reads.
             raise TypeError("a ZeroCopySender is initialised once")
         check_word("on_copied", on_copied, ("keep", "stop"))
-        max_bytes = as_int("max_bytes", max_bytes, least=1)
-        max_pending = as_int("max_pending", max_pending, least=1)
+        max_bytes = as_int("max_bytes", max_bytes, minimum=1)
+        max_pending = as_int("max_pending", max_pending, minimum=1)
         next_id = as_int("next_id", next_id)
         if not 0 <= next_id < _IDS:
             raise ValueError(f"next_id: {next_id}; it is 0 to 2**32 - 1")
@@ -333,7 +333,7 @@ class ZeroCopySender:
         deadline.rounds = 0
         # The wait is not left to C: there, poll(2) would say at once that completions are here.
         call = partial(
-            send_counted, sending.sent, self.sock, sending.views,
+            send_tracked, sending.sent, self.sock, sending.views,
             control=control, address=address, timeout=0,
         )  # fmt: skip
         while True:

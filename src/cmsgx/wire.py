@@ -199,8 +199,8 @@ def parse_multishot(buffer: Buffer, name_size: int, control_size: int) -> Multis
     """
     if "io_uring_recvmsg_out" not in _cmsg.LAYOUTS:
         raise NotSupportedError(errno.EOPNOTSUPP, "parse_multishot: this system has no io_uring")
-    name_size = as_int("name_size", name_size, least=0)
-    control_size = as_int("control_size", control_size, least=0)
+    name_size = as_int("name_size", name_size, minimum=0)
+    control_size = as_int("control_size", control_size, minimum=0)
     view = as_view("buffer", buffer)
     name_at: int = _cmsg.LAYOUTS["io_uring_recvmsg_out"][0]
     control_at = name_at + name_size

@@ -18,11 +18,12 @@ main(void)
     int failed = 0;
     for (size_t f = 0; f < sizeof(forms) / sizeof(forms[0]); f++) {
         for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
-            size_t size = cmsgx_form_size(forms[f]);
+            size_t size = cmsgx_encoding_size(forms[f]);
             unsigned char wire[64], back[CMSGX_CANONICAL];
             int64_t value = values[i], found;
-            cmsgx_form_write(forms[f], (const unsigned char *)&value, sizeof(value), wire, size);
-            cmsgx_form_read(forms[f], wire, size, back);
+            cmsgx_encoding_write(forms[f], (const unsigned char *)&value, sizeof(value), wire,
+                                 size);
+            cmsgx_encoding_read(forms[f], wire, size, back);
             memcpy(&found, back, sizeof(found));
             /* Microseconds round down, and 2^-64 seconds may lose one nanosecond. */
             int64_t unit = forms[f] == CMSGX_TIMEVAL || forms[f] == CMSGX_TIMEVAL64 ? 1000 : 1;

@@ -84,13 +84,13 @@ wait_for_room(cmsgx_sock *sock, cmsgx_row *row, int flags)
 }
 
 int
-cmsgx_arrival_begin(cmsgx_sock *sock, const cmsgx_request *request, size_t count, int flags)
+cmsgx_received_begin(cmsgx_sock *sock, const cmsgx_receive_config *config, size_t count, int flags)
 {
-    cmsgx_row *row = request->row;
+    cmsgx_row *row = config->row;
     if (!cmsgx_row_has_room(row) && wait_for_room(sock, row, flags) < 0) {
         return -1;
     }
-    if (cmsgx_row_reserve(row, count * CMSGX_MOST_PLACES) < 0) {
+    if (cmsgx_row_reserve(row, count * CMSGX_MAX_PLACES) < 0) {
         PyErr_NoMemory();
         return -1;
     }
@@ -161,7 +161,7 @@ cmsgx_closer_submit(PyObject *module, PyObject *descriptor)
                             "descriptor: an Fd, a socket object or an int is needed, not %.200s",
                             Py_TYPE(descriptor)->tp_name);
     }
-    int fd = cmsgx_number_of(state, descriptor, "descriptor", CMSGX_NO_INDEX, &owner);
+    int fd = cmsgx_fd_from_object(state, descriptor, "descriptor", CMSGX_NO_INDEX, &owner);
     if (fd < 0) {
         return NULL;
     }

@@ -20,7 +20,7 @@ typedef struct {
     cmsgx_busy busy;
     cmsgx_state *state;
     PyObject *sock;             /* owned */
-    cmsgx_request *request;     /* owned use */
+    cmsgx_receive_config *config;     /* owned use */
     size_t size;                /* bytes of data of each */
     size_t count;
     cmsgx_buffer **buffers;     /* owned uses, NULL until the first call: what is filled next */
@@ -59,7 +59,7 @@ free_buffers(batch_receiver *self, int flags)
         if (!is_free_already) {
             buffer = self->spares[i];
             if (!is_free(buffer)) {
-                buffer = cmsgx_buffer_new(self->size, self->request->control_size, NULL);
+                buffer = cmsgx_buffer_new(self->size, self->config->control_size, NULL);
                 if (buffer == NULL) {
                     return -1;
                 }
@@ -70,9 +70,9 @@ free_buffers(batch_receiver *self, int flags)
         }
         if (!is_free_already || (flags & CMSGX_MSG_NOT_WRITTEN)) {
             cmsgx_msghdr_set_data(&self->headers[i].msg_hdr, &self->iov[i], buffer->data,
-                                  buffer->room, flags);
+                                  buffer->capacity, flags);
         }
-        buffer->got.fds = buffer->got.pidfds = 0;
+        buffer->received.fds = buffer->received.pidfds = 0;
     }
     return 0;
 }
@@ -82,13 +82,13 @@ free_buffers(batch_receiver *self, int flags)
 static size_t
 most_of_each(const batch_receiver *self)
 {
-    const cmsgx_request *request = self->request;
-    if (request->row != NULL) {
-        return CMSGX_MOST_PLACES;
+    const cmsgx_receive_config *config = self->config;
+    if (config->row != NULL) {
+        return CMSGX_MAX_PLACES;
     }
-    size_t room = request->fds > 0 || request->takes_pidfd ? request->control_size : 0;
-    if (request->family == AF_UNIX) {
-        room += CMSGX_MORE_ROOM;
+    size_t room = config->fds > 0 || config->takes_pidfd ? config->control_size : 0;
+    if (config->family == AF_UNIX) {
+        room += CMSGX_EXTRA_CONTROL;
     }
     return room > CMSG_LEN(0) ? (room - CMSG_LEN(0)) / sizeof(int) : 0;
 }
@@ -116,7 +116,7 @@ bounded(size_t count, size_t each)
 static size_t
 within_closer(const batch_receiver *self, size_t count)
 {
-    size_t most = cmsgx_row_most(self->request->row) / CMSGX_MOST_PLACES;
+    size_t most = cmsgx_row_max(self->config->row) / CMSGX_MAX_PLACES;
     return most == 0 ? 1 : most < count ? most : count;
 }
 
@@ -141,7 +141,7 @@ receive_some(int fd, call_context *call, size_t count, int flags)
        so that it can wait for ever: it is not used. */
     int result =
         cmsgx_recvmmsg(fd, self->headers, (unsigned)count, flags | CMSGX_MSG_WAITFORONE);
-    for (int i = 0; CMSGX_MORE_ROOM > 0 && i < result; i++) {
+    for (int i = 0; CMSGX_EXTRA_CONTROL > 0 && i < result; i++) {
         cmsgx_msghdr_finish(&self->headers[i].msg_hdr, self->buffers[i]->control_size);
     }
     if (result < 0) {
@@ -172,11 +172,11 @@ try_recvmmsg(int fd, void *context, int flags)
 
 /* What is malformed is no error of the batch, but nothing in it is to be believed. */
 static void
-disown_malformed(cmsgx_buffer *buffer, const cmsgx_request *request)
+disown_malformed(cmsgx_buffer *buffer, const cmsgx_receive_config *config)
 {
-    cmsgx_arrival_close(buffer, request);
-    buffer->got.truncated = 1;
-    buffer->got.closed_fds = -1;
+    cmsgx_received_close(buffer, config);
+    buffer->received.truncated = 1;
+    buffer->received.closed_fds = -1;
 }
 
 /* The messages at the end of a stream, each empty, are one: it is left out after others.  Empty
@@ -186,7 +186,7 @@ without_end(const batch_receiver *self, size_t count, int has_hung_up)
 {
     size_t last = count;
     while (last > 1) {
-        int eof = self->buffers[last - 1]->got.eof;
+        int eof = self->buffers[last - 1]->received.eof;
         if (eof == 0 || (eof == 2 && has_hung_up <= 0)) {
             break;
         }
@@ -200,11 +200,11 @@ static int
 is_just_end(const batch_receiver *self, size_t count, size_t kept, int has_hung_up, int error)
 {
     if (has_hung_up >= 0) {
-        int eof = self->buffers[0]->got.eof;
+        int eof = self->buffers[0]->received.eof;
         return kept == 1 && (eof == 1 || (eof == 2 && has_hung_up));
     }
     for (size_t i = 0; i < count; i++) {
-        if (self->buffers[i]->got.eof != 2) {
+        if (self->buffers[i]->received.eof != 2) {
             return 0;
         }
     }
@@ -227,46 +227,46 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
     cmsgx_state *state = self->state;
     cmsgx_sock sock;
 
-    if (self->request == NULL || self->sock == NULL) {
+    if (self->config == NULL || self->sock == NULL) {
         return raise_not_made();
     }
     if (cmsgx_sock_resolve_typed(state, self->sock, CMSGX_RECEIVING, &sock) < 0
         || (timeout != NULL && cmsgx_sock_set_timeout(&sock, timeout) < 0)
-        || cmsgx_check_peek(self->request->fds, flags) < 0
+        || cmsgx_check_peek(self->config->fds, flags) < 0
         || free_buffers(self, flags) < 0) {
         return NULL;
     }
-    PyObject *batch = cmsgx_batch_new(self->request, self->count);
+    PyObject *batch = cmsgx_batch_new(self->config, self->count);
     if (batch == NULL) {
         return NULL;
     }
     /* Each one that is peeked at is the same. */
     call_context call = {self, flags & MSG_PEEK ? 1 : self->count, 0,
-                         cmsgx_name_room(self->request->type, flags)};
-    if (self->request->row != NULL) {
+                         cmsgx_name_size(self->config->type, flags)};
+    if (self->config->row != NULL) {
         call.count = within_closer(self, call.count);
-        if (cmsgx_arrival_begin(&sock, self->request, call.count, flags) < 0) {
+        if (cmsgx_received_begin(&sock, self->config, call.count, flags) < 0) {
             Py_DECREF(batch);
             return NULL;
         }
     }
     ssize_t count = cmsgx_call(&sock, cmsgx_events_of(flags), try_recvmmsg, &call,
-                               flags | cmsgx_cloexec_flag(self->request->family), NULL, NULL);
-    cmsgx_arrival_end(self->request, call.count - (size_t)(count > 0 ? count : 0));
+                               flags | cmsgx_cloexec_flag(self->config->family), NULL, NULL);
+    cmsgx_received_end(self->config, call.count - (size_t)(count > 0 ? count : 0));
     if (count < 0) {
         Py_DECREF(batch);
         return NULL;
     }
     for (size_t i = 0; i < (size_t)count; i++) {
-        cmsgx_arrive(self->buffers[i], self->request, &sock, &self->headers[i].msg_hdr,
+        cmsgx_take_received(self->buffers[i], self->config, &sock, &self->headers[i].msg_hdr,
                      self->headers[i].msg_len, flags);
-        if (self->buffers[i]->got.malformed) {
-            disown_malformed(self->buffers[i], self->request);
+        if (self->buffers[i]->received.malformed) {
+            disown_malformed(self->buffers[i], self->config);
         }
     }
     /* Once the end was read, so is all that was asked for: it can be read again and again. */
     int is_full = (size_t)count == call.asked;
-    int has_hung_up = count > 0 && is_full && self->buffers[count - 1]->got.eof == 2
+    int has_hung_up = count > 0 && is_full && self->buffers[count - 1]->received.eof == 2
         ? cmsgx_sock_has_hung_up(&sock) : 0;
     int error = errno;
     size_t kept = without_end(self, (size_t)count, has_hung_up);
@@ -275,7 +275,7 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
             cmsgx_batch_add(batch, self->buffers[i]);
         }
         else {
-            cmsgx_arrival_close(self->buffers[i], self->request);
+            cmsgx_received_close(self->buffers[i], self->config);
         }
     }
     if (is_end != NULL) {
@@ -362,20 +362,20 @@ static PyObject *
 batch_receiver_configure(PyObject *object, PyObject *args)
 {
     batch_receiver *self = SELF(object);
-    cmsgx_request *request = cmsgx_request_parse(self->state, args);
-    if (request == NULL) {
+    cmsgx_receive_config *config = cmsgx_receive_config_parse(self->state, args);
+    if (config == NULL) {
         return NULL;
     }
     if (!cmsgx_enter(&self->busy)) {
-        cmsgx_request_release(request);
+        cmsgx_receive_config_release(config);
         return cmsgx_raise_receiver_busy(object);
     }
-    cmsgx_request *before = self->request;
-    cmsgx_request_inherit(request, before);
-    self->request = request;
+    cmsgx_receive_config *before = self->config;
+    cmsgx_receive_config_inherit(config, before);
+    self->config = config;
     drop_buffers(self);
     cmsgx_leave(&self->busy);
-    cmsgx_request_release(before);
+    cmsgx_receive_config_release(before);
     Py_RETURN_NONE;
 }
 
@@ -465,18 +465,18 @@ batch_receiver_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(SELF(object)->sock);
     Py_VISIT(SELF(object)->last);
-    return cmsgx_request_visit(SELF(object)->request, visit, arg);
+    return cmsgx_receive_config_visit(SELF(object)->config, visit, arg);
 }
 
 static int
 batch_receiver_clear(PyObject *object)
 {
     batch_receiver *self = SELF(object);
-    cmsgx_request *request = self->request;
-    self->request = NULL;
+    cmsgx_receive_config *config = self->config;
+    self->config = NULL;
     Py_CLEAR(self->sock);
     Py_CLEAR(self->last);
-    cmsgx_request_release(request);
+    cmsgx_receive_config_release(config);
     return 0;
 }
 

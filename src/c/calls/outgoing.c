@@ -12,7 +12,7 @@
 #include <poll.h>
 
 void
-cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_room room, cmsgx_state *state,
+cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_scratch room, cmsgx_state *state,
                     cmsgx_sock *sock)
 {
     out->state = state;
@@ -243,7 +243,7 @@ lenient_number(cmsgx_state *state, PyObject *object, Py_ssize_t index, PyObject 
         }
         return (int)number;
     }
-    return cmsgx_number_of(state, object, "fds", index, owner);
+    return cmsgx_fd_from_object(state, object, "fds", index, owner);
 }
 
 static int
@@ -251,7 +251,7 @@ add_fd(cmsgx_outgoing *out, PyObject *object, int strict)
 {
     PyObject *owner;
     Py_ssize_t index = (Py_ssize_t)out->fd_count;
-    int number = strict ? cmsgx_number_of(out->state, object, "fds", index, &owner)
+    int number = strict ? cmsgx_fd_from_object(out->state, object, "fds", index, &owner)
                         : lenient_number(out->state, object, index, &owner);
     if (number < 0 && PyErr_Occurred()) {
         return -1;
@@ -431,35 +431,35 @@ add_struct(cmsgx_outgoing *out, PyObject *kind)
         (void)cmsgx_raise_class_changed(kind);
         return -1;
     }
-    const cmsgx_form *form = cmsgx_route_form(out, codec, kind);
-    if (form == NULL) {
+    const cmsgx_wire_format *format = cmsgx_route_format(out, codec, kind);
+    if (format == NULL) {
         return -1;
     }
     const unsigned char *payload = ((const cmsgx_struct *)kind)->payload;
     if (codec->bounded != NULL && out->sock != NULL
-        && !cmsgx_field_may_go(codec->bounded, form, payload, (size_t)Py_SIZE(kind))) {
-        int is_ipv4 = (form->directions & CMSGX_SENT_BY_PEER) && form->level == IPPROTO_IP;
+        && !cmsgx_field_may_go(codec->bounded, format, payload, (size_t)Py_SIZE(kind))) {
+        int is_ipv4 = (format->directions & CMSGX_SENT_BY_PEER) && format->level == IPPROTO_IP;
         PyErr_Format(PyExc_ValueError, "control: %R is not sent%s: %U is %lld to %lld there", kind,
                      is_ipv4 ? " with IPv4 packets" : "", codec->bounded->name,
-                     (long long)form->least, (long long)form->most);
+                     (long long)format->min_value, (long long)format->max_value);
         return -1;
     }
-    if (form->transform == CMSGX_PKTINFO
-        && !cmsgx_form_has(form->transform, payload, (size_t)Py_SIZE(kind))) {
+    if (format->encoding == CMSGX_PKTINFO
+        && !cmsgx_encoding_has(format->encoding, payload, (size_t)Py_SIZE(kind))) {
         PyErr_Format(PyExc_ValueError, "control: %R goes over IPv4, its address is of IPv6", kind);
         return -1;
     }
-    if (form->transform == CMSGX_AS_IT_IS) {
-        return cmsgx_outgoing_add_control(out, form->level, form->type, payload,
+    if (format->encoding == CMSGX_AS_IT_IS) {
+        return cmsgx_outgoing_add_control(out, format->level, format->type, payload,
                                           (size_t)Py_SIZE(kind));
     }
-    size_t size = cmsgx_struct_wire_size(kind, form);
+    size_t size = cmsgx_struct_wire_size(kind, format);
     unsigned char *to = reserve(out, size);
     if (to == NULL) {
         return -1;
     }
-    out->control_used += cmsgx_put(to, form->level, form->type, NULL, size);
-    cmsgx_struct_write(kind, form, to + CMSG_LEN(0));
+    out->control_used += cmsgx_put(to, format->level, format->type, NULL, size);
+    cmsgx_struct_write(kind, format, to + CMSG_LEN(0));
     return 0;
 }
 
@@ -473,7 +473,7 @@ cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind)
         return -1;
     }
     int is_rights = codec->kind == state->Rights;
-    int is_packed = codec->least < 0 || codec->kind != Py_TYPE(kind);
+    int is_packed = codec->min_size < 0 || codec->kind != Py_TYPE(kind);
     int result;
     if (is_rights) {
         /* A typed call asks later: it has a word for what is lost with no byte of data, too.  Of

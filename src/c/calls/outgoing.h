@@ -18,7 +18,7 @@ typedef struct {
     size_t fd_count;
     unsigned char *control;
     size_t control_size;
-} cmsgx_room;
+} cmsgx_scratch;
 
 typedef struct {
     cmsgx_state *state;
@@ -28,7 +28,7 @@ typedef struct {
                                    not asked yet, -1: not known */
     struct msghdr msg;
     size_t total;               /* bytes of data */
-    cmsgx_room room;            /* borrowed */
+    cmsgx_scratch room;            /* borrowed */
 
     Py_buffer *buffers;         /* owned exports */
     struct iovec *iov;
@@ -58,16 +58,16 @@ typedef struct {
     PyObject *owners[CMSGX_FEW_FDS];
     unsigned char control[CMSG_SPACE(CMSGX_FEW_FDS * sizeof(int)) + CMSG_SPACE(64)]
         __attribute__((aligned(16)));
-} cmsgx_stack_room;
+} cmsgx_stack_scratch;
 
-static inline cmsgx_room
-cmsgx_room_of(cmsgx_stack_room *stack)
+static inline cmsgx_scratch
+cmsgx_scratch_of(cmsgx_stack_scratch *stack)
 {
-    return (cmsgx_room){stack->buffers, stack->iov, CMSGX_FEW_BUFFERS, stack->numbers,
+    return (cmsgx_scratch){stack->buffers, stack->iov, CMSGX_FEW_BUFFERS, stack->numbers,
                         stack->owners, CMSGX_FEW_FDS, stack->control, sizeof(stack->control)};
 }
 
-void cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_room room, cmsgx_state *state,
+void cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_scratch room, cmsgx_state *state,
                          cmsgx_sock *sock);
 void cmsgx_outgoing_clear(cmsgx_outgoing *out);
 

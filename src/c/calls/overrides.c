@@ -26,7 +26,7 @@ examine(cmsgx_state *state, PyTypeObject *type, int names, cmsgx_class *result)
 {
     result->called = result->overridden = 0;
     for (int i = 0; i < CMSGX_NAMES; i++) {
-        const cmsgx_own *own = &state->own[i];
+        const cmsgx_stdlib_method *own = &state->stdlib_methods[i];
         PyObject *found = names >> i & 1 ? cmsgx_type_lookup(type, own->name) : own->method;
         if (found == own->method || (found != NULL && Py_IS_TYPE(found, state->Method))) {
             /* socket's own, or ours. */
@@ -104,7 +104,7 @@ cmsgx_look_closer(cmsgx_state *state, PyObject *object, cmsgx_name name)
     if (PyLong_Check(object) || cmsgx_descriptor_check(state, object)) {
         return 0;
     }
-    return has_method(object, state->own[name].name);
+    return has_method(object, state->stdlib_methods[name].name);
 }
 
 /* Which of `names` a class below cmsgx.socket, where that is derived from a green one, brings:
@@ -113,7 +113,7 @@ static int
 overridden_below(cmsgx_state *state, PyTypeObject *type, int names)
 {
     for (int i = 0; i < CMSGX_NAMES; i++) {
-        PyObject *name = state->own[i].name;
+        PyObject *name = state->stdlib_methods[i].name;
         if (names >> i & 1 && found_in(type, name) != found_in(state->our_socket, name)) {
             return 1 << i;
         }
@@ -161,7 +161,7 @@ raise_has_own(cmsgx_state *state, PyObject *object, int bit)
         PyErr_Format(PyExc_TypeError,
                      "sock: %U has a %U() of its own, which would be passed over; give the plain "
                      "socket below it, or its .fileno() if that is what you mean",
-                     type, state->own[i].name);
+                     type, state->stdlib_methods[i].name);
         Py_DECREF(type);
     }
     return -1;
@@ -189,7 +189,7 @@ cmsgx_allow_closer(cmsgx_state *state, PyObject *object, int names, int *is_gree
         return bit == 0 ? 0 : raise_has_own(state, object, bit);
     }
     for (int i = 0; i < CMSGX_NAMES; i++) {
-        int has = names >> i & 1 ? has_method(object, state->own[i].name) : 0;
+        int has = names >> i & 1 ? has_method(object, state->stdlib_methods[i].name) : 0;
         if (has != 0) {
             return has < 0 ? -1 : raise_has_own(state, object, 1 << i);
         }

@@ -1,4 +1,4 @@
-/* Receiver: the memory, the room and the request of many receives, made once. */
+/* Receiver: the memory, the room and the config of many receives, made once. */
 
 #include "arguments.h"
 #include "types/codec.h"
@@ -16,7 +16,7 @@ typedef struct {
     cmsgx_busy busy;
     cmsgx_state *state;
     PyObject *sock;             /* owned */
-    cmsgx_request *request;     /* owned use */
+    cmsgx_receive_config *config;     /* owned use */
     cmsgx_into *into;           /* owned, or NULL */
     size_t size;                /* bytes of data for each message at most, here or in `into` */
     cmsgx_buffer *buffers[SPARES + 1];  /* owned uses; the first is filled next, if it is free */
@@ -43,7 +43,7 @@ free_buffer(cmsgx_receiver *self)
         }
     }
     cmsgx_buffer *buffer =
-        cmsgx_buffer_new(self->into != NULL ? 0 : self->size, self->request->control_size,
+        cmsgx_buffer_new(self->into != NULL ? 0 : self->size, self->config->control_size,
                          self->into);
     if (buffer != NULL) {
         cmsgx_buffer_release(self->buffers[SPARES]);
@@ -68,12 +68,12 @@ receive(cmsgx_receiver *self, size_t size, int flags, PyObject *timeout, int onc
 {
     cmsgx_state *state = self->state;
 
-    if (self->request == NULL || self->sock == NULL) {
+    if (self->config == NULL || self->sock == NULL) {
         return raise_not_made();
     }
     if (cmsgx_sock_resolve_typed(state, self->sock, CMSGX_RECEIVING, sock) < 0
         || (timeout != NULL && cmsgx_sock_set_timeout(sock, timeout) < 0)
-        || cmsgx_check_peek(self->request->fds, flags) < 0) {
+        || cmsgx_check_peek(self->config->fds, flags) < 0) {
         return NULL;
     }
     if (once) {
@@ -83,8 +83,8 @@ receive(cmsgx_receiver *self, size_t size, int flags, PyObject *timeout, int onc
     if (buffer == NULL) {
         return NULL;
     }
-    buffer->room = size;
-    return cmsgx_receive(sock, buffer, self->request, flags);
+    buffer->capacity = size;
+    return cmsgx_receive(sock, buffer, self->config, flags);
 }
 
 PyDoc_STRVAR(try_doc,
@@ -182,7 +182,7 @@ next(cmsgx_receiver *self)
     if (message == NULL) {
         return NULL;
     }
-    int eof = ((cmsgx_message *)message)->buffer->got.eof;
+    int eof = ((cmsgx_message *)message)->buffer->received.eof;
     if (eof == 2) {
         eof = cmsgx_sock_has_hung_up(&sock);
     }
@@ -228,8 +228,8 @@ are_lasting(cmsgx_state *state, PyObject *kinds)
     return result;
 }
 
-cmsgx_request *
-cmsgx_request_parse(cmsgx_state *state, PyObject *args)
+cmsgx_receive_config *
+cmsgx_receive_config_parse(cmsgx_state *state, PyObject *args)
 {
     PyObject *fds_given, *size_given, *want;
     size_t fds;
@@ -247,35 +247,35 @@ cmsgx_request_parse(cmsgx_state *state, PyObject *args)
         PyErr_Format(PyExc_ValueError, "control_size: %R; it is 0 to %d", size_given, INT_MAX - 1);
         return NULL;
     }
-    cmsgx_request *request = cmsgx_request_new(state);
-    if (request == NULL) {
+    cmsgx_receive_config *config = cmsgx_receive_config_new(state);
+    if (config == NULL) {
         return NULL;
     }
-    request->fds = fds;
-    request->control_size = (size_t)control_size;
-    request->family = family;
-    request->type = type;
+    config->fds = fds;
+    config->control_size = (size_t)control_size;
+    config->family = family;
+    config->type = type;
     if (!cmsgx_may_bring_fds(family)) {
         /* As many as can come: none, so that none can be missing. */
-        request->fds = 0;
+        config->fds = 0;
     }
-    request->takes_pidfd = takes_pidfd;
-    request->asked_pidfd = takes_pidfd;
-    request->raise_truncated = raise_truncated;
-    request->want = Py_NewRef(want);
+    config->takes_pidfd = takes_pidfd;
+    config->asked_pidfd = takes_pidfd;
+    config->raise_truncated = raise_truncated;
+    config->want = Py_NewRef(want);
     if (in_background && cmsgx_may_bring_fds(family)) {
-        if ((request->row = cmsgx_row_new(state->closer)) == NULL) {
+        if ((config->row = cmsgx_row_new(state->closer)) == NULL) {
             PyErr_NoMemory();
-            cmsgx_request_release(request);
+            cmsgx_receive_config_release(config);
             return NULL;
         }
         /* What the kernel has no room for it closes, in the thread that receives. */
-        if (request->control_size < CMSGX_LARGEST_ROOM) {
-            request->control_size = CMSGX_LARGEST_ROOM;
+        if (config->control_size < CMSGX_MAX_CONTROL_SIZE) {
+            config->control_size = CMSGX_MAX_CONTROL_SIZE;
         }
     }
-    request->is_traced = !are_lasting(state, want);
-    return request;
+    config->is_traced = !are_lasting(state, want);
+    return config;
 }
 
 static PyObject *
@@ -283,21 +283,21 @@ receiver_configure(PyObject *object, PyObject *args)
 {
     cmsgx_receiver *self = (cmsgx_receiver *)object;
     cmsgx_state *state = self->state;
-    cmsgx_request *request = cmsgx_request_parse(state, args);
-    if (request == NULL) {
+    cmsgx_receive_config *config = cmsgx_receive_config_parse(state, args);
+    if (config == NULL) {
         return NULL;
     }
     if (!cmsgx_enter(&self->busy)) {
-        cmsgx_request_release(request);
+        cmsgx_receive_config_release(config);
         return cmsgx_raise_receiver_busy(object);
     }
-    request->is_traced |= self->into != NULL;
-    cmsgx_request *before = self->request;
-    cmsgx_request_inherit(request, before);
-    self->request = request;
+    config->is_traced |= self->into != NULL;
+    cmsgx_receive_config *before = self->config;
+    cmsgx_receive_config_inherit(config, before);
+    self->config = config;
     drop_buffers(self);
     cmsgx_leave(&self->busy);
-    cmsgx_request_release(before);
+    cmsgx_receive_config_release(before);
     Py_RETURN_NONE;
 }
 
@@ -340,9 +340,9 @@ receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
     int is_first = self->sock == NULL;
     if (is_first) {
         self->into = filled;
-        if (self->request != NULL) {
+        if (self->config != NULL) {
             /* As in configure(): nobody has received anything by it yet. */
-            self->request->is_traced |= filled != NULL;
+            self->config->is_traced |= filled != NULL;
         }
         self->size = filled != NULL ? filled->size : size;
         self->sock = Py_NewRef(sock);
@@ -364,20 +364,20 @@ receiver_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->sock);
     Py_VISIT(self->into);
     Py_VISIT(self->last);
-    return cmsgx_request_visit(self->request, visit, arg);
+    return cmsgx_receive_config_visit(self->config, visit, arg);
 }
 
 static int
 receiver_clear(PyObject *object)
 {
     cmsgx_receiver *self = (cmsgx_receiver *)object;
-    cmsgx_request *request = self->request;
-    self->request = NULL;
+    cmsgx_receive_config *config = self->config;
+    self->config = NULL;
     drop_buffers(self);
     Py_CLEAR(self->sock);
     Py_CLEAR(self->last);
     Py_CLEAR(self->into);
-    cmsgx_request_release(request);
+    cmsgx_receive_config_release(config);
     return 0;
 }
 

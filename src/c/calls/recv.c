@@ -20,7 +20,7 @@ typedef struct {
     unsigned char *control;     /* `small`, or owned */
     size_t control_size;
     int flags_asked;
-    unsigned char small[SMALL_CONTROL + CMSGX_MORE_ROOM] __attribute__((aligned(16)));
+    unsigned char small[SMALL_CONTROL + CMSGX_EXTRA_CONTROL] __attribute__((aligned(16)));
 } plain_call;
 
 static ssize_t
@@ -52,7 +52,7 @@ plain_init(plain_call *call, cmsgx_sock *sock, Py_ssize_t control_size, int flag
         return -1;
     }
     if (control_size > SMALL_CONTROL) {
-        call->control = PyMem_Malloc((size_t)control_size + CMSGX_MORE_ROOM);
+        call->control = PyMem_Malloc((size_t)control_size + CMSGX_EXTRA_CONTROL);
         if (call->control == NULL) {
             call->control = call->small;
             PyErr_NoMemory();
@@ -248,7 +248,7 @@ static PyObject *
 receive_foreign(cmsgx_state *state, cmsgx_name name, PyObject *const *args, Py_ssize_t nargs,
                 int more_flags)
 {
-    PyObject *text = state->own[name].name;
+    PyObject *text = state->stdlib_methods[name].name;
     if (nargs < 3 || more_flags == 0) {
         return cmsgx_call_foreign(text, args, (size_t)nargs);
     }
@@ -284,7 +284,8 @@ plain_parse(cmsgx_state *state, cmsgx_name name, const char *function, PyObject 
         if (first != NULL) {
             PyObject *stack[] = {args[0], first, nargs > 2 ? args[2] : NULL,
                                  nargs > 3 ? args[3] : NULL};
-            *result = PyObject_Vectorcall(state->own[name].method, stack, (size_t)nargs, NULL);
+            *result = PyObject_Vectorcall(state->stdlib_methods[name].method, stack, (size_t)nargs,
+                                          NULL);
             Py_DECREF(first);
         }
         return 0;
@@ -489,7 +490,7 @@ cmsgx_recvmsg_into_inheritable(PyObject *module, PyObject *const *args, Py_ssize
 
 /* recv_fds --------------------------------------------------------------------------------- */
 
-#define RIGHTS_ROOM (CMSG_SPACE(CMSGX_MAX_FDS * sizeof(int)) + SMALL_CONTROL)
+#define RIGHTS_CONTROL_SIZE (CMSG_SPACE(CMSGX_MAX_FDS * sizeof(int)) + SMALL_CONTROL)
 
 /* [number, ...]: a new reference. */
 static PyObject *
@@ -512,7 +513,7 @@ numbers_list(const int *fds, size_t count)
 static PyObject *
 rights_result(plain_call *call, PyObject *data, size_t most)
 {
-    int fds[RIGHTS_ROOM / sizeof(int)];
+    int fds[RIGHTS_CONTROL_SIZE / sizeof(int)];
     cmsgx_found found = cmsgx_gather(call->control, control_used(call), fds);
     size_t keep = found.rights < most ? found.rights : most;
 
@@ -588,7 +589,7 @@ __attribute__((noinline)) PyObject *
 cmsgx_recv_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs,
                       PyObject *kwnames)
 {
-    unsigned char room[RIGHTS_ROOM + CMSGX_MORE_ROOM] __attribute__((aligned(16)));
+    unsigned char room[RIGHTS_CONTROL_SIZE + CMSGX_EXTRA_CONTROL] __attribute__((aligned(16)));
     cmsgx_sock sock;
     plain_call call;
     rights_asked asked;
@@ -598,11 +599,11 @@ cmsgx_recv_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t narg
         return NULL;
     }
     if (!is_known_family(&sock)) {
-        return rights_through(state, state->own[CMSGX_RECVMSG].method, &asked);
+        return rights_through(state, state->stdlib_methods[CMSGX_RECVMSG].method, &asked);
     }
     (void)plain_init(&call, &sock, 0, asked.flags);
     call.control = room;
-    call.control_size = RIGHTS_ROOM;
+    call.control_size = RIGHTS_CONTROL_SIZE;
     PyObject *data;
     if (receive_bytes(&call, &sock, asked.size,
                       asked.cloexec ? asked.flags | CMSGX_MSG_CMSG_CLOEXEC : asked.flags, &data)
@@ -677,13 +678,13 @@ cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs, Py
     PyObject *message = NULL;
     cmsgx_row *row = in_background && cmsgx_may_bring_fds(family)
         ? cmsgx_row_shared(state->closer, cmsgx_sock_number(&sock)) : NULL;
-    cmsgx_request *request =
-        cmsgx_request_once(state, fds, family, type, raise_truncated, row);
-    cmsgx_buffer *buffer = request == NULL ? NULL : cmsgx_buffer_once(state, size);
+    cmsgx_receive_config *config =
+        cmsgx_receive_config_once(state, fds, family, type, raise_truncated, row);
+    cmsgx_buffer *buffer = config == NULL ? NULL : cmsgx_buffer_once(state, size);
     if (buffer != NULL) {
-        message = cmsgx_receive(&sock, buffer, request, flags);
+        message = cmsgx_receive(&sock, buffer, config, flags);
     }
     cmsgx_buffer_release(buffer);
-    cmsgx_request_release(request);
+    cmsgx_receive_config_release(config);
     return message;
 }

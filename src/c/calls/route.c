@@ -149,16 +149,16 @@ is_read_by(cmsgx_outgoing *out, cmsgx_reader reader, int family)
 }
 
 static inline int
-goes(cmsgx_outgoing *out, const cmsgx_form *form, int family)
+goes(cmsgx_outgoing *out, const cmsgx_wire_format *format, int family)
 {
-    if (!(form->directions & CMSGX_SENT)) {
+    if (!(format->directions & CMSGX_SENT)) {
         return 0;
     }
-    int over = family == AF_INET6 && (form->directions & CMSGX_SENT_BY_PEER) ? peer_of(out)
+    int over = family == AF_INET6 && (format->directions & CMSGX_SENT_BY_PEER) ? peer_of(out)
                                                                              : family;
-    return has(form->sent_over, over)
-           && (form->sent_by == 0 || has(form->sent_by, type_of(out->sock)))
-           && is_read_by(out, form->reader, family);
+    return has(format->sent_over, over)
+           && (format->sent_by == 0 || has(format->sent_by, type_of(out->sock)))
+           && is_read_by(out, format->reader, family);
 }
 
 static void
@@ -179,25 +179,26 @@ raise_refused(cmsgx_outgoing *out, PyObject *record, int family)
     }
 }
 
-const cmsgx_form *
+const cmsgx_wire_format *
 cmsgx_route_look(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record)
 {
-    const cmsgx_form *form = codec->sent;
+    const cmsgx_wire_format *format = codec->sent;
     if (out->sock == NULL) {
         /* For a buffer that is no call's own: as it would arrive. */
-        form = form == NULL && codec->form_count > 0 ? &codec->forms[0] : form;
+        format = format == NULL && codec->format_count > 0 ? &codec->formats[0] : format;
     }
-    if (form == NULL) {
+    if (format == NULL) {
         PyErr_Format(PyExc_ValueError, "control: the kernel takes no %.200s, it only delivers it",
                      Py_TYPE(record)->tp_name);
     }
-    if (form == NULL || out->sock == NULL) {
-        return form;
+    if (format == NULL || out->sock == NULL) {
+        return format;
     }
     int family = family_of(out->sock);
-    for (const cmsgx_form *end = codec->forms + codec->form_count; form < end; form++) {
-        if (goes(out, form, family)) {
-            return form;
+    for (const cmsgx_wire_format *end = codec->formats + codec->format_count; format < end;
+         format++) {
+        if (goes(out, format, family)) {
+            return format;
         }
     }
     raise_refused(out, record, family);
@@ -213,10 +214,10 @@ cmsgx_route_packed(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *reco
         return 0;
     }
     int family = family_of(out->sock);
-    for (Py_ssize_t i = 0; i < codec->form_count; i++) {
-        const cmsgx_form *form = &codec->forms[i];
-        if (form->level == level && form->type == type && (form->directions & CMSGX_SENT)) {
-            if (goes(out, form, family)) {
+    for (Py_ssize_t i = 0; i < codec->format_count; i++) {
+        const cmsgx_wire_format *format = &codec->formats[i];
+        if (format->level == level && format->type == type && (format->directions & CMSGX_SENT)) {
+            if (goes(out, format, family)) {
                 return 0;
             }
             is_known = 1;

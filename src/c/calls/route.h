@@ -10,7 +10,7 @@
 #include <netinet/in.h>
 
 /* For the function below. */
-const cmsgx_form *cmsgx_route_look(cmsgx_outgoing *out, const cmsgx_codec *codec,
+const cmsgx_wire_format *cmsgx_route_look(cmsgx_outgoing *out, const cmsgx_codec *codec,
                                    PyObject *record);
 
 /* Whether that is what reads what a datagram socket sends, mostly. */
@@ -27,22 +27,22 @@ cmsgx_route_is_read(const cmsgx_sock *sock, cmsgx_reader reader)
 /* The form in which a record of that codec goes where `out` goes.  NULL with an exception where it
    goes there in none: NotSupportedError, or ValueError for what a kernel only delivers.  After the
    address.  Where `out` has no socket, the first that is sent, or is there at all. */
-static inline const cmsgx_form *
-cmsgx_route_form(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record)
+static inline const cmsgx_wire_format *
+cmsgx_route_format(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record)
 {
-    const cmsgx_form *form = codec->sent;
+    const cmsgx_wire_format *format = codec->sent;
     const cmsgx_sock *sock = out->sock;
-    if (form != NULL && sock != NULL && sock->kind == CMSGX_SOCKET) {
+    if (format != NULL && sock != NULL && sock->kind == CMSGX_SOCKET) {
         /* Mostly the first that is sent is right, for a socket object, which knows what it is. */
         unsigned family = (unsigned)cmsgx_sock_value(sock, sock->state->socket_family);
-        if (family < 64 && (form->sent_over >> family & 1)
-            && (family != AF_INET6 || !(form->directions & CMSGX_SENT_BY_PEER))) {
-            unsigned type = form->sent_by == 0 && form->reader == CMSGX_BY_ANY
+        if (family < 64 && (format->sent_over >> family & 1)
+            && (family != AF_INET6 || !(format->directions & CMSGX_SENT_BY_PEER))) {
+            unsigned type = format->sent_by == 0 && format->reader == CMSGX_BY_ANY
                 ? 0 : (unsigned)cmsgx_sock_value(sock, sock->state->socket_type);
-            if ((form->sent_by == 0 || (type < 32 && (form->sent_by >> type & 1)))
-                && (form->reader == CMSGX_BY_ANY
-                    || (type == SOCK_DGRAM && cmsgx_route_is_read(sock, form->reader)))) {
-                return form;
+            if ((format->sent_by == 0 || (type < 32 && (format->sent_by >> type & 1)))
+                && (format->reader == CMSGX_BY_ANY
+                    || (type == SOCK_DGRAM && cmsgx_route_is_read(sock, format->reader)))) {
+                return format;
             }
         }
     }

@@ -121,7 +121,8 @@ send_through_own(const cmsgx_outgoing *out, const cmsgx_sock *sock, PyObject *bu
     PyObject *held = cmsgx_unchanging(buffers);
     if (ancdata != NULL && number != NULL && held != NULL) {
         PyObject *stack[] = {sock->object, held, ancdata, number, address};
-        result = PyObject_Vectorcall(out->state->own[CMSGX_SENDMSG].method, stack, 5, NULL);
+        result =
+            PyObject_Vectorcall(out->state->stdlib_methods[CMSGX_SENDMSG].method, stack, 5, NULL);
     }
     Py_XDECREF(held);
     Py_XDECREF(ancdata);
@@ -139,8 +140,8 @@ static __attribute__((noinline)) PyObject *
 kinds_as_tuples(cmsgx_state *state, cmsgx_sock *sock, PyObject *items, int has_address)
 {
     cmsgx_outgoing out;
-    cmsgx_stack_room room;
-    cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, sock);
+    cmsgx_stack_scratch room;
+    cmsgx_outgoing_init(&out, cmsgx_scratch_of(&room), state, sock);
     if (sock != NULL && has_address) {
         /* The method resolves a name to an address of the socket's own family. */
         out.peer = cmsgx_sock_family(sock);
@@ -155,9 +156,9 @@ static __attribute__((noinline)) PyObject *
 fds_as_tuples(cmsgx_state *state, PyObject *fds)
 {
     cmsgx_outgoing out;
-    cmsgx_stack_room room;
+    cmsgx_stack_scratch room;
     PyObject *tuples = NULL;
-    cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, NULL);
+    cmsgx_outgoing_init(&out, cmsgx_scratch_of(&room), state, NULL);
     if (add_plain_fds(&out, fds) == 0) {
         tuples = cmsgx_route_tuples(&out);
     }
@@ -200,7 +201,7 @@ send_through(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssi
                              nargs > 4 ? args[4] : NULL};
         result = method != NULL
             ? PyObject_Vectorcall(method, stack, (size_t)nargs, NULL)
-            : cmsgx_call_foreign(state->own[CMSGX_SENDMSG].name, stack, (size_t)nargs);
+            : cmsgx_call_foreign(state->stdlib_methods[CMSGX_SENDMSG].name, stack, (size_t)nargs);
     }
     if (result == NULL) {
         /* Who gets the buffers as they are tells of those. */
@@ -344,7 +345,7 @@ cmsgx_sendmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs
 {
     cmsgx_sock sock;
     cmsgx_outgoing out;
-    cmsgx_stack_room room;
+    cmsgx_stack_scratch room;
     PyObject *result = NULL;
     int flags = 0;
 
@@ -357,7 +358,7 @@ cmsgx_sendmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs
         || (nargs > 3 && cmsgx_as_int(args[3], "flags", &flags) < 0)) {
         return NULL;
     }
-    cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, &sock);
+    cmsgx_outgoing_init(&out, cmsgx_scratch_of(&room), state, &sock);
     PyObject *address = nargs > 4 ? args[4] : Py_None;
     int known = set_address(&out, &sock, address);
     if (known < 0) {
@@ -365,7 +366,7 @@ cmsgx_sendmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs
     }
     if (known == 0) {
         if (sock.kind == CMSGX_SOCKET) {
-            result = send_through(state, state->own[CMSGX_SENDMSG].method, args, nargs);
+            result = send_through(state, state->stdlib_methods[CMSGX_SENDMSG].method, args, nargs);
         }
         else {
             cmsgx_raise_no_conversion(&sock, address);
@@ -416,7 +417,7 @@ cmsgx_send_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t narg
     PyObject *values[5] = {NULL};
     cmsgx_sock sock;
     cmsgx_outgoing out;
-    cmsgx_stack_room room;
+    cmsgx_stack_scratch room;
     PyObject *result = NULL;
     int flags = 0;
 
@@ -425,7 +426,7 @@ cmsgx_send_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t narg
         || (values[3] != NULL && cmsgx_as_int(values[3], "flags", &flags) < 0)) {
         return NULL;
     }
-    cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, &sock);
+    cmsgx_outgoing_init(&out, cmsgx_scratch_of(&room), state, &sock);
     PyObject *address = values[4] != NULL ? values[4] : Py_None;
     /* Before the buffers, which may be an iterator: they are read once, by whom it takes. */
     int known = set_address(&out, &sock, address);
@@ -470,7 +471,7 @@ send_fds_foreign(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, Py
     PyObject *result = NULL;
     if (ancdata != NULL && flags != NULL) {
         PyObject *stack[] = {values[0], values[1], ancdata, flags, values[4]};
-        result = cmsgx_call_foreign(state->own[CMSGX_SENDMSG].name, stack,
+        result = cmsgx_call_foreign(state->stdlib_methods[CMSGX_SENDMSG].name, stack,
                                     values[4] != NULL ? 5 : values[3] != NULL ? 4 : 3);
     }
     if (result == NULL) {
@@ -588,7 +589,7 @@ send_typed(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     cmsgx_state *state = cmsgx_state_of(module);
     cmsgx_sock sock;
     cmsgx_outgoing out;
-    cmsgx_stack_room room;
+    cmsgx_stack_scratch room;
     ssize_t sent = -1;
     int flags = 0;
 
@@ -600,7 +601,7 @@ send_typed(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
         return -1;
     }
     flags |= CMSGX_MSG_NOSIGNAL;
-    cmsgx_outgoing_init(&out, cmsgx_room_of(&room), state, &sock);
+    cmsgx_outgoing_init(&out, cmsgx_scratch_of(&room), state, &sock);
     out.is_typed = 1;
 
     PyObject *address = values[ADDRESS] != NULL ? values[ADDRESS] : Py_None;
@@ -649,7 +650,7 @@ cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
 }
 
 int
-cmsgx_is_tally(const char *function, PyObject *const *args, Py_ssize_t nargs)
+cmsgx_is_progress(const char *function, PyObject *const *args, Py_ssize_t nargs)
 {
     if (nargs < 1 || !PyList_CheckExact(args[0]) || PyList_GET_SIZE(args[0]) != 1) {
         PyErr_Format(PyExc_TypeError, "%s(): the first argument is a list of one int", function);
@@ -659,16 +660,16 @@ cmsgx_is_tally(const char *function, PyObject *const *args, Py_ssize_t nargs)
 }
 
 PyObject *
-cmsgx_tell_tally(PyObject *tally, ssize_t sent, int error)
+cmsgx_tell_progress(PyObject *progress, ssize_t sent, int error)
 {
     PyObject *raised = cmsgx_save_exception();
     if (sent > 0) {
-        PyObject *before = Py_XNewRef(PyList_GetItem(tally, 0));
+        PyObject *before = Py_XNewRef(PyList_GetItem(progress, 0));
         PyObject *more = before == NULL ? NULL : PyLong_FromSsize_t(sent);
         PyObject *total = more == NULL ? NULL : PyNumber_Add(before, more);
         Py_XDECREF(more);
         Py_XDECREF(before);
-        if (total == NULL || PyList_SetItem(tally, 0, total) < 0) {
+        if (total == NULL || PyList_SetItem(progress, 0, total) < 0) {
             Py_XDECREF(raised);
             return NULL;
         }
@@ -681,23 +682,23 @@ cmsgx_tell_tally(PyObject *tally, ssize_t sent, int error)
 }
 
 PyObject *
-cmsgx_send_counted(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+cmsgx_send_tracked(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     int error;
-    if (!cmsgx_is_tally("send_counted", args, nargs)) {
+    if (!cmsgx_is_progress("send_tracked", args, nargs)) {
         return NULL;
     }
     ssize_t sent = send_typed(module, args + 1, nargs - 1, kwnames, &error);
-    return cmsgx_tell_tally(args[0], sent, error);
+    return cmsgx_tell_progress(args[0], sent, error);
 }
 
 PyObject *
 cmsgx_build(PyObject *module, PyObject *control)
 {
     cmsgx_outgoing out;
-    cmsgx_stack_room room;
+    cmsgx_stack_scratch room;
     PyObject *bytes = NULL;
-    cmsgx_outgoing_init(&out, cmsgx_room_of(&room), cmsgx_state_of(module), NULL);
+    cmsgx_outgoing_init(&out, cmsgx_scratch_of(&room), cmsgx_state_of(module), NULL);
     PyObject *items = PyObject_TypeCheck(control, out.state->Record)
         ? PyTuple_Pack(1, control)
         : cmsgx_sequence(control, "control", NEEDED_CONTROL);

@@ -23,15 +23,15 @@ PyObject *cmsgx_send_batch(PyObject *module, PyObject *const *args, Py_ssize_t n
    between any two steps of theirs: adds it to the number in args[0], a list of one.  None, or the
    OSError that the system call was refused with, which is not raised; so what is raised is
    somebody else's.  NULL with an exception. */
-PyObject *cmsgx_send_counted(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+PyObject *cmsgx_send_tracked(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                              PyObject *kwnames);
-PyObject *cmsgx_send_batch_counted(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+PyObject *cmsgx_send_batch_tracked(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                                    PyObject *kwnames);
 
 /* Their parts.  Whether args[0] is such a list; 0 with TypeError.  And what they return: with the
    exception of a call that failed, of which `error` is the errno, or 0. */
-int cmsgx_is_tally(const char *function, PyObject *const *args, Py_ssize_t nargs);
-PyObject *cmsgx_tell_tally(PyObject *tally, ssize_t sent, int error);
+int cmsgx_is_progress(const char *function, PyObject *const *args, Py_ssize_t nargs);
+PyObject *cmsgx_tell_progress(PyObject *progress, ssize_t sent, int error);
 
 /* What a typed message has, in two steps; `fds` and `control` may be NULL.  The head: 1 ready, 0
    where C cannot convert the address, -1 with an exception.  The data, which the caller keeps

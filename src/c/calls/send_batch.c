@@ -28,24 +28,24 @@ typedef struct {
     int numbers[FEW_FDS];
     PyObject *owners[FEW_FDS];
     unsigned char control[FEW_CONTROL] __attribute__((aligned(16)));
-} letter;
+} batch_entry;
 
 typedef struct {
     cmsgx_state *state;
     cmsgx_sock *sock;
     int flags;
-    size_t count;               /* letters that are filled */
+    size_t count;               /* entries that are filled */
     size_t done;                /* of those, sent or skipped */
-    size_t part;                /* bytes that were sent of letters[done], on a stream */
+    size_t part;                /* bytes that were sent of entries[done], on a stream */
     int is_last;                /* behind these comes one that cannot be sent, or nothing */
     PyObject *pending;          /* owned: what is to be raised once these were sent, or NULL */
     PyObject *messages;         /* borrowed: a tuple of all */
     int is_iterator;            /* they came from one */
     int has_messages;           /* which the caller knows by that name */
     Py_ssize_t read;            /* the first message of which nothing was read yet */
-    letter *letters;
+    batch_entry *entries;
     struct cmsgx_mmsg *headers;
-    PyObject **owners;          /* of all letters; NULL where there are none */
+    PyObject **owners;          /* of all entries; NULL where there are none */
     size_t owner_count;
     PyObject *skipped;          /* owned: a list of (index, error), or NULL: nothing is skipped */
     Py_ssize_t retried;         /* the last message that was tried again, -1 for none */
@@ -106,10 +106,10 @@ note_used_up(const batch *self, Py_ssize_t index)
 
 /* (data, fds, control, address), or just data.  The tuple of all messages keeps it alive. */
 static int
-fill(batch *self, letter *one, PyObject *message)
+fill(batch *self, batch_entry *one, PyObject *message)
 {
     PyObject *parts[4] = {message, NULL, NULL, Py_None};
-    cmsgx_room room = {&one->buffer, &one->iov, 1, one->numbers, one->owners, FEW_FDS,
+    cmsgx_scratch room = {&one->buffer, &one->iov, 1, one->numbers, one->owners, FEW_FDS,
                        one->control, FEW_CONTROL};
 
     cmsgx_outgoing_init(&one->out, room, self->state, self->sock);
@@ -163,7 +163,7 @@ fill_chunk(batch *self, Py_ssize_t from)
     self->count = self->done = self->part = 0;
     self->is_last = (size_t)rest == count;
     while (self->count < count) {
-        letter *one = &self->letters[self->count];
+        batch_entry *one = &self->entries[self->count];
         Py_ssize_t index = from + (Py_ssize_t)self->count;
         if (fill(self, one, PyTuple_GET_ITEM(self->messages, index)) < 0) {
             cmsgx_outgoing_clear(&one->out);
@@ -196,7 +196,7 @@ static void
 clear_from(batch *self, size_t first)
 {
     for (size_t i = first; i < self->count; i++) {
-        cmsgx_outgoing_clear(&self->letters[i].out);
+        cmsgx_outgoing_clear(&self->entries[i].out);
     }
     self->count = first;
 }
@@ -208,8 +208,8 @@ gather_owners(batch *self)
     size_t count = 0;
     self->owner_count = 0;
     for (size_t i = 0; i < self->count; i++) {
-        const cmsgx_outgoing *out = &self->letters[i].out;
-        self->letters[i].owners_at = 0;
+        const cmsgx_outgoing *out = &self->entries[i].out;
+        self->entries[i].owners_at = 0;
         count += out->owned_count > 0 ? out->fd_count : 0;
     }
     if (count == 0) {
@@ -222,8 +222,8 @@ gather_owners(batch *self)
     }
     self->owners = owners;
     for (size_t i = 0; i < self->count; i++) {
-        const cmsgx_outgoing *out = &self->letters[i].out;
-        self->letters[i].owners_at = self->owner_count;
+        const cmsgx_outgoing *out = &self->entries[i].out;
+        self->entries[i].owners_at = self->owner_count;
         if (out->owned_count > 0) {
             memcpy(owners + self->owner_count, out->owners, out->fd_count * sizeof(*owners));
             self->owner_count += out->fd_count;
@@ -270,7 +270,7 @@ take_in(batch *self, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         size_t sent = self->headers[self->done].msg_len;
-        if (self->part + sent < self->letters[self->done].out.total) {
+        if (self->part + sent < self->entries[self->done].out.total) {
             go_on_behind(self, sent);
             return;
         }
@@ -292,7 +292,7 @@ find_closed(const batch *self)
 {
     size_t i = first_with_descriptors(self);
     for (; i < self->count; i++) {
-        const cmsgx_outgoing *out = &self->letters[i].out;
+        const cmsgx_outgoing *out = &self->entries[i].out;
         for (size_t at = 0; out->owned_count > 0 && at < out->fd_count; at++) {
             PyObject *owner = out->owners[at];
             if (owner == NULL || !PyObject_TypeCheck(owner, self->state->Descriptor)) {
@@ -353,7 +353,7 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
         size_t first = first_with_descriptors(self);
         if (self->owner_count > 0 && first < self->count) {
             /* What has gone may be closed by now. */
-            size_t owners_at = self->letters[first].owners_at;
+            size_t owners_at = self->entries[first].owners_at;
             pins.objects = self->owners + owners_at;
             pins.count = self->owner_count - owners_at;
         }
@@ -362,7 +362,7 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
         if (result < 0) {
             if (*error != EBADF) {
                 if (self->part == 0) {
-                    cmsgx_route_note(&self->letters[self->done].out, error);
+                    cmsgx_route_note(&self->entries[self->done].out, error);
                 }
                 int goes_on = go_past(self, from, *error);
                 if (goes_on > 0) {
@@ -379,13 +379,13 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
                     Py_XSETREF(self->pending, cmsgx_save_exception());
                 }
                 PyErr_Clear();
-                self->owner_count = self->letters[closed].owners_at;
+                self->owner_count = self->entries[closed].owners_at;
                 clear_from(self, closed);
                 self->is_last = 1;
                 continue;
             }
             if (closed == self->count) {
-                cmsgx_outgoing_name_bad(&self->letters[self->done].out, self->sock);
+                cmsgx_outgoing_name_bad(&self->entries[self->done].out, self->sock);
             }
             return -1;
         }
@@ -532,12 +532,12 @@ send_batch(PyObject *module, const cmsgx_signature *signature, PyObject *const *
                   .has_messages = result != NULL, .retried = -1};
     int failed = -1;
 
-    self.letters = PyMem_Malloc((most + 1) * (sizeof(letter) + sizeof(*self.headers)));
-    if (self.letters == NULL) {
+    self.entries = PyMem_Malloc((most + 1) * (sizeof(batch_entry) + sizeof(*self.headers)));
+    if (self.entries == NULL) {
         PyErr_NoMemory();
     }
     else if (!skips || (self.skipped = PyList_New(0)) != NULL) {
-        self.headers = (struct cmsgx_mmsg *)(void *)(self.letters + most + 1);
+        self.headers = (struct cmsgx_mmsg *)(void *)(self.entries + most + 1);
         failed = send_all(&self, sent, error);
         if (self.part > 0) {
             /* For nobody to overlook: a message went in part. */
@@ -550,7 +550,7 @@ send_batch(PyObject *module, const cmsgx_signature *signature, PyObject *const *
     Py_XDECREF(self.skipped);
     Py_XDECREF(self.pending);
     PyMem_Free(self.owners);
-    PyMem_Free(self.letters);
+    PyMem_Free(self.entries);
     Py_DECREF(messages);
     return failed;
 }
@@ -570,18 +570,18 @@ cmsgx_send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyOb
 }
 
 PyObject *
-cmsgx_send_batch_counted(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+cmsgx_send_batch_tracked(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                          PyObject *kwnames)
 {
     static const cmsgx_signature signature = {
-        "send_batch_counted", 2, 2,
+        "send_batch_tracked", 2, 2,
         {CMSGX_KW_SOCK, CMSGX_KW_MESSAGES, CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT, -1},
     };
     Py_ssize_t sent;
     int error;
-    if (!cmsgx_is_tally("send_batch_counted", args, nargs)) {
+    if (!cmsgx_is_progress("send_batch_tracked", args, nargs)) {
         return NULL;
     }
     (void)send_batch(module, &signature, args + 1, nargs - 1, kwnames, &sent, &error, NULL);
-    return cmsgx_tell_tally(args[0], sent, error);
+    return cmsgx_tell_progress(args[0], sent, error);
 }

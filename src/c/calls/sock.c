@@ -135,7 +135,7 @@ take_number(cmsgx_state *state, PyObject *object, cmsgx_sock *sock)
     sock->kind = CMSGX_NUMBER;
     sock->timeout = CMSGX_BLOCKING;
     sock->family = sock->type = -1;
-    sock->fd = cmsgx_number_of(state, object, "sock", CMSGX_SOCK_INDEX, &sock->owner);
+    sock->fd = cmsgx_fd_from_object(state, object, "sock", CMSGX_SOCK_INDEX, &sock->owner);
     return sock->fd < 0 ? -1 : 0;
 }
 
@@ -507,7 +507,8 @@ cmsgx_add_sock(PyObject *module)
     state->socket = (PyTypeObject *)type;
     state->socket_class = (PyTypeObject *)Py_NewRef(type);
     for (int i = 0; i < CMSGX_NAMES; i++) {
-        if ((state->own[i].method = PyObject_GetAttr(type, state->own[i].name)) == NULL) {
+        cmsgx_stdlib_method *one = &state->stdlib_methods[i];
+        if ((one->method = PyObject_GetAttr(type, one->name)) == NULL) {
             return -1;
         }
     }

@@ -141,7 +141,7 @@ int cmsgx_row_is_over(cmsgx_row *row);
 size_t cmsgx_row_wait(cmsgx_row *row, int64_t nanoseconds);
 
 /* How many descriptors a receiver may take at once, beyond those of one message. */
-size_t cmsgx_row_most(const cmsgx_row *row);
+size_t cmsgx_row_max(const cmsgx_row *row);
 
 /* Waits until everything that was handed over is closed, `nanoseconds` at most.  The descriptors
    that are still to be closed.  Where no thread can be had this closes them itself. */

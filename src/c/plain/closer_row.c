@@ -139,7 +139,7 @@ cmsgx_row_is_over(cmsgx_row *row)
 }
 
 size_t
-cmsgx_row_most(const cmsgx_row *row)
+cmsgx_row_max(const cmsgx_row *row)
 {
     size_t limit = cmsgx_closer_limit(row->closer);
     size_t backlog = cmsgx_get(&row->closer->backlog);

@@ -12,9 +12,9 @@ typedef struct {
 } pair_of_64;
 
 const char *
-cmsgx_form_name(cmsgx_transform transform)
+cmsgx_encoding_name(cmsgx_encoding encoding)
 {
-    switch (transform) {
+    switch (encoding) {
     case CMSGX_AS_IT_IS: return "";
     case CMSGX_WITHOUT_NUL: return "without NUL";
     case CMSGX_INTEGER: return "integer";
@@ -31,9 +31,9 @@ cmsgx_form_name(cmsgx_transform transform)
 }
 
 size_t
-cmsgx_form_canonical(cmsgx_transform transform)
+cmsgx_encoding_canonical(cmsgx_encoding encoding)
 {
-    switch (transform) {
+    switch (encoding) {
     case CMSGX_INTEGER: return sizeof(int);
     case CMSGX_TIMEVAL: case CMSGX_TIMESPEC: case CMSGX_TIMEVAL64: case CMSGX_TIMESPEC64:
     case CMSGX_BINTIME: return sizeof(int64_t);
@@ -46,9 +46,9 @@ cmsgx_form_canonical(cmsgx_transform transform)
 }
 
 size_t
-cmsgx_form_size(cmsgx_transform transform)
+cmsgx_encoding_size(cmsgx_encoding encoding)
 {
-    switch (transform) {
+    switch (encoding) {
     case CMSGX_TIMEVAL: return sizeof(cmsgx_timeval);
     case CMSGX_TIMESPEC: return sizeof(cmsgx_timespec);
     case CMSGX_TIMEVAL64: case CMSGX_TIMESPEC64: return sizeof(pair_of_64);
@@ -70,14 +70,14 @@ nanoseconds(int64_t seconds, int64_t fraction, int64_t unit)
 }
 
 static int64_t
-read_time(cmsgx_transform transform, const unsigned char *data)
+read_time(cmsgx_encoding encoding, const unsigned char *data)
 {
     pair_of_64 wide;
     cmsgx_timeval timeval;
     cmsgx_timespec timespec;
     cmsgx_bintime binary;
 
-    switch (transform) {
+    switch (encoding) {
     case CMSGX_TIMEVAL:
         memcpy(&timeval, data, sizeof(timeval));
         return nanoseconds(timeval.seconds, timeval.fraction, 1000);
@@ -90,12 +90,12 @@ read_time(cmsgx_transform transform, const unsigned char *data)
                            (int64_t)(((binary.fraction >> 32) * (uint64_t)BILLION) >> 32), 1);
     default:
         memcpy(&wide, data, sizeof(wide));
-        return nanoseconds(wide.seconds, wide.fraction, transform == CMSGX_TIMEVAL64 ? 1000 : 1);
+        return nanoseconds(wide.seconds, wide.fraction, encoding == CMSGX_TIMEVAL64 ? 1000 : 1);
     }
 }
 
 static void
-write_time(cmsgx_transform transform, int64_t value, unsigned char *out)
+write_time(cmsgx_encoding encoding, int64_t value, unsigned char *out)
 {
     int64_t seconds = value / BILLION;
     int64_t rest = value % BILLION;
@@ -104,7 +104,7 @@ write_time(cmsgx_transform transform, int64_t value, unsigned char *out)
         rest += BILLION;
         seconds--;
     }
-    switch (transform) {
+    switch (encoding) {
     case CMSGX_TIMEVAL: {
         cmsgx_timeval timeval;
         memset(&timeval, 0, sizeof(timeval));
@@ -130,21 +130,21 @@ write_time(cmsgx_transform transform, int64_t value, unsigned char *out)
         break;
     }
     default: {
-        pair_of_64 wide = {seconds, transform == CMSGX_TIMEVAL64 ? rest / 1000 : rest};
+        pair_of_64 wide = {seconds, encoding == CMSGX_TIMEVAL64 ? rest / 1000 : rest};
         memcpy(out, &wide, sizeof(wide));
     }
     }
 }
 
 ptrdiff_t
-cmsgx_form_read(cmsgx_transform transform, const unsigned char *data, size_t size,
+cmsgx_encoding_read(cmsgx_encoding encoding, const unsigned char *data, size_t size,
                 unsigned char *out)
 {
-    size_t fixed = cmsgx_form_size(transform);
+    size_t fixed = cmsgx_encoding_size(encoding);
     if (fixed != 0 && size != fixed) {
         return -1;
     }
-    switch (transform) {
+    switch (encoding) {
     case CMSGX_INTEGER: {
         int value;
         if (size == 1) {
@@ -166,15 +166,15 @@ cmsgx_form_read(cmsgx_transform transform, const unsigned char *data, size_t siz
     }
     case CMSGX_TIMEVAL: case CMSGX_TIMESPEC: case CMSGX_TIMEVAL64: case CMSGX_TIMESPEC64:
     case CMSGX_BINTIME: {
-        int64_t value = read_time(transform, data);
+        int64_t value = read_time(encoding, data);
         memcpy(out, &value, sizeof(value));
         return sizeof(value);
     }
     case CMSGX_STAMPING: case CMSGX_STAMPING64: {
-        cmsgx_transform one = transform == CMSGX_STAMPING ? CMSGX_TIMESPEC : CMSGX_TIMESPEC64;
+        cmsgx_encoding one = encoding == CMSGX_STAMPING ? CMSGX_TIMESPEC : CMSGX_TIMESPEC64;
         int64_t values[3];
         for (size_t i = 0; i < 3; i++) {
-            values[i] = read_time(one, data + i * cmsgx_form_size(one));
+            values[i] = read_time(one, data + i * cmsgx_encoding_size(one));
         }
         memcpy(out, values, sizeof(values));
         return sizeof(values);
@@ -198,26 +198,26 @@ cmsgx_form_read(cmsgx_transform transform, const unsigned char *data, size_t siz
 }
 
 int
-cmsgx_form_has(cmsgx_transform transform, const unsigned char *value, size_t size)
+cmsgx_encoding_has(cmsgx_encoding encoding, const unsigned char *value, size_t size)
 {
 #ifdef IP_PKTINFO
     struct in6_pktinfo mapped;
-    if (transform == CMSGX_PKTINFO && size == sizeof(mapped)) {
+    if (encoding == CMSGX_PKTINFO && size == sizeof(mapped)) {
         memcpy(&mapped, value, sizeof(mapped));
         return IN6_IS_ADDR_V4MAPPED(&mapped.ipi6_addr)
             || IN6_IS_ADDR_UNSPECIFIED(&mapped.ipi6_addr);
     }
 #else
-    (void)transform, (void)value, (void)size;
+    (void)encoding, (void)value, (void)size;
 #endif
     return 1;
 }
 
 void
-cmsgx_form_write(cmsgx_transform transform, const unsigned char *value, size_t size,
+cmsgx_encoding_write(cmsgx_encoding encoding, const unsigned char *value, size_t size,
                  unsigned char *out, size_t wire_size)
 {
-    switch (transform) {
+    switch (encoding) {
     case CMSGX_INTEGER: {
         int number;
         memcpy(&number, value, sizeof(number));
@@ -237,15 +237,15 @@ cmsgx_form_write(cmsgx_transform transform, const unsigned char *value, size_t s
     case CMSGX_BINTIME: {
         int64_t time;
         memcpy(&time, value, sizeof(time));
-        write_time(transform, time, out);
+        write_time(encoding, time, out);
         break;
     }
     case CMSGX_STAMPING: case CMSGX_STAMPING64: {
-        cmsgx_transform one = transform == CMSGX_STAMPING ? CMSGX_TIMESPEC : CMSGX_TIMESPEC64;
+        cmsgx_encoding one = encoding == CMSGX_STAMPING ? CMSGX_TIMESPEC : CMSGX_TIMESPEC64;
         int64_t times[3];
         memcpy(times, value, sizeof(times));
         for (size_t i = 0; i < 3; i++) {
-            write_time(one, times[i], out + i * cmsgx_form_size(one));
+            write_time(one, times[i], out + i * cmsgx_encoding_size(one));
         }
         break;
     }

@@ -20,34 +20,34 @@ typedef enum {
     CMSGX_STAMPING,         /* three timespecs; canonical: three int64_t ns */
     CMSGX_STAMPING64,
     CMSGX_PKTINFO,          /* struct in_pktinfo; canonical: struct in6_pktinfo, mapped */
-    CMSGX_TRANSFORMS,
-} cmsgx_transform;
+    CMSGX_ENCODINGS,
+} cmsgx_encoding;
 
-/* Its name in Python: kinds.register(transform=). */
-const char *cmsgx_form_name(cmsgx_transform transform);
+/* Its name in Python: kinds.register(encoding=). */
+const char *cmsgx_encoding_name(cmsgx_encoding encoding);
 
 /* Bytes of the payload in a form of fixed size; 0 where any size may be right. */
-size_t cmsgx_form_size(cmsgx_transform transform);
+size_t cmsgx_encoding_size(cmsgx_encoding encoding);
 
-/* Bytes of the canonical form of those that change more: what cmsgx_form_read() gives, and what
-   cmsgx_form_write() reads.  0 for the others, and for one that this system does not have. */
-size_t cmsgx_form_canonical(cmsgx_transform transform);
+/* Bytes of the canonical form of those that change more: what cmsgx_encoding_read() gives, and what
+   cmsgx_encoding_write() reads.  0 for the others, and for one that this system does not have. */
+size_t cmsgx_encoding_canonical(cmsgx_encoding encoding);
 
 #define CMSGX_CANONICAL 32
 
 /* Reads a payload of `size` bytes in one of the forms that change it into `out`, which has room
    for CMSGX_CANONICAL bytes.  Returns the bytes of the canonical form, or -1 where the payload
    has not the size of that form. */
-ptrdiff_t cmsgx_form_read(cmsgx_transform transform, const unsigned char *data, size_t size,
-                          unsigned char *out);
+ptrdiff_t cmsgx_encoding_read(cmsgx_encoding encoding, const unsigned char *data, size_t size,
+                              unsigned char *out);
 
 /* Whether a canonical value has that form at all: an address of IPv6 is none of IPv4. */
-int cmsgx_form_has(cmsgx_transform transform, const unsigned char *value, size_t size);
+int cmsgx_encoding_has(cmsgx_encoding encoding, const unsigned char *value, size_t size);
 
-/* Writes a canonical value of `size` bytes, which has to be cmsgx_form_canonical() where that is
-   not 0, as a payload of `wire_size` bytes, which has to be what the form asks for:
-   cmsgx_form_size(), for CMSGX_INTEGER 1, 2 or 4, else `size`. */
-void cmsgx_form_write(cmsgx_transform transform, const unsigned char *value, size_t size,
+/* Writes a canonical value of `size` bytes, which has to be cmsgx_encoding_canonical() where that
+   is not 0, as a payload of `wire_size` bytes, which has to be what the form asks for:
+   cmsgx_encoding_size(), for CMSGX_INTEGER 1, 2 or 4, else `size`. */
+void cmsgx_encoding_write(cmsgx_encoding encoding, const unsigned char *value, size_t size,
                       unsigned char *out, size_t wire_size);
 
 #endif

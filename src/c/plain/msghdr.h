@@ -15,18 +15,18 @@
 
 /* Room for all that one message can bring, where it is not known what is switched on: the
    descriptors, and after them labels, credentials, time stamps. */
-#define CMSGX_LARGEST_ROOM (CMSG_SPACE(CMSGX_MAX_FDS * sizeof(int)) + 3072)
+#define CMSGX_MAX_CONTROL_SIZE (CMSG_SPACE(CMSGX_MAX_FDS * sizeof(int)) + 3072)
 
 /* How much of the control data that the kernel did not write has to read as nothing: see
    cmsgx_msghdr_prepare(). */
-#define CMSGX_MOST_ZEROED (CMSGX_LARGEST_ROOM + CMSGX_MORE_ROOM)
+#define CMSGX_MAX_ZEROED (CMSGX_MAX_CONTROL_SIZE + CMSGX_EXTRA_CONTROL)
 
 #define CMSGX_PIECE 1024
 
 static inline size_t
 cmsgx_msghdr_zeroed(size_t capacity)
 {
-    size_t size = capacity < CMSGX_MOST_ZEROED ? capacity : CMSGX_MOST_ZEROED;
+    size_t size = capacity < CMSGX_MAX_ZEROED ? capacity : CMSGX_MAX_ZEROED;
     /* Where gcc knows a bound it makes a memset of this size a slow `rep stos`: it may not know. */
     __asm__("" : "+r"(size));
     return size;
@@ -58,12 +58,12 @@ cmsgx_msghdr_set_data(struct msghdr *msg, struct iovec *iov, void *data, size_t 
 
    `control` and `name` stay the caller's, and are borrowed until the call has returned; both are
    pointers to memory even where their size is 0, which asks the kernel for neither.  Behind the
-   `control_size` bytes that are asked for there are CMSGX_MORE_ROOM more. */
+   `control_size` bytes that are asked for there are CMSGX_EXTRA_CONTROL more. */
 static inline __attribute__((always_inline)) void
 cmsgx_msghdr_prepare(struct msghdr *msg, void *control, size_t control_size, void *name,
                      socklen_t name_size, int is_zeroed)
 {
-    size_t capacity = control_size + CMSGX_MORE_ROOM;
+    size_t capacity = control_size + CMSGX_EXTRA_CONTROL;
     if (!is_zeroed) {
         size_t zeroed = cmsgx_msghdr_zeroed(capacity);
         /* In pieces: of 2048 bytes and more glibc makes a `rep stosb`, and of what it knows gcc. */
@@ -88,10 +88,11 @@ cmsgx_msghdr_prepare(struct msghdr *msg, void *control, size_t control_size, voi
 static inline __attribute__((always_inline)) void
 cmsgx_msghdr_finish(struct msghdr *msg, size_t control_size)
 {
-    if (CMSGX_MORE_ROOM > 0 && (size_t)msg->msg_controllen > control_size) {
+    if (CMSGX_EXTRA_CONTROL > 0 && (size_t)msg->msg_controllen > control_size) {
         int cut;
         size_t used = (size_t)msg->msg_controllen;
-        used = used < control_size + CMSGX_MORE_ROOM ? used : control_size + CMSGX_MORE_ROOM;
+        used =
+            used < control_size + CMSGX_EXTRA_CONTROL ? used : control_size + CMSGX_EXTRA_CONTROL;
         used = cmsgx_shorten(msg->msg_control, used, control_size, &cut);
         msg->msg_controllen = (__typeof__(msg->msg_controllen))used;
         msg->msg_flags |= cut ? MSG_CTRUNC : 0;
@@ -104,7 +105,7 @@ cmsgx_msghdr_failed(const void *control, size_t control_size, int flags)
 {
     if (CMSGX_PEEK_INSTALLS && (flags & MSG_PEEK)) {
         cmsgx_close_after_failed_peek(control,
-                                      cmsgx_msghdr_zeroed(control_size + CMSGX_MORE_ROOM));
+                                      cmsgx_msghdr_zeroed(control_size + CMSGX_EXTRA_CONTROL));
     }
 }
 

@@ -101,9 +101,9 @@ typedef unsigned long cmsgx_ioctl;
    asked for, which is more than one message carries (UIPC_MAX_CMSG_FD of macOS is 512), and
    cmsgx_shorten() does what Linux does. */
 #if CMSGX_IS_LINUX
-#  define CMSGX_MORE_ROOM 0
+#  define CMSGX_EXTRA_CONTROL 0
 #else
-#  define CMSGX_MORE_ROOM CMSG_SPACE(512 * sizeof(int))
+#  define CMSGX_EXTRA_CONTROL CMSG_SPACE(512 * sizeof(int))
 #endif
 
 /* The numbers that MSG_PEEK shows are descriptors: Linux makes new ones each time.  macOS shows
@@ -373,7 +373,7 @@ int cmsgx_peer_of(int fd, struct cmsgx_peer *peer);
 /* Addresses -------------------------------------------------------------------------------- */
 
 /* A socket address without a family says nothing. */
-#define CMSGX_LEAST_ADDRESS offsetof(struct sockaddr, sa_data)
+#define CMSGX_MIN_ADDRESS offsetof(struct sockaddr, sa_data)
 
 /* AF_UNIX names that begin with a NUL, unix(7). */
 #ifdef __linux__

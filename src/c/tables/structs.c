@@ -22,8 +22,8 @@ typedef struct {
     const char *layout;     /* opens one; or NULL */
     const char *member;
     char format;            /* as codec.c reads it */
-    Py_ssize_t least;       /* bytes of the payload; of a member: its offset */
-    Py_ssize_t most;        /* -1: no limit;         of a member: its size, 0 for what is open */
+    Py_ssize_t min_size;    /* bytes of the payload; of a member: its offset */
+    Py_ssize_t max_size;    /* -1: no limit;         of a member: its size, 0 for what is open */
 } row;
 
 /* A value, and a condition that the compiler holds it against: a _Static_assert where an
@@ -39,7 +39,8 @@ typedef struct {
 
 /* `size` and `at` are what the kernel gives and takes on this ABI, whatever the header of the
    build says. */
-#define OPEN(name, least, most) {name, NULL, 0, (Py_ssize_t)(least), (Py_ssize_t)(most)}
+#define OPEN(name, min_size, max_size) \
+    {name, NULL, 0, (Py_ssize_t)(min_size), (Py_ssize_t)(max_size)}
 #define STRUCT(name, type, size) \
     {name, NULL, 0, CHECKED(sizeof(type), sizeof(type) == (size)), (Py_ssize_t)sizeof(type)}
 #define SIZE(type, member) sizeof(((type *)0)->member)
@@ -384,7 +385,7 @@ static const row rows[] = {
 #endif
 };
 
-/* LAYOUTS: {name: (least, most, {member: (offset, format, size)})} */
+/* LAYOUTS: {name: (min_size, max_size, {member: (offset, format, size)})} */
 int
 cmsgx_add_layouts(PyObject *module)
 {
@@ -403,11 +404,11 @@ cmsgx_add_layouts(PyObject *module)
             if (members == NULL) {
                 goto done;
             }
-            value = Py_BuildValue("(nnN)", now->least, now->most, members);
+            value = Py_BuildValue("(nnN)", now->min_size, now->max_size, members);
         }
         else {
             to = members;
-            value = Py_BuildValue("(nCn)", now->least, now->format, now->most);
+            value = Py_BuildValue("(nCn)", now->min_size, now->format, now->max_size);
         }
         if (value == NULL) {
             goto done;

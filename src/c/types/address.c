@@ -262,7 +262,7 @@ PyObject *
 cmsgx_address_raw(cmsgx_state *state, const struct sockaddr_storage *name, socklen_t size,
                   cmsgx_whence whence)
 {
-    if (size < CMSGX_LEAST_ADDRESS) {
+    if (size < CMSGX_MIN_ADDRESS) {
         Py_RETURN_NONE;
     }
     raw_address *raw = PyObject_New(raw_address, state->RawAddress);
@@ -285,7 +285,7 @@ cmsgx_raw_address(PyObject *module, PyObject *bytes)
     size_t size = (size_t)view.len < sizeof(name) ? (size_t)view.len : sizeof(name);
     memcpy(&name, view.buf, size);
     PyBuffer_Release(&view);
-    if (size >= CMSGX_LEAST_ADDRESS && name.ss_family == AF_UNSPEC) {
+    if (size >= CMSGX_MIN_ADDRESS && name.ss_family == AF_UNSPEC) {
         /* All zero is the kernel's word for none. */
         size = 0;
     }
@@ -406,7 +406,7 @@ address_family(PyObject *self, void *Py_UNUSED(closure))
     socklen_t size;
     struct sockaddr_storage name;
     const void *bytes = name_of(self, &size);
-    memcpy(&name, bytes, CMSGX_LEAST_ADDRESS);
+    memcpy(&name, bytes, CMSGX_MIN_ADDRESS);
     return PyLong_FromLong(name.ss_family);
 }
 
@@ -508,14 +508,14 @@ raw_restore(PyObject *type, PyObject *args)
         return NULL;
     }
     size_t size = (size_t)packed.len;
-    int fits = size >= CMSGX_LEAST_ADDRESS && size <= sizeof(name);
+    int fits = size >= CMSGX_MIN_ADDRESS && size <= sizeof(name);
     if (fits) {
         memcpy(&name, packed.buf, size);
     }
     PyBuffer_Release(&packed);
     if (!fits) {
         return PyErr_Format(PyExc_ValueError, "packed: %zu bytes; an address has %zu to %zu", size,
-                            (size_t)CMSGX_LEAST_ADDRESS, sizeof(name));
+                            (size_t)CMSGX_MIN_ADDRESS, sizeof(name));
     }
     return cmsgx_address_raw(cmsgx_state_of_type((PyTypeObject *)type), &name, (socklen_t)size,
                              whence);

@@ -14,23 +14,23 @@ typedef struct {
     cmsgx_busy busy;
     cmsgx_flag closed;
     size_t count;
-    cmsgx_request *request; /* owned use */
+    cmsgx_receive_config *config; /* owned use */
     slot slots[];
 } cmsgx_batch;
 
 #define SELF(object) ((cmsgx_batch *)(object))
 
 PyObject *
-cmsgx_batch_new(cmsgx_request *request, size_t count)
+cmsgx_batch_new(cmsgx_receive_config *config, size_t count)
 {
     cmsgx_batch *self =
-        PyObject_GC_NewVar(cmsgx_batch, request->state->Batch, (Py_ssize_t)count);
+        PyObject_GC_NewVar(cmsgx_batch, config->state->Batch, (Py_ssize_t)count);
     if (self != NULL) {
         self->busy = 0;
         self->closed = 0;
         self->count = 0;
-        self->request = cmsgx_request_share(request);
-        if (request->is_traced) {
+        self->config = cmsgx_receive_config_share(config);
+        if (config->is_traced) {
             PyObject_GC_Track(self);
         }
     }
@@ -52,7 +52,7 @@ collect(slot *one)
     if (one->message != NULL) {
         return cmsgx_message_collect(one->message);
     }
-    return one->buffer->got.fds + one->buffer->got.pidfds;
+    return one->buffer->received.fds + one->buffer->received.pidfds;
 }
 
 /* Closes everything that was not taken, many by one call.  How many there were. */
@@ -72,7 +72,7 @@ close_rest(cmsgx_batch *self)
                 continue;
             }
             if (waiting == MANY) {
-                cmsgx_close_numbers(self->request->row, fds, waiting);
+                cmsgx_close_numbers(self->config->row, fds, waiting);
                 waiting = 0;
             }
             fds[waiting++] = numbers[at];
@@ -80,7 +80,7 @@ close_rest(cmsgx_batch *self)
             closed++;
         }
     }
-    cmsgx_close_numbers(self->request->row, fds, waiting);
+    cmsgx_close_numbers(self->config->row, fds, waiting);
     return closed;
 }
 
@@ -126,7 +126,7 @@ batch_traverse(PyObject *object, visitproc visit, void *arg)
     for (size_t i = 0; i < self->count; i++) {
         Py_VISIT(self->slots[i].message);
     }
-    return cmsgx_request_visit(self->request, visit, arg);
+    return cmsgx_receive_config_visit(self->config, visit, arg);
 }
 
 static void
@@ -157,7 +157,7 @@ batch_dealloc(PyObject *object)
     for (size_t i = 0; i < self->count; i++) {
         cmsgx_buffer_release(self->slots[i].buffer);
     }
-    cmsgx_request_release(self->request);
+    cmsgx_receive_config_release(self->config);
     PyObject_GC_Del(self);
     Py_DECREF(type);
 }
@@ -181,7 +181,7 @@ batch_item(PyObject *object, Py_ssize_t index)
     }
     slot *one = &self->slots[index];
     if (one->message == NULL) {
-        one->message = cmsgx_message_new(self->request->state, one->buffer, self->request);
+        one->message = cmsgx_message_new(self->config->state, one->buffer, self->config);
         if (one->message != NULL && cmsgx_flag_get(&self->closed)) {
             (void)cmsgx_message_close(one->message);
         }

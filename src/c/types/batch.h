@@ -7,7 +7,7 @@
 #include "types/received.h"
 
 /* Room for `count` messages, none in it yet: a new reference. */
-PyObject *cmsgx_batch_new(cmsgx_request *request, size_t count);
+PyObject *cmsgx_batch_new(cmsgx_receive_config *config, size_t count);
 
 /* Adds what arrived in `buffer`, which the batch owns from then on, with its descriptors.  Cannot
    fail; not more often than there is room. */

@@ -17,7 +17,7 @@ cmsgx_buffer *
 cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
 {
     size_t control_at = ROUND_UP(sizeof(cmsgx_buffer));
-    size_t fds_at = control_at + ROUND_UP(control_size + CMSGX_MORE_ROOM);
+    size_t fds_at = control_at + ROUND_UP(control_size + CMSGX_EXTRA_CONTROL);
     size_t data_at = fds_at + ROUND_UP(control_size);
 
     unsigned char *memory = data_size > PY_SSIZE_T_MAX - data_at - LINE
@@ -35,7 +35,7 @@ cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
     buffer->fds = (int *)(void *)(memory + fds_at);
     /* At a cache line, where the kernel copies fastest. */
     buffer->data = at_line(memory + data_at);
-    buffer->room = into != NULL ? into->size : data_size;
+    buffer->capacity = into != NULL ? into->size : data_size;
     buffer->into = into;
     return buffer;
 }
@@ -55,7 +55,7 @@ cmsgx_buffer_once(cmsgx_state *state, size_t data_size)
     buffer = state->spare_buffer;
     state->spare_buffer = NULL;
 #endif
-    if (buffer == NULL && (buffer = cmsgx_buffer_new(0, CMSGX_LARGEST_ROOM, NULL)) == NULL) {
+    if (buffer == NULL && (buffer = cmsgx_buffer_new(0, CMSGX_MAX_CONTROL_SIZE, NULL)) == NULL) {
         PyMem_Free(block);
         return NULL;
     }
@@ -63,7 +63,7 @@ cmsgx_buffer_once(cmsgx_state *state, size_t data_size)
     buffer->keeper = state;
     buffer->block = block;
     buffer->data = at_line(block);
-    buffer->room = data_size;
+    buffer->capacity = data_size;
     return buffer;
 }
 

@@ -34,20 +34,20 @@ typedef struct {
     size_t fds;             /* kept: buffer->fds[0 .. fds) */
     size_t pidfds;          /* buffer->fds[fds .. fds + pidfds): 0 or 1 */
     Py_ssize_t closed_fds;  /* -1: the kernel dropped some, uncounted */
-} cmsgx_arrival;
+} cmsgx_received;
 
 typedef struct cmsgx_buffer {
     cmsgx_count users;
-    cmsgx_arrival got;      /* of the message that fills it now */
+    cmsgx_received received;      /* of the message that fills it now */
     unsigned char *control;
-    size_t control_size;    /* that was asked for; behind it is CMSGX_MORE_ROOM */
+    size_t control_size;    /* that was asked for; behind it is CMSGX_EXTRA_CONTROL */
     size_t control_used;    /* what the kernel wrote */
     int is_zeroed;          /* what cmsgx_msghdr_prepare() zeroes is so still: of Receivers only */
     int *fds;               /* owned by the message, or by the batch it is in: -1 once moved out */
     unsigned char *data;
     unsigned char *block;   /* owned: where that is, or NULL: behind all this */
     cmsgx_state *keeper;    /* borrowed: may keep the memory for the next one; or NULL */
-    size_t room;            /* bytes that a call may fill, here or in `into`; of one that filled it,
+    size_t capacity;        /* bytes that a call may fill, here or in `into`; of one that filled it,
                                what that was given */
     cmsgx_into *into;       /* where the data is, or NULL.  Borrowed: each object that uses the
                                buffer holds a reference, and visits it */

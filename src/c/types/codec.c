@@ -16,10 +16,11 @@ cmsgx_codec_of(cmsgx_state *state, PyObject *kind)
         return NULL;
     }
     PyTypeObject *type = (PyTypeObject *)kind;
-    cmsgx_lately *lately = &state->lately[((uintptr_t)kind >> 6) % CMSGX_LATELY];
+    cmsgx_cached_codec *codec_cache =
+        &state->codec_cache[((uintptr_t)kind >> 6) % CMSGX_CODEC_CACHE_SIZE];
     unsigned int version = cmsgx_type_version(type);
-    if (lately->kind == type && version != 0 && lately->version == version) {
-        return (cmsgx_codec *)Py_NewRef(lately->codec);
+    if (codec_cache->kind == type && version != 0 && codec_cache->version == version) {
+        return (cmsgx_codec *)Py_NewRef(codec_cache->codec);
     }
     PyObject *codec = cmsgx_type_lookup(type, state->str_codec);
     if (codec == NULL) {
@@ -30,13 +31,13 @@ cmsgx_codec_of(cmsgx_state *state, PyObject *kind)
         return NULL;
     }
     if (version != 0) {
-        *lately = (cmsgx_lately){type, version, codec};
+        *codec_cache = (cmsgx_cached_codec){type, version, codec};
     }
     return (cmsgx_codec *)codec;
 }
 
 int
-cmsgx_is_left_out(cmsgx_state *state, PyObject *kind)
+cmsgx_is_unsupported(cmsgx_state *state, PyObject *kind)
 {
     if (!PyType_Check(kind)) {
         return 0;
@@ -49,7 +50,7 @@ cmsgx_is_left_out(cmsgx_state *state, PyObject *kind)
 PyObject *
 cmsgx_raise_unregistered(cmsgx_state *state, PyTypeObject *kind)
 {
-    if (!cmsgx_is_left_out(state, (PyObject *)kind)) {
+    if (!cmsgx_is_unsupported(state, (PyObject *)kind)) {
         return PyErr_Format(PyExc_TypeError,
                             "%s is not a registered kind of control message: see "
                             "cmsgx.kinds.register",
@@ -62,9 +63,9 @@ cmsgx_raise_unregistered(cmsgx_state *state, PyTypeObject *kind)
 int
 cmsgx_codec_comes_over(const cmsgx_codec *codec, int family)
 {
-    for (Py_ssize_t i = 0; i < codec->form_count; i++) {
-        const cmsgx_form *form = &codec->forms[i];
-        if (cmsgx_codec_received(codec, family, form->level, form->type) != NULL) {
+    for (Py_ssize_t i = 0; i < codec->format_count; i++) {
+        const cmsgx_wire_format *format = &codec->formats[i];
+        if (cmsgx_codec_received(codec, family, format->level, format->type) != NULL) {
             return 1;
         }
     }
@@ -74,8 +75,8 @@ cmsgx_codec_comes_over(const cmsgx_codec *codec, int family)
 int
 cmsgx_codec_comes(const cmsgx_codec *codec)
 {
-    for (Py_ssize_t i = 0; i < codec->form_count; i++) {
-        if (codec->forms[i].directions & CMSGX_RECEIVED) {
+    for (Py_ssize_t i = 0; i < codec->format_count; i++) {
+        if (codec->formats[i].directions & CMSGX_RECEIVED) {
             return 1;
         }
     }
@@ -106,21 +107,21 @@ cmsgx_sockaddr_end(const cmsgx_field *field, const unsigned char *payload, size_
     if (field->size != 0 && rest > field->size) {
         rest = field->size;
     }
-    size_t least = rest == 0 ? 0 : CMSGX_LEAST_ADDRESS;
-    if (rest >= CMSGX_LEAST_ADDRESS) {
+    size_t min_size = rest == 0 ? 0 : CMSGX_MIN_ADDRESS;
+    if (rest >= CMSGX_MIN_ADDRESS) {
         memcpy(&name, payload + field->offset, rest < sizeof(name) ? rest : sizeof(name));
         if (name.ss_family == AF_INET) {
-            least = sizeof(struct sockaddr_in);
+            min_size = sizeof(struct sockaddr_in);
         }
         else if (name.ss_family == AF_INET6) {
-            least = sizeof(struct sockaddr_in6);
+            min_size = sizeof(struct sockaddr_in6);
         }
     }
-    return field->offset + least;
+    return field->offset + min_size;
 }
 
 int
-cmsgx_field_may_be_sent(const cmsgx_field *field, const cmsgx_form *form,
+cmsgx_field_may_be_sent(const cmsgx_field *field, const cmsgx_wire_format *format,
                         const unsigned char *payload, size_t size)
 {
     int64_t value = 0;
@@ -136,7 +137,7 @@ cmsgx_field_may_be_sent(const cmsgx_field *field, const cmsgx_form *form,
         value = field->format == 'i' ? (int32_t)word
             : field->format == 'N' ? (int64_t)ntohl(word) : (int64_t)word;
     }
-    return value >= form->least && value <= form->most;
+    return value >= format->min_value && value <= format->max_value;
 }
 
 static PyObject *
@@ -241,9 +242,10 @@ check_integer(PyTypeObject *kind, const cmsgx_field *field, PyObject *object)
     int64_t value = PyLong_AsLongLongAndOverflow(object, &overflow);
     int64_t top = bits == 64 ? INT64_MAX : (INT64_C(1) << (bits - (size_t)is_signed)) - 1;
     int64_t bottom = is_signed ? -top - 1 : 0;
-    if (field->is_bounded && (overflow != 0 || value < field->least || value > field->most)) {
+    if (field->is_bounded
+        && (overflow != 0 || value < field->min_value || value > field->max_value)) {
         PyErr_Format(PyExc_ValueError, "%s.%U: %R; it is %lld to %lld", kind->tp_name, field->name,
-                     object, (long long)field->least, (long long)field->most);
+                     object, (long long)field->min_value, (long long)field->max_value);
         return -1;
     }
     return overflow != 0 || value > top || value < bottom ? does_not_fit(kind, field, object) : 0;
@@ -379,9 +381,10 @@ cmsgx_field_end(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field
         if (field->format == 's' && !check_size(kind, field, size)) {
             return -1;
         }
-        if (field->is_bounded && (size < field->least || size > field->most)) {
+        if (field->is_bounded && (size < field->min_value || size > field->max_value)) {
             PyErr_Format(PyExc_ValueError, "%s.%U: %zd bytes; it has %lld to %lld", kind->tp_name,
-                         field->name, size, (long long)field->least, (long long)field->most);
+                         field->name, size, (long long)field->min_value,
+                         (long long)field->max_value);
             return -1;
         }
     }
@@ -444,7 +447,7 @@ field_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                         "bounds", NULL};
     PyObject *name, *fallback = NULL, *convert = Py_None, *bounds = Py_None;
     Py_ssize_t offset, size = 0;
-    long long least = 0, most = 0;
+    long long min_value = 0, max_value = 0;
     int format;
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UnC|nOOO:Field", (char **)(void *)names, &name,
@@ -453,14 +456,16 @@ field_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     if (bounds != Py_None) {
         if (!PyTuple_Check(bounds)) {
-            return PyErr_Format(PyExc_TypeError, "bounds: (least, most) is needed, not %.200s",
+            return PyErr_Format(PyExc_TypeError,
+                                "bounds: (min_value, max_value) is needed, not %.200s",
                                 Py_TYPE(bounds)->tp_name);
         }
-        if (!PyArg_ParseTuple(bounds, "LL;bounds are (least, most)", &least, &most)) {
+        if (!PyArg_ParseTuple(bounds, "LL;bounds are (min_value, max_value)", &min_value,
+                              &max_value)) {
             return NULL;
         }
         /* Of the formats that cmsgx_field_may_be_sent() reads. */
-        if (least > most || format > 127 || strchr("iINqt", format) == NULL) {
+        if (min_value > max_value || format > 127 || strchr("iINqt", format) == NULL) {
             return PyErr_Format(PyExc_ValueError, "field %R: no bounds of that format are %R",
                                 name, bounds);
         }
@@ -486,8 +491,8 @@ field_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         self->convert = convert == Py_None ? NULL : Py_NewRef(convert);
         self->is_plain = convert == Py_None && strchr("iIP", format) != NULL;
         self->is_bounded = bounds != Py_None;
-        self->least = least;
-        self->most = most;
+        self->min_value = min_value;
+        self->max_value = max_value;
     }
     return (PyObject *)self;
 }
@@ -561,18 +566,19 @@ field_repr(PyObject *object)
     return PyUnicode_FromFormat("<Field %U at %zu, %c>", self->name, self->offset, self->format);
 }
 
-/* None, or (least, most). */
+/* None, or (min_value, max_value). */
 static PyObject *
 field_bounds(PyObject *object, void *Py_UNUSED(closure))
 {
     const cmsgx_field *self = (const cmsgx_field *)object;
-    return self->is_bounded ? Py_BuildValue("LL", (long long)self->least, (long long)self->most)
-                            : Py_NewRef(Py_None);
+    return self->is_bounded
+        ? Py_BuildValue("LL", (long long)self->min_value, (long long)self->max_value)
+        : Py_NewRef(Py_None);
 }
 
 static PyGetSetDef field_getset[] = {
     {"bounds", field_bounds, NULL,
-     "(least, most) that a constructor takes, of bytes how many; or None.", NULL},
+     "(min_value, max_value) that a constructor takes, of bytes how many; or None.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -593,8 +599,8 @@ PyDoc_STRVAR(field_doc,
 "bits in network order; P: an i where 0 is None; T: a q of nanoseconds where 0 is None; a A: an\n"
 "IPv4 or IPv6 address; s: `size` bytes; t: all bytes that follow; S: a socket address, of\n"
 "`size` bytes or (0) all that follows; O: an object of the instance, not in the payload.\n"
-"`convert` is called with what is read; `bounds` are (least, most) that a constructor takes, of\n"
-"an i, I, N or q, or of how many bytes a t has: what is read may be anything.");
+"`convert` is called with what is read; `bounds` are (min_value, max_value) that a constructor\n"
+"takes, of an i, I, N or q, or of how many bytes a t has: what is read may be anything.");
 
 static PyMethodDef field_methods[] = {
     CMSGX_NO_COPY,
@@ -651,10 +657,10 @@ add_field(cmsgx_codec *codec, cmsgx_state *state, PyObject *item)
     }
     cmsgx_field *field = (cmsgx_field *)item;
     int is_object = field->format == 'O';
-    if (is_object != (codec->least < 0)
-        || (codec->most >= 0 && field->offset + field->size > (size_t)codec->most)) {
+    if (is_object != (codec->min_size < 0)
+        || (codec->max_size >= 0 && field->offset + field->size > (size_t)codec->max_size)) {
         PyErr_Format(PyExc_ValueError, "%s: %R lies outside of its layout, which has %zd bytes",
-                     codec->kind->tp_name, item, codec->most);
+                     codec->kind->tp_name, item, codec->max_size);
         return -1;
     }
     if (is_object && (codec->slots[codec->count] = slot_of(codec->kind, field->name)) == NULL) {
@@ -676,74 +682,74 @@ add_field(cmsgx_codec *codec, cmsgx_state *state, PyObject *item)
 /* A form that changes the payload reads and writes the canonical one as a whole: the layout has to
    be exactly that.  0, or -1 with an exception. */
 static int
-check_transform(const cmsgx_codec *codec, cmsgx_transform transform)
+check_encoding(const cmsgx_codec *codec, cmsgx_encoding encoding)
 {
-    const char *name = cmsgx_form_name(transform);
-    Py_ssize_t canonical = (Py_ssize_t)cmsgx_form_canonical(transform);
-    if (transform == CMSGX_AS_IT_IS) {
+    const char *name = cmsgx_encoding_name(encoding);
+    Py_ssize_t canonical = (Py_ssize_t)cmsgx_encoding_canonical(encoding);
+    if (encoding == CMSGX_AS_IT_IS) {
         return 0;
     }
-    if (codec->least < 0) {
+    if (codec->min_size < 0) {
         PyErr_Format(PyExc_ValueError,
-                     "transform: '%s'; %s packs and unpacks itself, so it can have none", name,
+                     "encoding: '%s'; %s packs and unpacks itself, so it can have none", name,
                      codec->kind->tp_name);
         return -1;
     }
-    if (transform == CMSGX_WITHOUT_NUL) {
+    if (encoding == CMSGX_WITHOUT_NUL) {
         return 0;
     }
     if (canonical == 0) {
-        PyErr_Format(PyExc_ValueError, "transform: '%s'; this system has no such form", name);
+        PyErr_Format(PyExc_ValueError, "encoding: '%s'; this system has no such form", name);
         return -1;
     }
-    if (codec->least != canonical || codec->most != canonical) {
+    if (codec->min_size != canonical || codec->max_size != canonical) {
         PyErr_Format(PyExc_ValueError,
-                     "transform: '%s' stands for a layout of %zd bytes, and that of %s has %zd%s",
-                     name, canonical, codec->kind->tp_name, codec->least,
-                     codec->least == codec->most ? "" : " or more");
+                     "encoding: '%s' stands for a layout of %zd bytes, and that of %s has %zd%s",
+                     name, canonical, codec->kind->tp_name, codec->min_size,
+                     codec->min_size == codec->max_size ? "" : " or more");
         return -1;
     }
     return 0;
 }
 
 static int
-read_form(cmsgx_codec *codec, PyObject *item)
+read_format(cmsgx_codec *codec, PyObject *item)
 {
-    cmsgx_form *form = &codec->forms[codec->form_count];
+    cmsgx_wire_format *format = &codec->formats[codec->format_count];
     unsigned long long families, sent_over = 0;
-    long long least = INT64_MIN;
+    long long min_value = INT64_MIN;
     Py_ssize_t size;
-    int transform, reader = CMSGX_BY_ANY;
+    int encoding, reader = CMSGX_BY_ANY;
     if (!PyArg_ParseTuple(item,
                           "Kiiini|KILi;a form is (families, level, type, directions, size, "
-                          "transform, sent_over=0, sent_by=0, least=-2**63, reader=0)",
-                          &families, &form->level, &form->type, &form->directions, &size,
-                          &transform, &sent_over, &form->sent_by, &least, &reader)) {
+                          "encoding, sent_over=0, sent_by=0, min_value=-2**63, reader=0)",
+                          &families, &format->level, &format->type, &format->directions, &size,
+                          &encoding, &sent_over, &format->sent_by, &min_value, &reader)) {
         return -1;
     }
-    if (transform < 0 || transform >= CMSGX_TRANSFORMS || reader < 0 || reader >= CMSGX_READERS) {
+    if (encoding < 0 || encoding >= CMSGX_ENCODINGS || reader < 0 || reader >= CMSGX_READERS) {
         PyErr_Format(PyExc_ValueError, "%s: %R is not a form", codec->kind->tp_name, item);
         return -1;
     }
-    form->transform = (cmsgx_transform)transform;
-    form->reader = (cmsgx_reader)reader;
-    form->size = transform == CMSGX_INTEGER ? (size_t)size : cmsgx_form_size(form->transform);
-    if (transform == CMSGX_INTEGER ? size != 1 && size != 2 && size != 4
-                                   : size < 0 || (size != 0 && (size_t)size != form->size)) {
+    format->encoding = (cmsgx_encoding)encoding;
+    format->reader = (cmsgx_reader)reader;
+    format->size = encoding == CMSGX_INTEGER ? (size_t)size : cmsgx_encoding_size(format->encoding);
+    if (encoding == CMSGX_INTEGER ? size != 1 && size != 2 && size != 4
+                                   : size < 0 || (size != 0 && (size_t)size != format->size)) {
         PyErr_Format(PyExc_ValueError,
                      "%s: %R is not a form: size: %zd; it is 1, 2 or 4 for 'integer', and not to "
-                     "be chosen for another transform",
+                     "be chosen for another encoding",
                      codec->kind->tp_name, item, size);
         return -1;
     }
-    form->families = families;
-    form->sent_over = sent_over;
-    form->least = least;
-    if ((form->directions & CMSGX_SENT) && codec->sent == NULL) {
-        codec->sent = form;
+    format->families = families;
+    format->sent_over = sent_over;
+    format->min_value = min_value;
+    if ((format->directions & CMSGX_SENT) && codec->sent == NULL) {
+        codec->sent = format;
     }
-    codec->form_count++;
-    return check_transform(codec, form->transform);
+    codec->format_count++;
+    return check_encoding(codec, format->encoding);
 }
 
 /* Python makes each class for the garbage collector.  Instances that are nothing but bytes are in
@@ -765,30 +771,30 @@ without_gc(PyTypeObject *kind, const PyTypeObject *base)
 static PyObject *
 codec_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const char *const names[] = {"kind", "forms", "least", "most", "fields", "is_lasting",
-                                        NULL};
-    PyObject *kind, *fields, *forms;
-    Py_ssize_t least, most;
+    static const char *const names[] = {"kind",   "formats",    "min_size", "max_size",
+                                        "fields", "is_lasting", NULL};
+    PyObject *kind, *fields, *formats;
+    Py_ssize_t min_size, max_size;
     int is_lasting = 0;
     cmsgx_state *state = cmsgx_state_of_type(type);
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!nnO!|p", (char **)(void *)names,
-                                     &PyType_Type, &kind, &PyTuple_Type, &forms, &least, &most,
-                                     &PyTuple_Type, &fields, &is_lasting)) {
+                                     &PyType_Type, &kind, &PyTuple_Type, &formats, &min_size,
+                                     &max_size, &PyTuple_Type, &fields, &is_lasting)) {
         return NULL;
     }
-    if (least >= 0 && most >= 0 && least > most) {
-        return PyErr_Format(PyExc_ValueError, "least: %zd; it is more than most: %zd", least,
-                            most);
+    if (min_size >= 0 && max_size >= 0 && min_size > max_size) {
+        return PyErr_Format(PyExc_ValueError, "min_size: %zd; it is more than max_size: %zd",
+                            min_size, max_size);
     }
-    if (!PyType_IsSubtype((PyTypeObject *)kind, least < 0 ? state->Record : state->Struct)) {
+    if (!PyType_IsSubtype((PyTypeObject *)kind, min_size < 0 ? state->Record : state->Struct)) {
         return PyErr_Format(PyExc_TypeError, "%R is not a subclass of %s", kind,
-                            least < 0 ? "ControlMessage" : "StructMessage");
+                            min_size < 0 ? "ControlMessage" : "StructMessage");
     }
     size_t count = (size_t)PyTuple_GET_SIZE(fields);
-    if (count > CMSGX_MOST_FIELDS) {
+    if (count > CMSGX_MAX_FIELDS) {
         return PyErr_Format(PyExc_ValueError, "fields: %zu; %d at most", count,
-                            CMSGX_MOST_FIELDS);
+                            CMSGX_MAX_FIELDS);
     }
     cmsgx_codec *codec = (cmsgx_codec *)type->tp_alloc(type, 0);
     if (codec == NULL) {
@@ -796,17 +802,17 @@ codec_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     codec->kind = (PyTypeObject *)Py_NewRef(kind);
     codec->is_lasting = is_lasting;
-    codec->least = least;
-    codec->most = most;
-    codec->forms = PyMem_Calloc((size_t)PyTuple_GET_SIZE(forms) + 1, sizeof(cmsgx_form));
+    codec->min_size = min_size;
+    codec->max_size = max_size;
+    codec->formats = PyMem_Calloc((size_t)PyTuple_GET_SIZE(formats) + 1, sizeof(cmsgx_wire_format));
     codec->fields = PyMem_Calloc(count + 1, sizeof(cmsgx_field *));
     codec->slots = PyMem_Calloc(count + 1, sizeof(PyMemberDescrObject *));
-    if (codec->forms == NULL || codec->fields == NULL || codec->slots == NULL) {
+    if (codec->formats == NULL || codec->fields == NULL || codec->slots == NULL) {
         PyErr_NoMemory();
         goto error;
     }
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(forms); i++) {
-        if (read_form(codec, PyTuple_GET_ITEM(forms, i)) < 0) {
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(formats); i++) {
+        if (read_format(codec, PyTuple_GET_ITEM(formats, i)) < 0) {
             goto error;
         }
     }
@@ -815,12 +821,13 @@ codec_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
             goto error;
         }
     }
-    for (Py_ssize_t i = 0; codec->bounded != NULL && i < codec->form_count; i++) {
-        cmsgx_form *form = &codec->forms[i];
-        form->least = form->least == INT64_MIN ? codec->bounded->least : form->least;
-        form->most = codec->bounded->most;
+    for (Py_ssize_t i = 0; codec->bounded != NULL && i < codec->format_count; i++) {
+        cmsgx_wire_format *format = &codec->formats[i];
+        format->min_value =
+            format->min_value == INT64_MIN ? codec->bounded->min_value : format->min_value;
+        format->max_value = codec->bounded->max_value;
     }
-    if (least >= 0 && is_lasting) {
+    if (min_size >= 0 && is_lasting) {
         without_gc(codec->kind, state->Struct);
     }
     return (PyObject *)codec;
@@ -854,7 +861,7 @@ codec_dealloc(PyObject *self)
         Py_DECREF(codec->fields[i]);
         Py_XDECREF(codec->slots[i]);
     }
-    PyMem_Free(codec->forms);
+    PyMem_Free(codec->formats);
     PyMem_Free(codec->fields);
     PyMem_Free(codec->slots);
 #if CMSGX_FREE_LIST
@@ -877,9 +884,9 @@ codec_fields(PyObject *self, void *Py_UNUSED(closure))
 
 static PyMemberDef codec_members[] = {
     {"kind", T_OBJECT, offsetof(cmsgx_codec, kind), READONLY, "The class."},
-    {"least", T_PYSSIZET, offsetof(cmsgx_codec, least), READONLY,
+    {"min_size", T_PYSSIZET, offsetof(cmsgx_codec, min_size), READONLY,
      "Bytes of the payload at least; -1 where the class packs and unpacks itself."},
-    {"most", T_PYSSIZET, offsetof(cmsgx_codec, most), READONLY,
+    {"max_size", T_PYSSIZET, offsetof(cmsgx_codec, max_size), READONLY,
      "Bytes of the payload at most; -1: any number."},
     {NULL, 0, 0, 0, NULL},
 };
@@ -890,9 +897,9 @@ static PyGetSetDef codec_getset[] = {
 };
 
 PyDoc_STRVAR(codec_doc,
-"Codec(kind, forms, least, most, fields, is_lasting=False)\n--\n\n"
+"Codec(kind, formats, min_size, max_size, fields, is_lasting=False)\n--\n\n"
 "What a kind is in a control message; `is_lasting`: a class of this package.  Each form is\n"
-"(families, level, type, directions, size, transform, sent_over=0, sent_by=0, least=-2**63,\n"
+"(families, level, type, directions, size, encoding, sent_over=0, sent_by=0, min_size=-2**63,\n"
 "reader=0): a bit mask of AF_*, 0 for any; 1 received, 2 sent, 4 sent by what the packet is; the\n"
 "bytes of the payload, where CMSGX_INTEGER leaves them open; masks of the AF_* that it is sent\n"
 "over and the SOCK_* that send it, likewise; the least value that is sent; what has to read it:\n"

@@ -11,7 +11,7 @@
 
 #include <structmember.h>
 
-#define CMSGX_MOST_FIELDS 32
+#define CMSGX_MAX_FIELDS 32
 
 typedef struct {
     PyObject_HEAD
@@ -24,9 +24,9 @@ typedef struct {
                                for an 'S' that is all that follows */
     char format;            /* see field_doc */
     char is_plain;          /* a 32-bit integer as it is: what is read most often */
-    char is_bounded;        /* a constructor takes `least` to `most` only: of bytes, that many */
-    int64_t least;
-    int64_t most;
+    char is_bounded;        /* a constructor takes min_value to max_value: of bytes, that many */
+    int64_t min_value;
+    int64_t max_value;
 } cmsgx_field;
 
 /* What a form is for. */
@@ -59,20 +59,20 @@ typedef struct {
     int type;
     int directions;
     size_t size;            /* of the payload that is sent, where CMSGX_INTEGER leaves it open */
-    cmsgx_transform transform;
-    int64_t least;          /* that is sent of the field with bounds, and the most */
-    int64_t most;
-} cmsgx_form;
+    cmsgx_encoding encoding;
+    int64_t min_value;          /* that is sent of the field with bounds, and the most */
+    int64_t max_value;
+} cmsgx_wire_format;
 
 typedef struct {
     PyObject_HEAD
     PyTypeObject *kind;     /* owned */
     int is_lasting;         /* the kind lives as long as the package: no cycle with it is garbage */
-    Py_ssize_t least;       /* bytes of the canonical payload; negative: its fields are objects */
-    Py_ssize_t most;        /* negative: no limit */
-    Py_ssize_t form_count;
-    cmsgx_form *forms;      /* the first is the kind's own level and type; NULL: in no message */
-    const cmsgx_form *sent; /* the first of them that is sent; NULL where it only arrives */
+    Py_ssize_t min_size;    /* bytes of the canonical payload; negative: its fields are objects */
+    Py_ssize_t max_size;    /* negative: no limit */
+    Py_ssize_t format_count;
+    cmsgx_wire_format *formats;     /* the first has the kind's own level and type; or NULL */
+    const cmsgx_wire_format *sent;  /* the first of them that is sent; NULL where it only arrives */
     Py_ssize_t count;
     cmsgx_field **fields;   /* owned */
     const cmsgx_field *sockaddr;    /* that of them which is a socket address, or NULL */
@@ -88,7 +88,7 @@ typedef struct {
 cmsgx_codec *cmsgx_codec_of(cmsgx_state *state, PyObject *kind);
 
 /* Whether register() left `kind` out, as this system has it not: `_codec` is None there. */
-int cmsgx_is_left_out(cmsgx_state *state, PyObject *kind);
+int cmsgx_is_unsupported(cmsgx_state *state, PyObject *kind);
 
 /* For a class without a codec: NotSupportedError where it was left out, else TypeError.  NULL. */
 PyObject *cmsgx_raise_unregistered(cmsgx_state *state, PyTypeObject *kind);
@@ -98,15 +98,15 @@ cmsgx_codec *cmsgx_codec_of_record(PyObject *record);
 
 /* The form in which (level, type) of a socket of that family (-1: unknown) is this kind, or
    NULL. */
-static inline const cmsgx_form *
+static inline const cmsgx_wire_format *
 cmsgx_codec_received(const cmsgx_codec *codec, int family, int level, int type)
 {
-    for (Py_ssize_t i = 0; i < codec->form_count; i++) {
-        const cmsgx_form *form = &codec->forms[i];
-        if (form->type == type && form->level == level && (form->directions & CMSGX_RECEIVED)
-            && (form->families == 0 || (unsigned)family >= 64
-                || (form->families >> family & 1))) {
-            return form;
+    for (Py_ssize_t i = 0; i < codec->format_count; i++) {
+        const cmsgx_wire_format *format = &codec->formats[i];
+        if (format->type == type && format->level == level && (format->directions & CMSGX_RECEIVED)
+            && (format->families == 0 || (unsigned)family >= 64
+                || (format->families >> family & 1))) {
+            return format;
         }
     }
     return NULL;
@@ -120,19 +120,19 @@ int cmsgx_codec_comes_over(const cmsgx_codec *codec, int family);
 
 /* Whether the value of a field with bounds may be sent in that form: what is decoded, or given to
    another form, may be out of them. */
-int cmsgx_field_may_be_sent(const cmsgx_field *field, const cmsgx_form *form,
+int cmsgx_field_may_be_sent(const cmsgx_field *field, const cmsgx_wire_format *format,
                             const unsigned char *payload, size_t size);
 
 static inline int
-cmsgx_field_may_go(const cmsgx_field *field, const cmsgx_form *form,
+cmsgx_field_may_go(const cmsgx_field *field, const cmsgx_wire_format *format,
                    const unsigned char *payload, size_t size)
 {
     int32_t value;
     if (field->format != 'i' || field->offset + sizeof(value) > size) {
-        return cmsgx_field_may_be_sent(field, form, payload, size);
+        return cmsgx_field_may_be_sent(field, format, payload, size);
     }
     memcpy(&value, payload + field->offset, sizeof(value));
-    return value >= form->least && value <= form->most;
+    return value >= format->min_value && value <= format->max_value;
 }
 
 /* The bytes that a payload needs for the socket address in that field: more than `size` where that

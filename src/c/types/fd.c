@@ -51,7 +51,7 @@ ask_for_number(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_
 }
 
 int
-cmsgx_number_of(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_t index,
+cmsgx_fd_from_object(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_t index,
                 PyObject **owner)
 {
     *owner = NULL;

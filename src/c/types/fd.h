@@ -118,7 +118,7 @@ int cmsgx_descriptor_close_in_background(PyObject *self, cmsgx_closer *closer);
    ValueError. */
 #define CMSGX_NO_INDEX (-1)
 #define CMSGX_SOCK_INDEX (-2)
-int cmsgx_number_of(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_t index,
+int cmsgx_fd_from_object(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_t index,
                     PyObject **owner);
 
 #endif

@@ -18,7 +18,7 @@
 
 /* Inlined: the one call for each message that is received alone is worth it. */
 static inline __attribute__((always_inline)) PyObject *
-make_message(cmsgx_state *state, cmsgx_buffer *buffer, cmsgx_request *request)
+make_message(cmsgx_state *state, cmsgx_buffer *buffer, cmsgx_receive_config *config)
 {
     cmsgx_message *self;
 #if CMSGX_FREE_LIST
@@ -40,10 +40,10 @@ make_message(cmsgx_state *state, cmsgx_buffer *buffer, cmsgx_request *request)
     self->busy = 0;
     self->closed = 0;
     self->buffer = cmsgx_buffer_share(buffer);
-    self->request = cmsgx_request_share(request);
+    self->config = cmsgx_receive_config_share(config);
     self->data = self->address = NULL;
     self->slots = NULL;
-    self->is_traced = request->is_traced != 0;
+    self->is_traced = config->is_traced != 0;
     if (self->is_traced) {
         Py_XINCREF(buffer->into);
         PyObject_GC_Track(self);
@@ -52,9 +52,9 @@ make_message(cmsgx_state *state, cmsgx_buffer *buffer, cmsgx_request *request)
 }
 
 PyObject *
-cmsgx_message_new(cmsgx_state *state, cmsgx_buffer *buffer, cmsgx_request *request)
+cmsgx_message_new(cmsgx_state *state, cmsgx_buffer *buffer, cmsgx_receive_config *config)
 {
-    return make_message(state, buffer, request);
+    return make_message(state, buffer, config);
 }
 
 int
@@ -73,7 +73,7 @@ size_t
 cmsgx_message_collect(PyObject *object)
 {
     cmsgx_message *self = SELF(object);
-    size_t count = self->buffer->got.fds + self->buffer->got.pidfds;
+    size_t count = self->buffer->received.fds + self->buffer->received.pidfds;
     int *fds = self->buffer->fds;
     cmsgx_flag_set(&self->closed);
     for (size_t i = 0; self->slots != NULL && i < count; i++) {
@@ -90,7 +90,7 @@ static void
 close_rest(cmsgx_message *self)
 {
     size_t count = cmsgx_message_collect((PyObject *)self);
-    cmsgx_close_numbers(self->request->row, self->buffer->fds, count);
+    cmsgx_close_numbers(self->config->row, self->buffer->fds, count);
 }
 
 int
@@ -114,7 +114,7 @@ static size_t
 unclaimed(const cmsgx_message *self)
 {
     size_t count = 0;
-    size_t arrived = self->buffer->got.fds + self->buffer->got.pidfds;
+    size_t arrived = self->buffer->received.fds + self->buffer->received.pidfds;
     for (size_t i = 0; !cmsgx_flag_get(&self->closed) && i < arrived; i++) {
         count += self->buffer->fds[i] >= 0;
     }
@@ -125,13 +125,13 @@ static int
 message_traverse(PyObject *object, visitproc visit, void *arg)
 {
     const cmsgx_message *self = SELF(object);
-    size_t fds = self->buffer->got.fds + self->buffer->got.pidfds;
+    size_t fds = self->buffer->received.fds + self->buffer->received.pidfds;
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->buffer->into);
     for (size_t i = 0; self->slots != NULL && i < fds; i++) {
         Py_VISIT(self->slots[i].object);
     }
-    return cmsgx_request_visit(self->request, visit, arg);
+    return cmsgx_receive_config_visit(self->config, visit, arg);
 }
 
 static void
@@ -140,20 +140,20 @@ message_dealloc(PyObject *object)
     cmsgx_message *self = SELF(object);
     PyTypeObject *type = Py_TYPE(object);
 #if CMSGX_FREE_LIST
-    cmsgx_state *state = self->request->state;
+    cmsgx_state *state = self->config->state;
 #endif
     cmsgx_into *into = NULL;
     if (self->is_traced) {
         PyObject_GC_UnTrack(object);
         into = self->buffer->into;
     }
-    size_t fds = self->buffer->got.fds + self->buffer->got.pidfds;
+    size_t fds = self->buffer->received.fds + self->buffer->received.pidfds;
     size_t count = unclaimed(self);
 
     if (count > 0) {
         PyObject *pending = cmsgx_save_exception();
         /* First out of harm's way, then the warning, which may run Python code. */
-        cmsgx_close_numbers(self->request->row, self->buffer->fds, fds);
+        cmsgx_close_numbers(self->config->row, self->buffer->fds, fds);
         if (PyErr_ResourceWarning(NULL, 1, "Message with %zu descriptors was never closed",
                                   count)) {
             PyErr_WriteUnraisable(NULL);
@@ -171,7 +171,7 @@ message_dealloc(PyObject *object)
     Py_XDECREF(self->data);
     Py_XDECREF(self->address);
     cmsgx_buffer_release(self->buffer);
-    cmsgx_request_release(self->request);
+    cmsgx_receive_config_release(self->config);
     Py_XDECREF(into);
 #if CMSGX_FREE_LIST
     if (state->free_message_count < CMSGX_FREE_LIST) {
@@ -226,76 +226,78 @@ try_recvmsg(int fd, void *context, int flags)
 }
 
 static ssize_t
-receive_into(cmsgx_sock *sock, call_context *call, const cmsgx_request *request, int flags)
+receive_into(cmsgx_sock *sock, call_context *call, const cmsgx_receive_config *config, int flags)
 {
     return cmsgx_call(sock, cmsgx_events_of(flags), try_recvmsg, call,
-                      flags | cmsgx_cloexec_flag(request->family), NULL, NULL);
+                      flags | cmsgx_cloexec_flag(config->family), NULL, NULL);
 }
 
 static int
 check(cmsgx_message *self, cmsgx_sock *sock)
 {
-    const cmsgx_request *request = self->request;
+    const cmsgx_receive_config *config = self->config;
     cmsgx_state *state = sock->state;
 
-    if (self->buffer->got.malformed) {
+    if (self->buffer->received.malformed) {
         close_rest(self);
         PyErr_SetString(state->MalformedControlError,
                         "the control data that arrived is malformed: a length in it does not "
                         "fit; what it carried was closed");
         return -1;
     }
-    if (!request->raise_truncated) {
+    if (!config->raise_truncated) {
         return 0;
     }
-    int misses = (self->buffer->got.flags & MSG_CTRUNC) && self->buffer->got.fds < request->fds;
-    int cut = (self->buffer->got.flags & MSG_TRUNC) != 0;
+    int misses =
+        (self->buffer->received.flags & MSG_CTRUNC) && self->buffer->received.fds < config->fds;
+    int cut = (self->buffer->received.flags & MSG_TRUNC) != 0;
     if (!misses && !cut) {
         return 0;
     }
-    Py_ssize_t delivered = (Py_ssize_t)self->buffer->got.fds;
-    int withheld = cmsgx_arrival_had_room(self->buffer);
+    Py_ssize_t delivered = (Py_ssize_t)self->buffer->received.fds;
+    int withheld = cmsgx_received_had_room(self->buffer);
     close_rest(self);
     PyObject *result = PyObject_CallFunction(state->raise_truncated, "Onniii", self,
-                                             (Py_ssize_t)request->fds, delivered, misses,
-                                             (int)self->buffer->got.is_table_full, withheld);
+                                             (Py_ssize_t)config->fds, delivered, misses,
+                                             (int)self->buffer->received.is_table_full, withheld);
     Py_XDECREF(result);
     return -1;
 }
 
 PyObject *
-cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request, int flags)
+cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_receive_config *config, int flags)
 {
-    buffer->got.fds = buffer->got.pidfds = 0;
-    PyObject *message = make_message(sock->state, buffer, request);
+    buffer->received.fds = buffer->received.pidfds = 0;
+    PyObject *message = make_message(sock->state, buffer, config);
     if (message == NULL) {
         return NULL;
     }
-    if (request->row != NULL && cmsgx_arrival_begin(sock, request, 1, flags) < 0) {
+    if (config->row != NULL && cmsgx_received_begin(sock, config, 1, flags) < 0) {
         Py_DECREF(message);
         return NULL;
     }
     call_context call;
     memset(&call.msg, 0, sizeof(call.msg));
     call.buffer = buffer;
-    call.name_size = cmsgx_name_room(request->type, flags);
+    call.name_size = cmsgx_name_size(config->type, flags);
     if (buffer->into != NULL) {
         size_t count = (size_t)buffer->into->count;
-        call.msg.msg_iov = buffer->room == buffer->into->size
-            ? buffer->into->iov : cmsgx_into_cut(buffer->into, buffer->room, &count);
+        call.msg.msg_iov = buffer->capacity == buffer->into->size
+            ? buffer->into->iov : cmsgx_into_cut(buffer->into, buffer->capacity, &count);
         call.msg.msg_iovlen = (__typeof__(call.msg.msg_iovlen))count;
     }
     else {
-        cmsgx_msghdr_set_data(&call.msg, &call.iov, buffer->data, buffer->room, flags);
+        cmsgx_msghdr_set_data(&call.msg, &call.iov, buffer->data, buffer->capacity, flags);
     }
-    ssize_t nbytes = receive_into(sock, &call, request, flags);
+    ssize_t nbytes = receive_into(sock, &call, config, flags);
     if (nbytes < 0) {
-        cmsgx_arrival_end(request, 1);
+        cmsgx_received_end(config, 1);
         Py_DECREF(message);
         return NULL;
     }
-    cmsgx_arrive(buffer, request, sock, &call.msg, (size_t)nbytes, flags);
-    if ((buffer->got.malformed | buffer->got.truncated) && check(SELF(message), sock) < 0) {
+    cmsgx_take_received(buffer, config, sock, &call.msg, (size_t)nbytes, flags);
+    if ((buffer->received.malformed | buffer->received.truncated)
+        && check(SELF(message), sock) < 0) {
         Py_DECREF(message);
         return NULL;
     }
@@ -322,8 +324,8 @@ joined(const cmsgx_into *into, size_t nbytes)
 static size_t
 bytes_here(const cmsgx_message *self)
 {
-    size_t room = self->buffer->room;
-    return self->buffer->got.nbytes < room ? self->buffer->got.nbytes : room;
+    size_t room = self->buffer->capacity;
+    return self->buffer->received.nbytes < room ? self->buffer->received.nbytes : room;
 }
 
 static PyObject *
@@ -349,7 +351,7 @@ static PyObject *
 message_view(PyObject *object, void *Py_UNUSED(closure))
 {
     cmsgx_message *self = SELF(object);
-    cmsgx_state *state = self->request->state;
+    cmsgx_state *state = self->config->state;
     const cmsgx_into *into = self->buffer->into;
     const unsigned char *start = self->buffer->data;
     if (into != NULL) {
@@ -400,7 +402,7 @@ message_segments(PyObject *object, void *Py_UNUSED(closure))
         }
         start = into->iov[0].iov_base;
     }
-    return cmsgx_segments_new(self->request->state, self->buffer, start, bytes_here(self),
+    return cmsgx_segments_new(self->config->state, self->buffer, start, bytes_here(self),
                               segment_size(self));
 }
 
@@ -431,7 +433,7 @@ message_address(PyObject *object, void *Py_UNUSED(closure))
     }
     if (self->address == NULL) {
         const cmsgx_buffer *buffer = self->buffer;
-        self->address = cmsgx_address_shown(self->request->state, &buffer->name,
+        self->address = cmsgx_address_shown(self->config->state, &buffer->name,
                                             buffer->name_size, whence_of(buffer));
     }
     PyObject *address = Py_XNewRef(self->address);
@@ -443,7 +445,7 @@ static PyObject *
 message_sender(PyObject *object, void *Py_UNUSED(closure))
 {
     const cmsgx_buffer *buffer = SELF(object)->buffer;
-    return cmsgx_address_raw(SELF(object)->request->state, &buffer->name, buffer->name_size,
+    return cmsgx_address_raw(SELF(object)->config->state, &buffer->name, buffer->name_size,
                              whence_of(buffer));
 }
 
@@ -456,19 +458,19 @@ message_fds(PyObject *object, void *Py_UNUSED(closure))
 static PyObject *
 message_nbytes(PyObject *object, void *Py_UNUSED(closure))
 {
-    return PyLong_FromSize_t(SELF(object)->buffer->got.nbytes);
+    return PyLong_FromSize_t(SELF(object)->buffer->received.nbytes);
 }
 
 static PyObject *
 message_flags(PyObject *object, void *Py_UNUSED(closure))
 {
-    return PyLong_FromLong(SELF(object)->buffer->got.flags);
+    return PyLong_FromLong(SELF(object)->buffer->received.flags);
 }
 
 static PyObject *
 message_truncated(PyObject *object, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(SELF(object)->buffer->got.truncated);
+    return PyBool_FromLong(SELF(object)->buffer->received.truncated);
 }
 
 static PyObject *
@@ -480,14 +482,14 @@ message_closed(PyObject *object, void *Py_UNUSED(closure))
 static PyObject *
 message_eof(PyObject *object, void *Py_UNUSED(closure))
 {
-    int eof = SELF(object)->buffer->got.eof;
+    int eof = SELF(object)->buffer->received.eof;
     return eof == 2 ? Py_NewRef(Py_None) : PyBool_FromLong(eof);
 }
 
 static PyObject *
 message_closed_fds(PyObject *object, void *Py_UNUSED(closure))
 {
-    Py_ssize_t count = SELF(object)->buffer->got.closed_fds;
+    Py_ssize_t count = SELF(object)->buffer->received.closed_fds;
     return count < 0 ? Py_NewRef(Py_None) : PyLong_FromSsize_t(count);
 }
 
@@ -519,9 +521,9 @@ message_repr(PyObject *object)
 {
     const cmsgx_message *self = SELF(object);
     return PyUnicode_FromFormat("<Message %zu bytes, %zu descriptors%s%s%s>",
-                                self->buffer->got.nbytes, self->buffer->got.fds,
-                                self->buffer->got.truncated ? ", truncated" : "",
-                                self->buffer->got.eof == 1 ? ", end of stream" : "",
+                                self->buffer->received.nbytes, self->buffer->received.fds,
+                                self->buffer->received.truncated ? ", truncated" : "",
+                                self->buffer->received.eof == 1 ? ", end of stream" : "",
                                 cmsgx_flag_get(&self->closed) ? ", closed" : "");
 }
 

@@ -21,9 +21,9 @@ typedef struct {
     PyObject_HEAD
     cmsgx_busy busy;
     cmsgx_flag closed;
-    char is_traced;         /* as its request */
+    char is_traced;         /* as its config */
     cmsgx_buffer *buffer;   /* owned use: what came, and the numbers of its descriptors */
-    cmsgx_request *request; /* owned use */
+    cmsgx_receive_config *config; /* owned use */
     PyObject *data;         /* owned, made on first use */
     PyObject *address;      /* owned, made on first use */
     cmsgx_slot *slots;      /* NULL until an object is asked for */
@@ -33,7 +33,7 @@ typedef struct {
 /* Receives one message.  `buffer` is exclusively the caller's, and becomes the message's too.
    Returns a new Message; NULL with an exception, and then no descriptor is left open.  With
    CMSGX_ONE_TRY NULL without an exception where nothing is there. */
-PyObject *cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_request *request,
+PyObject *cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_receive_config *config,
                         int flags);
 
 /* Gives back the memory that is kept for the next ones, and keeps none from then on. */
@@ -82,6 +82,6 @@ PyObject *cmsgx_message_iter(PyObject *object);
 
 /* A Message of what arrived in `buffer`, which owns its descriptors from then on; NULL with an
    exception, and then the buffer still has them. */
-PyObject *cmsgx_message_new(cmsgx_state *state, cmsgx_buffer *buffer, cmsgx_request *request);
+PyObject *cmsgx_message_new(cmsgx_state *state, cmsgx_buffer *buffer, cmsgx_receive_config *config);
 
 #endif

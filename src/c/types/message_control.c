@@ -13,24 +13,24 @@ attached(const cmsgx_message *self, const unsigned char *ucred)
 {
     uint32_t words[3];
     memcpy(words, ucred, sizeof(words));
-    if (words[0] != 0 || self->buffer->got.pidfds > 0
-        || memcmp(words + 1, self->request->state->overflow_ids, 2 * sizeof(words[0])) != 0) {
-        return CMSGX_NOTE_YES;
+    if (words[0] != 0 || self->buffer->received.pidfds > 0
+        || memcmp(words + 1, self->config->state->overflow_ids, 2 * sizeof(words[0])) != 0) {
+        return CMSGX_ATTACHED_YES;
     }
-    return self->request->asked_pidfd ? CMSGX_NOTE_NO : CMSGX_NOTE_NONE;
+    return self->config->asked_pidfd ? CMSGX_ATTACHED_NO : CMSGX_ATTACHED_UNKNOWN;
 }
 
 static PyObject *
 decode(cmsgx_message *self, cmsgx_state *state, PyObject *kind, cmsgx_codec *codec,
-       const cmsgx_form *form, const cmsgx_header *header)
+       const cmsgx_wire_format *format, const cmsgx_header *header)
 {
-    if (codec->least < 0) {
+    if (codec->min_size < 0) {
         return PyObject_CallMethod(kind, "unpack", "y#", header->data,
                                    (Py_ssize_t)header->size);
     }
-    PyObject *record = cmsgx_struct_read(state, codec, form, header->data, header->size);
+    PyObject *record = cmsgx_struct_read(state, codec, format, header->data, header->size);
     if (record != NULL && codec->kind == state->Credentials) {
-        ((cmsgx_struct *)record)->note = attached(self, header->data);
+        ((cmsgx_struct *)record)->attached_state = attached(self, header->data);
     }
     return record;
 }
@@ -44,11 +44,11 @@ descriptor_kind(cmsgx_message *self, cmsgx_state *state, PyObject *kind)
         return cmsgx_raise_busy((PyObject *)self);
     }
     if (kind == (PyObject *)state->PidFd) {
-        result = Py_XNewRef(cmsgx_message_object(self, self->buffer->got.fds));
+        result = Py_XNewRef(cmsgx_message_object(self, self->buffer->received.fds));
     }
     else {
-        PyObject *fds = PyTuple_New((Py_ssize_t)self->buffer->got.fds);
-        for (size_t i = 0; fds != NULL && i < self->buffer->got.fds; i++) {
+        PyObject *fds = PyTuple_New((Py_ssize_t)self->buffer->received.fds);
+        for (size_t i = 0; fds != NULL && i < self->buffer->received.fds; i++) {
             PyObject *fd = cmsgx_message_object(self, i);
             if (fd == NULL) {
                 Py_CLEAR(fds);
@@ -75,8 +75,8 @@ is_descriptor_kind(const cmsgx_state *state, PyObject *kind)
 static int
 has_descriptor_kind(const cmsgx_message *self, const cmsgx_state *state, PyObject *kind)
 {
-    return kind == (PyObject *)state->PidFd ? self->buffer->got.pidfds > 0
-                                              : self->buffer->got.fds > 0;
+    return kind == (PyObject *)state->PidFd ? self->buffer->received.pidfds > 0
+                                              : self->buffer->received.fds > 0;
 }
 
 /* 1 and *codec, a new reference; 0 for a kind that this system does not have, so that none came; -1
@@ -88,7 +88,7 @@ codec_or_raise(cmsgx_state *state, PyObject *kind, cmsgx_codec **codec)
     if (*codec != NULL) {
         return 1;
     }
-    if (cmsgx_is_left_out(state, kind)) {
+    if (cmsgx_is_unsupported(state, kind)) {
         return 0;
     }
     if (PyObject_TypeCheck(kind, state->Record)) {
@@ -108,15 +108,15 @@ codec_or_raise(cmsgx_state *state, PyObject *kind, cmsgx_codec **codec)
 
 /* Finds the next message that `codec` stands for: the form in which it came, or NULL at the
    end. */
-static const cmsgx_form *
+static const cmsgx_wire_format *
 find(const cmsgx_message *self, const cmsgx_codec *codec, size_t *offset, cmsgx_header *header)
 {
     const cmsgx_buffer *buffer = self->buffer;
     while (cmsgx_walk(buffer->control, buffer->control_used, offset, header) == CMSGX_MESSAGE) {
-        const cmsgx_form *form =
-            cmsgx_codec_received(codec, self->request->family, header->level, header->type);
-        if (form != NULL) {
-            return form;
+        const cmsgx_wire_format *format =
+            cmsgx_codec_received(codec, self->config->family, header->level, header->type);
+        if (format != NULL) {
+            return format;
         }
     }
     return NULL;
@@ -142,7 +142,7 @@ unknown_ones(cmsgx_message *self, cmsgx_state *state)
 static int
 look_up(cmsgx_message *self, PyObject *kind, PyObject **result)
 {
-    cmsgx_state *state = self->request->state;
+    cmsgx_state *state = self->config->state;
     cmsgx_header header;
     size_t offset = 0;
 
@@ -168,12 +168,12 @@ look_up(cmsgx_message *self, PyObject *kind, PyObject **result)
     if (is_kind <= 0) {
         return is_kind;
     }
-    const cmsgx_form *form = find(self, codec, &offset, &header);
-    if (form != NULL) {
-        *result = decode(self, state, kind, codec, form, &header);
+    const cmsgx_wire_format *format = find(self, codec, &offset, &header);
+    if (format != NULL) {
+        *result = decode(self, state, kind, codec, format, &header);
     }
     Py_DECREF(codec);
-    return form == NULL ? 0 : *result != NULL ? 1 : -1;
+    return format == NULL ? 0 : *result != NULL ? 1 : -1;
 }
 
 PyObject *
@@ -184,23 +184,23 @@ cmsgx_message_subscript(PyObject *object, PyObject *kind)
     if (found != 0) {
         return result;
     }
-    if (kind == (PyObject *)SELF(object)->request->state->Rights) {
+    if (kind == (PyObject *)SELF(object)->config->state->Rights) {
         return PyErr_Format(PyExc_KeyError,
                             "no descriptors came with this message; fds=%zu was asked",
-                            SELF(object)->request->fds);
+                            SELF(object)->config->fds);
     }
-    PyObject *want = SELF(object)->request->want;
-    cmsgx_codec *codec = cmsgx_codec_of(SELF(object)->request->state, kind);
-    int is_only_sent = codec != NULL && codec->form_count > 0 && !cmsgx_codec_comes(codec);
-    int is_elsewhere = codec != NULL && codec->form_count > 0
-        && !cmsgx_codec_comes_over(codec, SELF(object)->request->family);
+    PyObject *want = SELF(object)->config->want;
+    cmsgx_codec *codec = cmsgx_codec_of(SELF(object)->config->state, kind);
+    int is_only_sent = codec != NULL && codec->format_count > 0 && !cmsgx_codec_comes(codec);
+    int is_elsewhere = codec != NULL && codec->format_count > 0
+        && !cmsgx_codec_comes_over(codec, SELF(object)->config->family);
     Py_XDECREF(codec);
-    if (kind == (PyObject *)SELF(object)->request->state->PidFd) {
-        is_elsewhere = SELF(object)->request->family != AF_UNIX;
+    if (kind == (PyObject *)SELF(object)->config->state->PidFd) {
+        is_elsewhere = SELF(object)->config->family != AF_UNIX;
     }
     const char *reason = ": receive() neither sets nor asks for options";
     int is_to_be_wanted = 1;
-    if (cmsgx_is_left_out(SELF(object)->request->state, kind)) {
+    if (cmsgx_is_unsupported(SELF(object)->config->state, kind)) {
         reason = ": not supported on this system";
         is_to_be_wanted = 0;
     }
@@ -245,7 +245,7 @@ PyObject *
 cmsgx_message_get_all(PyObject *object, PyObject *kind)
 {
     cmsgx_message *self = SELF(object);
-    cmsgx_state *state = SELF(object)->request->state;
+    cmsgx_state *state = SELF(object)->config->state;
     cmsgx_header header;
     size_t offset = 0;
 
@@ -265,10 +265,10 @@ cmsgx_message_get_all(PyObject *object, PyObject *kind)
         return NULL;
     }
     PyObject *list = is_unknown ? unknown_ones(self, state) : PyList_New(0);
-    const cmsgx_form *form;
+    const cmsgx_wire_format *format;
     while (list != NULL && codec != NULL
-           && (form = find(self, codec, &offset, &header)) != NULL) {
-        PyObject *record = decode(self, state, kind, codec, form, &header);
+           && (format = find(self, codec, &offset, &header)) != NULL) {
+        PyObject *record = decode(self, state, kind, codec, format, &header);
         if (record == NULL || PyList_Append(list, record) < 0) {
             Py_CLEAR(list);
         }
@@ -283,7 +283,7 @@ cmsgx_message_get_all(PyObject *object, PyObject *kind)
 int
 cmsgx_message_contains(PyObject *object, PyObject *kind)
 {
-    cmsgx_state *state = SELF(object)->request->state;
+    cmsgx_state *state = SELF(object)->config->state;
     cmsgx_header header;
     size_t offset = 0;
     if (is_descriptor_kind(state, kind)) {
@@ -315,7 +315,7 @@ PyObject *
 cmsgx_message_control(PyObject *object, void *Py_UNUSED(closure))
 {
     cmsgx_message *self = SELF(object);
-    cmsgx_state *state = SELF(object)->request->state;
+    cmsgx_state *state = SELF(object)->config->state;
     const cmsgx_buffer *buffer = self->buffer;
     PyObject *list = PyList_New(0);
     int has_shown[2] = {0, 0};
@@ -326,7 +326,7 @@ cmsgx_message_control(PyObject *object, void *Py_UNUSED(closure))
            && cmsgx_walk(buffer->control, buffer->control_used, &offset, &header)
                   == CMSGX_MESSAGE) {
         PyObject *record = NULL;
-        PyObject *kind = PyObject_CallFunction(state->decode, "iii", self->request->family,
+        PyObject *kind = PyObject_CallFunction(state->decode, "iii", self->config->family,
                                                header.level, header.type);
         if (kind == NULL) {
             Py_CLEAR(list);
@@ -344,15 +344,15 @@ cmsgx_message_control(PyObject *object, void *Py_UNUSED(closure))
         }
         else {
             cmsgx_codec *codec = cmsgx_codec_of(state, kind);
-            const cmsgx_form *form = codec == NULL || codec->kind != (PyTypeObject *)kind
+            const cmsgx_wire_format *format = codec == NULL || codec->kind != (PyTypeObject *)kind
                 ? NULL
-                : cmsgx_codec_received(codec, self->request->family, header.level, header.type);
-            record = form != NULL ? decode(self, state, kind, codec, form, &header)
+                : cmsgx_codec_received(codec, self->config->family, header.level, header.type);
+            record = format != NULL ? decode(self, state, kind, codec, format, &header)
                                   : unknown(state, &header);
             Py_XDECREF(codec);
         }
         Py_DECREF(kind);
-        if (record == NULL && (self->buffer->got.flags & MSG_CTRUNC)
+        if (record == NULL && (self->buffer->received.flags & MSG_CTRUNC)
             && PyErr_ExceptionMatches(state->MalformedControlError)) {
             /* The one that was cut: it must not hide those that arrived whole. */
             PyErr_Clear();

@@ -12,7 +12,7 @@
 int
 cmsgx_message_need_slots(cmsgx_message *self)
 {
-    size_t count = self->buffer->got.fds + self->buffer->got.pidfds;
+    size_t count = self->buffer->received.fds + self->buffer->received.pidfds;
     if (self->slots != NULL) {
         return 0;
     }
@@ -56,7 +56,7 @@ object_of_none(PyTypeObject *type, const cmsgx_slot *slot, int error)
 PyObject *
 cmsgx_message_object(cmsgx_message *self, size_t at)
 {
-    cmsgx_state *state = self->request->state;
+    cmsgx_state *state = self->config->state;
     if (cmsgx_message_need_slots(self) < 0) {
         return NULL;
     }
@@ -64,12 +64,12 @@ cmsgx_message_object(cmsgx_message *self, size_t at)
     if (slot->object == NULL) {
         int error;
         int number = cmsgx_message_number(self, at, &error);
-        PyTypeObject *type = at < self->buffer->got.fds ? state->Fd : state->PidFd;
+        PyTypeObject *type = at < self->buffer->received.fds ? state->Fd : state->PidFd;
         slot->object = number >= 0 ? cmsgx_descriptor_new(type, number, error)
                                    : object_of_none(type, slot, error);
         if (slot->object != NULL) {
-            if (self->request->row != NULL) {
-                cmsgx_descriptor_set_row(slot->object, self->request->row);
+            if (self->config->row != NULL) {
+                cmsgx_descriptor_set_row(slot->object, self->config->row);
             }
             self->buffer->fds[at] = -1;
         }
@@ -127,7 +127,7 @@ descriptors_dealloc(PyObject *self)
         PyObject_GC_UnTrack(self);
     }
 #if CMSGX_FREE_LIST
-    cmsgx_state *state = SELF(message)->request->state;
+    cmsgx_state *state = SELF(message)->config->state;
     if (state->spare_descriptors == NULL && state->Descriptors != NULL) {
         /* Plain memory from now on: it holds no reference to the type. */
         state->spare_descriptors = self;
@@ -157,17 +157,17 @@ cmsgx_descriptors_free_all(cmsgx_state *state)
 static Py_ssize_t
 descriptors_length(PyObject *self)
 {
-    return (Py_ssize_t)SELF(((cmsgx_descriptors *)self)->message)->buffer->got.fds;
+    return (Py_ssize_t)SELF(((cmsgx_descriptors *)self)->message)->buffer->received.fds;
 }
 
 static PyObject *
 descriptors_item(PyObject *self, Py_ssize_t index)
 {
     PyObject *message = ((cmsgx_descriptors *)self)->message;
-    if (index < 0 || index >= (Py_ssize_t)SELF(message)->buffer->got.fds) {
+    if (index < 0 || index >= (Py_ssize_t)SELF(message)->buffer->received.fds) {
         return PyErr_Format(PyExc_IndexError,
                             "fds: index out of range, %zu descriptors came with this message",
-                            SELF(message)->buffer->got.fds);
+                            SELF(message)->buffer->received.fds);
     }
     if (!cmsgx_enter(&SELF(message)->busy)) {
         return cmsgx_raise_busy(message);

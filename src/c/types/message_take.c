@@ -41,9 +41,9 @@ move_to(cmsgx_message *self, size_t at, PyObject *owner)
         cmsgx_descriptor_set_gone(owner, cmsgx_descriptor_gone(slot->object));
     }
     ((cmsgx_descriptor *)owner)->error = error;
-    if (self->request->row != NULL) {
+    if (self->config->row != NULL) {
         /* With the place there that the number has. */
-        cmsgx_descriptor_set_row(owner, self->request->row);
+        cmsgx_descriptor_set_row(owner, self->config->row);
     }
     slot->taken = 1;
 }
@@ -74,7 +74,7 @@ parse_class(cmsgx_state *state, PyObject *given, PyTypeObject *usual, PyTypeObje
 static void
 raise_not_here(const char *call, const cmsgx_message *self, size_t at, PyObject *object)
 {
-    if (at >= self->buffer->got.fds) {
+    if (at >= self->buffer->received.fds) {
         PyErr_Format(PyExc_ValueError, "%s: the PidFd was closed or given away: %R", call, object);
     }
     else if (object != NULL) {
@@ -108,7 +108,7 @@ take_at(const char *call, cmsgx_message *self, size_t at, PyTypeObject *type)
         return NULL;
     }
     if (self->slots[at].taken) {
-        if (at < self->buffer->got.fds) {
+        if (at < self->buffer->received.fds) {
             PyErr_Format(PyExc_ValueError, "descriptor %zu was taken before", at);
         }
         else {
@@ -141,9 +141,9 @@ take_at(const char *call, cmsgx_message *self, size_t at, PyTypeObject *type)
 static Py_ssize_t
 place_of(const cmsgx_message *self, PyObject *which)
 {
-    Py_ssize_t count = (Py_ssize_t)self->buffer->got.fds;
-    if (which == (PyObject *)self->request->state->PidFd) {
-        if (self->buffer->got.pidfds == 0) {
+    Py_ssize_t count = (Py_ssize_t)self->buffer->received.fds;
+    if (which == (PyObject *)self->config->state->PidFd) {
+        if (self->buffer->received.pidfds == 0) {
             PyErr_SetString(PyExc_KeyError,
                             "no PidFd came with this message; Receiver(want=[PidFd]) asks for it");
             return -1;
@@ -172,7 +172,7 @@ cmsgx_message_take(PyObject *object, PyObject *const *args, Py_ssize_t nargs, Py
 {
     static const cmsgx_signature signature = {"take", 0, 0, {CMSGX_KW_FD_CLASS, -1}};
     cmsgx_message *self = SELF(object);
-    cmsgx_state *state = self->request->state;
+    cmsgx_state *state = self->config->state;
     PyObject *class_given = NULL;
     PyTypeObject *type = NULL;
 
@@ -187,7 +187,7 @@ cmsgx_message_take(PyObject *object, PyObject *const *args, Py_ssize_t nargs, Py
         return NULL;
     }
     Py_ssize_t at = place_of(self, args[0]);
-    PyTypeObject *usual = at < (Py_ssize_t)self->buffer->got.fds ? state->Fd : state->PidFd;
+    PyTypeObject *usual = at < (Py_ssize_t)self->buffer->received.fds ? state->Fd : state->PidFd;
     if (at < 0 || parse_class(state, class_given, usual, &type) < 0) {
         return NULL;
     }
@@ -203,8 +203,8 @@ cmsgx_message_take(PyObject *object, PyObject *const *args, Py_ssize_t nargs, Py
 static int
 need_one(const cmsgx_message *self)
 {
-    size_t count = self->buffer->got.fds;
-    Py_ssize_t closed = self->buffer->got.closed_fds;
+    size_t count = self->buffer->received.fds;
+    Py_ssize_t closed = self->buffer->received.closed_fds;
     if (closed < 0) {
         PyErr_Format(PyExc_ValueError,
                      "take_one: %zu %s here, and the kernel dropped others, uncounted", count,
@@ -215,7 +215,7 @@ need_one(const cmsgx_message *self)
         PyErr_Format(PyExc_ValueError,
                      "take_one: %zu descriptor%s came, of which %zd %s closed (fds=%zu)",
                      count + (size_t)closed, count + (size_t)closed == 1 ? "" : "s", closed,
-                     closed == 1 ? "was" : "were", self->request->fds);
+                     closed == 1 ? "was" : "were", self->config->fds);
         return -1;
     }
     if (count != 1) {
@@ -230,7 +230,7 @@ static int
 parse_just_class(const cmsgx_message *self, const cmsgx_signature *signature,
                  PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyTypeObject **type)
 {
-    cmsgx_state *state = self->request->state;
+    cmsgx_state *state = self->config->state;
     PyObject *given = NULL;
     if ((nargs > 0 || kwnames != NULL)
         && cmsgx_keywords(state, signature, args, nargs, kwnames, &given) < 0) {
@@ -268,7 +268,7 @@ take_rest(cmsgx_message *self, PyTypeObject *type)
     }
     PyObject *list = PyList_New(0);
     /* Objects first, taken second: what fails half way leaves all with the message. */
-    for (size_t i = 0; list != NULL && i < self->buffer->got.fds; i++) {
+    for (size_t i = 0; list != NULL && i < self->buffer->received.fds; i++) {
         if (self->slots[i].taken) {
             continue;
         }
@@ -279,13 +279,13 @@ take_rest(cmsgx_message *self, PyTypeObject *type)
         }
         Py_XDECREF(fd);
     }
-    for (size_t i = 0; list != NULL && i < self->buffer->got.fds; i++) {
+    for (size_t i = 0; list != NULL && i < self->buffer->received.fds; i++) {
         if (!self->slots[i].taken && need_here("take_all", self, i) < 0) {
             Py_CLEAR(list);
         }
     }
     Py_ssize_t next = 0;
-    for (size_t i = 0; list != NULL && i < self->buffer->got.fds; i++) {
+    for (size_t i = 0; list != NULL && i < self->buffer->received.fds; i++) {
         if (type != NULL && !self->slots[i].taken) {
             move_to(self, i, PyList_GET_ITEM(list, next++));
         }
@@ -339,7 +339,7 @@ detach_from_objects(cmsgx_message *self, PyObject *list)
     Py_ssize_t count = PyList_GET_SIZE(list), next = 0;
     size_t at[CMSGX_MAX_FDS];
 
-    for (size_t i = 0; i < self->buffer->got.fds && next < count; i++) {
+    for (size_t i = 0; i < self->buffer->received.fds && next < count; i++) {
         if (self->slots[i].taken) {
             continue;
         }
@@ -362,8 +362,8 @@ detach_from_objects(cmsgx_message *self, PyObject *list)
         if (object != NULL) {
             cmsgx_descriptor_gave_away(object, taken[i]);
         }
-        else if (self->request->row != NULL) {
-            cmsgx_row_unreserve(self->request->row, 1);
+        else if (self->config->row != NULL) {
+            cmsgx_row_unreserve(self->config->row, 1);
         }
         self->buffer->fds[at[i]] = -1;
         self->slots[at[i]].taken = 1;
@@ -381,12 +381,12 @@ cmsgx_message_detach_all(PyObject *object, PyObject *Py_UNUSED(ignored))
     PyObject *list = NULL;
     if (need_open(self) == 0 && cmsgx_message_need_slots(self) == 0) {
         Py_ssize_t count = 0, next = 0;
-        for (size_t i = 0; i < self->buffer->got.fds; i++) {
+        for (size_t i = 0; i < self->buffer->received.fds; i++) {
             count += !self->slots[i].taken;
         }
         /* All memory first.  From the list on no Python code runs. */
         list = PyList_New(count);
-        for (size_t i = 0; list != NULL && i < self->buffer->got.fds; i++) {
+        for (size_t i = 0; list != NULL && i < self->buffer->received.fds; i++) {
             if (!self->slots[i].taken) {
                 int number = number_to_detach(self, i);
                 PyObject *item = number < 0 ? NULL : PyLong_FromLong(number);

@@ -6,7 +6,7 @@
 int
 cmsgx_borrow(cmsgx_state *state, PyObject *sock, int *fd, PyObject **owner)
 {
-    *fd = cmsgx_number_of(state, sock, "sock", CMSGX_SOCK_INDEX, owner);
+    *fd = cmsgx_fd_from_object(state, sock, "sock", CMSGX_SOCK_INDEX, owner);
     if (*fd < 0) {
         return -1;
     }

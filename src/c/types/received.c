@@ -6,73 +6,73 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-cmsgx_request *
-cmsgx_request_new(cmsgx_state *state)
+cmsgx_receive_config *
+cmsgx_receive_config_new(cmsgx_state *state)
 {
-    cmsgx_request *request = PyMem_Calloc(1, sizeof(*request));
-    if (request == NULL) {
+    cmsgx_receive_config *config = PyMem_Calloc(1, sizeof(*config));
+    if (config == NULL) {
         PyErr_NoMemory();
         return NULL;
     }
-    request->users = 1;
-    request->state = state;
-    return request;
+    config->users = 1;
+    config->state = state;
+    return config;
 }
 
-cmsgx_request *
-cmsgx_request_once(cmsgx_state *state, size_t fds, int family, int type, int raise_truncated,
+cmsgx_receive_config *
+cmsgx_receive_config_once(cmsgx_state *state, size_t fds, int family, int type, int raise_truncated,
                    cmsgx_row *row)
 {
-    cmsgx_request *request;
+    cmsgx_receive_config *config;
 #if CMSGX_FREE_LIST
-    request = state->spare_request;
-    if (request != NULL && request->fds == fds && request->family == family
-        && request->type == type && request->raise_truncated == raise_truncated && row == NULL) {
-        return cmsgx_request_share(request);
+    config = state->spare_config;
+    if (config != NULL && config->fds == fds && config->family == family
+        && config->type == type && config->raise_truncated == raise_truncated && row == NULL) {
+        return cmsgx_receive_config_share(config);
     }
 #endif
-    request = cmsgx_request_new(state);
-    if (request == NULL) {
+    config = cmsgx_receive_config_new(state);
+    if (config == NULL) {
         cmsgx_row_drop(row);
         return NULL;
     }
-    request->row = row;
-    request->fds = fds;
-    request->family = family;
-    request->type = type;
-    request->raise_truncated = raise_truncated;
-    request->takes_pidfd = 1;
+    config->row = row;
+    config->fds = fds;
+    config->family = family;
+    config->type = type;
+    config->raise_truncated = raise_truncated;
+    config->takes_pidfd = 1;
 #if CMSGX_FREE_LIST
     if (row == NULL) {
-        cmsgx_request_release(state->spare_request);
-        state->spare_request = cmsgx_request_share(request);
+        cmsgx_receive_config_release(state->spare_config);
+        state->spare_config = cmsgx_receive_config_share(config);
     }
 #endif
-    return request;
+    return config;
 }
 
 void
-cmsgx_request_free_all(cmsgx_state *state)
+cmsgx_receive_config_free_all(cmsgx_state *state)
 {
 #if CMSGX_FREE_LIST
-    cmsgx_request_release(state->spare_request);
-    state->spare_request = NULL;
+    cmsgx_receive_config_release(state->spare_config);
+    state->spare_config = NULL;
 #else
     (void)state;
 #endif
 }
 
 void
-cmsgx_request_release(cmsgx_request *request)
+cmsgx_receive_config_release(cmsgx_receive_config *config)
 {
-    if (request == NULL) {
+    if (config == NULL) {
         return;
     }
-    PyObject *want = request->want;
-    int is_traced = request->is_traced;
-    if (cmsgx_count_down(&request->users)) {
-        cmsgx_row_drop(request->row);
-        PyMem_Free(request);
+    PyObject *want = config->want;
+    int is_traced = config->is_traced;
+    if (cmsgx_count_down(&config->users)) {
+        cmsgx_row_drop(config->row);
+        PyMem_Free(config);
         Py_XDECREF(want);
     }
     else if (is_traced) {
@@ -81,12 +81,12 @@ cmsgx_request_release(cmsgx_request *request)
 }
 
 void
-cmsgx_request_inherit(cmsgx_request *request, const cmsgx_request *before)
+cmsgx_receive_config_inherit(cmsgx_receive_config *config, const cmsgx_receive_config *before)
 {
-    if (before != NULL && before->row != NULL && request->row != NULL) {
+    if (before != NULL && before->row != NULL && config->row != NULL) {
         /* What is stuck there still counts for this receiver. */
-        cmsgx_row_drop(request->row);
-        request->row = cmsgx_row_hold(before->row);
+        cmsgx_row_drop(config->row);
+        config->row = cmsgx_row_hold(before->row);
     }
 }
 
@@ -125,12 +125,12 @@ settle(cmsgx_row *row, int *fds, size_t count)
     for (size_t i = 0; i < count; i++) {
         open += fds[i] >= 0;
     }
-    if (open <= CMSGX_MOST_PLACES) {
-        cmsgx_row_unreserve(row, CMSGX_MOST_PLACES - open);
+    if (open <= CMSGX_MAX_PLACES) {
+        cmsgx_row_unreserve(row, CMSGX_MAX_PLACES - open);
     }
-    else if (cmsgx_row_reserve(row, open - CMSGX_MOST_PLACES) < 0) {
+    else if (cmsgx_row_reserve(row, open - CMSGX_MAX_PLACES) < 0) {
         /* More than a kernel sends, as an emulator might, and no memory for it. */
-        for (size_t i = count; open > CMSGX_MOST_PLACES; i--) {
+        for (size_t i = count; open > CMSGX_MAX_PLACES; i--) {
             if (fds[i - 1] >= 0) {
                 cmsgx_close_all(&fds[i - 1], 1);
                 fds[i - 1] = -1;
@@ -148,7 +148,7 @@ is_invented(const cmsgx_buffer *buffer)
 #ifdef SCM_CREDENTIALS
     cmsgx_header header;
     size_t offset = 0;
-    int has_pidfd = buffer->got.pidfds > 0 && buffer->fds[buffer->got.fds] >= 0;
+    int has_pidfd = buffer->received.pidfds > 0 && buffer->fds[buffer->received.fds] >= 0;
     while (!has_pidfd
            && cmsgx_walk(buffer->control, buffer->control_used, &offset, &header)
                   == CMSGX_MESSAGE) {
@@ -167,36 +167,36 @@ is_invented(const cmsgx_buffer *buffer)
 
 /* For a read of no bytes. */
 static void
-set_eof(cmsgx_buffer *buffer, const cmsgx_request *request, cmsgx_sock *sock)
+set_eof(cmsgx_buffer *buffer, const cmsgx_receive_config *config, cmsgx_sock *sock)
 {
-    cmsgx_arrival *got = &buffer->got;
-    int type = request->type;
+    cmsgx_received *received = &buffer->received;
+    int type = config->type;
     if (type < 0) {
         type = cmsgx_sock_type(sock);
     }
     if (type == SOCK_SEQPACKET) {
         /* The end has neither. */
-        got->eof = buffer->control_used > 0 || buffer->name_size > 0 ? 0 : 2;
+        received->eof = buffer->control_used > 0 || buffer->name_size > 0 ? 0 : 2;
     }
     else if (type == SOCK_STREAM) {
-        got->eof = buffer->room > 0 ? 1 : 2;
-        if (got->fds == 0 && (got->eof == 1 || is_invented(buffer))) {
+        received->eof = buffer->capacity > 0 ? 1 : 2;
+        if (received->fds == 0 && (received->eof == 1 || is_invented(buffer))) {
             /* The kernel invents credentials here: root, also for a peer that is nobody.  What
                was cut of them is no loss. */
-            cmsgx_close_numbers(request->row, buffer->fds, got->pidfds);
-            got->pidfds = 0;
+            cmsgx_close_numbers(config->row, buffer->fds, received->pidfds);
+            received->pidfds = 0;
             buffer->control_used = 0;
-            got->truncated = 0;
-            got->closed_fds = 0;
+            received->truncated = 0;
+            received->closed_fds = 0;
         }
     }
 }
 
 void
-cmsgx_arrive(cmsgx_buffer *buffer, const cmsgx_request *request, cmsgx_sock *sock,
+cmsgx_take_received(cmsgx_buffer *buffer, const cmsgx_receive_config *config, cmsgx_sock *sock,
              const struct msghdr *msg, size_t nbytes, int asked_flags)
 {
-    cmsgx_arrival *got = &buffer->got;
+    cmsgx_received *received = &buffer->received;
     size_t used = (size_t)msg->msg_controllen;
 
     buffer->control_used = used <= buffer->control_size ? used : buffer->control_size;
@@ -204,38 +204,38 @@ cmsgx_arrive(cmsgx_buffer *buffer, const cmsgx_request *request, cmsgx_sock *soc
     if (buffer->name_size > sizeof(buffer->name)) {
         buffer->name_size = sizeof(buffer->name);
     }
-    if (cmsgx_names_need_socket(request->family)) {
+    if (cmsgx_names_need_socket(config->family)) {
         buffer->name_fd = sock->fd;
         buffer->name_proto = sock->kind == CMSGX_SOCKET ? cmsgx_sock_proto(sock) : -1;
     }
-    got->nbytes = nbytes;
-    got->eof = got->is_table_full = 0;
-    got->flags = msg->msg_flags;
+    received->nbytes = nbytes;
+    received->eof = received->is_table_full = 0;
+    received->flags = msg->msg_flags;
     if (!(asked_flags & CMSGX_MSG_CMSG_CLOEXEC)) {
-        got->flags &= ~CMSGX_MSG_CMSG_CLOEXEC;
+        received->flags &= ~CMSGX_MSG_CMSG_CLOEXEC;
     }
 
     cmsgx_found found = cmsgx_gather(buffer->control, buffer->control_used, buffer->fds);
     int *fds = buffer->fds;
-    if (request->row != NULL) {
-        settle(request->row, fds, found.rights + found.pidfds);
+    if (config->row != NULL) {
+        settle(config->row, fds, found.rights + found.pidfds);
     }
-    got->malformed = (char)found.malformed;
-    got->truncated = (msg->msg_flags & (MSG_CTRUNC | MSG_TRUNC)) != 0;
+    received->malformed = (char)found.malformed;
+    received->truncated = (msg->msg_flags & (MSG_CTRUNC | MSG_TRUNC)) != 0;
 
-    size_t keep = found.rights < request->fds ? found.rights : request->fds;
+    size_t keep = found.rights < config->fds ? found.rights : config->fds;
     size_t surplus = found.rights - keep;
-    size_t keep_pidfds = request->takes_pidfd && found.pidfds > 0 ? 1 : 0;
-    got->fds = keep;
-    got->pidfds = keep_pidfds;
-    got->closed_fds = (Py_ssize_t)surplus;
+    size_t keep_pidfds = config->takes_pidfd && found.pidfds > 0 ? 1 : 0;
+    received->fds = keep;
+    received->pidfds = keep_pidfds;
+    received->closed_fds = (Py_ssize_t)surplus;
     if (surplus > 0) {
-        got->truncated = 1;
+        received->truncated = 1;
     }
     if (msg->msg_flags & MSG_CTRUNC) {
-        got->closed_fds = -1;
+        received->closed_fds = -1;
         /* Before anything is closed: the probe tells the truth only now. */
-        got->is_table_full = (char)(keep < request->fds && cmsgx_sock_is_table_full(sock));
+        received->is_table_full = (char)(keep < config->fds && cmsgx_sock_is_table_full(sock));
     }
     /* What is kept stays in front, the rest is closed. */
     if (surplus + found.pidfds > keep_pidfds) {
@@ -244,21 +244,21 @@ cmsgx_arrive(cmsgx_buffer *buffer, const cmsgx_request *request, cmsgx_sock *soc
             pidfd = fds[found.rights];
             fds[found.rights] = -1;
         }
-        cmsgx_close_numbers(request->row, fds + keep, found.rights + found.pidfds - keep);
+        cmsgx_close_numbers(config->row, fds + keep, found.rights + found.pidfds - keep);
         fds[keep] = pidfd;
     }
 
     /* The kernel sets it for what was on the error queue.  A family that has none ignores that it
        was asked for one, and this may be the end of its stream. */
     if (nbytes == 0 && !(msg->msg_flags & CMSGX_MSG_ERRQUEUE)) {
-        set_eof(buffer, request, sock);
+        set_eof(buffer, config, sock);
     }
 }
 
 /* Whether the kernel had room for a descriptor more than it gave: then something else kept it
    back. */
 int
-cmsgx_arrival_had_room(const cmsgx_buffer *buffer)
+cmsgx_received_had_room(const cmsgx_buffer *buffer)
 {
     cmsgx_header header;
     size_t offset = 0;
@@ -270,12 +270,12 @@ cmsgx_arrival_had_room(const cmsgx_buffer *buffer)
             at = header.offset;
         }
     }
-    return at + CMSG_LEN((buffer->got.fds + 1) * sizeof(int)) <= buffer->control_size;
+    return at + CMSG_LEN((buffer->received.fds + 1) * sizeof(int)) <= buffer->control_size;
 }
 
 void
-cmsgx_arrival_close(cmsgx_buffer *buffer, const cmsgx_request *request)
+cmsgx_received_close(cmsgx_buffer *buffer, const cmsgx_receive_config *config)
 {
-    cmsgx_close_numbers(request->row, buffer->fds, buffer->got.fds + buffer->got.pidfds);
-    buffer->got.fds = buffer->got.pidfds = 0;
+    cmsgx_close_numbers(config->row, buffer->fds, buffer->received.fds + buffer->received.pidfds);
+    buffer->received.fds = buffer->received.pidfds = 0;
 }

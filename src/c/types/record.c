@@ -25,7 +25,7 @@ cmsgx_codec_of_record(PyObject *self)
         Py_XDECREF(codec);
         return NULL;
     }
-    if (codec->least >= 0 && !cmsgx_struct_is_own(self)) {
+    if (codec->min_size >= 0 && !cmsgx_struct_is_own(self)) {
         (void)cmsgx_raise_class_changed(self);
         Py_DECREF(codec);
         return NULL;
@@ -64,7 +64,7 @@ struct_new(cmsgx_codec *codec, size_t size)
         (void)PyObject_InitVar((PyVarObject *)self, type, (Py_ssize_t)size);
     }
     self->codec = (cmsgx_codec *)Py_NewRef(codec);
-    self->note = CMSGX_NOTE_NONE;
+    self->attached_state = CMSGX_ATTACHED_UNKNOWN;
     return self;
 }
 
@@ -105,37 +105,37 @@ wrong_size(cmsgx_state *state, const cmsgx_codec *codec, size_t size, size_t rig
 }
 
 PyObject *
-cmsgx_struct_read(cmsgx_state *state, cmsgx_codec *codec, const cmsgx_form *form,
+cmsgx_struct_read(cmsgx_state *state, cmsgx_codec *codec, const cmsgx_wire_format *format,
                   const unsigned char *data, size_t size)
 {
     unsigned char canonical[CMSGX_CANONICAL];
-    if (form != NULL && form->transform != CMSGX_AS_IT_IS) {
-        if (form->transform == CMSGX_WITHOUT_NUL) {
+    if (format != NULL && format->encoding != CMSGX_AS_IT_IS) {
+        if (format->encoding == CMSGX_WITHOUT_NUL) {
             size -= size > 0 && data[size - 1] == 0;
         }
         else {
-            ptrdiff_t length = cmsgx_form_read(form->transform, data, size, canonical);
-            if (form->transform == CMSGX_INTEGER
-                && (length < 0 || (size == sizeof(uint16_t) && form->size != size))) {
+            ptrdiff_t length = cmsgx_encoding_read(format->encoding, data, size, canonical);
+            if (format->encoding == CMSGX_INTEGER
+                && (length < 0 || (size == sizeof(uint16_t) && format->size != size))) {
                 /* Of a kernel, an int is one byte where it is not whole. */
-                size_t right = form->size > 1 ? form->size : sizeof(int);
+                size_t right = format->size > 1 ? format->size : sizeof(int);
                 PyErr_Format(state->MalformedControlError,
                              "%s: %zu bytes came, it has 1 or %zu%s", codec->kind->tp_name, size,
                              right, size < right ? " (truncated)" : "");
                 return NULL;
             }
             if (length < 0) {
-                return wrong_size(state, codec, size, form->size);
+                return wrong_size(state, codec, size, format->size);
             }
             data = canonical;
             size = (size_t)length;
         }
     }
-    if (size < (size_t)codec->least) {
-        return wrong_size(state, codec, size, (size_t)codec->least);
+    if (size < (size_t)codec->min_size) {
+        return wrong_size(state, codec, size, (size_t)codec->min_size);
     }
-    if (codec->most >= 0 && size > (size_t)codec->most) {
-        return wrong_size(state, codec, size, (size_t)codec->most);
+    if (codec->max_size >= 0 && size > (size_t)codec->max_size) {
+        return wrong_size(state, codec, size, (size_t)codec->max_size);
     }
     if (codec->sockaddr != NULL) {
         size_t end = cmsgx_sockaddr_end(codec->sockaddr, data, size);
@@ -166,17 +166,17 @@ cmsgx_ip_new(cmsgx_state *state, const unsigned char *data, size_t size)
 }
 
 size_t
-cmsgx_struct_wire_size(const PyObject *record, const cmsgx_form *form)
+cmsgx_struct_wire_size(const PyObject *record, const cmsgx_wire_format *format)
 {
-    return form->transform <= CMSGX_WITHOUT_NUL ? (size_t)Py_SIZE(record) : form->size;
+    return format->encoding <= CMSGX_WITHOUT_NUL ? (size_t)Py_SIZE(record) : format->size;
 }
 
 void
-cmsgx_struct_write(const PyObject *record, const cmsgx_form *form, unsigned char *out)
+cmsgx_struct_write(const PyObject *record, const cmsgx_wire_format *format, unsigned char *out)
 {
     const cmsgx_struct *self = (const cmsgx_struct *)record;
-    cmsgx_form_write(form->transform, self->payload, (size_t)Py_SIZE(record), out,
-                     cmsgx_struct_wire_size(record, form));
+    cmsgx_encoding_write(format->encoding, self->payload, (size_t)Py_SIZE(record), out,
+                     cmsgx_struct_wire_size(record, format));
 }
 
 static Py_ssize_t
@@ -218,8 +218,8 @@ arguments(const cmsgx_codec *codec, PyObject *args, PyObject *kwargs, PyObject *
     }
     for (Py_ssize_t i = 0; i < codec->count; i++) {
         const cmsgx_field *field = codec->fields[i];
-        int is_optional = codec->least >= 0 && field->size != 0
-                          && field->offset + field->size > (size_t)codec->least;
+        int is_optional = codec->min_size >= 0 && field->size != 0
+                          && field->offset + field->size > (size_t)codec->min_size;
         if (values[i] == NULL) {
             values[i] = Py_XNewRef(field->fallback);
         }
@@ -239,8 +239,8 @@ static PyObject *
 make_struct(cmsgx_state *state, cmsgx_codec *codec, PyObject **values)
 {
     PyTypeObject *type = codec->kind;
-    size_t size = (size_t)codec->least;
-    Py_ssize_t ends[CMSGX_MOST_FIELDS];
+    size_t size = (size_t)codec->min_size;
+    Py_ssize_t ends[CMSGX_MAX_FIELDS];
     for (Py_ssize_t i = 0; i < codec->count; i++) {
         ends[i] = values[i] == NULL
             ? 0 : cmsgx_field_end(state, type, codec->fields[i], values[i]);
@@ -251,9 +251,9 @@ make_struct(cmsgx_state *state, cmsgx_codec *codec, PyObject **values)
             size = (size_t)ends[i];
         }
     }
-    if (codec->most >= 0 && size > (size_t)codec->most) {
+    if (codec->max_size >= 0 && size > (size_t)codec->max_size) {
         return PyErr_Format(PyExc_ValueError, "%s: %zu bytes; %zd at most", type->tp_name, size,
-                            codec->most);
+                            codec->max_size);
     }
     cmsgx_struct *self = struct_new(codec, size);
     if (self == NULL) {
@@ -289,7 +289,7 @@ record_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     cmsgx_state *state = cmsgx_state_of_type(type);
     cmsgx_codec *codec = cmsgx_codec_of(state, (PyObject *)type);
-    PyObject *values[CMSGX_MOST_FIELDS] = {NULL};
+    PyObject *values[CMSGX_MAX_FIELDS] = {NULL};
     PyObject *self = NULL;
     if (codec == NULL || codec->kind != type) {
         (void)cmsgx_raise_unregistered(state, type);
@@ -297,7 +297,7 @@ record_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     if (arguments(codec, args, kwargs, values) == 0) {
-        self = codec->least >= 0 ? make_struct(state, codec, values)
+        self = codec->min_size >= 0 ? make_struct(state, codec, values)
                                  : make_record(codec, values);
     }
     for (Py_ssize_t i = 0; i < codec->count; i++) {
@@ -313,7 +313,7 @@ static PyObject *
 value_of(PyObject *self, const cmsgx_codec *codec, Py_ssize_t i)
 {
     const cmsgx_struct *record = (const cmsgx_struct *)self;
-    if (codec->least >= 0) {
+    if (codec->min_size >= 0) {
         return cmsgx_field_load(cmsgx_state_of_type(codec->kind), codec->fields[i],
                                 record->payload, (size_t)Py_SIZE(record));
     }
@@ -471,7 +471,7 @@ static PyType_Spec record_spec = {
 
 /* Struct ---------------------------------------------------------------------------------- */
 
-static const cmsgx_form canonical = {.transform = CMSGX_AS_IT_IS};
+static const cmsgx_wire_format canonical = {.encoding = CMSGX_AS_IT_IS};
 
 PyDoc_STRVAR(pack_doc,
 "pack($self, /)\n--\n\n"
@@ -484,14 +484,14 @@ struct_pack(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (!cmsgx_struct_is_own(self)) {
         return cmsgx_raise_class_changed(self);
     }
-    const cmsgx_form *form = codec->sent;
-    if (form == NULL) {
-        form = codec->form_count > 0 ? &codec->forms[0] : &canonical;
+    const cmsgx_wire_format *format = codec->sent;
+    if (format == NULL) {
+        format = codec->format_count > 0 ? &codec->formats[0] : &canonical;
     }
     PyObject *bytes =
-        PyBytes_FromStringAndSize(NULL, (Py_ssize_t)cmsgx_struct_wire_size(self, form));
+        PyBytes_FromStringAndSize(NULL, (Py_ssize_t)cmsgx_struct_wire_size(self, format));
     if (bytes != NULL) {
-        cmsgx_struct_write(self, form, (unsigned char *)PyBytes_AS_STRING(bytes));
+        cmsgx_struct_write(self, format, (unsigned char *)PyBytes_AS_STRING(bytes));
     }
     return bytes;
 }
@@ -505,20 +505,21 @@ read_buffer(PyObject *type, PyObject *data, const int *number, int plain)
     cmsgx_codec *codec = cmsgx_codec_of(state, type);
     PyObject *self = NULL;
     Py_buffer buffer;
-    if (codec == NULL || codec->least < 0 || codec->kind != (PyTypeObject *)type) {
+    if (codec == NULL || codec->min_size < 0 || codec->kind != (PyTypeObject *)type) {
         (void)cmsgx_raise_unregistered(state, (PyTypeObject *)type);
         Py_XDECREF(codec);
         return NULL;
     }
-    const cmsgx_form *form = codec->form_count > 0 && !plain ? &codec->forms[0] : &canonical;
+    const cmsgx_wire_format *format =
+        codec->format_count > 0 && !plain ? &codec->formats[0] : &canonical;
     if (number != NULL) {
-        form = cmsgx_codec_received(codec, -1, number[0], number[1]);
-        if (form == NULL) {
-            form = &codec->forms[0];
+        format = cmsgx_codec_received(codec, -1, number[0], number[1]);
+        if (format == NULL) {
+            format = &codec->formats[0];
         }
     }
     if (cmsgx_as_buffer(data, "data", -1, &buffer, PyBUF_SIMPLE) == 0) {
-        self = cmsgx_struct_read(state, codec, form, buffer.buf, (size_t)buffer.len);
+        self = cmsgx_struct_read(state, codec, format, buffer.buf, (size_t)buffer.len);
         PyBuffer_Release(&buffer);
     }
     Py_DECREF(codec);
@@ -555,16 +556,17 @@ static PyObject *
 struct_restore(PyObject *type, PyObject *args)
 {
     PyObject *data;
-    int note;
-    if (!PyArg_ParseTuple(args, "Oi:_restore", &data, &note)) {
+    int attached_state;
+    if (!PyArg_ParseTuple(args, "Oi:_restore", &data, &attached_state)) {
         return NULL;
     }
-    if (note < 0 || note >= CMSGX_NOTES) {
-        return PyErr_Format(PyExc_ValueError, "note: %d; it is 0 to %d", note, CMSGX_NOTES - 1);
+    if (attached_state < 0 || attached_state >= CMSGX_ATTACHED_STATES) {
+        return PyErr_Format(PyExc_ValueError, "attached_state: %d; it is 0 to %d", attached_state,
+                            CMSGX_ATTACHED_STATES - 1);
     }
     PyObject *self = read_buffer(type, data, NULL, 1);
     if (self != NULL) {
-        ((cmsgx_struct *)self)->note = note;
+        ((cmsgx_struct *)self)->attached_state = attached_state;
     }
     return self;
 }
@@ -579,7 +581,7 @@ struct_reduce(PyObject *self, PyObject *Py_UNUSED(ignored))
     PyObject *restore = PyObject_GetAttrString((PyObject *)Py_TYPE(self), "_restore");
     return restore == NULL ? NULL
                            : Py_BuildValue("N(y#i)", restore, (const char *)record->payload,
-                                           Py_SIZE(self), record->note);
+                                           Py_SIZE(self), record->attached_state);
 }
 
 PyObject *
@@ -602,9 +604,9 @@ cmsgx_struct_hash(PyObject *self)
 }
 
 static PyObject *
-struct_note(PyObject *self, void *Py_UNUSED(closure))
+struct_attached_state(PyObject *self, void *Py_UNUSED(closure))
 {
-    return PyLong_FromLong(((cmsgx_struct *)self)->note);
+    return PyLong_FromLong(((cmsgx_struct *)self)->attached_state);
 }
 
 static PyMethodDef struct_methods[] = {
@@ -617,7 +619,8 @@ static PyMethodDef struct_methods[] = {
 };
 
 static PyGetSetDef struct_getset[] = {
-    {"_note", struct_note, NULL, "What who received it knows besides; 0: nothing.", NULL},
+    {"_attached_state", struct_attached_state, NULL,
+     "What who received it knows besides; 0: nothing.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -9,14 +9,14 @@
 
 /* What who received a record knows besides.  Of Credentials: whether they were attached. */
 enum {
-    CMSGX_NOTE_NONE, CMSGX_NOTE_NO, CMSGX_NOTE_YES,
-    CMSGX_NOTES,
+    CMSGX_ATTACHED_UNKNOWN, CMSGX_ATTACHED_NO, CMSGX_ATTACHED_YES,
+    CMSGX_ATTACHED_STATES,
 };
 
 typedef struct {
     PyObject_VAR_HEAD               /* ob_size: bytes of the payload */
     cmsgx_codec *codec;             /* owned: what it was made with */
-    int note;                       /* CMSGX_NOTE_* */
+    int attached_state;             /* CMSGX_ATTACHED_* */
     unsigned char payload[];
 } cmsgx_struct;
 
@@ -34,7 +34,8 @@ PyObject *cmsgx_raise_class_changed(PyObject *record);
 
 /* A new instance of codec->kind from the payload of a control message; NULL with
    MalformedControlError where its length is none of the kind. */
-PyObject *cmsgx_struct_read(cmsgx_state *state, cmsgx_codec *codec, const cmsgx_form *form,
+PyObject *cmsgx_struct_read(cmsgx_state *state, cmsgx_codec *codec,
+                            const cmsgx_wire_format *format,
                             const unsigned char *data, size_t size);
 
 /* What a Struct has in these slots: equal and hashed by its class and its payload. */
@@ -45,9 +46,10 @@ Py_hash_t cmsgx_struct_hash(PyObject *self);
 PyObject *cmsgx_ip_new(cmsgx_state *state, const unsigned char *data, size_t size);
 
 /* Bytes of the payload that `record` is sent as. */
-size_t cmsgx_struct_wire_size(const PyObject *record, const cmsgx_form *form);
+size_t cmsgx_struct_wire_size(const PyObject *record, const cmsgx_wire_format *format);
 
 /* Writes that payload. */
-void cmsgx_struct_write(const PyObject *record, const cmsgx_form *form, unsigned char *out);
+void cmsgx_struct_write(const PyObject *record, const cmsgx_wire_format *format,
+                        unsigned char *out);
 
 #endif

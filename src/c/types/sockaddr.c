@@ -88,7 +88,7 @@ PyObject *
 cmsgx_name_to_object(const struct sockaddr_storage *name, socklen_t size, cmsgx_whence whence)
 {
     struct sockaddr_storage whole;
-    if (size < CMSGX_LEAST_ADDRESS) {
+    if (size < CMSGX_MIN_ADDRESS) {
         Py_RETURN_NONE;
     }
     if (name->ss_family == AF_UNIX) {
@@ -260,16 +260,16 @@ cmsgx_name_from_plain(int family, PyObject *object, struct sockaddr_storage *nam
 
 /* See sockaddr.h. */
 int
-cmsgx_raise_name_form(PyObject *type, PyObject *object, const char *family, const char *form)
+cmsgx_raise_name_form(PyObject *type, PyObject *object, const char *family, const char *format)
 {
-    PyErr_Format(type, "address: %R; an address of %s is %s", object, family, form);
+    PyErr_Format(type, "address: %R; an address of %s is %s", object, family, format);
     return -1;
 }
 
 /* The same where the items could not be read, for what PyArg_ParseTuple() raised; what Python code
    raised on the way stays. */
 int
-cmsgx_raise_name_items(PyObject *object, const char *family, const char *form)
+cmsgx_raise_name_items(PyObject *object, const char *family, const char *format)
 {
     static PyObject *const *const types[] = {&PyExc_OverflowError, &PyExc_TypeError,
                                              &PyExc_ValueError};
@@ -277,7 +277,7 @@ cmsgx_raise_name_items(PyObject *object, const char *family, const char *form)
     for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++) {
         if (error != NULL && Py_IS_TYPE(error, (PyTypeObject *)*types[i])) {
             Py_DECREF(error);
-            return cmsgx_raise_name_form(*types[i], object, family, form);
+            return cmsgx_raise_name_form(*types[i], object, family, format);
         }
     }
     cmsgx_restore_exception(error);
@@ -286,7 +286,7 @@ cmsgx_raise_name_items(PyObject *object, const char *family, const char *form)
 
 /* The host as text that ends in a NUL: a new reference to bytes. */
 static PyObject *
-host_text(PyObject *host, PyObject *address, const char *family, const char *form)
+host_text(PyObject *host, PyObject *address, const char *family, const char *format)
 {
     PyObject *text = NULL;
     if (PyBytes_Check(host)) {
@@ -304,7 +304,7 @@ host_text(PyObject *host, PyObject *address, const char *family, const char *for
         }
     }
     else {
-        (void)cmsgx_raise_name_form(PyExc_TypeError, address, family, form);
+        (void)cmsgx_raise_name_form(PyExc_TypeError, address, family, format);
     }
     if (text != NULL && strlen(PyBytes_AS_STRING(text)) != (size_t)PyBytes_GET_SIZE(text)) {
         PyErr_Format(PyExc_TypeError, "address: %R; a host has no NUL in it", address);
@@ -358,27 +358,27 @@ inet_from_object(int family, PyObject *object, const host_bytes *given,
                  struct sockaddr_storage *name, socklen_t *size)
 {
     const char *family_name = family == AF_INET ? "AF_INET" : "AF_INET6";
-    const char *form = family == AF_INET ? INET_FORM : INET6_FORM;
+    const char *format = family == AF_INET ? INET_FORM : INET6_FORM;
     PyObject *host;
     host_bytes bytes;
     int port;
     unsigned flowinfo = 0, scope = 0;
 
     if (!PyTuple_Check(object)) {
-        return cmsgx_raise_name_form(PyExc_TypeError, object, family_name, form);
+        return cmsgx_raise_name_form(PyExc_TypeError, object, family_name, format);
     }
     if (family == AF_INET ? !PyArg_ParseTuple(object, "Oi", &host, &port)
                           : !PyArg_ParseTuple(object, "Oi|II", &host, &port, &flowinfo, &scope)) {
-        return cmsgx_raise_name_items(object, family_name, form);
+        return cmsgx_raise_name_items(object, family_name, format);
     }
-    PyObject *text = host_text(host, object, family_name, form);
+    PyObject *text = host_text(host, object, family_name, format);
     if (text == NULL) {
         return -1;
     }
     int known = given != NULL ? 1 : numeric_host(family, PyBytes_AS_STRING(text), &bytes);
     Py_DECREF(text);
     if (known >= 0 && (port < 0 || port > 65535 || flowinfo > 0xfffff)) {
-        return cmsgx_raise_name_form(PyExc_OverflowError, object, family_name, form);
+        return cmsgx_raise_name_form(PyExc_OverflowError, object, family_name, format);
     }
     if (known > 0) {
         write_inet(family, given != NULL ? given : &bytes, (unsigned)port, flowinfo, scope, name,

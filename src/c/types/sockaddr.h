@@ -63,7 +63,7 @@ PyObject *cmsgx_unknown_name_to_object(const struct sockaddr_storage *name, sock
 
 /* Errors of the type that socket raises, in words of ours: what was given, and what would do.  The
    second where PyArg_ParseTuple() has raised; what Python code raised on the way stays.  -1. */
-int cmsgx_raise_name_form(PyObject *type, PyObject *object, const char *family, const char *form);
-int cmsgx_raise_name_items(PyObject *object, const char *family, const char *form);
+int cmsgx_raise_name_form(PyObject *type, PyObject *object, const char *family, const char *format);
+int cmsgx_raise_name_items(PyObject *object, const char *family, const char *format);
 
 #endif

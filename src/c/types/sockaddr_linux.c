@@ -19,16 +19,16 @@
 static void
 interface_text(int index, int fd, char text[IF_NAMESIZE])
 {
-    struct ifreq request;
+    struct ifreq config;
     text[0] = 0;
     if (index == 0) {
         return;
     }
     if (fd >= 0) {
-        memset(&request, 0, sizeof(request));
-        request.ifr_ifindex = index;
-        if (ioctl(fd, SIOCGIFNAME, &request) == 0) {
-            memcpy(text, request.ifr_name, IF_NAMESIZE);
+        memset(&config, 0, sizeof(config));
+        config.ifr_ifindex = index;
+        if (ioctl(fd, SIOCGIFNAME, &config) == 0) {
+            memcpy(text, config.ifr_name, IF_NAMESIZE);
             text[IF_NAMESIZE - 1] = 0;
         }
     }
@@ -209,15 +209,15 @@ put(struct sockaddr_storage *name, socklen_t *size, const void *from, size_t byt
 static int
 interface_index(const char *text, int fd, PyObject *object, int32_t *index)
 {
-    struct ifreq request;
+    struct ifreq config;
     if (fd >= 0) {
-        memset(&request, 0, sizeof(request));
+        memset(&config, 0, sizeof(config));
         /* What is longer is cut, as socket does. */
-        for (size_t i = 0; i < sizeof(request.ifr_name) - 1 && text[i] != 0; i++) {
-            request.ifr_name[i] = text[i];
+        for (size_t i = 0; i < sizeof(config.ifr_name) - 1 && text[i] != 0; i++) {
+            config.ifr_name[i] = text[i];
         }
-        if (ioctl(fd, SIOCGIFINDEX, &request) == 0) {
-            *index = request.ifr_ifindex;
+        if (ioctl(fd, SIOCGIFINDEX, &config) == 0) {
+            *index = config.ifr_ifindex;
             return 0;
         }
     }
@@ -235,7 +235,7 @@ interface_index(const char *text, int fd, PyObject *object, int32_t *index)
 static int
 packet_from_object(PyObject *object, int fd, struct sockaddr_storage *name, socklen_t *size)
 {
-    static const char *const form =
+    static const char *const format =
         "(interface, proto, pkttype=0, hatype=0, address=b\"\"), proto from 0 to 65535";
     const char *interface;
     int proto, pkttype = 0, hatype = 0;
@@ -244,10 +244,10 @@ packet_from_object(PyObject *object, int fd, struct sockaddr_storage *name, sock
     memset(&ll, 0, sizeof(ll));
 
     if (!PyTuple_Check(object)) {
-        return cmsgx_raise_name_form(PyExc_TypeError, object, "AF_PACKET", form);
+        return cmsgx_raise_name_form(PyExc_TypeError, object, "AF_PACKET", format);
     }
     if (!PyArg_ParseTuple(object, "si|iiy*", &interface, &proto, &pkttype, &hatype, &address)) {
-        return cmsgx_raise_name_items(object, "AF_PACKET", form);
+        return cmsgx_raise_name_items(object, "AF_PACKET", format);
     }
     int result = interface_index(interface, fd, object, &ll.sll_ifindex);
     if (result == 0 && (size_t)address.len > sizeof(ll.sll_addr)) {
@@ -256,7 +256,7 @@ packet_from_object(PyObject *object, int fd, struct sockaddr_storage *name, sock
                      object);
     }
     if (result == 0 && (proto < 0 || proto > 65535)) {
-        result = cmsgx_raise_name_form(PyExc_OverflowError, object, "AF_PACKET", form);
+        result = cmsgx_raise_name_form(PyExc_OverflowError, object, "AF_PACKET", format);
     }
     if (result == 0) {
         ll.sll_family = AF_PACKET;
@@ -286,7 +286,7 @@ can_from_object(PyObject *object, cmsgx_whence whence, struct sockaddr_storage *
     unsigned pgn;
     unsigned char address;
     int is_read;
-    const char *form = "(interface,)";
+    const char *format = "(interface,)";
     memset(&can, 0, sizeof(can));
     can.can_family = AF_CAN;
 
@@ -303,7 +303,7 @@ can_from_object(PyObject *object, cmsgx_whence whence, struct sockaddr_storage *
         is_read = PyArg_ParseTuple(object, "O&", PyUnicode_FSConverter, &interface);
         break;
     case CMSGX_CAN_ISOTP:
-        form = "(interface, rx_id, tx_id)";
+        format = "(interface, rx_id, tx_id)";
         is_read = PyArg_ParseTuple(object, "O&kk", PyUnicode_FSConverter, &interface, &rx_id,
                                    &tx_id);
         if (is_read) {
@@ -312,7 +312,7 @@ can_from_object(PyObject *object, cmsgx_whence whence, struct sockaddr_storage *
         }
         break;
     case CMSGX_CAN_J1939:
-        form = "(interface, name, pgn, address)";
+        format = "(interface, name, pgn, address)";
         is_read = PyArg_ParseTuple(object, "O&KIB", PyUnicode_FSConverter, &interface,
                                    &j1939_name, &pgn, &address);
         if (is_read) {
@@ -326,7 +326,7 @@ can_from_object(PyObject *object, cmsgx_whence whence, struct sockaddr_storage *
         return -1;
     }
     if (!is_read) {
-        return cmsgx_raise_name_items(object, "AF_CAN", form);
+        return cmsgx_raise_name_items(object, "AF_CAN", format);
     }
     int result = 0;
     if (PyBytes_GET_SIZE(interface) >= IF_NAMESIZE) {
@@ -345,16 +345,16 @@ can_from_object(PyObject *object, cmsgx_whence whence, struct sockaddr_storage *
 static int
 tipc_from_object(PyObject *object, struct sockaddr_storage *name, socklen_t *size)
 {
-    static const char *const form = "(TIPC_ADDR_*, v1, v2, v3, scope=TIPC_CLUSTER_SCOPE)";
+    static const char *const format = "(TIPC_ADDR_*, v1, v2, v3, scope=TIPC_CLUSTER_SCOPE)";
     struct cmsgx_sockaddr_tipc tipc;
     unsigned type, v1, v2, v3, scope = CMSGX_TIPC_CLUSTER_SCOPE;
     memset(&tipc, 0, sizeof(tipc));
 
     if (!PyTuple_Check(object)) {
-        return cmsgx_raise_name_form(PyExc_TypeError, object, "AF_TIPC", form);
+        return cmsgx_raise_name_form(PyExc_TypeError, object, "AF_TIPC", format);
     }
     if (!PyArg_ParseTuple(object, "IIII|I", &type, &v1, &v2, &v3, &scope)) {
-        return cmsgx_raise_name_items(object, "AF_TIPC", form);
+        return cmsgx_raise_name_items(object, "AF_TIPC", format);
     }
     tipc.family = AF_TIPC;
     tipc.addrtype = (uint8_t)type;
@@ -363,7 +363,7 @@ tipc_from_object(PyObject *object, struct sockaddr_storage *name, socklen_t *siz
     tipc.addr[1] = type == CMSGX_TIPC_ADDR_ID ? v1 : v2;
     tipc.addr[2] = type == CMSGX_TIPC_ADDR_NAMESEQ ? v3 : 0;
     if (type < CMSGX_TIPC_ADDR_NAMESEQ || type > CMSGX_TIPC_ADDR_ID) {
-        return cmsgx_raise_name_form(PyExc_TypeError, object, "AF_TIPC", form);
+        return cmsgx_raise_name_form(PyExc_TypeError, object, "AF_TIPC", format);
     }
     return put(name, size, &tipc, sizeof(tipc));
 }
@@ -371,7 +371,7 @@ tipc_from_object(PyObject *object, struct sockaddr_storage *name, socklen_t *siz
 static int
 alg_from_object(PyObject *object, struct sockaddr_storage *name, socklen_t *size)
 {
-    static const char *const form =
+    static const char *const format =
         "(type, name, feat=0, mask=0), the type of 13 bytes at most, the name of 63";
     struct cmsgx_sockaddr_alg alg;
     const char *type, *algorithm;
@@ -379,13 +379,13 @@ alg_from_object(PyObject *object, struct sockaddr_storage *name, socklen_t *size
     memset(&alg, 0, sizeof(alg));
 
     if (!PyTuple_Check(object)) {
-        return cmsgx_raise_name_form(PyExc_TypeError, object, "AF_ALG", form);
+        return cmsgx_raise_name_form(PyExc_TypeError, object, "AF_ALG", format);
     }
     if (!PyArg_ParseTuple(object, "ss|HH", &type, &algorithm, &feat, &mask)) {
-        return cmsgx_raise_name_items(object, "AF_ALG", form);
+        return cmsgx_raise_name_items(object, "AF_ALG", format);
     }
     if (strlen(type) >= sizeof(alg.salg_type) || strlen(algorithm) >= sizeof(alg.salg_name)) {
-        return cmsgx_raise_name_form(PyExc_ValueError, object, "AF_ALG", form);
+        return cmsgx_raise_name_form(PyExc_ValueError, object, "AF_ALG", format);
     }
     alg.salg_family = AF_ALG;
     alg.salg_feat = feat;
@@ -451,13 +451,13 @@ bluetooth_bytes(const char *text, PyObject *object, uint8_t *bytes)
 
 /* What socket raises for each that is wrong. */
 static int
-raise_bluetooth(PyObject *object, const char *form)
+raise_bluetooth(PyObject *object, const char *format)
 {
     if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_Exception)) {
         return -1;
     }
     PyErr_Clear();
-    return cmsgx_raise_name_form(PyExc_OSError, object, "AF_BLUETOOTH", form);
+    return cmsgx_raise_name_form(PyExc_OSError, object, "AF_BLUETOOTH", format);
 }
 
 static int
@@ -533,9 +533,9 @@ sco_from_object(PyObject *object, struct sockaddr_storage *name, socklen_t *size
     memset(&sco, 0, sizeof(sco));
     if (!(PyBytes_Check(object) ? PyArg_Parse(object, "y", &text)
           : PyUnicode_Check(object) ? PyArg_Parse(object, "s", &text) : 0)) {
-        static const char *const form = "\"XX:XX:XX:XX:XX:XX\", as str or bytes";
-        return PyErr_Occurred() ? cmsgx_raise_name_items(object, "AF_BLUETOOTH", form)
-                                : raise_bluetooth(object, form);
+        static const char *const format = "\"XX:XX:XX:XX:XX:XX\", as str or bytes";
+        return PyErr_Occurred() ? cmsgx_raise_name_items(object, "AF_BLUETOOTH", format)
+                                : raise_bluetooth(object, format);
     }
     sco.sco_family = AF_BLUETOOTH;
     return bluetooth_bytes(text, object, sco.sco_bdaddr) < 0

@@ -19,7 +19,7 @@ from . import (
     _ip,
     _ipv6,
     _link,
-    _net,
+    _mixins,
     _netlink,
     _packet,
     _rds,
@@ -37,10 +37,10 @@ from ._alg import *
 from ._base import (
     Buffer,
     ControlMessage,
-    Form,
     KindOption,
     Option,
     StructMessage,
+    WireFormat,
     bind,
     lookup,
     member,
@@ -54,7 +54,7 @@ from ._error import *
 from ._ip import *
 from ._ipv6 import *
 from ._link import *
-from ._net import *
+from ._mixins import *
 from ._netlink import *
 from ._packet import *
 from ._rds import *
@@ -69,12 +69,12 @@ from ._unix import *
 
 __all__ = [
     "ControlMessage",
-    "Form",
     "IPAddress",
     "KindOption",
     "Option",
     "StructMessage",
     "Unknown",
+    "WireFormat",
     "decode",
     "member",
     "register",
@@ -87,7 +87,7 @@ __all__ += _error.__all__
 __all__ += _ip.__all__
 __all__ += _ipv6.__all__
 __all__ += _link.__all__
-__all__ += _net.__all__
+__all__ += _mixins.__all__
 __all__ += _netlink.__all__
 __all__ += _packet.__all__
 __all__ += _rds.__all__

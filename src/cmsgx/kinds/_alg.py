@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from .._arguments import as_view
 from ..errors import MalformedControlError
 from ._base import Buffer, OpenEnum, StructMessage, constant, families, member, register
-from ._net import ShownAsMade
+from ._mixins import ShownAsMade
 
 if TYPE_CHECKING:
     from typing import Self

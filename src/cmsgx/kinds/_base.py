@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Direction: TypeAlias = Literal["send", "receive", "both"]
 Buffer: TypeAlias = "ReadableBuffer"
 """What is bytes-like."""
-Transform: TypeAlias = Literal[
+Encoding: TypeAlias = Literal[
     "", "without NUL", "integer", "timeval", "timespec", "timeval64", "timespec64", "bintime",
     "stamping", "stamping64", "pktinfo",
 ]  # fmt: skip
@@ -209,7 +209,7 @@ class Option:
     name: int
     text: str
     """Its name in the headers."""
-    room: int
+    control_size: int
     """The largest payload that it brings, in bytes."""
     since: str | None = None
     """The first Linux release that has it, where that was verified."""
@@ -223,8 +223,9 @@ class Option:
     families: frozenset[int] = frozenset()
     """AF_* of the sockets that take it; empty for any."""
     is_watched_only: bool = False
-    """Brings the kind where others have set it, but is not what enable() sets. With no `room` it
-    brings nothing: it is put out by what enable() sets, and set again when that is undone."""
+    """Brings the kind where others have set it, but is not what enable() sets. With no
+    `control_size` it brings nothing: it is put out by what enable() sets, and set again when that
+    is undone."""
     size: int = 4
     """Of the option's value in bytes."""
     is_permanent: bool = False
@@ -267,21 +268,21 @@ Kind: TypeAlias = "type[ControlMessage] | type[PidFd] | KindOption"
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class WireFormat:
     """One more level and type that a kind comes or goes as."""
 
     level: int
     type: int
-    transform: Transform = ""
+    encoding: Encoding = ""
     families: frozenset[int] = frozenset()
     """Empty: those of the kind."""
     direction: Direction | None = None
     """None: that of the kind."""
     size: int = 0
-    """Of the payload that is sent, in bytes, where the transform leaves it open."""
+    """Of the payload that is sent, in bytes, where the encoding leaves it open."""
     is_ipv4: bool = False
     """That of another kind, which this one takes the place of where a packet is of IPv4."""
-    least: int | None = None
+    min_value: int | None = None
     """The least value that is sent, where the constructor takes less, as that can arrive."""
 
 
@@ -296,8 +297,8 @@ class Row:
     families: frozenset[int]
     """AF_* of the sockets that any form of its own travels over; empty for any."""
     options: tuple[Option, ...]
-    forms: tuple[Form, ...]
-    always: int
+    formats: tuple[WireFormat, ...]
+    unsolicited_size: int
     """The payload that comes without being asked for, in bytes; 0 for none."""
     since: str | None
     needs: str
@@ -312,7 +313,7 @@ _rows: dict[Any, Row] = {}
 # The kinds that this system has not.
 _left_out: set[Any] = set()
 
-_TRANSFORMS: dict[str, int] = {name: i for i, name in enumerate(get_args(Transform))}
+_ENCODINGS: dict[str, int] = {name: i for i, name in enumerate(get_args(Encoding))}
 
 _PACKAGE = f"{__package__}."
 
@@ -343,19 +344,21 @@ def families(*names: str) -> frozenset[int]:
 def option(
     level: str,
     name: str,
-    room: int,
+    control_size: int,
     since: str | None = None,
     **more: Any,
 ) -> Option | None:
     """An Option by the names of the headers, or None where the platform does not have it."""
     at, what = number(level), number(name)
-    return None if at is None or what is None else Option(at, what, name, room, since, **more)
+    return (
+        None if at is None or what is None else Option(at, what, name, control_size, since, **more)
+    )
 
 
-def form(level: str, type: str, transform: Transform = "", **more: Any) -> Form | None:
-    """A Form by the names of the headers, or None where the platform does not have it."""
+def wire_format(level: str, type: str, encoding: Encoding = "", **more: Any) -> WireFormat | None:
+    """A WireFormat by the names of the headers, or None where the platform does not have it."""
     at, what = number(level), number(type)
-    return None if at is None or what is None else Form(at, what, transform, **more)
+    return None if at is None or what is None else WireFormat(at, what, encoding, **more)
 
 
 # The sockets whose protocol reads what is sent at a level, among those of IP. The others drop it
@@ -435,36 +438,36 @@ class Way:
     """`over` is about the packet: an AF_INET6 socket sends one of IPv4 to a mapped address."""
 
 
-def way_of(form: Form) -> Way:
+def way_of(wire: WireFormat) -> Way:
     """Where that form is sent. What names no families is for the kernel to judge."""
-    if not form.families & IP_FAMILIES:
-        return Way(form.families, frozenset())
+    if not wire.families & IP_FAMILIES:
+        return Way(wire.families, frozenset())
     by, reader = _READ_BY.get(
-        (form.level, form.type),
-        (_SENT_BY.get(form.level, frozenset()), _READER.get(form.level, _BY_ANY)),
+        (wire.level, wire.type),
+        (_SENT_BY.get(wire.level, frozenset()), _READER.get(wire.level, _BY_ANY)),
     )
-    packet = _PACKET_LEVELS.get(form.level)
+    packet = _PACKET_LEVELS.get(wire.level)
     if packet is None:
-        return Way(form.families, by, reader)
-    return Way(form.families - IP_FAMILIES | {packet}, by, reader, True)
+        return Way(wire.families, by, reader)
+    return Way(wire.families - IP_FAMILIES | {packet}, by, reader, True)
 
 
 def _mask(numbers: Iterable[int]) -> int:
     return sum(1 << number for number in numbers if number < 64)
 
 
-def _packed_form(form: Form) -> tuple[int, ...]:
-    way = way_of(form)
+def _packed_format(wire: WireFormat) -> tuple[int, ...]:
+    way = way_of(wire)
     return (
-        _mask(form.families),
-        form.level,
-        form.type,
-        _DIRECTIONS[form.direction or "both"] | (4 if way.is_by_peer else 0),
-        form.size or (4 if form.transform == "integer" else 0),
-        _TRANSFORMS[form.transform],
+        _mask(wire.families),
+        wire.level,
+        wire.type,
+        _DIRECTIONS[wire.direction or "both"] | (4 if way.is_by_peer else 0),
+        wire.size or (4 if wire.encoding == "integer" else 0),
+        _ENCODINGS[wire.encoding],
         _mask(way.over),
         _mask(way.by),
-        -(2**63) if form.least is None else form.least,
+        -(2**63) if wire.min_value is None else wire.min_value,
         READERS.index(way.reader),
     )
 
@@ -515,7 +518,7 @@ def _fields_at(kind: Any, places: tuple[tuple[str, int, str], ...]) -> _Fields:
 
 def bind(
     kind: Any,
-    forms: tuple[Form, ...],
+    formats: tuple[WireFormat, ...],
     layout: str | tuple[tuple[str, int, str], ...] | None,
     size: int | None = None,
 ) -> None:
@@ -523,41 +526,43 @@ def bind(
     windows: _Fields = {}
     if not issubclass(kind, _cmsg.Struct):
         slots = [name for name in getattr(kind, "__slots__", ()) if name != "__weakref__"]
-        least = most = -1
+        min_size = max_size = -1
         fields = [_cmsg.Field(name, 0, "O") for name in slots]
     else:
         if isinstance(layout, str):
-            least, most, places = _cmsg.LAYOUTS[layout]
+            min_size, max_size, places = _cmsg.LAYOUTS[layout]
             windows = _fields_of(kind, places)
         else:
-            least = most = size or 0
+            min_size = max_size = size or 0
             windows = _fields_at(kind, layout or ())
         fields = [field for field in windows.values() if field is not None]
         for field in fields:
             if field.format == "t" and not isinstance(layout, str):
                 # All that follows: any number of bytes.
-                least, most = max(least, field.offset), -1
+                min_size, max_size = max(min_size, field.offset), -1
     is_own = kind.__module__.startswith(_PACKAGE)
-    packed = tuple(map(_packed_form, forms))
-    codec = _cmsg.Codec(kind, packed, least, most, tuple(fields), is_own)
+    packed = tuple(map(_packed_format, formats))
+    codec = _cmsg.Codec(kind, packed, min_size, max_size, tuple(fields), is_own)
     for name, window in windows.items():
         type.__setattr__(kind, name, window)
     type.__setattr__(kind, "_codec", codec)
     _set_match_args(kind, codec.fields)
-    if codec.least >= 0 and not any(field.bounds for field in fields if field.format != "t"):
-        for form in forms:
-            if form.least is not None:
-                raise ValueError(f"least: {form.least}; no member() of {kind.__name__} has bounds")
+    if codec.min_size >= 0 and not any(field.bounds for field in fields if field.format != "t"):
+        for wire in formats:
+            if wire.min_value is not None:
+                raise ValueError(
+                    f"min_value: {wire.min_value}; no member() of {kind.__name__} has bounds"
+                )
 
 
-def _check_free(table: _Table, form: Form) -> None:
+def _check_free(table: _Table, wire: WireFormat) -> None:
     found = [
         other.__name__
-        for others, other in table.get((form.level, form.type), ())
-        if not others or not form.families or others & form.families
+        for others, other in table.get((wire.level, wire.type), ())
+        if not others or not wire.families or others & wire.families
     ]
     if found:
-        raise ValueError(f"({form.level}, {form.type}) is {', '.join(found)} already")
+        raise ValueError(f"({wire.level}, {wire.type}) is {', '.join(found)} already")
 
 
 def need_int(name: str, value: object) -> int:
@@ -566,9 +571,9 @@ def need_int(name: str, value: object) -> int:
     return value
 
 
-def check_int(name: str, value: object, least: int, most: int) -> int:
-    if not least <= (number := need_int(name, value)) <= most:
-        raise ValueError(f"{name}: {value}; it is {least} to {most}")
+def check_int(name: str, value: object, minimum: int, maximum: int) -> int:
+    if not minimum <= (number := need_int(name, value)) <= maximum:
+        raise ValueError(f"{name}: {value}; it is {minimum} to {maximum}")
     return number
 
 
@@ -583,15 +588,15 @@ _INT_MAX = 2**31 - 1
 _FAMILIES = 64
 
 
-def _check_form(form: Form) -> None:
+def _check_format(wire: WireFormat) -> None:
     """TypeError or ValueError that names what is wrong."""
     for name in ("level", "type"):
-        check_int(name, getattr(form, name), -_INT_MAX - 1, _INT_MAX)
-    check_word("transform", form.transform, _TRANSFORMS)
-    check_int("size", form.size, 0, _INT_MAX)
-    if form.direction is not None:
-        check_word("direction", form.direction, _DIRECTIONS)
-    for family in form.families:
+        check_int(name, getattr(wire, name), -_INT_MAX - 1, _INT_MAX)
+    check_word("encoding", wire.encoding, _ENCODINGS)
+    check_int("size", wire.size, 0, _INT_MAX)
+    if wire.direction is not None:
+        check_word("direction", wire.direction, _DIRECTIONS)
+    for family in wire.families:
         check_int("families", family, 0, _FAMILIES - 1)
 
 
@@ -606,11 +611,11 @@ def register(
     direction: Direction = "both",
     families: Iterable[int] = frozenset(),
     option: Option | Iterable[Option | None] | None = None,
-    transform: Transform = "",
-    also: Iterable[Form | None] = (),
-    always: int = 0,
+    encoding: Encoding = "",
+    other_forms: Iterable[WireFormat | None] = (),
+    unsolicited_size: int = 0,
     since: str | None = None,
-    least: int | None = None,
+    min_value: int | None = None,
     needs: str = "",
 ) -> K: ...
 @overload
@@ -623,11 +628,11 @@ def register(
     direction: Direction = "both",
     families: Iterable[int] = frozenset(),
     option: Option | Iterable[Option | None] | None = None,
-    transform: Transform = "",
-    also: Iterable[Form | None] = (),
-    always: int = 0,
+    encoding: Encoding = "",
+    other_forms: Iterable[WireFormat | None] = (),
+    unsolicited_size: int = 0,
     since: str | None = None,
-    least: int | None = None,
+    min_value: int | None = None,
     needs: str = "",
 ) -> Callable[[K], K]: ...
 def register(
@@ -640,11 +645,11 @@ def register(
     direction: Direction = "both",
     families: Iterable[int] = frozenset(),
     option: Option | Iterable[Option | None] | None = None,
-    transform: Transform = "",
-    also: Iterable[Form | None] = (),
-    always: int = 0,
+    encoding: Encoding = "",
+    other_forms: Iterable[WireFormat | None] = (),
+    unsolicited_size: int = 0,
     since: str | None = None,
-    least: int | None = None,
+    min_value: int | None = None,
     needs: str = "",
 ) -> Any:
     """Makes a subclass of ControlMessage the kind of (level, type), and returns it.
@@ -661,12 +666,13 @@ def register(
     size         the payload in bytes, with `layout`; with a t, at least
     families     the AF_* of the sockets it travels over, by number; empty for any
     option       what enable() sets for it; the first of several is the one that has to be there
-    transform    how the payload differs from the layout, whose bytes are then exactly an int
+    encoding     how the payload differs from the layout, whose bytes are then exactly an int
                  ("integer"), one or three times 64 bits (times), or a struct in6_pktinfo
-    also         other forms that it comes or goes as
-    always       bytes of payload that come without an option
+    other_forms  the WireFormats that it comes or goes as besides
+    unsolicited_size
+                 bytes of payload that come without an option
     since        the first Linux release that has it, where that was verified
-    least        the least value that is sent, where the `bounds` of its member() let in less
+    min_value    the least value that is sent, where the `bounds` of its member() let in less
     needs        what a send of it asks for, in words, for the error of a kernel that refuses it
 
     A send refuses a kind over other `families`, as most kernels drop it there without an error; a
@@ -681,15 +687,15 @@ def register(
     if kind is None:
         return partial(
             register, level=level, type=type, layout=layout, size=size, direction=direction,
-            families=families, option=option, transform=transform, also=also, always=always,
-            since=since, least=least, needs=needs,
+            families=families, option=option, encoding=encoding, other_forms=other_forms,
+            unsolicited_size=unsolicited_size, since=since, min_value=min_value, needs=needs,
         )  # fmt: skip
     if kind in _rows:
         raise ValueError(f"{kind.__name__} is registered already")
     if not isinstance(kind, _Type) or not issubclass(kind, (ControlMessage, PidFd)):
         raise TypeError(f"{kind!r} is not a subclass of ControlMessage")
     check_word("direction", direction, _DIRECTIONS)
-    check_int("always", always, 0, _INT_MAX)
+    check_int("unsolicited_size", unsolicited_size, 0, _INT_MAX)
     if size is not None:
         check_int("size", size, 0, _INT_MAX)
     for name, value in (("level", level), ("type", type)):
@@ -699,44 +705,44 @@ def register(
     at, what = number(level), number(type)
     if isinstance(layout, str) and layout not in _cmsg.LAYOUTS:
         return _leave_out(kind)
-    given: tuple[Any, ...] = tuple(also)
+    given: tuple[Any, ...] = tuple(other_forms)
     for one in given:
-        if one is not None and not isinstance(one, Form):
-            raise needed("also", "a Form", one)
-    forms: list[Form] = [one for one in given if one is not None]
+        if one is not None and not isinstance(one, WireFormat):
+            raise needed("other_forms", "a WireFormat", one)
+    formats: list[WireFormat] = [one for one in given if one is not None]
     if at is not None and what is not None:
-        forms.insert(0, Form(at, what, transform, families, direction, least=least))
-    if not forms:
+        formats.insert(0, WireFormat(at, what, encoding, families, direction, min_value=min_value))
+    if not formats:
         return _leave_out(kind)
-    forms = [
+    formats = [
         replace(one, families=one.families or families, direction=one.direction or direction)
-        for one in forms
+        for one in formats
     ]
-    for one in forms:
-        _check_form(one)
-    received = [one for one in forms if one.direction != "send"]
-    sent = [one for one in forms if one.direction != "receive" and not one.is_ipv4]
-    is_own = [one for one in forms if not one.is_ipv4]
+    for one in formats:
+        _check_format(one)
+    received = [one for one in formats if one.direction != "send"]
+    sent = [one for one in formats if one.direction != "receive" and not one.is_ipv4]
+    is_own = [one for one in formats if not one.is_ipv4]
     for table, some in ((_received, received), (_sent, sent)):
         for one in some:
             if one in is_own:
                 _check_free(table, one)
     if issubclass(kind, _cmsg.Record):
         record: Any = kind
-        bind(kind, tuple(forms), layout, size)
-        record.level, record.type = forms[0].level, forms[0].type
+        bind(kind, tuple(formats), layout, size)
+        record.level, record.type = formats[0].level, formats[0].type
     options = (option,) if isinstance(option, Option) else tuple(option or ())
     nowhere: frozenset[int] = frozenset()
     some_families = [one.families for one in is_own]
     _rows[kind] = Row(
         kind,
-        forms[0].level,
-        forms[0].type,
+        formats[0].level,
+        formats[0].type,
         "both" if received and sent else "receive" if received else "send",
         nowhere.union(*some_families) if all(some_families) else nowhere,
         tuple([one for one in options if one is not None]),
-        tuple(forms),
-        always,
+        tuple(formats),
+        unsolicited_size,
         since,
         needs,
     )

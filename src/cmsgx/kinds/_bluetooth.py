@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._base import StructMessage, families, form, member, option, register
+from ._base import StructMessage, families, member, option, register, wire_format
 
 __all__ = [
     "BluetoothPacketStatus",
@@ -60,9 +60,9 @@ class BluetoothSequenceNumber(StructMessage):
         or option("SOL_HCI_RAW", "SO_HCI_RAW_DIRECTION", 4)
         or option("BTPROTO_HCI", "SO_HCI_DIRECTION", 4),
     ),
-    also=[
-        form("SOL_HCI_RAW", "SCM_HCI_RAW_DIRECTION"),
-        form("BTPROTO_HCI", "SCM_HCI_DIRECTION"),
+    other_forms=[
+        wire_format("SOL_HCI_RAW", "SCM_HCI_RAW_DIRECTION"),
+        wire_format("BTPROTO_HCI", "SCM_HCI_DIRECTION"),
     ],
 )
 class HciDirection(StructMessage):
@@ -80,7 +80,7 @@ class HciDirection(StructMessage):
     level="SOL_HCI",
     type="HCI_CMSG_TSTAMP",
     layout="time",
-    transform="timeval",
+    encoding="timeval",
     direction="receive",
     families=_BLUETOOTH,
     option=option("SOL_HCI", "HCI_TIME_STAMP", 16, "2.4.19"),

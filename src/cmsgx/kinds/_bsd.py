@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ._base import StructMessage, constant, families, form, member, option, register
-from ._net import OnInterface, ShownAsMade, numbers, packed_numbers
+from ._base import StructMessage, constant, families, member, option, register, wire_format
+from ._mixins import OnInterface, ShownAsMade, numbers, packed_numbers
 from ._sctp_dccp import EVENTS, SctpFlags
 from ._time import AttributeRun, names_of
 from ._udp_tcp import TlsType
@@ -80,7 +80,7 @@ class _WithGroups(ShownAsMade, StructMessage):
     type="SCM_CREDS",
     layout="cmsgcred",
     families=_UNIX,
-    always=4 * 5 + _GROUPS,
+    unsolicited_size=4 * 5 + _GROUPS,
 )
 class Cmsgcred(_WithGroups):
     """Who sent this message, struct cmsgcred: SCM_CREDS, unix(4). FreeBSD.
@@ -245,14 +245,16 @@ class NetlinkSender(AttributeRun):
     level="SOL_SOCKET",
     type="SCM_MONOTONIC",
     layout="time",
-    transform="timespec",
+    encoding="timespec",
     direction="receive",
     families=_UNIX | _IP,
     option=(
         option("SOL_SOCKET", "SO_TIMESTAMP", 16),
         option("SOL_SOCKET", "SO_TS_CLOCK", 0, value=constant("SO_TS_MONOTONIC")),
     ),
-    also=[form("SOL_SOCKET", "SCM_MONOTONIC", "timespec", direction="send", families=_UNIX)],
+    other_forms=[
+        wire_format("SOL_SOCKET", "SCM_MONOTONIC", "timespec", direction="send", families=_UNIX)
+    ],
 )
 class MonotonicTimestamp(StructMessage):
     """When the kernel received it, by CLOCK_MONOTONIC: SO_TS_CLOCK, setsockopt(2). FreeBSD.
@@ -401,7 +403,7 @@ class SourcePacketInfo(StructMessage, OnInterface):
         option("SOL_IPV6", "IPV6_RECVDSTPORT", 2, families=_IPV6),
         option("SOL_IP", "IP_RECVDSTPORT", 2, families=_IPV4),
     ),
-    also=[form("SOL_IPV6", "IPV6_RECVDSTPORT", families=_IPV6)],
+    other_forms=[wire_format("SOL_IPV6", "IPV6_RECVDSTPORT", families=_IPV6)],
 )
 class DestinationPort(StructMessage):
     """The port a datagram was sent to, before pf diverted it: IP_RECVDSTPORT, ip(4). OpenBSD.
@@ -456,7 +458,9 @@ def _flow(name: str, switch: str) -> dict[str, Any]:
             option("SOL_IPV6", f"IPV6_{switch}", 4, families=_IPV6),
             option("SOL_IP", f"IP_{switch}", 4, families=_IPV4),
         ),
-        "also": [form("SOL_IPV6", f"IPV6_{name}", families=_IPV6, direction="receive")],
+        "other_forms": [
+            wire_format("SOL_IPV6", f"IPV6_{name}", families=_IPV6, direction="receive")
+        ],
     }
 
 
@@ -590,7 +594,7 @@ class PacketLogReceive(StructMessage):
     layout="tls_get_record",
     direction="receive",
     families=_IP,
-    always=6,
+    unsolicited_size=6,
 )
 class TlsRecordHeader(StructMessage):
     """The header of a record of kTLS, struct tls_get_record: TLS_GET_RECORD, ktls(4). FreeBSD 13.

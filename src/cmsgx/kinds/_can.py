@@ -15,7 +15,7 @@ _CAN = families("AF_CAN")
     layout="u8",
     direction="receive",
     families=_CAN,
-    always=1,
+    unsolicited_size=1,
     since="5.4",
 )
 class J1939DestinationAddress(StructMessage):
@@ -35,7 +35,7 @@ class J1939DestinationAddress(StructMessage):
     layout="u64",
     direction="receive",
     families=_CAN,
-    always=8,
+    unsolicited_size=8,
     since="5.4",
 )
 class J1939DestinationName(StructMessage):
@@ -55,7 +55,7 @@ class J1939DestinationName(StructMessage):
     layout="u8",
     direction="receive",
     families=_CAN,
-    always=1,
+    unsolicited_size=1,
     since="5.4",
 )
 class J1939Priority(StructMessage):

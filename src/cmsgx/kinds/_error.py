@@ -14,13 +14,13 @@ from ._base import (
     check_flag,
     constant,
     families,
-    form,
     member,
     option,
     register,
     row_of,
+    wire_format,
 )
-from ._net import ShownAsMade, error_of
+from ._mixins import ShownAsMade, error_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -77,13 +77,13 @@ _ZEROCOPY = (
         option("SOL_IP", "IP_RECVERR", ENTRY, "2.2", families=_IP),
         option("SOL_CAN_J1939", "SO_J1939_ERRQUEUE", 16, "5.4", families=families("AF_CAN")),
     ),
-    also=[
-        form("SOL_IPV6", "IPV6_RECVERR", families=_IPV6),
-        form("SOL_PACKET", "PACKET_TX_TIMESTAMP", families=families("AF_PACKET")),
-        form("SOL_CAN_RAW", "SCM_CAN_RAW_ERRQUEUE", families=families("AF_CAN")),
-        form("SOL_CAN_J1939", "SCM_J1939_ERRQUEUE", families=families("AF_CAN")),
-        form("SOL_BLUETOOTH", "BT_SCM_ERROR", families=families("AF_BLUETOOTH")),
-        form("SOL_VSOCK", "VSOCK_RECVERR", families=families("AF_VSOCK")),
+    other_forms=[
+        wire_format("SOL_IPV6", "IPV6_RECVERR", families=_IPV6),
+        wire_format("SOL_PACKET", "PACKET_TX_TIMESTAMP", families=families("AF_PACKET")),
+        wire_format("SOL_CAN_RAW", "SCM_CAN_RAW_ERRQUEUE", families=families("AF_CAN")),
+        wire_format("SOL_CAN_J1939", "SCM_J1939_ERRQUEUE", families=families("AF_CAN")),
+        wire_format("SOL_BLUETOOTH", "BT_SCM_ERROR", families=families("AF_BLUETOOTH")),
+        wire_format("SOL_VSOCK", "VSOCK_RECVERR", families=families("AF_VSOCK")),
     ],
 )
 class ExtendedError(ShownAsMade, StructMessage):

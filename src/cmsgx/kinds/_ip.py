@@ -11,8 +11,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from .. import _cmsg
-from ._base import IS_LINUX, StructMessage, families, form, member, option, register
-from ._net import OnInterface, WithTrafficClass, source_of_answer
+from ._base import IS_LINUX, StructMessage, families, member, option, register, wire_format
+from ._mixins import OnInterface, WithTrafficClass, source_of_answer
 
 if TYPE_CHECKING:
     from ._address import AddressMember, IPMember
@@ -108,11 +108,11 @@ def _from(interface: int, source: bytes) -> PacketInfo:
     level="SOL_IP",
     type="IP_RECVTTL" if _BY_OPTION else "IP_TTL",
     layout="int",
-    transform="integer" if _BY_OPTION else "",
+    encoding="integer" if _BY_OPTION else "",
     direction="receive" if _BY_OPTION else "both",
     families=IP,
     option=option("SOL_IP", "IP_RECVTTL", 4, "2.2"),
-    least=1,
+    min_value=1,
     needs="1 to 255",
 )
 class Ttl(StructMessage):
@@ -130,11 +130,13 @@ class Ttl(StructMessage):
     level="SOL_IP",
     type="IP_RECVTOS" if _BY_OPTION else "IP_TOS",
     layout="int",
-    transform="integer",
+    encoding="integer",
     direction="receive" if _BY_OPTION else "both",
     families=IP,
     option=option("SOL_IP", "IP_RECVTOS", 4, "2.2"),
-    also=[form("SOL_IP", "IP_TOS", "integer", direction="send", size=_TOS) if _TOS else None],
+    other_forms=[
+        wire_format("SOL_IP", "IP_TOS", "integer", direction="send", size=_TOS) if _TOS else None
+    ],
     needs="0 to 255",
 )
 class Tos(StructMessage, WithTrafficClass):
@@ -226,7 +228,7 @@ class Checksum(StructMessage):
         option("SOL_IPV6", "IPV6_RECVFRAGSIZE", 4, "4.10", families=families("AF_INET6")),
         option("SOL_IP", "IP_RECVFRAGSIZE", 4, "4.10"),
     ),
-    also=[form("SOL_IPV6", "IPV6_RECVFRAGSIZE", families=families("AF_INET6"))],
+    other_forms=[wire_format("SOL_IPV6", "IPV6_RECVFRAGSIZE", families=families("AF_INET6"))],
 )
 class FragmentSize(StructMessage):
     """The largest fragment of a datagram that came in several: IP_RECVFRAGSIZE. Linux 4.10.
@@ -267,7 +269,7 @@ class FlowProtocol(StructMessage):
     direction="receive",
     families=IP,
     option=option("SOL_IP", "IP_RECVDSTADDR", 4),
-    also=[form("SOL_IP", "IP_SENDSRCADDR", direction="send")],
+    other_forms=[wire_format("SOL_IP", "IP_SENDSRCADDR", direction="send")],
 )
 class DestinationAddress(StructMessage):
     """The address an IPv4 packet was sent to, on BSD and macOS: IP_RECVDSTADDR, ip(4).

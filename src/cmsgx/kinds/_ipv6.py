@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import _cmsg
-from ._base import IS_LINUX, Buffer, StructMessage, families, form, member, option, register
+from ._base import IS_LINUX, Buffer, StructMessage, families, member, option, register, wire_format
 from ._ip import IP
-from ._net import OnInterface, WithTrafficClass, source_of_answer
+from ._mixins import OnInterface, WithTrafficClass, source_of_answer
 
 if TYPE_CHECKING:
     from typing import Self
@@ -59,9 +59,11 @@ _TWO_HEADERS = _HEADER + _cmsg.CMSG_SPACE(_HEADER)
         # An AF_INET6 socket tells an IPv4-mapped peer's in the form of IPv6.
         option("SOL_IP", "IP_PKTINFO", 12, families=families("AF_INET")) if IS_LINUX else None,
     ),
-    also=[
-        form("SOL_IPV6", "IPV6_2292PKTINFO"),
-        form("SOL_IP", "IP_PKTINFO", "pktinfo", families=IP, is_ipv4=True) if IS_LINUX else None,
+    other_forms=[
+        wire_format("SOL_IPV6", "IPV6_2292PKTINFO"),
+        wire_format("SOL_IP", "IP_PKTINFO", "pktinfo", families=IP, is_ipv4=True)
+        if IS_LINUX
+        else None,
     ],
     needs="an `address` that is one of this host, and an `interface` that reaches the destination: "
     "not 0 for a link-local one, nor other than its scope_id",
@@ -108,9 +110,11 @@ class PacketInfo6(StructMessage, OnInterface):
         option("SOL_IPV6", "IPV6_2292HOPLIMIT", 4, families=_IPV6, is_watched_only=True),
         option("SOL_IP", "IP_RECVTTL", 4, families=IP) if IS_LINUX else None,
     ),
-    also=[
-        form("SOL_IPV6", "IPV6_2292HOPLIMIT"),
-        form("SOL_IP", "IP_TTL", families=IP, is_ipv4=True, least=1) if IS_LINUX else None,
+    other_forms=[
+        wire_format("SOL_IPV6", "IPV6_2292HOPLIMIT"),
+        wire_format("SOL_IP", "IP_TTL", families=IP, is_ipv4=True, min_value=1)
+        if IS_LINUX
+        else None,
     ],
 )
 class HopLimit(StructMessage):
@@ -134,7 +138,9 @@ class HopLimit(StructMessage):
         option("SOL_IPV6", "IPV6_RECVTCLASS", 4, "2.6.14", families=_IPV6),
         option("SOL_IP", "IP_RECVTOS", 4, families=IP) if IS_LINUX else None,
     ),
-    also=[form("SOL_IP", "IP_TOS", "integer", families=IP, is_ipv4=True) if IS_LINUX else None],
+    other_forms=[
+        wire_format("SOL_IP", "IP_TOS", "integer", families=IP, is_ipv4=True) if IS_LINUX else None
+    ],
 )
 class TrafficClass(StructMessage, WithTrafficClass):
     """The traffic class of a packet, DSCP and ECN: IPV6_TCLASS, RFC 3542. 0 to 255."""
@@ -200,7 +206,7 @@ class _Header(StructMessage):
         option("SOL_IPV6", "IPV6_RECVHOPOPTS", _HEADER, "2.6.14"),
         option("SOL_IPV6", "IPV6_2292HOPOPTS", _HEADER, is_watched_only=True),
     ),
-    also=[form("SOL_IPV6", "IPV6_2292HOPOPTS")],
+    other_forms=[wire_format("SOL_IPV6", "IPV6_2292HOPOPTS")],
     needs=f"CAP_NET_RAW, and {_WHOLE}, once in a message",
 )
 class HopByHopOptions(_Header):
@@ -223,7 +229,7 @@ class HopByHopOptions(_Header):
         option("SOL_IPV6", "IPV6_RECVDSTOPTS", _TWO_HEADERS, "2.6.14"),
         option("SOL_IPV6", "IPV6_2292DSTOPTS", _TWO_HEADERS, is_watched_only=True),
     ),
-    also=[form("SOL_IPV6", "IPV6_2292DSTOPTS")],
+    other_forms=[wire_format("SOL_IPV6", "IPV6_2292DSTOPTS")],
     needs=f"CAP_NET_RAW, and {_WHOLE}",
 )
 class DestinationOptions(_Header):
@@ -243,7 +249,7 @@ class DestinationOptions(_Header):
         option("SOL_IPV6", "IPV6_RECVRTHDR", _HEADER, "2.6.14"),
         option("SOL_IPV6", "IPV6_2292RTHDR", _HEADER, is_watched_only=True),
     ),
-    also=[form("SOL_IPV6", "IPV6_2292RTHDR")],
+    other_forms=[wire_format("SOL_IPV6", "IPV6_2292RTHDR")],
     needs=f"a kernel that sends its type (2 only, with mobile IPv6), and {_WHOLE}",
 )
 class RoutingHeader(_Header):

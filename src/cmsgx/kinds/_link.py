@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._base import StructMessage, families, member, option, register
-from ._net import OnInterface
+from ._mixins import OnInterface
 
 __all__ = ["IucvTargetClass", "LinkQuality", "LlcPacketInfo", "MisdnTimestamp"]
 
@@ -53,7 +53,7 @@ class LinkQuality(StructMessage):
     level="SOL_MISDN",
     type="MISDN_TIME_STAMP",
     layout="time",
-    transform="timeval",
+    encoding="timeval",
     direction="receive",
     families=families("AF_ISDN"),
     option=option("SOL_MISDN", "MISDN_TIME_STAMP", 16, "2.6.27"),
@@ -75,7 +75,7 @@ class MisdnTimestamp(StructMessage):
     type="SCM_IUCV_TRGCLS",
     layout="u32",
     families=families("AF_IUCV"),
-    always=4,
+    unsolicited_size=4,
     since="2.6.31",
     needs="to be the only one in its message",
 )

@@ -20,7 +20,7 @@ from ._base import (
     register,
     row_of,
 )
-from ._net import ShownAsMade, numbers, packed_numbers
+from ._mixins import ShownAsMade, numbers, packed_numbers
 
 if TYPE_CHECKING:
     from typing import Self
@@ -117,7 +117,7 @@ class RdsRdmaArgs(StructMessage):
     type="RDS_CMSG_RDMA_DEST",
     layout="u64",
     families=_RDS,
-    always=8,
+    unsolicited_size=8,
     since="2.6.30",
 )
 class RdsRdmaDestination(StructMessage):
@@ -162,7 +162,7 @@ class RdsRdmaMap(StructMessage):
     direction="receive",
     families=_RDS,
     option=option("SOL_RDS", "RDS_RECVERR", 0),
-    always=16,
+    unsolicited_size=16,
     since="2.6.30",
 )
 class RdsRdmaStatus(StructMessage):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._base import StructMessage, families, member, option, register
-from ._net import error_of
+from ._mixins import error_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -51,7 +51,7 @@ class _Failed(StructMessage):
     type="RXRPC_USER_CALL_ID",
     layout="ulong",
     families=_RXRPC,
-    always=8,
+    unsolicited_size=8,
     since="2.6.22",
     needs="to be there once in each message of a call",
 )
@@ -72,9 +72,9 @@ class RxrpcCallId(StructMessage):
     type="RXRPC_ABORT",
     layout="u32",
     families=_RXRPC,
-    always=4,
+    unsolicited_size=4,
     since="2.6.22",
-    least=1,
+    min_value=1,
     needs="a code that is not 0",
 )
 class RxrpcAbort(StructMessage):
@@ -94,7 +94,7 @@ class RxrpcAbort(StructMessage):
     layout="none",
     direction="receive",
     families=_RXRPC,
-    always=_HEADER,
+    unsolicited_size=_HEADER,
     since="2.6.22",
 )
 class RxrpcAck(StructMessage):
@@ -112,7 +112,7 @@ class RxrpcAck(StructMessage):
     layout="u32",
     direction="receive",
     families=_RXRPC,
-    always=4,
+    unsolicited_size=4,
     since="2.6.22",
 )
 class RxrpcNetworkError(_Failed):
@@ -146,7 +146,7 @@ class RxrpcBusy(StructMessage):
     layout="u32",
     direction="receive",
     families=_RXRPC,
-    always=4,
+    unsolicited_size=4,
     since="2.6.22",
 )
 class RxrpcLocalError(_Failed):

@@ -12,17 +12,17 @@ from ..errors import NotSupportedError
 from ._base import (
     IP_FAMILIES,
     READERS,
-    Form,
     Reader,
     Row,
     Way,
+    WireFormat,
     lookup_sent,
     number,
     row_of,
     rows,
     way_of,
 )
-from ._net import OnInterface
+from ._mixins import OnInterface
 
 
 def family_name(family: int) -> str:
@@ -53,18 +53,18 @@ def _sorted_names(numbers: Iterable[int], name: Callable[[int], str]) -> str:
     return " and ".join(map(name, sorted(numbers)))
 
 
-def _of_both(form: Form) -> str | None:
+def _of_both(wire: WireFormat) -> str | None:
     """The kind that takes the place of that form where a packet is of IPv4."""
     for row in rows():
-        for other in row.forms:
-            if other.is_ipv4 and (other.level, other.type) == (form.level, form.type):
+        for other in row.formats:
+            if other.is_ipv4 and (other.level, other.type) == (wire.level, wire.type):
                 name: str = row.kind.__name__
                 return name
     return None
 
 
-def _sent_forms(row: Row) -> list[Form]:
-    return [form for form in row.forms if form.direction != "receive"]
+def _sent_formats(row: Row) -> list[WireFormat]:
+    return [wire for wire in row.formats if wire.direction != "receive"]
 
 
 # What has to read it, as a send says where that is something else: what does, and what was found.
@@ -110,8 +110,8 @@ def refusal(
     `peer` is AF_INET or AF_INET6, by what the packet is, or -1; `readers` has a bit for each of
     READERS: whether that reads what the socket sends.
     """
-    forms = _sent_forms(row_of(next(base for base in kind.__mro__ if _is_registered(base))))
-    ways = [way_of(form) for form in forms]
+    formats = _sent_formats(row_of(next(base for base in kind.__mro__ if _is_registered(base))))
+    ways = [way_of(wire) for wire in formats]
     name = kind.__name__
     loss = "the kernel would drop it without an error, or refuse it"
     # By the type before the packet: where no packet of the socket takes it, no other kind helps.
@@ -134,7 +134,7 @@ def refusal(
             f"{type_name(type)}, {loss}"
         )
         is_stream = type in (_socket.SOCK_STREAM, _socket.SOCK_SEQPACKET)
-        if is_stream and any(_is_option(form) for form in forms):
+        if is_stream and any(_is_option(wire) for wire in formats):
             remedy = "; what all of a stream goes with is set by setsockopt(2)"
     elif not read:
         reader, found = _READERS[by_type[0].reader]
@@ -148,7 +148,7 @@ def refusal(
             f"{name} goes with {_sorted_names(over, _version)} packets; with this one, of "
             f"{_version(peer)}, {loss}"
         )
-        other = _of_both(forms[0])
+        other = _of_both(formats[0])
         if other is not None and other != name:
             remedy = f"; {other} goes with both"
     return NotSupportedError(errno.EOPNOTSUPP, f"control: {text}{remedy}")
@@ -158,9 +158,9 @@ def _is_over(way: Way, family: int) -> bool:
     return not way.over or family in way.over or (way.is_by_peer and family in IP_FAMILIES)
 
 
-def _is_option(form: Form) -> bool:
+def _is_option(wire: WireFormat) -> bool:
     """Whether an option of the socket says the same for all that it sends."""
-    return way_of(form).is_by_peer or (form.level, form.type) in _OPTIONS
+    return way_of(wire).is_by_peer or (wire.level, wire.type) in _OPTIONS
 
 
 def _is_registered(kind: Any) -> bool:
@@ -191,7 +191,7 @@ def note_needs(error: OSError, items: list[tuple[int, int, bytes]], family: int)
         else:
             row = row_of(kind)
             text = kind.__name__
-            other = _of_both(Form(level, type))
+            other = _of_both(WireFormat(level, type))
             if other is not None:
                 text += f" (or {other}, which goes as that with a packet of IPv4)"
             if row.needs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._base import ENTRY, StructMessage, families, form, member, option, register
+from ._base import ENTRY, StructMessage, families, member, option, register, wire_format
 
 __all__ = [
     "DevmemDmabuf",
@@ -52,7 +52,7 @@ class ReceiveQueueOverflow(StructMessage):
     direction="receive",
     families=_DATAGRAMS,
     option=option("SOL_SOCKET", "SO_RCVMARK", 4, "5.19"),
-    also=[form("SOL_SOCKET", "SO_MARK", direction="send", families=_SENT)],
+    other_forms=[wire_format("SOL_SOCKET", "SO_MARK", direction="send", families=_SENT)],
     needs="CAP_NET_ADMIN or CAP_NET_RAW",
 )
 class Mark(StructMessage):
@@ -74,7 +74,7 @@ class Mark(StructMessage):
     direction="receive",
     families=_DATAGRAMS,
     option=option("SOL_SOCKET", "SO_RCVPRIORITY", 4, "6.14"),
-    also=[form("SOL_SOCKET", "SO_PRIORITY", direction="send", families=_SENT)],
+    other_forms=[wire_format("SOL_SOCKET", "SO_PRIORITY", direction="send", families=_SENT)],
     since="6.14",
     needs="Linux 6.14; above 6 CAP_NET_ADMIN or CAP_NET_RAW",
 )

@@ -18,13 +18,13 @@ from ._base import (
     check_int,
     constant,
     families,
-    form,
     member,
     option,
     register,
     row_of,
+    wire_format,
 )
-from ._net import OnInterface
+from ._mixins import OnInterface
 
 __all__ = [
     "J1939Stats",
@@ -101,7 +101,7 @@ _STAMPING_SIZE = 8
 
 
 def _stamping(
-    room: int,
+    control_size: int,
     since: str,
     flags: TimestampingFlags,
     sign: TimestampingFlags,
@@ -112,7 +112,7 @@ def _stamping(
     they come in the form for the year 2038, and this clears it."""
     return (
         option(
-            "SOL_SOCKET", "SO_TIMESTAMPING", room, since, entry=entry,
+            "SOL_SOCKET", "SO_TIMESTAMPING", control_size, since, entry=entry,
             value=int(flags).to_bytes(4, sys.byteorder), size=_STAMPING_SIZE, is_mask=True,
             sign=int(sign).to_bytes(4, sys.byteorder), **more,
         ),
@@ -129,7 +129,7 @@ def _stamping(
     level="SOL_SOCKET",
     type="SO_TIMESTAMPNS_OLD" if hasattr(_cmsg, "SO_TIMESTAMPNS_OLD") else "SCM_TIMESTAMP",
     layout="time",
-    transform="timespec" if hasattr(_cmsg, "SO_TIMESTAMPNS_OLD") else "timeval",
+    encoding="timespec" if hasattr(_cmsg, "SO_TIMESTAMPNS_OLD") else "timeval",
     direction="receive",
     families=_STAMPED,
     option=(
@@ -143,14 +143,14 @@ def _stamping(
         option("SOL_SOCKET", "SO_TIMESTAMP_NEW", 32, is_watched_only=True),
         option("SOL_SOCKET", "SO_TIMESTAMPING_NEW", 0, is_watched_only=True, size=_STAMPING_SIZE),
     ),
-    also=[
-        form("SOL_SOCKET", "SO_TIMESTAMP_OLD", "timeval"),
-        form("SOL_SOCKET", "SO_TIMESTAMPNS_NEW", "timespec64"),
-        form("SOL_SOCKET", "SO_TIMESTAMP_NEW", "timeval64"),
-        form("SOL_SOCKET", "SCM_REALTIME", "timespec"),
-        form("SOL_SOCKET", "SCM_BINTIME", "bintime"),
+    other_forms=[
+        wire_format("SOL_SOCKET", "SO_TIMESTAMP_OLD", "timeval"),
+        wire_format("SOL_SOCKET", "SO_TIMESTAMPNS_NEW", "timespec64"),
+        wire_format("SOL_SOCKET", "SO_TIMESTAMP_NEW", "timeval64"),
+        wire_format("SOL_SOCKET", "SCM_REALTIME", "timespec"),
+        wire_format("SOL_SOCKET", "SCM_BINTIME", "bintime"),
         # FreeBSD takes one over AF_UNIX, and fills it in.
-        form(
+        wire_format(
             "SOL_SOCKET",
             "SCM_TIMESTAMP",
             "timeval",
@@ -179,11 +179,11 @@ class Timestamp(StructMessage):
     level="SOL_SOCKET",
     type="SO_TIMESTAMPING_OLD",
     layout="stamping",
-    transform="stamping",
+    encoding="stamping",
     direction="receive",
     families=_STAMPED,
     option=_stamping(48, "2.6.30", _RECEIVED, _RECEIVED, ENTRY),
-    also=[form("SOL_SOCKET", "SO_TIMESTAMPING_NEW", "stamping64")],
+    other_forms=[wire_format("SOL_SOCKET", "SO_TIMESTAMPING_NEW", "stamping64")],
 )
 class Timestamping(StructMessage):
     """When it came, or (on the error queue) went, by each clock that stamped it: SCM_TIMESTAMPING.
@@ -251,7 +251,7 @@ class Timestamping(StructMessage):
     layout="u32",
     direction="send",
     families=_SENT,
-    also=[form("SOL_SOCKET", "SO_TIMESTAMPING_NEW", direction="send")],
+    other_forms=[wire_format("SOL_SOCKET", "SO_TIMESTAMPING_NEW", direction="send")],
     since="4.7",
     needs="flags that are all TX_*: the others, OPT_ID among them, are of the socket: "
     "enable(sock, Timestamping.option(flags))",

@@ -32,7 +32,7 @@ class TipcError(OpenEnum):
     direction="receive",
     families=_TIPC,
     option=option("SOL_TIPC", "TIPC_DEST_DROPPABLE", 0, value=0),
-    always=8,
+    unsolicited_size=8,
     since="2.6.18",
 )
 class TipcReturned(StructMessage):
@@ -55,7 +55,7 @@ class TipcReturned(StructMessage):
     direction="receive",
     families=_TIPC,
     # MAX_FORWARD_SIZE of net/tipc/msg.c.
-    always=1024,
+    unsolicited_size=1024,
     since="2.6.18",
 )
 class TipcReturnedData(StructMessage):
@@ -75,7 +75,7 @@ class TipcReturnedData(StructMessage):
     layout="tipc_destname",
     direction="receive",
     families=_TIPC,
-    always=12,
+    unsolicited_size=12,
     since="2.6.18",
 )
 class TipcDestination(StructMessage):

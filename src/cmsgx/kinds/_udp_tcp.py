@@ -8,10 +8,10 @@ from ._base import (
     StructMessage,
     constant,
     families,
-    form,
     member,
     option,
     register,
+    wire_format,
 )
 
 __all__ = ["TcpInq", "TlsRecordType", "TlsType", "UdpGro", "UdpSegment"]
@@ -96,9 +96,9 @@ class TlsType(OpenEnum):
     layout="u8",
     direction="receive",
     families=_IP,
-    always=1,
-    also=[
-        form("SOL_TLS" if IS_LINUX else "SOL_TCP", "TLS_SET_RECORD_TYPE", direction="send"),
+    unsolicited_size=1,
+    other_forms=[
+        wire_format("SOL_TLS" if IS_LINUX else "SOL_TCP", "TLS_SET_RECORD_TYPE", direction="send"),
     ],
     since="4.17",
     needs="a socket whose sending side is kTLS (TLS_TX), and no MSG_MORE",

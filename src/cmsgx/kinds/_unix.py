@@ -17,10 +17,10 @@ from ._base import (
     ControlMessage,
     StructMessage,
     families,
-    form,
     member,
     option,
     register,
+    wire_format,
 )
 
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ def _is_mapped(number: int, which: Literal["uid", "gid"]) -> bool | None:
     direction="receive",
     families=_UNIX_AND_MORE,
     option=option("SOL_SOCKET", "SO_PASSCRED", 12, "2.2"),
-    also=[
-        form(
+    other_forms=[
+        wire_format(
             "SOL_SOCKET", "SCM_CREDENTIALS",
             direction="send", families=families("AF_UNIX", "AF_NETLINK"),
         ),
@@ -202,21 +202,21 @@ class Credentials(StructMessage, IdMapped):
     @property
     def attached(self) -> bool | None:
         """Whether they were attached at all, or None."""
-        return (None, False, True)[self._note]
+        return (None, False, True)[self._attached_state]
 
 
 @register(
     level="SOL_SOCKET",
     type="SCM_SECURITY",
     layout="bytes",
-    transform="without NUL",
+    encoding="without NUL",
     direction="receive",
     families=_UNIX_AND_MORE,
     option=(
         option("SOL_SOCKET", "SO_PASSSEC", 4096, "2.6.18", families=_UNIX_AND_MORE),
         option("SOL_IP", "IP_PASSSEC", 4096, "2.6.17", families=_IP),
     ),
-    also=[form("SOL_IP", "SCM_SECURITY", "without NUL", families=_IP)],
+    other_forms=[wire_format("SOL_IP", "SCM_SECURITY", "without NUL", families=_IP)],
 )
 class SecurityLabel(StructMessage):
     """The label of the sender's process by the Linux security module: SCM_SECURITY, unix(7).

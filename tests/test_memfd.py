@@ -35,7 +35,7 @@ def memfd(data: bytes = b"content", seals: int = 0) -> cmsgx.Fd:
 @pytest.mark.parametrize(
     "data", [b"content", bytearray(b"content"), memoryview(b"content"), bytes(100_000)], ids=type
 )
-def test_share(data: Any) -> None:
+def test_memfd(data: Any) -> None:
     with cmsgx.share(data) as fd, fd.map() as mapping:
         assert type(fd) is cmsgx.Fd
         assert mapping[:] == bytes(data)
