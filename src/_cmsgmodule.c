@@ -489,15 +489,15 @@ module_exec(PyObject *module)
         return -1;
     }
     if (add_names(state) < 0 || cmsgx_add_sock(module) < 0 || cmsgx_add_method(module) < 0
-        || cmsgx_add_descriptor(module) < 0 || cmsgx_add_pin(module) < 0
+        || cmsgx_add_fd(module) < 0 || cmsgx_add_pin(module) < 0
         || cmsgx_add_view(module) < 0 || cmsgx_add_buffer(module) < 0
         || cmsgx_add_address(module) < 0
         || cmsgx_add_record(module) < 0 || cmsgx_add_ip(module) < 0 || cmsgx_add_codec(module) < 0
-        || cmsgx_add_descriptors(module) < 0 || cmsgx_add_message(module) < 0
+        || cmsgx_add_message_fds(module) < 0 || cmsgx_add_message(module) < 0
         || cmsgx_add_receiver(module) < 0 || cmsgx_add_batch(module) < 0
         || cmsgx_add_batch_receiver(module) < 0 || cmsgx_add_segments(module) < 0
-        || cmsgx_add_constants(module) < 0
-        || cmsgx_add_layouts(module) < 0) {
+        || cmsgx_add_numbers(module) < 0
+        || cmsgx_add_structs(module) < 0) {
         return -1;
     }
     return 0;
@@ -537,7 +537,7 @@ module_clear(PyObject *module)
     /* As long as there are their types, which tell how they lie in memory. */
     cmsgx_message_free_all(state);
     cmsgx_view_free_all(state);
-    cmsgx_descriptors_free_all(state);
+    cmsgx_message_fds_free_all(state);
     cmsgx_address_free_all(state);
     cmsgx_receive_config_free_all(state);
     cmsgx_buffer_free_all(state);

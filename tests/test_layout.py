@@ -26,27 +26,27 @@ OPEN: dict[str, set[str]] = {
         "calls/outgoing",  # to be cut
         "calls/route",  # to be cut
         "calls/sock",  # to be cut
-        "calls/which",  # to be cut
+        "calls/overrides",  # to be cut
         "kinds._base",  # to be cut
         "plain/closer",  # to be cut
-        "plain/constants",  # to be cut
+        "plain/fallbacks",  # to be cut
         "plain/platform",  # to be cut
         "plain/process",  # to be cut
         "plain/walk",  # to be cut
         "types/address",  # to be cut
         "types/codec",  # to be cut
-        "types/descriptor",  # to be cut
+        "types/fd",  # to be cut
         "types/record",  # to be cut
     },
     "declared elsewhere": {
-        "calls/background: cmsgx_arrival_begin",  # to be cut
+        "calls/background: cmsgx_received_begin",  # to be cut
         "calls/method: cmsgx_add_method",  # to be cut
         "calls/sock: cmsgx_add_sock",  # to be cut
         "types/address: cmsgx_add_address",  # to be cut
         "types/batch: cmsgx_add_batch",  # to be cut
         "types/buffer: cmsgx_add_buffer",  # to be cut
         "types/codec: cmsgx_add_codec",  # to be cut
-        "types/descriptor: cmsgx_add_descriptor",  # to be cut
+        "types/fd: cmsgx_add_fd",  # to be cut
         "types/message: cmsgx_add_message",  # to be cut
         "types/record: cmsgx_add_record",  # to be cut
         "types/record: cmsgx_codec_of_record",  # to be cut
@@ -95,27 +95,23 @@ OPEN: dict[str, set[str]] = {
         "calls/batch_receiver",  # to be cut
         "calls/receiver",  # to be cut
         "calls/send_batch",  # to be cut
-        "plain/row",  # to be cut
-        "tables/constants",  # to be cut
-        "tables/layouts",  # to be cut
-        "types/descriptors",  # to be cut
+        "plain/closer_row",  # to be cut
+        "tables/numbers",  # to be cut
+        "tables/structs",  # to be cut
+        "types/message_fds",  # to be cut
         "types/ip",  # to be cut
-        "types/lookup",  # to be cut
-        "types/names_linux",  # to be cut
-        "types/ownership",  # to be cut
+        "types/message_control",  # to be cut
+        "types/sockaddr_linux",  # to be cut
+        "types/fd_ownership",  # to be cut
         "types/pin",  # to be cut
-        "types/take",  # to be cut
+        "types/message_take",  # to be cut
         "types/view",  # to be cut
     },
     "upward": {
         "_fds -> _drop_in",  # to be cut
         "_fds -> kinds._base",  # to be cut
-        "tables/constants -> compat",  # to be cut
-        "tables/constants -> state",  # to be cut
-        "tables/layouts -> compat",  # to be cut
-        "tables/layouts -> state",  # to be cut
-        "types/arrival -> calls/sock",  # to be cut
-        "types/descriptor -> calls/sock",  # to be cut
+        "types/received -> calls/sock",  # to be cut
+        "types/fd -> calls/sock",  # to be cut
     },
 }
 

@@ -144,8 +144,8 @@ cmsgx_closer_submit(PyObject *module, PyObject *descriptor)
     cmsgx_state *state = cmsgx_state_of(module);
     PyObject *owner;
 
-    if (cmsgx_descriptor_check(state, descriptor)) {
-        if (cmsgx_descriptor_close_in_background(descriptor, state->closer) < 0) {
+    if (cmsgx_fd_check(state, descriptor)) {
+        if (cmsgx_fd_close_in_background(descriptor, state->closer) < 0) {
             return NULL;
         }
         Py_RETURN_NONE;

@@ -17,7 +17,7 @@ cmsgx_memfd_create(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "O&I:memfd_create", PyUnicode_FSConverter, &name, &flags)) {
         return NULL;
     }
-    PyObject *owner = cmsgx_descriptor_new(cmsgx_state_of(module)->Fd, -1, 0);
+    PyObject *owner = cmsgx_fd_new(cmsgx_state_of(module)->Fd, -1, 0);
     if (owner != NULL) {
         int number = cmsgx_sys_memfd_create(PyBytes_AS_STRING(name), flags);
         if (number < 0) {
@@ -25,7 +25,7 @@ cmsgx_memfd_create(PyObject *module, PyObject *args)
             Py_CLEAR(owner);
         }
         else {
-            cmsgx_descriptor_set(owner, number);
+            cmsgx_fd_set(owner, number);
         }
     }
     Py_DECREF(name);
@@ -46,7 +46,7 @@ cmsgx_own_result(PyObject *module, PyObject *args)
                             type->tp_name);
     }
     PyObject *pair = PyTuple_New(2);
-    PyObject *owner = pair == NULL ? NULL : cmsgx_descriptor_new(type, -1, 0);
+    PyObject *owner = pair == NULL ? NULL : cmsgx_fd_new(type, -1, 0);
     PyObject *result = owner == NULL ? NULL : PyObject_CallNoArgs(function);
     if (result != NULL) {
         PyObject *item = PyTuple_CheckExact(result) && PyTuple_GET_SIZE(result) > 0
@@ -54,7 +54,7 @@ cmsgx_own_result(PyObject *module, PyObject *args)
         int overflow = 1;
         long number = PyLong_CheckExact(item) ? PyLong_AsLongAndOverflow(item, &overflow) : -1;
         if (overflow == 0 && number >= 0 && number <= INT_MAX) {
-            cmsgx_descriptor_set(owner, (int)number);
+            cmsgx_fd_set(owner, (int)number);
             PyTuple_SET_ITEM(pair, 0, owner);
             PyTuple_SET_ITEM(pair, 1, result);
             return pair;

@@ -101,7 +101,7 @@ cmsgx_look_closer(cmsgx_state *state, PyObject *object, cmsgx_name name)
         look_at_class(state, Py_TYPE(object), 1 << name, &class);
         return class.called >> name & 1;
     }
-    if (PyLong_Check(object) || cmsgx_descriptor_check(state, object)) {
+    if (PyLong_Check(object) || cmsgx_fd_check(state, object)) {
         return 0;
     }
     return has_method(object, state->stdlib_methods[name].name);
@@ -180,7 +180,7 @@ cmsgx_allow_closer(cmsgx_state *state, PyObject *object, int names, int *is_gree
         bit &= -bit;
         return bit == 0 ? 0 : raise_has_own(state, object, bit);
     }
-    if (PyLong_Check(object) || cmsgx_descriptor_check(state, object)) {
+    if (PyLong_Check(object) || cmsgx_fd_check(state, object)) {
         return 0;
     }
     if (state->our_socket != NULL && PyObject_TypeCheck(object, state->our_socket)) {

@@ -21,25 +21,25 @@ typedef struct {
     size_t control_size;
     int flags_asked;
     unsigned char small[SMALL_CONTROL + CMSGX_EXTRA_CONTROL] __attribute__((aligned(16)));
-} plain_call;
+} drop_in_call;
 
 static ssize_t
 try_recvmsg(int fd, void *context, int flags)
 {
-    plain_call *call = context;
+    drop_in_call *call = context;
     return cmsgx_msghdr_receive(fd, &call->msg, flags, call->control, call->control_size,
                                 &call->name, sizeof(call->name), 0);
 }
 
 static size_t
-control_used(const plain_call *call)
+control_used(const drop_in_call *call)
 {
     size_t used = (size_t)call->msg.msg_controllen;
     return used <= call->control_size ? used : call->control_size;
 }
 
 static int
-plain_init(plain_call *call, cmsgx_sock *sock, Py_ssize_t control_size, int flags)
+drop_in_init(drop_in_call *call, cmsgx_sock *sock, Py_ssize_t control_size, int flags)
 {
     call->sock = sock;
     memset(&call->msg, 0, sizeof(call->msg));
@@ -64,7 +64,7 @@ plain_init(plain_call *call, cmsgx_sock *sock, Py_ssize_t control_size, int flag
 }
 
 static void
-plain_clear(plain_call *call)
+drop_in_clear(drop_in_call *call)
 {
     if (call->control != call->small) {
         PyMem_Free(call->control);
@@ -73,7 +73,7 @@ plain_clear(plain_call *call)
 
 /* Closes each descriptor that arrived, for a call that fails after all. */
 static void
-plain_close(const plain_call *call)
+drop_in_close(const drop_in_call *call)
 {
     Py_BEGIN_ALLOW_THREADS
     cmsgx_close_received(call->control, control_used(call));
@@ -81,7 +81,7 @@ plain_close(const plain_call *call)
 }
 
 static int
-msg_flags(const plain_call *call)
+msg_flags(const drop_in_call *call)
 {
     return call->flags_asked & CMSGX_MSG_CMSG_CLOEXEC
         ? call->msg.msg_flags
@@ -89,7 +89,7 @@ msg_flags(const plain_call *call)
 }
 
 static PyObject *
-plain_address(const plain_call *call)
+drop_in_address(const drop_in_call *call)
 {
     socklen_t size = call->msg.msg_namelen;
     cmsgx_whence whence = CMSGX_NOWHERE;
@@ -130,7 +130,7 @@ as_tuple(const cmsgx_header *header)
 
 /* [(level, type, data), ...]: a new reference. */
 static PyObject *
-plain_ancdata(plain_call *call)
+drop_in_ancdata(drop_in_call *call)
 {
     PyObject *list = PyList_New(0);
     cmsgx_header header;
@@ -171,7 +171,7 @@ plain_ancdata(plain_call *call)
 
    Inline, for the reason that stands at cmsgx_call(). */
 static inline __attribute__((always_inline)) int
-receive_bytes(plain_call *call, cmsgx_sock *sock, Py_ssize_t size, int flags, PyObject **data)
+receive_bytes(drop_in_call *call, cmsgx_sock *sock, Py_ssize_t size, int flags, PyObject **data)
 {
     struct iovec iov;
     *data = PyBytes_FromStringAndSize(NULL, size);
@@ -199,9 +199,9 @@ receive_bytes(plain_call *call, cmsgx_sock *sock, Py_ssize_t size, int flags, Py
    fails, and takes NULL for either where that raised.  The descriptors that arrived stay the
    caller's: after NULL it closes them. */
 static PyObject *
-result_of(const plain_call *call, PyObject *data, PyObject *second)
+result_of(const drop_in_call *call, PyObject *data, PyObject *second)
 {
-    PyObject *address = data == NULL || second == NULL ? NULL : plain_address(call);
+    PyObject *address = data == NULL || second == NULL ? NULL : drop_in_address(call);
     PyObject *flags = address == NULL ? NULL : PyLong_FromLong(msg_flags(call));
     PyObject *result = flags == NULL ? NULL : PyTuple_New(4);
     if (result == NULL) {
@@ -220,12 +220,12 @@ result_of(const plain_call *call, PyObject *data, PyObject *second)
 
 /* Steals `data`, the first item of the result. */
 static PyObject *
-plain_result(plain_call *call, PyObject *data)
+drop_in_result(drop_in_call *call, PyObject *data)
 {
-    PyObject *ancdata = data == NULL ? NULL : plain_ancdata(call);
+    PyObject *ancdata = data == NULL ? NULL : drop_in_ancdata(call);
     PyObject *result = result_of(call, data, ancdata);
     if (result == NULL) {
-        plain_close(call);
+        drop_in_close(call);
     }
     return result;
 }
@@ -267,7 +267,7 @@ takes(Py_ssize_t nargs)
 /* What both have after the first argument.  1, 0 where *result has the answer (or the exception)
    of the socket's own method, -1 with an exception. */
 static int
-plain_parse(cmsgx_state *state, cmsgx_name name, const char *function, PyObject *const *args,
+drop_in_parse(cmsgx_state *state, cmsgx_name name, const char *function, PyObject *const *args,
             Py_ssize_t nargs, cmsgx_sock *sock, Py_ssize_t *control_size, int *flags,
             PyObject **result)
 {
@@ -303,12 +303,12 @@ static PyObject *
 recvmsg_with(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, int more_flags)
 {
     cmsgx_sock sock;
-    plain_call call;
+    drop_in_call call;
     Py_ssize_t size, control_size;
     int flags;
     PyObject *result = NULL;
 
-    int parsed = plain_parse(state, CMSGX_RECVMSG, "recvmsg", args, nargs, &sock, &control_size,
+    int parsed = drop_in_parse(state, CMSGX_RECVMSG, "recvmsg", args, nargs, &sock, &control_size,
                              &flags, &result);
     if (parsed <= 0) {
         return result;
@@ -321,11 +321,11 @@ recvmsg_with(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, int mo
         return NULL;
     }
     PyObject *data;
-    if (plain_init(&call, &sock, control_size, flags) == 0
+    if (drop_in_init(&call, &sock, control_size, flags) == 0
         && receive_bytes(&call, &sock, size, flags | more_flags, &data) == 0) {
-        result = plain_result(&call, data);
+        result = drop_in_result(&call, data);
     }
-    plain_clear(&call);
+    drop_in_clear(&call);
     return result;
 }
 
@@ -375,14 +375,14 @@ recvmsg_into_with(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, i
 {
     enum {FEW = 8};
     cmsgx_sock sock;
-    plain_call call;
+    drop_in_call call;
     Py_ssize_t control_size, count = 0;
     int flags;
     Py_buffer few_buffers[FEW], *buffers = few_buffers;
     struct iovec few_iov[FEW], *iov = few_iov;
     PyObject *result = NULL;
 
-    int parsed = plain_parse(state, CMSGX_RECVMSG_INTO, "recvmsg_into", args, nargs, &sock,
+    int parsed = drop_in_parse(state, CMSGX_RECVMSG_INTO, "recvmsg_into", args, nargs, &sock,
                              &control_size, &flags, &result);
     if (parsed <= 0) {
         return result;
@@ -427,18 +427,18 @@ recvmsg_into_with(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, i
         iov[count].iov_base = buffers[count].buf;
         iov[count].iov_len = (size_t)buffers[count].len;
     }
-    if (plain_init(&call, &sock, control_size, flags) == 0) {
+    if (drop_in_init(&call, &sock, control_size, flags) == 0) {
         call.msg.msg_iov = iov;
         call.msg.msg_iovlen = (__typeof__(call.msg.msg_iovlen))count;
         ssize_t received = cmsgx_call(&sock, POLLIN, try_recvmsg, &call, flags | more_flags,
                                       NULL, NULL);
         if (received >= 0) {
-            result = plain_result(&call, PyLong_FromSsize_t(received));
+            result = drop_in_result(&call, PyLong_FromSsize_t(received));
         }
     }
 
 done:
-    plain_clear(&call);
+    drop_in_clear(&call);
     for (Py_ssize_t i = 0; i < count; i++) {
         PyBuffer_Release(&buffers[i]);
     }
@@ -511,7 +511,7 @@ numbers_list(const int *fds, size_t count)
 
 /* Steals `data`.  Whatever is not in the list that is returned is closed. */
 static PyObject *
-rights_result(plain_call *call, PyObject *data, size_t most)
+rights_result(drop_in_call *call, PyObject *data, size_t most)
 {
     int fds[RIGHTS_CONTROL_SIZE / sizeof(int)];
     cmsgx_found found = cmsgx_gather(call->control, control_used(call), fds);
@@ -591,7 +591,7 @@ cmsgx_recv_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t narg
 {
     unsigned char room[RIGHTS_CONTROL_SIZE + CMSGX_EXTRA_CONTROL] __attribute__((aligned(16)));
     cmsgx_sock sock;
-    plain_call call;
+    drop_in_call call;
     rights_asked asked;
 
     if (rights_parse(state, args, nargs, kwnames, &asked) < 0
@@ -601,7 +601,7 @@ cmsgx_recv_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t narg
     if (!is_known_family(&sock)) {
         return rights_through(state, state->stdlib_methods[CMSGX_RECVMSG].method, &asked);
     }
-    (void)plain_init(&call, &sock, 0, asked.flags);
+    (void)drop_in_init(&call, &sock, 0, asked.flags);
     call.control = room;
     call.control_size = RIGHTS_CONTROL_SIZE;
     PyObject *data;

@@ -298,10 +298,10 @@ find_closed(const batch *self)
             if (owner == NULL || !PyObject_TypeCheck(owner, self->state->Descriptor)) {
                 continue;
             }
-            if (cmsgx_descriptor_pin(owner) < 0) {
+            if (cmsgx_fd_pin(owner) < 0) {
                 return i;
             }
-            cmsgx_descriptor_unpin(owner);
+            cmsgx_fd_unpin(owner);
         }
     }
     return i;

@@ -104,7 +104,7 @@ cmsgx_sock_number(const cmsgx_sock *sock)
 int
 cmsgx_sock_borrow(const cmsgx_sock *sock)
 {
-    return sock->owner != NULL ? cmsgx_descriptor_pin(sock->owner) : cmsgx_sock_number(sock);
+    return sock->owner != NULL ? cmsgx_fd_pin(sock->owner) : cmsgx_sock_number(sock);
 }
 
 void
@@ -186,7 +186,7 @@ cmsgx_sock_set_timeout(cmsgx_sock *sock, PyObject *timeout)
 static int
 asked(const cmsgx_sock *sock, int (*ask)(int fd))
 {
-    int fd = sock->owner != NULL ? cmsgx_descriptor_pin(sock->owner) : sock->fd;
+    int fd = sock->owner != NULL ? cmsgx_fd_pin(sock->owner) : sock->fd;
     if (fd < 0 && sock->owner != NULL) {
         errno = EBADF;
         return -1;
@@ -281,7 +281,7 @@ unpin(const cmsgx_pins *pins, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         if (is_pinned(pins, i)) {
-            cmsgx_descriptor_unpin(pins->objects[i]);
+            cmsgx_fd_unpin(pins->objects[i]);
         }
     }
 }
@@ -292,7 +292,7 @@ pin(const cmsgx_pins *pins)
 {
     size_t i = 0;
     while (i < pins->count
-           && (!is_pinned(pins, i) || cmsgx_descriptor_pin(pins->objects[i]) >= 0)) {
+           && (!is_pinned(pins, i) || cmsgx_fd_pin(pins->objects[i]) >= 0)) {
         i++;
     }
     return i;
@@ -347,7 +347,7 @@ cmsgx_before_try(cmsgx_sock *sock, const cmsgx_pins *pins, int *error)
     if (sock->kind == CMSGX_SOCKET && read_number(sock) < 0) {
         return -1;
     }
-    if (sock->owner != NULL && (sock->fd = cmsgx_descriptor_pin(sock->owner)) < 0) {
+    if (sock->owner != NULL && (sock->fd = cmsgx_fd_pin(sock->owner)) < 0) {
         cmsgx_raise_unpinnable("sock", -1, sock->owner);
         return -1;
     }
@@ -387,7 +387,7 @@ cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, cmsgx_wait *wait, 
             wait->deadline = sock->timeout > 0 ? cmsgx_now() + sock->timeout : -1;
         }
         short found;
-        if (sock->owner != NULL && (sock->fd = cmsgx_descriptor_pin(sock->owner)) < 0) {
+        if (sock->owner != NULL && (sock->fd = cmsgx_fd_pin(sock->owner)) < 0) {
             *error = 0;
             cmsgx_raise_unpinnable("sock", -1, sock->owner);
             return -1;

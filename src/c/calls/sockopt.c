@@ -82,7 +82,7 @@ cmsgx_getsockopt_pidfd(PyObject *module, PyObject *args)
         return NULL;
     }
     /* The owner first: nothing can fail once there is a descriptor. */
-    PyObject *pidfd = cmsgx_descriptor_new(state->PidFd, -1, 0);
+    PyObject *pidfd = cmsgx_fd_new(state->PidFd, -1, 0);
     if (pidfd == NULL) {
         return NULL;
     }
@@ -92,7 +92,7 @@ cmsgx_getsockopt_pidfd(PyObject *module, PyObject *args)
     }
     int result = getsockopt(fd, level, name, &number, &length);
     if (result == 0) {
-        cmsgx_descriptor_set(pidfd, number);
+        cmsgx_fd_set(pidfd, number);
     }
     cmsgx_give_back(owner);
     if (result < 0) {

@@ -506,7 +506,7 @@ static const struct {
 };
 
 int
-cmsgx_add_constants(PyObject *module)
+cmsgx_add_numbers(PyObject *module)
 {
     for (size_t i = 0; i < sizeof(constants) / sizeof(constants[0]); i++) {
         PyObject *value = PyLong_FromLongLong(constants[i].value);

@@ -387,7 +387,7 @@ static const row rows[] = {
 
 /* LAYOUTS: {name: (min_size, max_size, {member: (offset, format, size)})} */
 int
-cmsgx_add_layouts(PyObject *module)
+cmsgx_add_structs(PyObject *module)
 {
     int result = -1;
     PyObject *members = NULL;   /* borrowed from `layouts` */

@@ -73,8 +73,8 @@ cmsgx_fd_from_object(cmsgx_state *state, PyObject *object, const char *what, Py_
         }
         return -1;
     }
-    if (cmsgx_descriptor_check(state, object)) {
-        int number = cmsgx_descriptor_number(object);
+    if (cmsgx_fd_check(state, object)) {
+        int number = cmsgx_fd_number(object);
         if (number < 0) {
             cmsgx_raise_gone(what, index, object);
             return -1;
@@ -124,18 +124,18 @@ static const struct {
 static PyObject *
 raise_not_owned(PyObject *self)
 {
-    int error = ((cmsgx_descriptor *)self)->error;
+    int error = ((cmsgx_fd *)self)->error;
     return error != 0
         ? PyErr_Format(PyExc_ValueError, "%s owns no descriptor: the kernel could make none: %s",
                        Py_TYPE(self)->tp_name, strerror(error))
         : PyErr_Format(PyExc_ValueError, "%s owns no descriptor: %s", Py_TYPE(self)->tp_name,
-                       gone_texts[cmsgx_descriptor_gone(self)].sentence);
+                       gone_texts[cmsgx_fd_gone(self)].sentence);
 }
 
 PyObject *
 cmsgx_raise_gone(const char *what, Py_ssize_t index, PyObject *self)
 {
-    cmsgx_gone how = cmsgx_descriptor_gone(self);
+    cmsgx_gone how = cmsgx_fd_gone(self);
     if (how == CMSGX_GONE_CLOSED) {
         return cmsgx_raise_closed(what, index, self);   /* which says it by repr() */
     }
@@ -147,7 +147,7 @@ cmsgx_raise_gone(const char *what, Py_ssize_t index, PyObject *self)
 static PyObject *
 raise_not_pinned(PyObject *self)
 {
-    return cmsgx_descriptor_number(self) < 0 ? raise_not_owned(self)
+    return cmsgx_fd_number(self) < 0 ? raise_not_owned(self)
                                              : cmsgx_raise_unpinnable("pin", -1, self);
 }
 
@@ -174,7 +174,7 @@ descriptor_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (fcntl((int)number, F_GETFD) < 0) {
         return cmsgx_raise_errno(errno, "number: %ld is not open", number);
     }
-    return cmsgx_descriptor_new(type, (int)number, 0);
+    return cmsgx_fd_new(type, (int)number, 0);
 }
 
 PyDoc_STRVAR(fileno_doc,
@@ -184,7 +184,7 @@ PyDoc_STRVAR(fileno_doc,
 static PyObject *
 descriptor_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    int number = cmsgx_descriptor_number(self);
+    int number = cmsgx_fd_number(self);
     return number < 0 ? raise_not_owned(self) : PyLong_FromLong(number);
 }
 
@@ -223,8 +223,8 @@ descriptor_close(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
             || (given != NULL && (now = PyObject_IsTrue(given)) < 0))) {
         return NULL;
     }
-    return close_it(now ? cmsgx_descriptor_take_to_close_now(self)
-                        : cmsgx_descriptor_take_to_close(self, CMSGX_GONE_CLOSED));
+    return close_it(now ? cmsgx_fd_take_to_close_now(self)
+                        : cmsgx_fd_take_to_close(self, CMSGX_GONE_CLOSED));
 }
 
 PyDoc_STRVAR(detach_doc,
@@ -235,13 +235,13 @@ static PyObject *
 detach_as(PyObject *self, cmsgx_gone how)
 {
     /* The object before the number is taken: nothing can fail between. */
-    PyObject *number = PyLong_FromLong(cmsgx_descriptor_number(self));
+    PyObject *number = PyLong_FromLong(cmsgx_fd_number(self));
     uint64_t taken = 0;
-    if (number != NULL && cmsgx_descriptor_detach(self, how, &taken) < 0) {
+    if (number != NULL && cmsgx_fd_detach(self, how, &taken) < 0) {
         Py_DECREF(number);
         return raise_not_owned(self);
     }
-    cmsgx_descriptor_gave_away(self, taken);
+    cmsgx_fd_gave_away(self, taken);
     return number;
 }
 
@@ -271,24 +271,24 @@ descriptor_dup(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     /* Memory first: nothing can fail once there is a descriptor, and no Python code runs while one
        is pinned. */
-    PyObject *copy = cmsgx_descriptor_new(Py_TYPE(self), -1, 0);
-    cmsgx_row *row = cmsgx_descriptor_row(self);
+    PyObject *copy = cmsgx_fd_new(Py_TYPE(self), -1, 0);
+    cmsgx_row *row = cmsgx_fd_row(self);
     if (copy == NULL || (row != NULL && cmsgx_row_reserve(row, 1) < 0)) {
         Py_XDECREF(copy);
         return copy == NULL ? NULL : PyErr_NoMemory();
     }
-    int number = cmsgx_descriptor_pin(self);
+    int number = cmsgx_fd_pin(self);
     int duplicate = number < 0 ? -1 : fcntl(number, F_DUPFD_CLOEXEC, 0);
     int failed = errno;
     if (duplicate >= 0) {
-        cmsgx_descriptor_set(copy, duplicate);
+        cmsgx_fd_set(copy, duplicate);
     }
     if (row != NULL) {
-        cmsgx_descriptor_set_row(copy, row);
+        cmsgx_fd_set_row(copy, row);
         cmsgx_row_unreserve(row, duplicate < 0);
     }
     if (number >= 0) {
-        cmsgx_descriptor_unpin(self);
+        cmsgx_fd_unpin(self);
     }
     if (duplicate < 0) {
         Py_DECREF(copy);
@@ -320,13 +320,13 @@ give_to(PyObject *self, PyObject *heir, initproc init, PyObject *arguments, cmsg
         return -1;
     }
     uint64_t taken = 0;
-    int number = cmsgx_descriptor_detach(self, how, &taken);
+    int number = cmsgx_fd_detach(self, how, &taken);
     int failed = number < 0 || init(heir, arguments, NULL) < 0;
     if (failed && number >= 0) {
-        cmsgx_descriptor_take_back(self, taken);
+        cmsgx_fd_take_back(self, taken);
     }
     else {
-        cmsgx_descriptor_gave_away(self, taken);
+        cmsgx_fd_gave_away(self, taken);
     }
     Py_DECREF(arguments);
     if (number < 0) {
@@ -348,7 +348,7 @@ descriptor_give_to_file(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "OU:_give_to_file", &raw, &mode)) {
         return NULL;
     }
-    int number = cmsgx_descriptor_number(self);
+    int number = cmsgx_fd_number(self);
     if (number < 0) {
         return raise_not_owned(self);
     }
@@ -374,7 +374,7 @@ descriptor_give_to_socket(PyObject *self, PyObject *args)
                           &proto, &is_blocking)) {
         return NULL;
     }
-    int number = cmsgx_descriptor_number(self);
+    int number = cmsgx_fd_number(self);
     if (number < 0) {
         return raise_not_owned(self);
     }
@@ -393,7 +393,7 @@ descriptor_give_to_socket(PyObject *self, PyObject *args)
 static PyObject *
 descriptor_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (cmsgx_descriptor_number(self) < 0) {
+    if (cmsgx_fd_number(self) < 0) {
         return raise_not_owned(self);
     }
     return Py_NewRef(self);
@@ -402,13 +402,13 @@ descriptor_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 descriptor_exit(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(nargs))
 {
-    return close_it(cmsgx_descriptor_take_to_close(self, CMSGX_GONE_CLOSED));
+    return close_it(cmsgx_fd_take_to_close(self, CMSGX_GONE_CLOSED));
 }
 
 static PyObject *
 descriptor_closed(PyObject *self, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(cmsgx_descriptor_number(self) < 0);
+    return PyBool_FromLong(cmsgx_fd_number(self) < 0);
 }
 
 static PyObject *
@@ -416,12 +416,12 @@ descriptor_repr(PyObject *self)
 {
     const char *name = strrchr(Py_TYPE(self)->tp_name, '.');
     name = name != NULL ? name + 1 : Py_TYPE(self)->tp_name;
-    int number = cmsgx_descriptor_number(self);
+    int number = cmsgx_fd_number(self);
     if (number < 0) {
-        int error = ((cmsgx_descriptor *)self)->error;
+        int error = ((cmsgx_fd *)self)->error;
         return error != 0 ? PyUnicode_FromFormat("<%s unavailable: %s>", name, strerror(error))
                           : PyUnicode_FromFormat("<%s %s>", name,
-                                                 gone_texts[cmsgx_descriptor_gone(self)].word);
+                                                 gone_texts[cmsgx_fd_gone(self)].word);
     }
     return PyUnicode_FromFormat("<%s %d>", name, number);
 }
@@ -431,7 +431,7 @@ descriptor_repr(PyObject *self)
 static void
 close_left(PyObject *self)
 {
-    int number = cmsgx_descriptor_take_to_close(self, CMSGX_GONE_CLOSED);
+    int number = cmsgx_fd_take_to_close(self, CMSGX_GONE_CLOSED);
     if (number >= 0) {
         PyObject *pending = cmsgx_save_exception();
         Py_BEGIN_ALLOW_THREADS
@@ -444,7 +444,7 @@ close_left(PyObject *self)
 static void
 descriptor_finalize(PyObject *self)
 {
-    if (cmsgx_descriptor_number(self) < 0) {
+    if (cmsgx_fd_number(self) < 0) {
         return;
     }
     PyObject *pending = cmsgx_save_exception();
@@ -459,16 +459,16 @@ static void
 descriptor_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    if (!cmsgx_descriptor_is_empty(self)) {
+    if (!cmsgx_fd_is_empty(self)) {
         /* That of a subclass in Python was called before this is. */
-        if (cmsgx_descriptor_number(self) >= 0 && type->tp_finalize == descriptor_finalize
+        if (cmsgx_fd_number(self) >= 0 && type->tp_finalize == descriptor_finalize
             && PyObject_CallFinalizerFromDealloc(self) < 0) {
             return;
         }
         close_left(self);
     }
-    cmsgx_row_drop(cmsgx_descriptor_row(self));
-    if (((cmsgx_descriptor *)self)->weakrefs != NULL) {
+    cmsgx_row_drop(cmsgx_fd_row(self));
+    if (((cmsgx_fd *)self)->weakrefs != NULL) {
         PyObject_ClearWeakRefs(self);
     }
     type->tp_free(self);
@@ -507,7 +507,7 @@ descriptor_own_all(PyObject *type, PyObject *args)
         if (cmsgx_as_int(PyTuple_GET_ITEM(numbers, i), "numbers", &number) == 0) {
             owner = fcntl(number, F_GETFD) < 0
                 ? cmsgx_raise_errno(errno, "number %zd: %d is not open", i, number)
-                : cmsgx_descriptor_new((PyTypeObject *)type, -1, 0);
+                : cmsgx_fd_new((PyTypeObject *)type, -1, 0);
         }
         if (owner == NULL) {
             Py_CLEAR(owners);
@@ -527,7 +527,7 @@ descriptor_own_all(PyObject *type, PyObject *args)
     }
     Py_DECREF(ticket);
     for (Py_ssize_t i = 0; i < count; i++) {
-        cmsgx_descriptor_set(PyTuple_GET_ITEM(owners, i),
+        cmsgx_fd_set(PyTuple_GET_ITEM(owners, i),
                              (int)PyLong_AsLong(PyTuple_GET_ITEM(numbers, i)));
     }
     return owners;
@@ -559,8 +559,8 @@ static PyMethodDef descriptor_methods[] = {
 };
 
 static PyMemberDef descriptor_members[] = {
-    {"_error", T_INT, offsetof(cmsgx_descriptor, error), READONLY, NULL},
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(cmsgx_descriptor, weakrefs), READONLY, NULL},
+    {"_error", T_INT, offsetof(cmsgx_fd, error), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(cmsgx_fd, weakrefs), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -586,13 +586,13 @@ static PyType_Slot descriptor_slots[] = {
 
 static PyType_Spec descriptor_spec = {
     .name = "cmsgx._cmsg.Descriptor",
-    .basicsize = sizeof(cmsgx_descriptor),
+    .basicsize = sizeof(cmsgx_fd),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
     .slots = descriptor_slots,
 };
 
 int
-cmsgx_add_descriptor(PyObject *module)
+cmsgx_add_fd(PyObject *module)
 {
     return cmsgx_add_type(module, &descriptor_spec, &cmsgx_state_of(module)->Descriptor);
 }

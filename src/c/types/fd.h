@@ -23,39 +23,39 @@ typedef struct {
     PyObject *weakrefs;
     /* A use, or NULL.  Set once at most: where it is closed in the background. */
     _Atomic(cmsgx_row *) row;
-} cmsgx_descriptor;
+} cmsgx_fd;
 
 static inline int
-cmsgx_descriptor_check(cmsgx_state *state, PyObject *object)
+cmsgx_fd_check(cmsgx_state *state, PyObject *object)
 {
     return PyObject_TypeCheck(object, state->Descriptor);
 }
 
 /* A new reference to an object of `type` that owns `number`; NULL with an exception, and then
    the number is still the caller's. */
-PyObject *cmsgx_descriptor_new(PyTypeObject *type, int number, int error);
+PyObject *cmsgx_fd_new(PyTypeObject *type, int number, int error);
 
 /* Gives a number to an object that owns none and that no other thread has seen. */
-void cmsgx_descriptor_set(PyObject *self, int number);
+void cmsgx_fd_set(PyObject *self, int number);
 
 /* The same of one that never gets one, but belongs to what is gone already. */
-void cmsgx_descriptor_set_gone(PyObject *self, cmsgx_gone how);
+void cmsgx_fd_set_gone(PyObject *self, cmsgx_gone how);
 
 /* Of one that owns none. */
-cmsgx_gone cmsgx_descriptor_gone(PyObject *self);
+cmsgx_gone cmsgx_fd_gone(PyObject *self);
 
 /* The bits of its word that are number + 1. */
 #define CMSGX_NUMBER_MASK UINT64_C(0x7fffffff)
 
 /* Whether nothing is to be closed any more: also no number whose close waits. */
 static inline int
-cmsgx_descriptor_is_empty(PyObject *self)
+cmsgx_fd_is_empty(PyObject *self)
 {
-    return (cmsgx_word_get(&((cmsgx_descriptor *)self)->word) & CMSGX_NUMBER_MASK) == 0;
+    return (cmsgx_word_get(&((cmsgx_fd *)self)->word) & CMSGX_NUMBER_MASK) == 0;
 }
 
 /* The number, borrowed, or -1 where it owns none. */
-int cmsgx_descriptor_number(PyObject *self);
+int cmsgx_fd_number(PyObject *self);
 
 /* Pins it for one system call: the number cannot be closed, and so not be given to another
    file, until it is unpinned.  -1 where it owns none, or where it has as many pins as can be
@@ -64,10 +64,10 @@ int cmsgx_descriptor_number(PyObject *self);
    No Python code runs between the two, as it could fork.  In the child of a fork no pin counts: not
    those of threads that are not there, and not one of the thread that forked (a Pin can be such),
    which keeps the number from being closed in the parent only. */
-int cmsgx_descriptor_pin(PyObject *self);
+int cmsgx_fd_pin(PyObject *self);
 
 /* May close, and then gives up the GIL for it.  Does nothing where a fork took the pin off. */
-void cmsgx_descriptor_unpin(PyObject *self);
+void cmsgx_fd_unpin(PyObject *self);
 
 /* Of what could not be pinned: OSError EBADF, or EBUSY for too many pins.  `index` as below. */
 PyObject *cmsgx_raise_unpinnable(const char *what, Py_ssize_t index, PyObject *self);
@@ -91,26 +91,26 @@ PyObject *cmsgx_pin_of(PyObject *module, PyObject *object);
 
 /* Has what it owns closed in the background, wherever that happens.  For an object that no other
    thread has seen; the place that was reserved for its number goes with it. */
-void cmsgx_descriptor_set_row(PyObject *self, cmsgx_row *row);
+void cmsgx_fd_set_row(PyObject *self, cmsgx_row *row);
 
-cmsgx_row *cmsgx_descriptor_row(PyObject *self);
+cmsgx_row *cmsgx_fd_row(PyObject *self);
 
 /* Takes the number away: it is the caller's, -1 where there is none.  Then exactly one of the other
    two, with what *taken was set to: it stays away, or could not be given away after all. */
-int cmsgx_descriptor_detach(PyObject *self, cmsgx_gone how, uint64_t *taken);
-void cmsgx_descriptor_gave_away(PyObject *self, uint64_t taken);
-void cmsgx_descriptor_take_back(PyObject *self, uint64_t taken);
+int cmsgx_fd_detach(PyObject *self, cmsgx_gone how, uint64_t *taken);
+void cmsgx_fd_gave_away(PyObject *self, uint64_t taken);
+void cmsgx_fd_take_back(PyObject *self, uint64_t taken);
 
 /* Takes the number away in order to close it.  -1 where nothing is to be done: there is none, or
    the last unpin will close it, or it was handed to the background closer, in its row. */
-int cmsgx_descriptor_take_to_close(PyObject *self, cmsgx_gone how);
+int cmsgx_fd_take_to_close(PyObject *self, cmsgx_gone how);
 
 /* The same to close it here, also where it has a row. */
-int cmsgx_descriptor_take_to_close_now(PyObject *self);
+int cmsgx_fd_take_to_close_now(PyObject *self);
 
 /* Hands it to the background closer, whatever it was received by.  0, or -1 with MemoryError, and
    then it is owned as before. */
-int cmsgx_descriptor_close_in_background(PyObject *self, cmsgx_closer *closer);
+int cmsgx_fd_close_in_background(PyObject *self, cmsgx_closer *closer);
 
 /* The number of an argument that is no bool and not negative: an int, a Descriptor (*owner is
    set to it, borrowed), or what has a fileno().  -1 with an exception.  A fileno() that is negative

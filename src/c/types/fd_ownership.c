@@ -39,48 +39,48 @@ number_in(uint64_t word)
 static cmsgx_word *
 word_of(PyObject *self)
 {
-    return &((cmsgx_descriptor *)self)->word;
+    return &((cmsgx_fd *)self)->word;
 }
 
 PyObject *
-cmsgx_descriptor_new(PyTypeObject *type, int number, int error)
+cmsgx_fd_new(PyTypeObject *type, int number, int error)
 {
     PyObject *self = type->tp_alloc(type, 0);
     if (self != NULL) {
-        cmsgx_descriptor_set(self, number);
-        ((cmsgx_descriptor *)self)->error = error;
+        cmsgx_fd_set(self, number);
+        ((cmsgx_fd *)self)->error = error;
     }
     return self;
 }
 
 void
-cmsgx_descriptor_set(PyObject *self, int number)
+cmsgx_fd_set(PyObject *self, int number)
 {
-    ((cmsgx_descriptor *)self)->word = (uint64_t)((int64_t)number + 1);
+    ((cmsgx_fd *)self)->word = (uint64_t)((int64_t)number + 1);
 }
 
 void
-cmsgx_descriptor_set_gone(PyObject *self, cmsgx_gone how)
+cmsgx_fd_set_gone(PyObject *self, cmsgx_gone how)
 {
-    ((cmsgx_descriptor *)self)->word = GONE(how);
+    ((cmsgx_fd *)self)->word = GONE(how);
 }
 
 cmsgx_gone
-cmsgx_descriptor_gone(PyObject *self)
+cmsgx_fd_gone(PyObject *self)
 {
     return (cmsgx_gone)((cmsgx_word_get(word_of(self)) & GONE_MASK) >> GONE_AT);
 }
 
 cmsgx_row *
-cmsgx_descriptor_row(PyObject *self)
+cmsgx_fd_row(PyObject *self)
 {
-    return atomic_load_explicit(&((cmsgx_descriptor *)self)->row, memory_order_acquire);
+    return atomic_load_explicit(&((cmsgx_fd *)self)->row, memory_order_acquire);
 }
 
 void
-cmsgx_descriptor_set_row(PyObject *self, cmsgx_row *row)
+cmsgx_fd_set_row(PyObject *self, cmsgx_row *row)
 {
-    cmsgx_descriptor *fd = (cmsgx_descriptor *)self;
+    cmsgx_fd *fd = (cmsgx_fd *)self;
     uint64_t word = cmsgx_word_get(&fd->word);
     atomic_store_explicit(&fd->row, cmsgx_row_hold(row), memory_order_relaxed);
     fd->word = number_in(word) >= 0 ? word | PLACE : word;
@@ -93,7 +93,7 @@ close_taken(PyObject *self, uint64_t word, int number)
 {
     if (word & PLACE) {
         /* With the GIL: a fork in Python finds it here or there, and never on the way. */
-        cmsgx_row_submit(cmsgx_descriptor_row(self), &number, 1);
+        cmsgx_row_submit(cmsgx_fd_row(self), &number, 1);
     }
     else {
         Py_BEGIN_ALLOW_THREADS
@@ -103,13 +103,13 @@ close_taken(PyObject *self, uint64_t word, int number)
 }
 
 int
-cmsgx_descriptor_number(PyObject *self)
+cmsgx_fd_number(PyObject *self)
 {
     return number_in(cmsgx_word_get(word_of(self)));
 }
 
 int
-cmsgx_descriptor_pin(PyObject *self)
+cmsgx_fd_pin(PyObject *self)
 {
     uint64_t word = cmsgx_word_get(word_of(self));
     uint64_t next;
@@ -123,7 +123,7 @@ cmsgx_descriptor_pin(PyObject *self)
 }
 
 void
-cmsgx_descriptor_unpin(PyObject *self)
+cmsgx_fd_unpin(PyObject *self)
 {
     uint64_t word = cmsgx_word_get(word_of(self));
     uint64_t next;
@@ -145,7 +145,7 @@ cmsgx_descriptor_unpin(PyObject *self)
 PyObject *
 cmsgx_raise_unpinnable(const char *what, Py_ssize_t index, PyObject *self)
 {
-    if (cmsgx_descriptor_number(self) < 0) {
+    if (cmsgx_fd_number(self) < 0) {
         return cmsgx_raise_gone(what, index, self);
     }
     return index >= 0
@@ -154,7 +154,7 @@ cmsgx_raise_unpinnable(const char *what, Py_ssize_t index, PyObject *self)
 }
 
 int
-cmsgx_descriptor_detach(PyObject *self, cmsgx_gone how, uint64_t *taken)
+cmsgx_fd_detach(PyObject *self, cmsgx_gone how, uint64_t *taken)
 {
     uint64_t word = cmsgx_word_get(word_of(self));
     do {
@@ -167,15 +167,15 @@ cmsgx_descriptor_detach(PyObject *self, cmsgx_gone how, uint64_t *taken)
 }
 
 void
-cmsgx_descriptor_gave_away(PyObject *self, uint64_t taken)
+cmsgx_fd_gave_away(PyObject *self, uint64_t taken)
 {
     if (taken & PLACE) {
-        cmsgx_row_unreserve(cmsgx_descriptor_row(self), 1);
+        cmsgx_row_unreserve(cmsgx_fd_row(self), 1);
     }
 }
 
 void
-cmsgx_descriptor_take_back(PyObject *self, uint64_t taken)
+cmsgx_fd_take_back(PyObject *self, uint64_t taken)
 {
     /* Beside the pins that other threads may have on it. */
     uint64_t word = cmsgx_word_get(word_of(self));
@@ -208,7 +208,7 @@ take(PyObject *self, cmsgx_gone how, uint64_t more, uint64_t less, uint64_t *tak
 }
 
 int
-cmsgx_descriptor_take_to_close(PyObject *self, cmsgx_gone how)
+cmsgx_fd_take_to_close(PyObject *self, cmsgx_gone how)
 {
     uint64_t taken;
     int number = take(self, how, 0, 0, &taken);
@@ -220,21 +220,21 @@ cmsgx_descriptor_take_to_close(PyObject *self, cmsgx_gone how)
 }
 
 int
-cmsgx_descriptor_take_to_close_now(PyObject *self)
+cmsgx_fd_take_to_close_now(PyObject *self)
 {
     uint64_t taken;
     int number = take(self, CMSGX_GONE_CLOSED, 0, PLACE, &taken);
-    cmsgx_descriptor_gave_away(self, taken);
+    cmsgx_fd_gave_away(self, taken);
     return number;
 }
 
 int
-cmsgx_descriptor_close_in_background(PyObject *self, cmsgx_closer *closer)
+cmsgx_fd_close_in_background(PyObject *self, cmsgx_closer *closer)
 {
-    cmsgx_row *row = cmsgx_descriptor_row(self);
+    cmsgx_row *row = cmsgx_fd_row(self);
     if (row == NULL) {
-        cmsgx_row *mine = cmsgx_row_shared(closer, cmsgx_descriptor_number(self));
-        if (atomic_compare_exchange_strong(&((cmsgx_descriptor *)self)->row, &row, mine)) {
+        cmsgx_row *mine = cmsgx_row_shared(closer, cmsgx_fd_number(self));
+        if (atomic_compare_exchange_strong(&((cmsgx_fd *)self)->row, &row, mine)) {
             row = mine;
         }
         else {

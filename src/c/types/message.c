@@ -79,7 +79,7 @@ cmsgx_message_collect(PyObject *object)
     for (size_t i = 0; self->slots != NULL && i < count; i++) {
         cmsgx_slot *slot = &self->slots[i];
         if (slot->object != NULL && !slot->taken) {
-            fds[i] = cmsgx_descriptor_take_to_close(slot->object, CMSGX_GONE_WITH_MESSAGE);
+            fds[i] = cmsgx_fd_take_to_close(slot->object, CMSGX_GONE_WITH_MESSAGE);
         }
     }
     return count;
@@ -452,7 +452,7 @@ message_sender(PyObject *object, void *Py_UNUSED(closure))
 static PyObject *
 message_fds(PyObject *object, void *Py_UNUSED(closure))
 {
-    return cmsgx_descriptors_new(object);
+    return cmsgx_message_fds_new(object);
 }
 
 static PyObject *

@@ -52,8 +52,8 @@ int cmsgx_message_close(PyObject *self);
 /* message_fds.c: the parts of Message that show descriptors.  cmsgx_message_object() is the object
    for one of them, which owns the number from then on: borrowed. */
 PyObject *cmsgx_message_object(cmsgx_message *self, size_t at);
-PyObject *cmsgx_descriptors_new(PyObject *message);
-void cmsgx_descriptors_free_all(cmsgx_state *state);
+PyObject *cmsgx_message_fds_new(PyObject *message);
+void cmsgx_message_fds_free_all(cmsgx_state *state);
 
 /* Room to note in `slots` which were taken.  0, or -1 with MemoryError. */
 int cmsgx_message_need_slots(cmsgx_message *self);

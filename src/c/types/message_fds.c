@@ -45,9 +45,9 @@ cmsgx_message_number(const cmsgx_message *self, size_t at, int *error)
 static PyObject *
 object_of_none(PyTypeObject *type, const cmsgx_slot *slot, int error)
 {
-    PyObject *object = cmsgx_descriptor_new(type, -1, error);
+    PyObject *object = cmsgx_fd_new(type, -1, error);
     if (object != NULL && error == 0) {
-        cmsgx_descriptor_set_gone(object,
+        cmsgx_fd_set_gone(object,
                                   slot->taken ? CMSGX_GONE_TAKEN : CMSGX_GONE_WITH_MESSAGE);
     }
     return object;
@@ -65,11 +65,11 @@ cmsgx_message_object(cmsgx_message *self, size_t at)
         int error;
         int number = cmsgx_message_number(self, at, &error);
         PyTypeObject *type = at < self->buffer->received.fds ? state->Fd : state->PidFd;
-        slot->object = number >= 0 ? cmsgx_descriptor_new(type, number, error)
+        slot->object = number >= 0 ? cmsgx_fd_new(type, number, error)
                                    : object_of_none(type, slot, error);
         if (slot->object != NULL) {
             if (self->config->row != NULL) {
-                cmsgx_descriptor_set_row(slot->object, self->config->row);
+                cmsgx_fd_set_row(slot->object, self->config->row);
             }
             self->buffer->fds[at] = -1;
         }
@@ -82,23 +82,23 @@ cmsgx_message_object(cmsgx_message *self, size_t at)
 typedef struct {
     PyObject_HEAD
     PyObject *message;      /* owned */
-} cmsgx_descriptors;
+} cmsgx_message_fds;
 
 PyObject *
-cmsgx_descriptors_new(PyObject *message)
+cmsgx_message_fds_new(PyObject *message)
 {
     cmsgx_state *state = cmsgx_state_of_self(message);
-    cmsgx_descriptors *self;
+    cmsgx_message_fds *self;
 #if CMSGX_FREE_LIST
     if (state->spare_descriptors != NULL) {
-        self = (cmsgx_descriptors *)state->spare_descriptors;
+        self = (cmsgx_message_fds *)state->spare_descriptors;
         state->spare_descriptors = NULL;
         (void)PyObject_INIT(self, state->Descriptors);
     }
     else
 #endif
     {
-        self = PyObject_GC_New(cmsgx_descriptors, state->Descriptors);
+        self = PyObject_GC_New(cmsgx_message_fds, state->Descriptors);
         if (self == NULL) {
             return NULL;
         }
@@ -114,7 +114,7 @@ static int
 descriptors_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(((cmsgx_descriptors *)self)->message);
+    Py_VISIT(((cmsgx_message_fds *)self)->message);
     return 0;
 }
 
@@ -122,7 +122,7 @@ static void
 descriptors_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    PyObject *message = ((cmsgx_descriptors *)self)->message;
+    PyObject *message = ((cmsgx_message_fds *)self)->message;
     if (SELF(message)->is_traced) {
         PyObject_GC_UnTrack(self);
     }
@@ -142,7 +142,7 @@ descriptors_dealloc(PyObject *self)
 }
 
 void
-cmsgx_descriptors_free_all(cmsgx_state *state)
+cmsgx_message_fds_free_all(cmsgx_state *state)
 {
 #if CMSGX_FREE_LIST
     if (state->spare_descriptors != NULL) {
@@ -157,13 +157,13 @@ cmsgx_descriptors_free_all(cmsgx_state *state)
 static Py_ssize_t
 descriptors_length(PyObject *self)
 {
-    return (Py_ssize_t)SELF(((cmsgx_descriptors *)self)->message)->buffer->received.fds;
+    return (Py_ssize_t)SELF(((cmsgx_message_fds *)self)->message)->buffer->received.fds;
 }
 
 static PyObject *
 descriptors_item(PyObject *self, Py_ssize_t index)
 {
-    PyObject *message = ((cmsgx_descriptors *)self)->message;
+    PyObject *message = ((cmsgx_message_fds *)self)->message;
     if (index < 0 || index >= (Py_ssize_t)SELF(message)->buffer->received.fds) {
         return PyErr_Format(PyExc_IndexError,
                             "fds: index out of range, %zu descriptors came with this message",
@@ -278,14 +278,14 @@ static PyType_Slot descriptors_slots[] = {
 
 static PyType_Spec descriptors_spec = {
     .name = "cmsgx._cmsg.Descriptors",
-    .basicsize = sizeof(cmsgx_descriptors),
+    .basicsize = sizeof(cmsgx_message_fds),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
              | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_SEQUENCE,
     .slots = descriptors_slots,
 };
 
 int
-cmsgx_add_descriptors(PyObject *module)
+cmsgx_add_message_fds(PyObject *module)
 {
     return cmsgx_add_type(module, &descriptors_spec, &cmsgx_state_of(module)->Descriptors);
 }

@@ -29,21 +29,21 @@ move_to(cmsgx_message *self, size_t at, PyObject *owner)
     int error, number;
     if (slot->object != NULL) {
         uint64_t taken;
-        error = ((cmsgx_descriptor *)slot->object)->error;
-        number = cmsgx_descriptor_detach(slot->object, CMSGX_GONE_TAKEN, &taken);
+        error = ((cmsgx_fd *)slot->object)->error;
+        number = cmsgx_fd_detach(slot->object, CMSGX_GONE_TAKEN, &taken);
     }
     else {
         number = cmsgx_message_number(self, at, &error);
         self->buffer->fds[at] = -1;
     }
-    cmsgx_descriptor_set(owner, number);
+    cmsgx_fd_set(owner, number);
     if (number < 0 && slot->object != NULL) {
-        cmsgx_descriptor_set_gone(owner, cmsgx_descriptor_gone(slot->object));
+        cmsgx_fd_set_gone(owner, cmsgx_fd_gone(slot->object));
     }
-    ((cmsgx_descriptor *)owner)->error = error;
+    ((cmsgx_fd *)owner)->error = error;
     if (self->config->row != NULL) {
         /* With the place there that the number has. */
-        cmsgx_descriptor_set_row(owner, self->config->row);
+        cmsgx_fd_set_row(owner, self->config->row);
     }
     slot->taken = 1;
 }
@@ -92,8 +92,8 @@ static int
 need_here(const char *call, const cmsgx_message *self, size_t at)
 {
     PyObject *object = self->slots[at].object;
-    if (object != NULL && cmsgx_descriptor_number(object) < 0
-        && ((cmsgx_descriptor *)object)->error == 0) {
+    if (object != NULL && cmsgx_fd_number(object) < 0
+        && ((cmsgx_fd *)object)->error == 0) {
         raise_not_here(call, self, at, object);
         return -1;
     }
@@ -120,7 +120,7 @@ take_at(const char *call, cmsgx_message *self, size_t at, PyTypeObject *type)
     if (type != NULL) {
         /* What this runs (the garbage collector) may close an Fd that somebody looked at, but finds
            the message in use. */
-        object = cmsgx_descriptor_new(type, -1, 0);
+        object = cmsgx_fd_new(type, -1, 0);
         if (object != NULL && need_here(call, self, at) < 0) {
             Py_CLEAR(object);
         }
@@ -273,7 +273,7 @@ take_rest(cmsgx_message *self, PyTypeObject *type)
             continue;
         }
         PyObject *fd = type == NULL ? Py_XNewRef(cmsgx_message_object(self, i))
-                                    : cmsgx_descriptor_new(type, -1, 0);
+                                    : cmsgx_fd_new(type, -1, 0);
         if (fd == NULL || PyList_Append(list, fd) < 0) {
             Py_CLEAR(list);
         }
@@ -318,8 +318,8 @@ static int
 number_to_detach(const cmsgx_message *self, size_t at)
 {
     PyObject *object = self->slots[at].object;
-    int error = object != NULL ? ((cmsgx_descriptor *)object)->error : 0;
-    int number = object != NULL ? cmsgx_descriptor_number(object)
+    int error = object != NULL ? ((cmsgx_fd *)object)->error : 0;
+    int number = object != NULL ? cmsgx_fd_number(object)
                                 : cmsgx_message_number(self, at, &error);
     if (number < 0 && error != 0) {
         cmsgx_raise_errno(error, "detach_all: the kernel gave no descriptor %zu", at);
@@ -346,10 +346,10 @@ detach_from_objects(cmsgx_message *self, PyObject *list)
         at[next] = i;
         PyObject *object = self->slots[i].object;
         taken[next] = 0;
-        if (object != NULL && cmsgx_descriptor_detach(object, CMSGX_GONE_TAKEN, &taken[next]) < 0) {
+        if (object != NULL && cmsgx_fd_detach(object, CMSGX_GONE_TAKEN, &taken[next]) < 0) {
             while (next-- > 0) {
                 if (self->slots[at[next]].object != NULL) {
-                    cmsgx_descriptor_take_back(self->slots[at[next]].object, taken[next]);
+                    cmsgx_fd_take_back(self->slots[at[next]].object, taken[next]);
                 }
             }
             raise_not_here("detach_all", self, i, object);
@@ -360,7 +360,7 @@ detach_from_objects(cmsgx_message *self, PyObject *list)
     for (Py_ssize_t i = 0; i < next; i++) {
         PyObject *object = self->slots[at[i]].object;
         if (object != NULL) {
-            cmsgx_descriptor_gave_away(object, taken[i]);
+            cmsgx_fd_gave_away(object, taken[i]);
         }
         else if (self->config->row != NULL) {
             cmsgx_row_unreserve(self->config->row, 1);

@@ -10,7 +10,7 @@ cmsgx_borrow(cmsgx_state *state, PyObject *sock, int *fd, PyObject **owner)
     if (*fd < 0) {
         return -1;
     }
-    if (*owner != NULL && (*fd = cmsgx_descriptor_pin(*owner)) < 0) {
+    if (*owner != NULL && (*fd = cmsgx_fd_pin(*owner)) < 0) {
         cmsgx_raise_unpinnable("sock", -1, sock);
         return -1;
     }
@@ -22,7 +22,7 @@ cmsgx_give_back(PyObject *owner)
 {
     if (owner != NULL) {
         int error = errno;
-        cmsgx_descriptor_unpin(owner);
+        cmsgx_fd_unpin(owner);
         errno = error;
     }
 }
@@ -55,7 +55,7 @@ cmsgx_pin_new(cmsgx_state *state, PyObject *owner)
 {
     pin *self = new_pin(state, owner);
     if (self != NULL) {
-        self->number = cmsgx_descriptor_pin(owner);
+        self->number = cmsgx_fd_pin(owner);
         self->is_held = self->number >= 0;
         if (self->number < 0) {
             Py_CLEAR(self);
@@ -88,7 +88,7 @@ end(PyObject *object)
     while (is_held && !cmsgx_word_swap(&self->is_held, &is_held, 0)) {
     }
     if (is_held && self->generation == cmsgx_generation()) {
-        cmsgx_descriptor_unpin(self->owner);
+        cmsgx_fd_unpin(self->owner);
     }
 }
 
