@@ -18,7 +18,7 @@ from test_walk import SANITIZERS, run, sanitized
 def test_every_form_of_a_time_at_its_edges() -> None:
     sanitized()  # which skips where there are none
     # A time of 32 bits holds less: there the overflows alone are looked for.
-    run(build("forms", "-D_GNU_SOURCE", *SANITIZERS, "forms.c"))
+    run(build("encodings", "-D_GNU_SOURCE", *SANITIZERS, "encodings.c"))
 
 
 # Notes its arguments, and makes what is to be made, empty.
