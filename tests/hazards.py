@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pytest
-from support import Pair, close_pair, content, unix_pair
+from native import Shim
+from support import Pair, close_pair, content, is_open, unix_pair
 
 import cmsgx
 from cmsgx import _cmsg, _fds
@@ -257,3 +258,62 @@ def forked(child: Callable[[], object]) -> Iterator[int]:
 
 def reap(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+SCM_RIGHTS = socket.SCM_RIGHTS
+
+SOL_SOCKET = socket.SOL_SOCKET
+
+
+class Liar:
+    """A pair of sockets under the shim, and what a call does with what it forged."""
+
+    def __init__(self) -> None:
+        self.shim = Shim()
+        self.left, self.right = unix_pair(socket.SOCK_SEQPACKET)
+        self.right.setsockopt(SOL_SOCKET, _cmsg.SO_PASSPIDFD, 1)
+        self.wide = cmsgx.Receiver(self.right, 16, fds=4, want=[cmsgx.PidFd])
+        self.narrow = cmsgx.Receiver(self.right, 16, fds=1, on_truncation="keep")
+
+    def typed(self) -> dict[str, Callable[[], cmsgx.Message]]:
+        return {
+            "receive": lambda: cmsgx.receive(self.right, 16, fds=4),
+            "receive, none": lambda: cmsgx.receive(self.right, 16),
+            "Receiver": self.wide.receive,
+            "Receiver, narrow": self.narrow.receive,
+            "loop": lambda: next(self.wide),
+        }
+
+    def drop_ins(self) -> dict[str, Callable[[], Any]]:
+        return {
+            "recvmsg": lambda: cmsgx.recvmsg(self.right, 16, 400),
+            "recvmsg, large": lambda: cmsgx.recvmsg(self.right, 16, 4000),
+            "recvmsg_into": lambda: cmsgx.recvmsg_into(self.right, [bytearray(9)], 400),
+            "recv_fds": lambda: cmsgx.recv_fds(self.right, 16, 4),
+            "recv_fds, one": lambda: cmsgx.recv_fds(self.right, 16, 1),
+        }
+
+    def call(self, mode: str, files: list[int], function: Callable[[], Any]) -> Any:
+        """The result, or the exception; closes of what was not delivered are strangers'."""
+        cmsgx.send(self.left, b"data", fds=files)
+        self.shim.mode(mode)
+        try:
+            with self.shim.guard():
+                return function()
+        except (cmsgx.CmsgError, RuntimeWarning) as error:
+            error.__traceback__ = None
+            return error
+        finally:
+            self.shim.mode("")
+
+    def close(self, result: Any) -> None:
+        """Closes what a call gave."""
+        if isinstance(result, cmsgx.Message):
+            with self.shim.guard():
+                result.close()
+        elif isinstance(result, tuple):
+            items = result[1]
+            numbers = numbers_in(items) if items and isinstance(items[0], tuple) else items
+            for number in dict.fromkeys(numbers):
+                if self.shim.is_delivered(number) and is_open(number):
+                    os.close(number)
