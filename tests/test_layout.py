@@ -71,7 +71,6 @@ OPEN: dict[str, set[str]] = {
         "tests/test_closer.py",  # to be cut
         "tests/test_differential.py",  # to be cut
         "tests/test_drop_in.py",  # to be cut
-        "tests/test_errqueue.py",  # to be cut
         "tests/test_kinds.py",  # to be cut
         "tests/test_kinds_families.py",  # to be cut
         "tests/test_kinds_guest_families.py",  # to be cut
