@@ -70,7 +70,6 @@ OPEN: dict[str, set[str]] = {
         "tests/test_batch.py",  # to be cut
         "tests/test_closer.py",  # to be cut
         "tests/test_differential.py",  # to be cut
-        "tests/test_drop_in.py",  # to be cut
         "tests/test_kinds.py",  # to be cut
         "tests/test_kinds_families.py",  # to be cut
         "tests/test_kinds_guest_families.py",  # to be cut
