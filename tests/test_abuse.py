@@ -110,16 +110,16 @@ def test_a_pickle_by_hand_makes_no_object_without_memory() -> None:
             copyreg._reconstructor(kind, object, None)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("note", [-1, 3, 9, 2**31 - 1])
-def test_a_note_that_nobody_makes_is_refused(note: int) -> None:
+@pytest.mark.parametrize("state", [-1, 3, 9, 2**31 - 1])
+def test_an_attached_state_that_nobody_makes_is_refused(state: int) -> None:
     data = bytes(12)
     for known in range(3):
         record = cmsgx.Credentials._restore(data, known)
         assert record.attached is (None, False, True)[known]
         assert pickle.loads(pickle.dumps(record)).attached is record.attached
     for kind, payload in ((cmsgx.Credentials, data), (Small, bytes(4))):
-        with pytest.raises(ValueError, match=rf"note: {note}; it is 0 to 2"):
-            kind._restore(payload, note)
+        with pytest.raises(ValueError, match=rf"attached_state: {state}; it is 0 to 2"):
+            kind._restore(payload, state)
 
 
 @pytest.mark.parametrize("size", [0, 1, 129, 4096])

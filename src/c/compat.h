@@ -10,6 +10,16 @@
 
 #include <stdatomic.h>
 
+/* Members of a type: the names that Python.h has since 3.12. */
+#if PY_VERSION_HEX < 0x030C0000
+#  include <structmember.h>
+#  define Py_T_INT T_INT
+#  define Py_T_PYSSIZET T_PYSSIZET
+#  define Py_T_CHAR T_CHAR
+#  define Py_T_OBJECT_EX T_OBJECT_EX
+#  define Py_READONLY READONLY
+#endif
+
 /* The attribute of a type, through the type's own method cache, without descriptors being
    asked: a new reference, or NULL without an exception. */
 static inline PyObject *

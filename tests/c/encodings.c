@@ -26,7 +26,8 @@ main(void)
             cmsgx_encoding_read(encodings[f], wire, size, back);
             memcpy(&found, back, sizeof(found));
             /* Microseconds round down, and 2^-64 seconds may lose one nanosecond. */
-            int64_t unit = encodings[f] == CMSGX_TIMEVAL || encodings[f] == CMSGX_TIMEVAL64 ? 1000 : 1;
+            int64_t unit =
+                encodings[f] == CMSGX_TIMEVAL || encodings[f] == CMSGX_TIMEVAL64 ? 1000 : 1;
             uint64_t lost = (uint64_t)value - (uint64_t)found;
             if (lost > (uint64_t)(unit == 1000 ? 999 : encodings[f] == CMSGX_BINTIME ? 1 : 0)
                 && sizeof(long) == sizeof(int64_t)) {

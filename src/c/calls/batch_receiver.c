@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <structmember.h>
 #include <sys/resource.h>
 
 /* Linux has no bound for recvmmsg(2), as it has for sendmmsg(2), and memory is kept for each: more
@@ -502,8 +501,8 @@ static PyMethodDef batch_receiver_methods[] = {
 };
 
 static PyMemberDef batch_receiver_members[] = {
-    {"sock", T_OBJECT, offsetof(batch_receiver, sock), READONLY, "What it receives from."},
-    {"count", T_PYSSIZET, offsetof(batch_receiver, count), READONLY,
+    {"sock", Py_T_OBJECT_EX, offsetof(batch_receiver, sock), Py_READONLY, "What it receives from."},
+    {"count", Py_T_PYSSIZET, offsetof(batch_receiver, count), Py_READONLY,
      "Messages at most for each call."},
     {NULL, 0, 0, 0, NULL},
 };

@@ -5,7 +5,6 @@
 #include "calls/send.h"
 #include "calls/overrides.h"
 
-#include <structmember.h>
 
 typedef PyObject *(*plain_function)(PyObject *, PyObject *const *, Py_ssize_t);
 typedef PyObject *(*plain_method)(cmsgx_state *, PyObject *const *, Py_ssize_t);
@@ -157,9 +156,9 @@ method_dealloc(PyObject *self)
 }
 
 static PyMemberDef method_members[] = {
-    {"__vectorcalloffset__", T_PYSSIZET, offsetof(cmsgx_method, vectorcall), READONLY, NULL},
-    {"__wrapped__", T_OBJECT, offsetof(cmsgx_method, function), READONLY, NULL},
-    {"calls", T_PYSSIZET, offsetof(cmsgx_method, calls), READONLY,
+    {"__vectorcalloffset__", Py_T_PYSSIZET, offsetof(cmsgx_method, vectorcall), Py_READONLY, NULL},
+    {"__wrapped__", Py_T_OBJECT_EX, offsetof(cmsgx_method, function), Py_READONLY, NULL},
+    {"calls", Py_T_PYSSIZET, offsetof(cmsgx_method, calls), Py_READONLY,
      "How often it was called, about: threads may lose counts."},
     {NULL, 0, 0, 0, NULL},
 };

@@ -6,7 +6,6 @@
 #include "types/message.h"
 #include "plain/msghdr.h"
 
-#include <structmember.h>
 
 /* Buffers kept beside the one in use: in a loop the message before still holds its own. */
 #define SPARES 2
@@ -401,7 +400,7 @@ static PyMethodDef receiver_methods[] = {
 };
 
 static PyMemberDef receiver_members[] = {
-    {"sock", T_OBJECT, offsetof(cmsgx_receiver, sock), READONLY, "What it receives from."},
+    {"sock", Py_T_OBJECT_EX, offsetof(cmsgx_receiver, sock), Py_READONLY, "What it receives from."},
     {NULL, 0, 0, 0, NULL},
 };
 

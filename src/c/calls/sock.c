@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
-#include <structmember.h>
 #include <unistd.h>
 
 #define SECOND INT64_C(1000000000)
@@ -439,7 +438,7 @@ member_of(PyTypeObject *type, const char *name)
     PyMemberDef *member = NULL;
     PyObject *descriptor = PyObject_GetAttrString((PyObject *)type, name);
     if (descriptor != NULL && Py_IS_TYPE(descriptor, &PyMemberDescr_Type)
-        && ((PyMemberDescrObject *)descriptor)->d_member->type == T_INT) {
+        && ((PyMemberDescrObject *)descriptor)->d_member->type == Py_T_INT) {
         member = ((PyMemberDescrObject *)descriptor)->d_member;
     }
     Py_XDECREF(descriptor);

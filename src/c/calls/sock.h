@@ -10,7 +10,6 @@
 #include "plain/poll.h"
 
 #include <errno.h>
-#include <structmember.h>
 
 typedef enum {
     CMSGX_SOCKET,           /* a socket.socket, or of a class below */
@@ -60,7 +59,7 @@ int cmsgx_sock_number(const cmsgx_sock *sock);
 int cmsgx_sock_borrow(const cmsgx_sock *sock);
 void cmsgx_sock_give_back(const cmsgx_sock *sock);
 
-/* A member of a socket object that was found to be a T_INT, at the place that its class
+/* A member of a socket object that was found to be a Py_T_INT, at the place that its class
    declares. */
 static inline int
 cmsgx_sock_value(const cmsgx_sock *sock, const PyMemberDef *member)

@@ -5,7 +5,6 @@
 #include "types/record.h"
 
 #include <errno.h>
-#include <structmember.h>
 
 #include <arpa/inet.h>
 
@@ -583,13 +582,14 @@ static PyGetSetDef field_getset[] = {
 };
 
 static PyMemberDef field_members[] = {
-    {"__name__", T_OBJECT, offsetof(cmsgx_field, name), READONLY, NULL},
-    {"offset", T_PYSSIZET, offsetof(cmsgx_field, offset), READONLY, "In bytes of the payload."},
-    {"size", T_PYSSIZET, offsetof(cmsgx_field, size), READONLY,
+    {"__name__", Py_T_OBJECT_EX, offsetof(cmsgx_field, name), Py_READONLY, NULL},
+    {"offset", Py_T_PYSSIZET, offsetof(cmsgx_field, offset), Py_READONLY,
+     "In bytes of the payload."},
+    {"size", Py_T_PYSSIZET, offsetof(cmsgx_field, size), Py_READONLY,
      "In bytes; 0: all that follows."},
-    {"default", T_OBJECT_EX, offsetof(cmsgx_field, fallback), READONLY,
+    {"default", Py_T_OBJECT_EX, offsetof(cmsgx_field, fallback), Py_READONLY,
      "What a constructor takes where it is not given; absent where it has to be."},
-    {"format", T_CHAR, offsetof(cmsgx_field, format), READONLY, "Its format."},
+    {"format", Py_T_CHAR, offsetof(cmsgx_field, format), Py_READONLY, "Its format."},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -637,7 +637,7 @@ slot_of(PyTypeObject *kind, PyObject *name)
     PyObject *member = PyObject_GetAttr((PyObject *)kind, name);
     if (member != NULL && Py_IS_TYPE(member, &PyMemberDescr_Type)
         && PyType_IsSubtype(kind, ((PyMemberDescrObject *)member)->d_common.d_type)
-        && ((PyMemberDescrObject *)member)->d_member->type == T_OBJECT_EX) {
+        && ((PyMemberDescrObject *)member)->d_member->type == Py_T_OBJECT_EX) {
         return (PyMemberDescrObject *)member;
     }
     if (member != NULL) {
@@ -883,10 +883,10 @@ codec_fields(PyObject *self, void *Py_UNUSED(closure))
 }
 
 static PyMemberDef codec_members[] = {
-    {"kind", T_OBJECT, offsetof(cmsgx_codec, kind), READONLY, "The class."},
-    {"min_size", T_PYSSIZET, offsetof(cmsgx_codec, min_size), READONLY,
+    {"kind", Py_T_OBJECT_EX, offsetof(cmsgx_codec, kind), Py_READONLY, "The class."},
+    {"min_size", Py_T_PYSSIZET, offsetof(cmsgx_codec, min_size), Py_READONLY,
      "Bytes of the payload at least; -1 where the class packs and unpacks itself."},
-    {"max_size", T_PYSSIZET, offsetof(cmsgx_codec, max_size), READONLY,
+    {"max_size", Py_T_PYSSIZET, offsetof(cmsgx_codec, max_size), Py_READONLY,
      "Bytes of the payload at most; -1: any number."},
     {NULL, 0, 0, 0, NULL},
 };

@@ -9,7 +9,6 @@
 
 #include "plain/encoding.h"
 
-#include <structmember.h>
 
 #define CMSGX_MAX_FIELDS 32
 

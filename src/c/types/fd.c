@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <structmember.h>
 #include <unistd.h>
 
 /* Arguments ---------------------------------------------------------------------------- */
@@ -559,8 +558,8 @@ static PyMethodDef descriptor_methods[] = {
 };
 
 static PyMemberDef descriptor_members[] = {
-    {"_error", T_INT, offsetof(cmsgx_fd, error), READONLY, NULL},
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(cmsgx_fd, weakrefs), READONLY, NULL},
+    {"_error", Py_T_INT, offsetof(cmsgx_fd, error), Py_READONLY, NULL},
+    {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(cmsgx_fd, weakrefs), Py_READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <structmember.h>
 #include <unistd.h>
 
 #define SELF(object) ((cmsgx_message *)(object))

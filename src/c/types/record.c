@@ -3,7 +3,6 @@
 #include "arguments.h"
 #include "errors.h"
 
-#include <structmember.h>
 
 PyObject *
 cmsgx_raise_class_changed(PyObject *record)
