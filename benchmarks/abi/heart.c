@@ -9,12 +9,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#if PY_VERSION_HEX < 0x030C0000
-#  include <structmember.h>
-#  define Py_T_INT T_INT
-#  define Py_T_PYSSIZET T_PYSSIZET
-#  define Py_READONLY READONLY
-#endif
+#include <structmember.h>
 
 #include "plain/fallbacks.h"
 #include "plain/walk.h"
@@ -147,7 +142,7 @@ member_at(PyTypeObject *type, const char *name)
 {
     PyMemberDef *member = PyType_GetSlot(type, Py_tp_members);
     while (member != NULL && member->name != NULL) {
-        if (strcmp(member->name, name) == 0 && member->type == Py_T_INT) {
+        if (strcmp(member->name, name) == 0 && member->type == T_INT) {
             return member->offset;
         }
         member++;
@@ -476,7 +471,7 @@ method_call(PyObject *self, PyObject *const *args, size_t nargsf, PyObject *kwna
 }
 
 static PyMemberDef method_members[] = {
-    {"__vectorcalloffset__", Py_T_PYSSIZET, offsetof(method, vectorcall), Py_READONLY, NULL},
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(method, vectorcall), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 #endif
