@@ -1248,10 +1248,10 @@ ELSEWHERE = {
     "timed out: {} descriptors wait for the background closer":
         ("test_closer.py", "wait for the background closer"),
     "{}.{}: its length changed while it was read, from {} to {}":
-        ("test_abuse.py", "its length changed"),
+        ("test_abuse_records.py", "its length changed"),
     "min_value: {}; no member() of {} has bounds": ("test_route.py", "no member"),
     "sent with {}": ("test_route.py", "sent with"),
-    "this {} was made as {}: its class was changed": ("test_abuse.py", "was made as"),
+    "this {} was made as {}: its class was changed": ("test_abuse_records.py", "was made as"),
     "{}: nothing derives from Address": ("test_address.py", "nothing derives"),
     "{}[{}]: too many system calls use {}": ("test_fork.py", "too many system calls"),
     "{}: too many system calls use {}": ("test_fork.py", "too many system calls"),
