@@ -69,7 +69,6 @@ OPEN: dict[str, set[str]] = {
         "tests/test_batch.py",  # to be cut
         "tests/test_closer.py",  # to be cut
         "tests/test_differential.py",  # to be cut
-        "tests/test_kinds.py",  # to be cut
         "tests/test_kinds_families.py",  # to be cut
         "tests/test_kinds_guest_families.py",  # to be cut
         "tests/test_kinds_ipv6.py",  # to be cut
