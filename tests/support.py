@@ -404,3 +404,13 @@ def need_classes_that_go() -> None:
         import pytest  # which the processes that import this one do without
 
         pytest.skip("this Python does not collect classes")
+
+
+def receive_with(
+    pair: Pair, sent: int, *, data: bytes = b"data", want: list[Any] | None = None, **more: Any
+) -> cmsgx.Message:
+    """A message with that many descriptors, each with its index as content."""
+    rx = cmsgx.Receiver(pair[1], 100, want=want or [], **{"fds": sent, **more})
+    with open_files(sent) as files:
+        cmsgx.send(pair[0], data, fds=files)
+    return rx.receive()

@@ -72,7 +72,6 @@ OPEN: dict[str, set[str]] = {
         "tests/test_kinds_families.py",  # to be cut
         "tests/test_kinds_guest_families.py",  # to be cut
         "tests/test_kinds_ipv6.py",  # to be cut
-        "tests/test_message.py",  # to be cut
         "tests/test_messages.py",  # to be cut
         "tests/test_no_memory.py",  # to be cut
         "tests/test_options.py",  # to be cut

@@ -1256,7 +1256,7 @@ ELSEWHERE = {
     "{}[{}]: too many system calls use {}": ("test_fork.py", "too many system calls"),
     "{}: too many system calls use {}": ("test_fork.py", "too many system calls"),
     "take_one: {} {} here, and the kernel dropped others, uncounted":
-        ("test_message.py", "dropped others"),
+        ("test_message_fds.py", "dropped others"),
     "messages was an iterator, which is used up now, with all that was not sent; give a list or a "
     "tuple": ("test_send_batch.py", "messages was an iterator"),
     "messages[{}]{} had an iterator, which is used up now: the same message again would go without "
