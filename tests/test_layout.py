@@ -42,15 +42,7 @@ OPEN: dict[str, set[str]] = {
         "calls/background: cmsgx_received_begin",  # to be cut
         "calls/method: cmsgx_add_method",  # to be cut
         "calls/sock: cmsgx_add_sock",  # to be cut
-        "types/address: cmsgx_add_address",  # to be cut
-        "types/batch: cmsgx_add_batch",  # to be cut
-        "types/buffer: cmsgx_add_buffer",  # to be cut
-        "types/codec: cmsgx_add_codec",  # to be cut
-        "types/fd: cmsgx_add_fd",  # to be cut
-        "types/message: cmsgx_add_message",  # to be cut
-        "types/record: cmsgx_add_record",  # to be cut
         "types/record: cmsgx_codec_of_record",  # to be cut
-        "types/segments: cmsgx_add_segments",  # to be cut
     },
     "long file": {
         "benchmarks/rows.py",  # to be cut
@@ -89,16 +81,12 @@ OPEN: dict[str, set[str]] = {
         "calls/receiver",  # to be cut
         "calls/send_batch",  # to be cut
         "plain/closer_row",  # to be cut
-        "tables/numbers",  # to be cut
-        "tables/structs",  # to be cut
         "types/message_fds",  # to be cut
-        "types/ip",  # to be cut
         "types/message_control",  # to be cut
         "types/sockaddr_linux",  # to be cut
         "types/fd_ownership",  # to be cut
         "types/pin",  # to be cut
         "types/message_take",  # to be cut
-        "types/view",  # to be cut
     },
     "upward": {
         "_fds -> _drop_in",  # to be cut

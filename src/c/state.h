@@ -161,22 +161,10 @@ cmsgx_state *cmsgx_state_of_type(PyTypeObject *type);
 /* Each file adds what it defines; 0, or -1 with an exception. */
 int cmsgx_add_sock(PyObject *module);
 int cmsgx_add_method(PyObject *module);
-int cmsgx_add_fd(PyObject *module);
 int cmsgx_add_pin(PyObject *module);
-int cmsgx_add_view(PyObject *module);
-int cmsgx_add_buffer(PyObject *module);
-int cmsgx_add_address(PyObject *module);
-int cmsgx_add_record(PyObject *module);
-int cmsgx_add_ip(PyObject *module);
-int cmsgx_add_codec(PyObject *module);
 int cmsgx_add_message_fds(PyObject *module);
-int cmsgx_add_message(PyObject *module);
 int cmsgx_add_receiver(PyObject *module);
-int cmsgx_add_batch(PyObject *module);
 int cmsgx_add_batch_receiver(PyObject *module);
-int cmsgx_add_segments(PyObject *module);
-int cmsgx_add_numbers(PyObject *module);
-int cmsgx_add_structs(PyObject *module);
 
 /* Makes a type from its spec, keeps it in *slot, and adds it to the module. */
 int cmsgx_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot);

@@ -1,6 +1,5 @@
-#include "compat.h"
+#include "tables/numbers.h"
 
-#include "state.h"
 #include "plain/uapi.h"
 
 #include <sys/un.h>

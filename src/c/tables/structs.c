@@ -1,6 +1,5 @@
-#include "compat.h"
+#include "tables/structs.h"
 
-#include "state.h"
 #include "plain/uapi.h"
 
 #include <net/if.h>
@@ -385,7 +384,6 @@ static const row rows[] = {
 #endif
 };
 
-/* LAYOUTS: {name: (min_size, max_size, {member: (offset, format, size)})} */
 int
 cmsgx_add_structs(PyObject *module)
 {

@@ -25,4 +25,7 @@ PyObject *cmsgx_raw_address(PyObject *module, PyObject *name);
 /* Lets go of the addresses that are kept, and keeps none from then on. */
 void cmsgx_address_free_all(cmsgx_state *state);
 
+/* Adds its types to the module.  0, or -1 with an exception. */
+int cmsgx_add_address(PyObject *module);
+
 #endif

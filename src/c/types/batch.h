@@ -17,4 +17,7 @@ void cmsgx_batch_add(PyObject *batch, cmsgx_buffer *buffer);
    uses it. */
 int cmsgx_batch_close(PyObject *batch);
 
+/* Adds its types to the module.  0, or -1 with an exception. */
+int cmsgx_add_batch(PyObject *module);
+
 #endif

@@ -93,11 +93,7 @@ struct iovec *cmsgx_into_cut(cmsgx_into *into, size_t size, size_t *count);
 /* From one writable buffer or a sequence of them: a new reference, or NULL with an exception. */
 cmsgx_into *cmsgx_into_new(cmsgx_state *state, PyObject *buffers);
 
-/* Gives back the memory that is kept for the next views, and keeps none from then on. */
-void cmsgx_view_free_all(cmsgx_state *state);
-
-/* A read-only view of `size` bytes that keeps `buffer` in use: a new reference. */
-PyObject *cmsgx_view_new(cmsgx_state *state, cmsgx_buffer *buffer, const unsigned char *start,
-                         size_t size);
+/* Adds its types to the module.  0, or -1 with an exception. */
+int cmsgx_add_buffer(PyObject *module);
 
 #endif

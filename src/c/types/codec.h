@@ -152,4 +152,7 @@ Py_ssize_t cmsgx_field_end(cmsgx_state *state, PyTypeObject *kind, const cmsgx_f
 int cmsgx_field_store(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field,
                       PyObject *value, unsigned char *payload, size_t end);
 
+/* Adds its types to the module.  0, or -1 with an exception. */
+int cmsgx_add_codec(PyObject *module);
+
 #endif

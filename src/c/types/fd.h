@@ -121,4 +121,7 @@ int cmsgx_fd_close_in_background(PyObject *self, cmsgx_closer *closer);
 int cmsgx_fd_from_object(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_t index,
                     PyObject **owner);
 
+/* Adds its types to the module.  0, or -1 with an exception. */
+int cmsgx_add_fd(PyObject *module);
+
 #endif

@@ -1,5 +1,4 @@
-/* IP: the base of IPAddress, which equals the address of the module ipaddress that it stands for,
-   and is found where that is looked for, without that module being imported. */
+#include "types/ip.h"
 
 #include "types/record.h"
 

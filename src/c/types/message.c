@@ -5,6 +5,7 @@
 #include "errors.h"
 #include "plain/msghdr.h"
 #include "types/segments.h"
+#include "types/view.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -84,4 +84,7 @@ PyObject *cmsgx_message_iter(PyObject *object);
    exception, and then the buffer still has them. */
 PyObject *cmsgx_message_new(cmsgx_state *state, cmsgx_buffer *buffer, cmsgx_receive_config *config);
 
+/* Adds its types to the module.  0, or -1 with an exception. */
+int cmsgx_add_message(PyObject *module);
+
 #endif

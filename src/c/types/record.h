@@ -52,4 +52,7 @@ size_t cmsgx_struct_wire_size(const PyObject *record, const cmsgx_wire_format *f
 void cmsgx_struct_write(const PyObject *record, const cmsgx_wire_format *format,
                         unsigned char *out);
 
+/* Adds its types to the module.  0, or -1 with an exception. */
+int cmsgx_add_record(PyObject *module);
+
 #endif

@@ -1,6 +1,7 @@
 #include "types/segments.h"
 
 #include "errors.h"
+#include "types/view.h"
 
 typedef struct {
     PyObject_HEAD

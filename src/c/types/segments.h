@@ -10,4 +10,7 @@
 PyObject *cmsgx_segments_new(cmsgx_state *state, cmsgx_buffer *buffer, const unsigned char *start,
                              size_t size, size_t each);
 
+/* Adds its types to the module.  0, or -1 with an exception. */
+int cmsgx_add_segments(PyObject *module);
+
 #endif

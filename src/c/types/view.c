@@ -1,7 +1,4 @@
-/* View: a read-only window into received bytes, a few nanoseconds cheaper to make and to slice
-   than a memoryview, which it exports to. */
-
-#include "types/buffer.h"
+#include "types/view.h"
 
 #include "arguments.h"
 #include "errors.h"

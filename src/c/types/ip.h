@@ -1,0 +1,12 @@
+/* IP: the base of IPAddress, which equals the address of the module ipaddress that it stands for,
+   and is found where that is looked for, without that module being imported. */
+
+#ifndef CMSGX_IP_H
+#define CMSGX_IP_H
+
+#include "state.h"
+
+/* Adds its type to the module.  0, or -1 with an exception. */
+int cmsgx_add_ip(PyObject *module);
+
+#endif
