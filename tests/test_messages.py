@@ -1252,7 +1252,7 @@ ELSEWHERE = {
     "min_value: {}; no member() of {} has bounds": ("test_route.py", "no member"),
     "sent with {}": ("test_route.py", "sent with"),
     "this {} was made as {}: its class was changed": ("test_abuse_records.py", "was made as"),
-    "{}: nothing derives from Address": ("test_address.py", "nothing derives"),
+    "{}: nothing derives from Address": ("test_address_raw.py", "nothing derives"),
     "{}[{}]: too many system calls use {}": ("test_fork.py", "too many system calls"),
     "{}: too many system calls use {}": ("test_fork.py", "too many system calls"),
     "take_one: {} {} here, and the kernel dropped others, uncounted":
