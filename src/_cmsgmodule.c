@@ -7,6 +7,7 @@
 #include "calls/overrides.h"
 #include "calls/recv.h"
 #include "calls/send.h"
+#include "calls/socket_object.h"
 #include "calls/sockopt.h"
 #include "calls/wire.h"
 #include "errors.h"

@@ -25,8 +25,6 @@ OPEN: dict[str, set[str]] = {
         "_fds",  # to be cut
         "calls/outgoing",  # to be cut
         "calls/route",  # to be cut
-        "calls/sock",  # to be cut
-        "calls/overrides",  # to be cut
         "kinds._base",  # to be cut
         "plain/closer",  # to be cut
         "plain/fallbacks",  # to be cut
@@ -35,13 +33,11 @@ OPEN: dict[str, set[str]] = {
         "plain/walk",  # to be cut
         "types/address",  # to be cut
         "types/codec",  # to be cut
-        "types/fd",  # to be cut
         "types/record",  # to be cut
     },
     "declared elsewhere": {
         "calls/background: cmsgx_received_begin",  # to be cut
         "calls/method: cmsgx_add_method",  # to be cut
-        "calls/sock: cmsgx_add_sock",  # to be cut
         "types/record: cmsgx_codec_of_record",  # to be cut
     },
     "long file": {
@@ -90,7 +86,6 @@ OPEN: dict[str, set[str]] = {
         "_fds -> _drop_in",  # to be cut
         "_fds -> kinds._base",  # to be cut
         "types/received -> calls/sock",  # to be cut
-        "types/fd -> calls/sock",  # to be cut
     },
 }
 

@@ -47,10 +47,6 @@ int cmsgx_sock_resolve_typed(cmsgx_state *state, PyObject *object, int names, cm
 /* Reads a `timeout=` argument (None, or seconds) over the socket's own; NULL keeps that. */
 int cmsgx_sock_set_timeout(cmsgx_sock *sock, PyObject *timeout);
 
-/* Takes the timeout of a socket object away, and leaves O_NONBLOCK alone; does nothing where it is
-   not known where the object keeps it. */
-void cmsgx_sock_clear_timeout(const cmsgx_state *state, PyObject *object);
-
 /* The number, for no system call: it may be another file's.  -1 where it is closed. */
 int cmsgx_sock_number(const cmsgx_sock *sock);
 

@@ -2,7 +2,7 @@
 
 #include "arguments.h"
 #include "errors.h"
-#include "calls/sock.h"
+#include "calls/socket_object.h"
 
 #include <errno.h>
 #include <fcntl.h>

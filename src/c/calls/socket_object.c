@@ -1,0 +1,118 @@
+#include "calls/socket_object.h"
+
+void
+cmsgx_sock_clear_timeout(const cmsgx_state *state, PyObject *object)
+{
+    const int64_t none = -1;
+    if (state->socket_timeout_at > 0) {
+        memcpy((char *)object + state->socket_timeout_at, &none, sizeof(none));
+    }
+}
+
+/* What the socket module offers, found once -------------------------------------------- */
+
+static PyCFunction
+function_of(PyTypeObject *type, const char *name)
+{
+    PyCFunction function = NULL;
+    PyObject *descriptor = PyObject_GetAttrString((PyObject *)type, name);
+    if (descriptor != NULL && Py_IS_TYPE(descriptor, &PyMethodDescr_Type)
+        && ((PyMethodDescrObject *)descriptor)->d_method->ml_flags == METH_NOARGS) {
+        function = ((PyMethodDescrObject *)descriptor)->d_method->ml_meth;
+    }
+    Py_XDECREF(descriptor);
+    if (function == NULL && !PyErr_Occurred()) {
+        PyErr_Format(PyExc_ImportError, "_socket.socket.%s is not the expected method", name);
+    }
+    return function;
+}
+
+static PyMemberDef *
+member_of(PyTypeObject *type, const char *name)
+{
+    PyMemberDef *member = NULL;
+    PyObject *descriptor = PyObject_GetAttrString((PyObject *)type, name);
+    if (descriptor != NULL && Py_IS_TYPE(descriptor, &PyMemberDescr_Type)
+        && ((PyMemberDescrObject *)descriptor)->d_member->type == Py_T_INT) {
+        member = ((PyMemberDescrObject *)descriptor)->d_member;
+    }
+    Py_XDECREF(descriptor);
+    if (member == NULL && !PyErr_Occurred()) {
+        PyErr_Format(PyExc_ImportError, "_socket.socket.%s is not the expected member", name);
+    }
+    return member;
+}
+
+static int
+keeps(PyObject *sock, Py_ssize_t at, const char *seconds, int64_t nanoseconds)
+{
+    int64_t kept;
+    PyObject *timeout = PyFloat_FromDouble(PyOS_string_to_double(seconds, NULL, NULL));
+    PyObject *result = timeout == NULL
+        ? NULL : PyObject_CallMethod(sock, "settimeout", "O", timeout);
+    Py_XDECREF(timeout);
+    Py_XDECREF(result);
+    /* It has no descriptor, which settimeout() says after it has kept the number. */
+    PyErr_Clear();
+    memcpy(&kept, (const char *)sock + at, sizeof(kept));
+    return kept == nanoseconds;
+}
+
+/* Where a socket keeps its descriptor and its timeout: before its family, and behind its protocol
+   number and a pointer, in every CPython so far.  Believed only where a socket that has nothing
+   open shows them there; otherwise it is asked each time. */
+static void
+find_places(cmsgx_state *state, PyTypeObject *type, const PyMemberDef *family,
+            const PyMemberDef *proto)
+{
+    size_t at = (size_t)proto->offset + sizeof(int);
+    at = (at + sizeof(void *) - 1) / sizeof(void *) * sizeof(void *) + sizeof(void *);
+    at = (at + CMSGX_ALIGN64 - 1) / CMSGX_ALIGN64 * CMSGX_ALIGN64;
+    if (at + sizeof(int64_t) > (size_t)type->tp_basicsize
+        || (size_t)family->offset < sizeof(PyObject) + sizeof(int)) {
+        return;
+    }
+    PyObject *none = PyTuple_New(0);
+    PyObject *sock = none == NULL ? NULL : type->tp_new(type, none, NULL);
+    if (sock != NULL && keeps(sock, (Py_ssize_t)at, "1.25", INT64_C(1250000000))
+        && keeps(sock, (Py_ssize_t)at, "86400.5", INT64_C(86400500000000))
+        && keeps(sock, (Py_ssize_t)at, "0", 0)) {
+        int fd;
+        state->socket_timeout_at = (Py_ssize_t)at;
+        at = (size_t)family->offset - sizeof(fd);
+        memcpy(&fd, (const char *)sock + at, sizeof(fd));
+        state->socket_fd_at = fd == -1 ? (Py_ssize_t)at : 0;
+    }
+    Py_XDECREF(sock);
+    Py_XDECREF(none);
+    PyErr_Clear();
+}
+
+int
+cmsgx_add_sock(PyObject *module)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    PyObject *socket = PyImport_ImportModule("_socket");
+    PyObject *type = socket == NULL ? NULL : PyObject_GetAttrString(socket, "socket");
+    Py_XDECREF(socket);
+    if (type == NULL) {
+        return -1;
+    }
+    state->socket = (PyTypeObject *)type;
+    state->socket_class = (PyTypeObject *)Py_NewRef(type);
+    for (int i = 0; i < CMSGX_NAMES; i++) {
+        cmsgx_stdlib_method *one = &state->stdlib_methods[i];
+        if ((one->method = PyObject_GetAttr(type, one->name)) == NULL) {
+            return -1;
+        }
+    }
+    if ((state->socket_proto = member_of(state->socket, "proto")) == NULL
+        || (state->socket_fileno = function_of(state->socket, "fileno")) == NULL
+        || (state->socket_gettimeout = function_of(state->socket, "gettimeout")) == NULL
+        || (state->socket_family = member_of(state->socket, "family")) == NULL
+        || (state->socket_type = member_of(state->socket, "type")) == NULL) {
+        return -1;
+    }
+    find_places(state, state->socket, state->socket_family, state->socket_proto);
+    return 0;
+}
