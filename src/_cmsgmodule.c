@@ -187,6 +187,14 @@ PyDoc_STRVAR(own_result_doc,
 "of a tuple.  The owner, a Descriptor of that type, is made first: nothing can fail, and no\n"
 "signal handler runs, between the function's return and the owner.");
 
+PyDoc_STRVAR(give_to_socket_doc,
+"give_to_socket(fd, sock, family, type, proto, is_blocking, /)\n--\n\n"
+"Makes `sock`, a socket object that was not initialised, the owner of the descriptor of `fd`, in\n"
+"one step; if the constructor fails, `fd` owns it as before.\n\n"
+"SOCK_NONBLOCK in `type` keeps the constructor from changing the flags of the open file\n"
+"description.  If `is_blocking` is true, `sock` has no timeout all the same, provided that this\n"
+"Python keeps the timeout in a known place.");
+
 PyDoc_STRVAR(getfamily_doc,
 "getfamily(sock, /)\n--\n\n"
 "AF_* of the socket, asked of the kernel.");
@@ -420,6 +428,7 @@ static PyMethodDef methods[] = {
     {"memfd_create", cmsgx_memfd_create, METH_VARARGS, memfd_create_doc},
     {"close_each", cmsgx_close_each, METH_O, close_each_doc},
     {"own_result", cmsgx_own_result, METH_VARARGS, own_result_doc},
+    {"give_to_socket", cmsgx_give_to_socket, METH_VARARGS, give_to_socket_doc},
     {"getfamily", cmsgx_getfamily, METH_O, getfamily_doc},
     {"getpeer", cmsgx_getpeer, METH_O, getpeer_doc},
     {"closer_submit", cmsgx_closer_submit, METH_O, closer_submit_doc},
@@ -498,7 +507,7 @@ module_exec(PyObject *module)
         PyErr_NoMemory();
         return -1;
     }
-    if (add_names(state) < 0 || cmsgx_add_sock(module) < 0 || cmsgx_add_method(module) < 0
+    if (add_names(state) < 0 || cmsgx_add_socket_object(module) < 0 || cmsgx_add_method(module) < 0
         || cmsgx_add_fd(module) < 0 || cmsgx_add_pin(module) < 0
         || cmsgx_add_view(module) < 0 || cmsgx_add_buffer(module) < 0
         || cmsgx_add_address(module) < 0

@@ -402,7 +402,7 @@ PLAIN = [0, 1, -1, 2**31, 2**70, True, None, ..., "raise", "keep", b"data", b"",
 FUNCTIONS = [cmsgx.sendmsg, cmsgx.send_fds, cmsgx.send, cmsgx.receive, cmsgx.send_all, wire.build,
              wire.parse, cmsgx.CMSG_LEN, cmsgx.decode, cmsgx.enable, cmsgx.peer_pidfd,
              _cmsg.read_header]
-SKIP = {"detach", "detach_all", "open", "wait", "send_signal", "_give_to_file", "_give_to_socket",
+SKIP = {"detach", "detach_all", "open", "wait", "send_signal", "_give_to_file",
         "_detach_to_socket", "makefile", "sendfile", "accept", "_accept", "__class__",
         "__reduce__", "__reduce_ex__", "__init__", "__setattr__", "dup", "setblocking",
         "settimeout", "__delattr__", "sendmsg_afalg"}

@@ -182,7 +182,7 @@ def _socket_of(fd: Fd, family: int, type: int, proto: int, *, is_blocking: bool 
     made: Any = socket.__new__(socket)
     made._io_refs = 0
     made._closed = False
-    fd._give_to_socket(made, family, type, proto, is_blocking)
+    _cmsg.give_to_socket(fd, made, family, type, proto, is_blocking)
     ours: socket = made
     return ours
 

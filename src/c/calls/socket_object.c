@@ -1,12 +1,43 @@
 #include "calls/socket_object.h"
 
-void
-cmsgx_sock_clear_timeout(const cmsgx_state *state, PyObject *object)
+#include "types/fd.h"
+
+/* A socket object for a descriptor that an Fd owns ------------------------------------- */
+
+#ifdef SOCK_NONBLOCK
+/* Takes the timeout of a socket object away, and leaves O_NONBLOCK alone.  Does nothing where it is
+   not known where the object keeps it. */
+static void
+clear_timeout(const cmsgx_state *state, PyObject *object)
 {
     const int64_t none = -1;
     if (state->socket_timeout_at > 0) {
         memcpy((char *)object + state->socket_timeout_at, &none, sizeof(none));
     }
+}
+#endif
+
+PyObject *
+cmsgx_give_to_socket(PyObject *module, PyObject *args)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    PyObject *fd, *sock;
+    int family, type, proto, is_blocking;
+
+    if (!PyArg_ParseTuple(args, "O!O!iiip:give_to_socket", state->Descriptor, &fd, state->socket,
+                          &sock, &family, &type, &proto, &is_blocking)) {
+        return NULL;
+    }
+    PyObject *arguments = Py_BuildValue("(iiii)", family, type, proto, cmsgx_fd_number(fd));
+    if (cmsgx_fd_give_to(fd, sock, state->socket->tp_init, arguments, CMSGX_GONE_TO_SOCKET) < 0) {
+        return NULL;
+    }
+#ifdef SOCK_NONBLOCK
+    if (is_blocking && (type & SOCK_NONBLOCK)) {
+        clear_timeout(state, sock);
+    }
+#endif
+    Py_RETURN_NONE;
 }
 
 /* What the socket module offers, found once -------------------------------------------- */
@@ -89,7 +120,7 @@ find_places(cmsgx_state *state, PyTypeObject *type, const PyMemberDef *family,
 }
 
 int
-cmsgx_add_sock(PyObject *module)
+cmsgx_add_socket_object(PyObject *module)
 {
     cmsgx_state *state = cmsgx_state_of(module);
     PyObject *socket = PyImport_ImportModule("_socket");

@@ -1,15 +1,16 @@
-/* Where a socket object keeps what is read for each call: found once, in the C type of the socket
-   module. */
+/* What is inside of a socket object, an instance of the C type that the `socket` module has: where
+   it keeps its number and its timeout, found once; and how one is made of an Fd. */
 
 #ifndef CMSGX_SOCKET_OBJECT_H
 #define CMSGX_SOCKET_OBJECT_H
 
 #include "state.h"
 
-/* Takes the timeout of a socket object away, and leaves O_NONBLOCK alone; does nothing where it is
-   not known where the object keeps it. */
-void cmsgx_sock_clear_timeout(const cmsgx_state *state, PyObject *object);
+/* give_to_socket(fd, sock, family, type, proto, is_blocking, /): makes `sock`, which was not
+   initialised, the owner of the descriptor of `fd`, in one step.  Where that fails, `fd` owns it
+   as before. */
+PyObject *cmsgx_give_to_socket(PyObject *module, PyObject *args);
 
-int cmsgx_add_sock(PyObject *module);
+int cmsgx_add_socket_object(PyObject *module);
 
 #endif

@@ -2,7 +2,6 @@
 
 #include "arguments.h"
 #include "errors.h"
-#include "calls/socket_object.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -309,11 +308,9 @@ descriptor_pinned(PyObject *self, PyObject *Py_UNUSED(ignored))
     return pin == NULL && !PyErr_Occurred() ? raise_not_pinned(self) : pin;
 }
 
-/* Makes `heir` the owner by `init`, an __init__ in C, with `arguments`, in which the number stands,
-   in one step: no longer ours before it can be the heir's, so that at no time two would close it,
-   and ours again where it fails.  Steals `arguments`.  0, or -1 with an exception. */
-static int
-give_to(PyObject *self, PyObject *heir, initproc init, PyObject *arguments, cmsgx_gone how)
+int
+cmsgx_fd_give_to(PyObject *self, PyObject *heir, initproc init, PyObject *arguments,
+                 cmsgx_gone how)
 {
     if (arguments == NULL) {
         return -1;
@@ -352,41 +349,9 @@ descriptor_give_to_file(PyObject *self, PyObject *args)
         return raise_not_owned(self);
     }
     PyObject *arguments = Py_BuildValue("(iOO)", number, mode, Py_True);
-    int result = give_to(self, raw, Py_TYPE(raw)->tp_init, arguments, CMSGX_GONE_TO_FILE);
+    int result = cmsgx_fd_give_to(self, raw, Py_TYPE(raw)->tp_init, arguments,
+                                  CMSGX_GONE_TO_FILE);
     return result < 0 ? NULL : Py_NewRef(Py_None);
-}
-
-PyDoc_STRVAR(give_to_socket_doc,
-"_give_to_socket($self, sock, family, type, proto, is_blocking, /)\n--\n\n"
-"Makes `sock`, a socket that was not initialised, the owner, in one step.  `is_blocking`: where\n"
-"`type` has SOCK_NONBLOCK, which keeps the constructor off the flags of the description, it gets\n"
-"no timeout all the same, if it is known where a socket keeps that.");
-
-static PyObject *
-descriptor_give_to_socket(PyObject *self, PyObject *args)
-{
-    cmsgx_state *state = cmsgx_state_of_type(Py_TYPE(self));
-    PyObject *sock;
-    int family, type, proto, is_blocking;
-
-    if (!PyArg_ParseTuple(args, "O!iiip:_give_to_socket", state->socket, &sock, &family, &type,
-                          &proto, &is_blocking)) {
-        return NULL;
-    }
-    int number = cmsgx_fd_number(self);
-    if (number < 0) {
-        return raise_not_owned(self);
-    }
-    PyObject *arguments = Py_BuildValue("(iiii)", family, type, proto, number);
-    if (give_to(self, sock, state->socket->tp_init, arguments, CMSGX_GONE_TO_SOCKET) < 0) {
-        return NULL;
-    }
-#ifdef SOCK_NONBLOCK
-    if (is_blocking && (type & SOCK_NONBLOCK)) {
-        cmsgx_sock_clear_timeout(state, sock);
-    }
-#endif
-    Py_RETURN_NONE;
 }
 
 static PyObject *
@@ -550,7 +515,6 @@ static PyMethodDef descriptor_methods[] = {
     {"_pinned", descriptor_pinned, METH_NOARGS, pinned_doc},
     {"_detach_to_socket", descriptor_detach_to_socket, METH_NOARGS, detach_to_socket_doc},
     {"_give_to_file", descriptor_give_to_file, METH_VARARGS, give_to_file_doc},
-    {"_give_to_socket", descriptor_give_to_socket, METH_VARARGS, give_to_socket_doc},
     {"__enter__", descriptor_enter, METH_NOARGS, descriptor_enter_doc},
     {"__exit__", (PyCFunction)(void (*)(void))descriptor_exit, METH_FASTCALL, descriptor_exit_doc},
     CMSGX_NO_COPY,

@@ -101,6 +101,13 @@ int cmsgx_fd_detach(PyObject *self, cmsgx_gone how, uint64_t *taken);
 void cmsgx_fd_gave_away(PyObject *self, uint64_t taken);
 void cmsgx_fd_take_back(PyObject *self, uint64_t taken);
 
+/* Makes `heir` the owner, in one step, by calling `init`, an __init__ in C, with `arguments`, which
+   contain the number.  The number leaves this object before that call, so that two never own it,
+   and comes back if the call fails.  Steals `arguments`, which may be NULL with an exception.  0,
+   or -1 with an exception: ValueError if no number is owned. */
+int cmsgx_fd_give_to(PyObject *self, PyObject *heir, initproc init, PyObject *arguments,
+                     cmsgx_gone how);
+
 /* Takes the number away in order to close it.  -1 where nothing is to be done: there is none, or
    the last unpin will close it, or it was handed to the background closer, in its row. */
 int cmsgx_fd_take_to_close(PyObject *self, cmsgx_gone how);
