@@ -5,6 +5,7 @@
 #include "calls/new_fd.h"
 #include "calls/notes.h"
 #include "calls/overrides.h"
+#include "calls/lock.h"
 #include "calls/recv.h"
 #include "calls/send.h"
 #include "calls/socket_object.h"
@@ -294,40 +295,6 @@ generation(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
-with_lock(PyObject *Py_UNUSED(module), PyObject *args)
-{
-    PyObject *lock, *function;
-    if (!PyArg_ParseTuple(args, "OO:with_lock", &lock, &function)) {
-        return NULL;
-    }
-    /* Both before either is called: what is looked up while the lock is held can fail for want of
-       memory, and then nobody could give the lock back. */
-    PyObject *acquire = PyObject_GetAttrString(lock, "acquire");
-    PyObject *release = acquire == NULL ? NULL : PyObject_GetAttrString(lock, "release");
-    PyObject *acquired = release == NULL ? NULL : PyObject_CallNoArgs(acquire);
-    PyObject *result = NULL;
-    if (acquired != NULL) {
-        result = PyObject_CallNoArgs(function);
-        PyObject *exception = cmsgx_save_exception();
-        PyObject *released = PyObject_CallNoArgs(release);
-        if (exception != NULL) {
-            if (released == NULL) {
-                PyErr_WriteUnraisable(release);
-            }
-            cmsgx_restore_exception(exception);
-        }
-        else if (released == NULL) {
-            Py_CLEAR(result);
-        }
-        Py_XDECREF(released);
-        Py_DECREF(acquired);
-    }
-    Py_XDECREF(release);
-    Py_XDECREF(acquire);
-    return result;
-}
-
-static PyObject *
 register_object(PyObject *module, PyObject *args)
 {
     cmsgx_state *state = cmsgx_state_of(module);
@@ -370,16 +337,6 @@ register_object(PyObject *module, PyObject *args)
         }
     }
     return PyErr_Format(PyExc_ValueError, "nothing is registered as %s", name);
-}
-
-static PyObject *
-check_socket(PyObject *module, PyObject *sock)
-{
-    int is_green;
-    if (cmsgx_allow(cmsgx_state_of(module), sock, CMSGX_SENDING | CMSGX_RECEIVING, &is_green) < 0) {
-        return NULL;
-    }
-    return PyBool_FromLong(is_green);
 }
 
 PyDoc_STRVAR(set_overflow_ids_doc,
@@ -443,9 +400,9 @@ static PyMethodDef methods[] = {
     {"note_used_up", (PyCFunction)(void (*)(void))cmsgx_note_used_up_of,
      METH_VARARGS | METH_KEYWORDS, note_used_up_doc},
     {"listed_fds", cmsgx_listed_fds_of, METH_O, listed_fds_doc},
-    {"with_lock", with_lock, METH_VARARGS, with_lock_doc},
+    {"with_lock", cmsgx_with_lock, METH_VARARGS, with_lock_doc},
     {"call_foreign", FAST(cmsgx_call_foreign_from), METH_FASTCALL, call_foreign_doc},
-    {"check_socket", check_socket, METH_O, check_socket_doc},
+    {"check_socket", cmsgx_check_socket, METH_O, check_socket_doc},
     {"set_overflow_ids", set_overflow_ids, METH_VARARGS, set_overflow_ids_doc},
     {"register", register_object, METH_VARARGS, register_doc},
     {NULL, NULL, 0, NULL},

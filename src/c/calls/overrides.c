@@ -203,6 +203,16 @@ cmsgx_allow_closer(cmsgx_state *state, PyObject *object, int names, int *is_gree
     return is_transports == 0 ? 0 : -1;
 }
 
+PyObject *
+cmsgx_check_socket(PyObject *module, PyObject *sock)
+{
+    int is_green;
+    if (cmsgx_allow(cmsgx_state_of(module), sock, CMSGX_SENDING | CMSGX_RECEIVING, &is_green) < 0) {
+        return NULL;
+    }
+    return PyBool_FromLong(is_green);
+}
+
 /* Calling it ------------------------------------------------------------------------------ */
 
 /* Once for each name, though each call on the way out comes by. */
