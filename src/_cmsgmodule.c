@@ -20,11 +20,13 @@
 #include "types/batch.h"
 #include "types/buffer.h"
 #include "types/codec.h"
+#include "types/field.h"
 #include "types/fd.h"
 #include "types/ip.h"
 #include "types/message.h"
 #include "types/record.h"
 #include "types/segments.h"
+#include "types/struct.h"
 #include "types/view.h"
 
 #include <errno.h>
@@ -465,15 +467,14 @@ module_exec(PyObject *module)
         return -1;
     }
     if (add_names(state) < 0 || cmsgx_add_socket_object(module) < 0 || cmsgx_add_method(module) < 0
-        || cmsgx_add_fd(module) < 0 || cmsgx_add_pin(module) < 0
-        || cmsgx_add_view(module) < 0 || cmsgx_add_buffer(module) < 0
-        || cmsgx_add_address(module) < 0
-        || cmsgx_add_record(module) < 0 || cmsgx_add_ip(module) < 0 || cmsgx_add_codec(module) < 0
+        || cmsgx_add_fd(module) < 0 || cmsgx_add_pin(module) < 0 || cmsgx_add_view(module) < 0
+        || cmsgx_add_buffer(module) < 0 || cmsgx_add_address(module) < 0
+        || cmsgx_add_record(module) < 0 || cmsgx_add_struct(module) < 0 || cmsgx_add_ip(module) < 0
+        || cmsgx_add_field(module) < 0 || cmsgx_add_codec(module) < 0
         || cmsgx_add_message_fds(module) < 0 || cmsgx_add_message(module) < 0
         || cmsgx_add_receiver(module) < 0 || cmsgx_add_batch(module) < 0
         || cmsgx_add_batch_receiver(module) < 0 || cmsgx_add_segments(module) < 0
-        || cmsgx_add_numbers(module) < 0
-        || cmsgx_add_structs(module) < 0) {
+        || cmsgx_add_numbers(module) < 0 || cmsgx_add_structs(module) < 0) {
         return -1;
     }
     return 0;

@@ -31,23 +31,17 @@ OPEN: dict[str, set[str]] = {
         "plain/platform",  # to be cut
         "plain/process",  # to be cut
         "plain/walk",  # to be cut
-        "types/address",  # to be cut
-        "types/codec",  # to be cut
-        "types/record",  # to be cut
     },
     "declared elsewhere": {
         "calls/background: cmsgx_received_begin",  # to be cut
         "calls/method: cmsgx_add_method",  # to be cut
-        "types/record: cmsgx_codec_of_record",  # to be cut
     },
     "long file": {
         "benchmarks/rows.py",  # to be cut
         "src/c/calls/recv.c",  # to be cut
         "src/c/calls/send.c",  # to be cut
         "src/c/types/address.c",  # to be cut
-        "src/c/types/codec.c",  # to be cut
         "src/c/types/message.c",  # to be cut
-        "src/c/types/record.c",  # to be cut
         "src/cmsgx/_fds.py",  # to be cut
         "src/cmsgx/_zerocopy.py",  # to be cut
         "src/cmsgx/kinds/_base.py",  # to be cut

@@ -3,7 +3,7 @@
 #include "arguments.h"
 #include "types/fd.h"
 #include "errors.h"
-#include "types/record.h"
+#include "types/struct.h"
 #include "calls/route.h"
 
 #include <errno.h>

@@ -5,7 +5,7 @@
 #include "errors.h"
 #include "calls/notes.h"
 #include "calls/outgoing.h"
-#include "types/record.h"
+#include "types/struct.h"
 #include "calls/route.h"
 
 #include <errno.h>

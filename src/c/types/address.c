@@ -2,7 +2,7 @@
 
 #include "arguments.h"
 #include "errors.h"
-#include "types/record.h"
+#include "types/ip.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

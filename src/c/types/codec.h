@@ -1,6 +1,5 @@
 /* Codec: what a class is in a control message.  It has the class's fields, each a window into
-   the payload, and the forms in which the payload comes and goes: level, type and family.
-   Field: one such window, a descriptor of the class that makes the value when it is read. */
+   the payload, and the forms in which the payload comes and goes: level, type and family. */
 
 #ifndef CMSGX_CODEC_H
 #define CMSGX_CODEC_H
@@ -9,9 +8,9 @@
 
 #include "plain/encoding.h"
 
-
 #define CMSGX_MAX_FIELDS 32
 
+/* Where one field lies and what it is: a Field, whose values field.h reads and writes. */
 typedef struct {
     PyObject_HEAD
     PyTypeObject *kind;     /* owned: the class it is a field of, or NULL */
@@ -92,9 +91,6 @@ int cmsgx_is_unsupported(cmsgx_state *state, PyObject *kind);
 /* For a class without a codec: NotSupportedError where it was left out, else TypeError.  NULL. */
 PyObject *cmsgx_raise_unregistered(cmsgx_state *state, PyTypeObject *kind);
 
-/* The same for what a record is read with; NULL with an exception. */
-cmsgx_codec *cmsgx_codec_of_record(PyObject *record);
-
 /* The form in which (level, type) of a socket of that family (-1: unknown) is this kind, or
    NULL. */
 static inline const cmsgx_wire_format *
@@ -134,25 +130,7 @@ cmsgx_field_may_go(const cmsgx_field *field, const cmsgx_wire_format *format,
     return value >= format->min_value && value <= format->max_value;
 }
 
-/* The bytes that a payload needs for the socket address in that field: more than `size` where that
-   was cut. */
-size_t cmsgx_sockaddr_end(const cmsgx_field *field, const unsigned char *payload, size_t size);
-
-/* The value of a field of a payload: a new reference.  None where an optional one is not there. */
-PyObject *cmsgx_field_load(cmsgx_state *state, const cmsgx_field *field,
-                           const unsigned char *payload, size_t size);
-
-/* Where in the payload the field will end with that value; -1 with an exception where the value
-   is none of the field. */
-Py_ssize_t cmsgx_field_end(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field,
-                           PyObject *value);
-
-/* Writes it, to a payload that reaches `end`, which cmsgx_field_end() gave.  0, or -1 with an
-   exception. */
-int cmsgx_field_store(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field,
-                      PyObject *value, unsigned char *payload, size_t end);
-
-/* Adds its types to the module.  0, or -1 with an exception. */
+/* Adds its type to the module.  0, or -1 with an exception. */
 int cmsgx_add_codec(PyObject *module);
 
 #endif

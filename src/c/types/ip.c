@@ -1,9 +1,24 @@
 #include "types/ip.h"
 
-#include "types/record.h"
+#include "types/struct.h"
 
 #include <stdio.h>
 #include <string.h>
+
+PyObject *
+cmsgx_ip_new(cmsgx_state *state, const unsigned char *data, size_t size)
+{
+    cmsgx_codec *codec = cmsgx_codec_of(state, (PyObject *)state->IPAddress);
+    cmsgx_struct *self = NULL;
+    if (codec == NULL || codec->kind != state->IPAddress) {
+        PyErr_SetString(PyExc_TypeError, "IPAddress is not registered");
+    }
+    else if ((self = cmsgx_struct_new(codec, size)) != NULL) {
+        memcpy(self->payload, data, size);
+    }
+    Py_XDECREF(codec);
+    return (PyObject *)self;
+}
 
 /* 1 where `other` is an address of the module ipaddress of that version, 0 where not, -1 with an
    exception.  Where the module was not imported nobody has one, and importing it would take time

@@ -6,6 +6,9 @@
 
 #include "state.h"
 
+/* A new IPAddress of 4 or 16 bytes. */
+PyObject *cmsgx_ip_new(cmsgx_state *state, const unsigned char *data, size_t size);
+
 /* Adds its type to the module.  0, or -1 with an exception. */
 int cmsgx_add_ip(PyObject *module);
 

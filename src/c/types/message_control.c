@@ -2,7 +2,7 @@
 
 #include "errors.h"
 #include "types/message.h"
-#include "types/record.h"
+#include "types/struct.h"
 
 #define SELF(object) ((cmsgx_message *)(object))
 

@@ -1,0 +1,62 @@
+/* Struct: a record that is its payload, as it lies in a control message, and whose fields are windows
+   into it (field.h): made by one copy, sent by one copy, and every value made when it is read. */
+
+#ifndef CMSGX_STRUCT_H
+#define CMSGX_STRUCT_H
+
+#include "types/codec.h"
+
+/* What who received a record knows besides.  Of Credentials: whether they were attached. */
+enum {
+    CMSGX_ATTACHED_UNKNOWN, CMSGX_ATTACHED_NO, CMSGX_ATTACHED_YES,
+    CMSGX_ATTACHED_STATES,
+};
+
+typedef struct {
+    PyObject_VAR_HEAD               /* ob_size: bytes of the payload */
+    cmsgx_codec *codec;             /* owned: what it was made with */
+    int attached_state;             /* CMSGX_ATTACHED_* */
+    unsigned char payload[];
+} cmsgx_struct;
+
+/* Whether its class is still the one that it was made as: `__class__` of object sets it to another
+   whose instances are laid out alike, though their payloads are not. */
+static inline int
+cmsgx_struct_is_own(const PyObject *record)
+{
+    const cmsgx_codec *codec = ((const cmsgx_struct *)record)->codec;
+    return codec != NULL && Py_IS_TYPE(record, codec->kind);
+}
+
+/* TypeError for one whose class is not.  NULL. */
+PyObject *cmsgx_raise_class_changed(PyObject *record);
+
+/* A new instance of codec->kind with room for a payload of `size` bytes, which the caller fills; NULL
+   with MemoryError. */
+cmsgx_struct *cmsgx_struct_new(cmsgx_codec *codec, size_t size);
+
+/* A new instance of codec->kind from the payload of a control message; NULL with
+   MalformedControlError where its length is none of the kind. */
+PyObject *cmsgx_struct_read(cmsgx_state *state, cmsgx_codec *codec,
+                            const cmsgx_wire_format *format,
+                            const unsigned char *data, size_t size);
+
+/* What a Struct has in these slots: equal and hashed by its class and its payload. */
+PyObject *cmsgx_struct_compare(PyObject *self, PyObject *other, int operation);
+Py_hash_t cmsgx_struct_hash(PyObject *self);
+
+/* The hash of a record of that class with that content, which is stolen; -1 with an exception, also
+   where `content` is NULL. */
+Py_hash_t cmsgx_hash_with_class(PyObject *self, PyObject *content);
+
+/* Bytes of the payload that `record` is sent as. */
+size_t cmsgx_struct_wire_size(const PyObject *record, const cmsgx_wire_format *format);
+
+/* Writes that payload. */
+void cmsgx_struct_write(const PyObject *record, const cmsgx_wire_format *format,
+                        unsigned char *out);
+
+/* Adds its type to the module, below Record.  0, or -1 with an exception. */
+int cmsgx_add_struct(PyObject *module);
+
+#endif
