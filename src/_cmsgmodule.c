@@ -10,6 +10,7 @@
 #include "calls/send.h"
 #include "calls/socket_object.h"
 #include "calls/sockopt.h"
+#include "calls/wait.h"
 #include "calls/wire.h"
 #include "errors.h"
 #include "plain/process.h"

@@ -79,7 +79,7 @@ OPEN: dict[str, set[str]] = {
     "upward": {
         "_fds -> _drop_in",  # to be cut
         "_fds -> kinds._base",  # to be cut
-        "types/received -> calls/sock",  # to be cut
+        "types/received -> calls/wait",  # to be cut
     },
 }
 

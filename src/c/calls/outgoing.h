@@ -4,7 +4,7 @@
 #ifndef CMSGX_OUTGOING_H
 #define CMSGX_OUTGOING_H
 
-#include "calls/sock.h"
+#include "calls/wait.h"
 
 #include <sys/uio.h>
 

@@ -60,8 +60,8 @@ cmsgx_allow(cmsgx_state *state, PyObject *object, int names, int *is_green)
     return cmsgx_allow_closer(state, object, names, is_green);
 }
 
-/* check_socket(sock, /): whether it is such a green one; TypeError if a typed call would pass over a
-   method that sends or receives. */
+/* check_socket(sock, /): whether it is such a green one; TypeError if a typed call would pass over
+   a method that sends or receives. */
 PyObject *cmsgx_check_socket(PyObject *module, PyObject *sock);
 
 /* Calls the method that an object has of its own; args[0] is the object.  A new reference.  A

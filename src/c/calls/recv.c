@@ -6,7 +6,7 @@
 #include "errors.h"
 #include "types/message.h"
 #include "plain/msghdr.h"
-#include "calls/sock.h"
+#include "calls/wait.h"
 
 #include <poll.h>
 

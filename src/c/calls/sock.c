@@ -11,8 +11,8 @@
 
 #define SECOND INT64_C(1000000000)
 
-static int
-as_timeout(PyObject *value, int64_t unlimited, int64_t *timeout)
+int
+cmsgx_as_timeout(PyObject *value, int64_t unlimited, int64_t *timeout)
 {
     if (value == Py_None) {
         *timeout = unlimited;
@@ -53,27 +53,22 @@ read_timeout(cmsgx_sock *sock)
     if (timeout == NULL) {
         return -1;
     }
-    int result = as_timeout(timeout, CMSGX_BLOCKING, &sock->timeout);
+    int result = cmsgx_as_timeout(timeout, CMSGX_BLOCKING, &sock->timeout);
     Py_DECREF(timeout);
     return result;
 }
 
-/* The number is -1 where the socket is closed, as in socket: the kernel says EBADF.  It is read
-   where the socket keeps it, once that place has shown a first descriptor as fileno() has it. */
-static int
-read_number(cmsgx_sock *sock)
+int
+cmsgx_sock_ask_number(cmsgx_sock *sock)
 {
     cmsgx_state *state = sock->state;
-    if (cmsgx_flag_get(&state->socket_fd_known)) {
-        sock->fd = cmsgx_kept_number(sock);
-        return 0;
-    }
     PyObject *number = state->socket_fileno(sock->object, NULL);
     if (number == NULL) {
         return -1;
     }
     sock->fd = (int)PyLong_AsLong(number);
     Py_DECREF(number);
+    /* The place that was found is believed once it has shown a descriptor as fileno() has it. */
     if (sock->fd >= 0 && state->socket_fd_at > 0 && cmsgx_kept_number(sock) == sock->fd) {
         cmsgx_flag_set(&state->socket_fd_known);
     }
@@ -84,7 +79,7 @@ int
 cmsgx_sock_number(const cmsgx_sock *sock)
 {
     cmsgx_sock now = *sock;
-    if (sock->kind == CMSGX_SOCKET && read_number(&now) < 0) {
+    if (sock->kind == CMSGX_SOCKET && cmsgx_sock_read_number(&now) < 0) {
         PyErr_Clear();
         return -1;
     }
@@ -166,9 +161,9 @@ cmsgx_sock_set_timeout(cmsgx_sock *sock, PyObject *timeout)
     if (sock->kind == CMSGX_GREEN) {
         /* Read, for what is wrong with it; nothing is waited for. */
         int64_t ignored;
-        return as_timeout(timeout, CMSGX_FOR_EVER, &ignored);
+        return cmsgx_as_timeout(timeout, CMSGX_FOR_EVER, &ignored);
     }
-    return as_timeout(timeout, CMSGX_FOR_EVER, &sock->timeout);
+    return cmsgx_as_timeout(timeout, CMSGX_FOR_EVER, &sock->timeout);
 }
 
 /* Calls `ask` with the descriptor of the last try, that of an Fd pinned: what it says, or -1 with
@@ -258,149 +253,4 @@ int
 cmsgx_sock_is_table_full(const cmsgx_sock *sock)
 {
     return asked(sock, is_table_full) > 0;
-}
-
-static int
-is_pinned(const cmsgx_pins *pins, size_t i)
-{
-    return pins->objects[i] != NULL && PyObject_TypeCheck(pins->objects[i], pins->type);
-}
-
-static void
-unpin(const cmsgx_pins *pins, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (is_pinned(pins, i)) {
-            cmsgx_fd_unpin(pins->objects[i]);
-        }
-    }
-}
-
-/* How many were pinned: all, or none from the first on that cannot be. */
-static size_t
-pin(const cmsgx_pins *pins)
-{
-    size_t i = 0;
-    while (i < pins->count
-           && (!is_pinned(pins, i) || cmsgx_fd_pin(pins->objects[i]) >= 0)) {
-        i++;
-    }
-    return i;
-}
-
-/* Waits until one of `events` is there, and gives back what was borrowed: 1 to be tried again, 0
-   time is up, -1 raised. */
-static int
-wait_ready(int fd, PyObject *owner, int events, cmsgx_wait *wait, short *found)
-{
-    cmsgx_waited waited;
-    int error;
-    Py_BEGIN_ALLOW_THREADS
-    waited = cmsgx_wait_for(fd, (short)events, wait, found);
-    error = errno;
-    Py_END_ALLOW_THREADS
-    cmsgx_give_back(owner);
-    if (waited == CMSGX_CANNOT_WAIT) {
-        errno = error;
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    /* Also where nothing was interrupted: it must not go on past a signal for ever. */
-    return PyErr_CheckSignals() < 0 ? -1 : waited != CMSGX_TIME_IS_UP;
-}
-
-PyObject *
-cmsgx_wait_for_object(PyObject *module, PyObject *args)
-{
-    PyObject *object, *owner, *timeout;
-    int64_t limit;
-    int fd, events, rounds;
-    short found;
-    if (!PyArg_ParseTuple(args, "OiOi:wait_for", &object, &events, &timeout, &rounds)
-        || as_timeout(timeout, CMSGX_FOR_EVER, &limit) < 0
-        || cmsgx_borrow(cmsgx_state_of(module), object, &fd, &owner) < 0) {
-        return NULL;
-    }
-    cmsgx_wait wait = {limit < 0 ? -1 : cmsgx_now() + limit, rounds < 0 ? 0 : rounds};
-    if (wait_ready(fd, owner, events, &wait, &found) < 0) {
-        return NULL;
-    }
-    return Py_BuildValue("ii", (int)found, wait.rounds);
-}
-
-int
-cmsgx_before_try(cmsgx_sock *sock, const cmsgx_pins *pins, int *error)
-{
-    *error = 0;
-    /* As late as this, also for the first: what ran while the arguments were read may have
-       closed the socket, and the number may be another file's by now. */
-    if (sock->kind == CMSGX_SOCKET && read_number(sock) < 0) {
-        return -1;
-    }
-    if (sock->owner != NULL && (sock->fd = cmsgx_fd_pin(sock->owner)) < 0) {
-        cmsgx_raise_unpinnable("sock", -1, sock->owner);
-        return -1;
-    }
-    size_t pinned = pins != NULL ? pin(pins) : 0;
-    if (pins != NULL && pinned < pins->count) {
-        *error = EBADF;
-        unpin(pins, pinned);
-        cmsgx_give_back(sock->owner);
-        cmsgx_raise_unpinnable("fds", (Py_ssize_t)pinned, pins->objects[pinned]);
-        return -1;
-    }
-    return 0;
-}
-
-void
-cmsgx_after_try(cmsgx_sock *sock, const cmsgx_pins *pins)
-{
-    if (pins != NULL && pins->count > 0) {
-        unpin(pins, pins->count);
-    }
-    cmsgx_give_back(sock->owner);
-}
-
-int
-cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, cmsgx_wait *wait, int *error)
-{
-    if (failed == EINTR) {
-        return PyErr_CheckSignals();
-    }
-    int must_wait = failed == EAGAIN || failed == EWOULDBLOCK;
-    if (must_wait && sock->timeout == CMSGX_ONE_TRY) {
-        *error = EAGAIN;
-        return -1;
-    }
-    if (must_wait && (sock->timeout > 0 || sock->timeout == CMSGX_FOR_EVER)) {
-        if (wait->deadline == 0) {
-            wait->deadline = sock->timeout > 0 ? cmsgx_now() + sock->timeout : -1;
-        }
-        short found;
-        if (sock->owner != NULL && (sock->fd = cmsgx_fd_pin(sock->owner)) < 0) {
-            *error = 0;
-            cmsgx_raise_unpinnable("sock", -1, sock->owner);
-            return -1;
-        }
-        int ready = wait_ready(sock->fd, sock->owner, events, wait, &found);
-        if (ready < 0) {
-            return -1;
-        }
-        if (ready == 0) {
-            *error = ETIMEDOUT;
-            PyErr_SetString(PyExc_TimeoutError, "timed out");
-            return -1;
-        }
-        return 0;
-    }
-    *error = failed;
-    if (failed == ENOTSOCK || (failed == EBADF && (sock->fd < 0 || events != POLLOUT))) {
-        cmsgx_raise_of_sock(failed, sock->fd);
-    }
-    else {
-        /* EBADF of a send may be of what goes with it: the caller looks. */
-        errno = failed;
-        PyErr_SetFromErrno(PyExc_OSError);
-    }
-    return -1;
 }

@@ -7,10 +7,6 @@
 /* First, as it brings Python.h. */
 #include "calls/overrides.h"
 
-#include "plain/poll.h"
-
-#include <errno.h>
-
 typedef enum {
     CMSGX_SOCKET,           /* a socket.socket, or of a class below */
     CMSGX_NUMBER,           /* an int, or an object with just a fileno() */
@@ -47,6 +43,10 @@ int cmsgx_sock_resolve_typed(cmsgx_state *state, PyObject *object, int names, cm
 /* Reads a `timeout=` argument (None, or seconds) over the socket's own; NULL keeps that. */
 int cmsgx_sock_set_timeout(cmsgx_sock *sock, PyObject *timeout);
 
+/* Reads a `timeout` (None, or seconds): nanoseconds, `unlimited` for None.  0, or -1 with an
+   exception. */
+int cmsgx_as_timeout(PyObject *value, int64_t unlimited, int64_t *timeout);
+
 /* The number, for no system call: it may be another file's.  -1 where it is closed. */
 int cmsgx_sock_number(const cmsgx_sock *sock);
 
@@ -79,19 +79,6 @@ int cmsgx_sock_is_open(const cmsgx_sock *sock);
 int cmsgx_sock_has_hung_up(const cmsgx_sock *sock);     /* as cmsgx_has_hung_up() */
 int cmsgx_sock_is_table_full(const cmsgx_sock *sock);   /* no descriptor more can be made here */
 
-/* What a send borrows: its Descriptors are pinned for each try, never across a wait.  The socket
-   itself, where it is an Fd, is pinned for both. */
-typedef struct {
-    PyTypeObject *type;     /* Descriptor */
-    PyObject **objects;     /* borrowed; NULL for a plain number */
-    size_t count;
-} cmsgx_pins;
-
-/* wait_for(sock, events, timeout, rounds, /), for loops in Python that try and wait by turns. */
-PyObject *cmsgx_wait_for_object(PyObject *module, PyObject *args);
-
-typedef ssize_t (*cmsgx_try)(int fd, void *context, int flags);
-
 /* Where the socket object keeps it: only where state->socket_fd_known. */
 static inline int
 cmsgx_kept_number(const cmsgx_sock *sock)
@@ -101,59 +88,19 @@ cmsgx_kept_number(const cmsgx_sock *sock)
                            __ATOMIC_RELAXED);
 }
 
-/* The steps of cmsgx_call() that are no system call of the hot path. */
-int cmsgx_before_try(cmsgx_sock *sock, const cmsgx_pins *pins, int *error);
-void cmsgx_after_try(cmsgx_sock *sock, const cmsgx_pins *pins);
-/* 0: try again; -1 with an exception. */
-int cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, cmsgx_wait *wait, int *error);
+/* Calls fileno(), as long as it is not known where the object keeps its number. */
+int cmsgx_sock_ask_number(cmsgx_sock *sock);
 
-/* Calls `attempt` until it succeeds or fails for good, without the GIL.  For a socket with a
-   timeout each try carries MSG_DONTWAIT, and poll(2) waits only after EAGAIN.  The descriptor
-   is read again before each try.  PEP 475.  The result, or -1 with an exception; *error (may
-   be NULL) then has the errno, ETIMEDOUT where time is up, or 0 where it is no OSError of the call.
-   With CMSGX_ONE_TRY, EAGAIN comes without an exception.
-
-   Inline, and `attempt` with it: behind a system call each return is mispredicted where the
-   kernel guards its own returns, so what is on the stack there costs some 8 ns a level. */
-static inline __attribute__((always_inline)) ssize_t
-cmsgx_call(cmsgx_sock *sock, int events, cmsgx_try attempt, void *context, int flags,
-           const cmsgx_pins *pins, int *error_out)
+/* Sets sock->fd to the number that a socket object has now: -1 if it is closed, as in socket, and
+   the kernel says EBADF.  0, or -1 with an exception. */
+static inline int
+cmsgx_sock_read_number(cmsgx_sock *sock)
 {
-    cmsgx_wait wait = {0, 0};
-    int ignored;
-    int *error = error_out != NULL ? error_out : &ignored;
-
-    if (sock->timeout >= 0) {
-        flags |= MSG_DONTWAIT;
+    if (!cmsgx_flag_get(&sock->state->socket_fd_known)) {
+        return cmsgx_sock_ask_number(sock);
     }
-    do {
-        if (sock->kind == CMSGX_SOCKET && cmsgx_flag_get(&sock->state->socket_fd_known)
-            && (pins == NULL || pins->count == 0)) {
-            *error = 0;
-            sock->fd = cmsgx_kept_number(sock);
-        }
-        else if (cmsgx_before_try(sock, pins, error) < 0) {
-            return -1;
-        }
-        ssize_t result;
-        int failed = 0;
-        /* The caller's stack and buffers keep every pointer in `context` alive. */
-        Py_BEGIN_ALLOW_THREADS
-        result = attempt(sock->fd, context, flags);
-        if (result < 0) {
-            failed = errno;
-        }
-        Py_END_ALLOW_THREADS
-        if (sock->owner != NULL || (pins != NULL && pins->count > 0)) {
-            cmsgx_after_try(sock, pins);
-        }
-        if (result >= 0) {
-            return result;
-        }
-        if (cmsgx_after_failure(sock, events, failed, &wait, error) < 0) {
-            return -1;
-        }
-    } while (1);
+    sock->fd = cmsgx_kept_number(sock);
+    return 0;
 }
 
 #endif

@@ -7,7 +7,7 @@
 #define CMSGX_RECEIVED_H
 
 #include "types/buffer.h"
-#include "calls/sock.h"
+#include "calls/wait.h"
 
 /* The descriptors that one message can bring: those of SCM_RIGHTS and one of SCM_PIDFD. */
 #define CMSGX_MAX_PLACES (CMSGX_MAX_FDS + 1)

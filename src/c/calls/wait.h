@@ -1,0 +1,81 @@
+/* The loop around a system call that may have to wait: EINTR, EAGAIN, one deadline, and pins on
+   what the call uses. */
+
+#ifndef CMSGX_WAIT_H
+#define CMSGX_WAIT_H
+
+#include "calls/sock.h"
+
+#include "plain/poll.h"
+
+#include <errno.h>
+
+/* What a send borrows: its Descriptors are pinned for each try, never across a wait.  The socket
+   itself, where it is an Fd, is pinned for both. */
+typedef struct {
+    PyTypeObject *type;     /* Descriptor */
+    PyObject **objects;     /* borrowed; NULL for a plain number */
+    size_t count;
+} cmsgx_pins;
+
+/* wait_for(sock, events, timeout, rounds, /), for loops in Python that try and wait by turns. */
+PyObject *cmsgx_wait_for_object(PyObject *module, PyObject *args);
+
+typedef ssize_t (*cmsgx_try)(int fd, void *context, int flags);
+
+/* The steps of cmsgx_call() that are no system call of the hot path. */
+int cmsgx_before_try(cmsgx_sock *sock, const cmsgx_pins *pins, int *error);
+void cmsgx_after_try(cmsgx_sock *sock, const cmsgx_pins *pins);
+/* 0: try again; -1 with an exception. */
+int cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, cmsgx_wait *wait, int *error);
+
+/* Calls `attempt` until it succeeds or fails for good, without the GIL.  For a socket with a
+   timeout each try carries MSG_DONTWAIT, and poll(2) waits only after EAGAIN.  The descriptor
+   is read again before each try.  PEP 475.  The result, or -1 with an exception; *error (may
+   be NULL) then has the errno, ETIMEDOUT where time is up, or 0 where it is no OSError of the call.
+   With CMSGX_ONE_TRY, EAGAIN comes without an exception.
+
+   Inline, and `attempt` with it: behind a system call each return is mispredicted where the
+   kernel guards its own returns, so what is on the stack there costs some 8 ns a level. */
+static inline __attribute__((always_inline)) ssize_t
+cmsgx_call(cmsgx_sock *sock, int events, cmsgx_try attempt, void *context, int flags,
+           const cmsgx_pins *pins, int *error_out)
+{
+    cmsgx_wait wait = {0, 0};
+    int ignored;
+    int *error = error_out != NULL ? error_out : &ignored;
+
+    if (sock->timeout >= 0) {
+        flags |= MSG_DONTWAIT;
+    }
+    do {
+        if (sock->kind == CMSGX_SOCKET && cmsgx_flag_get(&sock->state->socket_fd_known)
+            && (pins == NULL || pins->count == 0)) {
+            *error = 0;
+            sock->fd = cmsgx_kept_number(sock);
+        }
+        else if (cmsgx_before_try(sock, pins, error) < 0) {
+            return -1;
+        }
+        ssize_t result;
+        int failed = 0;
+        /* The caller's stack and buffers keep every pointer in `context` alive. */
+        Py_BEGIN_ALLOW_THREADS
+        result = attempt(sock->fd, context, flags);
+        if (result < 0) {
+            failed = errno;
+        }
+        Py_END_ALLOW_THREADS
+        if (sock->owner != NULL || (pins != NULL && pins->count > 0)) {
+            cmsgx_after_try(sock, pins);
+        }
+        if (result >= 0) {
+            return result;
+        }
+        if (cmsgx_after_failure(sock, events, failed, &wait, error) < 0) {
+            return -1;
+        }
+    } while (1);
+}
+
+#endif
