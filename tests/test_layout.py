@@ -47,7 +47,6 @@ OPEN: dict[str, set[str]] = {
         "src/cmsgx/kinds/_base.py",  # to be cut
         "src/cmsgx/kinds/_bsd.py",  # to be cut
         "tests/c/shim.c",  # to be cut
-        "tests/test_closer.py",  # to be cut
         "tests/test_differential.py",  # to be cut
         "tests/test_kinds_families.py",  # to be cut
         "tests/test_kinds_guest_families.py",  # to be cut
