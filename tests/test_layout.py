@@ -53,7 +53,6 @@ OPEN: dict[str, set[str]] = {
         "tests/test_kinds_ipv6.py",  # to be cut
         "tests/test_messages.py",  # to be cut
         "tests/test_no_memory.py",  # to be cut
-        "tests/test_options.py",  # to be cut
         "tests/test_public.py",  # to be cut
         "tests/test_segments.py",  # to be cut
         "tests/test_send_batch.py",  # to be cut
