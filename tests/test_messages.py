@@ -1258,9 +1258,9 @@ ELSEWHERE = {
     "take_one: {} {} here, and the kernel dropped others, uncounted":
         ("test_message_fds.py", "dropped others"),
     "messages was an iterator, which is used up now, with all that was not sent; give a list or a "
-    "tuple": ("test_send_batch.py", "messages was an iterator"),
+    "tuple": ("test_send_batch_stopped.py", "messages was an iterator"),
     "messages[{}]{} had an iterator, which is used up now: the same message again would go without "
-    "what was in it; give a list or a tuple": ("test_send_batch.py", "had an iterator"),
+    "what was in it; give a list or a tuple": ("test_send_batch_stopped.py", "had an iterator"),
     "a signal handler called install() or uninstall() in the middle of one of them: call it once "
     "that is done": ("test_which_socket.py", "middle of one of them"),
     "{}.{} was patched by something else: {}; take that out first":

@@ -28,7 +28,7 @@ from batches import (
 from namespaces import Namespace
 from native import Shim, under_shim
 from support import Pair, content, open_fds, open_files, run_python, unix_pair
-from test_send_batch import CAUSES, overfull
+from test_send_batch_stopped import CAUSES, overfull
 
 import cmsgx
 
