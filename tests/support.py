@@ -414,3 +414,22 @@ def receive_with(
     with open_files(sent) as files:
         cmsgx.send(pair[0], data, fds=files)
     return rx.receive()
+
+
+def run_all(*targets: Callable[[], object]) -> None:
+    """Runs each in a thread; the first error that one raised is raised here."""
+    errors: list[BaseException] = []
+
+    def guarded(target: Callable[[], object]) -> None:
+        try:
+            target()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(target,)) for target in targets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
