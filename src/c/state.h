@@ -159,7 +159,6 @@ cmsgx_state_of_self(PyObject *self)
 cmsgx_state *cmsgx_state_of_type(PyTypeObject *type);
 
 /* Each file adds what it defines; 0, or -1 with an exception. */
-int cmsgx_add_method(PyObject *module);
 int cmsgx_add_pin(PyObject *module);
 int cmsgx_add_message_fds(PyObject *module);
 int cmsgx_add_receiver(PyObject *module);

@@ -1,10 +1,9 @@
 #include "calls/method.h"
 
-#include "errors.h"
-#include "calls/recv.h"
-#include "calls/send.h"
+#include "calls/drop_in_send.h"
 #include "calls/overrides.h"
-
+#include "calls/recv.h"
+#include "errors.h"
 
 typedef PyObject *(*plain_function)(PyObject *, PyObject *const *, Py_ssize_t);
 typedef PyObject *(*plain_method)(cmsgx_state *, PyObject *const *, Py_ssize_t);

@@ -12,4 +12,6 @@
 
 #include "state.h"
 
+int cmsgx_add_method(PyObject *module);
+
 #endif

@@ -1,15 +1,8 @@
 #include "calls/outgoing.h"
 
 #include "arguments.h"
-#include "types/fd.h"
 #include "errors.h"
-#include "types/struct.h"
-#include "calls/route.h"
-
-#include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <poll.h>
+#include "types/fd.h"
 
 void
 cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_scratch room, cmsgx_state *state,
@@ -144,8 +137,8 @@ control_of(const cmsgx_outgoing *out)
     return out->is_typed ? "control" : "ancdata";
 }
 
-static unsigned char *
-reserve(cmsgx_outgoing *out, size_t size)
+unsigned char *
+cmsgx_outgoing_reserve(cmsgx_outgoing *out, size_t size)
 {
     /* The bound of the socket module, below what CMSG_SPACE could wrap at. */
     if (size > INT_MAX - CMSG_SPACE(0) - sizeof(size_t)) {
@@ -176,10 +169,10 @@ reserve(cmsgx_outgoing *out, size_t size)
 }
 
 int
-cmsgx_outgoing_add_control(cmsgx_outgoing *out, int level, int type, const void *data,
+cmsgx_outgoing_add_cmsg(cmsgx_outgoing *out, int level, int type, const void *data,
                            size_t size)
 {
-    unsigned char *to = reserve(out, size);
+    unsigned char *to = cmsgx_outgoing_reserve(out, size);
     if (to == NULL) {
         return -1;
     }
@@ -190,7 +183,7 @@ cmsgx_outgoing_add_control(cmsgx_outgoing *out, int level, int type, const void 
 int
 cmsgx_outgoing_add_rights(cmsgx_outgoing *out, size_t from)
 {
-    return cmsgx_outgoing_add_control(out, SOL_SOCKET, SCM_RIGHTS, out->numbers + from,
+    return cmsgx_outgoing_add_cmsg(out, SOL_SOCKET, SCM_RIGHTS, out->numbers + from,
                                       (out->fd_count - from) * sizeof(int));
 }
 
@@ -331,12 +324,12 @@ cmsgx_outgoing_add_payload(cmsgx_outgoing *out, int level, int type, const Py_bu
     if (out->is_typed && level == SOL_SOCKET && type == SCM_RIGHTS) {
         return add_numbers(out, payload);
     }
-    return cmsgx_outgoing_add_control(out, level, type, payload->buf, (size_t)payload->len);
+    return cmsgx_outgoing_add_cmsg(out, level, type, payload->buf, (size_t)payload->len);
 }
 
 /* From a list or a tuple, whose reference it steals, or NULL with an exception. */
-static int
-add_listed(cmsgx_outgoing *out, PyObject *sequence, int strict)
+int
+cmsgx_outgoing_add_listed_fds(cmsgx_outgoing *out, PyObject *sequence, int strict)
 {
     if (sequence == NULL) {
         return -1;
@@ -378,199 +371,7 @@ cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict)
 #ifndef Py_GIL_DISABLED
     is_listed |= PyList_CheckExact(fds);
 #endif
-    return add_listed(out,
+    return cmsgx_outgoing_add_listed_fds(out,
                       is_listed ? Py_NewRef(fds) : cmsgx_listed_fds(out->state, fds, strict),
                       strict);
-}
-
-/* Typed control messages ------------------------------------------------------------------- */
-
-static int
-number_attribute(PyObject *object, PyObject *attribute, const char *name, int *value)
-{
-    PyObject *number = PyObject_GetAttr(object, attribute);
-    if (number == NULL) {
-        return -1;
-    }
-    int result = cmsgx_as_int(number, name, value);
-    Py_DECREF(number);
-    return result;
-}
-
-static int
-add_packed(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *kind)
-{
-    cmsgx_state *state = out->state;
-    Py_buffer payload;
-    int level, type;
-
-    if (number_attribute(kind, state->str_level, "level", &level) < 0
-        || number_attribute(kind, state->str_type, "type", &type) < 0
-        || cmsgx_route_packed(out, codec, kind, level, type) < 0) {
-        return -1;
-    }
-    PyObject *packed = PyObject_CallMethodNoArgs(kind, state->str_pack);
-    if (packed == NULL) {
-        return -1;
-    }
-    int result = -1;
-    if (cmsgx_as_buffer(packed, "pack()", -1, &payload, PyBUF_SIMPLE) == 0) {
-        result = cmsgx_outgoing_add_payload(out, level, type, &payload);
-        PyBuffer_Release(&payload);
-    }
-    Py_DECREF(packed);
-    return result;
-}
-
-/* A record that is its payload goes by the codec that it was made with. */
-static int
-add_struct(cmsgx_outgoing *out, PyObject *kind)
-{
-    const cmsgx_codec *codec = ((const cmsgx_struct *)kind)->codec;
-    if (!cmsgx_struct_is_own(kind)) {
-        (void)cmsgx_raise_class_changed(kind);
-        return -1;
-    }
-    const cmsgx_wire_format *format = cmsgx_route_format(out, codec, kind);
-    if (format == NULL) {
-        return -1;
-    }
-    const unsigned char *payload = ((const cmsgx_struct *)kind)->payload;
-    if (codec->bounded != NULL && out->sock != NULL
-        && !cmsgx_field_may_go(codec->bounded, format, payload, (size_t)Py_SIZE(kind))) {
-        int is_ipv4 = (format->directions & CMSGX_SENT_BY_PEER) && format->level == IPPROTO_IP;
-        PyErr_Format(PyExc_ValueError, "control: %R is not sent%s: %U is %lld to %lld there", kind,
-                     is_ipv4 ? " with IPv4 packets" : "", codec->bounded->name,
-                     (long long)format->min_value, (long long)format->max_value);
-        return -1;
-    }
-    if (format->encoding == CMSGX_PKTINFO
-        && !cmsgx_encoding_has(format->encoding, payload, (size_t)Py_SIZE(kind))) {
-        PyErr_Format(PyExc_ValueError, "control: %R goes over IPv4, its address is of IPv6", kind);
-        return -1;
-    }
-    if (format->encoding == CMSGX_AS_IT_IS) {
-        return cmsgx_outgoing_add_control(out, format->level, format->type, payload,
-                                          (size_t)Py_SIZE(kind));
-    }
-    size_t size = cmsgx_struct_wire_size(kind, format);
-    unsigned char *to = reserve(out, size);
-    if (to == NULL) {
-        return -1;
-    }
-    out->control_used += cmsgx_put(to, format->level, format->type, NULL, size);
-    cmsgx_struct_write(kind, format, to + CMSG_LEN(0));
-    return 0;
-}
-
-int
-cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind)
-{
-    cmsgx_state *state = out->state;
-    cmsgx_codec *codec = cmsgx_codec_of(state, (PyObject *)Py_TYPE(kind));
-    if (codec == NULL) {
-        cmsgx_raise_needed("control", -1, "a control message or (level, type, data)", kind);
-        return -1;
-    }
-    int is_rights = codec->kind == state->Rights;
-    int is_packed = codec->min_size < 0 || codec->kind != Py_TYPE(kind);
-    int result;
-    if (is_rights) {
-        /* A typed call asks later: it has a word for what is lost with no byte of data, too.  Of
-           its items, whatever else a class of the caller's has. */
-        result = !out->is_typed && cmsgx_route_packed(out, codec, kind, SOL_SOCKET, SCM_RIGHTS) < 0
-            ? -1
-            : add_listed(out, cmsgx_sequence(kind, "control", "Rights with its descriptors"),
-                         out->is_typed);
-    }
-    else {
-        result = is_packed ? add_packed(out, codec, kind) : add_struct(out, kind);
-    }
-    Py_DECREF(codec);
-    return result;
-}
-
-/* Sending ---------------------------------------------------------------------------------- */
-
-static ssize_t
-try_send(int fd, void *context, int flags)
-{
-    cmsgx_outgoing *out = context;
-    ssize_t sent = send(fd, out->iov[0].iov_base, out->iov[0].iov_len, flags);
-    if (sent < 0 && out->is_typed && cmsgx_refuses_nosignal(fd, flags)) {
-        sent = send(fd, out->iov[0].iov_base, out->iov[0].iov_len, flags & ~CMSGX_MSG_NOSIGNAL);
-    }
-    return sent;
-}
-
-static ssize_t
-try_sendmsg(int fd, void *context, int flags)
-{
-    cmsgx_outgoing *out = context;
-    ssize_t sent = cmsgx_sys_sendmsg(fd, &out->msg, flags);
-    if (sent < 0 && out->is_typed && cmsgx_refuses_nosignal(fd, flags)) {
-        sent = cmsgx_sys_sendmsg(fd, &out->msg, flags & ~CMSGX_MSG_NOSIGNAL);
-    }
-    return sent;
-}
-
-void
-cmsgx_outgoing_finish(cmsgx_outgoing *out)
-{
-    out->msg.msg_iov = out->iov;
-    out->msg.msg_iovlen = (__typeof__(out->msg.msg_iovlen))out->buffer_count;
-    if (out->control_used > 0) {
-        out->msg.msg_control = out->control;
-        out->msg.msg_controllen = (__typeof__(out->msg.msg_controllen))out->control_used;
-    }
-}
-
-void
-cmsgx_outgoing_name_bad(const cmsgx_outgoing *out, const cmsgx_sock *sock)
-{
-    if (!cmsgx_sock_is_open(sock)) {
-        if (sock->owner == NULL) {
-            PyErr_Clear();
-            cmsgx_raise_of_sock(EBADF, sock->fd);
-        }
-        return;
-    }
-    for (size_t i = 0; i < out->fd_count; i++) {
-        if (fcntl(out->numbers[i], F_GETFD) < 0) {
-            PyErr_Clear();
-            cmsgx_raise_errno(EBADF, "fds[%zu]: descriptor %d is not open", i, out->numbers[i]);
-            return;
-        }
-    }
-}
-
-/* IOV_MAX, UIO_MAXIOV: on each system. */
-#define MOST_BUFFERS 1024
-
-ssize_t
-cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error)
-{
-    ssize_t result;
-
-    if (out->control_used == 0 && out->buffer_count == 1 && out->msg.msg_name == NULL) {
-        result = cmsgx_call(sock, POLLOUT, try_send, out, flags, NULL, error);
-    }
-    else {
-        cmsgx_pins pins = {out->state->Descriptor, out->owners,
-                           out->owned_count > 0 ? out->fd_count : 0};
-        cmsgx_outgoing_finish(out);
-        result = cmsgx_call(sock, POLLOUT, try_sendmsg, out, flags, &pins, error);
-    }
-    if (result < 0 && *error == EBADF) {
-        cmsgx_outgoing_name_bad(out, sock);
-    }
-    else if (result < 0 && *error == EMSGSIZE && out->buffer_count > MOST_BUFFERS) {
-        PyErr_Clear();
-        cmsgx_raise_errno(EMSGSIZE, "%s: %zd buffers; one call takes %d at most",
-                          out->is_typed ? "data" : "buffers", out->buffer_count, MOST_BUFFERS);
-    }
-    else if (result < 0) {
-        cmsgx_route_note(out, error);
-    }
-    return result;
 }

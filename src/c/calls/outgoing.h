@@ -84,27 +84,30 @@ int cmsgx_outgoing_add_buffers(cmsgx_outgoing *out, PyObject *buffers, const cha
 int cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict);
 /* Descriptors as int fd[n], in bytes: what array('i') makes of bytes. */
 int cmsgx_outgoing_add_fd_bytes(cmsgx_outgoing *out, PyObject *bytes);
+/* The same from a list or a tuple, whose reference it steals, or NULL with an exception. */
+int cmsgx_outgoing_add_listed_fds(cmsgx_outgoing *out, PyObject *sequence, int strict);
 /* One SCM_RIGHTS with the descriptors from index `from` on. */
 int cmsgx_outgoing_add_rights(cmsgx_outgoing *out, size_t from);
 /* One control message from bytes. */
-int cmsgx_outgoing_add_control(cmsgx_outgoing *out, int level, int type, const void *data,
-                               size_t size);
+int cmsgx_outgoing_add_cmsg(cmsgx_outgoing *out, int level, int type, const void *data,
+                            size_t size);
 /* One that the caller has as bytes.  In a typed call the descriptors of an SCM_RIGHTS join the
    others, and are not put: what is refused of those is refused of these. */
 int cmsgx_outgoing_add_payload(cmsgx_outgoing *out, int level, int type,
                                const Py_buffer *payload);
-/* One typed control message; its descriptors join the others, and are not put.  After the address,
-   as that has a say in the form it goes in, and whether it goes at all: route.h. */
-int cmsgx_outgoing_add_kind(cmsgx_outgoing *out, PyObject *kind);
+
+/* Where the next control message goes, with that many bytes of data; NULL with an exception. */
+unsigned char *cmsgx_outgoing_reserve(cmsgx_outgoing *out, size_t size);
 
 /* Lets msg point to all of it, ready for sendmsg(2). */
-void cmsgx_outgoing_finish(cmsgx_outgoing *out);
-
-/* Where EBADF is about one of its descriptors, raises an error that names it instead. */
-void cmsgx_outgoing_name_bad(const cmsgx_outgoing *out, const cmsgx_sock *sock);
-
-/* Sends it: bytes sent, or -1 with an exception, and *error as of cmsgx_call().  EBADF names the
-   descriptor that is not open. */
-ssize_t cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error);
-
+static inline void
+cmsgx_outgoing_finish(cmsgx_outgoing *out)
+{
+    out->msg.msg_iov = out->iov;
+    out->msg.msg_iovlen = (__typeof__(out->msg.msg_iovlen))out->buffer_count;
+    if (out->control_used > 0) {
+        out->msg.msg_control = out->control;
+        out->msg.msg_controllen = (__typeof__(out->msg.msg_controllen))out->control_used;
+    }
+}
 #endif

@@ -54,11 +54,4 @@ cmsgx_route_format(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *reco
 int cmsgx_route_packed(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record, int level,
                        int type);
 
-/* The control data as a list of (level, type, data): a new reference, or NULL. */
-PyObject *cmsgx_route_tuples(const cmsgx_outgoing *out);
-
-/* Adds to the exception that is being raised what each of its control messages needs, where *error
-   may be about them.  What a signal handler raises meanwhile is raised instead, and *error is 0. */
-void cmsgx_route_note(const cmsgx_outgoing *out, int *error);
-
 #endif

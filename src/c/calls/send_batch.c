@@ -1,16 +1,14 @@
-/* send_batch(): many messages for one system call, sendmmsg(2). */
-
-#include "calls/send.h"
+#include "calls/send_batch.h"
 
 #include "arguments.h"
-#include "types/fd.h"
-#include "errors.h"
 #include "calls/notes.h"
+#include "calls/outgoing_fill.h"
+#include "calls/outgoing_send.h"
+#include "calls/send.h"
 #include "plain/refusal.h"
-#include "calls/route.h"
+#include "types/fd.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 
 /* For one system call; the kernel's own bound is 1024. */
@@ -362,7 +360,7 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
         if (result < 0) {
             if (*error != EBADF) {
                 if (self->part == 0) {
-                    cmsgx_route_note(&self->entries[self->done].out, error);
+                    cmsgx_outgoing_note_needs(&self->entries[self->done].out, error);
                 }
                 int goes_on = go_past(self, from, *error);
                 if (goes_on > 0) {

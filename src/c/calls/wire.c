@@ -1,6 +1,7 @@
 #include "calls/wire.h"
 
 #include "arguments.h"
+#include "calls/outgoing_control.h"
 
 /* The bound of the socket module, so that the results and the errors are the same. */
 static int
@@ -86,4 +87,23 @@ cmsgx_read_header(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t
     }
     PyBuffer_Release(&buffer);
     return result;
+}
+
+PyObject *
+cmsgx_build(PyObject *module, PyObject *control)
+{
+    cmsgx_outgoing out;
+    cmsgx_stack_scratch room;
+    PyObject *bytes = NULL;
+    cmsgx_outgoing_init(&out, cmsgx_scratch_of(&room), cmsgx_state_of(module), NULL);
+    PyObject *items = PyObject_TypeCheck(control, out.state->Record)
+        ? PyTuple_Pack(1, control)
+        : cmsgx_sequence(control, "control", CMSGX_NEEDED_CONTROL);
+    if (items != NULL && cmsgx_outgoing_add_ancdata(&out, items, "control") >= 0) {
+        bytes = PyBytes_FromStringAndSize((const char *)out.control,
+                                          (Py_ssize_t)out.control_used);
+    }
+    Py_XDECREF(items);
+    cmsgx_outgoing_clear(&out);
+    return bytes;
 }

@@ -1,4 +1,4 @@
-/* The CMSG_* macros of the platform, for Python. */
+/* Control buffers for Python: the CMSG_* macros of the platform, reading and building one. */
 
 #ifndef CMSGX_WIRE_H
 #define CMSGX_WIRE_H
@@ -12,5 +12,8 @@ PyObject *cmsgx_cmsg_space(PyObject *module, PyObject *number);
 /* (buffer, offset) -> None, or (level, type, cmsg_len, start and end of the data, offset of the
    next header, whether its length is one that fits). */
 PyObject *cmsgx_read_header(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+
+/* A control buffer of typed control messages and tuples, as bytes. */
+PyObject *cmsgx_build(PyObject *module, PyObject *control);
 
 #endif

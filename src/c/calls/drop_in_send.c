@@ -1,0 +1,295 @@
+#include "calls/drop_in_send.h"
+
+#include "arguments.h"
+#include "calls/notes.h"
+#include "calls/outgoing_control.h"
+#include "calls/outgoing_fill.h"
+#include "calls/outgoing_send.h"
+#include "errors.h"
+
+#define NEEDED_BUFFERS "an iterable of bytes-like objects, as [data],"
+
+/* Through the type's own method ------------------------------------------------------------ */
+
+static int
+has_kinds(cmsgx_state *state, PyObject *items)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(items); i++) {
+        if (PyObject_TypeCheck(PyTuple_GET_ITEM(items, i), state->Record)) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static int add_plain_fds(cmsgx_outgoing *out, PyObject *fds);
+
+/* The two below are not inlined: they need much of the stack, and whoever calls them has Python
+   code called next, which may come back here. */
+
+/* Typed control messages as tuples, among others that are, as they go by that socket, or (NULL) as
+   wire.build() has them: a new reference.  The caller holds `items`, and with them the
+   descriptors. */
+static __attribute__((noinline)) PyObject *
+kinds_as_tuples(cmsgx_state *state, cmsgx_sock *sock, PyObject *items, int has_address)
+{
+    cmsgx_outgoing out;
+    cmsgx_stack_scratch room;
+    cmsgx_outgoing_init(&out, cmsgx_scratch_of(&room), state, sock);
+    if (sock != NULL && has_address) {
+        /* The method resolves a name to an address of the socket's own family. */
+        out.peer = cmsgx_sock_family(sock);
+    }
+    PyObject *tuples = cmsgx_outgoing_add_ancdata(&out, items, "ancdata") < 0
+        ? NULL : cmsgx_outgoing_tuples(&out);
+    cmsgx_outgoing_clear(&out);
+    return tuples;
+}
+
+/* The same of descriptors, as send_fds() takes them. */
+static __attribute__((noinline)) PyObject *
+fds_as_tuples(cmsgx_state *state, PyObject *fds)
+{
+    cmsgx_outgoing out;
+    cmsgx_stack_scratch room;
+    PyObject *tuples = NULL;
+    cmsgx_outgoing_init(&out, cmsgx_scratch_of(&room), state, NULL);
+    if (add_plain_fds(&out, fds) == 0) {
+        tuples = cmsgx_outgoing_tuples(&out);
+    }
+    cmsgx_outgoing_clear(&out);
+    return tuples;
+}
+
+/* sendmsg() by `method`, which takes the socket first; NULL for what the object has of its own. */
+static PyObject *
+send_through(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssize_t nargs)
+{
+    /* Read once, as it may be an iterator. */
+    PyObject *items = nargs > 2 ? PySequence_Tuple(args[2]) : NULL;
+    if (nargs > 2 && items == NULL) {
+        return NULL;
+    }
+    PyObject *ancdata = NULL;
+    if (items != NULL && has_kinds(state, items)) {
+        cmsgx_sock sock;
+        int has_address = nargs > 4 && args[4] != Py_None;
+        /* An object of another type may have anything for a family. */
+        int is_socket = cmsgx_is_socket_class(state, Py_TYPE(args[0]));
+        if (!is_socket || cmsgx_sock_resolve(state, args[0], &sock) == 0) {
+            ancdata = kinds_as_tuples(state, is_socket ? &sock : NULL, items, has_address);
+        }
+        if (ancdata == NULL && method == NULL
+            && PyErr_ExceptionMatches(state->NotSupportedError)) {
+            /* What a method of a user's does with them is its own affair. */
+            PyErr_Clear();
+            ancdata = kinds_as_tuples(state, NULL, items, has_address);
+        }
+    }
+    else {
+        ancdata = Py_XNewRef(items);
+    }
+    PyObject *buffers = method != NULL ? cmsgx_unchanging(args[1]) : Py_NewRef(args[1]);
+    PyObject *result = NULL;
+    if (buffers != NULL && (ancdata != NULL || items == NULL)) {
+        PyObject *stack[] = {args[0], buffers, ancdata, nargs > 3 ? args[3] : NULL,
+                             nargs > 4 ? args[4] : NULL};
+        result = method != NULL
+            ? PyObject_Vectorcall(method, stack, (size_t)nargs, NULL)
+            : cmsgx_call_foreign(state->stdlib_methods[CMSGX_SENDMSG].name, stack, (size_t)nargs);
+    }
+    if (result == NULL) {
+        /* Who gets the buffers as they are tells of those. */
+        cmsgx_note_used_up((const cmsgx_argument[]){{"buffers", method != NULL ? args[1] : NULL},
+                                                    {"ancdata", nargs > 2 ? args[2] : NULL}},
+                           2);
+    }
+    Py_XDECREF(buffers);
+    Py_XDECREF(ancdata);
+    Py_XDECREF(items);
+    return result;
+}
+
+/* sendmsg ---------------------------------------------------------------------------------- */
+
+/* What sendmsg() and send_fds() do once the address is set, in the order of socket: audit, buffers,
+   `ancdata` (NULL where `out` has all control data, made of `fds`), the call.  How many bytes, a
+   new reference.
+   Inline for the reason that stands at cmsgx_call(). */
+static inline __attribute__((always_inline)) PyObject *
+send_plain(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *buffers, PyObject *ancdata,
+           PyObject *fds, int flags, PyObject *address)
+{
+    if (cmsgx_audit("socket.sendmsg", "OO", sock->object, address) < 0
+        || cmsgx_outgoing_add_buffers(out, buffers, "buffers", NEEDED_BUFFERS) < 0) {
+        return NULL;
+    }
+    int is_typed = ancdata != NULL ? cmsgx_outgoing_add_ancdata(out, ancdata, "ancdata") : 0;
+    if (is_typed < 0 || (is_typed && out->total == 0 && cmsgx_check_dropped(out, sock) < 0)) {
+        return NULL;
+    }
+    int error;
+    ssize_t sent = cmsgx_outgoing_send(out, sock, flags, &error);
+    if (sent < 0) {
+        cmsgx_note_used_up(
+            (const cmsgx_argument[]){{"buffers", buffers}, {"ancdata", ancdata}, {"fds", fds}}, 3);
+        return NULL;
+    }
+    return PyLong_FromSsize_t(sent);
+}
+
+/* Not inlined: see send_through(). */
+__attribute__((noinline)) PyObject *
+cmsgx_sendmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs)
+{
+    cmsgx_sock sock;
+    cmsgx_outgoing out;
+    cmsgx_stack_scratch room;
+    PyObject *result = NULL;
+    int flags = 0;
+
+    if (nargs < 2 || nargs > 5) {
+        return PyErr_Format(PyExc_TypeError,
+                            "sendmsg() takes a socket and 1 to 4 arguments (%zd given)",
+                            nargs > 0 ? nargs - 1 : 0);
+    }
+    if (cmsgx_sock_resolve(state, args[0], &sock) < 0
+        || (nargs > 3 && cmsgx_as_int(args[3], "flags", &flags) < 0)) {
+        return NULL;
+    }
+    cmsgx_outgoing_init(&out, cmsgx_scratch_of(&room), state, &sock);
+    PyObject *address = nargs > 4 ? args[4] : Py_None;
+    int known = cmsgx_outgoing_set_address(&out, &sock, address);
+    if (known < 0) {
+        goto done;
+    }
+    if (known == 0) {
+        if (sock.kind == CMSGX_SOCKET) {
+            result = send_through(state, state->stdlib_methods[CMSGX_SENDMSG].method, args, nargs);
+        }
+        else {
+            cmsgx_raise_no_conversion(&sock, address);
+        }
+        goto done;
+    }
+    result = send_plain(&out, &sock, args[1], nargs > 2 ? args[2] : NULL, NULL, flags, address);
+
+done:
+    cmsgx_outgoing_clear(&out);
+    return result;
+}
+
+PyObject *
+cmsgx_sendmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    int is_foreign = nargs >= 2 && nargs <= 5
+        ? cmsgx_is_foreign(state, args[0], CMSGX_SENDMSG) : 0;
+    if (is_foreign != 0) {
+        return is_foreign < 0 ? NULL : send_through(state, NULL, args, nargs);
+    }
+    return cmsgx_sendmsg_method(state, args, nargs);
+}
+
+/* send_fds --------------------------------------------------------------------------------- */
+
+static const cmsgx_signature send_fds_signature = {
+    "send_fds", 5, 3,
+    {CMSGX_KW_SOCK, CMSGX_KW_BUFFERS, CMSGX_KW_FDS, CMSGX_KW_FLAGS, CMSGX_KW_ADDRESS, -1},
+};
+
+/* Descriptors as the socket module takes them, also as the bytes of an array. */
+static int
+add_plain_fds(cmsgx_outgoing *out, PyObject *fds)
+{
+    int added = PyBytes_Check(fds) || PyByteArray_Check(fds) ? cmsgx_outgoing_add_fd_bytes(out, fds)
+                                                             : cmsgx_outgoing_add_fds(out, fds, 0);
+    /* Also where there are none: socket sends an empty SCM_RIGHTS then. */
+    return added < 0 || cmsgx_outgoing_add_rights(out, 0) < 0 ? -1 : 0;
+}
+
+/* Not inlined: see send_through(). */
+__attribute__((noinline)) PyObject *
+cmsgx_send_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs,
+                      PyObject *kwnames)
+{
+    PyObject *values[5] = {NULL};
+    cmsgx_sock sock;
+    cmsgx_outgoing out;
+    cmsgx_stack_scratch room;
+    PyObject *result = NULL;
+    int flags = 0;
+
+    if (cmsgx_keywords(state, &send_fds_signature, args, nargs, kwnames, values) < 0
+        || cmsgx_sock_resolve(state, values[0], &sock) < 0
+        || (values[3] != NULL && cmsgx_as_int(values[3], "flags", &flags) < 0)) {
+        return NULL;
+    }
+    cmsgx_outgoing_init(&out, cmsgx_scratch_of(&room), state, &sock);
+    PyObject *address = values[4] != NULL ? values[4] : Py_None;
+    /* Before the buffers, which may be an iterator: they are read once, by whom it takes. */
+    int known = cmsgx_outgoing_set_address(&out, &sock, address);
+    if (known < 0 || add_plain_fds(&out, values[2]) < 0) {
+        goto done;
+    }
+    if (known == 0) {
+        if (sock.kind != CMSGX_SOCKET) {
+            cmsgx_raise_no_conversion(&sock, address);
+            goto done;
+        }
+        result = cmsgx_outgoing_send_by_method(&out, &sock, values[1], flags, address);
+        if (result == NULL) {
+            cmsgx_note_used_up(
+                (const cmsgx_argument[]){{"buffers", values[1]}, {"fds", values[2]}}, 2);
+        }
+        goto done;
+    }
+    result = send_plain(&out, &sock, values[1], NULL, values[2], flags, address);
+
+done:
+    cmsgx_outgoing_clear(&out);
+    return result;
+}
+
+/* By the method that the object has of its own, which gets no more than was given, as in socket. */
+static PyObject *
+send_fds_foreign(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *values[5] = {NULL};
+    if (cmsgx_keywords(state, &send_fds_signature, args, nargs, kwnames, values) < 0) {
+        return NULL;
+    }
+    /* Held until the call is over: what an iterator made would close its file otherwise. */
+    PyObject *fds = PyBytes_Check(values[2]) || PyByteArray_Check(values[2])
+        ? Py_NewRef(values[2]) : cmsgx_listed_fds(state, values[2], 0);
+    if (fds != NULL && PyList_Check(fds)) {
+        Py_SETREF(fds, PyList_AsTuple(fds));
+    }
+    PyObject *ancdata = fds == NULL ? NULL : fds_as_tuples(state, fds);
+    PyObject *flags = values[3] != NULL ? Py_NewRef(values[3]) : PyLong_FromLong(0);
+    PyObject *result = NULL;
+    if (ancdata != NULL && flags != NULL) {
+        PyObject *stack[] = {values[0], values[1], ancdata, flags, values[4]};
+        result = cmsgx_call_foreign(state->stdlib_methods[CMSGX_SENDMSG].name, stack,
+                                    values[4] != NULL ? 5 : values[3] != NULL ? 4 : 3);
+    }
+    if (result == NULL) {
+        cmsgx_note_used_up((const cmsgx_argument[]){{"fds", values[2]}}, 1);
+    }
+    Py_XDECREF(flags);
+    Py_XDECREF(ancdata);
+    Py_XDECREF(fds);
+    return result;
+}
+
+PyObject *
+cmsgx_send_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    cmsgx_state *state = cmsgx_state_of(module);
+    PyObject *sock = cmsgx_first_argument(state, CMSGX_KW_SOCK, args, nargs, kwnames);
+    int is_foreign = sock != NULL ? cmsgx_is_foreign(state, sock, CMSGX_SENDMSG) : 0;
+    if (is_foreign != 0) {
+        return is_foreign < 0 ? NULL : send_fds_foreign(state, args, nargs, kwnames);
+    }
+    return cmsgx_send_fds_method(state, args, nargs, kwnames);
+}

@@ -1,0 +1,130 @@
+#include "calls/outgoing_send.h"
+
+#include "calls/outgoing_control.h"
+#include "errors.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+
+static ssize_t
+try_send(int fd, void *context, int flags)
+{
+    cmsgx_outgoing *out = context;
+    ssize_t sent = send(fd, out->iov[0].iov_base, out->iov[0].iov_len, flags);
+    if (sent < 0 && out->is_typed && cmsgx_refuses_nosignal(fd, flags)) {
+        sent = send(fd, out->iov[0].iov_base, out->iov[0].iov_len, flags & ~CMSGX_MSG_NOSIGNAL);
+    }
+    return sent;
+}
+
+static ssize_t
+try_sendmsg(int fd, void *context, int flags)
+{
+    cmsgx_outgoing *out = context;
+    ssize_t sent = cmsgx_sys_sendmsg(fd, &out->msg, flags);
+    if (sent < 0 && out->is_typed && cmsgx_refuses_nosignal(fd, flags)) {
+        sent = cmsgx_sys_sendmsg(fd, &out->msg, flags & ~CMSGX_MSG_NOSIGNAL);
+    }
+    return sent;
+}
+
+void
+cmsgx_outgoing_name_bad(const cmsgx_outgoing *out, const cmsgx_sock *sock)
+{
+    if (!cmsgx_sock_is_open(sock)) {
+        if (sock->owner == NULL) {
+            PyErr_Clear();
+            cmsgx_raise_of_sock(EBADF, sock->fd);
+        }
+        return;
+    }
+    for (size_t i = 0; i < out->fd_count; i++) {
+        if (fcntl(out->numbers[i], F_GETFD) < 0) {
+            PyErr_Clear();
+            cmsgx_raise_errno(EBADF, "fds[%zu]: descriptor %d is not open", i, out->numbers[i]);
+            return;
+        }
+    }
+}
+
+void
+cmsgx_outgoing_note_needs(const cmsgx_outgoing *out, int *error)
+{
+    if (out->control_used == 0
+        || (*error != EINVAL && *error != EPERM && *error != EIO && *error != ENODEV
+            && *error != ENETUNREACH)) {
+        return;
+    }
+    PyObject *raised = cmsgx_save_exception();
+    PyObject *items = raised == NULL ? NULL : cmsgx_outgoing_tuples(out);
+    PyObject *result = items == NULL
+        ? NULL : PyObject_CallFunction(out->state->note_needs, "OOi", raised, items,
+                                       cmsgx_sock_family(out->sock));
+    Py_XDECREF(items);
+    if (result == NULL && raised != NULL && !PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        /* Of a signal handler, which ran meanwhile. */
+        PyObject *other = cmsgx_save_exception();
+        PyException_SetContext(other, raised);
+        cmsgx_restore_exception(other);
+        *error = 0;
+        return;
+    }
+    if (result == NULL) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(result);
+    cmsgx_restore_exception(raised);
+}
+
+/* IOV_MAX, UIO_MAXIOV: on each system. */
+#define MOST_BUFFERS 1024
+
+ssize_t
+cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error)
+{
+    ssize_t result;
+
+    if (out->control_used == 0 && out->buffer_count == 1 && out->msg.msg_name == NULL) {
+        result = cmsgx_call(sock, POLLOUT, try_send, out, flags, NULL, error);
+    }
+    else {
+        cmsgx_pins pins = {out->state->Descriptor, out->owners,
+                           out->owned_count > 0 ? out->fd_count : 0};
+        cmsgx_outgoing_finish(out);
+        result = cmsgx_call(sock, POLLOUT, try_sendmsg, out, flags, &pins, error);
+    }
+    if (result < 0 && *error == EBADF) {
+        cmsgx_outgoing_name_bad(out, sock);
+    }
+    else if (result < 0 && *error == EMSGSIZE && out->buffer_count > MOST_BUFFERS) {
+        PyErr_Clear();
+        cmsgx_raise_errno(EMSGSIZE, "%s: %zd buffers; one call takes %d at most",
+                          out->is_typed ? "data" : "buffers", out->buffer_count, MOST_BUFFERS);
+    }
+    else if (result < 0) {
+        cmsgx_outgoing_note_needs(out, error);
+    }
+    return result;
+}
+
+/* The socket's own method, below any that a class may have: with the control data that `out` has
+   by now. */
+PyObject *
+cmsgx_outgoing_send_by_method(const cmsgx_outgoing *out, const cmsgx_sock *sock,
+                              PyObject *buffers, int flags, PyObject *address)
+{
+    PyObject *result = NULL;
+    PyObject *ancdata = cmsgx_outgoing_tuples(out);
+    PyObject *number = PyLong_FromLong(flags);
+    PyObject *held = cmsgx_unchanging(buffers);
+    if (ancdata != NULL && number != NULL && held != NULL) {
+        PyObject *stack[] = {sock->object, held, ancdata, number, address};
+        PyObject *method = out->state->stdlib_methods[CMSGX_SENDMSG].method;
+        result = PyObject_Vectorcall(method, stack, 5, NULL);
+    }
+    Py_XDECREF(held);
+    Py_XDECREF(ancdata);
+    Py_XDECREF(number);
+    return result;
+}

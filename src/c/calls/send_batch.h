@@ -1,0 +1,15 @@
+/* send_batch(): many messages for one system call, sendmmsg(2). */
+
+#ifndef CMSGX_SEND_BATCH_H
+#define CMSGX_SEND_BATCH_H
+
+#include "state.h"
+
+PyObject *cmsgx_send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                           PyObject *kwnames);
+
+/* The same, which counts the messages: see cmsgx_send_tracked(). */
+PyObject *cmsgx_send_batch_tracked(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                                   PyObject *kwnames);
+
+#endif
