@@ -21,6 +21,7 @@
 #include "tables/numbers.h"
 #include "tables/structs.h"
 #include "types/address.h"
+#include "types/address_tuple.h"
 #include "types/batch.h"
 #include "types/buffer.h"
 #include "types/codec.h"
@@ -458,6 +459,15 @@ add_names(cmsgx_state *state)
     return 0;
 }
 
+/* What each file adds to the module, in an order in which a base comes before what derives from it. */
+static int (*const adders[])(PyObject *) = {
+    cmsgx_add_socket_object, cmsgx_add_method, cmsgx_add_fd, cmsgx_add_pin, cmsgx_add_view,
+    cmsgx_add_buffer, cmsgx_add_address, cmsgx_add_address_tuple, cmsgx_add_record,
+    cmsgx_add_struct, cmsgx_add_ip, cmsgx_add_field, cmsgx_add_codec, cmsgx_add_message_fds,
+    cmsgx_add_message, cmsgx_add_receiver, cmsgx_add_batch, cmsgx_add_batch_receiver,
+    cmsgx_add_segments, cmsgx_add_numbers, cmsgx_add_structs,
+};
+
 static int
 module_exec(PyObject *module)
 {
@@ -470,16 +480,13 @@ module_exec(PyObject *module)
         PyErr_NoMemory();
         return -1;
     }
-    if (add_names(state) < 0 || cmsgx_add_socket_object(module) < 0 || cmsgx_add_method(module) < 0
-        || cmsgx_add_fd(module) < 0 || cmsgx_add_pin(module) < 0 || cmsgx_add_view(module) < 0
-        || cmsgx_add_buffer(module) < 0 || cmsgx_add_address(module) < 0
-        || cmsgx_add_record(module) < 0 || cmsgx_add_struct(module) < 0 || cmsgx_add_ip(module) < 0
-        || cmsgx_add_field(module) < 0 || cmsgx_add_codec(module) < 0
-        || cmsgx_add_message_fds(module) < 0 || cmsgx_add_message(module) < 0
-        || cmsgx_add_receiver(module) < 0 || cmsgx_add_batch(module) < 0
-        || cmsgx_add_batch_receiver(module) < 0 || cmsgx_add_segments(module) < 0
-        || cmsgx_add_numbers(module) < 0 || cmsgx_add_structs(module) < 0) {
+    if (add_names(state) < 0) {
         return -1;
+    }
+    for (size_t i = 0; i < sizeof(adders) / sizeof(*adders); i++) {
+        if (adders[i](module) < 0) {
+            return -1;
+        }
     }
     return 0;
 }

@@ -1,14 +1,10 @@
-/* Address: a socket address as it is shown, and as it goes back to the kernel without text. */
+/* Address: a socket address that goes back to the kernel without text.  Its two forms: the raw one,
+   a struct sockaddr, and a tuple (address_tuple.h). */
 
 #ifndef CMSGX_ADDRESS_H
 #define CMSGX_ADDRESS_H
 
-#include "types/sockaddr.h"
-
-/* What the socket module gives: str, bytes, int, None for no name; and where that is a tuple, one
-   with the name hidden behind its items.  A new reference. */
-PyObject *cmsgx_address_shown(cmsgx_state *state, const struct sockaddr_storage *name,
-                              socklen_t size, cmsgx_whence whence);
+#include "types/address_tuple.h"
 
 /* The raw form, or None where there is no name: a new reference. */
 PyObject *cmsgx_address_raw(cmsgx_state *state, const struct sockaddr_storage *name,
@@ -21,9 +17,6 @@ int cmsgx_address_from_object(cmsgx_state *state, int family, PyObject *object,
 
 /* raw_address(name, /): the raw form of a struct sockaddr in bytes, None where it says nothing. */
 PyObject *cmsgx_raw_address(PyObject *module, PyObject *name);
-
-/* Lets go of the addresses that are kept, and keeps none from then on. */
-void cmsgx_address_free_all(cmsgx_state *state);
 
 /* Adds its types to the module.  0, or -1 with an exception. */
 int cmsgx_add_address(PyObject *module);
