@@ -18,7 +18,7 @@ import pytest
 from native import build
 
 from cmsgx import _cmsg
-from cmsgx.kinds import _base
+from cmsgx.kinds import _table
 
 CATALOGUE = Path(__file__).parent / "data" / "control_messages.csv"
 
@@ -169,7 +169,7 @@ DIRECTIONS = {"recv": "receive", "send": "send"}
 
 def find(entry: Entry, family: str) -> Any:
     """The class of a row on a socket of that family."""
-    table = _base._received if entry.direction == "recv" else _base._sent
+    table = _table._received if entry.direction == "recv" else _table._sent
     number = family_number(family)
     found = [
         kind

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import cmsgx
-from cmsgx.kinds import _base
+from cmsgx.kinds import _table
 
 TESTS = Path(__file__).parent
 UNIX_TYPES = (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET)
@@ -88,7 +88,7 @@ def open_files(count: int) -> Iterator[list[int]]:
 @contextmanager
 def unregistered(*kinds: Any) -> Iterator[None]:
     """Takes these kinds out of the table meanwhile: what they are arrives as Unknown."""
-    tables: tuple[Any, ...] = (_base._received, _base._sent, _base._rows)
+    tables: tuple[Any, ...] = (_table._received, _table._sent, _table._rows)
     before = [dict(table) for table in tables]
     try:
         for table in tables[:2]:

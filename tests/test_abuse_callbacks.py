@@ -393,7 +393,7 @@ class Whole(kinds.ControlMessage):
 
 
 for numbers in (1, 29), (1, 35):
-    kinds._base._received.pop(numbers, None)
+    kinds._table._received.pop(numbers, None)
 kinds.register(Whole, level=1, type=29)
 shared = []
 KINDS = [cmsgx.Credentials, cmsgx.PidFd, cmsgx.Rights, cmsgx.SecurityLabel, cmsgx.Unknown, Whole]

@@ -204,7 +204,7 @@ def run(mode):
         elif mode == "iterate":
             assert len(list(message)) == 2
 
-ours = [row.kind for row in kinds._base.rows() if row.level == 1 and row.type in (2, 29, 35)]
+ours = [row.kind for row in kinds._table.rows() if row.level == 1 and row.type in (2, 29, 35)]
 for mode in sys.argv[1:]:
     with unregistered(*ours):
         run(mode)

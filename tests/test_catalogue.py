@@ -41,7 +41,7 @@ from support import unregistered
 
 import cmsgx
 from cmsgx import _cmsg, kinds, wire
-from cmsgx.kinds import _base
+from cmsgx.kinds import _table
 
 ELSEWHERE = [entry for entry in entries() if entry.platform != "linux"]
 
@@ -58,7 +58,7 @@ def form_of(kind: Any, entry: Entry, family: str) -> kinds.WireFormat:
     """How the class comes or goes as that row."""
     [form] = [
         form
-        for form in _base.row_of(kind).formats
+        for form in _table.row_of(kind).formats
         if (form.level, form.type) == (entry.level, entry.type)
         and form.direction in ("both", DIRECTIONS[entry.direction])
         and (not form.families or family_number(family) in form.families)
@@ -231,7 +231,7 @@ def check_sent(entry: Entry, kind: Any, family: str, one: Made) -> None:
     assert message.pack() == one.payload, entry
     sent = next(
         form
-        for form in _base.row_of(kind).formats
+        for form in _table.row_of(kind).formats
         if form.direction != "receive" and not form.is_ipv4
     )
     if (sent.level, sent.type) == (entry.level, entry.type):
@@ -324,7 +324,7 @@ def test_sent(entry: Entry) -> None:
 
 
 def own_kinds() -> list[Any]:
-    return [row.kind for row in _base.rows() if row.kind.__module__.startswith("cmsgx")]
+    return [row.kind for row in _table.rows() if row.kind.__module__.startswith("cmsgx")]
 
 
 @pytest.mark.parametrize("kind", own_kinds(), ids=lambda kind: str(kind.__name__))
@@ -334,7 +334,7 @@ def test_no_class_comes_or_goes_as_what_the_catalogue_lacks(kind: Any) -> None:
         for entry in of_linux()
         for family in entry.sockets
     }
-    row = _base.row_of(kind)
+    row = _table.row_of(kind)
     seen: set[str] = set()
     for form in row.formats:
         ways = {"receive", "send"} if form.direction == "both" else {str(form.direction)}
@@ -365,7 +365,7 @@ def test_options(entry: Entry) -> None:
         # The kernel tells of it by the old number too.
         named.add(_cmsg.SO_TIMESTAMPING_OLD)
     for family in entry.sockets:
-        known = {option.name for option in _base.row_of(find(entry, family)).options}
+        known = {option.name for option in _table.row_of(find(entry, family)).options}
         assert known & named or not named, (entry, known)
 
 
@@ -374,7 +374,7 @@ def test_since(entry: Entry) -> None:
     """The first release that has an option, or a kind without one, is that of the catalogue."""
     named = {option.name for option in options_of(entry)}
     for family in entry.sockets:
-        row = _base.row_of(find(entry, family))
+        row = _table.row_of(find(entry, family))
         said = {
             option.since
             for option in row.options

@@ -15,7 +15,7 @@ from catalogue import Entry, family_number, find, of_linux, options_of, payloads
 
 import cmsgx
 from cmsgx import _cmsg, kinds
-from cmsgx.kinds import _base
+from cmsgx.kinds import _table
 
 # What socket() takes for what the catalogue calls them; the first where it does not say.
 _IP = {
@@ -99,7 +99,7 @@ def test_the_kernel(entry: Entry, family: str) -> None:
     """A socket of the family takes the option of the catalogue, and enable() switches it on."""
     kind = find(entry, family)
     [source, *_] = [one.source for one in payloads_of(entry, family)]
-    on = {(option.level, option.name): option for option in _base.row_of(kind).options}
+    on = {(option.level, option.name): option for option in _table.row_of(kind).options}
     with open_socket(entry, family, source) as sock:
         assert find(entry, family) is kind
         for named in options_of(entry):

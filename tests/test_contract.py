@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import pytest
 from support import TESTS
 
-from cmsgx import _fds, _options, wire
+from cmsgx import _options, wire
+from cmsgx.kinds import _pidfd
 
 PROMISES = Path(TESTS) / "data" / "promised.txt"
 # What has no public name of its own.
@@ -21,7 +22,7 @@ OBJECTS = {
     "Batch": wire.Batch,
     "Enabled": _options.Enabled,
     "Header": wire.Header,
-    "UnownedPidFd": _fds.UnownedPidFd,
+    "UnownedPidFd": _pidfd.UnownedPidFd,
 }
 ANY = object()
 

@@ -50,7 +50,7 @@ def family_of_socket(fd: cmsgx.Fd) -> int:
 
 
 def reduced(fd: cmsgx.Fd) -> bytes:
-    with cmsgx.Fd(_fds._reduce(fd)[1][1]) as duplicate:
+    with cmsgx.Fd(_fds.reduce_fd(fd)[1][1]) as duplicate:
         return os.pread(duplicate.fileno(), 100, 0)
 
 

@@ -415,7 +415,7 @@ def test_rights_in_a_cycle_are_collected() -> None:
 
 def test_the_kinds_of_the_package_cost_the_collector_nothing() -> None:
     """They live as long as it does, and what is bytes only refers to nothing else."""
-    for row in kinds._base.rows():
+    for row in kinds._table.rows():
         if row.kind.__module__.startswith("cmsgx.") and hasattr(row.kind, "_restore"):
             record = row.kind._restore(bytes(row.kind._codec.min_size), 0)
             assert not gc.is_tracked(record), row.kind

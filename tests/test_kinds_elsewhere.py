@@ -150,9 +150,9 @@ exec(code)
 """
 KINDS = """
 from cmsgx import kinds
-from cmsgx.kinds import _base
+from cmsgx.kinds import _table
 
-names = sorted(row.kind.__name__ for row in _base.rows())
+names = sorted(row.kind.__name__ for row in _table.rows())
 """
 # What of the standard library is Linux's. Modules that look for it are imported before.
 PACKAGE = """
@@ -215,7 +215,7 @@ def test_kinds_of_a_system(system: str) -> None:
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_each_is_its_payload(system: str) -> None:
     code = """
-for row in _base.rows():
+for row in _table.rows():
     if issubclass(row.kind, kinds.StructMessage):
         size = 8 if row.kind._codec.fields == ("header",) else row.kind._codec.min_size
         record = row.kind._restore(bytes(size), 0)
@@ -327,7 +327,7 @@ def test_the_type_of_service_that_is_sent(system: str, size: int) -> None:
 
 # What runs on this kernel, with all that the package itself asks of its constants.
 WORKS = """
-assert kinds.ExtendedError not in [row.kind for row in kinds._base.rows()]
+assert kinds.ExtendedError not in [row.kind for row in kinds._table.rows()]
 left, right = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 with left, right, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
     reader, writer = map(cmsgx.Fd, os.pipe())

@@ -20,7 +20,7 @@ from support import eventually, unregistered
 
 import cmsgx
 from cmsgx import kinds
-from cmsgx.kinds import _base
+from cmsgx.kinds import _table
 
 if sys.platform != "linux":
     pytest.skip("these are Linux's own", allow_module_level=True)
@@ -40,7 +40,7 @@ SORTS: dict[str, tuple[int, int, int]] = {
     "netlink": (socket.AF_NETLINK, RAW, 0),
 }
 # Not those that other tests of this process have registered.
-ROWS = [row for row in _base.rows() if row.options and row.kind.__module__.startswith("cmsgx")]
+ROWS = [row for row in _table.rows() if row.options and row.kind.__module__.startswith("cmsgx")]
 BY_NAME = {row.kind.__name__: row for row in ROWS}
 
 SO_TXTIME = 61
@@ -120,7 +120,7 @@ def test_every_kind_is_refused_by_every_family_that_has_it_not() -> None:
     for family in range(1, 64):
         for sock in sockets_of(family):
             found.add(family)
-            for row in _base.rows():
+            for row in _table.rows():
                 # What is only sent is refused of any family: see test_route.py.
                 is_switched_on = row.direction != "send" or row.options
                 if (
@@ -242,7 +242,7 @@ def supported(sock: cmsgx.socket) -> list[Any]:
 def switch_on_what_is_old(sock: cmsgx.socket, wanted: list[Any]) -> None:
     """What others may have set besides, by names that cmsgx only watches."""
     for kind in wanted:
-        for option in _base.row_of(kind).options:
+        for option in _table.row_of(kind).options:
             if option.is_watched_only and option.level == SOL_IPV6:
                 sock.setsockopt(option.level, option.name, option.on)
 

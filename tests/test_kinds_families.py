@@ -21,10 +21,10 @@ from support import OLD_TIME, unix_pair, unregistered
 import cmsgx
 from cmsgx import _cmsg, kinds
 from cmsgx.errors import MalformedControlError
-from cmsgx.kinds import _base, _ipv6
+from cmsgx.kinds import _ipv6, _table
 
 # Not those that other tests of this process have registered.
-ROWS = tuple(row for row in _base.rows() if row.kind.__module__.startswith("cmsgx"))
+ROWS = tuple(row for row in _table.rows() if row.kind.__module__.startswith("cmsgx"))
 STRUCTS = [row.kind for row in ROWS if issubclass(row.kind, kinds.StructMessage)]
 EACH_ROW = pytest.mark.parametrize("row", ROWS, ids=[row.kind.__name__ for row in ROWS])
 EACH = pytest.mark.parametrize("kind", STRUCTS, ids=[kind.__name__ for kind in STRUCTS])
@@ -42,7 +42,7 @@ SECONDS = min(2**32, 2 ** (8 * struct.calcsize("@l") - 1))
 
 def own_form(kind: Any) -> Any:
     """The form that unpack() reads, and pack() writes."""
-    return _base.row_of(kind).formats[0]
+    return _table.row_of(kind).formats[0]
 
 
 def fields_of(kind: Any) -> list[Any]:
@@ -157,7 +157,7 @@ def test_each_form_is_found_by_its_number_and_family(row: Any) -> None:
     for form in row.formats:
         if form.is_ipv4:
             continue
-        for table, other in ((_base._received, "send"), (_base._sent, "receive")):
+        for table, other in ((_table._received, "send"), (_table._sent, "receive")):
             if form.direction == other:
                 continue
             for family in form.families or {socket.AF_UNIX, socket.AF_INET}:
@@ -167,7 +167,7 @@ def test_each_form_is_found_by_its_number_and_family(row: Any) -> None:
                 assert found == [row.kind]
         if form.direction != "send":
             family = next(iter(form.families), socket.AF_UNIX)
-            assert _base.lookup(form.level, form.type, family) is row.kind
+            assert _table.lookup(form.level, form.type, family) is row.kind
 
 
 @EACH_ROW
@@ -423,7 +423,7 @@ FAMILIES = {
 def test_numbers_of_linux(name: str) -> None:
     level, type, direction, size, family = LINUX[name]
     kind = getattr(kinds, name)
-    row = _base.row_of(kind)
+    row = _table.row_of(kind)
     assert (kind.level, kind.type) == (level, type)
     assert (row.direction, wire_size(kind)) == (direction, size)
     assert FAMILIES[family] in row.families
@@ -431,7 +431,7 @@ def test_numbers_of_linux(name: str) -> None:
         decoded = cmsgx.decode(level, type, bytes(size), FAMILIES[family])
         assert decoded == kind.unpack(bytes(size))
     for other in set(FAMILIES.values()) - row.families:
-        assert _base.lookup(level, type, other) is not kind
+        assert _table.lookup(level, type, other) is not kind
 
 
 @pytest.mark.parametrize(
@@ -443,8 +443,8 @@ def test_numbers_of_linux(name: str) -> None:
     ],
 )  # fmt: skip
 def test_level_0_is_told_apart_by_the_family(family: str, type: int, kind: str) -> None:
-    assert _base.lookup(0, type, FAMILIES[family]) is getattr(kinds, kind)
-    assert _base.lookup(0, type, socket.AF_UNIX) is None
+    assert _table.lookup(0, type, FAMILIES[family]) is getattr(kinds, kind)
+    assert _table.lookup(0, type, socket.AF_UNIX) is None
 
 
 def test_without_a_family_level_0_is_that_of_ip() -> None:
@@ -528,7 +528,7 @@ def test_sctp_layouts() -> None:
 
 
 def test_the_event_of_sctp_is_one_byte_of_its_option() -> None:
-    (option,) = _base.row_of(kinds.SctpSendReceiveInfo).options
+    (option,) = _table.row_of(kinds.SctpSendReceiveInfo).options
     assert (option.level, option.name, option.on, option.is_mask) == (132, 11, b"\1", True)
 
 
@@ -568,7 +568,7 @@ def test_rds_latencies_have_names() -> None:
     assert repr(made).startswith("RdsReceiveLatency(latencies={<RdsReceiveStage.DGRAM_DELIVERED")
     with pytest.raises(ValueError, match="3 at most"):
         kinds.RdsReceiveLatency(dict.fromkeys(range(4), 1))
-    (option,) = _base.row_of(kinds.RdsReceiveLatency).options
+    (option,) = _table.row_of(kinds.RdsReceiveLatency).options
     assert (option.level, option.name, option.on) == (276, 10, bytes([3, 0, 1, 2]))
 
 
@@ -631,7 +631,7 @@ def test_llc_and_tipc() -> None:
 
 ELSEWHERE = [
     value
-    for name in kinds._bsd.__all__
+    for name in [*kinds._bsd.__all__, *kinds._bsd_senders.__all__]
     for value in [getattr(kinds, name)]
     if issubclass(value, kinds.ControlMessage)
 ]
@@ -641,7 +641,7 @@ ELSEWHERE = [
 @pytest.mark.parametrize("kind", ELSEWHERE, ids=lambda kind: kind.__name__)
 def test_kinds_that_linux_has_not_are_there_and_say_so(kind: Any) -> None:
     assert re.search(r"FreeBSD|NetBSD|OpenBSD|macOS", kind.__doc__)
-    assert kind not in _base._rows
+    assert kind not in _table._rows
     left, right = unix_pair()
     with left, right:
         cmsgx.send(left, b"x", fds=[0])
@@ -708,7 +708,7 @@ def opened(family: int, type: int, protocol: int) -> Iterator[socket.socket]:
     ("kind", "family", "type", "protocol"), SWITCHED, ids=[row[0].__name__ for row in SWITCHED]
 )
 def test_switched_on_and_off_again(kind: Any, family: int, type: int, protocol: int) -> None:
-    (option,) = _base.row_of(kind).options
+    (option,) = _table.row_of(kind).options
     # Of HCI's the kernel writes one byte; what Python has behind it can be anything.
     told = 1 if family == AF_BLUETOOTH else option.size
     with opened(family, type, protocol) as sock:
@@ -735,7 +735,7 @@ def test_the_kernel_takes_an_option_that_it_tells_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As mISDN: getsockopt(2) has another size, EINVAL. As HCI: another channel, EBADFD."""
-    (option,) = _base.row_of(kinds.NetlinkPacketInfo).options
+    (option,) = _table.row_of(kinds.NetlinkPacketInfo).options
     getsockopt, setsockopt = _cmsg.getsockopt, _cmsg.setsockopt
     answer = errno.EINVAL
     was_set: list[bytes] = []

@@ -236,7 +236,7 @@ CANONICAL: dict[Any, int] = {
     "integer": 4, "timeval": 8, "timespec": 8, "timeval64": 8, "timespec64": 8, "bintime": 8,
     "stamping": 24, "stamping64": 24, "pktinfo": 20,
 }  # fmt: skip
-ALL: Any = get_args(kinds._base.Encoding)
+ALL: Any = get_args(kinds._row.Encoding)
 
 
 def layout_of(size: int, *, open_end: bool = False) -> dict[str, Any]:

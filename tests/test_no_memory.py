@@ -28,7 +28,7 @@ from support import eventually, open_fds
 
 import cmsgx
 from cmsgx import _cmsg, kinds, wire
-from cmsgx.kinds._base import rows
+from cmsgx.kinds._table import rows
 
 HANGS = 60.0  # seconds
 

@@ -30,7 +30,7 @@ import cmsgx
 import cmsgx.errors
 import cmsgx.kinds
 import cmsgx.wire
-from cmsgx.kinds import _base
+from cmsgx.kinds import _table
 
 MODULES = ("cmsgx", "cmsgx.errors", "cmsgx.kinds", "cmsgx.wire")
 PUBLIC = {
@@ -738,7 +738,7 @@ def registering() -> None:
     assert made.unpack(made(7).pack()) == made(7)
     assert cmsgx.decode(-5, 1, made(7).pack()) == made(7)
     # There is no way back for users.
-    del _base._rows[Mine], _base._received[-5, 1], _base._sent[-5, 1]
+    del _table._rows[Mine], _table._received[-5, 1], _table._sent[-5, 1]
 
 
 # Those of a family, of which no other exercise is.
@@ -749,7 +749,7 @@ OTHERS = {
     if f"cmsgx.kinds.{name}" in of_a_family()
 }
 WITH_A_NUMBER = [
-    kind for kind in _base._rows if issubclass(kind, cmsgx.kinds.StructMessage)
+    kind for kind in _table._rows if issubclass(kind, cmsgx.kinds.StructMessage)
 ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from support import in_fork, unix_pair, unregistered
 
 import cmsgx
 from cmsgx import kinds
-from cmsgx.kinds import _base, _sending
+from cmsgx.kinds import _sending, _table
 
 IP_RECVTTL = 12
 SENT = kinds.TimestampingFlags.TX_SOFTWARE
@@ -465,7 +465,7 @@ def test_eperm_says_what_is_missing() -> None:
 
 # What is switched on -----------------------------------------------------------------------------
 
-ONLY_SENT = [row.kind for row in _base.rows() if row.direction == "send" and not row.options]
+ONLY_SENT = [row.kind for row in _table.rows() if row.direction == "send" and not row.options]
 
 
 def test_there_are_kinds_that_are_only_sent() -> None:

@@ -15,7 +15,7 @@ from support import Pair, open_files
 
 import cmsgx
 from cmsgx import wire
-from cmsgx.kinds import _base
+from cmsgx.kinds import _row, _table
 
 HEADER = struct.Struct("@Nii")  # struct cmsghdr of Linux
 SIZE_T = 2 ** (8 * struct.calcsize("@N"))
@@ -308,12 +308,12 @@ def test_a_header_shows_what_stands_there() -> None:
 # Each kind, built and parsed --------------------------------------------------------------------
 
 # Not those that other tests of this process have registered.
-ROWS = tuple(row for row in _base.rows() if row.kind.__module__.startswith("cmsgx"))
+ROWS = tuple(row for row in _table.rows() if row.kind.__module__.startswith("cmsgx"))
 # An Fd, which is never sent.
 BUILT = [row for row in ROWS if row.kind is not cmsgx.PidFd]
 
 
-def families(row: _base.Row) -> frozenset[int]:
+def families(row: _row.Row) -> frozenset[int]:
     """Where it has the number that it is built with."""
     return row.formats[0].families
 
@@ -360,15 +360,15 @@ def assert_built_and_parsed(messages: list[Any], family: int) -> None:
         assert [type(one) for one in found] == [type(one) for one in messages]
 
 
-def found_as(row: _base.Row, family: int) -> Any:
+def found_as(row: _row.Row, family: int) -> Any:
     """The kind that its number is taken for."""
     header = wire.CMSG_FIRSTHDR(wire.build([row.kind.unpack(bytes(sizes(row.kind)[-1]))]))
     assert header is not None
-    return _base.lookup(header.level, header.type, family)
+    return _table.lookup(header.level, header.type, family)
 
 
 @pytest.mark.parametrize("row", BUILT, ids=lambda row: row.kind.__name__)
-def test_each_kind_is_built_and_parsed(row: _base.Row) -> None:
+def test_each_kind_is_built_and_parsed(row: _row.Row) -> None:
     rng = random.Random(row.kind.__name__)
     for family in sorted(families(row)) or FAMILIES:
         taken_for = found_as(row, family)
@@ -378,7 +378,7 @@ def test_each_kind_is_built_and_parsed(row: _base.Row) -> None:
         else:
             # The kernel delivers another one with this number, which only senders use so.
             assert row.direction == "send"
-            assert _base.row_of(taken_for).direction != "send"
+            assert _table.row_of(taken_for).direction != "send"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -5,9 +5,15 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import _cmsg
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+Buffer: TypeAlias = "ReadableBuffer"
+"""A bytes-like object."""
 
 
 def needed(name: str, what: str, value: object) -> TypeError:

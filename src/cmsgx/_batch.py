@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 from . import _cmsg
 from ._arguments import as_fds, as_int, as_kinds, as_view, check_word
 from ._cmsg import note_used_up, send, send_batch_tracked, send_tracked
-from ._options import Enabled, get_int, kinds_of, type_of
+from ._options import Enabled, as_options, get_int, kinds_of, type_of
 from ._sync import Restoring, configuration
 from .errors import NotSupportedError
 from .kinds import Mark, PacketInfo, PacketInfo6, UdpSegment
-from .kinds._base import as_options
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from ._arguments import Buffer
     from ._fds import FileDescriptorLike, FileDescriptors
     from .kinds import ControlMessage
-    from .kinds._base import Buffer, Kind
+    from .kinds._row import Kind
 
 __all__ = [
     "BatchReceiver",

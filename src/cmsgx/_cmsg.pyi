@@ -26,8 +26,9 @@ from _typeshed import ReadableBuffer, WriteableBuffer
 from typing_extensions import Buffer, disjoint_base
 
 from ._batch import BatchResult, OutgoingLike
-from ._fds import Fd, FileDescriptorLike, FileDescriptors, PidFd
+from ._fds import Fd, FileDescriptorLike, FileDescriptors
 from .kinds._base import ControlMessage
+from .kinds._pidfd import PidFd
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

@@ -176,6 +176,9 @@ def adopt(fd: Fd) -> socket:
     return made
 
 
+Fd._make_socket = adopt
+
+
 def _socket_of(fd: Fd, family: int, type: int, proto: int, *, is_blocking: bool = False) -> socket:
     """Made so that at no time two own the descriptor, or nobody does. `is_blocking`: it has no
     timeout, though `type` says SOCK_NONBLOCK."""

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, NoReturn, SupportsIndex
 
 from . import _cmsg
 from ._arguments import as_int, as_seconds
-from ._options import Enabled, family_of
+from ._options import Enabled, as_options, family_of
 from ._sync import Restoring
 from .errors import NotSupportedError
-from .kinds._base import as_options, rows
 from .kinds._error import ExtendedError
 from .kinds._reports import report_of
 from .kinds._sending import family_name
+from .kinds._table import rows
 
 if TYPE_CHECKING:
     from ._fds import FileDescriptorLike
     from .kinds import ErrorReport
-    from .kinds._base import Kind
+    from .kinds._row import Kind
 
 __all__ = ["ErrorReceiver", "receive_errors"]
 

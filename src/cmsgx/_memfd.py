@@ -12,8 +12,8 @@ from ._arguments import as_view, needed
 from .errors import NotSupportedError
 
 if TYPE_CHECKING:
+    from ._arguments import Buffer
     from ._fds import Fd
-    from .kinds._base import Buffer
 
 __all__ = ["share"]
 

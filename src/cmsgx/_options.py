@@ -10,9 +10,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
 from . import _cmsg
+from ._arguments import as_tuple, needed
 from .errors import NotSupportedError
-from .kinds._base import KindOption, Option, as_options, row_of, rows
+from .kinds._base import ControlMessage
+from .kinds._pidfd import PidFd
+from .kinds._row import KindOption, Option
 from .kinds._sending import family_name
+from .kinds._table import row_of, rows
 
 # No generator expression runs in here, nor in the rest of what calls use: CPython 3.12 and 3.13
 # crash where there is no memory for one.
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ._fds import FileDescriptorLike
-    from .kinds._base import Kind
+    from .kinds._row import Kind
 
 _INT = 4
 _NOT_THERE = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
@@ -66,6 +70,59 @@ def need_fds(family: int, fds: int) -> None:
     """NotSupportedError where no descriptor can come; as many as can come are none there."""
     if fds and fds < _cmsg.MAX_FDS and family != _socket.AF_UNIX:
         _need_family(family, frozenset({_socket.AF_UNIX}), f"fds={fds}: what brings descriptors")
+
+
+def as_option(kind: Any, argument: str) -> KindOption:
+    """A kind, or what its option() gave, as the latter. `argument` is the caller's, for an error.
+
+    NotSupportedError for a kind that this system has not, TypeError for what is no kind.
+    """
+    if isinstance(kind, KindOption):
+        return kind
+    if isinstance(kind, (ControlMessage, PidFd)):
+        name = type(kind).__name__
+        value = "" if isinstance(kind, PidFd) else (
+            f", or {name}.option(...) where its option has a value"
+        )  # fmt: skip
+        raise TypeError(
+            f"{argument}: {kind!r} is one control message, and not a kind: give the class, {name}"
+            f"{value}"
+        )
+    if not isinstance(kind, type):
+        error = needed(argument, "a kind of control message", kind)
+        if argument == "enable" and isinstance(kind, Iterable):
+            error = TypeError(f"{error}; give them one by one: enable(sock, *kinds)")
+        raise error
+    return KindOption(kind, (row_of(kind).options,))
+
+
+def as_options(kinds: Any, argument: str) -> tuple[KindOption, ...]:
+    """One kind or many, each once: those last whose option was given a value, for that to stand."""
+    if isinstance(kinds, (type, KindOption, ControlMessage, PidFd, str, bytes)):
+        kinds = (kinds,)
+    several = as_tuple(argument, "a kind of control message, or an iterable of them,", kinds)
+    given = [as_option(kind, argument) for kind in several]
+    chosen = [*dict.fromkeys([one for one in given if one.arguments])]
+    if len(chosen) > 1:
+        _check_agreement(chosen, argument)
+    # By the class: the hash of all that is set takes longer than to set it.
+    plain = {one.kind: one for one in given if not one.arguments}
+    return (*plain.values(), *chosen)
+
+
+def _check_agreement(chosen: list[KindOption], argument: str) -> None:
+    """ValueError for two values of one option: the second would undo the first in silence."""
+    values: dict[tuple[int, int], tuple[bytes, KindOption]] = {}
+    for one in chosen:
+        for option in [option for step in one.steps for option in step]:
+            value = option.tail if option.is_mask else option.on
+            if option.is_watched_only or not value:
+                continue
+            first = values.setdefault((option.level, option.name), (value, one))
+            if first[0] != value:
+                raise ValueError(
+                    f"{argument}: {first[1]!r} and {one!r}; {option.text} has one value"
+                )
 
 
 def _need_received(asked: KindOption) -> None:

@@ -10,11 +10,14 @@ from . import _cmsg
 from ._arguments import needed, os_error
 from ._options import need_unix, not_supported, set_int
 from .errors import NotSupportedError
-from .kinds._base import Signature, bind, member, number
+from .kinds._base import Signature, member
+from .kinds._codec import bind
+from .kinds._row import number
 from .kinds._unix import IdMapped
 
 if TYPE_CHECKING:
-    from ._fds import FileDescriptorLike, PidFd
+    from ._fds import FileDescriptorLike
+    from .kinds._pidfd import PidFd
 
 __all__ = [
     "PeerCredentials",

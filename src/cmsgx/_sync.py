@@ -12,6 +12,7 @@ from ._arguments import as_fds, as_seconds, as_tuple, as_view, check_word, neede
 from ._cmsg import note_used_up, send_tracked
 from ._options import (
     Enabled,
+    as_options,
     family_of,
     is_on_for,
     kinds_of,
@@ -22,16 +23,16 @@ from ._options import (
     unique,
 )
 from .kinds import PidFd
-from .kinds._base import as_options
 
 if TYPE_CHECKING:
     from typing import Self
 
     from _typeshed import WriteableBuffer
 
+    from ._arguments import Buffer
     from ._fds import FileDescriptorLike, FileDescriptors
     from .kinds import ControlMessage
-    from .kinds._base import Buffer, Kind
+    from .kinds._row import Kind
 
 __all__ = ["Receiver", "send_all"]
 

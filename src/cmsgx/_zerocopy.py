@@ -6,7 +6,6 @@ import errno
 import os
 import select
 import socket as _socket
-import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -26,8 +25,9 @@ from typing import (
 )
 
 from . import _cmsg
-from ._arguments import as_int, as_kinds, as_seconds, check_word, needed
+from ._arguments import as_int, as_kinds, check_word, needed
 from ._cmsg import note_used_up, send_tracked
+from ._deadline import Deadline
 from ._errqueue import no_error_queue, reader
 from ._options import get_int, not_supported, set_int
 from ._sync import views_behind, views_of
@@ -36,9 +36,9 @@ from .kinds._reports import ErrorReport, ZeroCopyCompletion, report_of
 if TYPE_CHECKING:
     from typing import Self
 
+    from ._arguments import Buffer
     from ._fds import FileDescriptorLike
     from .kinds import ControlMessage
-    from .kinds._base import Buffer
 
 __all__ = ["Pending", "ZeroCopySender"]
 
@@ -85,35 +85,6 @@ class _Sending:
     def free(self) -> None:
         for view in self.views:
             view.release()
-
-
-class _Deadline:
-    __slots__ = ("_seconds", "_until", "error", "rounds")
-
-    def __init__(self, seconds: float | None) -> None:
-        self._seconds = seconds = as_seconds(seconds)
-        # Of _cmsg.wait_for().
-        self.rounds = 0
-        # What it has raised.
-        self.error: OSError | None = None
-        self._until = None if seconds is None else time.monotonic() + seconds
-
-    def left(self) -> float | None:
-        """Seconds; as a socket does, BlockingIOError where it may not wait, else TimeoutError."""
-        if self._until is None:
-            return None
-        if self._seconds == 0:
-            self.error = BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-            raise self.error
-        left = self._until - time.monotonic()
-        if left <= 0:
-            self.error = TimeoutError("timed out")
-            raise self.error
-        return left
-
-    def timeout(self) -> float | None:
-        """What is left of it, for a call that takes a timeout."""
-        return 0 if self._seconds == 0 else self.left()
 
 
 class ZeroCopySender:
@@ -317,7 +288,7 @@ class ZeroCopySender:
                 view.release()
 
     def _send(
-        self, sending: _Sending, control: tuple[Any, ...], address: Any, deadline: _Deadline
+        self, sending: _Sending, control: tuple[Any, ...], address: Any, deadline: Deadline
     ) -> None:
         try:
             self._send_or_wait(sending, control, address, deadline)
@@ -326,7 +297,7 @@ class ZeroCopySender:
                 sending.free()
 
     def _send_or_wait(
-        self, sending: _Sending, control: tuple[Any, ...], address: Any, deadline: _Deadline
+        self, sending: _Sending, control: tuple[Any, ...], address: Any, deadline: Deadline
     ) -> None:
         size = sum([view.nbytes for view in sending.views])
         must_copy = False
@@ -425,7 +396,7 @@ class ZeroCopySender:
         """
         self._wait(self._deadline(timeout))
 
-    def _wait(self, deadline: _Deadline) -> None:
+    def _wait(self, deadline: Deadline) -> None:
         self.reap()
         while self._in_flight:
             self._await(0, deadline)
@@ -533,20 +504,20 @@ class ZeroCopySender:
 
     # Waiting ---------------------------------------------------------------------------------
 
-    def _deadline(self, timeout: float | EllipsisType | None) -> _Deadline:
+    def _deadline(self, timeout: float | EllipsisType | None) -> Deadline:
         if self._is_green:
             # To wait here would stop all greenlets: what would have to is a BlockingIOError.
-            _Deadline(None if timeout is ... else timeout)
-            return _Deadline(0)
+            Deadline(None if timeout is ... else timeout)
+            return Deadline(0)
         if timeout is not ...:
-            return _Deadline(timeout)
+            return Deadline(timeout)
         gettimeout = getattr(self.sock, "gettimeout", None)
         if gettimeout is not None:
-            return _Deadline(gettimeout())
+            return Deadline(gettimeout())
         with _cmsg.borrow(self.sock) as number:
-            return _Deadline(None if os.get_blocking(number) else 0)
+            return Deadline(None if os.get_blocking(number) else 0)
 
-    def _await(self, events: int, deadline: _Deadline) -> None:
+    def _await(self, events: int, deadline: Deadline) -> None:
         """Waits for one of `events`, or a completion; may return before."""
         left = deadline.left()
         found, deadline.rounds = _cmsg.wait_for(

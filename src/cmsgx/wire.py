@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _cmsg
-from ._arguments import as_int, as_view, needed
+from ._arguments import Buffer, as_int, as_view, needed
 from ._cmsg import CMSG_ALIGN, CMSG_LEN, CMSG_SPACE, Address, Batch, Segments, View
 from .errors import MalformedControlError, NotSupportedError
 from .kinds import ControlMessage, StructMessage, decode
-from .kinds._base import Buffer, bind, member
+from .kinds._base import member
+from .kinds._codec import bind
 
 __all__ = [
     "CMSG_ALIGN",

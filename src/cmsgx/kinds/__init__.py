@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from .. import _cmsg
-from .._arguments import as_bytes
+from .._arguments import Buffer, as_bytes
 from . import (
     _alg,
     _bluetooth,
     _bsd,
+    _bsd_senders,
     _can,
     _error,
     _ip,
@@ -34,22 +35,12 @@ from . import (
 )
 from ._address import IPAddress
 from ._alg import *
-from ._base import (
-    Buffer,
-    ControlMessage,
-    KindOption,
-    Option,
-    StructMessage,
-    WireFormat,
-    bind,
-    lookup,
-    member,
-    need_int,
-    register,
-)
+from ._base import ControlMessage, StructMessage, member
 from ._bluetooth import *
 from ._bsd import *
+from ._bsd_senders import *
 from ._can import *
+from ._codec import bind
 from ._error import *
 from ._ip import *
 from ._ipv6 import *
@@ -58,10 +49,13 @@ from ._mixins import *
 from ._netlink import *
 from ._packet import *
 from ._rds import *
+from ._register import register
 from ._reports import *
+from ._row import KindOption, Option, WireFormat, need_int
 from ._rxrpc import *
 from ._sctp_dccp import *
 from ._socket import *
+from ._table import lookup
 from ._time import *
 from ._tipc import *
 from ._udp_tcp import *
@@ -82,6 +76,7 @@ __all__ = [
 __all__ += _alg.__all__
 __all__ += _bluetooth.__all__
 __all__ += _bsd.__all__
+__all__ += _bsd_senders.__all__
 __all__ += _can.__all__
 __all__ += _error.__all__
 __all__ += _ip.__all__

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import ipaddress
     from typing import Self, TypeAlias
 
-    from ._base import Buffer
+    from .._arguments import Buffer
 
     IPAddressLike: TypeAlias = (
         "IPAddress | ipaddress.IPv4Address | ipaddress.IPv6Address | str | Buffer"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .._arguments import as_view
+from .._arguments import Buffer, as_view
 from ..errors import MalformedControlError
-from ._base import Buffer, OpenEnum, StructMessage, constant, families, member, register
+from ._base import StructMessage, member
 from ._mixins import ShownAsMade
+from ._register import register
+from ._row import OpenEnum, constant, families
 
 if TYPE_CHECKING:
     from typing import Self

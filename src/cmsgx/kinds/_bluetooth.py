@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ._base import StructMessage, families, member, option, register, wire_format
+from ._base import StructMessage, member
+from ._register import register
+from ._row import families, option, wire_format
 
 __all__ = [
     "BluetoothPacketStatus",

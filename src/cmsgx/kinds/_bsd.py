@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import enum
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from ._base import StructMessage, constant, families, member, option, register, wire_format
-from ._mixins import OnInterface, ShownAsMade, numbers, packed_numbers
+from ._base import StructMessage, member
+from ._mixins import OnInterface
+from ._register import register
+from ._row import constant, families, option, wire_format
 from ._sctp_dccp import EVENTS, SctpFlags
-from ._time import AttributeRun, names_of
 from ._udp_tcp import TlsType
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from ._address import IPMember
 
 __all__ = [
-    "Cmsgcred",
     "ContinuousTicks",
     "DestinationPort",
     "FlowId",
@@ -31,15 +28,12 @@ __all__ = [
     "MonotonicTicks",
     "MonotonicTimestamp",
     "NetServiceType",
-    "NetlinkSender",
     "PacketLogReceive",
     "PacketLogSend",
     "ReceiveInterface",
     "RoutingTable",
     "RssBucketId",
     "SctpExtendedReceiveInfo",
-    "Sockcred",
-    "Sockcred2",
     "SocketTrafficClass",
     "SourcePacketInfo",
     "TimestampInfo",
@@ -53,189 +47,6 @@ _IPV4 = families("AF_INET")
 _IPV6 = families("AF_INET6")
 _IP = _IPV4 | _IPV6
 _IS_NETBSD = sys.platform.startswith("netbsd")
-# Most that a kernel tells of: CMGROUP_MAX of FreeBSD, NGROUPS_MAX of NetBSD; 4 bytes each.
-_GROUPS = 16 * 4
-
-
-# Who sent it ----------------------------------------------------------------------------
-
-
-class _WithGroups(ShownAsMade, StructMessage):
-    """For the credentials that end with an array of groups."""
-
-    __slots__ = ()
-
-    _count: ClassVar[Any]
-    _groups: ClassVar[Any]
-
-    @property
-    def groups(self) -> tuple[int, ...]:
-        """The group ids, the effective one first."""
-        found: tuple[int, ...] = self._groups[: max(self._count, 0)]
-        return found
-
-
-@register(
-    level="SOL_SOCKET",
-    type="SCM_CREDS",
-    layout="cmsgcred",
-    families=_UNIX,
-    unsolicited_size=4 * 5 + _GROUPS,
-)
-class Cmsgcred(_WithGroups):
-    """Who sent this message, struct cmsgcred: SCM_CREDS, unix(4). FreeBSD.
-
-    The sender attaches it, Cmsgcred() is enough, and the kernel fills it in: what it says cannot
-    be forged. A receiver that has set LOCAL_CREDS gets another struct under the same number, which
-    is not read: Sockcred2 is for those.
-    """
-
-    __slots__ = ()
-
-    _SHOWN = ("pid", "uid", "euid", "gid", "groups")
-
-    pid: int = member("cmcred_pid", default=0)
-    uid: int = member("cmcred_uid", default=0)
-    euid: int = member("cmcred_euid", default=0)
-    gid: int = member("cmcred_gid", default=0)
-    _count: ClassVar[Any] = member("cmcred_ngroups")
-    _groups: ClassVar[Any] = member("cmcred_groups", convert=numbers("I"))
-
-    if TYPE_CHECKING:
-
-        def __init__(
-            self,
-            pid: int = 0,
-            uid: int = 0,
-            euid: int = 0,
-            gid: int = 0,
-            groups: Iterable[int] = (),
-        ) -> None: ...
-
-    def __new__(
-        cls, pid: int = 0, uid: int = 0, euid: int = 0, gid: int = 0, groups: Iterable[int] = ()
-    ) -> Self:
-        groups = tuple(groups)
-        # Not a Field where the class is not registered, which its base says then.
-        packed = packed_numbers("I", groups, getattr(cls._groups, "size", None))
-        return super().__new__(cls, pid, uid, euid, gid, len(groups), packed)
-
-
-@register(
-    level="SOL_SOCKET",
-    # FreeBSD has it under the number of Cmsgcred, told apart by an option of the receiver.
-    type="SCM_CREDS" if _IS_NETBSD else "",
-    layout="sockcred",
-    direction="receive",
-    families=_UNIX,
-    option=option("SOL_LOCAL", "LOCAL_CREDS", 24 + _GROUPS),
-)
-class Sockcred(_WithGroups):
-    """Who sent this message, struct sockcred: LOCAL_CREDS, unix(4). NetBSD 8.
-
-    Attached by the kernel, with each datagram, and once on a connection.
-    """
-
-    __slots__ = ()
-
-    _SHOWN = ("pid", "uid", "euid", "gid", "egid", "groups")
-
-    pid: int = member("sc_pid")
-    uid: int = member("sc_uid")
-    euid: int = member("sc_euid")
-    gid: int = member("sc_gid")
-    egid: int = member("sc_egid")
-    _count: ClassVar[Any] = member("sc_ngroups")
-    _groups: ClassVar[Any] = member("sc_groups", convert=numbers("I"))
-
-    if TYPE_CHECKING:
-
-        def __init__(
-            self, pid: int, uid: int, euid: int, gid: int, egid: int, groups: Iterable[int] = ()
-        ) -> None: ...
-
-    def __new__(
-        cls, pid: int, uid: int, euid: int, gid: int, egid: int, groups: Iterable[int] = ()
-    ) -> Self:
-        groups = tuple(groups)
-        packed = packed_numbers("I", groups)
-        return super().__new__(cls, pid, uid, euid, gid, egid, len(groups), packed)
-
-
-@register(
-    level="SOL_SOCKET",
-    type="SCM_CREDS2",
-    layout="sockcred2",
-    direction="receive",
-    families=_UNIX,
-    option=option("SOL_LOCAL", "LOCAL_CREDS_PERSISTENT", 28 + _GROUPS),
-)
-class Sockcred2(_WithGroups):
-    """Who sent this message, struct sockcred2: LOCAL_CREDS_PERSISTENT, unix(4). FreeBSD 13.
-
-    Attached by the kernel to each message. `version` is 0.
-    """
-
-    __slots__ = ()
-
-    _SHOWN = ("pid", "uid", "euid", "gid", "egid", "groups", "version")
-
-    version: int = member("sc_version")
-    pid: int = member("sc_pid")
-    uid: int = member("sc_uid")
-    euid: int = member("sc_euid")
-    gid: int = member("sc_gid")
-    egid: int = member("sc_egid")
-    _count: ClassVar[Any] = member("sc_ngroups")
-    _groups: ClassVar[Any] = member("sc_groups", convert=numbers("I"))
-
-    if TYPE_CHECKING:
-
-        def __init__(
-            self,
-            pid: int,
-            uid: int,
-            euid: int,
-            gid: int,
-            egid: int,
-            groups: Iterable[int] = (),
-            version: int = 0,
-        ) -> None: ...
-
-    def __new__(
-        cls,
-        pid: int,
-        uid: int,
-        euid: int,
-        gid: int,
-        egid: int,
-        groups: Iterable[int] = (),
-        version: int = 0,
-    ) -> Self:
-        groups = tuple(groups)
-        packed = packed_numbers("I", groups)
-        return super().__new__(cls, version, pid, uid, euid, gid, egid, len(groups), packed)
-
-
-@register(
-    level="SOL_NETLINK",
-    type="NETLINK_MSG_INFO",
-    layout="bytes",
-    direction="receive",
-    families=families("AF_NETLINK"),
-    option=option("SOL_NETLINK", "NETLINK_MSG_INFO", 16),
-)
-class NetlinkSender(AttributeRun):
-    """Who sent a netlink message: NETLINK_MSG_INFO, netlink(4). FreeBSD 14.
-
-    `values` has "process_id", and "port_id" of its socket; `attributes` is the payload.
-    """
-
-    __slots__ = ()
-
-    _NAMES = names_of("NLMSGINFO_ATTR_")
-
-    attributes: bytes = member()
 
 
 # When it came ---------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ._base import StructMessage, families, member, register
+from ._base import StructMessage, member
+from ._register import register
+from ._row import families
 
 __all__ = ["J1939DestinationAddress", "J1939DestinationName", "J1939Priority"]
 

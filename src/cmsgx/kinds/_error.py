@@ -6,21 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import _cmsg
-from ._base import (
-    ENTRY,
-    KindOption,
-    OpenEnum,
-    StructMessage,
-    check_flag,
-    constant,
-    families,
-    member,
-    option,
-    register,
-    row_of,
-    wire_format,
-)
+from ._base import StructMessage, member
 from ._mixins import ShownAsMade, error_of
+from ._register import register
+from ._row import ENTRY, KindOption, OpenEnum, check_flag, constant, families, option, wire_format
+from ._table import row_of
 
 if TYPE_CHECKING:
     from typing import Self

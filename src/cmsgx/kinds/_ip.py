@@ -11,8 +11,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from .. import _cmsg
-from ._base import IS_LINUX, StructMessage, families, member, option, register, wire_format
+from ._base import StructMessage, member
 from ._mixins import OnInterface, WithTrafficClass, source_of_answer
+from ._register import register
+from ._row import IS_LINUX, families, option, wire_format
 
 if TYPE_CHECKING:
     from ._address import AddressMember, IPMember

@@ -11,9 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import _cmsg
-from ._base import IS_LINUX, Buffer, StructMessage, families, member, option, register, wire_format
+from .._arguments import Buffer
+from ._base import StructMessage, member
 from ._ip import IP
 from ._mixins import OnInterface, WithTrafficClass, source_of_answer
+from ._register import register
+from ._row import IS_LINUX, families, option, wire_format
 
 if TYPE_CHECKING:
     from typing import Self

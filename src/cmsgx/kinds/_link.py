@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from ._base import StructMessage, families, member, option, register
+from ._base import StructMessage, member
 from ._mixins import OnInterface
+from ._register import register
+from ._row import families, option
 
 __all__ = ["IucvTargetClass", "LinkQuality", "LlcPacketInfo", "MisdnTimestamp"]
 

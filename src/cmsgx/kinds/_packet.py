@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 
-from ._base import StructMessage, constant, families, member, option, register
+from ._base import StructMessage, member
+from ._register import register
+from ._row import constant, families, option
 
 __all__ = ["PacketAuxdata", "PacketStatus"]
 

@@ -7,20 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .._arguments import as_tuple
-from ._base import (
-    KindOption,
-    OpenEnum,
-    Option,
-    StructMessage,
-    check_int,
-    constant,
-    families,
-    member,
-    option,
-    register,
-    row_of,
-)
+from ._base import StructMessage, member
 from ._mixins import ShownAsMade, numbers, packed_numbers
+from ._register import register
+from ._row import KindOption, OpenEnum, Option, check_int, constant, families, option
+from ._table import row_of
 
 if TYPE_CHECKING:
     from typing import Self

@@ -11,8 +11,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import MalformedControlError
-from ._base import OpenEnum, constant
 from ._error import ErrorOrigin, ExtendedError, SentStage
+from ._row import OpenEnum, constant
 from ._socket import WifiStatus
 from ._time import J1939Stats, TcpStats, Timestamping
 

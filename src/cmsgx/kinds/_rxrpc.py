@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._base import StructMessage, families, member, option, register
+from ._base import StructMessage, member
 from ._mixins import error_of
+from ._register import register
+from ._row import families, option
 
 if TYPE_CHECKING:
     from typing import Self

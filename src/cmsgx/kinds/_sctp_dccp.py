@@ -6,7 +6,9 @@ import enum
 from typing import TYPE_CHECKING
 
 from .. import _cmsg
-from ._base import OpenEnum, StructMessage, constant, families, member, option, register
+from ._base import StructMessage, member
+from ._register import register
+from ._row import OpenEnum, constant, families, option
 
 if TYPE_CHECKING:
     from ._address import IPMember

@@ -9,20 +9,10 @@ from typing import Any
 
 from .. import _cmsg
 from ..errors import NotSupportedError
-from ._base import (
-    IP_FAMILIES,
-    READERS,
-    Reader,
-    Row,
-    Way,
-    WireFormat,
-    lookup_sent,
-    number,
-    row_of,
-    rows,
-    way_of,
-)
 from ._mixins import OnInterface
+from ._row import Row, WireFormat, number
+from ._table import lookup_sent, row_of, rows
+from ._way import IP_FAMILIES, READERS, Reader, Way, way_of
 
 
 def family_name(family: int) -> str:

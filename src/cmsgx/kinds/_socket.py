@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ._base import ENTRY, StructMessage, families, member, option, register, wire_format
+from ._base import StructMessage, member
+from ._register import register
+from ._row import ENTRY, families, option, wire_format
 
 __all__ = [
     "DevmemDmabuf",

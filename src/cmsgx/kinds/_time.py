@@ -9,22 +9,21 @@ import time
 from typing import Any, ClassVar
 
 from .. import _cmsg
-from ._base import (
+from ._base import StructMessage, member
+from ._mixins import OnInterface
+from ._register import register
+from ._row import (
     ENTRY,
     KindOption,
     Option,
-    StructMessage,
     check_flag,
     check_int,
     constant,
     families,
-    member,
     option,
-    register,
-    row_of,
     wire_format,
 )
-from ._mixins import OnInterface
+from ._table import row_of
 
 __all__ = [
     "J1939Stats",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ._base import OpenEnum, StructMessage, constant, families, member, option, register
+from ._base import StructMessage, member
+from ._register import register
+from ._row import OpenEnum, constant, families, option
 
 __all__ = ["TipcDestination", "TipcError", "TipcReturned", "TipcReturnedData"]
 

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from ._base import (
-    IS_LINUX,
-    OpenEnum,
-    StructMessage,
-    constant,
-    families,
-    member,
-    option,
-    register,
-    wire_format,
-)
+from ._base import StructMessage, member
+from ._register import register
+from ._row import IS_LINUX, OpenEnum, constant, families, option, wire_format
 
 __all__ = ["TcpInq", "TlsRecordType", "TlsType", "UdpGro", "UdpSegment"]
 

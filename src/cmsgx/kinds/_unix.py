@@ -8,20 +8,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, NoReturn, SupportsIndex, overload
 
 from .. import _cmsg
-from .._arguments import as_bytes
-from .._fds import Fd, FileDescriptorLike, FileDescriptors, PidFd
+from .._arguments import Buffer, as_bytes
+from .._fds import Fd, FileDescriptorLike, FileDescriptors
 from ..errors import MalformedControlError
-from ._base import (
-    IS_LINUX,
-    Buffer,
-    ControlMessage,
-    StructMessage,
-    families,
-    member,
-    option,
-    register,
-    wire_format,
-)
+from ._base import ControlMessage, StructMessage, member
+from ._pidfd import PidFd
+from ._register import register
+from ._row import IS_LINUX, families, option, wire_format
 
 if TYPE_CHECKING:
     from typing import Self

@@ -1,0 +1,151 @@
+"""Which process: descriptors that name one, as the kernel attaches them. SCM_PIDFD"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import sys
+import time
+from multiprocessing import reduction
+from typing import NoReturn, SupportsIndex
+
+from .. import _cmsg
+from .._arguments import as_bytes, as_int, as_seconds, os_error
+from .._fds import Fd, reduce_fd
+from ..errors import MalformedControlError
+from ._row import KindOption
+from ._table import row_of
+
+
+class PidFd(Fd):
+    """Owns a pidfd: names one process for good, unlike its pid, which can be reused. pidfd_open(2)
+
+    As a control message (SCM_PIDFD, Linux 6.5) it names the process that sent the message. Where
+    the kernel could make none, because this process's table was full, which a peer can cause, it
+    owns nothing and `error` is the errno: the identity is unknown, so refuse.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def option(cls) -> KindOption:
+        """The same as the class, for `want=` and enable(): its option has no value."""
+        return KindOption(cls, (row_of(cls).options,))
+
+    @property
+    def error(self) -> int | None:
+        """The errno that arrived in place of a descriptor, or None."""
+        return self._error or None
+
+    @property
+    def pid(self) -> int | None:
+        """Its pid here; None where it is not visible here, was reaped, or cannot be told.
+
+        Asked of the kernel by PIDFD_GET_INFO, Linux 6.13; before that read in /proc, where that is
+        there and the table has room for a descriptor: proc_pid_fdinfo(5)
+        """
+        with self._pinned() as number:
+            pid = _cmsg.pidfd_pid(number)
+            return (_pid_in_proc(self, number) if pid is None else pid) or None
+
+    def send_signal(self, number: int) -> None:
+        """Sends a signal: pidfd_send_signal(2). ProcessLookupError where it has ended."""
+        number = as_int("number", number)
+        with self._pinned() as pidfd:
+            try:
+                signal.pidfd_send_signal(pidfd, number)
+            except OSError as error:
+                if error.errno == errno.EINVAL:
+                    raise os_error(errno.EINVAL, f"number: {number} is not a signal") from None
+                if error.errno == errno.EBADF:
+                    raise os_error(errno.EBADF, f"{self!r} is not a pidfd") from None
+                raise
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Waits until the process has ended; TimeoutError after `timeout` seconds.
+
+        A child of this process is reaped, and its exit status returned as by subprocess (negative
+        for a signal); of others None. Where another thread closes the PidFd meanwhile, this waits
+        on, for the same process, and the descriptor goes when it returns. waitid(2), poll(2)
+        """
+        timeout = as_seconds(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._pinned() as number:
+            poll = select.poll()
+            poll.register(number, select.POLLIN)
+            while not poll.poll(None if deadline is None else _milliseconds_until(deadline)):
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise TimeoutError("timed out")
+            try:
+                result = os.waitid(os.P_PIDFD, number, os.WEXITED)
+            except ChildProcessError:
+                return None
+            except OSError as error:
+                if error.errno in (errno.EBADF, errno.EINVAL):
+                    raise os_error(error.errno, f"{self!r} is not a pidfd") from None
+                raise
+        if result is None:
+            return None
+        exited = result.si_code == os.CLD_EXITED
+        return result.si_status if exited else -result.si_status
+
+    @classmethod
+    def unpack(cls, data: bytes | bytearray | memoryview, /) -> UnownedPidFd:
+        """From the payload of SCM_PIDFD: holds the number, and owns nothing until own()."""
+        return UnownedPidFd(data)
+
+
+def _pid_in_proc(pidfd: PidFd, number: int) -> int | None:
+    try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return None  # /proc is of another pid namespace, and so are the numbers in it
+        with open(f"/proc/self/fdinfo/{number}", encoding="ascii") as info:
+            lines = [line.split() for line in info]
+    except OSError:
+        return None
+    for line in lines:
+        if line[:1] == ["Pid:"]:
+            return max(0, int(line[1]))
+    raise os_error(errno.EINVAL, f"{pidfd!r} is not a pidfd")
+
+
+def _milliseconds_until(deadline: float) -> float:
+    # Of more poll(2) knows nothing: who waits longer asks again.
+    return max(0.0, min((deadline - time.monotonic()) * 1000, 0x7FFFFFFF))
+
+
+class UnownedPidFd:
+    """The payload of SCM_PIDFD: a number that nobody owns yet, or an errno."""
+
+    __slots__ = ("_tickets", "error", "number")
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        raw = as_bytes(data)
+        if len(raw) != 4:
+            raise MalformedControlError(f"PidFd: {len(raw)} bytes came, it has 4")
+        value = int.from_bytes(raw, sys.byteorder, signed=True)
+        self.number: int | None = value if value >= 0 else None
+        self.error: int | None = -value if value < 0 else None
+        self._tickets = [True]
+
+    def own(self) -> PidFd:
+        """The PidFd that owns it, once; then ValueError. OSError where an errno came."""
+        if self.number is None:
+            assert self.error is not None
+            raise os_error(self.error, "the kernel could make no pidfd for the sender")
+        return PidFd._own_all((self.number,), self._tickets)[0]
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError("UnownedPidFd can be owned once: it is neither copied nor pickled")
+
+    def __repr__(self) -> str:
+        if self.error is not None:
+            return f"<UnownedPidFd, error {errno.errorcode.get(self.error, self.error)}>"
+        return f"<UnownedPidFd {self.number}>"
+
+
+reduction.register(PidFd, reduce_fd)
+
+_cmsg.register("PidFd", PidFd)
