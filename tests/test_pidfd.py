@@ -18,7 +18,8 @@ from owners import child
 from support import enter_empty_root, fill_table, in_fork, is_open
 
 import cmsgx
-from cmsgx import _cmsg, _fds
+from cmsgx import _cmsg
+from cmsgx.kinds import _pidfd
 
 # _IOWR(0xff, 11, struct pidfd_info), of 64 bytes.
 PIDFD_GET_INFO = 0xC040FF0B
@@ -128,7 +129,7 @@ def test_pid_is_asked_of_the_kernel_or_read_in_proc(
         if is_told and not tells_the_pid(own):
             pytest.skip("this kernel has no PIDFD_GET_INFO")
         if is_told:
-            monkeypatch.setattr(_fds, "_pid_in_proc", pytest.fail)
+            monkeypatch.setattr(_pidfd, "_pid_in_proc", pytest.fail)
         else:
             monkeypatch.setattr(_cmsg, "pidfd_pid", as_older_kernels)
         assert own.pid == os.getpid()
