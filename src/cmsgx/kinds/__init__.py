@@ -55,7 +55,7 @@ from ._row import KindOption, Option, WireFormat, need_int
 from ._rxrpc import *
 from ._sctp_dccp import *
 from ._socket import *
-from ._table import lookup
+from ._table import lookup, not_a_kind
 from ._time import *
 from ._tipc import *
 from ._udp_tcp import *
@@ -145,6 +145,7 @@ def _kind_of(family: int, level: int, type: int) -> Any:
 
 _cmsg.register("Unknown", Unknown)
 _cmsg.register("decode", _kind_of)
+_cmsg.register("not_a_kind", not_a_kind)
 
 # Where the documentation has them.
 for _object in [globals()[name] for name in __all__]:
