@@ -53,7 +53,6 @@ OPEN: dict[str, set[str]] = {
         "plain/closer_row",  # to be cut
         "types/message_fds",  # to be cut
         "types/message_control",  # to be cut
-        "types/sockaddr_linux",  # to be cut
         "types/fd_ownership",  # to be cut
         "types/pin",  # to be cut
         "types/message_take",  # to be cut

@@ -1,5 +1,7 @@
 #include "types/sockaddr.h"
 
+#include "types/sockaddr_linux.h"
+
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -75,14 +77,6 @@ netlink_to_object(const struct sockaddr_storage *name)
     return Py_BuildValue("II", (unsigned)pid, (unsigned)groups);
 }
 #endif
-
-PyObject *
-cmsgx_unknown_name_to_object(const struct sockaddr_storage *name, socklen_t size)
-{
-    size_t at = offsetof(struct sockaddr, sa_data);
-    return Py_BuildValue("iy#", (int)name->ss_family, (const char *)name + at,
-                         (Py_ssize_t)(size - at));
-}
 
 PyObject *
 cmsgx_name_to_object(const struct sockaddr_storage *name, socklen_t size, cmsgx_whence whence)
@@ -258,32 +252,6 @@ cmsgx_name_from_plain(int family, PyObject *object, struct sockaddr_storage *nam
 #define INET6_FORM \
     "(host, port, flowinfo=0, scope_id=0), the port from 0 to 65535, flowinfo up to 1048575"
 
-/* See sockaddr.h. */
-int
-cmsgx_raise_name_form(PyObject *type, PyObject *object, const char *family, const char *format)
-{
-    PyErr_Format(type, "address: %R; an address of %s is %s", object, family, format);
-    return -1;
-}
-
-/* The same where the items could not be read, for what PyArg_ParseTuple() raised; what Python code
-   raised on the way stays. */
-int
-cmsgx_raise_name_items(PyObject *object, const char *family, const char *format)
-{
-    static PyObject *const *const types[] = {&PyExc_OverflowError, &PyExc_TypeError,
-                                             &PyExc_ValueError};
-    PyObject *error = cmsgx_save_exception();
-    for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++) {
-        if (error != NULL && Py_IS_TYPE(error, (PyTypeObject *)*types[i])) {
-            Py_DECREF(error);
-            return cmsgx_raise_name_form(*types[i], object, family, format);
-        }
-    }
-    cmsgx_restore_exception(error);
-    return -1;
-}
-
 /* The host as text that ends in a NUL: a new reference to bytes. */
 static PyObject *
 host_text(PyObject *host, PyObject *address, const char *family, const char *format)
@@ -423,26 +391,6 @@ netlink_from_object(PyObject *object, struct sockaddr_storage *name, socklen_t *
 }
 #endif
 
-/* As cmsgx_unknown_name_to_object() gives it: 1, or 0. */
-static int
-unknown_from_object(int family, PyObject *object, struct sockaddr_storage *name, socklen_t *size)
-{
-    size_t at = offsetof(struct sockaddr, sa_data);
-    PyObject *bytes = PyTuple_Check(object) && PyTuple_GET_SIZE(object) == 2
-        ? PyTuple_GET_ITEM(object, 1) : NULL;
-    int overflow;
-    if (bytes == NULL || !PyBytes_Check(bytes) || !PyLong_Check(PyTuple_GET_ITEM(object, 0))
-        || PyLong_AsLongAndOverflow(PyTuple_GET_ITEM(object, 0), &overflow) != family
-        || (size_t)PyBytes_GET_SIZE(bytes) > sizeof(*name) - at) {
-        return 0;
-    }
-    memset(name, 0, at);
-    name->ss_family = (__typeof__(name->ss_family))family;
-    memcpy((char *)name + at, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
-    *size = (socklen_t)(at + (size_t)PyBytes_GET_SIZE(bytes));
-    return 1;
-}
-
 /* AF_RDS has the names of AF_INET. */
 static int
 family_of_names(int family)
@@ -481,7 +429,9 @@ cmsgx_name_from_object(int family, cmsgx_whence whence, PyObject *object,
         (void)whence;
         known = 0;
 #endif
-        known = known == 0 ? unknown_from_object(family, object, name, size) : known;
+        if (known == 0) {
+            known = cmsgx_unknown_name_from_object(family, object, name, size);
+        }
     }
     if (known > 0) {
         cmsgx_set_address_length(name, *size);

@@ -3,17 +3,7 @@
 #ifndef CMSGX_SOCKADDR_H
 #define CMSGX_SOCKADDR_H
 
-#include "state.h"
-
-/* The socket that a name belongs to, as far as it is known.  `fd` is any descriptor that is a
-   socket of the same network namespace, by which interfaces have their names; or -1.  `proto` is
-   the protocol, which says what a name of Bluetooth or CAN is; or -1. */
-typedef struct {
-    int fd;
-    int proto;
-} cmsgx_whence;
-
-#define CMSGX_NOWHERE ((cmsgx_whence){-1, -1})
+#include "types/sockaddr_common.h"
 
 /* Whether names of that family cannot be read without their socket.  -1, a family that is not
    known, may be one.  (Those of IP have lower numbers than all of these.) */
@@ -53,17 +43,5 @@ int cmsgx_name_from_object(int family, cmsgx_whence whence, PyObject *object,
    same results; 0 where there is no host in it. */
 int cmsgx_name_resolve(int family, PyObject *object, struct sockaddr_storage *name,
                        socklen_t *size);
-
-/* For sockaddr_linux.c: the families that only Linux has. */
-PyObject *cmsgx_linux_name_to_object(const struct sockaddr_storage *name, socklen_t size,
-                                     cmsgx_whence whence);
-int cmsgx_linux_name_from_object(int family, cmsgx_whence whence, PyObject *object,
-                                 struct sockaddr_storage *name, socklen_t *size);
-PyObject *cmsgx_unknown_name_to_object(const struct sockaddr_storage *name, socklen_t size);
-
-/* Errors of the type that socket raises, in words of ours: what was given, and what would do.  The
-   second where PyArg_ParseTuple() has raised; what Python code raised on the way stays.  -1. */
-int cmsgx_raise_name_form(PyObject *type, PyObject *object, const char *family, const char *format);
-int cmsgx_raise_name_items(PyObject *object, const char *family, const char *format);
 
 #endif

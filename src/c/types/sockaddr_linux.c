@@ -1,6 +1,4 @@
-/* Names of the families that only Linux has.  Compiles to nothing elsewhere. */
-
-#include "types/sockaddr.h"
+#include "types/sockaddr_linux.h"
 
 #ifdef __linux__
 #include "errors.h"

@@ -1,0 +1,18 @@
+/* Names of the families that only Linux has.  Elsewhere nothing of it is built. */
+
+#ifndef CMSGX_SOCKADDR_LINUX_H
+#define CMSGX_SOCKADDR_LINUX_H
+
+#include "types/sockaddr_common.h"
+
+/* As cmsgx_name_to_object() gives them, of a name that has all bytes of a struct sockaddr_storage.  A
+   new reference. */
+PyObject *cmsgx_linux_name_to_object(const struct sockaddr_storage *name, socklen_t size,
+                                     cmsgx_whence whence);
+
+/* As cmsgx_name_from_object(): 1 written; 0 for a family that is not one of them; -1 with an
+   exception. */
+int cmsgx_linux_name_from_object(int family, cmsgx_whence whence, PyObject *object,
+                                 struct sockaddr_storage *name, socklen_t *size);
+
+#endif
