@@ -22,10 +22,7 @@ check: Callable[[dict[str, str]], list[Any]] = TOOL["check"]
 OPEN: dict[str, set[str]] = {
     "circle": {
         "plain/closer",  # to be cut
-        "plain/fallbacks",  # to be cut
-        "plain/platform",  # to be cut
         "plain/process",  # to be cut
-        "plain/walk",  # to be cut
     },
     "declared elsewhere": {
         "calls/background: cmsgx_received_begin",  # to be cut

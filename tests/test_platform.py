@@ -1,4 +1,4 @@
-"""What stands in for Linux's own calls elsewhere: src/c/plain/platform.[hc], msghdr.h."""
+"""What stands in for Linux's own calls elsewhere: src/c/plain/platform.[hc], msghdr.[hc]."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@
 #include "compat.h"
 
 #include "plain/closer.h"
-#include "plain/fallbacks.h"
+#include "plain/platform.h"
 #include "plain/walk.h"
 
 /* Keyword arguments of the functions that are called often: interned, at these places of

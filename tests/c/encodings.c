@@ -1,6 +1,6 @@
 /* Every form of a time, with the values at the edges: what is written is read again. */
 
-#include "../../src/c/plain/form.c"
+#include "../../src/c/plain/encoding.c"
 
 #include <stdio.h>
 

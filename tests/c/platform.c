@@ -1,4 +1,4 @@
-/* What src/c/plain/platform.[hc] and msghdr.h make of the system's calls, as text.
+/* What src/c/plain/platform.[hc] and msghdr.[hc] make of the system's calls, as text.
 
    Linux's own calls, and what stands in for them elsewhere:
 
@@ -11,7 +11,7 @@
 #  define _GNU_SOURCE 1
 #endif
 
-#include "../../src/c/plain/msghdr.h"
+#include "../../src/c/plain/msghdr.c"
 #include "../../src/c/plain/platform.c"
 #include "../../src/c/plain/walk.c"
 
@@ -34,7 +34,7 @@
 typedef struct {
     struct iovec iov;
     char data[16];
-    unsigned char control[ROOM + CMSGX_MORE_ROOM] __attribute__((aligned(16)));
+    unsigned char control[ROOM + CMSGX_EXTRA_CONTROL] __attribute__((aligned(16)));
 } place;
 
 static int null;            /* what is sent */

@@ -2,6 +2,7 @@
 
 #include "calls/outgoing_control.h"
 #include "errors.h"
+#include "plain/msghdr.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -5,6 +5,7 @@
 #include "calls/outgoing_fill.h"
 #include "calls/outgoing_send.h"
 #include "calls/send.h"
+#include "plain/msghdr.h"
 #include "plain/refusal.h"
 #include "types/fd.h"
 

@@ -1,6 +1,6 @@
 #include "calls/sock.h"
 
-#include "plain/fallbacks.h"
+#include "plain/platform.h"
 #include "types/fd.h"
 #include "errors.h"
 

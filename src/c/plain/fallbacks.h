@@ -4,10 +4,15 @@
 #ifndef CMSGX_FALLBACKS_H
 #define CMSGX_FALLBACKS_H
 
-#include "plain/platform.h"
+/* macOS has the IPv6 control messages of RFC 3542, or those of RFC 2292, or none. */
+#if defined(__APPLE__) && !defined(__APPLE_USE_RFC_3542)
+#  define __APPLE_USE_RFC_3542
+#endif
 
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
+#include <sys/socket.h>
 
 #ifdef __linux__
 /* asm-generic/socket.h, and the two processors that number differently.  So do alpha, mips and

@@ -23,6 +23,87 @@
 
 #define CMSGX_PIECE 1024
 
+/* recvmsg(2) -------------------------------------------------------------------------------- */
+
+/* For recvmsg(2) without CMSGX_HAS_CLOEXEC, and for its peeks without CMSGX_PEEK_INSTALLS. */
+void cmsgx_set_cloexec(struct msghdr *msg);
+void cmsgx_disown_peeked(struct msghdr *msg);
+
+/* recvmsg(2), where `flags` may have CMSGX_MSG_CMSG_CLOEXEC on each system.  What arrives is
+   described by `msg` as on Linux, but for the room: see cmsgx_msghdr_prepare(). */
+static inline __attribute__((always_inline)) ssize_t
+cmsgx_sys_recvmsg(int fd, struct msghdr *msg, int flags)
+{
+    int known = CMSGX_HAS_CLOEXEC ? flags : flags & ~CMSGX_MSG_CMSG_CLOEXEC;
+    __typeof__(msg->msg_controllen) capacity = msg->msg_controllen;
+    ssize_t result = cmsgx_plain_recvmsg(fd, msg, known);
+    if (!CMSGX_IS_LINUX && msg->msg_controllen > capacity) {
+        msg->msg_controllen = capacity;
+    }
+    /* First of all, as the comment at CMSGX_MSG_CMSG_CLOEXEC says why. */
+    if (known != flags && result >= 0) {
+        cmsgx_set_cloexec(msg);
+    }
+    if (!CMSGX_PEEK_INSTALLS && (flags & MSG_PEEK) && result >= 0) {
+        cmsgx_disown_peeked(msg);
+    }
+    return result;
+}
+
+/* For a call that failed: whether that may be for CMSGX_MSG_CMSG_CLOEXEC in `flags`, which some
+   families refuse as they do each flag that they do not know.  None of them brings descriptors.
+   Keeps errno where it answers no. */
+int cmsgx_refuses_cloexec(int fd, int flags);
+
+/* The same of a send and MSG_NOSIGNAL.  None of them raises SIGPIPE. */
+int cmsgx_refuses_nosignal(int fd, int flags);
+
+/* The kernel (Linux 6.18) installs a pidfd for some peeks that it then answers with EAGAIN: closes
+   what it wrote to a buffer that was zeroed before.  Keeps errno. */
+void cmsgx_close_after_failed_peek(const void *control, size_t capacity);
+
+/* recvmmsg(2) ------------------------------------------------------------------------------- */
+
+/* What stands in for recvmmsg(2) where the system has none. */
+static inline int
+cmsgx_recvmmsg_by_one(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
+{
+    int now = flags & ~CMSGX_MSG_WAITFORONE;
+    unsigned int done = 0;
+
+    while (done < count) {
+        ssize_t result = cmsgx_sys_recvmsg(fd, &msgs[done].msg_hdr, now);
+        if (result < 0) {
+            break;
+        }
+        msgs[done++].msg_len = (unsigned int)result;
+        if (flags & CMSGX_MSG_WAITFORONE) {
+            now |= MSG_DONTWAIT;
+        }
+    }
+    return done > 0 || count == 0 ? (int)done : -1;
+}
+
+/* recvmmsg(2): how many of `count` messages were received, each with its length in msg_len; -1
+   with errno where the first fails.  `flags` may have CMSGX_MSG_WAITFORONE and
+   CMSGX_MSG_CMSG_CLOEXEC.  An error after the first ends the call.  Linux tells it to the next
+   one; a loop cannot, and it is lost, as in FreeBSD's C library.  The caller prepares and finishes
+   each message: msghdr.h. */
+static inline __attribute__((always_inline)) int
+cmsgx_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
+{
+    if (!CMSGX_HAS_MMSG) {
+        return cmsgx_recvmmsg_by_one(fd, msgs, count, flags);
+    }
+    int done = cmsgx_plain_recvmmsg(fd, msgs, count, flags);
+    for (int i = 0; !CMSGX_PEEK_INSTALLS && (flags & MSG_PEEK) && i < done; i++) {
+        cmsgx_disown_peeked(&msgs[i].msg_hdr);
+    }
+    return done;
+}
+
+/* What a try starts from, and leaves ---------------------------------------------------------- */
+
 static inline size_t
 cmsgx_msghdr_zeroed(size_t capacity)
 {

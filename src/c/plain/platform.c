@@ -1,8 +1,6 @@
 #include "plain/platform.h"
 
-#include "plain/fallbacks.h"
 #include "plain/uapi.h"
-#include "plain/walk.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -18,83 +16,9 @@
 #  include <sys/ucred.h>
 #endif
 
-/* What arrived ------------------------------------------------------------------------------ */
-
-/* Calls `each` with every descriptor that a message brought, and where it lies. */
-static void
-each_right(const struct msghdr *msg, void (*each)(unsigned char *at))
-{
-    cmsgx_header header;
-    size_t offset = 0;
-    unsigned char *control = msg->msg_control;
-
-    while (cmsgx_walk(control, (size_t)msg->msg_controllen, &offset, &header) == CMSGX_MESSAGE) {
-        if (header.level == SOL_SOCKET && header.type == SCM_RIGHTS) {
-            for (size_t i = 0; i + sizeof(int) <= header.size; i += sizeof(int)) {
-                each(control + (header.data - control) + i);
-            }
-        }
-    }
-}
-
-static void
-set_cloexec(unsigned char *at)
-{
-    int fd;
-    memcpy(&fd, at, sizeof(fd));
-    (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
-}
-
-static void
-disown(unsigned char *at)
-{
-    memset(at, 0xff, sizeof(int));
-}
-
-void
-cmsgx_set_cloexec(struct msghdr *msg)
-{
-    each_right(msg, set_cloexec);
-    /* As Linux answers. */
-    msg->msg_flags |= CMSGX_MSG_CMSG_CLOEXEC;
-}
-
-void
-cmsgx_disown_peeked(struct msghdr *msg)
-{
-    each_right(msg, disown);
-}
-
 /* Many messages ----------------------------------------------------------------------------- */
 
 #if !CMSGX_HAS_MMSG
-
-/* One that may be of many, as the system calls have it: -1 only where it is the first. */
-static int
-end(unsigned int done, unsigned int count)
-{
-    return done > 0 || count == 0 ? (int)done : -1;
-}
-
-int
-cmsgx_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
-{
-    int now = flags & ~CMSGX_MSG_WAITFORONE;
-    unsigned int done = 0;
-
-    while (done < count) {
-        ssize_t result = cmsgx_sys_recvmsg(fd, &msgs[done].msg_hdr, now);
-        if (result < 0) {
-            break;
-        }
-        msgs[done++].msg_len = (unsigned int)result;
-        if (flags & CMSGX_MSG_WAITFORONE) {
-            now |= MSG_DONTWAIT;
-        }
-    }
-    return end(done, count);
-}
-
 int
 cmsgx_sendmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
 {
@@ -107,7 +31,7 @@ cmsgx_sendmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
         }
         msgs[done++].msg_len = (unsigned int)result;
     }
-    return end(done, count);
+    return done > 0 || count == 0 ? (int)done : -1;
 }
 
 #endif
@@ -236,36 +160,6 @@ cmsgx_proto_of(int fd)
 #else
     (void)fd;
     return -1;
-#endif
-}
-
-/* Whether `flags` have `flag`, and errno is what a family says of one that it does not know. */
-static int
-is_refusal(int flags, int flag)
-{
-    return CMSGX_IS_LINUX && (flags & flag) && (errno == EOPNOTSUPP || errno == EINVAL);
-}
-
-int
-cmsgx_refuses_cloexec(int fd, int flags)
-{
-    int failed = errno;
-    int refuses = is_refusal(flags, CMSGX_MSG_CMSG_CLOEXEC) && cmsgx_family_of(fd) != AF_UNIX;
-    errno = failed;
-    return refuses;
-}
-
-int
-cmsgx_refuses_nosignal(int fd, int flags)
-{
-#if CMSGX_IS_LINUX
-    int failed = errno;
-    int family = is_refusal(flags, CMSGX_MSG_NOSIGNAL) ? cmsgx_family_of(fd) : -1;
-    errno = failed;
-    return family == AF_RDS || family == AF_X25 || family == AF_QRTR;
-#else
-    (void)fd, (void)flags;
-    return 0;
 #endif
 }
 

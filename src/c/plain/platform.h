@@ -8,10 +8,7 @@
 #ifndef CMSGX_PLATFORM_H
 #define CMSGX_PLATFORM_H
 
-/* macOS has the IPv6 control messages of RFC 3542, or those of RFC 2292, or none. */
-#if defined(__APPLE__) && !defined(__APPLE_USE_RFC_3542)
-#  define __APPLE_USE_RFC_3542
-#endif
+#include "plain/fallbacks.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -144,10 +141,6 @@ cmsgx_sys_sendmsg(int fd, const struct msghdr *msg, int flags)
     return sendmsg(fd, msg, flags);
 }
 
-/* For recvmsg(2) without CMSGX_HAS_CLOEXEC, and for its peeks without CMSGX_PEEK_INSTALLS. */
-void cmsgx_set_cloexec(struct msghdr *msg);
-void cmsgx_disown_peeked(struct msghdr *msg);
-
 /* Of a libc whose time_t is longer than the kernel's long, recvmsg() and recvmmsg() put a second
    time stamp behind the kernel's, or set MSG_CTRUNC where it has no room, though nothing is lost.
    The calls themselves do not. */
@@ -164,39 +157,6 @@ cmsgx_plain_recvmsg(int fd, struct msghdr *msg, int flags)
     return recvmsg(fd, msg, flags);
 }
 
-/* recvmsg(2), where `flags` may have CMSGX_MSG_CMSG_CLOEXEC on each system.  What arrives is
-   described by `msg` as on Linux, but for the room: see cmsgx_msghdr_prepare(). */
-static inline __attribute__((always_inline)) ssize_t
-cmsgx_sys_recvmsg(int fd, struct msghdr *msg, int flags)
-{
-    int known = CMSGX_HAS_CLOEXEC ? flags : flags & ~CMSGX_MSG_CMSG_CLOEXEC;
-#if CMSGX_IS_LINUX
-    ssize_t result = cmsgx_plain_recvmsg(fd, msg, known);
-#else
-    __typeof__(msg->msg_controllen) capacity = msg->msg_controllen;
-    ssize_t result = cmsgx_plain_recvmsg(fd, msg, known);
-    if (msg->msg_controllen > capacity) {
-        msg->msg_controllen = capacity;
-    }
-#endif
-    /* First of all, as the comment at CMSGX_MSG_CMSG_CLOEXEC says why. */
-    if (known != flags && result >= 0) {
-        cmsgx_set_cloexec(msg);
-    }
-    if (!CMSGX_PEEK_INSTALLS && (flags & MSG_PEEK) && result >= 0) {
-        cmsgx_disown_peeked(msg);
-    }
-    return result;
-}
-
-/* For a call that failed: whether that may be for CMSGX_MSG_CMSG_CLOEXEC in `flags`, which some
-   families refuse as they do each flag that they do not know.  None of them brings descriptors.
-   Keeps errno where it answers no. */
-int cmsgx_refuses_cloexec(int fd, int flags);
-
-/* The same of a send and MSG_NOSIGNAL.  None of them raises SIGPIPE. */
-int cmsgx_refuses_nosignal(int fd, int flags);
-
 /* sendmmsg(2), recvmmsg(2) ----------------------------------------------------------------- */
 
 /* The system's struct mmsghdr where it has the system calls.  Not FreeBSD's, whose length is a
@@ -212,13 +172,7 @@ struct cmsgx_mmsg {
 #  define CMSGX_HAS_MMSG 0
 #endif
 
-/* recvmmsg(2): how many of `count` messages were received, each with its length in msg_len; -1
-   with errno where the first fails.  `flags` may have CMSGX_MSG_WAITFORONE and
-   CMSGX_MSG_CMSG_CLOEXEC.  An error after the first ends the call.  Linux tells it to the next
-   one; a loop cannot, and it is lost, as in FreeBSD's C library.  The caller prepares and finishes
-   each message: msghdr.h.
-
-   sendmmsg(2): how many were sent, each with its length in msg_len; -1 with errno where the first
+/* sendmmsg(2): how many were sent, each with its length in msg_len; -1 with errno where the first
    fails.  An error after the first ends the call: sending that message again tells it. */
 #if CMSGX_HAS_MMSG
 
@@ -253,16 +207,6 @@ cmsgx_plain_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int fl
 }
 
 static inline __attribute__((always_inline)) int
-cmsgx_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
-{
-    int done = cmsgx_plain_recvmmsg(fd, msgs, count, flags);
-    for (int i = 0; !CMSGX_PEEK_INSTALLS && (flags & MSG_PEEK) && i < done; i++) {
-        cmsgx_disown_peeked(&msgs[i].msg_hdr);
-    }
-    return done;
-}
-
-static inline __attribute__((always_inline)) int
 cmsgx_sendmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
 {
 #  if CMSGX_RAW_SENDMSG
@@ -274,7 +218,15 @@ cmsgx_sendmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
 }
 
 #else
-int cmsgx_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags);
+/* This system has none: msghdr.h has a loop in its place. */
+static inline int
+cmsgx_plain_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
+{
+    (void)fd, (void)msgs, (void)count, (void)flags;
+    errno = ENOSYS;
+    return -1;
+}
+
 int cmsgx_sendmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags);
 #endif
 
@@ -349,6 +301,19 @@ size_t cmsgx_count_free(size_t limit, size_t enough);
 pid_t cmsgx_pid_of(int pidfd);
 
 /* Sockets ---------------------------------------------------------------------------------- */
+
+/* Whether a family refuses MSG_NOSIGNAL as it does each flag that it does not know.  None of these
+   raises SIGPIPE. */
+static inline int
+cmsgx_family_refuses_nosignal(int family)
+{
+#if CMSGX_IS_LINUX
+    return family == AF_RDS || family == AF_X25 || family == AF_QRTR;
+#else
+    (void)family;
+    return 0;
+#endif
+}
 
 /* AF_* of a socket: SO_DOMAIN, or by its name.  -1 with errno. */
 int cmsgx_family_of(int fd);

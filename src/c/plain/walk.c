@@ -1,6 +1,6 @@
 #include "plain/walk.h"
 
-#include "plain/fallbacks.h"
+#include "plain/platform.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -143,14 +143,6 @@ cmsgx_close_received(const void *control, size_t used)
     while ((step = cmsgx_walk(control, used, &offset, &header)) != CMSGX_END) {
         cmsgx_close_message(&header, step);
     }
-}
-
-void
-cmsgx_close_after_failed_peek(const void *control, size_t capacity)
-{
-    int saved = errno;
-    cmsgx_close_received(control, capacity);
-    errno = saved;
 }
 
 size_t

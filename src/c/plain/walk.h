@@ -53,10 +53,6 @@ void cmsgx_close_received(const void *control, size_t used);
 /* The same for the one message that a step found. */
 void cmsgx_close_message(const cmsgx_header *header, cmsgx_step step);
 
-/* The kernel (Linux 6.18) installs a pidfd for some peeks that it then answers with EAGAIN: closes
-   what it wrote to a buffer that was zeroed before.  Keeps errno. */
-void cmsgx_close_after_failed_peek(const void *control, size_t capacity);
-
 /* Cuts a buffer that had more room than was asked for down to `room` bytes, as Linux would have
    filled those: of SCM_RIGHTS what fits stays, with a length that says so, and each descriptor
    behind it is closed.  Returns the bytes in use then; *cut is whether anything but padding was
