@@ -12,7 +12,7 @@
 /* Through the type's own method ------------------------------------------------------------ */
 
 static int
-has_kinds(cmsgx_state *state, PyObject *items)
+has_typed(cmsgx_state *state, PyObject *items)
 {
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(items); i++) {
         if (PyObject_TypeCheck(PyTuple_GET_ITEM(items, i), state->Record)) {
@@ -22,7 +22,7 @@ has_kinds(cmsgx_state *state, PyObject *items)
     return 0;
 }
 
-static int add_plain_fds(cmsgx_outgoing *out, PyObject *fds);
+static int add_drop_in_fds(cmsgx_outgoing *out, PyObject *fds);
 
 /* The two below are not inlined: they need much of the stack, and whoever calls them has Python
    code called next, which may come back here. */
@@ -31,14 +31,14 @@ static int add_plain_fds(cmsgx_outgoing *out, PyObject *fds);
    wire.build() has them: a new reference.  The caller holds `items`, and with them the
    descriptors. */
 static __attribute__((noinline)) PyObject *
-kinds_as_tuples(cmsgx_state *state, cmsgx_sock *sock, PyObject *items, int has_address)
+typed_as_tuples(cmsgx_state *state, cmsgx_sock *sock, PyObject *items, int has_address)
 {
     cmsgx_outgoing out;
-    cmsgx_stack_scratch room;
-    cmsgx_outgoing_init(&out, cmsgx_scratch_of(&room), state, sock);
+    cmsgx_outgoing_stack stack;
+    cmsgx_outgoing_init(&out, cmsgx_stack_arrays(&stack), state, sock);
     if (sock != NULL && has_address) {
         /* The method resolves a name to an address of the socket's own family. */
-        out.peer = cmsgx_sock_family(sock);
+        out.packet_family = cmsgx_sock_family(sock);
     }
     PyObject *tuples = cmsgx_outgoing_add_ancdata(&out, items, "ancdata") < 0
         ? NULL : cmsgx_outgoing_tuples(&out);
@@ -51,10 +51,10 @@ static __attribute__((noinline)) PyObject *
 fds_as_tuples(cmsgx_state *state, PyObject *fds)
 {
     cmsgx_outgoing out;
-    cmsgx_stack_scratch room;
+    cmsgx_outgoing_stack stack;
     PyObject *tuples = NULL;
-    cmsgx_outgoing_init(&out, cmsgx_scratch_of(&room), state, NULL);
-    if (add_plain_fds(&out, fds) == 0) {
+    cmsgx_outgoing_init(&out, cmsgx_stack_arrays(&stack), state, NULL);
+    if (add_drop_in_fds(&out, fds) == 0) {
         tuples = cmsgx_outgoing_tuples(&out);
     }
     cmsgx_outgoing_clear(&out);
@@ -63,7 +63,7 @@ fds_as_tuples(cmsgx_state *state, PyObject *fds)
 
 /* sendmsg() by `method`, which takes the socket first; NULL for what the object has of its own. */
 static PyObject *
-send_through(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssize_t nargs)
+send_by_method(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssize_t nargs)
 {
     /* Read once, as it may be an iterator. */
     PyObject *items = nargs > 2 ? PySequence_Tuple(args[2]) : NULL;
@@ -71,19 +71,19 @@ send_through(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssi
         return NULL;
     }
     PyObject *ancdata = NULL;
-    if (items != NULL && has_kinds(state, items)) {
+    if (items != NULL && has_typed(state, items)) {
         cmsgx_sock sock;
         int has_address = nargs > 4 && args[4] != Py_None;
         /* An object of another type may have anything for a family. */
         int is_socket = cmsgx_is_socket_class(state, Py_TYPE(args[0]));
         if (!is_socket || cmsgx_sock_resolve(state, args[0], &sock) == 0) {
-            ancdata = kinds_as_tuples(state, is_socket ? &sock : NULL, items, has_address);
+            ancdata = typed_as_tuples(state, is_socket ? &sock : NULL, items, has_address);
         }
         if (ancdata == NULL && method == NULL
             && PyErr_ExceptionMatches(state->NotSupportedError)) {
             /* What a method of a user's does with them is its own affair. */
             PyErr_Clear();
-            ancdata = kinds_as_tuples(state, NULL, items, has_address);
+            ancdata = typed_as_tuples(state, NULL, items, has_address);
         }
     }
     else {
@@ -117,7 +117,7 @@ send_through(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssi
    new reference.
    Inline for the reason that stands at cmsgx_call(). */
 static inline __attribute__((always_inline)) PyObject *
-send_plain(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *buffers, PyObject *ancdata,
+send_drop_in(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *buffers, PyObject *ancdata,
            PyObject *fds, int flags, PyObject *address)
 {
     if (cmsgx_audit("socket.sendmsg", "OO", sock->object, address) < 0
@@ -125,7 +125,8 @@ send_plain(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *buffers, PyObject *a
         return NULL;
     }
     int is_typed = ancdata != NULL ? cmsgx_outgoing_add_ancdata(out, ancdata, "ancdata") : 0;
-    if (is_typed < 0 || (is_typed && out->total == 0 && cmsgx_check_dropped(out, sock) < 0)) {
+    if (is_typed < 0
+        || (is_typed && out->data_size == 0 && cmsgx_outgoing_check_dropped(out, sock) < 0)) {
         return NULL;
     }
     int error;
@@ -138,13 +139,13 @@ send_plain(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *buffers, PyObject *a
     return PyLong_FromSsize_t(sent);
 }
 
-/* Not inlined: see send_through(). */
+/* Not inlined: see send_by_method(). */
 __attribute__((noinline)) PyObject *
 cmsgx_sendmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs)
 {
     cmsgx_sock sock;
     cmsgx_outgoing out;
-    cmsgx_stack_scratch room;
+    cmsgx_outgoing_stack stack;
     PyObject *result = NULL;
     int flags = 0;
 
@@ -157,7 +158,7 @@ cmsgx_sendmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs
         || (nargs > 3 && cmsgx_as_int(args[3], "flags", &flags) < 0)) {
         return NULL;
     }
-    cmsgx_outgoing_init(&out, cmsgx_scratch_of(&room), state, &sock);
+    cmsgx_outgoing_init(&out, cmsgx_stack_arrays(&stack), state, &sock);
     PyObject *address = nargs > 4 ? args[4] : Py_None;
     int known = cmsgx_outgoing_set_address(&out, &sock, address);
     if (known < 0) {
@@ -165,14 +166,15 @@ cmsgx_sendmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs
     }
     if (known == 0) {
         if (sock.kind == CMSGX_SOCKET) {
-            result = send_through(state, state->stdlib_methods[CMSGX_SENDMSG].method, args, nargs);
+            PyObject *method = state->stdlib_methods[CMSGX_SENDMSG].method;
+            result = send_by_method(state, method, args, nargs);
         }
         else {
             cmsgx_raise_no_conversion(&sock, address);
         }
         goto done;
     }
-    result = send_plain(&out, &sock, args[1], nargs > 2 ? args[2] : NULL, NULL, flags, address);
+    result = send_drop_in(&out, &sock, args[1], nargs > 2 ? args[2] : NULL, NULL, flags, address);
 
 done:
     cmsgx_outgoing_clear(&out);
@@ -186,7 +188,7 @@ cmsgx_sendmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     int is_foreign = nargs >= 2 && nargs <= 5
         ? cmsgx_is_foreign(state, args[0], CMSGX_SENDMSG) : 0;
     if (is_foreign != 0) {
-        return is_foreign < 0 ? NULL : send_through(state, NULL, args, nargs);
+        return is_foreign < 0 ? NULL : send_by_method(state, NULL, args, nargs);
     }
     return cmsgx_sendmsg_method(state, args, nargs);
 }
@@ -200,7 +202,7 @@ static const cmsgx_signature send_fds_signature = {
 
 /* Descriptors as the socket module takes them, also as the bytes of an array. */
 static int
-add_plain_fds(cmsgx_outgoing *out, PyObject *fds)
+add_drop_in_fds(cmsgx_outgoing *out, PyObject *fds)
 {
     int added = PyBytes_Check(fds) || PyByteArray_Check(fds) ? cmsgx_outgoing_add_fd_bytes(out, fds)
                                                              : cmsgx_outgoing_add_fds(out, fds, 0);
@@ -208,7 +210,7 @@ add_plain_fds(cmsgx_outgoing *out, PyObject *fds)
     return added < 0 || cmsgx_outgoing_add_rights(out, 0) < 0 ? -1 : 0;
 }
 
-/* Not inlined: see send_through(). */
+/* Not inlined: see send_by_method(). */
 __attribute__((noinline)) PyObject *
 cmsgx_send_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs,
                       PyObject *kwnames)
@@ -216,7 +218,7 @@ cmsgx_send_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t narg
     PyObject *values[5] = {NULL};
     cmsgx_sock sock;
     cmsgx_outgoing out;
-    cmsgx_stack_scratch room;
+    cmsgx_outgoing_stack stack;
     PyObject *result = NULL;
     int flags = 0;
 
@@ -225,11 +227,11 @@ cmsgx_send_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t narg
         || (values[3] != NULL && cmsgx_as_int(values[3], "flags", &flags) < 0)) {
         return NULL;
     }
-    cmsgx_outgoing_init(&out, cmsgx_scratch_of(&room), state, &sock);
+    cmsgx_outgoing_init(&out, cmsgx_stack_arrays(&stack), state, &sock);
     PyObject *address = values[4] != NULL ? values[4] : Py_None;
     /* Before the buffers, which may be an iterator: they are read once, by whom it takes. */
     int known = cmsgx_outgoing_set_address(&out, &sock, address);
-    if (known < 0 || add_plain_fds(&out, values[2]) < 0) {
+    if (known < 0 || add_drop_in_fds(&out, values[2]) < 0) {
         goto done;
     }
     if (known == 0) {
@@ -244,7 +246,7 @@ cmsgx_send_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t narg
         }
         goto done;
     }
-    result = send_plain(&out, &sock, values[1], NULL, values[2], flags, address);
+    result = send_drop_in(&out, &sock, values[1], NULL, values[2], flags, address);
 
 done:
     cmsgx_outgoing_clear(&out);

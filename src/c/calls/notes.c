@@ -35,7 +35,7 @@ cmsgx_are_fds_used_up(PyObject *value)
 }
 
 static int
-is_used_up(const char *name, PyObject *value)
+is_argument_used_up(const char *name, PyObject *value)
 {
     return strcmp(name, "fds") == 0 ? cmsgx_are_fds_used_up(value) : cmsgx_is_used_up(value);
 }
@@ -72,7 +72,7 @@ cmsgx_note_used_up(const cmsgx_argument *arguments, size_t count)
 {
     size_t found = 0;
     for (size_t i = 0; i < count; i++) {
-        found += (size_t)is_used_up(arguments[i].name, arguments[i].value);
+        found += (size_t)is_argument_used_up(arguments[i].name, arguments[i].value);
     }
     if (found == 0 || !PyErr_ExceptionMatches(PyExc_OSError)) {
         return;
@@ -80,7 +80,7 @@ cmsgx_note_used_up(const cmsgx_argument *arguments, size_t count)
     PyObject *error = cmsgx_save_exception();
     PyObject *names = NULL;
     for (size_t i = 0; i < count; i++) {
-        if (is_used_up(arguments[i].name, arguments[i].value)) {
+        if (is_argument_used_up(arguments[i].name, arguments[i].value)) {
             PyObject *name = PyUnicode_FromString(arguments[i].name);
             names = name == NULL ? NULL : append(names, name);
             Py_XDECREF(name);

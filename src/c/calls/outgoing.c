@@ -5,27 +5,27 @@
 #include "types/fd.h"
 
 void
-cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_scratch room, cmsgx_state *state,
+cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_outgoing_arrays arrays, cmsgx_state *state,
                     cmsgx_sock *sock)
 {
     out->state = state;
     out->sock = sock;
     out->is_typed = 0;
-    out->peer = AF_UNSPEC;
+    out->packet_family = AF_UNSPEC;
     memset(&out->msg, 0, sizeof(out->msg));
-    out->total = 0;
-    out->room = room;
-    out->buffers = room.buffers;
-    out->iov = room.iov;
+    out->data_size = 0;
+    out->initial = arrays;
+    out->buffers = arrays.buffers;
+    out->iov = arrays.iov;
     out->buffer_count = 0;
-    out->control = room.control;
+    out->control = arrays.control;
     out->control_used = 0;
-    out->control_capacity = room.control_size;
-    out->numbers = room.numbers;
-    out->owners = room.owners;
+    out->control_capacity = arrays.control_capacity;
+    out->fds = arrays.fds;
+    out->fd_owners = arrays.fd_owners;
     out->fd_count = 0;
-    out->fd_capacity = room.fd_count;
-    out->owned_count = 0;
+    out->fd_capacity = arrays.fd_capacity;
+    out->owned_fd_count = 0;
 }
 
 void
@@ -36,19 +36,19 @@ cmsgx_outgoing_clear(cmsgx_outgoing *out)
             PyBuffer_Release(&out->buffers[i]);
         }
     }
-    for (size_t i = 0; out->owned_count > 0 && i < out->fd_count; i++) {
-        Py_XDECREF(out->owners[i]);
+    for (size_t i = 0; out->owned_fd_count > 0 && i < out->fd_count; i++) {
+        Py_XDECREF(out->fd_owners[i]);
     }
-    if (out->buffers != out->room.buffers) {
+    if (out->buffers != out->initial.buffers) {
         PyMem_Free(out->buffers);
         PyMem_Free(out->iov);
     }
-    if (out->control != out->room.control) {
+    if (out->control != out->initial.control) {
         PyMem_Free(out->control);
     }
-    if (out->numbers != out->room.numbers) {
-        PyMem_Free(out->numbers);
-        PyMem_Free(out->owners);
+    if (out->fds != out->initial.fds) {
+        PyMem_Free(out->fds);
+        PyMem_Free(out->fd_owners);
     }
 }
 
@@ -71,7 +71,7 @@ cmsgx_outgoing_add_buffer(cmsgx_outgoing *out, PyObject *object, int is_held)
     }
     out->iov[out->buffer_count].iov_base = buffer->buf;
     out->iov[out->buffer_count].iov_len = (size_t)buffer->len;
-    out->total += (size_t)buffer->len;
+    out->data_size += (size_t)buffer->len;
     out->buffer_count++;
     return 0;
 }
@@ -92,7 +92,7 @@ cmsgx_outgoing_add_buffers(cmsgx_outgoing *out, PyObject *buffers, const char *n
         PyErr_Format(PyExc_OSError, "%s: %zd buffers; that is too many", name, count);
         goto done;
     }
-    if (count > out->room.buffer_count) {
+    if (count > out->initial.buffer_capacity) {
         Py_buffer *many = PyMem_New(Py_buffer, (size_t)count);
         struct iovec *iov = PyMem_New(struct iovec, (size_t)count);
         if (many == NULL || iov == NULL) {
@@ -132,7 +132,7 @@ done:
 /* Control data ----------------------------------------------------------------------------- */
 
 static const char *
-control_of(const cmsgx_outgoing *out)
+control_argument(const cmsgx_outgoing *out)
 {
     return out->is_typed ? "control" : "ancdata";
 }
@@ -142,12 +142,13 @@ cmsgx_outgoing_reserve(cmsgx_outgoing *out, size_t size)
 {
     /* The bound of the socket module, below what CMSG_SPACE could wrap at. */
     if (size > INT_MAX - CMSG_SPACE(0) - sizeof(size_t)) {
-        PyErr_Format(PyExc_OSError, "%s: an item of %zu bytes is too large", control_of(out), size);
+        PyErr_Format(PyExc_OSError, "%s: an item of %zu bytes is too large", control_argument(out),
+                     size);
         return NULL;
     }
     size_t space = CMSG_SPACE(size);
     if (out->control_used + space > INT_MAX) {
-        PyErr_Format(PyExc_OSError, "%s: the items are too large together", control_of(out));
+        PyErr_Format(PyExc_OSError, "%s: the items are too large together", control_argument(out));
         return NULL;
     }
     size_t need = out->control_used + space;
@@ -159,7 +160,7 @@ cmsgx_outgoing_reserve(cmsgx_outgoing *out, size_t size)
             return NULL;
         }
         memcpy(larger, out->control, out->control_used);
-        if (out->control != out->room.control) {
+        if (out->control != out->initial.control) {
             PyMem_Free(out->control);
         }
         out->control = larger;
@@ -183,7 +184,7 @@ cmsgx_outgoing_add_cmsg(cmsgx_outgoing *out, int level, int type, const void *da
 int
 cmsgx_outgoing_add_rights(cmsgx_outgoing *out, size_t from)
 {
-    return cmsgx_outgoing_add_cmsg(out, SOL_SOCKET, SCM_RIGHTS, out->numbers + from,
+    return cmsgx_outgoing_add_cmsg(out, SOL_SOCKET, SCM_RIGHTS, out->fds + from,
                                       (out->fd_count - from) * sizeof(int));
 }
 
@@ -204,14 +205,14 @@ grow_fds(cmsgx_outgoing *out, size_t more)
         PyErr_NoMemory();
         return -1;
     }
-    memcpy(numbers, out->numbers, out->fd_count * sizeof(*numbers));
-    memcpy(owners, out->owners, out->fd_count * sizeof(*owners));
-    if (out->numbers != out->room.numbers) {
-        PyMem_Free(out->numbers);
-        PyMem_Free(out->owners);
+    memcpy(numbers, out->fds, out->fd_count * sizeof(*numbers));
+    memcpy(owners, out->fd_owners, out->fd_count * sizeof(*owners));
+    if (out->fds != out->initial.fds) {
+        PyMem_Free(out->fds);
+        PyMem_Free(out->fd_owners);
     }
-    out->numbers = numbers;
-    out->owners = owners;
+    out->fds = numbers;
+    out->fd_owners = owners;
     out->fd_capacity = need;
     return 0;
 }
@@ -249,10 +250,10 @@ add_fd(cmsgx_outgoing *out, PyObject *object, int strict)
     if (number < 0 && PyErr_Occurred()) {
         return -1;
     }
-    out->numbers[index] = number;
+    out->fds[index] = number;
     /* Held until the call is over: what a generator made would close its file otherwise. */
-    out->owners[index] = PyLong_Check(object) ? NULL : Py_NewRef(object);
-    out->owned_count += !PyLong_Check(object);
+    out->fd_owners[index] = PyLong_Check(object) ? NULL : Py_NewRef(object);
+    out->owned_fd_count += !PyLong_Check(object);
     out->fd_count++;
     return 0;
 }
@@ -269,8 +270,8 @@ add_plain_number(cmsgx_outgoing *out, PyObject *object)
     if (overflow != 0 || number < 0 || number > INT_MAX) {
         return 0;
     }
-    out->numbers[out->fd_count] = (int)number;
-    out->owners[out->fd_count] = NULL;
+    out->fds[out->fd_count] = (int)number;
+    out->fd_owners[out->fd_count] = NULL;
     out->fd_count++;
     return 1;
 }
@@ -289,7 +290,7 @@ check_count(const cmsgx_outgoing *out, size_t count)
 }
 
 static int
-add_numbers(cmsgx_outgoing *out, const Py_buffer *view)
+add_packed_fds(cmsgx_outgoing *out, const Py_buffer *view)
 {
     size_t count = (size_t)view->len / sizeof(int);
     if (count * sizeof(int) != (size_t)view->len) {
@@ -300,8 +301,8 @@ add_numbers(cmsgx_outgoing *out, const Py_buffer *view)
     if ((out->is_typed && check_count(out, count) < 0) || grow_fds(out, count) < 0) {
         return -1;
     }
-    memcpy(out->numbers + out->fd_count, view->buf, (size_t)view->len);
-    memset(out->owners + out->fd_count, 0, count * sizeof(*out->owners));
+    memcpy(out->fds + out->fd_count, view->buf, (size_t)view->len);
+    memset(out->fd_owners + out->fd_count, 0, count * sizeof(*out->fd_owners));
     out->fd_count += count;
     return 0;
 }
@@ -313,7 +314,7 @@ cmsgx_outgoing_add_fd_bytes(cmsgx_outgoing *out, PyObject *bytes)
     if (cmsgx_as_buffer(bytes, "fds", -1, &view, PyBUF_SIMPLE) < 0) {
         return -1;
     }
-    int result = add_numbers(out, &view);
+    int result = add_packed_fds(out, &view);
     PyBuffer_Release(&view);
     return result;
 }
@@ -322,7 +323,7 @@ int
 cmsgx_outgoing_add_payload(cmsgx_outgoing *out, int level, int type, const Py_buffer *payload)
 {
     if (out->is_typed && level == SOL_SOCKET && type == SCM_RIGHTS) {
-        return add_numbers(out, payload);
+        return add_packed_fds(out, payload);
     }
     return cmsgx_outgoing_add_cmsg(out, level, type, payload->buf, (size_t)payload->len);
 }

@@ -8,27 +8,28 @@
 
 #include <sys/uio.h>
 
-/* Memory for what one message mostly has; what does not fit is allocated. */
+/* The arrays that an outgoing message starts with, borrowed.  Where one is too small, a larger one
+   is allocated in its place. */
 typedef struct {
     Py_buffer *buffers;
     struct iovec *iov;
-    Py_ssize_t buffer_count;    /* at least 1 */
-    int *numbers;
-    PyObject **owners;
-    size_t fd_count;
+    Py_ssize_t buffer_capacity;         /* of both, at least 1 */
+    int *fds;
+    PyObject **fd_owners;
+    size_t fd_capacity;                 /* of both */
     unsigned char *control;
-    size_t control_size;
-} cmsgx_scratch;
+    size_t control_capacity;
+} cmsgx_outgoing_arrays;
 
 typedef struct {
     cmsgx_state *state;
     cmsgx_sock *sock;           /* borrowed: where it goes; NULL where that is not known */
     int is_typed;               /* refuse by ourselves what the kernel would refuse */
-    int peer;                   /* of AF_INET6: AF_* of the packet, as route.c found it; AF_UNSPEC:
-                                   not asked yet, -1: not known */
+    int packet_family;          /* over an AF_INET6 socket: AF_INET or AF_INET6, -1 if unknown,
+                                   AF_UNSPEC until route.c has looked */
     struct msghdr msg;
-    size_t total;               /* bytes of data */
-    cmsgx_scratch room;            /* borrowed */
+    size_t data_size;
+    cmsgx_outgoing_arrays initial;
 
     Py_buffer *buffers;         /* owned exports */
     struct iovec *iov;
@@ -38,36 +39,39 @@ typedef struct {
     size_t control_used;
     size_t control_capacity;
 
-    int *numbers;               /* descriptors */
-    PyObject **owners;          /* owned: the objects they come from, NULL for plain numbers */
+    int *fds;
+    PyObject **fd_owners;       /* owned: the objects they come from, NULL for plain numbers */
     size_t fd_count;
     size_t fd_capacity;
-    size_t owned_count;
+    size_t owned_fd_count;      /* how many of fd_owners are not NULL */
 
     struct sockaddr_storage name;
 } cmsgx_outgoing;
 
-/* Room on the stack, for a call that sends one message. */
-#define CMSGX_FEW_BUFFERS 8
-#define CMSGX_FEW_FDS 64
+/* Such arrays on the stack, for a call that sends one message: large enough for most. */
+#define CMSGX_STACK_BUFFERS 8
+#define CMSGX_STACK_FDS 64
 
 typedef struct {
-    Py_buffer buffers[CMSGX_FEW_BUFFERS];
-    struct iovec iov[CMSGX_FEW_BUFFERS];
-    int numbers[CMSGX_FEW_FDS];
-    PyObject *owners[CMSGX_FEW_FDS];
-    unsigned char control[CMSG_SPACE(CMSGX_FEW_FDS * sizeof(int)) + CMSG_SPACE(64)]
+    Py_buffer buffers[CMSGX_STACK_BUFFERS];
+    struct iovec iov[CMSGX_STACK_BUFFERS];
+    int fds[CMSGX_STACK_FDS];
+    PyObject *fd_owners[CMSGX_STACK_FDS];
+    unsigned char control[CMSG_SPACE(CMSGX_STACK_FDS * sizeof(int)) + CMSG_SPACE(64)]
         __attribute__((aligned(16)));
-} cmsgx_stack_scratch;
+} cmsgx_outgoing_stack;
 
-static inline cmsgx_scratch
-cmsgx_scratch_of(cmsgx_stack_scratch *stack)
+static inline cmsgx_outgoing_arrays
+cmsgx_stack_arrays(cmsgx_outgoing_stack *stack)
 {
-    return (cmsgx_scratch){stack->buffers, stack->iov, CMSGX_FEW_BUFFERS, stack->numbers,
-                        stack->owners, CMSGX_FEW_FDS, stack->control, sizeof(stack->control)};
+    return (cmsgx_outgoing_arrays){
+        stack->buffers, stack->iov, CMSGX_STACK_BUFFERS,
+        stack->fds, stack->fd_owners, CMSGX_STACK_FDS,
+        stack->control, sizeof(stack->control),
+    };
 }
 
-void cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_scratch room, cmsgx_state *state,
+void cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_outgoing_arrays arrays, cmsgx_state *state,
                          cmsgx_sock *sock);
 void cmsgx_outgoing_clear(cmsgx_outgoing *out);
 

@@ -28,7 +28,7 @@ add_packed(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *kind)
 
     if (number_attribute(kind, state->str_level, "level", &level) < 0
         || number_attribute(kind, state->str_type, "type", &type) < 0
-        || cmsgx_route_packed(out, codec, kind, level, type) < 0) {
+        || cmsgx_route_check_packed(out, codec, kind, level, type) < 0) {
         return -1;
     }
     PyObject *packed = PyObject_CallMethodNoArgs(kind, state->str_pack);
@@ -86,7 +86,7 @@ add_struct(cmsgx_outgoing *out, PyObject *kind)
 }
 
 static int
-add_kind(cmsgx_outgoing *out, PyObject *kind)
+add_record(cmsgx_outgoing *out, PyObject *kind)
 {
     cmsgx_state *state = out->state;
     cmsgx_codec *codec = cmsgx_codec_of(state, (PyObject *)Py_TYPE(kind));
@@ -100,7 +100,8 @@ add_kind(cmsgx_outgoing *out, PyObject *kind)
     if (is_rights) {
         /* A typed call asks later: it has a word for what is lost with no byte of data, too.  Of
            its items, whatever else a class of the caller's has. */
-        result = !out->is_typed && cmsgx_route_packed(out, codec, kind, SOL_SOCKET, SCM_RIGHTS) < 0
+        result = !out->is_typed
+                && cmsgx_route_check_packed(out, codec, kind, SOL_SOCKET, SCM_RIGHTS) < 0
             ? -1
             : cmsgx_outgoing_add_listed_fds(
                   out, cmsgx_sequence(kind, "control", "Rights with its descriptors"),
@@ -117,7 +118,7 @@ add_kind(cmsgx_outgoing *out, PyObject *kind)
 
 /* Item `index` of what `name` is given: (level, type, data). */
 static int
-add_raw(cmsgx_outgoing *out, PyObject *item, const char *name, Py_ssize_t index)
+add_tuple(cmsgx_outgoing *out, PyObject *item, const char *name, Py_ssize_t index)
 {
     Py_buffer data;
     int level, type, result = -1;
@@ -167,12 +168,12 @@ cmsgx_outgoing_add_ancdata(cmsgx_outgoing *out, PyObject *ancdata, const char *n
     for (Py_ssize_t i = 0; result == 0 && i < PySequence_Fast_GET_SIZE(items); i++) {
         PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(items, i));
         if (PyTuple_CheckExact(item) || !PyObject_TypeCheck(item, out->state->Record)) {
-            result = add_raw(out, item, name, i);
+            result = add_tuple(out, item, name, i);
         }
         else {
             size_t from = out->fd_count;
             is_typed = 1;
-            result = add_kind(out, item);
+            result = add_record(out, item);
             if (result == 0 && out->fd_count > from) {
                 result = cmsgx_outgoing_add_rights(out, from);
             }
@@ -189,7 +190,7 @@ cmsgx_outgoing_add_control(cmsgx_outgoing *out, PyObject *control)
 {
     if (!PyTuple_CheckExact(control) && !PyList_CheckExact(control)
         && PyObject_TypeCheck(control, out->state->Record)) {
-        return add_kind(out, control);
+        return add_record(out, control);
     }
     PyObject *items = cmsgx_sequence(control, "control", CMSGX_NEEDED_CONTROL);
     if (items == NULL) {
@@ -198,8 +199,8 @@ cmsgx_outgoing_add_control(cmsgx_outgoing *out, PyObject *control)
     int result = 0;
     for (Py_ssize_t i = 0; result == 0 && i < PySequence_Fast_GET_SIZE(items); i++) {
         PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(items, i));
-        result = PyTuple_CheckExact(item) ? add_raw(out, item, "control", i)
-                                          : add_kind(out, item);
+        result = PyTuple_CheckExact(item) ? add_tuple(out, item, "control", i)
+                                          : add_record(out, item);
         Py_DECREF(item);
     }
     Py_DECREF(items);

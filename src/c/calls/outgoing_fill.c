@@ -95,7 +95,7 @@ cmsgx_raise_no_conversion(cmsgx_sock *sock, PyObject *address)
    word, as it makes nothing of it on a stream of AF_UNIX or TCP.  One of another level may be the
    message itself: the type of an empty TLS record, the end of an association of SCTP. */
 int
-cmsgx_check_dropped(const cmsgx_outgoing *out, cmsgx_sock *sock)
+cmsgx_outgoing_check_dropped(const cmsgx_outgoing *out, cmsgx_sock *sock)
 {
     cmsgx_header header;
     size_t offset = 0;
@@ -144,8 +144,8 @@ check_fds(const cmsgx_outgoing *out, cmsgx_sock *sock)
 }
 
 int
-cmsgx_fill_head(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *fds, PyObject *control,
-                PyObject *address)
+cmsgx_outgoing_fill_head(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *fds, PyObject *control,
+                         PyObject *address)
 {
     /* The address first: what goes to IPv4 has its form in the control data. */
     int known = cmsgx_outgoing_set_address(out, sock, address);
@@ -158,7 +158,7 @@ cmsgx_fill_head(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *fds, PyObject *
 }
 
 int
-cmsgx_fill_data(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *data, PyObject *address)
+cmsgx_outgoing_fill_data(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *data, PyObject *address)
 {
     if (cmsgx_audit("socket.sendmsg", "OO", sock->object, address) < 0) {
         return -1;
@@ -168,5 +168,5 @@ cmsgx_fill_data(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *data, PyObject 
         : cmsgx_outgoing_add_buffers(out, data, "data",
                                      "a bytes-like object, or an iterable of them,");
     return added < 0 || (out->fd_count > 0 && check_fds(out, sock) < 0)
-        || (out->total == 0 && cmsgx_check_dropped(out, sock) < 0) ? -1 : 0;
+        || (out->data_size == 0 && cmsgx_outgoing_check_dropped(out, sock) < 0) ? -1 : 0;
 }

@@ -31,7 +31,7 @@ try_sendmsg(int fd, void *context, int flags)
 }
 
 void
-cmsgx_outgoing_name_bad(const cmsgx_outgoing *out, const cmsgx_sock *sock)
+cmsgx_outgoing_name_closed_fd(const cmsgx_outgoing *out, const cmsgx_sock *sock)
 {
     if (!cmsgx_sock_is_open(sock)) {
         if (sock->owner == NULL) {
@@ -41,9 +41,9 @@ cmsgx_outgoing_name_bad(const cmsgx_outgoing *out, const cmsgx_sock *sock)
         return;
     }
     for (size_t i = 0; i < out->fd_count; i++) {
-        if (fcntl(out->numbers[i], F_GETFD) < 0) {
+        if (fcntl(out->fds[i], F_GETFD) < 0) {
             PyErr_Clear();
-            cmsgx_raise_errno(EBADF, "fds[%zu]: descriptor %d is not open", i, out->numbers[i]);
+            cmsgx_raise_errno(EBADF, "fds[%zu]: descriptor %d is not open", i, out->fds[i]);
             return;
         }
     }
@@ -79,7 +79,7 @@ cmsgx_outgoing_note_needs(const cmsgx_outgoing *out, int *error)
 }
 
 /* IOV_MAX, UIO_MAXIOV: on each system. */
-#define MOST_BUFFERS 1024
+#define MAX_BUFFERS 1024
 
 ssize_t
 cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error)
@@ -90,18 +90,18 @@ cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error
         result = cmsgx_call(sock, POLLOUT, try_send, out, flags, NULL, error);
     }
     else {
-        cmsgx_pins pins = {out->state->Descriptor, out->owners,
-                           out->owned_count > 0 ? out->fd_count : 0};
+        cmsgx_pins pins = {out->state->Descriptor, out->fd_owners,
+                           out->owned_fd_count > 0 ? out->fd_count : 0};
         cmsgx_outgoing_finish(out);
         result = cmsgx_call(sock, POLLOUT, try_sendmsg, out, flags, &pins, error);
     }
     if (result < 0 && *error == EBADF) {
-        cmsgx_outgoing_name_bad(out, sock);
+        cmsgx_outgoing_name_closed_fd(out, sock);
     }
-    else if (result < 0 && *error == EMSGSIZE && out->buffer_count > MOST_BUFFERS) {
+    else if (result < 0 && *error == EMSGSIZE && out->buffer_count > MAX_BUFFERS) {
         PyErr_Clear();
         cmsgx_raise_errno(EMSGSIZE, "%s: %zd buffers; one call takes %d at most",
-                          out->is_typed ? "data" : "buffers", out->buffer_count, MOST_BUFFERS);
+                          out->is_typed ? "data" : "buffers", out->buffer_count, MAX_BUFFERS);
     }
     else if (result < 0) {
         cmsgx_outgoing_note_needs(out, error);

@@ -15,7 +15,7 @@ PyObject *cmsgx_outgoing_send_by_method(const cmsgx_outgoing *out, const cmsgx_s
                                         PyObject *buffers, int flags, PyObject *address);
 
 /* Where EBADF is about one of its descriptors, raises an error that names it instead. */
-void cmsgx_outgoing_name_bad(const cmsgx_outgoing *out, const cmsgx_sock *sock);
+void cmsgx_outgoing_name_closed_fd(const cmsgx_outgoing *out, const cmsgx_sock *sock);
 
 /* Adds to the exception that is being raised what each of its control messages needs, where *error
    may be about them.  What a signal handler raises meanwhile is raised instead, and *error is 0. */

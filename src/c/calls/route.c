@@ -5,7 +5,7 @@
 
 /* What a packet to that address is, sent by an AF_INET6 socket. */
 static int
-family_of_packet(const struct sockaddr_in6 *name)
+family_of_name(const struct sockaddr_in6 *name)
 {
     return name->sin6_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&name->sin6_addr) ? AF_INET6
                                                                                     : AF_INET;
@@ -13,42 +13,42 @@ family_of_packet(const struct sockaddr_in6 *name)
 
 /* The same for the message; -1 where the socket has no peer.  Asked once. */
 static int
-peer_of(cmsgx_outgoing *out)
+packet_family_of(cmsgx_outgoing *out)
 {
     struct sockaddr_in6 peer;
     socklen_t size = sizeof(peer);
-    if (out->peer != AF_UNSPEC) {
-        return out->peer;
+    if (out->packet_family != AF_UNSPEC) {
+        return out->packet_family;
     }
     memset(&peer, 0, sizeof(peer));
     if (out->msg.msg_name != NULL) {
         memcpy(&peer, &out->name, sizeof(peer));
-        return out->peer = family_of_packet(&peer);
+        return out->packet_family = family_of_name(&peer);
     }
     int fd = cmsgx_sock_borrow(out->sock);
     int has_peer = fd >= 0 && getpeername(fd, (struct sockaddr *)&peer, &size) == 0;
     if (fd >= 0) {
         cmsgx_sock_give_back(out->sock);
     }
-    return out->peer = has_peer ? family_of_packet(&peer) : -1;
+    return out->packet_family = has_peer ? family_of_name(&peer) : -1;
 }
 
 /* Whether a bit mask has that number; what is not known is for the kernel to judge. */
 static inline int
-has(uint64_t mask, int number)
+mask_has(uint64_t mask, int number)
 {
     return mask == 0 || (unsigned)number >= 64 || (mask >> number & 1);
 }
 
 static inline int
-family_of(cmsgx_sock *sock)
+family_of_sock(cmsgx_sock *sock)
 {
     return sock->kind == CMSGX_SOCKET ? cmsgx_sock_value(sock, sock->state->socket_family)
                                       : cmsgx_sock_family(sock);
 }
 
 static inline int
-type_of(cmsgx_sock *sock)
+type_of_sock(cmsgx_sock *sock)
 {
     return sock->kind == CMSGX_SOCKET ? cmsgx_sock_value(sock, sock->state->socket_type)
                                       : cmsgx_sock_type(sock);
@@ -56,7 +56,7 @@ type_of(cmsgx_sock *sock)
 
 /* An option of the socket: 1 or 0, -1 with errno where there is none. */
 static int
-flag_of(cmsgx_sock *sock, int level, int name)
+flag_of_sock(cmsgx_sock *sock, int level, int name)
 {
     int value = 0;
     socklen_t size = sizeof(value);
@@ -74,15 +74,15 @@ flag_of(cmsgx_sock *sock, int level, int name)
 static int
 has_own_header(cmsgx_sock *sock, int family)
 {
-    if (type_of(sock) != SOCK_RAW) {
+    if (type_of_sock(sock) != SOCK_RAW) {
         return 0;
     }
 #ifdef IPV6_HDRINCL
     if (family == AF_INET6) {
-        return flag_of(sock, IPPROTO_IPV6, IPV6_HDRINCL);
+        return flag_of_sock(sock, IPPROTO_IPV6, IPV6_HDRINCL);
     }
 #endif
-    return family == AF_INET ? flag_of(sock, IPPROTO_IP, IP_HDRINCL) : -1;
+    return family == AF_INET ? flag_of_sock(sock, IPPROTO_IP, IP_HDRINCL) : -1;
 }
 
 /* Whether kTLS reads what is sent; -1 where the socket does not tell. */
@@ -101,7 +101,7 @@ has_ktls(cmsgx_sock *sock)
         return result < 0 ? -1 : 0;
     }
     /* TLS_TX of SOL_TLS, whose EBUSY says that no keys were set for what is sent. */
-    return flag_of(sock, 282, 1) >= 0 || errno != EBUSY;
+    return flag_of_sock(sock, 282, 1) >= 0 || errno != EBUSY;
 #else
     (void)sock;
     return -1;
@@ -120,7 +120,7 @@ static int
 is_read_by(cmsgx_outgoing *out, cmsgx_reader reader, int family)
 {
     cmsgx_sock *sock = out->sock;
-    int type = type_of(sock);
+    int type = type_of_sock(sock);
     int proto;
     if (reader == CMSGX_BY_ANY || (family != AF_INET && family != AF_INET6)) {
         return 1;
@@ -149,22 +149,22 @@ is_read_by(cmsgx_outgoing *out, cmsgx_reader reader, int family)
 }
 
 static inline int
-goes(cmsgx_outgoing *out, const cmsgx_wire_format *format, int family)
+is_carried(cmsgx_outgoing *out, const cmsgx_wire_format *format, int family)
 {
     if (!(format->directions & CMSGX_SENT)) {
         return 0;
     }
-    int over = family == AF_INET6 && (format->directions & CMSGX_SENT_BY_PEER) ? peer_of(out)
-                                                                             : family;
-    return has(format->sent_over, over)
-           && (format->sent_by == 0 || has(format->sent_by, type_of(out->sock)))
+    int over = family == AF_INET6 && (format->directions & CMSGX_SENT_BY_PEER)
+        ? packet_family_of(out) : family;
+    return mask_has(format->sent_over, over)
+           && (format->sent_by == 0 || mask_has(format->sent_by, type_of_sock(out->sock)))
            && is_read_by(out, format->reader, family);
 }
 
 static void
 raise_refused(cmsgx_outgoing *out, PyObject *record, int family)
 {
-    int peer = family == AF_INET6 ? peer_of(out) : family;
+    int peer = family == AF_INET6 ? packet_family_of(out) : family;
     int readers = 0;
     for (int i = 0; i < CMSGX_READERS; i++) {
         readers |= is_read_by(out, (cmsgx_reader)i, family) << i;
@@ -180,7 +180,7 @@ raise_refused(cmsgx_outgoing *out, PyObject *record, int family)
 }
 
 const cmsgx_wire_format *
-cmsgx_route_look(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record)
+cmsgx_route_search(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record)
 {
     const cmsgx_wire_format *format = codec->sent;
     if (out->sock == NULL) {
@@ -194,10 +194,10 @@ cmsgx_route_look(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record
     if (format == NULL || out->sock == NULL) {
         return format;
     }
-    int family = family_of(out->sock);
+    int family = family_of_sock(out->sock);
     for (const cmsgx_wire_format *end = codec->formats + codec->format_count; format < end;
          format++) {
-        if (goes(out, format, family)) {
+        if (is_carried(out, format, family)) {
             return format;
         }
     }
@@ -206,18 +206,18 @@ cmsgx_route_look(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record
 }
 
 int
-cmsgx_route_packed(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record, int level,
-                   int type)
+cmsgx_route_check_packed(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record,
+                         int level, int type)
 {
     int is_known = 0;
     if (out->sock == NULL) {
         return 0;
     }
-    int family = family_of(out->sock);
+    int family = family_of_sock(out->sock);
     for (Py_ssize_t i = 0; i < codec->format_count; i++) {
         const cmsgx_wire_format *format = &codec->formats[i];
         if (format->level == level && format->type == type && (format->directions & CMSGX_SENT)) {
-            if (goes(out, format, family)) {
+            if (is_carried(out, format, family)) {
                 return 0;
             }
             is_known = 1;

@@ -10,12 +10,12 @@
 #include <netinet/in.h>
 
 /* For the function below. */
-const cmsgx_wire_format *cmsgx_route_look(cmsgx_outgoing *out, const cmsgx_codec *codec,
-                                   PyObject *record);
+const cmsgx_wire_format *cmsgx_route_search(cmsgx_outgoing *out, const cmsgx_codec *codec,
+                                            PyObject *record);
 
 /* Whether that is what reads what a datagram socket sends, mostly. */
 static inline int
-cmsgx_route_is_read(const cmsgx_sock *sock, cmsgx_reader reader)
+cmsgx_route_is_read_by(const cmsgx_sock *sock, cmsgx_reader reader)
 {
     if (reader == CMSGX_BY_UDP) {
         int proto = cmsgx_sock_value(sock, sock->state->socket_proto);
@@ -41,17 +41,17 @@ cmsgx_route_format(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *reco
                 ? 0 : (unsigned)cmsgx_sock_value(sock, sock->state->socket_type);
             if ((format->sent_by == 0 || (type < 32 && (format->sent_by >> type & 1)))
                 && (format->reader == CMSGX_BY_ANY
-                    || (type == SOCK_DGRAM && cmsgx_route_is_read(sock, format->reader)))) {
+                    || (type == SOCK_DGRAM && cmsgx_route_is_read_by(sock, format->reader)))) {
                 return format;
             }
         }
     }
-    return cmsgx_route_look(out, codec, record);
+    return cmsgx_route_search(out, codec, record);
 }
 
 /* The same for one that packs itself: 0, or -1 with an exception.  What no form of its codec has
    goes as it is. */
-int cmsgx_route_packed(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record, int level,
-                       int type);
+int cmsgx_route_check_packed(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record,
+                             int level, int type);
 
 #endif

@@ -22,7 +22,7 @@ send_typed(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     cmsgx_state *state = cmsgx_state_of(module);
     cmsgx_sock sock;
     cmsgx_outgoing out;
-    cmsgx_stack_scratch room;
+    cmsgx_outgoing_stack stack;
     ssize_t sent = -1;
     int flags = 0;
 
@@ -34,11 +34,11 @@ send_typed(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
         return -1;
     }
     flags |= CMSGX_MSG_NOSIGNAL;
-    cmsgx_outgoing_init(&out, cmsgx_scratch_of(&room), state, &sock);
+    cmsgx_outgoing_init(&out, cmsgx_stack_arrays(&stack), state, &sock);
     out.is_typed = 1;
 
     PyObject *address = values[ADDRESS] != NULL ? values[ADDRESS] : Py_None;
-    int known = cmsgx_fill_head(&out, &sock, values[FDS], values[CONTROL], address);
+    int known = cmsgx_outgoing_fill_head(&out, &sock, values[FDS], values[CONTROL], address);
     if (known < 0) {
         goto done;
     }
@@ -56,7 +56,7 @@ send_typed(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
         Py_XDECREF(result);
         Py_XDECREF(buffers);
     }
-    else if (cmsgx_fill_data(&out, &sock, values[DATA], address) < 0) {
+    else if (cmsgx_outgoing_fill_data(&out, &sock, values[DATA], address) < 0) {
         goto done;
     }
     else {

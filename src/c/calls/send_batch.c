@@ -16,17 +16,17 @@
 #define CHUNK 256
 
 /* Room for what one message of a batch mostly has. */
-#define FEW_FDS 2
-#define FEW_CONTROL (CMSG_SPACE(sizeof(int) * FEW_FDS) + 3 * CMSG_SPACE(20))
+#define ENTRY_FDS 2
+#define ENTRY_CONTROL_SIZE (CMSG_SPACE(sizeof(int) * ENTRY_FDS) + 3 * CMSG_SPACE(20))
 
 typedef struct {
     cmsgx_outgoing out;
     size_t owners_at;           /* its own begin there in batch.owners */
     Py_buffer buffer;
     struct iovec iov;
-    int numbers[FEW_FDS];
-    PyObject *owners[FEW_FDS];
-    unsigned char control[FEW_CONTROL] __attribute__((aligned(16)));
+    int fds[ENTRY_FDS];
+    PyObject *fd_owners[ENTRY_FDS];
+    unsigned char control[ENTRY_CONTROL_SIZE] __attribute__((aligned(16)));
 } batch_entry;
 
 typedef struct {
@@ -35,13 +35,13 @@ typedef struct {
     int flags;
     size_t count;               /* entries that are filled */
     size_t done;                /* of those, sent or skipped */
-    size_t part;                /* bytes that were sent of entries[done], on a stream */
-    int is_last;                /* behind these comes one that cannot be sent, or nothing */
+    size_t part_sent;           /* bytes that were sent of entries[done], on a stream */
+    int is_last_chunk;          /* behind these comes one that cannot be sent, or nothing */
     PyObject *pending;          /* owned: what is to be raised once these were sent, or NULL */
     PyObject *messages;         /* borrowed: a tuple of all */
     int is_iterator;            /* they came from one */
-    int has_messages;           /* which the caller knows by that name */
-    Py_ssize_t read;            /* the first message of which nothing was read yet */
+    int names_messages;         /* which the caller knows by that name */
+    Py_ssize_t first_unread;        /* the first message of which nothing was read yet */
     batch_entry *entries;
     struct cmsgx_mmsg *headers;
     PyObject **owners;          /* of all entries; NULL where there are none */
@@ -55,7 +55,7 @@ typedef struct {
 /* Whether that message cannot be sent again as it was: something in it can be read once only, or
    nobody has it but we. */
 static int
-is_used_up(const batch *self, Py_ssize_t index)
+is_message_used_up(const batch *self, Py_ssize_t index)
 {
     PyObject *message = PyTuple_GET_ITEM(self->messages, index);
     int found = self->is_iterator || cmsgx_is_used_up(message);
@@ -71,8 +71,8 @@ static Py_ssize_t
 count_used_up(const batch *self, Py_ssize_t index, Py_ssize_t *first)
 {
     Py_ssize_t count = 0;
-    for (Py_ssize_t i = index; i < self->read; i++) {
-        if (is_used_up(self, i)) {
+    for (Py_ssize_t i = index; i < self->first_unread; i++) {
+        if (is_message_used_up(self, i)) {
             *first = count == 0 ? i : *first;
             count++;
         }
@@ -105,14 +105,16 @@ note_used_up(const batch *self, Py_ssize_t index)
 
 /* (data, fds, control, address), or just data.  The tuple of all messages keeps it alive. */
 static int
-fill(batch *self, batch_entry *one, PyObject *message)
+fill_entry(batch *self, batch_entry *entry, PyObject *message)
 {
     PyObject *parts[4] = {message, NULL, NULL, Py_None};
-    cmsgx_scratch room = {&one->buffer, &one->iov, 1, one->numbers, one->owners, FEW_FDS,
-                       one->control, FEW_CONTROL};
+    cmsgx_outgoing_arrays arrays = {
+        &entry->buffer, &entry->iov, 1, entry->fds, entry->fd_owners, ENTRY_FDS,
+        entry->control, ENTRY_CONTROL_SIZE,
+    };
 
-    cmsgx_outgoing_init(&one->out, room, self->state, self->sock);
-    one->out.is_typed = 1;
+    cmsgx_outgoing_init(&entry->out, arrays, self->state, self->sock);
+    entry->out.is_typed = 1;
     if (PyTuple_Check(message)) {
         Py_ssize_t size = PyTuple_GET_SIZE(message);
         if (size < 1 || size > 4) {
@@ -126,21 +128,21 @@ fill(batch *self, batch_entry *one, PyObject *message)
             parts[i] = PyTuple_GET_ITEM(message, i);
         }
     }
-    int known = cmsgx_fill_head(&one->out, self->sock, parts[1], parts[2], parts[3]);
+    int known = cmsgx_outgoing_fill_head(&entry->out, self->sock, parts[1], parts[2], parts[3]);
     if (known == 0) {
         cmsgx_raise_no_conversion(self->sock, parts[3]);
     }
-    if (known <= 0 || cmsgx_fill_data(&one->out, self->sock, parts[0], parts[3]) < 0) {
+    if (known <= 0 || cmsgx_outgoing_fill_data(&entry->out, self->sock, parts[0], parts[3]) < 0) {
         return -1;
     }
-    cmsgx_outgoing_finish(&one->out);
+    cmsgx_outgoing_finish(&entry->out);
     return 0;
 }
 
 /* Whether what is being raised came out of Python code, as a fileno(), an iterator or a signal
    handler: what C raises by itself has no traceback yet. */
 static int
-is_of_python(void)
+was_raised_by_python(void)
 {
     PyObject *error = cmsgx_save_exception();
     PyObject *traceback = error == NULL ? NULL : PyException_GetTraceback(error);
@@ -159,21 +161,21 @@ fill_chunk(batch *self, Py_ssize_t from)
     Py_ssize_t rest = PyTuple_GET_SIZE(self->messages) - from;
     size_t count = rest < CHUNK ? (size_t)rest : CHUNK;
 
-    self->count = self->done = self->part = 0;
-    self->is_last = (size_t)rest == count;
+    self->count = self->done = self->part_sent = 0;
+    self->is_last_chunk = (size_t)rest == count;
     while (self->count < count) {
-        batch_entry *one = &self->entries[self->count];
+        batch_entry *entry = &self->entries[self->count];
         Py_ssize_t index = from + (Py_ssize_t)self->count;
-        if (fill(self, one, PyTuple_GET_ITEM(self->messages, index)) < 0) {
-            cmsgx_outgoing_clear(&one->out);
-            if (self->has_messages) {
+        if (fill_entry(self, entry, PyTuple_GET_ITEM(self->messages, index)) < 0) {
+            cmsgx_outgoing_clear(&entry->out);
+            if (self->names_messages) {
                 cmsgx_add_note("in messages[%zd]", index);
             }
-            self->read = index;
+            self->first_unread = index;
             if (index == 0 || !PyErr_ExceptionMatches(PyExc_Exception)) {
                 return -1;
             }
-            if (is_of_python() || is_used_up(self, index)) {
+            if (was_raised_by_python() || is_message_used_up(self, index)) {
                 /* Nobody would ever raise it again. */
                 self->pending = cmsgx_save_exception();
             }
@@ -181,12 +183,12 @@ fill_chunk(batch *self, Py_ssize_t from)
                 /* It is the first of what the next call is given. */
                 PyErr_Clear();
             }
-            self->is_last = 1;
+            self->is_last_chunk = 1;
             return 0;
         }
-        self->headers[self->count++].msg_hdr = one->out.msg;
+        self->headers[self->count++].msg_hdr = entry->out.msg;
     }
-    self->read = from + (Py_ssize_t)count;
+    self->first_unread = from + (Py_ssize_t)count;
     return 0;
 }
 
@@ -209,7 +211,7 @@ gather_owners(batch *self)
     for (size_t i = 0; i < self->count; i++) {
         const cmsgx_outgoing *out = &self->entries[i].out;
         self->entries[i].owners_at = 0;
-        count += out->owned_count > 0 ? out->fd_count : 0;
+        count += out->owned_fd_count > 0 ? out->fd_count : 0;
     }
     if (count == 0) {
         return 0;
@@ -223,8 +225,8 @@ gather_owners(batch *self)
     for (size_t i = 0; i < self->count; i++) {
         const cmsgx_outgoing *out = &self->entries[i].out;
         self->entries[i].owners_at = self->owner_count;
-        if (out->owned_count > 0) {
-            memcpy(owners + self->owner_count, out->owners, out->fd_count * sizeof(*owners));
+        if (out->owned_fd_count > 0) {
+            memcpy(owners + self->owner_count, out->fd_owners, out->fd_count * sizeof(*owners));
             self->owner_count += out->fd_count;
         }
     }
@@ -249,10 +251,10 @@ try_sendmmsg(int fd, void *context, int flags)
 /* What a stream took only in part goes on where it stopped, without the control data, which went
    with the first byte. */
 static void
-go_on_behind(batch *self, size_t sent)
+skip_sent(batch *self, size_t sent)
 {
     struct msghdr *msg = &self->headers[self->done].msg_hdr;
-    self->part += sent;
+    self->part_sent += sent;
     msg->msg_control = NULL;
     msg->msg_controllen = 0;
     while (sent >= msg->msg_iov->iov_len) {
@@ -265,15 +267,15 @@ go_on_behind(batch *self, size_t sent)
 }
 
 static void
-take_in(batch *self, size_t count)
+count_sent(batch *self, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         size_t sent = self->headers[self->done].msg_len;
-        if (self->part + sent < self->entries[self->done].out.total) {
-            go_on_behind(self, sent);
+        if (self->part_sent + sent < self->entries[self->done].out.data_size) {
+            skip_sent(self, sent);
             return;
         }
-        self->part = 0;
+        self->part_sent = 0;
         self->done++;
     }
 }
@@ -282,7 +284,7 @@ take_in(batch *self, size_t count)
 static size_t
 first_with_descriptors(const batch *self)
 {
-    return self->done + (self->part > 0);
+    return self->done + (self->part_sent > 0);
 }
 
 /* The first of those of which a descriptor was closed meanwhile, or self->count. */
@@ -292,8 +294,8 @@ find_closed(const batch *self)
     size_t i = first_with_descriptors(self);
     for (; i < self->count; i++) {
         const cmsgx_outgoing *out = &self->entries[i].out;
-        for (size_t at = 0; out->owned_count > 0 && at < out->fd_count; at++) {
-            PyObject *owner = out->owners[at];
+        for (size_t at = 0; out->owned_fd_count > 0 && at < out->fd_count; at++) {
+            PyObject *owner = out->fd_owners[at];
             if (owner == NULL || !PyObject_TypeCheck(owner, self->state->Descriptor)) {
                 continue;
             }
@@ -310,10 +312,10 @@ find_closed(const batch *self)
    the same message once more, or by the next one, as this one is skipped.  0: it is to be raised;
    -1: another one is. */
 static int
-go_past(batch *self, Py_ssize_t from, int error)
+skip_failed(batch *self, Py_ssize_t from, int error)
 {
     cmsgx_refusal refusal = CMSGX_OF_ALL;
-    if (self->skipped != NULL && self->part == 0) {
+    if (self->skipped != NULL && self->part_sent == 0) {
         refusal = cmsgx_refusal_of(error, cmsgx_sock_type(self->sock),
                                    cmsgx_sock_family(self->sock));
     }
@@ -326,7 +328,7 @@ go_past(batch *self, Py_ssize_t from, int error)
         PyErr_Clear();
         return 1;
     }
-    if (is_used_up(self, index) && !self->is_iterator) {
+    if (is_message_used_up(self, index) && !self->is_iterator) {
         note_iterator(index, 1);
     }
     PyObject *raised = cmsgx_save_exception();
@@ -360,10 +362,10 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
             cmsgx_call(self->sock, POLLOUT, try_sendmmsg, self, self->flags, &pins, error);
         if (result < 0) {
             if (*error != EBADF) {
-                if (self->part == 0) {
+                if (self->part_sent == 0) {
                     cmsgx_outgoing_note_needs(&self->entries[self->done].out, error);
                 }
-                int goes_on = go_past(self, from, *error);
+                int goes_on = skip_failed(self, from, *error);
                 if (goes_on > 0) {
                     goto next;
                 }
@@ -380,15 +382,15 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
                 PyErr_Clear();
                 self->owner_count = self->entries[closed].owners_at;
                 clear_from(self, closed);
-                self->is_last = 1;
+                self->is_last_chunk = 1;
                 continue;
             }
             if (closed == self->count) {
-                cmsgx_outgoing_name_bad(&self->entries[self->done].out, self->sock);
+                cmsgx_outgoing_name_closed_fd(&self->entries[self->done].out, self->sock);
             }
             return -1;
         }
-        take_in(self, (size_t)result);
+        count_sent(self, (size_t)result);
     next:
         if (self->done < self->count && PyErr_CheckSignals() < 0) {
             /* It may be why the kernel stopped, and the next call could wait for ever. */
@@ -406,7 +408,7 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
 
 /* Sets an attribute of the exception that is being raised, to a value as of Py_BuildValue(). */
 static void
-tell(const char *name, const char *format, ...)
+set_attribute(const char *name, const char *format, ...)
 {
     PyObject *error = cmsgx_save_exception();
     va_list arguments;
@@ -422,10 +424,10 @@ tell(const char *name, const char *format, ...)
 
 /* Tells the exception that is being raised what went, and what was skipped. */
 static void
-tell_all(const batch *self, Py_ssize_t sent)
+attach_progress(const batch *self, Py_ssize_t sent)
 {
-    tell("sent", "n", sent);
-    tell("sent_bytes", "n", (Py_ssize_t)self->part);
+    set_attribute("sent", "n", sent);
+    set_attribute("sent_bytes", "n", (Py_ssize_t)self->part_sent);
     if (self->skipped != NULL) {
         PyObject *error = cmsgx_save_exception();
         PyObject *skipped = PyList_AsTuple(self->skipped);
@@ -434,7 +436,7 @@ tell_all(const batch *self, Py_ssize_t sent)
         }
         cmsgx_restore_exception(error);
         if (skipped != NULL) {
-            tell("skipped", "O", skipped);
+            set_attribute("skipped", "O", skipped);
             Py_DECREF(skipped);
         }
     }
@@ -455,7 +457,7 @@ send_all(batch *self, Py_ssize_t *sent, int *error)
         done += (Py_ssize_t)self->done;
         *sent = done - (self->skipped != NULL ? PyList_GET_SIZE(self->skipped) : 0);
         clear_from(self, 0);
-        if (!failed && !self->is_last && PyErr_CheckSignals() < 0) {
+        if (!failed && !self->is_last_chunk && PyErr_CheckSignals() < 0) {
             /* Nothing else would hear it before all is sent. */
             failed = 1;
         }
@@ -466,10 +468,10 @@ send_all(batch *self, Py_ssize_t *sent, int *error)
             failed = 1;
         }
         Py_ssize_t first;
-        if (failed && (done == 0 || self->part > 0 || *error == 0
+        if (failed && (done == 0 || self->part_sent > 0 || *error == 0
                        || count_used_up(self, done, &first) > 0)) {
             note_used_up(self, done);
-            tell_all(self, *sent);
+            attach_progress(self, *sent);
             return -1;
         }
         if (failed) {
@@ -477,7 +479,7 @@ send_all(batch *self, Py_ssize_t *sent, int *error)
             PyErr_Clear();
             break;
         }
-        if (self->is_last) {
+        if (self->is_last_chunk) {
             break;
         }
     }
@@ -486,14 +488,14 @@ send_all(batch *self, Py_ssize_t *sent, int *error)
 
 /* What a call with on_error="skip" returns. */
 static PyObject *
-result_of(const batch *self, Py_ssize_t sent)
+batch_result(const batch *self, Py_ssize_t sent)
 {
     PyObject *skipped = PyList_AsTuple(self->skipped);
     PyObject *result = skipped == NULL
         ? NULL : PyObject_CallFunction(self->state->BatchResult, "nO", sent, skipped);
     Py_XDECREF(skipped);
     if (result == NULL) {
-        tell_all(self, sent);
+        attach_progress(self, sent);
     }
     return result;
 }
@@ -528,7 +530,7 @@ send_batch(PyObject *module, const cmsgx_signature *signature, PyObject *const *
     size_t most = count < CHUNK ? (size_t)count : CHUNK;
     batch self = {.state = state, .sock = &sock, .flags = flags | CMSGX_MSG_NOSIGNAL,
                   .messages = messages, .is_iterator = PyIter_Check(values[MESSAGES]),
-                  .has_messages = result != NULL, .retried = -1};
+                  .names_messages = result != NULL, .retried = -1};
     int failed = -1;
 
     self.entries = PyMem_Malloc((most + 1) * (sizeof(batch_entry) + sizeof(*self.headers)));
@@ -538,13 +540,13 @@ send_batch(PyObject *module, const cmsgx_signature *signature, PyObject *const *
     else if (!skips || (self.skipped = PyList_New(0)) != NULL) {
         self.headers = (struct cmsgx_mmsg *)(void *)(self.entries + most + 1);
         failed = send_all(&self, sent, error);
-        if (self.part > 0) {
+        if (self.part_sent > 0) {
             /* For nobody to overlook: a message went in part. */
             *error = 0;
         }
     }
     if (result != NULL && failed == 0) {
-        *result = skips ? result_of(&self, *sent) : PyLong_FromSsize_t(*sent);
+        *result = skips ? batch_result(&self, *sent) : PyLong_FromSsize_t(*sent);
     }
     Py_XDECREF(self.skipped);
     Py_XDECREF(self.pending);

@@ -5,14 +5,14 @@
 
 /* The bound of the socket module, so that the results and the errors are the same. */
 static int
-as_length(PyObject *number, const char *name, size_t most, size_t *length)
+as_length(PyObject *number, const char *name, size_t max, size_t *length)
 {
     Py_ssize_t value;
     if (cmsgx_as_size(number, "length", &value) < 0) {
         return -1;
     }
-    if (value < 0 || (size_t)value > most) {
-        PyErr_Format(PyExc_OverflowError, "length: %zd; %s() takes 0 to %zu", value, name, most);
+    if (value < 0 || (size_t)value > max) {
+        PyErr_Format(PyExc_OverflowError, "length: %zd; %s() takes 0 to %zu", value, name, max);
         return -1;
     }
     *length = (size_t)value;
@@ -93,9 +93,9 @@ PyObject *
 cmsgx_build(PyObject *module, PyObject *control)
 {
     cmsgx_outgoing out;
-    cmsgx_stack_scratch room;
+    cmsgx_outgoing_stack stack;
     PyObject *bytes = NULL;
-    cmsgx_outgoing_init(&out, cmsgx_scratch_of(&room), cmsgx_state_of(module), NULL);
+    cmsgx_outgoing_init(&out, cmsgx_stack_arrays(&stack), cmsgx_state_of(module), NULL);
     PyObject *items = PyObject_TypeCheck(control, out.state->Record)
         ? PyTuple_Pack(1, control)
         : cmsgx_sequence(control, "control", CMSGX_NEEDED_CONTROL);
