@@ -160,9 +160,6 @@ cmsgx_state *cmsgx_state_of_type(PyTypeObject *type);
 
 /* Each file adds what it defines; 0, or -1 with an exception. */
 int cmsgx_add_pin(PyObject *module);
-int cmsgx_add_message_fds(PyObject *module);
-int cmsgx_add_receiver(PyObject *module);
-int cmsgx_add_batch_receiver(PyObject *module);
 
 /* Makes a type from its spec, keeps it in *slot, and adds it to the module. */
 int cmsgx_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot);

@@ -1,10 +1,12 @@
-/* BatchReceiver: many messages for one system call, recvmmsg(2).  Headers, room and buffers are
-   made once; a buffer that somebody still reads is replaced before the next call. */
+/* Headers, room and buffers are made once; a buffer that somebody still reads is replaced before
+   the next call. */
+
+#include "calls/batch_receiver.h"
 
 #include "arguments.h"
-#include "types/batch.h"
 #include "errors.h"
 #include "plain/msghdr.h"
+#include "types/batch.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -1,8 +1,9 @@
 #include "calls/method.h"
 
+#include "calls/drop_in_receive.h"
+#include "calls/drop_in_receive_fds.h"
 #include "calls/drop_in_send.h"
 #include "calls/overrides.h"
-#include "calls/recv.h"
 #include "errors.h"
 
 typedef PyObject *(*plain_function)(PyObject *, PyObject *const *, Py_ssize_t);

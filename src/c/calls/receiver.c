@@ -1,11 +1,9 @@
-/* Receiver: the memory, the room and the config of many receives, made once. */
+#include "calls/receiver.h"
 
 #include "arguments.h"
-#include "types/codec.h"
+#include "calls/receive.h"
 #include "errors.h"
 #include "types/message.h"
-#include "plain/msghdr.h"
-
 
 /* Buffers kept beside the one in use: in a loop the message before still holds its own. */
 #define SPARES 2
@@ -211,71 +209,6 @@ PyDoc_STRVAR(configure_doc,
 "_configure($self, fds, control_size, want, family, type, takes_pidfd, raise_truncated, "
 "in_background, /)\n--\n\n"
 "Sets what is asked for and the room for it, from the next receive on.");
-
-/* Whether these are kinds of the package, which live as long as it does: no cycle with them is
-   garbage. */
-static int
-are_lasting(cmsgx_state *state, PyObject *kinds)
-{
-    int result = 1;
-    for (Py_ssize_t i = 0; result && i < PyTuple_GET_SIZE(kinds); i++) {
-        PyObject *kind = PyTuple_GET_ITEM(kinds, i);
-        cmsgx_codec *codec = cmsgx_codec_of(state, kind);
-        result = kind == (PyObject *)state->PidFd || (codec != NULL && codec->is_lasting);
-        Py_XDECREF(codec);
-    }
-    return result;
-}
-
-cmsgx_receive_config *
-cmsgx_receive_config_parse(cmsgx_state *state, PyObject *args)
-{
-    PyObject *fds_given, *size_given, *want;
-    size_t fds;
-    Py_ssize_t control_size;
-    int family, type, takes_pidfd, raise_truncated, in_background;
-
-    if (!PyArg_ParseTuple(args, "OOO!iippp:_configure", &fds_given, &size_given, &PyTuple_Type,
-                          &want, &family, &type, &takes_pidfd, &raise_truncated, &in_background)
-        || cmsgx_as_fds(state, fds_given, &fds) < 0
-        || cmsgx_as_nearest(size_given, "control_size", &control_size) < 0) {
-        return NULL;
-    }
-    /* 32 bits have no nearer one than INT_MAX to what is larger. */
-    if (control_size < 0 || control_size >= INT_MAX) {
-        PyErr_Format(PyExc_ValueError, "control_size: %R; it is 0 to %d", size_given, INT_MAX - 1);
-        return NULL;
-    }
-    cmsgx_receive_config *config = cmsgx_receive_config_new(state);
-    if (config == NULL) {
-        return NULL;
-    }
-    config->fds = fds;
-    config->control_size = (size_t)control_size;
-    config->family = family;
-    config->type = type;
-    if (!cmsgx_may_bring_fds(family)) {
-        /* As many as can come: none, so that none can be missing. */
-        config->fds = 0;
-    }
-    config->takes_pidfd = takes_pidfd;
-    config->asked_pidfd = takes_pidfd;
-    config->raise_truncated = raise_truncated;
-    config->want = Py_NewRef(want);
-    if (in_background && cmsgx_may_bring_fds(family)) {
-        if ((config->row = cmsgx_row_new(state->closer)) == NULL) {
-            PyErr_NoMemory();
-            cmsgx_receive_config_release(config);
-            return NULL;
-        }
-        /* What the kernel has no room for it closes, in the thread that receives. */
-        if (config->control_size < CMSGX_MAX_CONTROL_SIZE) {
-            config->control_size = CMSGX_MAX_CONTROL_SIZE;
-        }
-    }
-    config->is_traced = !are_lasting(state, want);
-    return config;
-}
 
 static PyObject *
 receiver_configure(PyObject *object, PyObject *args)

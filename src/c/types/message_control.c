@@ -1,7 +1,8 @@
-/* The control messages of a message: found and decoded when they are looked up. */
+#include "types/message_control.h"
 
 #include "errors.h"
-#include "types/message.h"
+#include "types/message_fds.h"
+#include "types/record.h"
 #include "types/struct.h"
 
 #define SELF(object) ((cmsgx_message *)(object))

@@ -1,11 +1,8 @@
-/* The descriptors of a message: objects made when they are asked for.  How they are moved out is in
-   message_take.c. */
-
-#include "types/fd.h"
+#include "types/message_fds.h"
 
 #include "arguments.h"
 #include "errors.h"
-#include "types/message.h"
+#include "types/fd.h"
 
 #define SELF(object) ((cmsgx_message *)(object))
 

@@ -1,9 +1,9 @@
-/* How descriptors are moved out of a message: to objects, or as numbers. */
+#include "types/message_take.h"
 
 #include "arguments.h"
-#include "types/fd.h"
 #include "errors.h"
-#include "types/message.h"
+#include "types/fd.h"
+#include "types/message_fds.h"
 
 #define SELF(object) ((cmsgx_message *)(object))
 

@@ -1,8 +1,7 @@
-/* The calls that receive: recvmsg, recvmsg_into and recv_fds as in the socket module, and the
-   typed one-shot receive. */
+/* recvmsg and recvmsg_into, as in the socket module. */
 
-#ifndef CMSGX_RECV_H
-#define CMSGX_RECV_H
+#ifndef CMSGX_DROP_IN_RECEIVE_H
+#define CMSGX_DROP_IN_RECEIVE_H
 
 #include "state.h"
 
@@ -12,8 +11,6 @@ PyObject *cmsgx_recvmsg_into(PyObject *module, PyObject *const *args, Py_ssize_t
 PyObject *cmsgx_recvmsg_inheritable(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 PyObject *cmsgx_recvmsg_into_inheritable(PyObject *module, PyObject *const *args,
                                          Py_ssize_t nargs);
-PyObject *cmsgx_recv_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                         PyObject *kwnames);
 
 /* The same as methods: they do it themselves, whatever methods the type of args[0] has. */
 PyObject *cmsgx_recvmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs);
@@ -22,10 +19,5 @@ PyObject *cmsgx_recvmsg_inheritable_method(cmsgx_state *state, PyObject *const *
                                            Py_ssize_t nargs);
 PyObject *cmsgx_recvmsg_into_inheritable_method(cmsgx_state *state, PyObject *const *args,
                                                 Py_ssize_t nargs);
-PyObject *cmsgx_recv_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs,
-                                PyObject *kwnames);
-
-PyObject *cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                             PyObject *kwnames);
 
 #endif

@@ -1,0 +1,88 @@
+/* One call of recvmsg, recvmsg_into or recv_fds: the room for what comes, the try, the result. */
+
+#ifndef CMSGX_DROP_IN_CALL_H
+#define CMSGX_DROP_IN_CALL_H
+
+#include "calls/wait.h"
+#include "errors.h"
+#include "plain/msghdr.h"
+
+#include <poll.h>
+
+#define CMSGX_SMALL_CONTROL 512
+
+/* One call of the drop-in functions. */
+typedef struct {
+    struct msghdr msg;
+    struct sockaddr_storage name;
+    cmsgx_sock *sock;           /* borrowed */
+    unsigned char *control;     /* `small`, or owned */
+    size_t control_size;
+    int flags_asked;
+    unsigned char small[CMSGX_SMALL_CONTROL + CMSGX_EXTRA_CONTROL] __attribute__((aligned(16)));
+} cmsgx_drop_in;
+
+/* Makes room for that much control data: 0, or -1 with an exception.  cmsgx_drop_in_clear() frees
+   it, also after a failure. */
+int cmsgx_drop_in_init(cmsgx_drop_in *call, cmsgx_sock *sock, Py_ssize_t control_size, int flags);
+void cmsgx_drop_in_clear(cmsgx_drop_in *call);
+
+/* Whether C converts the addresses of that family; otherwise the socket's own method is called,
+   which knows them all. */
+int cmsgx_drop_in_is_known_family(cmsgx_sock *sock);
+
+/* Warns of malformed control data, as socket does: 0, or -1 with the warning as an exception. */
+int cmsgx_drop_in_warn(void);
+
+/* (data, second, msg_flags, address): a new reference.  Steals `data` and `second`, also where it
+   fails, and takes NULL for either where that raised.  The descriptors that arrived stay the
+   caller's: after NULL it closes them. */
+PyObject *cmsgx_drop_in_result(const cmsgx_drop_in *call, PyObject *data, PyObject *second);
+
+static inline size_t
+cmsgx_drop_in_used(const cmsgx_drop_in *call)
+{
+    size_t used = (size_t)call->msg.msg_controllen;
+    return used <= call->control_size ? used : call->control_size;
+}
+
+static inline ssize_t
+cmsgx_drop_in_try(int fd, void *context, int flags)
+{
+    cmsgx_drop_in *call = context;
+    return cmsgx_msghdr_receive(fd, &call->msg, flags, call->control, call->control_size,
+                                &call->name, sizeof(call->name), 0);
+}
+
+/* For one message whose data become a bytes object, `size` of them at most.  0, and then the
+   descriptors that arrived are the caller's to pass on or to close, and *data is a new reference,
+   or NULL where that raised; -1 where nothing was received, with an exception.
+
+   Inline, for the reason that stands at cmsgx_call(). */
+static inline __attribute__((always_inline)) int
+cmsgx_drop_in_receive_bytes(cmsgx_drop_in *call, cmsgx_sock *sock, Py_ssize_t size, int flags,
+                            PyObject **data)
+{
+    struct iovec iov;
+    *data = PyBytes_FromStringAndSize(NULL, size);
+    if (*data == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            PyErr_Clear();
+            cmsgx_raise_no_room((size_t)size);
+        }
+        return -1;
+    }
+    cmsgx_msghdr_set_data(&call->msg, &iov, PyBytes_AS_STRING(*data), (size_t)size, flags);
+    ssize_t received = cmsgx_call(sock, POLLIN, cmsgx_drop_in_try, call, flags, NULL, NULL);
+    call->msg.msg_iov = NULL;
+    if (received < 0) {
+        Py_CLEAR(*data);
+        return -1;
+    }
+    if (received < size) {
+        (void)_PyBytes_Resize(data, received);
+    }
+    return 0;
+}
+
+#endif

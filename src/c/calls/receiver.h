@@ -1,0 +1,11 @@
+/* Receiver: the memory, the room and the configuration of many receives, made once. */
+
+#ifndef CMSGX_RECEIVER_H
+#define CMSGX_RECEIVER_H
+
+#include "state.h"
+
+/* Adds the type to the module: 0, or -1 with an exception. */
+int cmsgx_add_receiver(PyObject *module);
+
+#endif

@@ -1,0 +1,357 @@
+#include "types/message_type.h"
+
+#include "errors.h"
+#include "types/address.h"
+#include "types/message.h"
+#include "types/message_control.h"
+#include "types/message_fds.h"
+#include "types/message_take.h"
+#include "types/segments.h"
+#include "types/view.h"
+
+#define SELF(object) ((cmsgx_message *)(object))
+
+static PyObject *
+joined(const cmsgx_into *into, size_t nbytes)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)nbytes);
+    char *to = bytes == NULL ? NULL : PyBytes_AS_STRING(bytes);
+    for (Py_ssize_t i = 0; to != NULL && i < into->count && nbytes > 0; i++) {
+        size_t part = into->iov[i].iov_len < nbytes ? into->iov[i].iov_len : nbytes;
+        memcpy(to, into->iov[i].iov_base, part);
+        to += part;
+        nbytes -= part;
+    }
+    return bytes;
+}
+
+/* With MSG_TRUNC passed, the kernel returns more than there is. */
+static size_t
+bytes_here(const cmsgx_message *self)
+{
+    size_t room = self->buffer->capacity;
+    return self->buffer->received.nbytes < room ? self->buffer->received.nbytes : room;
+}
+
+static PyObject *
+message_data(PyObject *object, void *Py_UNUSED(closure))
+{
+    cmsgx_message *self = SELF(object);
+    const cmsgx_into *into = self->buffer->into;
+    if (!cmsgx_enter(&self->busy)) {
+        return cmsgx_raise_busy(object);
+    }
+    if (self->data == NULL) {
+        self->data = into != NULL
+            ? joined(into, bytes_here(self))
+            : PyBytes_FromStringAndSize((const char *)self->buffer->data,
+                                        (Py_ssize_t)bytes_here(self));
+    }
+    PyObject *data = Py_XNewRef(self->data);
+    cmsgx_leave(&self->busy);
+    return data;
+}
+
+static PyObject *
+message_view(PyObject *object, void *Py_UNUSED(closure))
+{
+    cmsgx_message *self = SELF(object);
+    cmsgx_state *state = self->config->state;
+    const cmsgx_into *into = self->buffer->into;
+    const unsigned char *start = self->buffer->data;
+    if (into != NULL) {
+        /* What lies in several buffers has no view; one buffer of the caller's has. */
+        if (into->count != 1) {
+            return message_data(object, NULL);
+        }
+        start = into->iov[0].iov_base;
+    }
+    return cmsgx_view_new(state, self->buffer, start, bytes_here(self));
+}
+
+/* The size that UDP_GRO told; 0 where the datagram came alone. */
+static size_t
+segment_size(const cmsgx_message *self)
+{
+    const cmsgx_buffer *buffer = self->buffer;
+    cmsgx_header header;
+    size_t offset = 0;
+    int size = 0;
+#ifdef UDP_GRO
+    while (cmsgx_walk(buffer->control, buffer->control_used, &offset, &header)
+           == CMSGX_MESSAGE) {
+        if (header.level == IPPROTO_UDP && header.type == UDP_GRO && header.size == sizeof(size)) {
+            memcpy(&size, header.data, sizeof(size));
+        }
+    }
+#else
+    (void)buffer;
+    (void)header;
+    (void)offset;
+#endif
+    return size > 0 ? (size_t)size : 0;
+}
+
+static PyObject *
+message_segments(PyObject *object, void *Py_UNUSED(closure))
+{
+    const cmsgx_message *self = SELF(object);
+    const cmsgx_into *into = self->buffer->into;
+    const unsigned char *start = self->buffer->data;
+    if (into != NULL) {
+        if (into->count != 1) {
+            PyErr_SetString(PyExc_ValueError,
+                            "segments: the data lies in several buffers (into=), which segments "
+                            "would cross");
+            return NULL;
+        }
+        start = into->iov[0].iov_base;
+    }
+    return cmsgx_segments_new(self->config->state, self->buffer, start, bytes_here(self),
+                              segment_size(self));
+}
+
+/* The socket that its name is of.  It may be closed by now, and the number another file's, which
+   says nothing then. */
+static cmsgx_whence
+whence_of(const cmsgx_buffer *buffer)
+{
+    cmsgx_whence whence = {buffer->name_fd, buffer->name_proto};
+    if (!cmsgx_names_need_socket(buffer->name.ss_family)) {
+        return CMSGX_NOWHERE;
+    }
+    if (whence.fd >= 0 && cmsgx_family_of(whence.fd) != buffer->name.ss_family) {
+        whence.fd = -1;
+    }
+    if (whence.fd >= 0 && whence.proto < 0) {
+        whence.proto = cmsgx_proto_of(whence.fd);
+    }
+    return whence;
+}
+
+static PyObject *
+message_address(PyObject *object, void *Py_UNUSED(closure))
+{
+    cmsgx_message *self = SELF(object);
+    if (!cmsgx_enter(&self->busy)) {
+        return cmsgx_raise_busy(object);
+    }
+    if (self->address == NULL) {
+        const cmsgx_buffer *buffer = self->buffer;
+        self->address = cmsgx_address_shown(self->config->state, &buffer->name,
+                                            buffer->name_size, whence_of(buffer));
+    }
+    PyObject *address = Py_XNewRef(self->address);
+    cmsgx_leave(&self->busy);
+    return address;
+}
+
+static PyObject *
+message_sender(PyObject *object, void *Py_UNUSED(closure))
+{
+    const cmsgx_buffer *buffer = SELF(object)->buffer;
+    return cmsgx_address_raw(SELF(object)->config->state, &buffer->name, buffer->name_size,
+                             whence_of(buffer));
+}
+
+static PyObject *
+message_fds(PyObject *object, void *Py_UNUSED(closure))
+{
+    return cmsgx_message_fds_new(object);
+}
+
+static PyObject *
+message_nbytes(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyLong_FromSize_t(SELF(object)->buffer->received.nbytes);
+}
+
+static PyObject *
+message_flags(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLong(SELF(object)->buffer->received.flags);
+}
+
+static PyObject *
+message_truncated(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(SELF(object)->buffer->received.truncated);
+}
+
+static PyObject *
+message_closed(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(cmsgx_flag_get(&SELF(object)->closed));
+}
+
+static PyObject *
+message_eof(PyObject *object, void *Py_UNUSED(closure))
+{
+    int eof = SELF(object)->buffer->received.eof;
+    return eof == 2 ? Py_NewRef(Py_None) : PyBool_FromLong(eof);
+}
+
+static PyObject *
+message_closed_fds(PyObject *object, void *Py_UNUSED(closure))
+{
+    Py_ssize_t count = SELF(object)->buffer->received.closed_fds;
+    return count < 0 ? Py_NewRef(Py_None) : PyLong_FromSsize_t(count);
+}
+
+PyDoc_STRVAR(close_doc,
+"close($self, /)\n--\n\n"
+"Closes each descriptor that was not taken; what `with` does at its end.  The data and the\n"
+"control messages stay.");
+
+static PyObject *
+message_close_method(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return cmsgx_message_close(self) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *
+message_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_NewRef(self);
+}
+
+static PyObject *
+message_exit(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(nargs))
+{
+    return cmsgx_message_close(self) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *
+message_repr(PyObject *object)
+{
+    const cmsgx_message *self = SELF(object);
+    return PyUnicode_FromFormat("<Message %zu bytes, %zu descriptors%s%s%s>",
+                                self->buffer->received.nbytes, self->buffer->received.fds,
+                                self->buffer->received.truncated ? ", truncated" : "",
+                                self->buffer->received.eof == 1 ? ", end of stream" : "",
+                                cmsgx_flag_get(&self->closed) ? ", closed" : "");
+}
+
+PyDoc_STRVAR(take_doc,
+"take($self, which, /, *, fd_class=None)\n--\n\n"
+"Moves one descriptor out: `which` is an index of `fds`, or the class PidFd.  The caller owns\n"
+"the Fd that is returned; closing the message leaves it open.  IndexError or KeyError where\n"
+"there is none; ValueError where it was taken before, or who looked at it closed it or gave it\n"
+"away, or the message is closed.\n\n"
+"`fd_class` is a subclass of Fd, of PidFd for the PidFd, of which the returned object is.  Its\n"
+"memory is there before it owns the descriptor, and neither its __new__() nor its __init__() is\n"
+"called, so nothing can fail in between.  `fds` then has an Fd in that place that owns nothing.");
+
+PyDoc_STRVAR(take_one_doc,
+"take_one($self, /, *, fd_class=None)\n--\n\n"
+"Moves the one descriptor out that came with the message, as take(0) does.  ValueError that says\n"
+"how many came where that is not one, those that were closed for want of room in `fds=` among\n"
+"them, and then the message still owns what is here.");
+
+PyDoc_STRVAR(take_all_doc,
+"take_all($self, /, *, fd_class=None)\n--\n\n"
+"Moves each descriptor of `fds` that was not taken yet out, as a list of Fd that the caller\n"
+"owns, or of `fd_class`, as take() does: all of them or, where it raises, none.  ValueError where\n"
+"the message is closed, or who looked at one of them closed it or gave it away.");
+
+PyDoc_STRVAR(detach_all_doc,
+"detach_all($self, /)\n--\n\n"
+"Moves each descriptor of `fds` that was not taken yet out, as a list of numbers that the caller\n"
+"owns and has to close: all of them or, where it raises, none.  ValueError where the message, or\n"
+"one of them, was closed; OSError where the kernel gave an errno in place of one.");
+
+PyDoc_STRVAR(get_doc,
+"get($self, kind, default=None, /)\n--\n\n"
+"The first control message of that kind, or `default`.");
+
+PyDoc_STRVAR(get_all_doc,
+"get_all($self, kind, /)\n--\n\n"
+"Each control message of that kind, as a tuple in the order of arrival.");
+
+PyDoc_STRVAR(message_enter_doc,
+"__enter__($self, /)\n--\n\n"
+"Gives itself, for `as`.");
+
+PyDoc_STRVAR(message_exit_doc,
+"__exit__($self, /, *exc_info)\n--\n\n"
+"Closes each descriptor that was not taken.");
+
+static PyMethodDef message_methods[] = {
+    {"take", (PyCFunction)(void (*)(void))cmsgx_message_take, METH_FASTCALL | METH_KEYWORDS,
+     take_doc},
+    {"take_one", (PyCFunction)(void (*)(void))cmsgx_message_take_one,
+     METH_FASTCALL | METH_KEYWORDS, take_one_doc},
+    {"take_all", (PyCFunction)(void (*)(void))cmsgx_message_take_all,
+     METH_FASTCALL | METH_KEYWORDS, take_all_doc},
+    {"detach_all", cmsgx_message_detach_all, METH_NOARGS, detach_all_doc},
+    {"get", (PyCFunction)(void (*)(void))cmsgx_message_get, METH_FASTCALL, get_doc},
+    {"get_all", cmsgx_message_get_all, METH_O, get_all_doc},
+    {"close", message_close_method, METH_NOARGS, close_doc},
+    {"__enter__", message_enter, METH_NOARGS, message_enter_doc},
+    {"__exit__", (PyCFunction)(void (*)(void))message_exit, METH_FASTCALL, message_exit_doc},
+    CMSGX_NO_COPY,
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef message_getset[] = {
+    {"data", message_data, NULL, "The bytes, copied out on first use.", NULL},
+    {"view", message_view, NULL,
+     "The bytes without a copy: a read-only bytes-like object that keeps them as they are.",
+     NULL},
+    {"flags", message_flags, NULL,
+     "msg_flags of recvmsg(2): MSG_CTRUNC, MSG_TRUNC, MSG_EOR, ...", NULL},
+    {"nbytes", message_nbytes, NULL, "What recvmsg(2) returned.", NULL},
+    {"segments", message_segments, NULL,
+     "The datagrams that UDP_GRO joined, a sequence of View; one where it came alone.", NULL},
+    {"fds", message_fds, NULL, "The descriptors, a read-only sequence of Fd.", NULL},
+    {"control", cmsgx_message_control, NULL, "The control messages, a tuple, decoded now.", NULL},
+    {"address", message_address, NULL,
+     "Where it came from, as the socket module gives it: a tuple, which is an Address too, or str\n"
+     "or bytes for AF_UNIX.  None where it has none, and on a stream, which has one peer:\n"
+     "getpeername().", NULL},
+    {"sender", message_sender, NULL,
+     "The same in the raw form of Address: hashable, and made without text.", NULL},
+    {"truncated", message_truncated, NULL,
+     "Whether data, control data or surplus descriptors were cut off.", NULL},
+    {"eof", message_eof, NULL,
+     "Whether this is the end of the stream; None where an empty message looks the same.", NULL},
+    {"closed_fds", message_closed_fds, NULL,
+     "How many descriptors beyond those asked for were closed; None where the kernel dropped\n"
+     "some, which it does not count.",
+     NULL},
+    {"closed", message_closed, NULL, "Whether close() was called, or `with` ended.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyDoc_STRVAR(message_doc,
+"What one receive brought: data, descriptors, control messages, address.  It owns the\n"
+"descriptors that are not taken, and closes them at the end of its `with`.\n\n"
+"msg[K] is the first control message of kind K, K in msg whether there is one, and iterating\n"
+"yields them all.");
+
+static PyType_Slot message_slots[] = {
+    {Py_tp_dealloc, cmsgx_message_dealloc},
+    {Py_tp_traverse, cmsgx_message_traverse},
+    {Py_tp_repr, message_repr},
+    {Py_tp_iter, cmsgx_message_iter},
+    {Py_tp_methods, message_methods},
+    {Py_tp_getset, message_getset},
+    {Py_tp_doc, (void *)message_doc},
+    {Py_mp_subscript, cmsgx_message_subscript},
+    {Py_sq_contains, cmsgx_message_contains},
+    {0, NULL},
+};
+
+static PyType_Spec message_spec = {
+    .name = "cmsgx.Message",
+    .basicsize = sizeof(cmsgx_message),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = message_slots,
+};
+
+int
+cmsgx_add_message(PyObject *module)
+{
+    return cmsgx_add_type(module, &message_spec, &cmsgx_state_of(module)->Message);
+}

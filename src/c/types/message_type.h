@@ -1,0 +1,11 @@
+/* Message as Python sees it: the attributes, the methods, the type. */
+
+#ifndef CMSGX_MESSAGE_TYPE_H
+#define CMSGX_MESSAGE_TYPE_H
+
+#include "state.h"
+
+/* Adds the type to the module: 0, or -1 with an exception. */
+int cmsgx_add_message(PyObject *module);
+
+#endif
