@@ -1262,9 +1262,9 @@ ELSEWHERE = {
     "messages[{}]{} had an iterator, which is used up now: the same message again would go without "
     "what was in it; give a list or a tuple": ("test_send_batch_stopped.py", "had an iterator"),
     "a signal handler called install() or uninstall() in the middle of one of them: call it once "
-    "that is done": ("test_which_socket.py", "middle of one of them"),
+    "that is done": ("test_which_socket_installed.py", "middle of one of them"),
     "{}.{} was patched by something else: {}; take that out first":
-        ("test_which_socket.py", "patched by something"),
+        ("test_which_socket_installed.py", "patched by something"),
     "map: size {}, and {} has pages of {} bytes, which are mapped whole":
         ("test_memfd.py", "pages of"),
     "{} could not be restored": ("test_options.py", "could not be restored"),
