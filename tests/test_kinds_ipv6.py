@@ -1,4 +1,4 @@
-"""The kinds of IPv6 over real sockets, and of IPv4 on a dual-stack socket: ipv6(7), RFC 3542."""
+"""The kinds of IPv6 over real sockets: ipv6(7), RFC 3542."""
 
 from __future__ import annotations
 
@@ -12,9 +12,24 @@ from typing import Any
 
 import network
 import pytest
-from attempts import fails, refused
+from attempts import fails
+from ipv6 import (
+    HEADER,
+    HOW,
+    IPV6_DONTFRAG,
+    IPV6_FLOWINFO,
+    IPV6_HOPLIMIT,
+    IPV6_MTU_DISCOVER,
+    IPV6_PKTINFO,
+    IPV6_RECVHOPLIMIT,
+    IPV6_RECVPKTINFO,
+    IPV6_RECVTCLASS,
+    IPV6_TCLASS,
+    send,
+    with_next,
+)
 from namespaces import ip
-from network import CABLE, PATHS, RAW, SOL_IP, SOL_IPV6, SOL_SOCKET, V4, V6, Path
+from network import CABLE, PATHS, RAW, SOL_IPV6, SOL_SOCKET, V4, V6
 
 import cmsgx
 from cmsgx import kinds
@@ -22,35 +37,8 @@ from cmsgx import kinds
 if sys.platform != "linux":
     pytest.skip("these are Linux's own", allow_module_level=True)
 
-IPV6_2292PKTINFO, IPV6_2292HOPOPTS, IPV6_2292DSTOPTS, IPV6_2292RTHDR = 2, 3, 4, 5
-IPV6_2292HOPLIMIT, IPV6_FLOWINFO, IPV6_MTU_DISCOVER, IPV6_PKTINFO, IPV6_HOPLIMIT = 8, 11, 23, 50, 52
-IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_DONTFRAG, IPV6_RECVTCLASS, IPV6_TCLASS = (
-    49,
-    51,
-    62,
-    66,
-    67,
-)
 IPV6_AUTOFLOWLABEL, IPV6_ORIGDSTADDR = 70, 74
-IP_TOS, IP_TTL, IP_PKTINFO = 1, 2, 8
 SO_BINDTODEVICE = 25
-
-HOW = pytest.mark.parametrize("how", ["connected", "address", "drop-in"])
-# Of a kind that every node has to skip: RFC 8200 section 4.2.
-SKIPPED = bytes([0x1E, 4, 1, 2, 3, 4])
-HEADER = network.options_header(SKIPPED)
-
-
-def send(how: str, path: Path, sender: cmsgx.socket, receiver: cmsgx.socket, control: Any) -> None:
-    """One message in each way that takes a typed control message."""
-    to = (path.to, receiver.getsockname()[1])
-    if how == "connected":
-        sender.connect(to)
-        cmsgx.send(sender, b"data", control=control)
-    elif how == "address":
-        cmsgx.send(sender, b"data", control=control, address=to)
-    else:
-        cmsgx.sendmsg(sender, [b"data"], [control], 0, to)
 
 
 # Numbers of the header --------------------------------------------------------------------------
@@ -400,215 +388,6 @@ def test_the_original_destination() -> None:
             assert original.address == (*to, 0, 0)
 
 
-# Extension headers ------------------------------------------------------------------------------
-
-
-def with_next(header: bytes, number: int) -> bytes:
-    return bytes([number]) + header[1:]
-
-
-@HOW
-@pytest.mark.parametrize("kind", [kinds.HopByHopOptions, kinds.DestinationOptions])
-@pytest.mark.parametrize("size", [8, 16, 64])
-def test_options_headers_go_and_come(kind: Any, size: int, how: str) -> None:
-    with network.alone():
-        path = PATHS["IPv6"]
-        header = network.options_header(bytes([0x1E, size - 4]) + bytes(range(size - 4)))
-        assert len(header) == size
-        with network.udp(path, connected=False) as (sender, receiver):
-            rx = cmsgx.Receiver(receiver, 10, want=[kind])
-            sender.sendto(b"none", (path.to, receiver.getsockname()[1]))
-            assert rx.receive().control == ()
-            send(how, path, sender, receiver, kind(header))
-            msg = rx.receive()
-            assert msg.data == b"data"
-            # The kernel has said what comes next: UDP.
-            assert msg.control == (kind(with_next(header, 17)),)
-
-
-def test_both_in_one_packet() -> None:
-    other = network.options_header(bytes([0x1E, 1, 9]))
-    with network.alone(), network.udp("IPv6") as (sender, receiver):
-        wanted = [kinds.HopByHopOptions, kinds.DestinationOptions]
-        rx = cmsgx.Receiver(receiver, 10, want=wanted)
-        sent = [kinds.DestinationOptions(HEADER), kinds.HopByHopOptions(other)]
-        cmsgx.send(sender, b"x", control=sent)
-        msg = rx.receive()
-        assert msg[kinds.HopByHopOptions].header == with_next(other, 60)
-        assert msg[kinds.DestinationOptions].header == with_next(HEADER, 17)
-
-
-def test_options_before_a_routing_header_are_left_out_without_one() -> None:
-    with network.alone(), network.udp("IPv6") as (sender, receiver):
-        rx = cmsgx.Receiver(receiver, 10, want=[kinds.DestinationOptions])
-        cmsgx.send(sender, b"x", control=kinds.RoutingDestinationOptions(HEADER))
-        msg = rx.receive()
-        assert (msg.data, msg.control) == (b"x", ())
-
-
-@pytest.mark.parametrize(
-    ("control", "number"),
-    [
-        (kinds.HopByHopOptions(HEADER), errno.EPERM),
-        (kinds.DestinationOptions(HEADER), errno.EPERM),
-        (kinds.RoutingDestinationOptions(HEADER), errno.EPERM),
-        (kinds.HopLimit(3), None),
-        (kinds.PacketInfo6("::1"), None),
-    ],
-    ids=repr,
-)
-def test_what_needs_a_capability(control: Any, number: int | None) -> None:
-    with network.alone(), network.udp("IPv6") as (sender, receiver):
-        with network.without_capabilities():
-            if number is not None:
-                with fails(number):
-                    cmsgx.send(sender, b"x", control=control)
-            else:
-                cmsgx.send(sender, b"x", control=control)
-        if number is None:
-            assert receiver.recv(1) == b"x"
-
-
-def crafted(
-    port: int, headers: list[tuple[int, bytes]], *, data: bytes = b"data", hops: int = 64
-) -> bytes:
-    """A packet from outside, with these extension headers."""
-    source, destination = "2001:db8::7", "2001:db8::1"
-    datagram = network.udp_datagram(source, destination, port, data)
-    number, payload = network.chain(headers, 17, datagram)
-    return network.ipv6(source, destination, payload, next_header=number, hops=hops)
-
-
-def routing(kind: int, size: int = 24) -> bytes:
-    """A routing header that was followed to its end, from the second byte on."""
-    return bytes([size // 8 - 1, kind, 0]) + bytes(size - 4)
-
-
-@pytest.mark.parametrize("kind", [0, 2])
-def test_routing_headers_come(kind: int) -> None:
-    with network.alone(), network.tun() as tun, network.open_socket(V6) as sock:
-        sock.bind(("::", 0))
-        port = sock.getsockname()[1]
-        rx = cmsgx.Receiver(sock, 100, want=[kinds.RoutingHeader, kinds.HopLimit])
-        tun.write(crafted(port, [(43, routing(kind))], hops=9))
-        try:
-            msg = rx.receive(timeout=network.SECONDS if kind == 0 else 2)
-        except TimeoutError:
-            # CONFIG_IPV6_MIP6: one that is not of a mobile node here is discarded.
-            assert kind == 2
-            refused(errno.ETIMEDOUT, "a routing header of type 2")
-        assert msg.data == b"data"
-        assert msg[kinds.RoutingHeader] == kinds.RoutingHeader(b"\x11" + routing(kind))
-        assert msg[kinds.HopLimit] == kinds.HopLimit(9)
-
-
-def long_options(size: int) -> bytes:
-    """An options header of that many bytes, from the second byte on: the kernel takes 8 options."""
-    rest = size - 2
-    options = b""
-    while rest > 0:
-        now = min(rest, 257)
-        if rest - now == 1:
-            now -= 1
-        options += bytes([0x1E, now - 2]) + bytes(now - 2)
-        rest -= now
-    return bytes([size // 8 - 1]) + options
-
-
-@pytest.mark.parametrize("forms", ["RFC 3542", "both"])
-def test_there_is_room_for_the_longest_headers(forms: str) -> None:
-    """Each as long as its length can say, with destination options in both places."""
-    wanted: list[Any] = [
-        kinds.HopByHopOptions,
-        kinds.DestinationOptions,
-        kinds.RoutingHeader,
-        kinds.HopLimit,
-    ]
-    with network.alone(), network.tun() as tun, network.open_socket(V6) as sock:
-        network.set_link("tun0", mtu=60000)
-        sock.bind(("::", 0))
-        if forms == "both":
-            for number in (IPV6_2292HOPOPTS, IPV6_2292DSTOPTS, IPV6_2292RTHDR):
-                sock.setsockopt(SOL_IPV6, number, 1)
-        rx = cmsgx.Receiver(sock, 100, want=wanted)
-        port = sock.getsockname()[1]
-        options = long_options(2048)
-        headers = [(0, options), (60, options), (43, routing(0, 2040)), (60, options)]
-        tun.write(crafted(port, headers))
-        msg = rx.receive()
-        assert not msg.truncated
-        times = 2 if forms == "both" else 1
-        assert [one.header for one in msg.get_all(kinds.HopByHopOptions)] == times * [
-            b"\x3c" + options
-        ]
-        assert sorted(one.header for one in msg.get_all(kinds.DestinationOptions)) == sorted(
-            times * [b"\x2b" + options, b"\x11" + options]
-        )
-        assert [one.header for one in msg.get_all(kinds.RoutingHeader)] == times * [
-            b"\x3c" + routing(0, 2040)
-        ]
-        assert kinds.HopLimit in msg
-
-
-# The forms of RFC 2292 --------------------------------------------------------------------------
-
-OLD_FORMS = [
-    (kinds.PacketInfo6, IPV6_2292PKTINFO),
-    (kinds.HopLimit, IPV6_2292HOPLIMIT),
-    (kinds.HopByHopOptions, IPV6_2292HOPOPTS),
-    (kinds.DestinationOptions, IPV6_2292DSTOPTS),
-    (kinds.RoutingHeader, IPV6_2292RTHDR),
-]
-
-
-@pytest.mark.parametrize(("kind", "number"), OLD_FORMS)
-def test_what_others_switched_on_by_its_old_name_is_the_same_kind(kind: Any, number: int) -> None:
-    with network.alone(), network.tun() as tun, network.open_socket(V6) as sock:
-        sock.bind(("::", 0))
-        port = sock.getsockname()[1]
-        sock.setsockopt(SOL_IPV6, number, 1)
-        options = bytes([0]) + SKIPPED
-        packet = crafted(port, [(0, options), (60, options), (43, routing(0))], hops=5)
-        rx = cmsgx.Receiver(sock, 100)
-        tun.write(packet)
-        msg = rx.receive()
-        assert not msg.truncated
-        (only,) = msg.control
-        assert type(only) is kind
-        assert msg[kind] == only
-        expected: Any = {
-            kinds.PacketInfo6: kinds.PacketInfo6("2001:db8::1", socket.if_nametoindex("tun0")),
-            kinds.HopLimit: kinds.HopLimit(5),
-            kinds.HopByHopOptions: kinds.HopByHopOptions(b"\x3c" + options),
-            kinds.DestinationOptions: kinds.DestinationOptions(b"\x2b" + options),
-            kinds.RoutingHeader: kinds.RoutingHeader(b"\x11" + routing(0)),
-        }
-        assert only == expected[kind]
-        tun.write(packet)
-        ((level, type_, _),) = sock.recvmsg(100, 4096)[1]
-        assert (level, type_) == (SOL_IPV6, number)
-        # enable() sets it by the new name, and leaves the old one be.
-        with cmsgx.enable(sock, kind):
-            tun.write(packet)
-            assert cmsgx.receive(sock, 100).get_all(kind) == (only, only)
-        assert sock.getsockopt(SOL_IPV6, number) == 1
-
-
-@pytest.mark.parametrize(
-    ("number", "payload", "arrives"),
-    [
-        (IPV6_2292HOPLIMIT, struct.pack("=i", 6), kinds.HopLimit(6)),
-        (IPV6_2292HOPOPTS, HEADER, kinds.HopByHopOptions(with_next(HEADER, 17))),
-        (IPV6_2292DSTOPTS, HEADER, kinds.DestinationOptions(with_next(HEADER, 17))),
-    ],
-)
-def test_the_kernel_takes_the_old_forms_too(number: int, payload: bytes, arrives: Any) -> None:
-    with network.alone(), network.udp("IPv6") as (sender, receiver):
-        rx = cmsgx.Receiver(receiver, 10, want=[type(arrives)])
-        cmsgx.send(sender, b"x", control=cmsgx.Unknown(SOL_IPV6, number, payload))
-        assert rx.receive().control == (arrives,)
-
-
 # The path MTU -----------------------------------------------------------------------------------
 
 
@@ -657,192 +436,6 @@ def test_dont_fragment(dont: int) -> None:
                 assert msg[kinds.FragmentSize].size <= 1500
             cmsgx.send(sender, bytes(1000), control=control)
             assert rx.receive().nbytes == 1000
-
-
-# An IPv4-mapped peer ----------------------------------------------------------------------------
-
-SAME = [
-    (kinds.HopLimit(7), kinds.Ttl(7), IP_TTL, struct.pack("=i", 7)),
-    (kinds.HopLimit(255), kinds.Ttl(255), IP_TTL, struct.pack("=i", 255)),
-    (kinds.TrafficClass(0xB9), kinds.Tos(0xB9), IP_TOS, b"\xb9"),
-]
-
-
-@pytest.mark.parametrize("name", ["to mapped", "mapped"])
-@pytest.mark.parametrize(("six", "four", "number", "payload"), SAME)
-def test_the_kind_of_ipv6_is_found_in_the_form_of_ipv4(
-    six: Any, four: Any, number: int, payload: bytes, name: str
-) -> None:
-    with network.udp(name) as (sender, receiver):
-        rx = cmsgx.Receiver(receiver, 10, want=[type(six)])
-        cmsgx.send(sender, b"x", control=four)
-        msg = rx.receive()
-        assert type(six) in msg
-        assert msg[type(six)] == six
-        assert msg.get(type(six)) == six
-        assert msg.get_all(type(six)) == (six,)
-        # It is the one of IPv4 as well, and listed once.
-        assert msg[type(four)] == four
-        assert msg.control == (four,)
-        cmsgx.send(sender, b"x", control=four)
-        assert receiver.recvmsg(10, 100)[1] == [(SOL_IP, number, payload)]
-
-
-@pytest.mark.parametrize("name", ["to mapped", "mapped"])
-def test_packet_info_of_ipv4_is_found_too(name: str) -> None:
-    with network.udp(name) as (sender, receiver):
-        mapped = kinds.PacketInfo6("::ffff:127.0.0.1", socket.if_nametoindex("lo"))
-        rx = cmsgx.Receiver(receiver, 10, want=[kinds.PacketInfo6])
-        cmsgx.send(sender, b"x")
-        msg = rx.receive()
-        assert msg[kinds.PacketInfo6] == mapped
-        assert msg.get_all(kinds.PacketInfo6) == (mapped,)
-        # And where the form of IPv4 is all that is switched on.
-        receiver.setsockopt(SOL_IPV6, IPV6_RECVPKTINFO, 0)
-        receiver.setsockopt(SOL_IP, IP_PKTINFO, 1)
-        rx.refresh()
-        cmsgx.send(sender, b"x")
-        msg = rx.receive()
-        assert [type(one) for one in msg] == [kinds.PacketInfo]
-        assert msg[kinds.PacketInfo6] == mapped
-
-
-@HOW
-@pytest.mark.parametrize("name", ["IPv4", "from mapped", "mapped"])
-@pytest.mark.parametrize(("six", "four", "number", "payload"), SAME)
-def test_the_kind_of_ipv6_goes_in_the_form_of_ipv4(
-    six: Any, four: Any, number: int, payload: bytes, name: str, how: str
-) -> None:
-    path = PATHS[name]
-    with network.udp(path, connected=False) as (sender, receiver):
-        rx = cmsgx.Receiver(receiver, 10, want=[type(four)])
-        send(how, path, sender, receiver, six)
-        assert rx.receive()[type(four)] == four
-        send(how, path, sender, receiver, six)
-        assert receiver.recvmsg(10, 100)[1] == [(SOL_IP, number, payload)]
-
-
-@HOW
-@pytest.mark.parametrize("name", ["IPv4", "from mapped", "mapped"])
-def test_packet_info_goes_in_the_form_of_ipv4(name: str, how: str) -> None:
-    path = PATHS[name]
-    with network.udp(path, connected=False) as (sender, receiver):
-        rx = cmsgx.Receiver(receiver, 10)
-        send(how, path, sender, receiver, kinds.PacketInfo6("::ffff:127.0.0.9"))
-        address = rx.receive().address
-        assert address is not None
-        assert address[0].removeprefix("::ffff:") == "127.0.0.9"
-        # The unspecified address leaves the choice to the kernel, in either form.
-        for any_host in ("::", "::ffff:0.0.0.0"):
-            info = kinds.PacketInfo6(any_host, socket.if_nametoindex("lo"))
-            send(how, path, sender, receiver, info)
-            address = rx.receive().address
-            assert address is not None
-            assert address[0].removeprefix("::ffff:") == "127.0.0.1"
-
-
-@HOW
-@pytest.mark.parametrize("name", ["IPv4", "from mapped", "mapped"])
-@pytest.mark.parametrize("host", ["::1", "2001:db8::7f00:5", "64:ff9b::7f00:5"])
-def test_an_address_of_ipv6_is_no_source_for_ipv4(host: str, name: str, how: str) -> None:
-    """Not the last four bytes of it."""
-    path = PATHS[name]
-    with network.udp(path, connected=False) as (sender, receiver):
-        receiver.settimeout(0)
-        with pytest.raises(ValueError, match=r"PacketInfo6\(.* goes over IPv4"):
-            send(how, path, sender, receiver, kinds.PacketInfo6(host))
-        with pytest.raises(BlockingIOError):
-            receiver.recv(1)
-
-
-def test_each_message_goes_in_the_form_of_its_own_address() -> None:
-    """From a socket that is connected to neither, to both in turn; and to one where it is connected
-    to the other."""
-    with (
-        network.open_socket(V6) as sender,
-        network.open_socket(V4) as four,
-        network.open_socket(V6) as six,
-    ):
-        network.bind(four, "127.0.0.1")
-        network.bind(six, "::1")
-        addresses = {
-            four: ("::ffff:127.0.0.1", four.getsockname()[1]),
-            six: ("::1", six.getsockname()[1]),
-        }
-        receivers: dict[Any, Any] = {
-            four: (cmsgx.Receiver(four, 10, want=[kinds.Ttl]), kinds.Ttl),
-            six: (cmsgx.Receiver(six, 10, want=[kinds.HopLimit]), kinds.HopLimit),
-        }
-
-        def check(sock: cmsgx.socket, hops: int) -> None:
-            rx, kind = receivers[sock]
-            assert rx.receive()[kind] == kind(hops)
-
-        for hops, sock in enumerate([four, six, four, six], 1):
-            cmsgx.send(sender, b"x", control=kinds.HopLimit(hops), address=addresses[sock])
-            check(sock, hops)
-        for connected in (six, four):
-            sender.connect(addresses[connected])
-            for hops, sock in enumerate([four, six], 10):
-                cmsgx.send(sender, b"x", control=kinds.HopLimit(hops), address=addresses[sock])
-                check(sock, hops)
-            cmsgx.send(sender, b"x", control=kinds.HopLimit(20))
-            check(connected, 20)
-
-
-def test_each_message_of_a_batch_does_too() -> None:
-    with (
-        network.open_socket(V6) as sender,
-        network.open_socket(V4) as four,
-        network.open_socket(V6) as six,
-    ):
-        network.bind(four, "127.0.0.1")
-        network.bind(six, "::1")
-        fours = cmsgx.Receiver(four, 10, want=[kinds.Ttl])
-        sixes = cmsgx.Receiver(six, 10, want=[kinds.HopLimit])
-        to_four = ("::ffff:127.0.0.1", four.getsockname()[1])
-        to_six = ("::1", six.getsockname()[1])
-        batch = [
-            (b"x", (), [kinds.HopLimit(hops)], address)
-            for hops, address in enumerate([to_four, to_six, to_four, to_six], 1)
-        ]
-        assert cmsgx.send_batch(sender, batch) == 4
-        assert [fours.receive()[kinds.Ttl].ttl for _ in range(2)] == [1, 3]
-        assert [sixes.receive()[kinds.HopLimit].hops for _ in range(2)] == [2, 4]
-
-
-@pytest.mark.parametrize("name", ["to mapped", "mapped"])
-def test_the_kinds_of_ipv4_come_on_a_dual_stack_socket(name: str) -> None:
-    wanted: list[Any] = [
-        kinds.Ttl, kinds.Tos, kinds.PacketInfo, kinds.OriginalDestination,
-        kinds.ReceivedOptions, kinds.ReturnOptions,
-    ]  # fmt: skip
-    with network.udp(name) as (sender, receiver):
-        rx = cmsgx.Receiver(receiver, 10, want=wanted)
-        sender.setsockopt(SOL_IP, 4, bytes([7, 7, 4]) + bytes(4) + b"\0")  # IP_OPTIONS
-        cmsgx.send(sender, b"x", control=[kinds.Ttl(9), kinds.Tos(8)])
-        msg = rx.receive()
-        assert {type(one) for one in msg.control} == set(wanted)
-        assert (msg[kinds.Ttl], msg[kinds.Tos]) == (kinds.Ttl(9), kinds.Tos(8))
-        assert str(msg[kinds.PacketInfo].local) == "127.0.0.1"
-        port = receiver.getsockname()[1]
-        assert msg[kinds.OriginalDestination].address == ("127.0.0.1", port)
-
-
-def test_a_dual_stack_socket_has_all_of_both() -> None:
-    """One Receiver, peers of both families, the same three kinds."""
-    wanted = [kinds.HopLimit, kinds.TrafficClass, kinds.PacketInfo6]
-    with network.open_socket(V6) as server, network.open_socket(V6) as client:
-        network.bind(server, "::")
-        rx = cmsgx.Receiver(server, 10, want=wanted)
-        port = server.getsockname()[1]
-        for host in ("::1", "::ffff:127.0.0.1", "::1", "::ffff:127.0.0.3"):
-            sent = [kinds.HopLimit(33), kinds.TrafficClass(44)]
-            cmsgx.send(client, b"x", control=sent, address=(host, port))
-            msg = rx.receive()
-            assert not msg.truncated
-            assert [msg[kind] for kind in wanted[:2]] == sent
-            assert str(msg[kinds.PacketInfo6].address) == host
 
 
 # Other sockets of IPv6 --------------------------------------------------------------------------

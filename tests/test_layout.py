@@ -31,7 +31,6 @@ OPEN: dict[str, set[str]] = {
         "benchmarks/rows.py",  # to be cut
         "tests/c/shim.c",  # to be cut
         "tests/test_differential.py",  # to be cut
-        "tests/test_kinds_ipv6.py",  # to be cut
         "tests/test_messages.py",  # to be cut
         "tests/test_no_memory.py",  # to be cut
         "tests/test_public.py",  # to be cut
