@@ -1,4 +1,4 @@
-"""A UDP server on each address of this machine, that answers from the one it was asked at."""
+"""A UDP server on every address of this machine, which answers from the one it was asked at."""
 
 import socket
 
@@ -10,7 +10,8 @@ ASKED = [(socket.AF_INET, "127.0.0.2"), (socket.AF_INET, "127.0.0.3"), (socket.A
 
 def answer(receiver: cmsgx.Receiver) -> None:
     question = receiver.receive()
-    # Without it the kernel chooses by the way back, and who asked another address drops the answer.
+    # Otherwise the kernel chooses the source by route, and the client drops an answer that comes
+    # from another address than it asked.
     source = question[PacketInfo6].reply()
     cmsgx.send(receiver.sock, question.data, control=source, address=question.address)
 

@@ -1,4 +1,4 @@
-"""Pass credentials and descriptors in one message: act on a file only for who may ask for it."""
+"""Pass credentials and descriptors in one message, and check who sent a file before using it."""
 
 from __future__ import annotations
 

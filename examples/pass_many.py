@@ -1,4 +1,4 @@
-"""Pass as many descriptors as one message takes, and more than that in several."""
+"""Pass as many descriptors as one message can carry, and more in several messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 import cmsgx
 
-LIMIT = 253  # SCM_MAX_FD: what one message carries on Linux
+LIMIT = 253  # SCM_MAX_FD: the most that one message can carry on Linux
 COUNT = 600
 
 
@@ -21,7 +21,7 @@ def child(sock: cmsgx.socket) -> None:
 
 
 def main() -> None:
-    # A datagram that keeps its order and has an end: one message sent is one message received.
+    # SOCK_SEQPACKET keeps order and message boundaries, and its reader sees the end.
     ours, theirs = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
@@ -37,7 +37,7 @@ def main() -> None:
                 files.append(cmsgx.Fd(os.memfd_create("number")))
                 os.write(files[-1].fileno(), str(number).encode())
             cmsgx.send(ours, b"numbers", fds=files)
-            # What was sent stays ours as well; sending only borrows.
+            # We still own what we sent; sending only borrows.
             for file in files:
                 file.close()
     raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))

@@ -27,7 +27,7 @@ def main() -> None:
     with ours, tempfile.TemporaryFile() as file:
         file.write(b"only the parent could open this")
         file.seek(0)
-        # One byte at least has to go with it on a stream; a name says what it is.
+        # On a stream, at least one byte has to go with it; a name says what it is.
         cmsgx.send(ours, b"secret", fds=[file])
     raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 

@@ -1,4 +1,4 @@
-"""When a packet came: by the network adapter's clock where it has one, else by the kernel's."""
+"""When a packet arrived, by the network adapter's clock if it has one, else by the kernel's."""
 
 import socket
 import time
@@ -8,7 +8,7 @@ from cmsgx.kinds import Timestamp, Timestamping
 
 
 def tell(message: cmsgx.Message) -> None:
-    # An adapter stamps once it was told to: hwstamp_ctl(8), or ioctl SIOCSHWTSTAMP.
+    # Hardware time stamps have to be switched on: hwstamp_ctl(8), or ioctl SIOCSHWTSTAMP.
     stamps = message.get(Timestamping)
     if stamps is not None and stamps.hardware is not None:
         print(f"the adapter had it at {stamps.hardware} ns of its own clock")
@@ -21,7 +21,7 @@ if __name__ == "__main__":
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
     ):
-        # Before bind(): what is queued without the option may be stamped when it is read.
+        # Before bind(): a packet queued without the option may get the time at which it is read.
         receiver = cmsgx.Receiver(server, 1500, want=[Timestamp, Timestamping])
         server.bind(("127.0.0.1", 0))
         client.sendto(b"data", server.getsockname())

@@ -1,4 +1,4 @@
-"""How long each datagram took to leave: the kernel's time stamps are on the error queue."""
+"""How long each datagram took to leave: the kernel puts its time stamps on the error queue."""
 
 import select
 import socket
@@ -10,12 +10,12 @@ from cmsgx.kinds import TimestampingFlags as Flags
 
 if __name__ == "__main__":
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    # Ids that count from 0, and no copy of the datagram.
+    # OPT_ID: ids that count from 0. OPT_TSONLY: without a copy of the datagram.
     cmsgx.enable(sock, Timestamping.option(Flags.TX_SOFTWARE | Flags.OPT_ID | Flags.OPT_TSONLY))
     sock.bind(("127.0.0.1", 0))
     sock.connect(sock.getsockname())  # to itself
     poller = select.poll()
-    poller.register(sock, 0)  # POLLERR, which a stamp raises, comes unasked
+    poller.register(sock, 0)  # a time stamp raises POLLERR, which is always reported
     for _ in range(3):
         before = time.time_ns()
         cmsgx.send(sock, b"data")

@@ -1,4 +1,4 @@
-"""What is passed is the open file itself: both processes share one offset."""
+"""Passing a descriptor shares the open file itself: both processes have one offset."""
 
 from __future__ import annotations
 

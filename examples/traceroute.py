@@ -1,4 +1,4 @@
-"""Which routers lead to a host, without a raw socket: their ICMP errors are on the error queue."""
+"""List the routers on the way to a host, without a raw socket, by their ICMP errors."""
 
 import errno
 import select
@@ -10,7 +10,8 @@ from cmsgx.kinds import ExtendedError, HopLimit, IcmpError
 
 
 def probe(family: int, address: tuple[object, ...], hops: int) -> IcmpError | None:
-    with socket.socket(family, socket.SOCK_DGRAM) as sock:  # for each: a late answer is nobody's
+    # A new socket for each probe, so that a late error is not taken for this one.
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
         cmsgx.enable(sock, ExtendedError)
         cmsgx.send(sock, b"", control=HopLimit(hops), address=address)
         select.select([sock], [], [], 1)  # an error makes it readable
@@ -24,5 +25,5 @@ if __name__ == "__main__":
     for hops in range(1, most + 1):
         report = probe(family, address, hops)
         print(hops, report.offender[0] if report and report.offender else "*", flush=True)
-        if report and report.errno == errno.ECONNREFUSED:  # the host: nobody listens at 33434
+        if report and report.errno == errno.ECONNREFUSED:  # from the host: nothing listens at 33434
             break
