@@ -17,7 +17,7 @@
 /* What takes longer than that is taken to block. */
 #define STUCK (10 * MILLISECOND)
 
-/* Life ------------------------------------------------------------------------------------- */
+/* Waiting ---------------------------------------------------------------------------------- */
 
 static int
 init_conditions(cmsgx_closer *closer)
@@ -33,66 +33,6 @@ init_conditions(cmsgx_closer *closer)
     pthread_condattr_destroy(&attributes);
     return failed ? -1 : 0;
 }
-
-cmsgx_closer *
-cmsgx_closer_new(void)
-{
-    cmsgx_closer *closer = calloc(1, sizeof(*closer));
-    if (closer == NULL) {
-        return NULL;
-    }
-    if (pthread_mutex_init(&closer->lock, NULL) != 0) {
-        free(closer);
-        return NULL;
-    }
-    if (init_conditions(closer) < 0) {
-        pthread_mutex_destroy(&closer->lock);
-        free(closer);
-        return NULL;
-    }
-    for (size_t i = 0; i < CMSGX_CLOSER_ROWS; i++) {
-        closer->rows[i].closer = closer;
-    }
-    for (size_t i = 0; i < CMSGX_CLOSER_THREADS; i++) {
-        closer->closing[i].closer = closer;
-    }
-    closer->users = 1;
-    closer->generation = cmsgx_generation();
-    (void)cmsgx_closer_limit(closer);
-    cmsgx_process_add(closer);
-    return closer;
-}
-
-/* Without the lock. */
-void
-cmsgx_closer_drop(cmsgx_closer *closer)
-{
-    if (cmsgx_is_last(&closer->users)) {
-        cmsgx_process_remove(closer);
-        pthread_cond_destroy(&closer->wake);
-        pthread_cond_destroy(&closer->hurry);
-        pthread_cond_destroy(&closer->changed);
-        pthread_mutex_destroy(&closer->lock);
-        while (closer->memory != NULL) {
-            cmsgx_places *next = closer->memory->next;
-            free(closer->memory);
-            closer->memory = next;
-        }
-        free(closer);
-    }
-}
-
-static void
-free_place(cmsgx_closer *closer, cmsgx_row *row, cmsgx_place *place)
-{
-    place->next = closer->free;
-    closer->free = place;
-    cmsgx_subtract(&row->waiting, 1);
-    cmsgx_subtract(&closer->backlog, 1);
-    cmsgx_subtract(&closer->reserved, 1);
-}
-
-/* Waiting ---------------------------------------------------------------------------------- */
 
 static int64_t
 now(void)
@@ -160,7 +100,7 @@ adopt(cmsgx_closer *closer)
     for (size_t i = 0; i < CMSGX_CLOSER_THREADS; i++) {
         cmsgx_closing *one = &closer->closing[i];
         if (one->place != NULL) {
-            free_place(closer, one->row, one->place);
+            cmsgx_row_free_place(one->row, one->place);
             make_ready(closer, one->row);
         }
         *one = (cmsgx_closing){.closer = closer};
@@ -256,7 +196,7 @@ close_next(cmsgx_closing *self)
     closer->progress++;
     self->place = NULL;
     self->is_stuck = 0;
-    free_place(closer, row, place);
+    cmsgx_row_free_place(row, place);
     leave_row(closer, row);
     if (closer->waiters > 0) {
         pthread_cond_broadcast(&closer->changed);
@@ -449,27 +389,18 @@ cmsgx_closer_wait(cmsgx_closer *closer, int64_t nanoseconds)
     return left;
 }
 
-void
-cmsgx_closer_release(cmsgx_closer *closer)
-{
-    if (closer != NULL) {
-        pthread_mutex_lock(&closer->lock);
-        adopt(closer);
-        closer->is_ending = 1;
-        while (help(closer)) {
-        }
-        pthread_cond_broadcast(&closer->wake);
-        pthread_cond_broadcast(&closer->hurry);
-        pthread_mutex_unlock(&closer->lock);
-        cmsgx_closer_drop(closer);
-    }
-}
-
 /* fork(2) ---------------------------------------------------------------------------------- */
 
-void
-cmsgx_closer_before_fork(cmsgx_closer *closer)
+static cmsgx_closer *
+closer_of(cmsgx_fork_hook *hook)
 {
+    return (cmsgx_closer *)(void *)((char *)hook - offsetof(cmsgx_closer, hook));
+}
+
+static void
+before_fork(cmsgx_fork_hook *hook)
+{
+    cmsgx_closer *closer = closer_of(hook);
     int64_t until = now() + STUCK;
 
     pthread_mutex_lock(&closer->lock);
@@ -484,9 +415,11 @@ cmsgx_closer_before_fork(cmsgx_closer *closer)
     mark_stuck(closer);
 }
 
-void
-cmsgx_closer_after_fork_in_parent(cmsgx_closer *closer)
+static void
+after_fork_in_parent(cmsgx_fork_hook *hook)
 {
+    cmsgx_closer *closer = closer_of(hook);
+
     closer->is_forking = 0;
     pthread_cond_broadcast(&closer->hurry);
     pthread_cond_broadcast(&closer->changed);
@@ -495,18 +428,73 @@ cmsgx_closer_after_fork_in_parent(cmsgx_closer *closer)
 }
 
 /* No more here than a handler may do: the rest is left to who comes first. */
-void
-cmsgx_closer_after_fork_in_child(cmsgx_closer *closer)
+static void
+after_fork_in_child(cmsgx_fork_hook *hook)
 {
+    cmsgx_closer *closer = closer_of(hook);
+
     closer->is_forking = 0;
     pthread_mutex_unlock(&closer->lock);
 }
 
-void
-cmsgx_closer_resume(cmsgx_closer *closer)
+static void
+resume(cmsgx_fork_hook *hook)
 {
+    cmsgx_closer *closer = closer_of(hook);
+
     pthread_mutex_lock(&closer->lock);
     adopt(closer);
     attend(closer);
     pthread_mutex_unlock(&closer->lock);
+}
+
+/* Life ------------------------------------------------------------------------------------- */
+
+cmsgx_closer *
+cmsgx_closer_new(void)
+{
+    cmsgx_closer *closer = calloc(1, sizeof(*closer));
+    if (closer == NULL) {
+        return NULL;
+    }
+    if (pthread_mutex_init(&closer->lock, NULL) != 0) {
+        free(closer);
+        return NULL;
+    }
+    if (init_conditions(closer) < 0) {
+        pthread_mutex_destroy(&closer->lock);
+        free(closer);
+        return NULL;
+    }
+    for (size_t i = 0; i < CMSGX_CLOSER_ROWS; i++) {
+        closer->rows[i].closer = closer;
+    }
+    for (size_t i = 0; i < CMSGX_CLOSER_THREADS; i++) {
+        closer->closing[i].closer = closer;
+    }
+    closer->users = 1;
+    closer->generation = cmsgx_generation();
+    (void)cmsgx_closer_limit(closer);
+    closer->hook = (cmsgx_fork_hook){
+        .before = before_fork, .after_in_parent = after_fork_in_parent,
+        .after_in_child = after_fork_in_child, .resume = resume,
+    };
+    cmsgx_process_add(&closer->hook);
+    return closer;
+}
+
+void
+cmsgx_closer_release(cmsgx_closer *closer)
+{
+    if (closer != NULL) {
+        pthread_mutex_lock(&closer->lock);
+        adopt(closer);
+        closer->is_ending = 1;
+        while (help(closer)) {
+        }
+        pthread_cond_broadcast(&closer->wake);
+        pthread_cond_broadcast(&closer->hurry);
+        pthread_mutex_unlock(&closer->lock);
+        cmsgx_closer_drop(closer);
+    }
 }

@@ -1,4 +1,4 @@
-#include "plain/closer.h"
+#include "plain/closer_row.h"
 
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -10,6 +10,24 @@
 #define BLOCK 256
 
 /* Life ------------------------------------------------------------------------------------- */
+
+void
+cmsgx_closer_drop(cmsgx_closer *closer)
+{
+    if (cmsgx_is_last(&closer->users)) {
+        cmsgx_process_remove(&closer->hook);
+        pthread_cond_destroy(&closer->wake);
+        pthread_cond_destroy(&closer->hurry);
+        pthread_cond_destroy(&closer->changed);
+        pthread_mutex_destroy(&closer->lock);
+        while (closer->memory != NULL) {
+            cmsgx_places *next = closer->memory->next;
+            free(closer->memory);
+            closer->memory = next;
+        }
+        free(closer);
+    }
+}
 
 cmsgx_row *
 cmsgx_row_new(cmsgx_closer *closer)
@@ -107,6 +125,17 @@ void
 cmsgx_row_unreserve(cmsgx_row *row, size_t count)
 {
     cmsgx_subtract(&row->closer->reserved, count);
+}
+
+void
+cmsgx_row_free_place(cmsgx_row *row, cmsgx_place *place)
+{
+    cmsgx_closer *closer = row->closer;
+    place->next = closer->free;
+    closer->free = place;
+    cmsgx_subtract(&row->waiting, 1);
+    cmsgx_subtract(&closer->backlog, 1);
+    cmsgx_subtract(&closer->reserved, 1);
 }
 
 /* How many may wait --------------------------------------------------------------------------- */

@@ -10,16 +10,16 @@ static void
 before(void)
 {
     pthread_mutex_lock(&cmsgx_process.lock);
-    for (cmsgx_closer *one = cmsgx_process.closers; one != NULL; one = one->next) {
-        cmsgx_closer_before_fork(one);
+    for (cmsgx_fork_hook *one = cmsgx_process.hooks; one != NULL; one = one->next) {
+        one->before(one);
     }
 }
 
 static void
 in_parent(void)
 {
-    for (cmsgx_closer *one = cmsgx_process.closers; one != NULL; one = one->next) {
-        cmsgx_closer_after_fork_in_parent(one);
+    for (cmsgx_fork_hook *one = cmsgx_process.hooks; one != NULL; one = one->next) {
+        one->after_in_parent(one);
     }
     pthread_mutex_unlock(&cmsgx_process.lock);
 }
@@ -42,8 +42,8 @@ in_child(void)
         cmsgx_process.since = before;
     }
     atomic_store_explicit(&cmsgx_process.generation, next != 0 ? next : 1, memory_order_relaxed);
-    for (cmsgx_closer *one = cmsgx_process.closers; one != NULL; one = one->next) {
-        cmsgx_closer_after_fork_in_child(one);
+    for (cmsgx_fork_hook *one = cmsgx_process.hooks; one != NULL; one = one->next) {
+        one->after_in_child(one);
     }
     pthread_mutex_unlock(&cmsgx_process.lock);
 }
@@ -72,23 +72,23 @@ cmsgx_process_watch(void)
 }
 
 void
-cmsgx_process_add(cmsgx_closer *closer)
+cmsgx_process_add(cmsgx_fork_hook *hook)
 {
     pthread_mutex_lock(&cmsgx_process.lock);
-    closer->next = cmsgx_process.closers;
-    cmsgx_process.closers = closer;
+    hook->next = cmsgx_process.hooks;
+    cmsgx_process.hooks = hook;
     pthread_mutex_unlock(&cmsgx_process.lock);
 }
 
 void
-cmsgx_process_remove(cmsgx_closer *closer)
+cmsgx_process_remove(cmsgx_fork_hook *hook)
 {
     pthread_mutex_lock(&cmsgx_process.lock);
-    cmsgx_closer **at = &cmsgx_process.closers;
-    while (*at != closer) {
+    cmsgx_fork_hook **at = &cmsgx_process.hooks;
+    while (*at != hook) {
         at = &(*at)->next;
     }
-    *at = closer->next;
+    *at = hook->next;
     pthread_mutex_unlock(&cmsgx_process.lock);
 }
 
@@ -96,8 +96,8 @@ void
 cmsgx_process_resume(void)
 {
     pthread_mutex_lock(&cmsgx_process.lock);
-    for (cmsgx_closer *one = cmsgx_process.closers; one != NULL; one = one->next) {
-        cmsgx_closer_resume(one);
+    for (cmsgx_fork_hook *one = cmsgx_process.hooks; one != NULL; one = one->next) {
+        one->resume(one);
     }
     pthread_mutex_unlock(&cmsgx_process.lock);
 }

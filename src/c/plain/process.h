@@ -4,7 +4,19 @@
 #ifndef CMSGX_PROCESS_H
 #define CMSGX_PROCESS_H
 
-#include "plain/closer.h"
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+/* What is to be done around fork(2), embedded in the object that it is done for.  `before` to
+   `after_in_child` run in the handlers of pthread_atfork(3), with the lock of the list held. */
+typedef struct cmsgx_fork_hook {
+    void (*before)(struct cmsgx_fork_hook *);
+    void (*after_in_parent)(struct cmsgx_fork_hook *);
+    void (*after_in_child)(struct cmsgx_fork_hook *);
+    void (*resume)(struct cmsgx_fork_hook *);   /* in the child, once threads may be started */
+    struct cmsgx_fork_hook *next;
+} cmsgx_fork_hook;
 
 typedef struct {
     /* How many forks lie between the first process and this one, from 1 on, never 0: what was
@@ -16,8 +28,8 @@ typedef struct {
     uint32_t since;
     pthread_once_t watched;
     int watch_error;            /* of registering the handlers, for good */
-    pthread_mutex_t lock;       /* of the list; taken before that of a closer */
-    cmsgx_closer *closers;      /* of each module object */
+    pthread_mutex_t lock;       /* of the list; taken before any lock that a hook takes */
+    cmsgx_fork_hook *hooks;
 } cmsgx_process_record;
 
 /* Hidden: each copy of the extension in a process has its own. */
@@ -52,11 +64,11 @@ int cmsgx_stamp_is_ours(uint64_t stamp);
    Python, so that none of those can wait for what is held here.  0, or an errno. */
 int cmsgx_process_watch(void);
 
-/* The list of closers. */
-void cmsgx_process_add(cmsgx_closer *closer);
-void cmsgx_process_remove(cmsgx_closer *closer);
+/* The list of hooks: borrowed from one call to the other. */
+void cmsgx_process_add(cmsgx_fork_hook *hook);
+void cmsgx_process_remove(cmsgx_fork_hook *hook);
 
-/* In a child, after the handlers, which may not start a thread: each closer goes on. */
+/* In a child, after the handlers, which may not start a thread: calls each hook's `resume`. */
 void cmsgx_process_resume(void);
 
 #endif
