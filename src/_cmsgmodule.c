@@ -35,6 +35,7 @@
 #include "types/message.h"
 #include "types/message_fds.h"
 #include "types/message_type.h"
+#include "types/pin.h"
 #include "types/receive_config.h"
 #include "types/record.h"
 #include "types/segments.h"

@@ -32,10 +32,6 @@ OPEN: dict[str, set[str]] = {
         "tests/test_public.py",  # to be cut
         "tools/apifuzz",  # to be cut
     },
-    "no header": {
-        "types/fd_ownership",  # to be cut
-        "types/pin",  # to be cut
-    },
     "upward": {
         "types/received -> calls/wait",  # to be cut
     },

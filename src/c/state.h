@@ -158,9 +158,6 @@ cmsgx_state_of_self(PyObject *self)
 /* For the types that can: looks along the bases. */
 cmsgx_state *cmsgx_state_of_type(PyTypeObject *type);
 
-/* Each file adds what it defines; 0, or -1 with an exception. */
-int cmsgx_add_pin(PyObject *module);
-
 /* Makes a type from its spec, keeps it in *slot, and adds it to the module. */
 int cmsgx_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **slot);
 

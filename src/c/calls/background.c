@@ -4,7 +4,7 @@
 #include "calls/background.h"
 
 #include "types/received.h"
-#include "types/fd.h"
+#include "types/fd_argument.h"
 #include "errors.h"
 #include "plain/process.h"
 

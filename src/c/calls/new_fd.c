@@ -1,7 +1,7 @@
 #include "calls/new_fd.h"
 
 #include "arguments.h"
-#include "types/fd.h"
+#include "types/fd_ownership.h"
 #include "errors.h"
 #include "plain/platform.h"
 #include "plain/walk.h"

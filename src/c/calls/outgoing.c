@@ -2,7 +2,7 @@
 
 #include "arguments.h"
 #include "errors.h"
-#include "types/fd.h"
+#include "types/fd_argument.h"
 
 void
 cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_outgoing_arrays arrays, cmsgx_state *state,

@@ -1,6 +1,6 @@
 #include "calls/overrides.h"
 
-#include "types/fd.h"
+#include "types/fd_ownership.h"
 
 /* What is asked of a class ---------------------------------------------------------------- */
 

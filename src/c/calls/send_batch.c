@@ -7,7 +7,7 @@
 #include "calls/send.h"
 #include "plain/msghdr.h"
 #include "plain/refusal.h"
-#include "types/fd.h"
+#include "types/fd_ownership.h"
 
 #include <errno.h>
 #include <poll.h>

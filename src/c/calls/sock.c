@@ -1,7 +1,7 @@
 #include "calls/sock.h"
 
 #include "plain/platform.h"
-#include "types/fd.h"
+#include "types/fd_argument.h"
 #include "errors.h"
 
 #include <errno.h>

@@ -1,7 +1,7 @@
 #include "calls/sockopt.h"
 
 #include "arguments.h"
-#include "types/fd.h"
+#include "types/fd_argument.h"
 #include "errors.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 #include "calls/wait.h"
 
-#include "types/fd.h"
+#include "types/fd_argument.h"
 #include "errors.h"
 
 #include <errno.h>

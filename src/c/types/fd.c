@@ -2,122 +2,12 @@
 
 #include "arguments.h"
 #include "errors.h"
+#include "types/fd_argument.h"
+#include "types/pin.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
-
-/* Arguments ---------------------------------------------------------------------------- */
-
-/* What fileno() says; -1 with an exception. */
-static int
-ask_for_number(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_t index)
-{
-    PyObject *method;
-    int has = cmsgx_fileno_method(state, object, &method);
-    if (has <= 0) {
-        return has < 0 ? -1 : (cmsgx_raise_no_descriptor(what, index, object), -1);
-    }
-    PyObject *result = PyObject_CallNoArgs(method);
-    Py_DECREF(method);
-    if (result == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
-            return -1;
-        }
-        /* As a file that is closed does. */
-        PyErr_Clear();
-        if (index >= 0) {
-            PyErr_Format(PyExc_ValueError, "%s[%zd]: %R has no file descriptor (closed?)", what,
-                         index, object);
-        }
-        else {
-            cmsgx_raise_closed(what, index, object);
-        }
-        return -1;
-    }
-    int number = -1;
-    if (!PyLong_Check(result)) {
-        cmsgx_raise_no_descriptor(what, index, object);
-    }
-    else if (cmsgx_as_int(result, what, &number) == 0 && number < 0) {
-        /* As a socket that is closed does. */
-        cmsgx_raise_closed(what, index, object);
-        number = -1;
-    }
-    Py_DECREF(result);
-    return number;
-}
-
-int
-cmsgx_fd_from_object(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_t index,
-                PyObject **owner)
-{
-    *owner = NULL;
-    if (PyLong_CheckExact(object) || (PyLong_Check(object) && !PyBool_Check(object))) {
-        int overflow;
-        long number = PyLong_AsLongAndOverflow(object, &overflow);
-        if (overflow == 0 && number >= 0 && number <= INT_MAX) {
-            return (int)number;
-        }
-        if (index == CMSGX_SOCK_INDEX && (overflow != 0 ? overflow : number) < 0) {
-            cmsgx_raise_closed(what, index, object);
-        }
-        else if (index >= 0) {
-            PyErr_Format(PyExc_ValueError, "%s[%zd]: %R is not a file descriptor", what, index,
-                         object);
-        }
-        else {
-            PyErr_Format(PyExc_ValueError, "%s: %R is not a file descriptor", what, object);
-        }
-        return -1;
-    }
-    if (cmsgx_fd_check(state, object)) {
-        int number = cmsgx_fd_number(object);
-        if (number < 0) {
-            cmsgx_raise_gone(what, index, object);
-            return -1;
-        }
-        *owner = object;
-        return number;
-    }
-    if (PyBool_Check(object) || PyType_Check(object)) {
-        cmsgx_raise_no_descriptor(what, index, object);
-        return -1;
-    }
-    return ask_for_number(state, object, what, index);
-}
-
-/* Methods ------------------------------------------------------------------------------ */
-
-/* By cmsgx_gone: for repr(), and for an error. */
-static const struct {
-    const char *word;
-    const char *sentence;
-} gone_texts[] = {
-    [CMSGX_GONE_CLOSED] = {"closed", "it was closed"},
-    [CMSGX_GONE_WITH_MESSAGE] = {
-        "closed with its message",
-        "it was closed with its message, by the end of a `with`, the next step of a loop, or "
-        "close(); take() it from the message before that",
-    },
-    [CMSGX_GONE_TAKEN] = {
-        "taken",
-        "it was taken from its message, as a number or with fd_class=, and is owned there",
-    },
-    [CMSGX_GONE_TO_BACKGROUND] = {
-        "closed in the background",
-        "close_in_background() took it",
-    },
-    [CMSGX_GONE_DETACHED] = {"detached", "detach() gave it away, as a number"},
-    [CMSGX_GONE_TO_FILE] = {
-        "opened",
-        "open() gave it to a file object; use that, or dup() before open()",
-    },
-    [CMSGX_GONE_TO_SOCKET] = {
-        "made a socket",
-        "socket() gave it to a socket; use that, or dup() before socket()",
-    },
-};
 
 static PyObject *
 raise_not_owned(PyObject *self)
@@ -127,19 +17,7 @@ raise_not_owned(PyObject *self)
         ? PyErr_Format(PyExc_ValueError, "%s owns no descriptor: the kernel could make none: %s",
                        Py_TYPE(self)->tp_name, strerror(error))
         : PyErr_Format(PyExc_ValueError, "%s owns no descriptor: %s", Py_TYPE(self)->tp_name,
-                       gone_texts[cmsgx_fd_gone(self)].sentence);
-}
-
-PyObject *
-cmsgx_raise_gone(const char *what, Py_ssize_t index, PyObject *self)
-{
-    cmsgx_gone how = cmsgx_fd_gone(self);
-    if (how == CMSGX_GONE_CLOSED) {
-        return cmsgx_raise_closed(what, index, self);   /* which says it by repr() */
-    }
-    return index >= 0
-        ? cmsgx_raise_errno(EBADF, "%s[%zd]: %R: %s", what, index, self, gone_texts[how].sentence)
-        : cmsgx_raise_errno(EBADF, "%s: %R: %s", what, self, gone_texts[how].sentence);
+                       cmsgx_gone_texts[cmsgx_fd_gone(self)].sentence);
 }
 
 static PyObject *
@@ -385,7 +263,7 @@ descriptor_repr(PyObject *self)
         int error = ((cmsgx_fd *)self)->error;
         return error != 0 ? PyUnicode_FromFormat("<%s unavailable: %s>", name, strerror(error))
                           : PyUnicode_FromFormat("<%s %s>", name,
-                                                 gone_texts[cmsgx_fd_gone(self)].word);
+                                                 cmsgx_gone_texts[cmsgx_fd_gone(self)].word);
     }
     return PyUnicode_FromFormat("<%s %d>", name, number);
 }

@@ -1,10 +1,4 @@
-/* The word of a Descriptor: who owns the number, who uses it now, and where it is closed. */
-
-#include "types/fd.h"
-
-#include "errors.h"
-
-#include <errno.h>
+#include "types/fd_ownership.h"
 
 /* The word: bits 0-30 number + 1 (0: none; Linux has no number INT_MAX), bit 31 a close waits, bits
    32-42 the generation of the process in which the pins were made, bits 43-45 how the number went,
@@ -41,6 +35,32 @@ word_of(PyObject *self)
 {
     return &((cmsgx_fd *)self)->word;
 }
+
+const cmsgx_gone_text cmsgx_gone_texts[] = {
+    [CMSGX_GONE_CLOSED] = {"closed", "it was closed"},
+    [CMSGX_GONE_WITH_MESSAGE] = {
+        "closed with its message",
+        "it was closed with its message, by the end of a `with`, the next step of a loop, or "
+        "close(); take() it from the message before that",
+    },
+    [CMSGX_GONE_TAKEN] = {
+        "taken",
+        "it was taken from its message, as a number or with fd_class=, and is owned there",
+    },
+    [CMSGX_GONE_TO_BACKGROUND] = {
+        "closed in the background",
+        "close_in_background() took it",
+    },
+    [CMSGX_GONE_DETACHED] = {"detached", "detach() gave it away, as a number"},
+    [CMSGX_GONE_TO_FILE] = {
+        "opened",
+        "open() gave it to a file object; use that, or dup() before open()",
+    },
+    [CMSGX_GONE_TO_SOCKET] = {
+        "made a socket",
+        "socket() gave it to a socket; use that, or dup() before socket()",
+    },
+};
 
 PyObject *
 cmsgx_fd_new(PyTypeObject *type, int number, int error)
@@ -140,17 +160,6 @@ cmsgx_fd_unpin(PyObject *self)
     if (last) {
         close_taken(self, next, (int)(next & NUMBER_MASK) - 1);
     }
-}
-
-PyObject *
-cmsgx_raise_unpinnable(const char *what, Py_ssize_t index, PyObject *self)
-{
-    if (cmsgx_fd_number(self) < 0) {
-        return cmsgx_raise_gone(what, index, self);
-    }
-    return index >= 0
-        ? cmsgx_raise_errno(EBUSY, "%s[%zd]: too many system calls use %R", what, index, self)
-        : cmsgx_raise_errno(EBUSY, "%s: too many system calls use %R", what, self);
 }
 
 int

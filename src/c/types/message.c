@@ -1,7 +1,7 @@
 #include "types/message.h"
 
 #include "errors.h"
-#include "types/fd.h"
+#include "types/fd_ownership.h"
 
 #define SELF(object) ((cmsgx_message *)(object))
 

@@ -2,7 +2,7 @@
 
 #include "arguments.h"
 #include "errors.h"
-#include "types/fd.h"
+#include "types/fd_ownership.h"
 
 #define SELF(object) ((cmsgx_message *)(object))
 

@@ -1,31 +1,7 @@
-#include "types/fd.h"
+#include "types/pin.h"
+
 #include "errors.h"
-
-#include <errno.h>
-
-int
-cmsgx_borrow(cmsgx_state *state, PyObject *sock, int *fd, PyObject **owner)
-{
-    *fd = cmsgx_fd_from_object(state, sock, "sock", CMSGX_SOCK_INDEX, owner);
-    if (*fd < 0) {
-        return -1;
-    }
-    if (*owner != NULL && (*fd = cmsgx_fd_pin(*owner)) < 0) {
-        cmsgx_raise_unpinnable("sock", -1, sock);
-        return -1;
-    }
-    return 0;
-}
-
-void
-cmsgx_give_back(PyObject *owner)
-{
-    if (owner != NULL) {
-        int error = errno;
-        cmsgx_fd_unpin(owner);
-        errno = error;
-    }
-}
+#include "types/fd_argument.h"
 
 /* Pin: what keeps the number of a Descriptor while Python code makes system calls on it.  It ends
    with the object, so whatever is raised, and wherever. */
