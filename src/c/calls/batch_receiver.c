@@ -4,6 +4,8 @@
 #include "calls/batch_receiver.h"
 
 #include "arguments.h"
+#include "calls/background.h"
+#include "calls/receive.h"
 #include "errors.h"
 #include "plain/msghdr.h"
 #include "types/batch.h"
@@ -259,8 +261,8 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
         return NULL;
     }
     for (size_t i = 0; i < (size_t)count; i++) {
-        cmsgx_take_received(self->buffers[i], self->config, &sock, &self->headers[i].msg_hdr,
-                     self->headers[i].msg_len, flags);
+        cmsgx_receive_take(&sock, self->buffers[i], self->config, &self->headers[i].msg_hdr,
+                           self->headers[i].msg_len, flags);
         if (self->buffers[i]->received.malformed) {
             disown_malformed(self->buffers[i], self->config);
         }

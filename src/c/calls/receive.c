@@ -1,6 +1,7 @@
 #include "calls/receive.h"
 
 #include "arguments.h"
+#include "calls/background.h"
 #include "errors.h"
 #include "plain/msghdr.h"
 #include "types/message.h"
@@ -100,7 +101,7 @@ cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_receive_config *conf
         Py_DECREF(message);
         return NULL;
     }
-    cmsgx_take_received(buffer, config, sock, &call.msg, (size_t)nbytes, flags);
+    cmsgx_receive_take(sock, buffer, config, &call.msg, (size_t)nbytes, flags);
     if ((buffer->received.malformed | buffer->received.truncated)
         && check((cmsgx_message *)message, sock) < 0) {
         Py_DECREF(message);

@@ -1,11 +1,5 @@
 #include "types/received.h"
 
-#include "types/sockaddr.h"
-
-#include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
-
 void
 cmsgx_close_numbers(cmsgx_row *row, int *fds, size_t count)
 {
@@ -81,15 +75,10 @@ is_invented(const cmsgx_buffer *buffer)
     return 0;
 }
 
-/* For a read of no bytes. */
-static void
-set_eof(cmsgx_buffer *buffer, const cmsgx_receive_config *config, cmsgx_sock *sock)
+void
+cmsgx_received_set_eof(cmsgx_buffer *buffer, const cmsgx_receive_config *config, int type)
 {
     cmsgx_received *received = &buffer->received;
-    int type = config->type;
-    if (type < 0) {
-        type = cmsgx_sock_type(sock);
-    }
     if (type == SOCK_SEQPACKET) {
         /* The end has neither. */
         received->eof = buffer->control_used > 0 || buffer->name_size > 0 ? 0 : 2;
@@ -108,9 +97,9 @@ set_eof(cmsgx_buffer *buffer, const cmsgx_receive_config *config, cmsgx_sock *so
     }
 }
 
-void
-cmsgx_take_received(cmsgx_buffer *buffer, const cmsgx_receive_config *config, cmsgx_sock *sock,
-             const struct msghdr *msg, size_t nbytes, int asked_flags)
+size_t
+cmsgx_take_received(cmsgx_buffer *buffer, const cmsgx_receive_config *config,
+                    const struct msghdr *msg, size_t nbytes, int asked_flags)
 {
     cmsgx_received *received = &buffer->received;
     size_t used = (size_t)msg->msg_controllen;
@@ -119,10 +108,6 @@ cmsgx_take_received(cmsgx_buffer *buffer, const cmsgx_receive_config *config, cm
     buffer->name_size = msg->msg_namelen;
     if (buffer->name_size > sizeof(buffer->name)) {
         buffer->name_size = sizeof(buffer->name);
-    }
-    if (cmsgx_names_need_socket(config->family)) {
-        buffer->name_fd = sock->fd;
-        buffer->name_proto = sock->kind == CMSGX_SOCKET ? cmsgx_sock_proto(sock) : -1;
     }
     received->nbytes = nbytes;
     received->eof = received->is_table_full = 0;
@@ -150,25 +135,14 @@ cmsgx_take_received(cmsgx_buffer *buffer, const cmsgx_receive_config *config, cm
     }
     if (msg->msg_flags & MSG_CTRUNC) {
         received->closed_fds = -1;
-        /* Before anything is closed: the probe tells the truth only now. */
-        received->is_table_full = (char)(keep < config->fds && cmsgx_sock_is_table_full(sock));
     }
-    /* What is kept stays in front, the rest is closed. */
-    if (surplus + found.pidfds > keep_pidfds) {
-        int pidfd = -1;
-        if (keep_pidfds) {
-            pidfd = fds[found.rights];
-            fds[found.rights] = -1;
-        }
-        cmsgx_close_numbers(config->row, fds + keep, found.rights + found.pidfds - keep);
+    /* What is kept stands in front. */
+    if (keep_pidfds) {
+        int pidfd = fds[found.rights];
+        fds[found.rights] = fds[keep];
         fds[keep] = pidfd;
     }
-
-    /* The kernel sets it for what was on the error queue.  A family that has none ignores that it
-       was asked for one, and this may be the end of its stream. */
-    if (nbytes == 0 && !(msg->msg_flags & CMSGX_MSG_ERRQUEUE)) {
-        set_eof(buffer, config, sock);
-    }
+    return found.rights + found.pidfds - keep - keep_pidfds;
 }
 
 /* Whether the kernel had room for a descriptor more than it gave: then something else kept it
