@@ -932,12 +932,12 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
     ("sock.sendmsg([b'x'], flags=1)", TypeError,
      "sendmsg() takes no keyword arguments"),
     ("cmsgx.send(sock, b'x', control=kinds.UdpGro(5))", ValueError,
-     "control: the kernel takes no UdpGro, it only delivers it"),
+     "control: the kernel does not accept UdpGro, it only delivers it"),
     ("cmsgx.send(sock, b'x', control=cmsgx.SecurityLabel(b'x'))", ValueError,
-     "control: the kernel takes no SecurityLabel, it only delivers it"),
+     "control: the kernel does not accept SecurityLabel, it only delivers it"),
     ("cmsgx.send(udp_mapped, b'x', control=kinds.PacketInfo6('::1', 0))", ValueError,
-     "control: PacketInfo6(address=IPAddress('::1'), interface=0) goes over IPv4, its address "
-     "is of IPv6"),
+     "control: PacketInfo6(address=IPAddress('::1'), interface=0) goes over IPv4, but its "
+     "address is IPv6"),
     ("cmsgx.send(sock, b'x', control=cmsgx.Rights)", TypeError,
      "control: a control message, or an iterable of them, is needed, not the class Rights"),
     ("cmsgx.send(sock.fileno(), b'x', address=5)", TypeError,
@@ -1307,8 +1307,8 @@ UNMET = {
     "seals: an int is needed, not {}": "what has no __index__() is told otherwise before",
     "take(): an int is needed, not {}": "only with an __index__() that raises, which is shown",
     "encoding: '{}'; this system has no such form": _OTHER_SYSTEM,
-    "control: this system takes no other control message beside descriptors; send it with another "
-    "message": _OTHER_SYSTEM,
+    "control: this system accepts no other control message along with descriptors; send it in a "
+    "message of its own": _OTHER_SYSTEM,
     "{}: this system has no {}": _OTHER_SYSTEM,
     "share: this system has no memfd_create(2) with seals": _OTHER_SYSTEM,
     "parse_multishot: this system has no io_uring": _OTHER_SYSTEM,

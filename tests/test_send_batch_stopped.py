@@ -106,7 +106,7 @@ CAUSES = {
         lambda: (b"bad", (), [5]), TypeError, "control: a control message or"
     ),
     "what is only delivered": Cause(
-        lambda: (b"bad", (), kinds.UdpGro(5)), ValueError, "the kernel takes no"
+        lambda: (b"bad", (), kinds.UdpGro(5)), ValueError, "the kernel does not accept"
     ),
     "no address": Cause(lambda: (b"bad", (), (), 5), TypeError, "address: a path of AF_UNIX"),
 }

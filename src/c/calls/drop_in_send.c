@@ -24,12 +24,12 @@ has_typed(cmsgx_state *state, PyObject *items)
 
 static int add_drop_in_fds(cmsgx_outgoing *out, PyObject *fds);
 
-/* The two below are not inlined: they need much of the stack, and whoever calls them has Python
-   code called next, which may come back here. */
+/* The next two are not inlined: they need much stack, and their caller goes on to call Python code,
+   which may come back here. */
 
-/* Typed control messages as tuples, among others that are, as they go by that socket, or (NULL) as
-   wire.build() has them: a new reference.  The caller holds `items`, and with them the
-   descriptors. */
+/* The control messages, typed ones as well, as a list of tuples: in the wire format for that
+   socket, or, without one, as wire.build() writes them.  A new reference.  The caller keeps `items`
+   alive, and so the descriptors in them. */
 static __attribute__((noinline)) PyObject *
 typed_as_tuples(cmsgx_state *state, cmsgx_sock *sock, PyObject *items, int has_address)
 {
@@ -37,7 +37,7 @@ typed_as_tuples(cmsgx_state *state, cmsgx_sock *sock, PyObject *items, int has_a
     cmsgx_outgoing_stack stack;
     cmsgx_outgoing_init(&out, cmsgx_stack_arrays(&stack), state, sock);
     if (sock != NULL && has_address) {
-        /* The method resolves a name to an address of the socket's own family. */
+        /* The method resolves a host name to an address of the socket's own family. */
         out.packet_family = cmsgx_sock_family(sock);
     }
     PyObject *tuples = cmsgx_outgoing_add_ancdata(&out, items, "ancdata") < 0
@@ -46,7 +46,7 @@ typed_as_tuples(cmsgx_state *state, cmsgx_sock *sock, PyObject *items, int has_a
     return tuples;
 }
 
-/* The same of descriptors, as send_fds() takes them. */
+/* The same for the descriptors of send_fds(). */
 static __attribute__((noinline)) PyObject *
 fds_as_tuples(cmsgx_state *state, PyObject *fds)
 {
@@ -61,7 +61,8 @@ fds_as_tuples(cmsgx_state *state, PyObject *fds)
     return tuples;
 }
 
-/* sendmsg() by `method`, which takes the socket first; NULL for what the object has of its own. */
+/* sendmsg() by `method`, whose first argument is the socket; NULL is the method that the object
+   itself has. */
 static PyObject *
 send_by_method(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -74,14 +75,14 @@ send_by_method(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_s
     if (items != NULL && has_typed(state, items)) {
         cmsgx_sock sock;
         int has_address = nargs > 4 && args[4] != Py_None;
-        /* An object of another type may have anything for a family. */
+        /* An object of another type may be of any family. */
         int is_socket = cmsgx_is_socket_class(state, Py_TYPE(args[0]));
         if (!is_socket || cmsgx_sock_resolve(state, args[0], &sock) == 0) {
             ancdata = typed_as_tuples(state, is_socket ? &sock : NULL, items, has_address);
         }
         if (ancdata == NULL && method == NULL
             && PyErr_ExceptionMatches(state->NotSupportedError)) {
-            /* What a method of a user's does with them is its own affair. */
+            /* The user's own method may do anything with them. */
             PyErr_Clear();
             ancdata = typed_as_tuples(state, NULL, items, has_address);
         }
@@ -99,7 +100,7 @@ send_by_method(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_s
             : cmsgx_call_foreign(state->stdlib_methods[CMSGX_SENDMSG].name, stack, (size_t)nargs);
     }
     if (result == NULL) {
-        /* Who gets the buffers as they are tells of those. */
+        /* A method that gets the buffers unchanged reports on those itself. */
         cmsgx_note_used_up((const cmsgx_argument[]){{"buffers", method != NULL ? args[1] : NULL},
                                                     {"ancdata", nargs > 2 ? args[2] : NULL}},
                            2);
@@ -112,10 +113,11 @@ send_by_method(cmsgx_state *state, PyObject *method, PyObject *const *args, Py_s
 
 /* sendmsg ---------------------------------------------------------------------------------- */
 
-/* What sendmsg() and send_fds() do once the address is set, in the order of socket: audit, buffers,
-   `ancdata` (NULL where `out` has all control data, made of `fds`), the call.  How many bytes, a
-   new reference.
-   Inline for the reason that stands at cmsgx_call(). */
+/* What sendmsg() and send_fds() do once the address is set, in the order of the socket module: the
+   audit event, the buffers, `ancdata` (NULL if `out` already has the control data, made of `fds`),
+   the system call.  The number of bytes, a new reference, or NULL with an exception.
+
+   Inline, for the reason given at cmsgx_call(). */
 static inline __attribute__((always_inline)) PyObject *
 send_drop_in(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *buffers, PyObject *ancdata,
            PyObject *fds, int flags, PyObject *address)
@@ -139,7 +141,7 @@ send_drop_in(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *buffers, PyObject 
     return PyLong_FromSsize_t(sent);
 }
 
-/* Not inlined: see send_by_method(). */
+/* Not inlined, as it needs much stack: see above typed_as_tuples(). */
 __attribute__((noinline)) PyObject *
 cmsgx_sendmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -200,17 +202,17 @@ static const cmsgx_signature send_fds_signature = {
     {CMSGX_KW_SOCK, CMSGX_KW_BUFFERS, CMSGX_KW_FDS, CMSGX_KW_FLAGS, CMSGX_KW_ADDRESS, -1},
 };
 
-/* Descriptors as the socket module takes them, also as the bytes of an array. */
+/* Descriptors as the socket module takes them, also as the bytes of an int[n]. */
 static int
 add_drop_in_fds(cmsgx_outgoing *out, PyObject *fds)
 {
     int added = PyBytes_Check(fds) || PyByteArray_Check(fds) ? cmsgx_outgoing_add_fd_bytes(out, fds)
                                                              : cmsgx_outgoing_add_fds(out, fds, 0);
-    /* Also where there are none: socket sends an empty SCM_RIGHTS then. */
+    /* Also without descriptors: the socket module then sends an empty SCM_RIGHTS. */
     return added < 0 || cmsgx_outgoing_add_rights(out, 0) < 0 ? -1 : 0;
 }
 
-/* Not inlined: see send_by_method(). */
+/* Not inlined, as it needs much stack: see above typed_as_tuples(). */
 __attribute__((noinline)) PyObject *
 cmsgx_send_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs,
                       PyObject *kwnames)
@@ -229,7 +231,7 @@ cmsgx_send_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t narg
     }
     cmsgx_outgoing_init(&out, cmsgx_stack_arrays(&stack), state, &sock);
     PyObject *address = values[4] != NULL ? values[4] : Py_None;
-    /* Before the buffers, which may be an iterator: they are read once, by whom it takes. */
+    /* Before the buffers, which may be an iterator: whoever sends them is to read them, once. */
     int known = cmsgx_outgoing_set_address(&out, &sock, address);
     if (known < 0 || add_drop_in_fds(&out, values[2]) < 0) {
         goto done;
@@ -253,7 +255,8 @@ done:
     return result;
 }
 
-/* By the method that the object has of its own, which gets no more than was given, as in socket. */
+/* By the method that the object itself has, with no more arguments than were given, as in the
+   socket module. */
 static PyObject *
 send_fds_foreign(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
@@ -261,7 +264,8 @@ send_fds_foreign(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, Py
     if (cmsgx_keywords(state, &send_fds_signature, args, nargs, kwnames, values) < 0) {
         return NULL;
     }
-    /* Held until the call is over: what an iterator made would close its file otherwise. */
+    /* Kept alive until the call is over: nothing else may refer to what an iterator made, and its
+       file would be closed. */
     PyObject *fds = PyBytes_Check(values[2]) || PyByteArray_Check(values[2])
         ? Py_NewRef(values[2]) : cmsgx_listed_fds(state, values[2], 0);
     if (fds != NULL && PyList_Check(fds)) {

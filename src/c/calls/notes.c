@@ -40,8 +40,8 @@ is_argument_used_up(const char *name, PyObject *value)
     return strcmp(name, "fds") == 0 ? cmsgx_are_fds_used_up(value) : cmsgx_is_used_up(value);
 }
 
-/* Appends a name to those before it, or NULL at first: a new reference, or NULL with an exception.
-   Steals `names`. */
+/* Appends a name to `names`, which is stolen, and NULL at first: a new reference, or NULL with an
+   exception. */
 static PyObject *
 append(PyObject *names, PyObject *name)
 {
@@ -50,16 +50,16 @@ append(PyObject *names, PyObject *name)
     return more;
 }
 
-/* Without an exception that is being raised.  `names` is stolen, NULL for none. */
+/* To be called with no exception set.  Steals `names`; does nothing if it is NULL. */
 static void
 note_names(PyObject *error, PyObject *names, size_t count)
 {
     if (count > 0) {
         PyObject *note = names == NULL ? NULL : PyUnicode_FromFormat(
             count == 1 ? "%U was an iterator, which is used up now: the same call again would send "
-                         "nothing of it; give a list or a tuple"
+                         "nothing from it; give a list or a tuple"
                        : "%U were iterators, which are used up now: the same call again would send "
-                         "nothing of them; give lists or tuples",
+                         "nothing from them; give lists or tuples",
             names);
         add_note(error, note);
         Py_XDECREF(note);

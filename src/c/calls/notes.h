@@ -1,34 +1,35 @@
-/* What an exception says besides: notes, as of BaseException.add_note(). */
+/* Notes on exceptions, as BaseException.add_note() adds them. */
 
 #ifndef CMSGX_NOTES_H
 #define CMSGX_NOTES_H
 
 #include "compat.h"
 
-/* Adds a note to what is being raised, which stays as it is where that fails. */
+/* Adds a note to the current exception, which stays unchanged if that fails. */
 void cmsgx_add_note(const char *format, ...);
 
-/* An argument by its name, as the caller knows it; the value is borrowed, or NULL. */
+/* An argument, by the name that the caller knows; the value is borrowed, or NULL. */
 typedef struct {
     const char *name;
     PyObject *value;
 } cmsgx_argument;
 
-/* Whether it can be read once only. */
+/* Whether it is an iterator, which can be read only once. */
 static inline int
 cmsgx_is_used_up(PyObject *value)
 {
     return value != NULL && PyIter_Check(value);
 }
 
-/* The same of an argument that is called `fds`, where a file is one descriptor, and not read. */
+/* The same for an argument called `fds`, where a file is one descriptor, and is not iterated. */
 int cmsgx_are_fds_used_up(PyObject *value);
 
-/* For an OSError of a call that has read these arguments: names those that were iterators, as the
-   same call made again would go without what they had.  Does nothing for another exception. */
+/* Adds a note to an OSError of a call that has read these arguments: names those that were
+   iterators, because repeating the call would send nothing from them.  Does nothing for other
+   exceptions. */
 void cmsgx_note_used_up(const cmsgx_argument *arguments, size_t count);
 
-/* note_used_up(error, /, **arguments) */
+/* note_used_up(error, /, **arguments): the same for Python code. */
 PyObject *cmsgx_note_used_up_of(PyObject *module, PyObject *args, PyObject *kwargs);
 
 #endif

@@ -59,7 +59,8 @@ cmsgx_outgoing_add_buffer(cmsgx_outgoing *out, PyObject *object, int is_held)
 {
     Py_buffer *buffer = &out->buffers[out->buffer_count];
     if (PyBytes_CheckExact(object)) {
-        /* What bytes export, without asking: they neither count nor release. */
+        /* The same buffer that bytes export, without the call: bytes neither count nor release
+           their exports. */
         buffer->obj = is_held ? NULL : Py_NewRef(object);
         buffer->buf = PyBytes_AS_STRING(object);
         buffer->len = PyBytes_GET_SIZE(object);
@@ -109,13 +110,13 @@ cmsgx_outgoing_add_buffers(cmsgx_outgoing *out, PyObject *buffers, const char *n
             PyErr_SetString(PyExc_RuntimeError, "the list of buffers changed while it was read");
             goto done;
         }
-        /* The export holds the item from then on. */
+        /* From then on the export keeps the item alive. */
         PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(sequence, i));
         int added = cmsgx_outgoing_add_buffer(out, item, 0);
         Py_DECREF(item);
         if (added < 0) {
             if (PyObject_CheckBuffer(buffers) && PyErr_ExceptionMatches(PyExc_TypeError)) {
-                /* The items of bytes are ints: it is the list around them that lacks. */
+                /* The items of bytes are ints: what is missing is the list around the bytes. */
                 PyErr_Clear();
                 cmsgx_raise_needed(name, -1, needed, buffers);
             }
@@ -140,7 +141,7 @@ control_argument(const cmsgx_outgoing *out)
 unsigned char *
 cmsgx_outgoing_reserve(cmsgx_outgoing *out, size_t size)
 {
-    /* The bound of the socket module, below what CMSG_SPACE could wrap at. */
+    /* The limit of the socket module, which is too low for CMSG_SPACE to wrap around. */
     if (size > INT_MAX - CMSG_SPACE(0) - sizeof(size_t)) {
         PyErr_Format(PyExc_OSError, "%s: an item of %zu bytes is too large", control_argument(out),
                      size);
@@ -217,7 +218,7 @@ grow_fds(cmsgx_outgoing *out, size_t more)
     return 0;
 }
 
-/* As array('i') would take it, besides objects that own a descriptor. */
+/* An int as array('i') takes it, or an object that owns a descriptor. */
 static int
 lenient_number(cmsgx_state *state, PyObject *object, Py_ssize_t index, PyObject **owner)
 {
@@ -251,14 +252,16 @@ add_fd(cmsgx_outgoing *out, PyObject *object, int strict)
         return -1;
     }
     out->fds[index] = number;
-    /* Held until the call is over: what a generator made would close its file otherwise. */
+    /* Kept alive until the call is over: nothing else may refer to what a generator made, and its
+       file would be closed. */
     out->fd_owners[index] = PyLong_Check(object) ? NULL : Py_NewRef(object);
     out->owned_fd_count += !PyLong_Check(object);
     out->fd_count++;
     return 0;
 }
 
-/* The common case, which runs no code and cannot fail: 1, or 0 where it is something else. */
+/* The common case, a valid int, which runs no Python code and cannot fail: 1, or 0 for anything
+   else. */
 static int
 add_plain_number(cmsgx_outgoing *out, PyObject *object)
 {
@@ -276,7 +279,7 @@ add_plain_number(cmsgx_outgoing *out, PyObject *object)
     return 1;
 }
 
-/* Whether one message carries so many: 0, or -1 with an exception. */
+/* Whether one message can carry `count` more: 0, or -1 with an exception. */
 static int
 check_count(const cmsgx_outgoing *out, size_t count)
 {
@@ -367,7 +370,7 @@ done:
 int
 cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict)
 {
-    /* What it mostly is, without a call. */
+    /* The most common types, without a call. */
     int is_listed = PyTuple_CheckExact(fds);
 #ifndef Py_GIL_DISABLED
     is_listed |= PyList_CheckExact(fds);

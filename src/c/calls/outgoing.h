@@ -1,5 +1,5 @@
-/* A message on its way out: buffers, control data, descriptors, address, all on the stack of
-   the call unless there is much of it. */
+/* An outgoing message: its buffers, control data, descriptors and address, in arrays on the
+   caller's stack unless there is too much of it. */
 
 #ifndef CMSGX_OUTGOING_H
 #define CMSGX_OUTGOING_H
@@ -23,8 +23,8 @@ typedef struct {
 
 typedef struct {
     cmsgx_state *state;
-    cmsgx_sock *sock;           /* borrowed: where it goes; NULL where that is not known */
-    int is_typed;               /* refuse by ourselves what the kernel would refuse */
+    cmsgx_sock *sock;           /* borrowed: what it is sent on; NULL if not known */
+    int is_typed;               /* of a typed call: refuses what the kernel would drop */
     int packet_family;          /* over an AF_INET6 socket: AF_INET or AF_INET6, -1 if unknown,
                                    AF_UNSPEC until route.c has looked */
     struct msghdr msg;
@@ -77,33 +77,35 @@ void cmsgx_outgoing_clear(cmsgx_outgoing *out);
 
 /* Each of these: 0, or -1 with an exception. */
 
-/* One bytes-like object; `is_held`: the caller keeps it alive until the call is over. */
+/* One bytes-like object.  `is_held`: the caller keeps it alive until the call is over. */
 int cmsgx_outgoing_add_buffer(cmsgx_outgoing *out, PyObject *buffer, int is_held);
-/* An iterable of bytes-like objects; `error` is the TypeError for what is none. */
+/* An iterable of bytes-like objects.  `name` and `needed` are words of the TypeError: the argument,
+   and what it should be. */
 int cmsgx_outgoing_add_buffers(cmsgx_outgoing *out, PyObject *buffers, const char *name,
                                const char *needed);
-/* Descriptors, kept until they are put by add_rights: an object with fileno(), or an iterable.
-   Strict: what cannot be one is refused here, by its index; otherwise the kernel answers, as for
-   the socket module. */
+/* Descriptors, which are collected until cmsgx_outgoing_add_rights() writes them to the control
+   data: one object with fileno(), or an iterable.  `strict`: what cannot be a descriptor is refused
+   here, with its index; otherwise that is left to the kernel, as the socket module does. */
 int cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict);
-/* Descriptors as int fd[n], in bytes: what array('i') makes of bytes. */
+/* Descriptors as the bytes of an int[n], as from array('i'). */
 int cmsgx_outgoing_add_fd_bytes(cmsgx_outgoing *out, PyObject *bytes);
 /* The same from a list or a tuple, whose reference it steals, or NULL with an exception. */
 int cmsgx_outgoing_add_listed_fds(cmsgx_outgoing *out, PyObject *sequence, int strict);
-/* One SCM_RIGHTS with the descriptors from index `from` on. */
+/* Writes one SCM_RIGHTS with the collected descriptors, starting at index `from`. */
 int cmsgx_outgoing_add_rights(cmsgx_outgoing *out, size_t from);
-/* One control message from bytes. */
+/* Writes one control message. */
 int cmsgx_outgoing_add_cmsg(cmsgx_outgoing *out, int level, int type, const void *data,
                             size_t size);
-/* One that the caller has as bytes.  In a typed call the descriptors of an SCM_RIGHTS join the
-   others, and are not put: what is refused of those is refused of these. */
+/* The same for a control message that the user gave as bytes.  In a typed call, however, the
+   descriptors of an SCM_RIGHTS are collected with the others, so that the same checks apply. */
 int cmsgx_outgoing_add_payload(cmsgx_outgoing *out, int level, int type,
                                const Py_buffer *payload);
 
-/* Where the next control message goes, with that many bytes of data; NULL with an exception. */
+/* Makes room for a control message with `size` bytes of data: where it is to be written, or NULL
+   with an exception.  The caller adds what it wrote to control_used. */
 unsigned char *cmsgx_outgoing_reserve(cmsgx_outgoing *out, size_t size);
 
-/* Lets msg point to all of it, ready for sendmsg(2). */
+/* Makes msg point to all of it, ready for sendmsg(2). */
 static inline void
 cmsgx_outgoing_finish(cmsgx_outgoing *out)
 {

@@ -5,8 +5,6 @@
 #include "errors.h"
 #include "types/struct.h"
 
-/* Typed control messages ------------------------------------------------------------------- */
-
 static int
 number_attribute(PyObject *object, PyObject *attribute, const char *name, int *value)
 {
@@ -19,6 +17,7 @@ number_attribute(PyObject *object, PyObject *attribute, const char *name, int *v
     return result;
 }
 
+/* A control message of a class of the user's, or one of variable size: it packs itself. */
 static int
 add_packed(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *kind)
 {
@@ -44,7 +43,7 @@ add_packed(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *kind)
     return result;
 }
 
-/* A record that is its payload goes by the codec that it was made with. */
+/* A record that holds its payload, which is sent by the codec that it was made with. */
 static int
 add_struct(cmsgx_outgoing *out, PyObject *kind)
 {
@@ -68,7 +67,7 @@ add_struct(cmsgx_outgoing *out, PyObject *kind)
     }
     if (format->encoding == CMSGX_PKTINFO
         && !cmsgx_encoding_has(format->encoding, payload, (size_t)Py_SIZE(kind))) {
-        PyErr_Format(PyExc_ValueError, "control: %R goes over IPv4, its address is of IPv6", kind);
+        PyErr_Format(PyExc_ValueError, "control: %R goes over IPv4, but its address is IPv6", kind);
         return -1;
     }
     if (format->encoding == CMSGX_AS_IT_IS) {
@@ -85,6 +84,7 @@ add_struct(cmsgx_outgoing *out, PyObject *kind)
     return 0;
 }
 
+/* One typed control message.  Its descriptors are only collected. */
 static int
 add_record(cmsgx_outgoing *out, PyObject *kind)
 {
@@ -98,8 +98,8 @@ add_record(cmsgx_outgoing *out, PyObject *kind)
     int is_packed = codec->min_size < 0 || codec->kind != Py_TYPE(kind);
     int result;
     if (is_rights) {
-        /* A typed call asks later: it has a word for what is lost with no byte of data, too.  Of
-           its items, whatever else a class of the caller's has. */
+        /* A typed call checks later, in check_fds(), which also knows whether there is data.  Only
+           the items count, whatever else a subclass of the user's has. */
         result = !out->is_typed
                 && cmsgx_route_check_packed(out, codec, kind, SOL_SOCKET, SCM_RIGHTS) < 0
             ? -1
@@ -114,9 +114,7 @@ add_record(cmsgx_outgoing *out, PyObject *kind)
     return result;
 }
 
-/* Any control messages, typed ones among them ----------------------------------------------- */
-
-/* Item `index` of what `name` is given: (level, type, data). */
+/* Item `index` of the argument `name`: (level, type, data). */
 static int
 add_tuple(cmsgx_outgoing *out, PyObject *item, const char *name, Py_ssize_t index)
 {
@@ -156,7 +154,6 @@ add_tuple(cmsgx_outgoing *out, PyObject *item, const char *name, Py_ssize_t inde
     return result;
 }
 
-/* 1 where there are typed ones among them, 0, or -1 with an exception. */
 int
 cmsgx_outgoing_add_ancdata(cmsgx_outgoing *out, PyObject *ancdata, const char *name)
 {
@@ -184,7 +181,6 @@ cmsgx_outgoing_add_ancdata(cmsgx_outgoing *out, PyObject *ancdata, const char *n
     return result < 0 ? -1 : is_typed;
 }
 
-/* `control`: one typed control message, or an iterable of typed ones and (level, type, data). */
 int
 cmsgx_outgoing_add_control(cmsgx_outgoing *out, PyObject *control)
 {

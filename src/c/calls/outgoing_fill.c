@@ -10,8 +10,9 @@
 
 /* The address ------------------------------------------------------------------------------ */
 
-/* An address that is not plain, as the socket module takes it.  1 written, 0 where it is the name
-   of a host and there is no socket object, or the family is not known here; -1 raised. */
+/* An address that is not in its simplest form, as the socket module takes it.  1: converted; 0: it
+   is a host name and there is no socket object, or its family is unknown here; -1 with an
+   exception. */
 static int
 convert(cmsgx_sock *sock, int family, PyObject *address, struct sockaddr_storage *name,
         socklen_t *size)
@@ -44,7 +45,7 @@ cmsgx_outgoing_set_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *addr
         known = convert(sock, family, address, &out->name, &size);
     }
     if (known == 0 && family < 0) {
-        /* Closed, or no socket at all. */
+        /* Closed, or not a socket. */
         cmsgx_raise_of_sock(error, cmsgx_sock_number(sock));
         return -1;
     }
@@ -55,7 +56,7 @@ cmsgx_outgoing_set_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *addr
     return known;
 }
 
-/* Whether it is a numeric address of the other family of IP. */
+/* Whether it is a numeric address of the other IP family. */
 static int
 is_of_other_ip(int family, PyObject *address)
 {
@@ -91,9 +92,9 @@ cmsgx_raise_no_conversion(cmsgx_sock *sock, PyObject *address)
 
 /* The message ------------------------------------------------------------------------------ */
 
-/* For a message with no byte of data: refuses control messages that the kernel would drop without a
-   word, as it makes nothing of it on a stream of AF_UNIX or TCP.  One of another level may be the
-   message itself: the type of an empty TLS record, the end of an association of SCTP. */
+/* On a stream of AF_UNIX or TCP a message without data is nothing, and its control messages are
+   dropped.  One of another level may be the message itself: the type of an empty TLS record, the
+   end of an SCTP association. */
 int
 cmsgx_outgoing_check_dropped(const cmsgx_outgoing *out, cmsgx_sock *sock)
 {
@@ -119,7 +120,7 @@ cmsgx_outgoing_check_dropped(const cmsgx_outgoing *out, cmsgx_sock *sock)
     return is_dropped ? -1 : 0;
 }
 
-/* Refuses what would lose descriptors without a word. */
+/* Refuses descriptors that the kernel would silently drop. */
 static int
 check_fds(const cmsgx_outgoing *out, cmsgx_sock *sock)
 {
@@ -136,8 +137,8 @@ check_fds(const cmsgx_outgoing *out, cmsgx_sock *sock)
     }
     if (CMSGX_RIGHTS_ALONE && out->control_used > CMSG_SPACE(out->fd_count * sizeof(int))) {
         cmsgx_raise_not_supported(out->state->NotSupportedError, EOPNOTSUPP,
-                                  "control: this system takes no other control message beside "
-                                  "descriptors; send it with another message");
+                                  "control: this system accepts no other control message along "
+                                  "with descriptors; send it in a message of its own");
         return -1;
     }
     return 0;
@@ -147,7 +148,7 @@ int
 cmsgx_outgoing_fill_head(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *fds, PyObject *control,
                          PyObject *address)
 {
-    /* The address first: what goes to IPv4 has its form in the control data. */
+    /* The address first: control messages have another format on their way to an IPv4 address. */
     int known = cmsgx_outgoing_set_address(out, sock, address);
     if (known < 0 || (fds != NULL && cmsgx_outgoing_add_fds(out, fds, 1) < 0)
         || (control != NULL && cmsgx_outgoing_add_control(out, control) < 0)

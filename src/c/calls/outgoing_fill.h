@@ -1,23 +1,26 @@
-/* Fills an outgoing message: its address, and all that a typed message has. */
+/* Fills an outgoing message from the arguments of a call. */
 
 #ifndef CMSGX_OUTGOING_FILL_H
 #define CMSGX_OUTGOING_FILL_H
 
 #include "calls/outgoing.h"
 
-/* 1 ready, 0 the socket's own method must convert it, -1 raised. */
+/* Converts the address; None or NULL is none.  1: done; 0: only the socket's own method can convert
+   it; -1 with an exception. */
 int cmsgx_outgoing_set_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *address);
 
-/* ValueError for an address that C cannot convert, where no method of the socket may. */
+/* ValueError for an address that C cannot convert, in a call that cannot use the socket's own
+   method. */
 void cmsgx_raise_no_conversion(cmsgx_sock *sock, PyObject *address);
 
-/* For a message with no byte of data: refuses control messages that the kernel would drop without a
-   word.  0, or -1 with an exception. */
+/* For a message without data: refuses control messages that the kernel would silently drop.  0, or
+   -1 with an exception. */
 int cmsgx_outgoing_check_dropped(const cmsgx_outgoing *out, cmsgx_sock *sock);
 
-/* What a typed message has, in two steps; `fds` and `control` may be NULL.  The head: 1 ready, 0
-   where C cannot convert the address, -1 with an exception.  The data, which the caller keeps
-   alive until the message is sent, and the audit event: 0, or -1. */
+/* A typed message, filled in two steps.  The head is the address, the descriptors and the control
+   messages; `fds` and `control` may be NULL.  It returns what cmsgx_outgoing_set_address() returns.
+   The second step raises the audit event, adds the data, which the caller keeps alive until the
+   message is sent, and refuses what the kernel would silently drop: 0, or -1 with an exception. */
 int cmsgx_outgoing_fill_head(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *fds,
                              PyObject *control, PyObject *address);
 int cmsgx_outgoing_fill_data(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *data,

@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <poll.h>
 
+/* One try, as cmsgx_call() makes it: without the GIL, and inlined there.  send(2) is faster than
+   sendmsg(2), and enough for one buffer. */
 static ssize_t
 try_send(int fd, void *context, int flags)
 {
@@ -64,7 +66,7 @@ cmsgx_outgoing_note_needs(const cmsgx_outgoing *out, int *error)
                                        cmsgx_sock_family(out->sock));
     Py_XDECREF(items);
     if (result == NULL && raised != NULL && !PyErr_ExceptionMatches(PyExc_MemoryError)) {
-        /* Of a signal handler, which ran meanwhile. */
+        /* A signal handler ran meanwhile, and raised. */
         PyObject *other = cmsgx_save_exception();
         PyException_SetContext(other, raised);
         cmsgx_restore_exception(other);
@@ -78,8 +80,39 @@ cmsgx_outgoing_note_needs(const cmsgx_outgoing *out, int *error)
     cmsgx_restore_exception(raised);
 }
 
-/* IOV_MAX, UIO_MAXIOV: on each system. */
+void
+cmsgx_keep_unsent(struct msghdr *msg, size_t sent)
+{
+    msg->msg_control = NULL;
+    msg->msg_controllen = 0;
+    while (sent >= msg->msg_iov->iov_len) {
+        sent -= msg->msg_iov->iov_len;
+        msg->msg_iov++;
+        msg->msg_iovlen--;
+    }
+    msg->msg_iov->iov_base = (char *)msg->msg_iov->iov_base + sent;
+    msg->msg_iov->iov_len -= sent;
+}
+
+/* IOV_MAX on each supported system. */
 #define MAX_BUFFERS 1024
+
+/* Makes the exception of a failed call say which of the arguments it is about. */
+static __attribute__((noinline)) void
+explain_failure(const cmsgx_outgoing *out, const cmsgx_sock *sock, int *error)
+{
+    if (*error == EBADF) {
+        cmsgx_outgoing_name_closed_fd(out, sock);
+    }
+    else if (*error == EMSGSIZE && out->buffer_count > MAX_BUFFERS) {
+        PyErr_Clear();
+        cmsgx_raise_errno(EMSGSIZE, "%s: %zd buffers; one call takes %d at most",
+                          out->is_typed ? "data" : "buffers", out->buffer_count, MAX_BUFFERS);
+    }
+    else {
+        cmsgx_outgoing_note_needs(out, error);
+    }
+}
 
 ssize_t
 cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error)
@@ -95,22 +128,12 @@ cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error
         cmsgx_outgoing_finish(out);
         result = cmsgx_call(sock, POLLOUT, try_sendmsg, out, flags, &pins, error);
     }
-    if (result < 0 && *error == EBADF) {
-        cmsgx_outgoing_name_closed_fd(out, sock);
-    }
-    else if (result < 0 && *error == EMSGSIZE && out->buffer_count > MAX_BUFFERS) {
-        PyErr_Clear();
-        cmsgx_raise_errno(EMSGSIZE, "%s: %zd buffers; one call takes %d at most",
-                          out->is_typed ? "data" : "buffers", out->buffer_count, MAX_BUFFERS);
-    }
-    else if (result < 0) {
-        cmsgx_outgoing_note_needs(out, error);
+    if (result < 0) {
+        explain_failure(out, sock, error);
     }
     return result;
 }
 
-/* The socket's own method, below any that a class may have: with the control data that `out` has
-   by now. */
 PyObject *
 cmsgx_outgoing_send_by_method(const cmsgx_outgoing *out, const cmsgx_sock *sock,
                               PyObject *buffers, int flags, PyObject *address)

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 
-/* What a packet to that address is, sent by an AF_INET6 socket. */
+/* The family of a packet that an AF_INET6 socket sends to that address. */
 static int
 family_of_name(const struct sockaddr_in6 *name)
 {
@@ -11,7 +11,8 @@ family_of_name(const struct sockaddr_in6 *name)
                                                                                     : AF_INET;
 }
 
-/* The same for the message; -1 where the socket has no peer.  Asked once. */
+/* The family of the packet that this message becomes; -1 if it has no address, and the socket no
+   peer.  Looked up once. */
 static int
 packet_family_of(cmsgx_outgoing *out)
 {
@@ -33,7 +34,8 @@ packet_family_of(cmsgx_outgoing *out)
     return out->packet_family = has_peer ? family_of_name(&peer) : -1;
 }
 
-/* Whether a bit mask has that number; what is not known is for the kernel to judge. */
+/* Whether bit `number` is set in the mask.  An empty mask, or a number that it has no bit for, says
+   nothing: then the kernel decides. */
 static inline int
 mask_has(uint64_t mask, int number)
 {
@@ -54,23 +56,31 @@ type_of_sock(cmsgx_sock *sock)
                                       : cmsgx_sock_type(sock);
 }
 
-/* An option of the socket: 1 or 0, -1 with errno where there is none. */
+/* As getsockopt(2): 0, or -1 with errno. */
 static int
-flag_of_sock(cmsgx_sock *sock, int level, int name)
+get_option(const cmsgx_sock *sock, int level, int name, void *value, socklen_t size)
 {
-    int value = 0;
-    socklen_t size = sizeof(value);
     int fd = cmsgx_sock_borrow(sock);
-    int result = fd < 0 ? -1 : getsockopt(fd, level, name, &value, &size);
-    if (fd >= 0) {
-        int failed = errno;
-        cmsgx_sock_give_back(sock);
-        errno = failed;
+    if (fd < 0) {
+        errno = EBADF;
+        return -1;
     }
-    return result < 0 ? -1 : value != 0;
+    int result = getsockopt(fd, level, name, value, &size);
+    int failed = errno;
+    cmsgx_sock_give_back(sock);
+    errno = failed;
+    return result;
 }
 
-/* Whether packets of a raw socket bring their own IP header; -1 where it does not tell. */
+/* An option that is on (1) or off (0); -1 with errno if the socket does not have it. */
+static int
+flag_of_sock(const cmsgx_sock *sock, int level, int name)
+{
+    int value = 0;
+    return get_option(sock, level, name, &value, sizeof(value)) < 0 ? -1 : value != 0;
+}
+
+/* Whether the data of a raw socket begins with an IP header; -1 if unknown. */
 static int
 has_own_header(cmsgx_sock *sock, int family)
 {
@@ -85,22 +95,19 @@ has_own_header(cmsgx_sock *sock, int family)
     return family == AF_INET ? flag_of_sock(sock, IPPROTO_IP, IP_HDRINCL) : -1;
 }
 
-/* Whether kTLS reads what is sent; -1 where the socket does not tell. */
+/* Whether kernel TLS reads what is sent; -1 if unknown. */
 static int
 has_ktls(cmsgx_sock *sock)
 {
 #if defined(__linux__) && defined(TCP_ULP)
     char name[16] = "";
-    socklen_t size = sizeof(name);
-    int fd = cmsgx_sock_borrow(sock);
-    int result = fd < 0 ? -1 : getsockopt(fd, IPPROTO_TCP, TCP_ULP, name, &size);
-    if (fd >= 0) {
-        cmsgx_sock_give_back(sock);
+    if (get_option(sock, IPPROTO_TCP, TCP_ULP, name, sizeof(name)) < 0) {
+        return -1;
     }
-    if (result < 0 || strncmp(name, "tls", sizeof(name)) != 0) {
-        return result < 0 ? -1 : 0;
+    if (strncmp(name, "tls", sizeof(name)) != 0) {
+        return 0;
     }
-    /* TLS_TX of SOL_TLS, whose EBUSY says that no keys were set for what is sent. */
+    /* TLS_TX of SOL_TLS: EBUSY says that no keys were set for sending. */
     return flag_of_sock(sock, 282, 1) >= 0 || errno != EBUSY;
 #else
     (void)sock;
@@ -115,7 +122,8 @@ has_ktls(cmsgx_sock *sock)
 #  define IPPROTO_SCTP 132
 #endif
 
-/* Whether that is what reads it; what a socket does not tell is for the kernel to judge. */
+/* Whether that reader handles what the socket sends.  1 if the socket does not tell: then the
+   kernel decides. */
 static int
 is_read_by(cmsgx_outgoing *out, cmsgx_reader reader, int family)
 {
@@ -148,6 +156,7 @@ is_read_by(cmsgx_outgoing *out, cmsgx_reader reader, int family)
     }
 }
 
+/* Whether a control message in that format can be sent with this message. */
 static inline int
 is_carried(cmsgx_outgoing *out, const cmsgx_wire_format *format, int family)
 {
@@ -184,11 +193,12 @@ cmsgx_route_search(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *reco
 {
     const cmsgx_wire_format *format = codec->sent;
     if (out->sock == NULL) {
-        /* For a buffer that is no call's own: as it would arrive. */
+        /* For a buffer that is not sent by a call of ours: as it would be received. */
         format = format == NULL && codec->format_count > 0 ? &codec->formats[0] : format;
     }
     if (format == NULL) {
-        PyErr_Format(PyExc_ValueError, "control: the kernel takes no %.200s, it only delivers it",
+        PyErr_Format(PyExc_ValueError,
+                     "control: the kernel does not accept %.200s, it only delivers it",
                      Py_TYPE(record)->tp_name);
     }
     if (format == NULL || out->sock == NULL) {

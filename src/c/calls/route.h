@@ -1,5 +1,5 @@
-/* Which way a message goes, and what of its control data goes that way: a kernel drops without an
-   error what the protocol of the packet does not read. */
+/* Which control messages can be sent with a message, and in which wire format: the kernel silently
+   drops those that the protocol of the packet does not read. */
 
 #ifndef CMSGX_ROUTE_H
 #define CMSGX_ROUTE_H
@@ -9,11 +9,11 @@
 
 #include <netinet/in.h>
 
-/* For the function below. */
+/* The slow path of cmsgx_route_format(). */
 const cmsgx_wire_format *cmsgx_route_search(cmsgx_outgoing *out, const cmsgx_codec *codec,
                                             PyObject *record);
 
-/* Whether that is what reads what a datagram socket sends, mostly. */
+/* Whether that reader handles what a common datagram socket sends; 0 if it needs a closer look. */
 static inline int
 cmsgx_route_is_read_by(const cmsgx_sock *sock, cmsgx_reader reader)
 {
@@ -24,16 +24,17 @@ cmsgx_route_is_read_by(const cmsgx_sock *sock, cmsgx_reader reader)
     return reader == CMSGX_BY_NO_HEADER || reader == CMSGX_BY_TCP;
 }
 
-/* The form in which a record of that codec goes where `out` goes.  NULL with an exception where it
-   goes there in none: NotSupportedError, or ValueError for what a kernel only delivers.  After the
-   address.  Where `out` has no socket, the first that is sent, or is there at all. */
+/* The wire format in which a record of that codec is sent with `out`, whose address is set.  NULL
+   with an exception if it cannot be: NotSupportedError, or ValueError for what the kernel only
+   delivers.  Without a socket: the first format that is sent, or the first of all. */
 static inline const cmsgx_wire_format *
 cmsgx_route_format(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record)
 {
     const cmsgx_wire_format *format = codec->sent;
     const cmsgx_sock *sock = out->sock;
     if (format != NULL && sock != NULL && sock->kind == CMSGX_SOCKET) {
-        /* Mostly the first that is sent is right, for a socket object, which knows what it is. */
+        /* The common case: a socket object, which knows its family and type, and the first format
+           that is sent. */
         unsigned family = (unsigned)cmsgx_sock_value(sock, sock->state->socket_family);
         if (family < 64 && (format->sent_over >> family & 1)
             && (family != AF_INET6 || !(format->directions & CMSGX_SENT_BY_PEER))) {
@@ -49,8 +50,8 @@ cmsgx_route_format(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *reco
     return cmsgx_route_search(out, codec, record);
 }
 
-/* The same for one that packs itself: 0, or -1 with an exception.  What no form of its codec has
-   goes as it is. */
+/* The same for a control message that packs itself, as `level` and `type`: 0, or -1 with an
+   exception.  If no format of its codec has that level and type, it is sent as it is. */
 int cmsgx_route_check_packed(cmsgx_outgoing *out, const cmsgx_codec *codec, PyObject *record,
                              int level, int type);
 

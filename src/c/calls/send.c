@@ -5,9 +5,10 @@
 #include "calls/outgoing_fill.h"
 #include "calls/outgoing_send.h"
 
-/* Bytes sent, or -1 with an exception; *error then has the errno of the system call, or 0.
+/* The number of bytes sent, or -1 with an exception; *error is then the errno of the system call,
+   or 0.
 
-   Inline, for the reason that stands at cmsgx_call(). */
+   Inline, for the reason given at cmsgx_call(). */
 static inline __attribute__((always_inline)) ssize_t
 send_typed(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
            int *error)

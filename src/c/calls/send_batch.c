@@ -12,16 +12,16 @@
 #include <errno.h>
 #include <poll.h>
 
-/* For one system call; the kernel's own bound is 1024. */
+/* Messages of one system call; Linux takes up to 1024 (UIO_MAXIOV). */
 #define CHUNK 256
 
-/* Room for what one message of a batch mostly has. */
+/* The initial arrays of each message: large enough for most. */
 #define ENTRY_FDS 2
 #define ENTRY_CONTROL_SIZE (CMSG_SPACE(sizeof(int) * ENTRY_FDS) + 3 * CMSG_SPACE(20))
 
 typedef struct {
     cmsgx_outgoing out;
-    size_t owners_at;           /* its own begin there in batch.owners */
+    size_t owners_at;           /* where its own begin in batch.owners */
     Py_buffer buffer;
     struct iovec iov;
     int fds[ENTRY_FDS];
@@ -35,25 +35,24 @@ typedef struct {
     int flags;
     size_t count;               /* entries that are filled */
     size_t done;                /* of those, sent or skipped */
-    size_t part_sent;           /* bytes that were sent of entries[done], on a stream */
-    int is_last_chunk;          /* behind these comes one that cannot be sent, or nothing */
-    PyObject *pending;          /* owned: what is to be raised once these were sent, or NULL */
-    PyObject *messages;         /* borrowed: a tuple of all */
-    int is_iterator;            /* they came from one */
-    int names_messages;         /* which the caller knows by that name */
-    Py_ssize_t first_unread;        /* the first message of which nothing was read yet */
+    size_t part_sent;           /* bytes of entries[done] that a stream has taken */
+    int is_last_chunk;          /* no other message follows, or one that cannot be sent */
+    PyObject *pending;          /* owned: raised once these are sent, or NULL */
+    PyObject *messages;         /* borrowed: a tuple of all messages */
+    int is_iterator;            /* the caller gave them as an iterator */
+    int names_messages;         /* errors may call them `messages`, as the caller does */
+    Py_ssize_t first_unread;    /* the first message of which nothing was read yet */
     batch_entry *entries;
     struct cmsgx_mmsg *headers;
-    PyObject **owners;          /* of all entries; NULL where there are none */
+    PyObject **owners;          /* of all entries; NULL if there are none */
     size_t owner_count;
-    PyObject *skipped;          /* owned: a list of (index, error), or NULL: nothing is skipped */
-    Py_ssize_t retried;         /* the last message that was tried again, -1 for none */
+    PyObject *skipped;          /* owned: a list of (index, error); NULL: never skip */
+    Py_ssize_t retried;         /* the last message that was tried twice, -1 for none */
 } batch;
 
 /* Filling ---------------------------------------------------------------------------------- */
 
-/* Whether that message cannot be sent again as it was: something in it can be read once only, or
-   nobody has it but we. */
+/* Whether the caller cannot send that message again: it came from an iterator, or has one in it. */
 static int
 is_message_used_up(const batch *self, Py_ssize_t index)
 {
@@ -66,7 +65,7 @@ is_message_used_up(const batch *self, Py_ssize_t index)
     return found;
 }
 
-/* How many of those from `index` on that were read are so; *first is the first. */
+/* How many of the messages read so far, starting at `index`, are used up; *first is the first. */
 static Py_ssize_t
 count_used_up(const batch *self, Py_ssize_t index, Py_ssize_t *first)
 {
@@ -88,7 +87,7 @@ note_iterator(Py_ssize_t first, Py_ssize_t count)
                    first, count > 1 ? " and others" : "");
 }
 
-/* Says so in the exception. */
+/* Adds a note to the current exception if messages from `index` on are used up. */
 static void
 note_used_up(const batch *self, Py_ssize_t index)
 {
@@ -103,7 +102,8 @@ note_used_up(const batch *self, Py_ssize_t index)
     }
 }
 
-/* (data, fds, control, address), or just data.  The tuple of all messages keeps it alive. */
+/* Fills an entry from (data, fds, control, address), or just data.  The tuple of all messages keeps
+   them alive.  0, or -1 with an exception. */
 static int
 fill_entry(batch *self, batch_entry *entry, PyObject *message)
 {
@@ -139,8 +139,8 @@ fill_entry(batch *self, batch_entry *entry, PyObject *message)
     return 0;
 }
 
-/* Whether what is being raised came out of Python code, as a fileno(), an iterator or a signal
-   handler: what C raises by itself has no traceback yet. */
+/* Whether the current exception came from Python code, such as a fileno(), an iterator or a signal
+   handler: one that C raised has no traceback yet. */
 static int
 was_raised_by_python(void)
 {
@@ -152,9 +152,9 @@ was_raised_by_python(void)
     return result;
 }
 
-/* Fills what there is room for, up to the first that is wrong, which is not filled again: its
-   iterators have been read.  0, or -1 with an exception where that is the first of all, or is to be
-   raised at once. */
+/* Fills as many entries as fit, up to the first invalid message, which must not be retried because
+   its iterators are consumed.  0, or -1 with an exception if that is the very first message, or if
+   the exception must be raised at once. */
 static int
 fill_chunk(batch *self, Py_ssize_t from)
 {
@@ -176,11 +176,11 @@ fill_chunk(batch *self, Py_ssize_t from)
                 return -1;
             }
             if (was_raised_by_python() || is_message_used_up(self, index)) {
-                /* Nobody would ever raise it again. */
+                /* The next call would not raise it again. */
                 self->pending = cmsgx_save_exception();
             }
             else {
-                /* It is the first of what the next call is given. */
+                /* The next call starts with this message, and raises it. */
                 PyErr_Clear();
             }
             self->is_last_chunk = 1;
@@ -192,7 +192,7 @@ fill_chunk(batch *self, Py_ssize_t from)
     return 0;
 }
 
-/* Lets go of all from that one on. */
+/* Releases the entries from `first` on. */
 static void
 clear_from(batch *self, size_t first)
 {
@@ -202,7 +202,8 @@ clear_from(batch *self, size_t first)
     self->count = first;
 }
 
-/* All objects that descriptors come from, in one row, to be pinned.  0, or -1. */
+/* Collects the owners of all descriptors in one array, to be pinned.  0, or -1 with an
+   exception. */
 static int
 gather_owners(batch *self)
 {
@@ -248,31 +249,15 @@ try_sendmmsg(int fd, void *context, int flags)
     return sent;
 }
 
-/* What a stream took only in part goes on where it stopped, without the control data, which went
-   with the first byte. */
-static void
-skip_sent(batch *self, size_t sent)
-{
-    struct msghdr *msg = &self->headers[self->done].msg_hdr;
-    self->part_sent += sent;
-    msg->msg_control = NULL;
-    msg->msg_controllen = 0;
-    while (sent >= msg->msg_iov->iov_len) {
-        sent -= msg->msg_iov->iov_len;
-        msg->msg_iov++;
-        msg->msg_iovlen--;
-    }
-    msg->msg_iov->iov_base = (char *)msg->msg_iov->iov_base + sent;
-    msg->msg_iov->iov_len -= sent;
-}
-
+/* After `count` messages were sent, the last of them perhaps only in part. */
 static void
 count_sent(batch *self, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         size_t sent = self->headers[self->done].msg_len;
         if (self->part_sent + sent < self->entries[self->done].out.data_size) {
-            skip_sent(self, sent);
+            self->part_sent += sent;
+            cmsgx_keep_unsent(&self->headers[self->done].msg_hdr, sent);
             return;
         }
         self->part_sent = 0;
@@ -280,14 +265,14 @@ count_sent(batch *self, size_t count)
     }
 }
 
-/* The first whose descriptors have not gone: they go with the first byte. */
+/* The first entry whose descriptors are still to be sent: they go with the first byte. */
 static size_t
 first_with_descriptors(const batch *self)
 {
     return self->done + (self->part_sent > 0);
 }
 
-/* The first of those of which a descriptor was closed meanwhile, or self->count. */
+/* The first of those entries with a descriptor that was closed meanwhile, or self->count. */
 static size_t
 find_closed(const batch *self)
 {
@@ -308,9 +293,9 @@ find_closed(const batch *self)
     return i;
 }
 
-/* After a call that failed with `error`, and an exception: 1 where the call goes on without it, by
-   the same message once more, or by the next one, as this one is skipped.  0: it is to be raised;
-   -1: another one is. */
+/* After a system call that failed with `error`, and an exception.  1: go on, with the same message
+   once more, or, as that is skipped, with the next one; 0: raise the exception; -1: raise another
+   one, which is current now. */
 static int
 skip_failed(batch *self, Py_ssize_t from, int error)
 {
@@ -343,8 +328,8 @@ skip_failed(batch *self, Py_ssize_t from, int error)
     return 1;
 }
 
-/* Sends the chunk, which begins at messages[from], all of it unless one fails.  0, or -1 with an
-   exception; *error is 0 where that is not about the message that is next, as that of a signal
+/* Sends the chunk that begins at messages[from], all of it unless one message fails.  0, or -1 with
+   an exception; *error is 0 if that is not about the next message, but, for instance, from a signal
    handler. */
 static int
 send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
@@ -353,7 +338,7 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
         cmsgx_pins pins = {self->state->Descriptor, NULL, 0};
         size_t first = first_with_descriptors(self);
         if (self->owner_count > 0 && first < self->count) {
-            /* What has gone may be closed by now. */
+            /* What was sent may be closed by now. */
             size_t owners_at = self->entries[first].owners_at;
             pins.objects = self->owners + owners_at;
             pins.count = self->owner_count - owners_at;
@@ -374,7 +359,7 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
             }
             size_t closed = find_closed(self);
             if (closed > self->done && closed < self->count) {
-                /* Those in front of it can go. */
+                /* The messages before it can be sent. */
                 Py_ssize_t at;
                 if (count_used_up(self, from + (Py_ssize_t)closed, &at) > 0) {
                     Py_XSETREF(self->pending, cmsgx_save_exception());
@@ -393,12 +378,12 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
         count_sent(self, (size_t)result);
     next:
         if (self->done < self->count && PyErr_CheckSignals() < 0) {
-            /* It may be why the kernel stopped, and the next call could wait for ever. */
+            /* The signal may be why the kernel stopped, and the next call could wait forever. */
             *error = 0;
             return -1;
         }
         if (deadline > 0) {
-            /* Not 0, which would not be a limit but a socket that does not block. */
+            /* Not 0, which means a socket that does not block. */
             int64_t left = deadline - cmsgx_now();
             self->sock->timeout = left > 0 ? left : 1;
         }
@@ -406,7 +391,7 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
     return 0;
 }
 
-/* Sets an attribute of the exception that is being raised, to a value as of Py_BuildValue(). */
+/* Sets an attribute of the current exception; the value as for Py_BuildValue(). */
 static void
 set_attribute(const char *name, const char *format, ...)
 {
@@ -422,7 +407,7 @@ set_attribute(const char *name, const char *format, ...)
     cmsgx_restore_exception(error);
 }
 
-/* Tells the exception that is being raised what went, and what was skipped. */
+/* Sets the attributes of the current exception that say what was sent, and what was skipped. */
 static void
 attach_progress(const batch *self, Py_ssize_t sent)
 {
@@ -442,8 +427,8 @@ attach_progress(const batch *self, Py_ssize_t sent)
     }
 }
 
-/* All of them, chunk by chunk: 0, or -1 with an exception, and *error as of send_chunk().  *sent is
-   how many were sent in either case. */
+/* Sends all messages, chunk by chunk: 0, or -1 with an exception, and *error as of send_chunk().
+   Either way, *sent is the number of messages sent. */
 static int
 send_all(batch *self, Py_ssize_t *sent, int *error)
 {
@@ -458,7 +443,7 @@ send_all(batch *self, Py_ssize_t *sent, int *error)
         *sent = done - (self->skipped != NULL ? PyList_GET_SIZE(self->skipped) : 0);
         clear_from(self, 0);
         if (!failed && !self->is_last_chunk && PyErr_CheckSignals() < 0) {
-            /* Nothing else would hear it before all is sent. */
+            /* Otherwise no handler would run before everything is sent. */
             failed = 1;
         }
         if (self->pending != NULL && !(failed && *error == 0)) {
@@ -475,7 +460,7 @@ send_all(batch *self, Py_ssize_t *sent, int *error)
             return -1;
         }
         if (failed) {
-            /* What is left is for the next call, which hears of the error again. */
+            /* The rest is left to the next call, which meets the error again. */
             PyErr_Clear();
             break;
         }
@@ -486,7 +471,7 @@ send_all(batch *self, Py_ssize_t *sent, int *error)
     return 0;
 }
 
-/* What a call with on_error="skip" returns. */
+/* The BatchResult of a call with on_error="skip": a new reference, or NULL with an exception. */
 static PyObject *
 batch_result(const batch *self, Py_ssize_t sent)
 {
@@ -500,8 +485,8 @@ batch_result(const batch *self, Py_ssize_t sent)
     return result;
 }
 
-/* As send_all(), with what stands before that call.  *result (unless it is NULL) is what the call
-   returns: a new reference, or NULL with an exception. */
+/* Parses the arguments and calls send_all(), with the same results.  *result (unless `result` is
+   NULL) is what the Python function returns: a new reference, or NULL with an exception. */
 static int
 send_batch(PyObject *module, const cmsgx_signature *signature, PyObject *const *args,
            Py_ssize_t nargs, PyObject *kwnames, Py_ssize_t *sent, int *error, PyObject **result)
@@ -521,7 +506,7 @@ send_batch(PyObject *module, const cmsgx_signature *signature, PyObject *const *
         || (values[ON_ERROR] != NULL && cmsgx_as_on_error(values[ON_ERROR], &skips) < 0)) {
         return -1;
     }
-    /* A tuple of our own: who has the list may change it while the GIL is given up. */
+    /* A tuple of our own, as a list could be changed while the GIL is released. */
     PyObject *messages = cmsgx_as_messages(state, values[MESSAGES]);
     if (messages == NULL) {
         return -1;
@@ -541,7 +526,7 @@ send_batch(PyObject *module, const cmsgx_signature *signature, PyObject *const *
         self.headers = (struct cmsgx_mmsg *)(void *)(self.entries + most + 1);
         failed = send_all(&self, sent, error);
         if (self.part_sent > 0) {
-            /* For nobody to overlook: a message went in part. */
+            /* A message was sent in part: that must be raised. */
             *error = 0;
         }
     }

@@ -1,4 +1,4 @@
-/* send_batch(): many messages for one system call, sendmmsg(2). */
+/* send_batch(): many messages with one system call, sendmmsg(2). */
 
 #ifndef CMSGX_SEND_BATCH_H
 #define CMSGX_SEND_BATCH_H
@@ -8,7 +8,7 @@
 PyObject *cmsgx_send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                            PyObject *kwnames);
 
-/* The same, which counts the messages: see cmsgx_send_tracked(). */
+/* The same as a tracked call, which counts messages: see cmsgx_send_tracked(). */
 PyObject *cmsgx_send_batch_tracked(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                                    PyObject *kwnames);
 

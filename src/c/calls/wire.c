@@ -3,7 +3,7 @@
 #include "arguments.h"
 #include "calls/outgoing_control.h"
 
-/* The bound of the socket module, so that the results and the errors are the same. */
+/* With the limits of the socket module, so that results and errors are the same. */
 static int
 as_length(PyObject *number, const char *name, size_t max, size_t *length)
 {

@@ -9,11 +9,12 @@ PyObject *cmsgx_cmsg_align(PyObject *module, PyObject *number);
 PyObject *cmsgx_cmsg_len(PyObject *module, PyObject *number);
 PyObject *cmsgx_cmsg_space(PyObject *module, PyObject *number);
 
-/* (buffer, offset) -> None, or (level, type, cmsg_len, start and end of the data, offset of the
-   next header, whether its length is one that fits). */
+/* read_header(buffer, offset): (level, type, cmsg_len, start and end of the data, offset of the
+   next header, whether cmsg_len is valid), or None at the end. */
 PyObject *cmsgx_read_header(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 
-/* A control buffer of typed control messages and tuples, as bytes. */
+/* build(control): a control buffer, as bytes, from typed control messages and (level, type,
+   data). */
 PyObject *cmsgx_build(PyObject *module, PyObject *control);
 
 #endif
