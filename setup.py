@@ -29,7 +29,7 @@ class BuildExt(build_ext):
     """Builds again, too, what was built in another way, as with sanitizers.
 
     setuptools asks only whether a source is newer than what was made of it, in `build` or beside
-    the sources.  So how it is built becomes a file, which is new where that has changed.
+    the sources.  So the options of the build become a file, which is new when they have changed.
     """
 
     def build_extension(self, ext):

@@ -212,7 +212,7 @@ def main() -> int:
     options = parser.parse_args()
     chosen = options.how.split(",") if options.how else list(OURS if options.against else HOW)
     if wrong := [word for word in chosen if word not in HOW]:
-        parser.error(f"--how: {wrong[0]!r} is none of {', '.join(HOW)}")
+        parser.error(f"--how: {wrong[0]!r} is not one of {', '.join(HOW)}")
     if options.inside:
         inside(options.inside, options.rows, chosen, options.layout)
         return 0

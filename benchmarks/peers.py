@@ -65,7 +65,7 @@ def build_peers(folder: Path) -> dict[str, Path]:
     for name, tool, sources, build in recipes:
         if shutil.which(tool) is None or not sources.exists():
             missing = sources if shutil.which(tool) else tool
-            print(f"{name}: left out, there is no {missing}", file=sys.stderr)
+            print(f"{name}: left out: there is no {missing}", file=sys.stderr)
             continue
         try:
             built[name] = build(folder)

@@ -2,7 +2,7 @@
 
     python benchmarks/threads.py [--threads N] [--rows PATTERN]
 
-Meant for a free-threaded Python: with the GIL, one thread's work behind a system call waits for the
+Meant for a free-threaded Python: with the GIL, one thread's work after a system call waits for the
 other's. Exit status 1 where such a Python misses a bar. Prints how many times the work of one
 thread N threads do in the same time, by cmsgx and, where its function keeps nothing between
 threads, by plain C: the kernel has locks of its own, as that of the descriptor table.

@@ -389,7 +389,7 @@ heart_send_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         int overflow;
         long number = PyLong_AsLongAndOverflow(item_of(list, fds), &overflow);
         if (overflow != 0 || number < 0 || number > INT_MAX) {
-            PyErr_Format(PyExc_ValueError, "fds[%zd] is no descriptor", fds);
+            PyErr_Format(PyExc_ValueError, "fds[%zd] is not a descriptor", fds);
             goto done;
         }
         numbers[fds] = (int)number;
