@@ -7,20 +7,20 @@
 static PyObject *
 found_in(PyTypeObject *type, PyObject *name)
 {
-    /* Whoever holds the class holds it: compared only. */
+    /* The caller holds the class, and the class holds this; it is only compared. */
     PyObject *found = cmsgx_type_lookup(type, name);
     Py_XDECREF(found);
     return found;
 }
 
-/* Whether it is what stands on that base of the class. */
+/* Whether `found` is what that base of the class has. */
 static int
 stands_on(PyTypeObject *base, PyTypeObject *type, PyObject *name, PyObject *found)
 {
     return base != NULL && PyType_IsSubtype(type, base) && found == found_in(base, name);
 }
 
-/* Looks the methods of `names`, bits, up in a class below _socket.socket. */
+/* Looks up the methods in `names`, bits, in a subclass of _socket.socket. */
 static void
 examine(cmsgx_state *state, PyTypeObject *type, int names, cmsgx_class *result)
 {
@@ -29,12 +29,12 @@ examine(cmsgx_state *state, PyTypeObject *type, int names, cmsgx_class *result)
         const cmsgx_stdlib_method *own = &state->stdlib_methods[i];
         PyObject *found = names >> i & 1 ? cmsgx_type_lookup(type, own->name) : own->method;
         if (found == own->method || (found != NULL && Py_IS_TYPE(found, state->Method))) {
-            /* socket's own, or ours. */
+            /* That of socket itself, or ours. */
         }
         else {
             result->called |= (unsigned char)(1 << i);
-            /* What stands on socket.socket, or on cmsgx.socket, itself was put there by somebody
-               who watches all sockets: no class below has a way of its own to send. */
+            /* What socket.socket or cmsgx.socket itself has was put there by somebody who watches
+               all sockets; it does not mean that a subclass sends in its own way. */
             if (!stands_on(state->socket_class, type, own->name, found)
                 && !stands_on(state->our_socket, type, own->name, found)) {
                 result->overridden |= (unsigned char)(1 << i);
@@ -46,13 +46,13 @@ examine(cmsgx_state *state, PyTypeObject *type, int names, cmsgx_class *result)
     }
 }
 
-/* The same, and keeps the answer where the class has a version. */
+/* The same, and caches the answer if the class has a version. */
 static void
 look_at_class(cmsgx_state *state, PyTypeObject *type, int names, cmsgx_class *result)
 {
     unsigned int version = cmsgx_type_version(type);
     examine(state, type, version != 0 ? (1 << CMSGX_NAMES) - 1 : names, result);
-    /* A lookup may have given it one, and runs no code that could change the class. */
+    /* A lookup may have given it a version; it runs no code that could change the class. */
     if (version != 0 && version == cmsgx_type_version(type)) {
         result->type = type;
         result->version = version;
@@ -82,7 +82,7 @@ cmsgx_is_socket_class(cmsgx_state *state, PyTypeObject *type)
 
 /* What is asked of an object -------------------------------------------------------------- */
 
-/* Whether the object answers to it, by its type or, as a proxy does, by __getattr__(): 1, 0, or -1
+/* Whether the object has the method, from its type or, like a proxy, by __getattr__(): 1, 0, or -1
    with an exception. */
 static int
 has_method(PyObject *object, PyObject *name)
@@ -107,7 +107,7 @@ cmsgx_look_closer(cmsgx_state *state, PyObject *object, cmsgx_name name)
     return has_method(object, state->stdlib_methods[name].name);
 }
 
-/* Which of `names` a class below cmsgx.socket, where that is derived from a green one, brings:
+/* Which of `names` a subclass of cmsgx.socket defines, if cmsgx.socket derives from a green class:
    a bit, or 0. */
 static int
 overridden_below(cmsgx_state *state, PyTypeObject *type, int names)
@@ -121,7 +121,8 @@ overridden_below(cmsgx_state *state, PyTypeObject *type, int names)
     return 0;
 }
 
-/* The socket of a transport of asyncio's, which shows little of it: 1, 0, or -1 raised. */
+/* Whether it is the restricted socket that an asyncio transport shows: 1, 0, or -1 with an
+   exception. */
 static int
 is_of_a_transport(cmsgx_state *state, PyObject *object)
 {
@@ -136,9 +137,9 @@ is_of_a_transport(cmsgx_state *state, PyObject *object)
     return result;
 }
 
-/* The name of the type as it is imported, for an error: a new reference. */
+/* The name by which its type is imported, for an error: a new reference. */
 static PyObject *
-name_of_type(PyObject *object)
+import_name(PyObject *object)
 {
     PyObject *type = (PyObject *)Py_TYPE(object);
     PyObject *module = PyObject_GetAttrString(type, "__module__");
@@ -156,7 +157,7 @@ raise_has_own(cmsgx_state *state, PyObject *object, int bit)
     while (bit >> i != 1) {
         i++;
     }
-    PyObject *type = name_of_type(object);
+    PyObject *type = import_name(object);
     if (type != NULL) {
         PyErr_Format(PyExc_TypeError,
                      "sock: %U has a %U() of its own, which would be passed over; give the plain "
@@ -215,7 +216,7 @@ cmsgx_check_socket(PyObject *module, PyObject *sock)
 
 /* Calling it ------------------------------------------------------------------------------ */
 
-/* Once for each name, though each call on the way out comes by. */
+/* Adds one note for each name, though each call on the way out comes here. */
 static void
 note_recursion(PyObject *name)
 {
@@ -231,18 +232,18 @@ note_recursion(PyObject *name)
     }
     Py_XDECREF(notes);
     Py_XDECREF(note);
-    /* Where there was no room left for a note, a call further out has some. */
+    /* If there was no stack left for a note, a call further out has some. */
     PyErr_Clear();
     cmsgx_restore_exception(error);
 }
 
-/* NULL, for a result that is nobody's: it is taken over. */
+/* Raises, and returns NULL.  Steals `result`. */
 static PyObject *
 refuse_awaitable(PyObject *object, PyObject *name, PyObject *result)
 {
-    PyObject *type = name_of_type(object);
+    PyObject *type = import_name(object);
     if (PyCoro_CheckExact(result)) {
-        /* Else it warns that it was never awaited. */
+        /* Otherwise it warns that it was never awaited. */
         Py_XDECREF(PyObject_CallMethod(result, "close", NULL));
     }
     if (type != NULL && !PyErr_Occurred()) {

@@ -32,14 +32,14 @@ cmsgx_as_timeout(PyObject *value, int64_t unlimited, int64_t *timeout)
                      value);
         return -1;
     }
-    /* Rounded up: waiting too short would return before the time that was asked for.  And not so
-       long that a deadline, which is the clock and this, would not be counted. */
+    /* Rounded up, so that no wait ends before the time that was asked for; and limited, so that a
+       deadline, which is the clock plus this, does not overflow. */
     *timeout = seconds > 4e9 ? INT64_MAX / 2 : (int64_t)ceil(seconds * (double)SECOND);
     return 0;
 }
 
-/* What gettimeout() says.  It is read where the socket keeps it, in nanoseconds, if that place
-   was found: for a float to be made and read again the time of a system call's tenth would go. */
+/* What gettimeout() returns.  If it is known where the object keeps it, in nanoseconds, it is read
+   there: making a float and reading it back costs about a tenth of a system call. */
 static int
 read_timeout(cmsgx_sock *sock)
 {
@@ -68,7 +68,7 @@ cmsgx_sock_ask_number(cmsgx_sock *sock)
     }
     sock->fd = (int)PyLong_AsLong(number);
     Py_DECREF(number);
-    /* The place that was found is believed once it has shown a descriptor as fileno() has it. */
+    /* The place that was found is trusted once it has shown the same number as fileno(). */
     if (sock->fd >= 0 && state->socket_fd_at > 0 && cmsgx_kept_number(sock) == sock->fd) {
         cmsgx_flag_set(&state->socket_fd_known);
     }
@@ -98,7 +98,7 @@ cmsgx_sock_give_back(const cmsgx_sock *sock)
     cmsgx_give_back(sock->owner);
 }
 
-/* 0, or -1 with an exception.  Inlined: each call on a socket object comes here. */
+/* 0, or -1 with an exception.  Inline, as every call on a socket object comes here. */
 static inline __attribute__((always_inline)) int
 take_socket(cmsgx_state *state, PyObject *object, cmsgx_sock *sock)
 {
@@ -159,15 +159,15 @@ cmsgx_sock_set_timeout(cmsgx_sock *sock, PyObject *timeout)
         return 0;
     }
     if (sock->kind == CMSGX_GREEN) {
-        /* Read, for what is wrong with it; nothing is waited for. */
+        /* Only checked for errors, as nothing waits for a green socket. */
         int64_t ignored;
         return cmsgx_as_timeout(timeout, CMSGX_FOR_EVER, &ignored);
     }
     return cmsgx_as_timeout(timeout, CMSGX_FOR_EVER, &sock->timeout);
 }
 
-/* Calls `ask` with the descriptor of the last try, that of an Fd pinned: what it says, or -1 with
-   EBADF where an Fd was closed. */
+/* Calls `ask` with the descriptor of the last try, pinned if it is an Fd's: its result, or -1 with
+   EBADF if the Fd was closed. */
 static int
 asked(const cmsgx_sock *sock, int (*ask)(int fd))
 {
@@ -194,7 +194,7 @@ cmsgx_sock_family(cmsgx_sock *sock)
 }
 
 static int
-type_of(int fd)
+ask_type(int fd)
 {
     int type;
     socklen_t size = sizeof(type);
@@ -208,7 +208,7 @@ cmsgx_sock_type(cmsgx_sock *sock)
         return cmsgx_sock_value(sock, sock->state->socket_type);
     }
     if (sock->type < 0) {
-        sock->type = asked(sock, type_of);
+        sock->type = asked(sock, ask_type);
     }
     return sock->type;
 }

@@ -21,7 +21,7 @@ unpin(const cmsgx_pins *pins, size_t count)
     }
 }
 
-/* How many were pinned: all, or none from the first on that cannot be. */
+/* How many were pinned: all, or those before the first that cannot be. */
 static size_t
 pin(const cmsgx_pins *pins)
 {
@@ -33,8 +33,8 @@ pin(const cmsgx_pins *pins)
     return i;
 }
 
-/* Waits until one of `events` is there, and gives back what was borrowed: 1 to be tried again, 0
-   time is up, -1 raised. */
+/* Waits for one of `events`, and gives back what was borrowed.  1: try again; 0: time is up; -1
+   with an exception. */
 static int
 wait_ready(int fd, PyObject *owner, int events, cmsgx_wait *wait, short *found)
 {
@@ -50,7 +50,7 @@ wait_ready(int fd, PyObject *owner, int events, cmsgx_wait *wait, short *found)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    /* Also where nothing was interrupted: it must not go on past a signal for ever. */
+    /* Also if nothing was interrupted: a loop that never sleeps must notice signals, too. */
     return PyErr_CheckSignals() < 0 ? -1 : waited != CMSGX_TIME_IS_UP;
 }
 
@@ -77,8 +77,8 @@ int
 cmsgx_before_try(cmsgx_sock *sock, const cmsgx_pins *pins, int *error)
 {
     *error = 0;
-    /* As late as this, also for the first: what ran while the arguments were read may have
-       closed the socket, and the number may be another file's by now. */
+    /* Read this late, also for the first try: code that ran while the arguments were read may have
+       closed the socket, and its number may be another file's by now. */
     if (sock->kind == CMSGX_SOCKET && cmsgx_sock_read_number(sock) < 0) {
         return -1;
     }
@@ -143,7 +143,7 @@ cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, cmsgx_wait *wait, 
         cmsgx_raise_of_sock(failed, sock->fd);
     }
     else {
-        /* EBADF of a send may be of what goes with it: the caller looks. */
+        /* EBADF of a send may be about a descriptor that it carries: the caller looks. */
         errno = failed;
         PyErr_SetFromErrno(PyExc_OSError);
     }

@@ -10,33 +10,35 @@
 
 #include <errno.h>
 
-/* What a send borrows: its Descriptors are pinned for each try, never across a wait.  The socket
-   itself, where it is an Fd, is pinned for both. */
+/* What a send borrows: its Descriptors are pinned during each try, never during a wait.  The socket
+   itself, if it is an Fd, is pinned during both. */
 typedef struct {
     PyTypeObject *type;     /* Descriptor */
     PyObject **objects;     /* borrowed; NULL for a plain number */
     size_t count;
 } cmsgx_pins;
 
-/* wait_for(sock, events, timeout, rounds, /), for loops in Python that try and wait by turns. */
+/* wait_for(sock, events, timeout, rounds, /), for loops in Python that try and wait in turn. */
 PyObject *cmsgx_wait_for_object(PyObject *module, PyObject *args);
 
 typedef ssize_t (*cmsgx_try)(int fd, void *context, int flags);
 
-/* The steps of cmsgx_call() that are no system call of the hot path. */
+/* The steps of cmsgx_call() that are not on the hot path. */
 int cmsgx_before_try(cmsgx_sock *sock, const cmsgx_pins *pins, int *error);
 void cmsgx_after_try(cmsgx_sock *sock, const cmsgx_pins *pins);
 /* 0: try again; -1 with an exception. */
 int cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, cmsgx_wait *wait, int *error);
 
-/* Calls `attempt` until it succeeds or fails for good, without the GIL.  For a socket with a
-   timeout each try carries MSG_DONTWAIT, and poll(2) waits only after EAGAIN.  The descriptor
-   is read again before each try.  PEP 475.  The result, or -1 with an exception; *error (may
-   be NULL) then has the errno, ETIMEDOUT where time is up, or 0 where it is no OSError of the call.
-   With CMSGX_ONE_TRY, EAGAIN comes without an exception.
+/* Calls `attempt`, without the GIL, until it succeeds or fails for good.  For a socket with a
+   timeout each try has MSG_DONTWAIT, and poll(2) is called only after EAGAIN.  The descriptor is
+   read again before each try.  EINTR is retried: PEP 475.
 
-   Inline, and `attempt` with it: behind a system call each return is mispredicted where the
-   kernel guards its own returns, so what is on the stack there costs some 8 ns a level. */
+   Returns the result, or -1 with an exception.  *error_out (may be NULL) is then the errno of the
+   call, ETIMEDOUT if time is up, or 0 if the exception is not an OSError of the call.  With
+   CMSGX_ONE_TRY, EAGAIN is reported without an exception.
+
+   Inline, and `attempt` with it: on a kernel that guards its returns, each return after a system
+   call is mispredicted, so that each level of the stack costs about 8 ns. */
 static inline __attribute__((always_inline)) ssize_t
 cmsgx_call(cmsgx_sock *sock, int events, cmsgx_try attempt, void *context, int flags,
            const cmsgx_pins *pins, int *error_out)

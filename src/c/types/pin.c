@@ -3,14 +3,13 @@
 #include "errors.h"
 #include "types/fd_argument.h"
 
-/* Pin: what keeps the number of a Descriptor while Python code makes system calls on it.  It ends
-   with the object, so whatever is raised, and wherever. */
+/* A pin ends with its object at the latest, so an exception anywhere cannot leave one behind. */
 
 typedef struct {
     PyObject_HEAD
-    PyObject *owner;        /* owned: the Descriptor, or what is none and is not pinned */
+    PyObject *owner;        /* owned: the Descriptor, or another object, which is not pinned */
     cmsgx_word is_held;
-    uint32_t generation;    /* of the process that made it: in a child it holds nothing */
+    uint32_t generation;    /* of the process that made it: it holds nothing in a child */
     int number;
 } pin;
 
@@ -57,7 +56,7 @@ cmsgx_pin_of(PyObject *module, PyObject *object)
 }
 
 static void
-end(PyObject *object)
+release(PyObject *object)
 {
     pin *self = (pin *)object;
     uint64_t is_held = cmsgx_word_get(&self->is_held);
@@ -72,7 +71,7 @@ static void
 pin_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
-    end(object);
+    release(object);
     Py_DECREF(((pin *)object)->owner);
     PyObject_Free(object);
     Py_DECREF(type);
@@ -87,7 +86,7 @@ pin_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 pin_exit(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UNUSED(nargs))
 {
-    end(self);
+    release(self);
     Py_RETURN_NONE;
 }
 
