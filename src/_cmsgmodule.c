@@ -467,7 +467,7 @@ add_names(cmsgx_state *state)
     return 0;
 }
 
-/* What each file adds to the module, in an order in which a base comes before what derives from it. */
+/* What each file adds to the module: a base before what derives from it. */
 static int (*const adders[])(PyObject *) = {
     cmsgx_add_socket_object, cmsgx_add_method, cmsgx_add_fd, cmsgx_add_pin, cmsgx_add_view,
     cmsgx_add_buffer, cmsgx_add_address, cmsgx_add_address_tuple, cmsgx_add_record,

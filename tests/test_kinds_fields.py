@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import pydoc
 import socket
 import struct
 from collections.abc import Iterator
@@ -12,7 +14,8 @@ from support import unregistered
 from user_kinds import FORMATS, SOL_SOCKET, ZERO, Every, fresh, register_all
 
 import cmsgx
-from cmsgx import kinds
+from cmsgx import _cmsg, kinds
+from cmsgx.kinds._base import members_of
 
 # Kinds of a user, registered for the tests of this file -----------------------------------------
 
@@ -387,3 +390,50 @@ def test_what_is_no_class_of_control_messages_is_not_registered(wrong: Any) -> N
 def test_all_that_have_the_number_are_named() -> None:
     with pytest.raises(ValueError, match=r"\(0, 1\) is HciDirection, .*MisdnTimestamp already"):
         kinds.register(fresh(), level=0, type=1, layout=())
+
+
+# What a field says of itself --------------------------------------------------------------------
+
+
+def declared_fields() -> Iterator[Any]:
+    """(kind, name) of each field, also of the kinds that this system does not have."""
+    for name in kinds.__all__:
+        kind = getattr(kinds, name)
+        if isinstance(kind, type) and issubclass(kind, kinds.ControlMessage):
+            codec = vars(kind).get("_codec")
+            names = members_of(kind) if codec is None else codec.fields
+            for field in names:
+                yield pytest.param(kind, field, id=f"{kind.__name__}.{field}")
+
+
+@pytest.mark.parametrize(("kind", "name"), [*declared_fields()])
+def test_each_field_says_what_it_is(kind: Any, name: str) -> None:
+    spec = members_of(kind).get(name)
+    doc = inspect.getdoc(vars(kind)[name]) if spec is None else spec.doc
+    assert doc, "member(doc=...), or a dict as __slots__"
+    assert doc[-1] == "."
+    assert doc[0].isupper() or doc[0] in "0123456789`(" or doc.split()[0].endswith("_*:"), doc
+
+
+def test_help_shows_what_each_field_is() -> None:
+    text = pydoc.plain(pydoc.render_doc(kinds.PacketInfo))
+    for name in ("interface", "local", "destination"):
+        doc = inspect.getdoc(getattr(kinds.PacketInfo, name))
+        assert doc
+        assert doc in text
+
+
+def test_the_docstring_is_that_of_the_field() -> None:
+    assert _cmsg.Field("a", 0, "i", doc="In metres.").__doc__ == "In metres."
+    assert _cmsg.Field("a", 0, "i").__doc__ is None
+    with pytest.raises(TypeError, match="doc: a str or None is needed, not int"):
+        _cmsg.Field("a", 0, "i", doc=3)  # type: ignore[arg-type]
+
+
+def test_a_users_field_says_what_it_is() -> None:
+    kind = fresh(a=kinds.member(doc="In metres."), b=kinds.member())
+    kinds.register(
+        kind, level=SOL_SOCKET, type=0x7E2D, layout=(("a", 0, "i"), ("b", 4, "i")), size=8
+    )
+    assert inspect.getdoc(kind.a) == "In metres."
+    assert inspect.getdoc(kind.b) is None

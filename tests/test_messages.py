@@ -1280,6 +1280,7 @@ _KERNEL = "the kernel has to do what this one does not"
 UNMET = {
     "nothing is registered as {}": _PRIVATE,
     "name: a str is needed, not {}": _PRIVATE,
+    "doc: a str or None is needed, not {}": _PRIVATE,
     "bounds: (min_value, max_value) is needed, not {}": _PRIVATE,
     "field {}: no bounds of that format are {}": _PRIVATE,
     "__signature__": _PRIVATE,

@@ -390,6 +390,7 @@ class Field:
         default: Any = ...,
         convert: Callable[[Any], Any] | None = None,
         bounds: tuple[int, int] | None = None,
+        doc: str | None = None,
     ) -> Self: ...
     @property
     def bounds(self) -> tuple[int, int] | None: ...

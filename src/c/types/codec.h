@@ -15,12 +15,13 @@ typedef struct {
     PyObject_HEAD
     PyTypeObject *kind;     /* owned: the class it is a field of, or NULL */
     PyObject *name;         /* owned */
+    PyObject *doc;          /* owned: str or None */
     PyObject *convert;      /* owned: what is read goes through it; or NULL */
     PyObject *fallback;     /* owned: what a constructor takes where it is not given; or NULL */
     size_t offset;          /* in the payload */
     size_t size;            /* in bytes, at least what a format says; 0 for 't', and
                                for an 'S' that is all that follows */
-    char format;            /* see field_doc */
+    char format;            /* see field_make() */
     char is_plain;          /* a 32-bit integer as it is: what is read most often */
     char is_bounded;        /* a constructor takes min_value to max_value: of bytes, that many */
     int64_t min_value;

@@ -323,18 +323,30 @@ cmsgx_field_store(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *fie
 
 /* Field ----------------------------------------------------------------------------------- */
 
+/* Field(name, offset, format, size=0, default=..., convert=None, bounds=None, doc=None)
+
+   Formats: bBhHiIqQ as in struct, native; n N: 16 and 32 bits in network order; P: an i where 0 is
+   None; T: a q of nanoseconds where 0 is None; a A: an IPv4 or IPv6 address; s: `size` bytes; t:
+   all bytes that follow; S: a socket address, of `size` bytes or (0) all that follows; O: an
+   object of the instance, not in the payload.
+
+   `convert` is called with the value that is read.  `bounds` are the (min_value, max_value) that a
+   constructor takes, of an i, I, N or q, or of how many bytes a t has; a value that is read may be
+   anything.  `doc` says what the field is.
+
+   The type itself has no docstring, as its __doc__ is that of each field. */
 static PyObject *
 field_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"name", "offset", "format", "size", "default", "convert",
-                                        "bounds", NULL};
-    PyObject *name, *fallback = NULL, *convert = Py_None, *bounds = Py_None;
+                                        "bounds", "doc", NULL};
+    PyObject *name, *fallback = NULL, *convert = Py_None, *bounds = Py_None, *doc = Py_None;
     Py_ssize_t offset, size = 0;
     long long min_value = 0, max_value = 0;
     int format;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UnC|nOOO:Field", (char **)(void *)names, &name,
-                                     &offset, &format, &size, &fallback, &convert, &bounds)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UnC|nOOOO:Field", (char **)(void *)names, &name,
+                                     &offset, &format, &size, &fallback, &convert, &bounds, &doc)) {
         return NULL;
     }
     if (bounds != Py_None) {
@@ -352,6 +364,10 @@ field_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
             return PyErr_Format(PyExc_ValueError, "field %R: no bounds of that format are %R",
                                 name, bounds);
         }
+    }
+    if (doc != Py_None && !PyUnicode_CheckExact(doc)) {
+        return PyErr_Format(PyExc_TypeError, "doc: a str or None is needed, not %.200s",
+                            Py_TYPE(doc)->tp_name);
     }
     if (!PyUnicode_CheckExact(name)) {
         return PyErr_Format(PyExc_TypeError, "name: a str is needed, not %.200s",
@@ -372,6 +388,7 @@ field_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         self->format = (char)format;
         self->fallback = Py_XNewRef(fallback);
         self->convert = convert == Py_None ? NULL : Py_NewRef(convert);
+        self->doc = Py_NewRef(doc);
         self->is_plain = convert == Py_None && strchr("iIP", format) != NULL;
         self->is_bounded = bounds != Py_None;
         self->min_value = min_value;
@@ -436,6 +453,7 @@ field_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     Py_XDECREF(((cmsgx_field *)self)->kind);
     Py_XDECREF(((cmsgx_field *)self)->name);
+    Py_XDECREF(((cmsgx_field *)self)->doc);
     Py_XDECREF(((cmsgx_field *)self)->fallback);
     Py_XDECREF(((cmsgx_field *)self)->convert);
     type->tp_free(self);
@@ -467,6 +485,7 @@ static PyGetSetDef field_getset[] = {
 
 static PyMemberDef field_members[] = {
     {"__name__", Py_T_OBJECT_EX, offsetof(cmsgx_field, name), Py_READONLY, NULL},
+    {"__doc__", Py_T_OBJECT_EX, offsetof(cmsgx_field, doc), Py_READONLY, NULL},
     {"offset", Py_T_PYSSIZET, offsetof(cmsgx_field, offset), Py_READONLY,
      "In bytes of the payload."},
     {"size", Py_T_PYSSIZET, offsetof(cmsgx_field, size), Py_READONLY,
@@ -476,15 +495,6 @@ static PyMemberDef field_members[] = {
     {"format", Py_T_CHAR, offsetof(cmsgx_field, format), Py_READONLY, "Its format."},
     {NULL, 0, 0, 0, NULL},
 };
-
-PyDoc_STRVAR(field_doc,
-"Field(name, offset, format, size=0, default=..., convert=None, bounds=None)\n--\n\n"
-"A window into the payload of a Struct.  Formats: bBhHiIqQ as in struct, native; n N: 16 and 32\n"
-"bits in network order; P: an i where 0 is None; T: a q of nanoseconds where 0 is None; a A: an\n"
-"IPv4 or IPv6 address; s: `size` bytes; t: all bytes that follow; S: a socket address, of\n"
-"`size` bytes or (0) all that follows; O: an object of the instance, not in the payload.\n"
-"`convert` is called with what is read; `bounds` are (min_value, max_value) that a constructor\n"
-"takes, of an i, I, N or q, or of how many bytes a t has: what is read may be anything.");
 
 static PyMethodDef field_methods[] = {
     CMSGX_NO_COPY,
@@ -501,7 +511,6 @@ static PyType_Slot field_slots[] = {
     {Py_tp_repr, field_repr},
     {Py_tp_members, field_members},
     {Py_tp_getset, field_getset},
-    {Py_tp_doc, (void *)field_doc},
     {0, NULL},
 };
 

@@ -23,7 +23,7 @@ PyObject *cmsgx_unknown_name_to_object(const struct sockaddr_storage *name, sock
 int cmsgx_unknown_name_from_object(int family, PyObject *object, struct sockaddr_storage *name,
                                    socklen_t *size);
 
-/* Raises an error of the type that socket raises, which says what was given and what would do.  -1. */
+/* Raises an error of the type that socket raises: what was given, and what would do.  -1. */
 int cmsgx_raise_name_form(PyObject *type, PyObject *object, const char *family, const char *format);
 
 /* The same in place of what PyArg_ParseTuple() raised for the items; an exception that Python code

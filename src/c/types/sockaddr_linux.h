@@ -5,8 +5,8 @@
 
 #include "types/sockaddr_common.h"
 
-/* As cmsgx_name_to_object() gives them, of a name that has all bytes of a struct sockaddr_storage.  A
-   new reference. */
+/* As cmsgx_name_to_object() gives them, of a name that has all bytes of a struct sockaddr_storage.
+   A new reference. */
 PyObject *cmsgx_linux_name_to_object(const struct sockaddr_storage *name, socklen_t size,
                                      cmsgx_whence whence);
 

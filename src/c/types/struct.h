@@ -1,5 +1,5 @@
-/* Struct: a record that is its payload, as it lies in a control message, and whose fields are windows
-   into it (field.h): made by one copy, sent by one copy, and every value made when it is read. */
+/* Struct: a record that is its payload, as it lies in a control message, and whose fields are
+   windows into it (field.h): made and sent by one copy, each value made when it is read. */
 
 #ifndef CMSGX_STRUCT_H
 #define CMSGX_STRUCT_H
@@ -31,8 +31,8 @@ cmsgx_struct_is_own(const PyObject *record)
 /* TypeError for one whose class is not.  NULL. */
 PyObject *cmsgx_raise_class_changed(PyObject *record);
 
-/* A new instance of codec->kind with room for a payload of `size` bytes, which the caller fills; NULL
-   with MemoryError. */
+/* A new instance of codec->kind with room for a payload of `size` bytes, which the caller fills;
+   NULL with MemoryError. */
 cmsgx_struct *cmsgx_struct_new(cmsgx_codec *codec, size_t size);
 
 /* A new instance of codec->kind from the payload of a control message; NULL with

@@ -99,7 +99,11 @@ __all__ += _unix.__all__
 class Unknown(ControlMessage):
     """A control message of no registered kind: its level, type and payload, as they came."""
 
-    __slots__ = ("level", "type", "data")  # noqa: RUF023 (the order of the constructor)
+    __slots__ = {  # noqa: RUF023 (the order of the constructor)
+        "level": "`cmsg_level`: the protocol, SOL_* or IPPROTO_*.",
+        "type": "`cmsg_type`: what it is at that level.",
+        "data": "The payload, without header and padding.",
+    }
     __match_args__ = ("level", "type", "data")
 
     data: bytes

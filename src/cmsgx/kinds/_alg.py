@@ -43,7 +43,7 @@ class AlgOperation(StructMessage):
 
     __slots__ = ()
 
-    operation: AlgDirection = member(convert=AlgDirection)
+    operation: AlgDirection = member(convert=AlgDirection, doc="Whether to encrypt or decrypt.")
 
 
 @register(
@@ -65,8 +65,10 @@ class AlgIv(ShownAsMade, StructMessage):
 
     _SHOWN = ("iv",)
 
-    _length: ClassVar[Any] = member("ivlen")
-    iv: bytes = member("iv")
+    _length: ClassVar[Any] = member("ivlen", doc="Length of the initialization vector in bytes.")
+    iv: bytes = member(
+        "iv", doc="The initialization vector; its length has to be that of the cipher."
+    )
 
     if TYPE_CHECKING:
 
@@ -111,4 +113,4 @@ class AlgAssociatedLength(StructMessage):
 
     __slots__ = ()
 
-    length: int = member()
+    length: int = member(doc="Bytes at the start of the data that are only authenticated.")

@@ -28,7 +28,7 @@ REQUIRED: Any = _Required()
 class Member:
     """What member() noted, until register() makes a Field of it."""
 
-    __slots__ = ("bounds", "convert", "default", "name")
+    __slots__ = ("bounds", "convert", "default", "doc", "name")
 
     def __init__(
         self,
@@ -36,11 +36,13 @@ class Member:
         default: Any,
         convert: Callable[[Any], Any] | None,
         bounds: tuple[int, int] | None,
+        doc: str | None,
     ) -> None:
         self.name = name
         self.default = default
         self.convert = convert
         self.bounds = bounds
+        self.doc = doc
 
 
 def member(
@@ -50,15 +52,17 @@ def member(
     default: Any = REQUIRED,
     convert: Callable[[Any], Any] | None = None,
     bounds: tuple[int, int] | None = None,
+    doc: str | None = None,
 ) -> Any:
     """A field of a StructMessage: the member `name` of its C struct.
 
     Without a name: the only one of its layout. `default` is what the constructor takes where the
     field is not given; `convert` is called with what is read. `bounds` are the least and the most
     that the constructor takes, and a send: of a field of 32 or 64 bits its value, of one that is
-    all bytes that follow how many those are. What is decoded may be anything.
+    all bytes that follow how many those are. What is decoded may be anything. `doc` says what the
+    field is, for help(): its unit and range.
     """
-    return Member(name, default, convert, bounds)
+    return Member(name, default, convert, bounds, doc)
 
 
 def members_of(kind: Any) -> dict[str, Member]:

@@ -32,7 +32,7 @@ class BluetoothPacketStatus(StructMessage):
 
     __slots__ = ()
 
-    status: int = member()
+    status: int = member(doc="Packet_Status_Flag of the Core Specification; 0: received correctly.")
 
 
 @register(
@@ -48,7 +48,7 @@ class BluetoothSequenceNumber(StructMessage):
 
     __slots__ = ()
 
-    number: int = member()
+    number: int = member(doc="Number of the packet in its stream, 0 to 65535; wraps.")
 
 
 @register(
@@ -75,7 +75,7 @@ class HciDirection(StructMessage):
 
     __slots__ = ()
 
-    incoming: bool = member(convert=bool)
+    incoming: bool = member(convert=bool, doc="True if the frame came from the controller.")
 
 
 @register(
@@ -96,4 +96,6 @@ class HciTimestamp(StructMessage):
 
     __slots__ = ()
 
-    nanoseconds: int | None = member()
+    nanoseconds: int | None = member(
+        doc="Time since the epoch in nanoseconds; None if the kernel had none."
+    )

@@ -76,7 +76,9 @@ class MonotonicTimestamp(StructMessage):
 
     __slots__ = ()
 
-    nanoseconds: int | None = member(default=None)
+    nanoseconds: int | None = member(
+        default=None, doc="Time of CLOCK_MONOTONIC in nanoseconds; None if there was none."
+    )
 
 
 class TimestampInfoFlags(enum.IntFlag, boundary=enum.KEEP):
@@ -104,7 +106,9 @@ class TimestampInfo(StructMessage):
 
     __slots__ = ()
 
-    flags: TimestampInfoFlags = member("st_info_flags", convert=TimestampInfoFlags)
+    flags: TimestampInfoFlags = member(
+        "st_info_flags", convert=TimestampInfoFlags, doc="How the time stamp was made, ST_INFO_*."
+    )
 
 
 @register(
@@ -124,7 +128,7 @@ class MonotonicTicks(StructMessage):
 
     __slots__ = ()
 
-    ticks: int = member()
+    ticks: int = member(doc="Time in ticks of mach_absolute_time().")
 
 
 @register(
@@ -143,7 +147,7 @@ class ContinuousTicks(StructMessage):
 
     __slots__ = ()
 
-    ticks: int = member()
+    ticks: int = member(doc="Time in ticks of mach_continuous_time().")
 
 
 # Where it came in -----------------------------------------------------------------------
@@ -166,11 +170,19 @@ class ReceiveInterface(StructMessage, OnInterface):
 
     __slots__ = ()
 
-    interface: int = member("sdl_index")
-    link: int = member("sdl_type", default=0)
-    name_size: int = member("sdl_nlen", default=0)
-    address_size: int = member("sdl_alen", default=0)
-    data: bytes = member("sdl_data", default=b"")
+    interface: int = member(
+        "sdl_index", doc="Index of the interface; 0 if the kernel does not tell."
+    )
+    link: int = member("sdl_type", default=0, doc="Type of the interface, IFT_* of net/if_types.h.")
+    name_size: int = member(
+        "sdl_nlen", default=0, doc="Length in bytes of the name at the start of `data`."
+    )
+    address_size: int = member(
+        "sdl_alen", default=0, doc="Length in bytes of the link-layer address after the name."
+    )
+    data: bytes = member(
+        "sdl_data", default=b"", doc="Name of the interface, then its link-layer address."
+    )
 
     @property
     def name(self) -> str:
@@ -200,8 +212,10 @@ class SourcePacketInfo(StructMessage, OnInterface):
 
     __slots__ = ()
 
-    interface: int = member("ipi_ifindex")
-    source: IPMember = member("ipi_addr")
+    interface: int = member(
+        "ipi_ifindex", doc="Index of the interface by which the packet arrived."
+    )
+    source: IPMember = member("ipi_addr", doc="IPv4 source address of the packet.")
 
 
 @register(
@@ -224,7 +238,7 @@ class DestinationPort(StructMessage):
 
     __slots__ = ()
 
-    port: int = member()
+    port: int = member(doc="Port that the datagram was sent to, before pf diverted it.")
 
 
 @register(
@@ -240,7 +254,7 @@ class RoutingTable(StructMessage):
 
     __slots__ = ()
 
-    table: int = member()
+    table: int = member(doc="Number of the routing table by which the packet arrived.")
 
 
 @register(
@@ -255,7 +269,7 @@ class IpsecFlowInfo(StructMessage):
 
     __slots__ = ()
 
-    flow: int = member()
+    flow: int = member(doc="Id of the IPsec flow.")
 
 
 def _flow(name: str, switch: str) -> dict[str, Any]:
@@ -284,7 +298,7 @@ class FlowId(StructMessage):
 
     __slots__ = ()
 
-    id: int = member()
+    id: int = member(doc="Hash of the flow, made by the network adapter; 32 bits.")
 
 
 @register(**_flow("FLOWTYPE", "RECVFLOWID"))
@@ -296,7 +310,7 @@ class FlowType(StructMessage):
 
     __slots__ = ()
 
-    hash_type: int = member()
+    hash_type: int = member(doc="What the hash covers, M_HASHTYPE_* of sys/mbuf.h.")
 
 
 @register(**_flow("RSSBUCKETID", "RECVRSSBUCKETID"))
@@ -308,7 +322,7 @@ class RssBucketId(StructMessage):
 
     __slots__ = ()
 
-    bucket: int = member()
+    bucket: int = member(doc="Number of the receive side scaling bucket.")
 
 
 # How it goes ----------------------------------------------------------------------------
@@ -326,7 +340,7 @@ class SocketTrafficClass(StructMessage):
 
     __slots__ = ()
 
-    value: int = member()
+    value: int = member(doc="Class of service, SO_TC_*.")
 
 
 @register(
@@ -341,7 +355,7 @@ class NetServiceType(StructMessage):
 
     __slots__ = ()
 
-    value: int = member()
+    value: int = member(doc="Service type, NET_SERVICE_TYPE_*.")
 
 
 @register(
@@ -357,7 +371,7 @@ class WakePacket(StructMessage):
 
     __slots__ = ()
 
-    wake: bool = member(convert=bool)
+    wake: bool = member(convert=bool, doc="True if this packet woke the machine.")
 
 
 @register(
@@ -375,8 +389,8 @@ class PacketLogSend(StructMessage):
 
     __slots__ = ()
 
-    uuid: bytes = member("mpkl_uuid")
-    protocol: int = member("mpkl_proto", default=0)
+    uuid: bytes = member("mpkl_uuid", doc="UUID, 16 bytes.")
+    protocol: int = member("mpkl_proto", default=0, doc="Protocol number, IPPROTO_*.")
 
 
 @register(
@@ -395,8 +409,8 @@ class PacketLogReceive(StructMessage):
 
     __slots__ = ()
 
-    sequence: int = member("mpkl_seq")
-    protocol: int = member("mpkl_proto", default=0)
+    sequence: int = member("mpkl_seq", doc="Sequence number of the TCP segment.")
+    protocol: int = member("mpkl_proto", default=0, doc="Protocol number, IPPROTO_*.")
 
 
 @register(
@@ -416,10 +430,10 @@ class TlsRecordHeader(StructMessage):
 
     __slots__ = ()
 
-    record: TlsType = member("tls_type", convert=TlsType)
-    major: int = member("tls_vmajor")
-    minor: int = member("tls_vminor")
-    length: int = member("tls_length")
+    record: TlsType = member("tls_type", convert=TlsType, doc="Type of the TLS record.")
+    major: int = member("tls_vmajor", doc="Major version of the TLS record.")
+    minor: int = member("tls_vminor", doc="Minor version of the TLS record.")
+    length: int = member("tls_length", doc="Length of the data in bytes.")
 
 
 @register(
@@ -440,19 +454,51 @@ class SctpExtendedReceiveInfo(StructMessage):
 
     __slots__ = ()
 
-    stream: int = member("sinfo_stream")
-    ssn: int = member("sinfo_ssn", default=0)
-    flags: SctpFlags = member("sinfo_flags", default=0, convert=SctpFlags)
-    ppid: int = member("sinfo_ppid", default=0)
-    context: int = member("sinfo_context", default=0)
-    lifetime: int = member("sinfo_timetolive", default=0)
-    tsn: int = member("sinfo_tsn", default=0)
-    cumulative_tsn: int = member("sinfo_cumtsn", default=0)
-    association: int = member("sinfo_assoc_id", default=0)
-    next_flags: int = member("serinfo_next_flags", default=0)
-    next_stream: int = member("serinfo_next_stream", default=0)
-    next_association: int = member("serinfo_next_aid", default=0)
-    next_length: int = member("serinfo_next_length", default=0)
-    next_ppid: int = member("serinfo_next_ppid", default=0)
-    key: int = member("sinfo_keynumber", default=0)
-    key_valid: int = member("sinfo_keynumber_valid", default=0)
+    stream: int = member("sinfo_stream", doc="Number of the stream.")
+    ssn: int = member("sinfo_ssn", default=0, doc="Number of the message in its stream.")
+    flags: SctpFlags = member(
+        "sinfo_flags", default=0, convert=SctpFlags, doc="Flags of the message, SCTP_*."
+    )
+    ppid: int = member(
+        "sinfo_ppid", default=0, doc="Payload protocol id, its bytes as they lie in memory."
+    )
+    context: int = member(
+        "sinfo_context",
+        default=0,
+        doc="Number that the program gave; it comes back if a send fails.",
+    )
+    lifetime: int = member(
+        "sinfo_timetolive",
+        default=0,
+        doc="Milliseconds after which the message is given up; 0: never. Sent only.",
+    )
+    tsn: int = member("sinfo_tsn", default=0, doc="Transmission sequence number of the message.")
+    cumulative_tsn: int = member(
+        "sinfo_cumtsn",
+        default=0,
+        doc="The last transmission sequence number that arrived in order.",
+    )
+    association: int = member(
+        "sinfo_assoc_id", default=0, doc="Id of the association; of one-to-many sockets."
+    )
+    next_flags: int = member(
+        "serinfo_next_flags",
+        default=0,
+        doc="SCTP_NEXT_MSG_*; SCTP_NEXT_MSG_AVAIL: another message waits.",
+    )
+    next_stream: int = member("serinfo_next_stream", default=0, doc="Stream of the next message.")
+    next_association: int = member(
+        "serinfo_next_aid", default=0, doc="Association of the next message."
+    )
+    next_length: int = member(
+        "serinfo_next_length", default=0, doc="Length of the next message in bytes."
+    )
+    next_ppid: int = member(
+        "serinfo_next_ppid",
+        default=0,
+        doc="Payload protocol id of the next message, its bytes as they came.",
+    )
+    key: int = member(
+        "sinfo_keynumber", default=0, doc="Number of the shared key; valid if `key_valid`."
+    )
+    key_valid: int = member("sinfo_keynumber_valid", default=0, doc="Not 0 if `key` is valid.")

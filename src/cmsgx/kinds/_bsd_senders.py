@@ -60,12 +60,14 @@ class Cmsgcred(_WithGroups):
 
     _SHOWN = ("pid", "uid", "euid", "gid", "groups")
 
-    pid: int = member("cmcred_pid", default=0)
-    uid: int = member("cmcred_uid", default=0)
-    euid: int = member("cmcred_euid", default=0)
-    gid: int = member("cmcred_gid", default=0)
-    _count: ClassVar[Any] = member("cmcred_ngroups")
-    _groups: ClassVar[Any] = member("cmcred_groups", convert=numbers("I"))
+    pid: int = member("cmcred_pid", default=0, doc="Process id of the sender.")
+    uid: int = member("cmcred_uid", default=0, doc="Real user id of the sender.")
+    euid: int = member("cmcred_euid", default=0, doc="Effective user id of the sender.")
+    gid: int = member("cmcred_gid", default=0, doc="Real group id of the sender.")
+    _count: ClassVar[Any] = member("cmcred_ngroups", doc="How many groups there are.")
+    _groups: ClassVar[Any] = member(
+        "cmcred_groups", convert=numbers("I"), doc="The groups, with unused places at the end."
+    )
 
     if TYPE_CHECKING:
 
@@ -106,13 +108,15 @@ class Sockcred(_WithGroups):
 
     _SHOWN = ("pid", "uid", "euid", "gid", "egid", "groups")
 
-    pid: int = member("sc_pid")
-    uid: int = member("sc_uid")
-    euid: int = member("sc_euid")
-    gid: int = member("sc_gid")
-    egid: int = member("sc_egid")
-    _count: ClassVar[Any] = member("sc_ngroups")
-    _groups: ClassVar[Any] = member("sc_groups", convert=numbers("I"))
+    pid: int = member("sc_pid", doc="Process id of the sender.")
+    uid: int = member("sc_uid", doc="Real user id of the sender.")
+    euid: int = member("sc_euid", doc="Effective user id of the sender.")
+    gid: int = member("sc_gid", doc="Real group id of the sender.")
+    egid: int = member("sc_egid", doc="Effective group id of the sender.")
+    _count: ClassVar[Any] = member("sc_ngroups", doc="How many groups there are.")
+    _groups: ClassVar[Any] = member(
+        "sc_groups", convert=numbers("I"), doc="The supplementary groups."
+    )
 
     if TYPE_CHECKING:
 
@@ -146,14 +150,16 @@ class Sockcred2(_WithGroups):
 
     _SHOWN = ("pid", "uid", "euid", "gid", "egid", "groups", "version")
 
-    version: int = member("sc_version")
-    pid: int = member("sc_pid")
-    uid: int = member("sc_uid")
-    euid: int = member("sc_euid")
-    gid: int = member("sc_gid")
-    egid: int = member("sc_egid")
-    _count: ClassVar[Any] = member("sc_ngroups")
-    _groups: ClassVar[Any] = member("sc_groups", convert=numbers("I"))
+    version: int = member("sc_version", doc="Version of the struct: 0.")
+    pid: int = member("sc_pid", doc="Process id of the sender.")
+    uid: int = member("sc_uid", doc="Real user id of the sender.")
+    euid: int = member("sc_euid", doc="Effective user id of the sender.")
+    gid: int = member("sc_gid", doc="Real group id of the sender.")
+    egid: int = member("sc_egid", doc="Effective group id of the sender.")
+    _count: ClassVar[Any] = member("sc_ngroups", doc="How many groups there are.")
+    _groups: ClassVar[Any] = member(
+        "sc_groups", convert=numbers("I"), doc="The supplementary groups."
+    )
 
     if TYPE_CHECKING:
 
@@ -201,4 +207,4 @@ class NetlinkSender(AttributeRun):
 
     _NAMES = names_of("NLMSGINFO_ATTR_")
 
-    attributes: bytes = member()
+    attributes: bytes = member(doc="The payload: netlink attributes, of which `values` is read.")

@@ -28,7 +28,7 @@ class J1939DestinationAddress(StructMessage):
 
     __slots__ = ()
 
-    address: int = member()
+    address: int = member(doc="J1939 address that the message was sent to, 0 to 253.")
 
 
 @register(
@@ -48,7 +48,7 @@ class J1939DestinationName(StructMessage):
 
     __slots__ = ()
 
-    name: int = member()
+    name: int = member(doc="64-bit NAME of the ECU that the message was sent to.")
 
 
 @register(
@@ -65,4 +65,4 @@ class J1939Priority(StructMessage):
 
     __slots__ = ()
 
-    priority: int = member()
+    priority: int = member(doc="Priority of the message, 0 (highest) to 7.")

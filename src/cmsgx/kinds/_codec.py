@@ -39,7 +39,7 @@ def _packed_format(wire: WireFormat) -> tuple[int, ...]:
 def _field(spec: Member | None, *place: Any) -> _cmsg.Field:
     if spec is None:
         return _cmsg.Field(*place)
-    said: dict[str, Any] = {"convert": spec.convert, "bounds": spec.bounds}
+    said: dict[str, Any] = {"convert": spec.convert, "bounds": spec.bounds, "doc": spec.doc}
     if spec.default is not REQUIRED:
         said["default"] = spec.default
     return _cmsg.Field(*place, **said)

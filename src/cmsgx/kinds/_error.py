@@ -89,13 +89,25 @@ class ExtendedError(ShownAsMade, StructMessage):
 
     _SHOWN = ("ee_errno", "ee_origin", "ee_type", "ee_code", "ee_info", "ee_data", "offender")
 
-    ee_errno: int = member("ee_errno")
-    ee_origin: ErrorOrigin = member("ee_origin", convert=ErrorOrigin)
-    ee_type: int = member("ee_type", default=0)
-    ee_code: int = member("ee_code", default=0)
-    ee_info: int = member("ee_info", default=0)
-    ee_data: int = member("ee_data", default=0)
-    _offender: ClassVar[Any] = member("offender", default=None)
+    ee_errno: int = member("ee_errno", doc="The errno of the error.")
+    ee_origin: ErrorOrigin = member(
+        "ee_origin", convert=ErrorOrigin, doc="Where the error comes from."
+    )
+    ee_type: int = member(
+        "ee_type", default=0, doc="Type of the ICMP message, or what `ee_origin` makes of it."
+    )
+    ee_code: int = member(
+        "ee_code", default=0, doc="Code of the ICMP message, or what `ee_origin` makes of it."
+    )
+    ee_info: int = member(
+        "ee_info", default=0, doc="More about the error; its meaning depends on `ee_origin`."
+    )
+    ee_data: int = member(
+        "ee_data", default=0, doc="More about the error; its meaning depends on `ee_origin`."
+    )
+    _offender: ClassVar[Any] = member(
+        "offender", default=None, doc="Address of the node that sent the ICMP error."
+    )
 
     if TYPE_CHECKING:
 

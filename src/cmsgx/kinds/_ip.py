@@ -76,9 +76,13 @@ class PacketInfo(StructMessage, OnInterface):
 
     __slots__ = ()
 
-    interface: int = member("ipi_ifindex", default=0)
-    local: IPMember = member("ipi_spec_dst", default=_ANY)
-    destination: IPMember = member("ipi_addr", default=_ANY)
+    interface: int = member("ipi_ifindex", default=0, doc="Index of the interface; sent, 0: any.")
+    local: IPMember = member(
+        "ipi_spec_dst", default=_ANY, doc="Local address to answer from; sent: the source address."
+    )
+    destination: IPMember = member(
+        "ipi_addr", default=_ANY, doc="Destination address in the header; ignored when sent."
+    )
 
     def reply(self) -> PacketInfo:
         """What to send, as `control=`, to answer this packet from the address that it was sent to.
@@ -125,7 +129,7 @@ class Ttl(StructMessage):
 
     __slots__ = ()
 
-    ttl: int = member(bounds=(0, 255))
+    ttl: int = member(bounds=(0, 255), doc="Time to live in hops, 0 to 255; Linux sends 1 to 255.")
 
 
 @register(
@@ -146,7 +150,10 @@ class Tos(StructMessage, WithTrafficClass):
 
     __slots__ = ()
 
-    value: int = member(bounds=(0, 255))
+    value: int = member(
+        bounds=(0, 255),
+        doc="The whole byte, 0 to 255: DSCP in the upper 6 bits, ECN in the lower 2.",
+    )
 
 
 @register(
@@ -162,7 +169,7 @@ class ReceivedOptions(StructMessage):
 
     __slots__ = ()
 
-    options: bytes = member()
+    options: bytes = member(doc="The IPv4 options as they arrived, at most 40 bytes.")
 
 
 @register(
@@ -182,7 +189,7 @@ class ReturnOptions(StructMessage):
     __slots__ = ()
 
     # The kernel leaves out what is above, without an error.
-    options: bytes = member(bounds=(0, 40))
+    options: bytes = member(bounds=(0, 40), doc="The IPv4 options of the answer, at most 40 bytes.")
 
 
 @register(
@@ -198,7 +205,9 @@ class OriginalDestination(StructMessage):
 
     __slots__ = ()
 
-    address: AddressMember = member("sockaddr")
+    address: AddressMember = member(
+        "sockaddr", doc="(host, port) that the packet was sent to before TPROXY."
+    )
 
 
 @register(
@@ -217,7 +226,7 @@ class Checksum(StructMessage):
 
     __slots__ = ()
 
-    checksum: int = member()
+    checksum: int = member(doc="Sum over the payload, folded to 32 bits and not complemented.")
 
 
 @register(
@@ -240,7 +249,7 @@ class FragmentSize(StructMessage):
 
     __slots__ = ()
 
-    size: int = member()
+    size: int = member(doc="Size of the largest fragment in bytes.")
 
 
 @register(
@@ -261,7 +270,7 @@ class FlowProtocol(StructMessage):
 
     __slots__ = ()
 
-    protocol: int = member(bounds=(1, 255))
+    protocol: int = member(bounds=(1, 255), doc="Protocol number, IPPROTO_*, 1 to 255.")
 
 
 @register(
@@ -281,4 +290,4 @@ class DestinationAddress(StructMessage):
 
     __slots__ = ()
 
-    address: IPMember = member()
+    address: IPMember = member(doc="IPv4 destination address; sent: the source address.")

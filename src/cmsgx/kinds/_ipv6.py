@@ -87,8 +87,10 @@ class PacketInfo6(StructMessage, OnInterface):
 
     __slots__ = ()
 
-    address: IPMember = member("ipi6_addr", default=_ANY)
-    interface: int = member("ipi6_ifindex", default=0)
+    address: IPMember = member(
+        "ipi6_addr", default=_ANY, doc="IPv6 destination address; sent: the source address."
+    )
+    interface: int = member("ipi6_ifindex", default=0, doc="Index of the interface; sent, 0: any.")
 
     def reply(self) -> PacketInfo6:
         """What to send, as `control=`, to answer this packet from the address that it was sent to.
@@ -129,7 +131,7 @@ class HopLimit(StructMessage):
 
     __slots__ = ()
 
-    hops: int = member(bounds=(-1, 255))
+    hops: int = member(bounds=(-1, 255), doc="Hop limit, 0 to 255; sent, -1: the default.")
 
 
 @register(
@@ -150,7 +152,10 @@ class TrafficClass(StructMessage, WithTrafficClass):
 
     __slots__ = ()
 
-    value: int = member(bounds=(0, 255))
+    value: int = member(
+        bounds=(0, 255),
+        doc="The whole byte, 0 to 255: DSCP in the upper 6 bits, ECN in the lower 2.",
+    )
 
 
 @register(
@@ -171,7 +176,10 @@ class FlowInfo(StructMessage):
     __slots__ = ()
 
     # The kernel leaves out the 4 bits above, where a header has its version.
-    value: int = member(bounds=(0, 0xFFFFFFF))
+    value: int = member(
+        bounds=(0, 0xFFFFFFF),
+        doc="Traffic class (8 bits) and flow label (20 bits), 0 to 0xFFFFFFF.",
+    )
 
     @property
     def label(self) -> int:
@@ -220,7 +228,7 @@ class HopByHopOptions(_Header):
 
     __slots__ = ()
 
-    header: bytes = member()
+    header: bytes = member(doc="The whole extension header; a multiple of 8 bytes.")
 
 
 @register(
@@ -240,7 +248,7 @@ class DestinationOptions(_Header):
 
     __slots__ = ()
 
-    header: bytes = member()
+    header: bytes = member(doc="The whole extension header; a multiple of 8 bytes.")
 
 
 @register(
@@ -263,7 +271,7 @@ class RoutingHeader(_Header):
 
     __slots__ = ()
 
-    header: bytes = member()
+    header: bytes = member(doc="The whole extension header; a multiple of 8 bytes.")
 
 
 @register(
@@ -283,7 +291,7 @@ class RoutingDestinationOptions(_Header):
 
     __slots__ = ()
 
-    header: bytes = member()
+    header: bytes = member(doc="The whole extension header; a multiple of 8 bytes.")
 
 
 @register(
@@ -299,7 +307,7 @@ class DontFragment(StructMessage):
 
     __slots__ = ()
 
-    dont: int = member(bounds=(0, 1))
+    dont: int = member(bounds=(0, 1), doc="1: fail with EMSGSIZE; 0: fragment.")
 
 
 @register(
@@ -318,7 +326,9 @@ class OriginalDestination6(StructMessage):
 
     __slots__ = ()
 
-    address: AddressMember = member("sockaddr")
+    address: AddressMember = member(
+        "sockaddr", doc="(host, port, flowinfo, scope_id) before TPROXY."
+    )
 
 
 @register(
@@ -339,8 +349,8 @@ class PathMtu(StructMessage):
 
     __slots__ = ()
 
-    destination: _cmsg.AddressTuple | None = member("address")
-    mtu: int = member("mtu")
+    destination: _cmsg.AddressTuple | None = member("address", doc="Where the datagram was to go.")
+    mtu: int = member("mtu", doc="Path MTU in bytes.")
 
 
 @register(
@@ -356,7 +366,7 @@ class NextHop(StructMessage):
 
     __slots__ = ()
 
-    address: AddressMember = member("sockaddr")
+    address: AddressMember = member("sockaddr", doc="Address of the next hop.")
 
 
 @register(level="SOL_IPV6", type="IPV6_USE_MIN_MTU", layout="int", direction="send", families=_IPV6)
@@ -365,7 +375,9 @@ class UseMinimumMtu(StructMessage):
 
     __slots__ = ()
 
-    use: int = member(bounds=(-1, 1))
+    use: int = member(
+        bounds=(-1, 1), doc="1: always; 0: never; -1: for multicast only, the default."
+    )
 
 
 @register(
@@ -379,4 +391,6 @@ class PreferTemporaryAddress(StructMessage):
 
     __slots__ = ()
 
-    prefer: int = member(bounds=(-1, 1))
+    prefer: int = member(
+        bounds=(-1, 1), doc="1: prefer temporary addresses; 0: do not; -1: system default."
+    )

@@ -27,9 +27,11 @@ class LlcPacketInfo(StructMessage, OnInterface):
 
     __slots__ = ()
 
-    interface: int = member("lpi_ifindex")
-    sap: int = member("lpi_sap")
-    mac: bytes = member("lpi_mac")
+    interface: int = member(
+        "lpi_ifindex", doc="Index of the interface by which the packet arrived."
+    )
+    sap: int = member("lpi_sap", doc="Service access point that it was sent to.")
+    mac: bytes = member("lpi_mac", doc="MAC address that it was sent to, 6 bytes.")
 
 
 @register(
@@ -48,7 +50,7 @@ class LinkQuality(StructMessage):
 
     __slots__ = ()
 
-    lqi: int = member()
+    lqi: int = member(doc="Link quality indication, 0 (worst) to 255 (best).")
 
 
 @register(
@@ -69,7 +71,9 @@ class MisdnTimestamp(StructMessage):
 
     __slots__ = ()
 
-    nanoseconds: int | None = member()
+    nanoseconds: int | None = member(
+        doc="Time since the epoch in nanoseconds; None if the kernel had none."
+    )
 
 
 @register(
@@ -89,4 +93,4 @@ class IucvTargetClass(StructMessage):
 
     __slots__ = ()
 
-    target_class: int = member()
+    target_class: int = member(doc="Target class of the message; 32 bits.")

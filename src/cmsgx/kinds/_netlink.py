@@ -27,7 +27,7 @@ class NetlinkPacketInfo(StructMessage):
 
     __slots__ = ()
 
-    group: int = member("group")
+    group: int = member("group", doc="Number of the multicast group; 0: unicast.")
 
 
 @register(
@@ -47,4 +47,4 @@ class NetworkNamespaceId(StructMessage):
 
     __slots__ = ()
 
-    nsid: int = member()
+    nsid: int = member(doc="Id of the network namespace, as the socket's own namespace numbers it.")

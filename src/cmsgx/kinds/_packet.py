@@ -50,13 +50,21 @@ class PacketAuxdata(StructMessage):
 
     __slots__ = ()
 
-    status: PacketStatus = member("tp_status", convert=PacketStatus)
-    length: int = member("tp_len")
-    snaplen: int = member("tp_snaplen")
-    mac: int = member("tp_mac", default=0)
-    net: int = member("tp_net", default=0)
-    vlan_tci: int = member("tp_vlan_tci", default=0)
-    vlan_tpid: int = member("tp_vlan_tpid", default=0)
+    status: PacketStatus = member(
+        "tp_status", convert=PacketStatus, doc="Flags of the packet, TP_STATUS_*."
+    )
+    length: int = member("tp_len", doc="Length of the packet on the wire in bytes.")
+    snaplen: int = member("tp_snaplen", doc="Bytes of it that were captured.")
+    mac: int = member("tp_mac", default=0, doc="Offset of the link-layer header in bytes.")
+    net: int = member("tp_net", default=0, doc="Offset of the network header in bytes.")
+    vlan_tci: int = member(
+        "tp_vlan_tci",
+        default=0,
+        doc="VLAN tag control information; valid if `status` has VLAN_VALID.",
+    )
+    vlan_tpid: int = member(
+        "tp_vlan_tpid", default=0, doc="VLAN protocol id; valid if `status` has VLAN_TPID_VALID."
+    )
 
     @property
     def vlan_id(self) -> int | None:

@@ -94,13 +94,15 @@ class RdsRdmaArgs(StructMessage):
 
     __slots__ = ()
 
-    cookie: int = member("cookie")
-    remote_address: int = member("remote_vec.addr")
-    remote_size: int = member("remote_vec.bytes")
-    local_vector: int = member("local_vec_addr")
-    local_count: int = member("nr_local")
-    flags: RdsFlags = member("flags", default=0, convert=RdsFlags)
-    user_token: int = member("user_token", default=0)
+    cookie: int = member("cookie", doc="Cookie that names the peer's memory.")
+    remote_address: int = member(
+        "remote_vec.addr", doc="Start of the range within the memory that `cookie` names."
+    )
+    remote_size: int = member("remote_vec.bytes", doc="Bytes of the peer's memory.")
+    local_vector: int = member("local_vec_addr", doc="Address of the array of struct rds_iovec.")
+    local_count: int = member("nr_local", doc="How many struct rds_iovec there are.")
+    flags: RdsFlags = member("flags", default=0, convert=RdsFlags, doc="What to do, and how.")
+    user_token: int = member("user_token", default=0, doc="Any number; RdsRdmaStatus returns it.")
 
 
 @register(
@@ -119,7 +121,7 @@ class RdsRdmaDestination(StructMessage):
 
     __slots__ = ()
 
-    cookie: int = member()
+    cookie: int = member(doc="Cookie that names the memory.")
 
 
 @register(
@@ -140,10 +142,14 @@ class RdsRdmaMap(StructMessage):
 
     __slots__ = ()
 
-    address: int = member("vec.addr")
-    size: int = member("vec.bytes")
-    cookie_address: int = member("cookie_addr", default=0)
-    flags: RdsFlags = member("flags", default=0, convert=RdsFlags)
+    address: int = member("vec.addr", doc="Address of the memory.")
+    size: int = member("vec.bytes", doc="Size of the memory in bytes.")
+    cookie_address: int = member(
+        "cookie_addr", default=0, doc="Address to which the cookie is also written; 0: none."
+    )
+    flags: RdsFlags = member(
+        "flags", default=0, convert=RdsFlags, doc="How the memory may be used."
+    )
 
 
 @register(
@@ -165,8 +171,8 @@ class RdsRdmaStatus(StructMessage):
 
     __slots__ = ()
 
-    user_token: int = member("user_token")
-    status: RdsStatus = member("status", convert=RdsStatus)
+    user_token: int = member("user_token", doc="The `user_token` of the operation.")
+    status: RdsStatus = member("status", convert=RdsStatus, doc="How the operation ended.")
 
 
 @register(
@@ -185,7 +191,7 @@ class RdsCongestionUpdate(StructMessage):
 
     __slots__ = ()
 
-    ports: int = member()
+    ports: int = member(doc="Bit N: ports that are N modulo 64 are no longer congested.")
 
 
 @register(
@@ -205,12 +211,14 @@ class RdsAtomicAdd(StructMessage):
 
     __slots__ = ()
 
-    cookie: int = member("cookie")
-    local_address: int = member("local_addr")
-    remote_address: int = member("remote_addr")
-    add: int = member("fadd.add")
-    flags: RdsFlags = member("flags", default=0, convert=RdsFlags)
-    user_token: int = member("user_token", default=0)
+    cookie: int = member("cookie", doc="Cookie that names the peer's memory.")
+    local_address: int = member("local_addr", doc="Address of the 8 bytes that get the old value.")
+    remote_address: int = member(
+        "remote_addr", doc="Place of the 64 bits within the memory that `cookie` names."
+    )
+    add: int = member("fadd.add", doc="What is added.")
+    flags: RdsFlags = member("flags", default=0, convert=RdsFlags, doc="How the operation is done.")
+    user_token: int = member("user_token", default=0, doc="Any number; RdsRdmaStatus returns it.")
 
 
 @register(
@@ -229,13 +237,15 @@ class RdsAtomicCompareSwap(StructMessage):
 
     __slots__ = ()
 
-    cookie: int = member("cookie")
-    local_address: int = member("local_addr")
-    remote_address: int = member("remote_addr")
-    compare: int = member("cswp.compare")
-    swap: int = member("cswp.swap")
-    flags: RdsFlags = member("flags", default=0, convert=RdsFlags)
-    user_token: int = member("user_token", default=0)
+    cookie: int = member("cookie", doc="Cookie that names the peer's memory.")
+    local_address: int = member("local_addr", doc="Address of the 8 bytes that get the old value.")
+    remote_address: int = member(
+        "remote_addr", doc="Place of the 64 bits within the memory that `cookie` names."
+    )
+    compare: int = member("cswp.compare", doc="Value that is expected.")
+    swap: int = member("cswp.swap", doc="Value that is written.")
+    flags: RdsFlags = member("flags", default=0, convert=RdsFlags, doc="How the operation is done.")
+    user_token: int = member("user_token", default=0, doc="Any number; RdsRdmaStatus returns it.")
 
 
 @register(
@@ -254,13 +264,15 @@ class RdsMaskedAtomicAdd(StructMessage):
 
     __slots__ = ()
 
-    cookie: int = member("cookie")
-    local_address: int = member("local_addr")
-    remote_address: int = member("remote_addr")
-    add: int = member("m_fadd.add")
-    nocarry_mask: int = member("m_fadd.nocarry_mask")
-    flags: RdsFlags = member("flags", default=0, convert=RdsFlags)
-    user_token: int = member("user_token", default=0)
+    cookie: int = member("cookie", doc="Cookie that names the peer's memory.")
+    local_address: int = member("local_addr", doc="Address of the 8 bytes that get the old value.")
+    remote_address: int = member(
+        "remote_addr", doc="Place of the 64 bits within the memory that `cookie` names."
+    )
+    add: int = member("m_fadd.add", doc="What is added.")
+    nocarry_mask: int = member("m_fadd.nocarry_mask", doc="Bits out of which nothing is carried.")
+    flags: RdsFlags = member("flags", default=0, convert=RdsFlags, doc="How the operation is done.")
+    user_token: int = member("user_token", default=0, doc="Any number; RdsRdmaStatus returns it.")
 
 
 @register(
@@ -279,15 +291,17 @@ class RdsMaskedAtomicCompareSwap(StructMessage):
 
     __slots__ = ()
 
-    cookie: int = member("cookie")
-    local_address: int = member("local_addr")
-    remote_address: int = member("remote_addr")
-    compare: int = member("m_cswp.compare")
-    swap: int = member("m_cswp.swap")
-    compare_mask: int = member("m_cswp.compare_mask")
-    swap_mask: int = member("m_cswp.swap_mask")
-    flags: RdsFlags = member("flags", default=0, convert=RdsFlags)
-    user_token: int = member("user_token", default=0)
+    cookie: int = member("cookie", doc="Cookie that names the peer's memory.")
+    local_address: int = member("local_addr", doc="Address of the 8 bytes that get the old value.")
+    remote_address: int = member(
+        "remote_addr", doc="Place of the 64 bits within the memory that `cookie` names."
+    )
+    compare: int = member("m_cswp.compare", doc="Value that is expected.")
+    swap: int = member("m_cswp.swap", doc="Value that is written.")
+    compare_mask: int = member("m_cswp.compare_mask", doc="Bits that are compared.")
+    swap_mask: int = member("m_cswp.swap_mask", doc="Bits that are written.")
+    flags: RdsFlags = member("flags", default=0, convert=RdsFlags, doc="How the operation is done.")
+    user_token: int = member("user_token", default=0, doc="Any number; RdsRdmaStatus returns it.")
 
 
 def _traces(stages: Iterable[int]) -> Option | None:
@@ -316,9 +330,11 @@ class RdsReceiveLatency(ShownAsMade, StructMessage):
 
     _SHOWN = ("latencies",)
 
-    _count: ClassVar[Any] = member("rx_traces")
-    _stages: ClassVar[Any] = member("rx_trace_pos", convert=tuple)
-    _times: ClassVar[Any] = member("rx_trace", convert=numbers("Q"))
+    _count: ClassVar[Any] = member("rx_traces", doc="How many stages there are.")
+    _stages: ClassVar[Any] = member("rx_trace_pos", convert=tuple, doc="Numbers of the stages.")
+    _times: ClassVar[Any] = member(
+        "rx_trace", convert=numbers("Q"), doc="Nanoseconds of each stage."
+    )
 
     if TYPE_CHECKING:
 
@@ -380,7 +396,7 @@ class RdsZeroCopyCookie(StructMessage):
 
     __slots__ = ()
 
-    cookie: int = member()
+    cookie: int = member(doc="Any number, 32 bits; RdsZeroCopyCompletion returns it.")
 
 
 @register(
@@ -401,8 +417,10 @@ class RdsZeroCopyCompletion(ShownAsMade, StructMessage):
 
     _SHOWN = ("cookies",)
 
-    _count: ClassVar[Any] = member("num")
-    _cookies: ClassVar[Any] = member("cookies", convert=numbers("I"))
+    _count: ClassVar[Any] = member("num", doc="How many cookies there are.")
+    _cookies: ClassVar[Any] = member(
+        "cookies", convert=numbers("I"), doc="The cookies, with unused places at the end."
+    )
 
     if TYPE_CHECKING:
 

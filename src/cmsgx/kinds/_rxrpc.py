@@ -66,7 +66,7 @@ class RxrpcCallId(StructMessage):
 
     __slots__ = ()
 
-    call: int = member()
+    call: int = member(doc="Number that the program gave the call.")
 
 
 @register(
@@ -87,7 +87,7 @@ class RxrpcAbort(StructMessage):
 
     __slots__ = ()
 
-    code: int = member(bounds=(0, 2**32 - 1))
+    code: int = member(bounds=(0, 2**32 - 1), doc="Abort code of the program, 32 bits; not 0.")
 
 
 @register(
@@ -125,7 +125,7 @@ class RxrpcNetworkError(_Failed):
 
     __slots__ = ()
 
-    errno: int = member()
+    errno: int = member(doc="The errno of the error.")
 
 
 @register(
@@ -159,7 +159,7 @@ class RxrpcLocalError(_Failed):
 
     __slots__ = ()
 
-    errno: int = member()
+    errno: int = member(doc="The errno of the error.")
 
 
 @register(
@@ -227,7 +227,7 @@ class RxrpcTxLength(StructMessage):
 
     __slots__ = ()
 
-    length: int = member(bounds=(0, 2**63 - 1))
+    length: int = member(bounds=(0, 2**63 - 1), doc="Bytes that will be sent in all; not negative.")
 
 
 @register(
@@ -248,9 +248,13 @@ class RxrpcCallTimeouts(StructMessage):
 
     __slots__ = ()
 
-    hard: int = member("hard")
-    idle: int | None = member("idle", default=None)
-    normal: int | None = member("normal", default=None)
+    hard: int = member("hard", doc="Lifetime of the call in seconds; 0 or None: unchanged.")
+    idle: int | None = member(
+        "idle", default=None, doc="Milliseconds without a data packet; None: unchanged."
+    )
+    normal: int | None = member(
+        "normal", default=None, doc="Milliseconds without any packet of the call; None: unchanged."
+    )
 
     def __new__(cls, hard: int, idle: int | None = None, normal: int | None = None) -> Self:
         if idle is None and normal is not None:
@@ -290,7 +294,7 @@ class RxrpcOobId(StructMessage):
 
     __slots__ = ()
 
-    id: int = member()
+    id: int = member(doc="Number of the out-of-band message.")
 
 
 @register(
@@ -310,9 +314,11 @@ class RxrpcChallenged(StructMessage):
 
     __slots__ = ()
 
-    service: int = member("service_id")
-    security: int = member("security_index")
-    enctype: int | None = member("enctype", default=None)
+    service: int = member("service_id", doc="Id of the service.")
+    security: int = member("security_index", doc="Security class, RXRPC_SECURITY_*.")
+    enctype: int | None = member(
+        "enctype", default=None, doc="Kerberos encryption type; None if `security` is not RxGK."
+    )
 
 
 @register(
@@ -342,7 +348,7 @@ class RxrpcResponded(StructMessage):
 
     __slots__ = ()
 
-    data: bytes = member()
+    data: bytes = member(doc="What the client's response held.")
 
 
 @register(
@@ -361,4 +367,4 @@ class RxrpcAppData(StructMessage):
 
     __slots__ = ()
 
-    data: bytes = member()
+    data: bytes = member(doc="Application data of the response.")

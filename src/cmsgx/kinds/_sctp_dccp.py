@@ -97,10 +97,24 @@ class SctpInit(StructMessage):
 
     __slots__ = ()
 
-    streams: int = member("sinit_num_ostreams", default=0)
-    max_streams: int = member("sinit_max_instreams", default=0)
-    max_attempts: int = member("sinit_max_attempts", default=0)
-    max_timeout: int = member("sinit_max_init_timeo", default=0)
+    streams: int = member(
+        "sinit_num_ostreams", default=0, doc="Number of outbound streams; 0: the socket's default."
+    )
+    max_streams: int = member(
+        "sinit_max_instreams",
+        default=0,
+        doc="Largest number of inbound streams; 0: the socket's default.",
+    )
+    max_attempts: int = member(
+        "sinit_max_attempts",
+        default=0,
+        doc="How often INIT is sent at most; 0: the socket's default.",
+    )
+    max_timeout: int = member(
+        "sinit_max_init_timeo",
+        default=0,
+        doc="Longest time between two INITs in ms; 0: the socket's default.",
+    )
 
 
 @register(
@@ -124,15 +138,33 @@ class SctpSendReceiveInfo(StructMessage):
 
     __slots__ = ()
 
-    stream: int = member("sinfo_stream", default=0)
-    ssn: int = member("sinfo_ssn", default=0)
-    flags: SctpFlags = member("sinfo_flags", default=0, convert=SctpFlags)
-    ppid: int = member("sinfo_ppid", default=0)
-    context: int = member("sinfo_context", default=0)
-    lifetime: int = member("sinfo_timetolive", default=0)
-    tsn: int = member("sinfo_tsn", default=0)
-    cumulative_tsn: int = member("sinfo_cumtsn", default=0)
-    association: int = member("sinfo_assoc_id", default=0)
+    stream: int = member("sinfo_stream", default=0, doc="Number of the stream.")
+    ssn: int = member("sinfo_ssn", default=0, doc="Number of the message in its stream.")
+    flags: SctpFlags = member(
+        "sinfo_flags", default=0, convert=SctpFlags, doc="Flags of the message, SCTP_*."
+    )
+    ppid: int = member(
+        "sinfo_ppid", default=0, doc="Payload protocol id, its bytes as they lie in memory."
+    )
+    context: int = member(
+        "sinfo_context",
+        default=0,
+        doc="Number that the program gave; it comes back if a send fails.",
+    )
+    lifetime: int = member(
+        "sinfo_timetolive",
+        default=0,
+        doc="Milliseconds after which the message is given up; 0: never. Sent only.",
+    )
+    tsn: int = member("sinfo_tsn", default=0, doc="Transmission sequence number of the message.")
+    cumulative_tsn: int = member(
+        "sinfo_cumtsn",
+        default=0,
+        doc="The last transmission sequence number that arrived in order.",
+    )
+    association: int = member(
+        "sinfo_assoc_id", default=0, doc="Id of the association; of one-to-many sockets."
+    )
 
 
 @register(
@@ -155,11 +187,19 @@ class SctpSendInfo(StructMessage):
 
     __slots__ = ()
 
-    stream: int = member("snd_sid", default=0)
-    flags: SctpFlags = member("snd_flags", default=0, convert=SctpFlags)
-    ppid: int = member("snd_ppid", default=0)
-    context: int = member("snd_context", default=0)
-    association: int = member("snd_assoc_id", default=0)
+    stream: int = member("snd_sid", default=0, doc="Number of the stream.")
+    flags: SctpFlags = member(
+        "snd_flags", default=0, convert=SctpFlags, doc="Flags of the message, SCTP_*."
+    )
+    ppid: int = member(
+        "snd_ppid", default=0, doc="Payload protocol id, its bytes as they lie in memory."
+    )
+    context: int = member(
+        "snd_context", default=0, doc="Number that the program gave; it comes back if a send fails."
+    )
+    association: int = member(
+        "snd_assoc_id", default=0, doc="Id of the association; of one-to-many sockets."
+    )
 
 
 @register(
@@ -180,14 +220,26 @@ class SctpReceiveInfo(StructMessage):
 
     __slots__ = ()
 
-    stream: int = member("rcv_sid")
-    ssn: int = member("rcv_ssn", default=0)
-    flags: SctpFlags = member("rcv_flags", default=0, convert=SctpFlags)
-    ppid: int = member("rcv_ppid", default=0)
-    tsn: int = member("rcv_tsn", default=0)
-    cumulative_tsn: int = member("rcv_cumtsn", default=0)
-    context: int = member("rcv_context", default=0)
-    association: int = member("rcv_assoc_id", default=0)
+    stream: int = member("rcv_sid", doc="Number of the stream.")
+    ssn: int = member("rcv_ssn", default=0, doc="Number of the message in its stream.")
+    flags: SctpFlags = member(
+        "rcv_flags", default=0, convert=SctpFlags, doc="Flags of the message, SCTP_*."
+    )
+    ppid: int = member(
+        "rcv_ppid", default=0, doc="Payload protocol id, its bytes as they lie in memory."
+    )
+    tsn: int = member("rcv_tsn", default=0, doc="Transmission sequence number of the message.")
+    cumulative_tsn: int = member(
+        "rcv_cumtsn", default=0, doc="The last transmission sequence number that arrived in order."
+    )
+    context: int = member(
+        "rcv_context",
+        default=0,
+        doc="Number that the program set for the association, SCTP_CONTEXT.",
+    )
+    association: int = member(
+        "rcv_assoc_id", default=0, doc="Id of the association; of one-to-many sockets."
+    )
 
 
 @register(
@@ -207,11 +259,17 @@ class SctpNextInfo(StructMessage):
 
     __slots__ = ()
 
-    stream: int = member("nxt_sid")
-    flags: SctpFlags = member("nxt_flags", default=0, convert=SctpFlags)
-    ppid: int = member("nxt_ppid", default=0)
-    length: int = member("nxt_length", default=0)
-    association: int = member("nxt_assoc_id", default=0)
+    stream: int = member("nxt_sid", doc="Number of the stream.")
+    flags: SctpFlags = member(
+        "nxt_flags", default=0, convert=SctpFlags, doc="Flags of the message, SCTP_*."
+    )
+    ppid: int = member(
+        "nxt_ppid", default=0, doc="Payload protocol id, its bytes as they lie in memory."
+    )
+    length: int = member("nxt_length", default=0, doc="Bytes of the message that have arrived.")
+    association: int = member(
+        "nxt_assoc_id", default=0, doc="Id of the association; of one-to-many sockets."
+    )
 
 
 @register(
@@ -231,8 +289,14 @@ class SctpPartialReliability(StructMessage):
 
     __slots__ = ()
 
-    policy: SctpPolicy = member("pr_policy", convert=SctpPolicy)
-    value: int = member("pr_value", default=0)
+    policy: SctpPolicy = member(
+        "pr_policy", convert=SctpPolicy, doc="SCTP_PR_SCTP_*: when the message is given up."
+    )
+    value: int = member(
+        "pr_value",
+        default=0,
+        doc="What the policy counts: for TTL milliseconds, for RTX retransmissions.",
+    )
 
 
 @register(
@@ -252,7 +316,7 @@ class SctpAuthInfo(StructMessage):
 
     __slots__ = ()
 
-    key: int = member("auth_keynumber")
+    key: int = member("auth_keynumber", doc="Number of the shared key, 0 to 65535.")
 
 
 @register(
@@ -271,7 +335,7 @@ class SctpDestination4(StructMessage):
 
     __slots__ = ()
 
-    address: IPMember = member()
+    address: IPMember = member(doc="IPv4 address of the peer.")
 
 
 @register(
@@ -290,7 +354,7 @@ class SctpDestination6(StructMessage):
 
     __slots__ = ()
 
-    address: IPMember = member()
+    address: IPMember = member(doc="IPv6 address of the peer.")
 
 
 @register(
@@ -315,4 +379,4 @@ class DccpPriority(StructMessage):
 
     __slots__ = ()
 
-    priority: int = member()
+    priority: int = member(doc="Priority in the send queue; higher goes first.")

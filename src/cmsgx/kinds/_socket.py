@@ -44,7 +44,7 @@ class ReceiveQueueOverflow(StructMessage):
 
     __slots__ = ()
 
-    drops: int = member()
+    drops: int = member(doc="Datagrams dropped since the socket was made; wraps at 2**32.")
 
 
 @register(
@@ -66,7 +66,7 @@ class Mark(StructMessage):
 
     __slots__ = ()
 
-    mark: int = member()
+    mark: int = member(doc="Firewall mark, 32 bits.")
 
 
 @register(
@@ -89,7 +89,7 @@ class Priority(StructMessage):
 
     __slots__ = ()
 
-    priority: int = member()
+    priority: int = member(doc="Queueing priority; above 6 it is privileged.")
 
 
 @register(
@@ -108,7 +108,7 @@ class WifiStatus(StructMessage):
 
     __slots__ = ()
 
-    acked: bool = member(convert=bool)
+    acked: bool = member(convert=bool, doc="1 if the frame was acknowledged, else 0.")
 
 
 @register(
@@ -128,11 +128,11 @@ class DevmemLinear(StructMessage):
 
     __slots__ = ()
 
-    size: int = member("frag_size")
-    offset: int = member("frag_offset", default=0)
-    token: int = member("frag_token", default=0)
-    dmabuf: int = member("dmabuf_id", default=0)
-    flags: int = member("flags", default=0)
+    size: int = member("frag_size", doc="Bytes that were copied to the buffer.")
+    offset: int = member("frag_offset", default=0, doc="Not used by this kind.")
+    token: int = member("frag_token", default=0, doc="Not used by this kind.")
+    dmabuf: int = member("dmabuf_id", default=0, doc="Not used by this kind.")
+    flags: int = member("flags", default=0, doc="Reserved; 0.")
 
 
 @register(
@@ -153,11 +153,11 @@ class DevmemDmabuf(StructMessage):
 
     __slots__ = ()
 
-    offset: int = member("frag_offset")
-    size: int = member("frag_size")
-    token: int = member("frag_token")
-    dmabuf: int = member("dmabuf_id")
-    flags: int = member("flags", default=0)
+    offset: int = member("frag_offset", doc="Where the piece starts in the dma-buf, in bytes.")
+    size: int = member("frag_size", doc="Length of the piece in bytes.")
+    token: int = member("frag_token", doc="Number to give back by SO_DEVMEM_DONTNEED.")
+    dmabuf: int = member("dmabuf_id", doc="Id of the dma-buf.")
+    flags: int = member("flags", default=0, doc="Reserved; 0.")
 
 
 @register(
@@ -180,4 +180,4 @@ class DevmemSend(StructMessage):
 
     __slots__ = ()
 
-    dmabuf: int = member()
+    dmabuf: int = member(doc="Id of the dma-buf to send from.")

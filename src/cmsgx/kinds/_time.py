@@ -171,7 +171,9 @@ class Timestamp(StructMessage):
 
     __slots__ = ()
 
-    nanoseconds: int | None = member()
+    nanoseconds: int | None = member(
+        doc="Time since the epoch in nanoseconds; None if the kernel had none."
+    )
 
 
 @register(
@@ -195,9 +197,19 @@ class Timestamping(StructMessage):
 
     __slots__ = ()
 
-    software: int | None = member("software", default=None)
-    transformed: int | None = member("transformed", default=None)
-    hardware: int | None = member("hardware", default=None)
+    software: int | None = member(
+        "software",
+        default=None,
+        doc="Time of the kernel's realtime clock in ns since the epoch, or None.",
+    )
+    transformed: int | None = member(
+        "transformed", default=None, doc="Not used by today's kernels: None."
+    )
+    hardware: int | None = member(
+        "hardware",
+        default=None,
+        doc="Time of the network adapter's own clock in nanoseconds, or None.",
+    )
 
     @classmethod
     def option(cls, flags: int | None = None, *, phc: int | None = None) -> KindOption:
@@ -266,7 +278,9 @@ class TimestampingRequest(StructMessage):
 
     __slots__ = ()
 
-    flags: TimestampingFlags = member(convert=TimestampingFlags)
+    flags: TimestampingFlags = member(
+        convert=TimestampingFlags, doc="TX_* of TimestampingFlags: when a time stamp is taken."
+    )
 
 
 @register(
@@ -288,7 +302,7 @@ class TimestampingId(StructMessage):
 
     __slots__ = ()
 
-    id: int = member()
+    id: int = member(doc="Id that is reported with the time stamp, 32 bits.")
 
 
 _MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 1)
@@ -336,7 +350,7 @@ class TxTime(StructMessage):
 
     __slots__ = ()
 
-    nanoseconds: int = member()
+    nanoseconds: int = member(doc="When to send, in nanoseconds of the clock of SO_TXTIME.")
 
     @classmethod
     def option(
@@ -387,8 +401,8 @@ class TimestampingPacketInfo(StructMessage, OnInterface):
 
     __slots__ = ()
 
-    interface: int = member("if_index")
-    length: int = member("pkt_length")
+    interface: int = member("if_index", doc="Index of the network adapter itself.")
+    length: int = member("pkt_length", doc="Length of the packet at layer 2 in bytes.")
 
 
 def names_of(prefix: str) -> dict[int, str]:
@@ -452,7 +466,7 @@ class TcpStats(AttributeRun):
 
     _NAMES = names_of("TCP_NLA_")
 
-    attributes: bytes = member()
+    attributes: bytes = member(doc="The payload: netlink attributes, of which `values` is read.")
 
 
 @register(
@@ -473,4 +487,4 @@ class J1939Stats(AttributeRun):
 
     _NAMES = names_of("J1939_NLA_")
 
-    attributes: bytes = member()
+    attributes: bytes = member(doc="The payload: netlink attributes, of which `values` is read.")

@@ -46,8 +46,10 @@ class TipcReturned(StructMessage):
 
     __slots__ = ()
 
-    error: TipcError = member("errcode", convert=TipcError)
-    length: int = member("datalen", default=0)
+    error: TipcError = member(
+        "errcode", convert=TipcError, doc="Why the message came back, TIPC_ERR_*."
+    )
+    length: int = member("datalen", default=0, doc="Length of the returned data in bytes.")
 
 
 @register(
@@ -68,7 +70,7 @@ class TipcReturnedData(StructMessage):
 
     __slots__ = ()
 
-    data: bytes = member()
+    data: bytes = member(doc="The returned data, at most 1024 bytes.")
 
 
 @register(
@@ -89,6 +91,8 @@ class TipcDestination(StructMessage):
 
     __slots__ = ()
 
-    service: int = member("type")
-    lower: int = member("lower")
-    upper: int = member("upper")
+    service: int = member("type", doc="Type of the service.")
+    lower: int = member("lower", doc="First instance of the range.")
+    upper: int = member(
+        "upper", doc="Last instance of the range; equal to `lower` unless multicast."
+    )

@@ -30,7 +30,7 @@ class UdpSegment(StructMessage):
 
     __slots__ = ()
 
-    size: int = member()
+    size: int = member(doc="Size in bytes of each datagram but the last, 1 to 65507.")
 
 
 @register(
@@ -51,7 +51,7 @@ class UdpGro(StructMessage):
 
     __slots__ = ()
 
-    size: int = member()
+    size: int = member(doc="Size in bytes of each datagram but the last.")
 
 
 @register(
@@ -67,7 +67,7 @@ class TcpInq(StructMessage):
 
     __slots__ = ()
 
-    nbytes: int = member()
+    nbytes: int = member(doc="Bytes that are still queued; 1 at the end of the stream.")
 
 
 class TlsType(OpenEnum):
@@ -106,4 +106,6 @@ class TlsRecordType(StructMessage):
 
     __slots__ = ()
 
-    record: TlsType = member(convert=TlsType)
+    record: TlsType = member(
+        convert=TlsType, doc="Type of the TLS record, 0 to 255; 23: application data."
+    )

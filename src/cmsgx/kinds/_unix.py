@@ -45,7 +45,7 @@ class Rights(ControlMessage):
     unpack() they are numbers that nobody owns, until own().
     """
 
-    __slots__ = ("fds",)
+    __slots__ = {"fds": "The descriptors, in order: numbers, or objects with fileno()."}
     __match_args__ = ("fds",)
 
     fds: tuple[FileDescriptorLike, ...]
@@ -180,9 +180,11 @@ class Credentials(StructMessage, IdMapped):
 
     __slots__ = ()
 
-    pid: int | None = member("pid", default=-1)
-    uid: int = member("uid", default=-1)
-    gid: int = member("gid", default=-1)
+    pid: int | None = member(
+        "pid", default=-1, doc="Process id of the sender; None if it is not visible here."
+    )
+    uid: int = member("uid", default=-1, doc="User id of the sender.")
+    gid: int = member("gid", default=-1, doc="Group id of the sender.")
 
     def __new__(cls, pid: int | None = -1, uid: int = -1, gid: int = -1) -> Self:
         return super().__new__(
@@ -221,7 +223,7 @@ class SecurityLabel(StructMessage):
 
     __slots__ = ()
 
-    label: bytes = member()
+    label: bytes = member(doc="The label, without a trailing NUL.")
 
     def __str__(self) -> str:
         return os.fsdecode(self.label)
@@ -261,7 +263,7 @@ class Inq(StructMessage):
 
     __slots__ = ()
 
-    nbytes: int = member()
+    nbytes: int = member(doc="Bytes that are still queued.")
 
 
 _cmsg.register("Rights", Rights)
