@@ -24,9 +24,6 @@ OPEN: dict[str, set[str]] = {
         "benchmarks/rows.py",  # to be cut
         "tests/c/shim.c",  # to be cut
         "tests/test_messages.py",  # to be cut
-        "tools/apifuzz",  # to be cut
-    },
-    "upward": {
     },
 }
 
