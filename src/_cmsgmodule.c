@@ -1,6 +1,7 @@
 /* cmsgx._cmsg: the front door.  What each function does is in c/, beside this file. */
 
 #include "arguments.h"
+#include "bind.h"
 #include "calls/background.h"
 #include "calls/batch_receiver.h"
 #include "calls/drop_in_receive.h"
@@ -286,9 +287,12 @@ PyDoc_STRVAR(check_socket_doc,
 "TypeError where a typed call would refuse to send by `sock`, or to receive from it.  Whether it\n"
 "is a cmsgx.socket below a green class, for which nothing may wait here.");
 
-PyDoc_STRVAR(register_doc,
-"register(name, object, /)\n--\n\n"
-"Gives C a class or a function of the Python layer.");
+PyDoc_STRVAR(bind_doc,
+"bind(*, Fd, PidFd, Rights, Credentials, Unknown, IPAddress, Outgoing, BatchResult, socket_class, "
+"our_socket, TooManyFdsError, MalformedControlError, NotSupportedError, decode, raise_truncated, "
+"recvmsg_foreign, recv_fds_through, refusal, family_name, note_needs, not_a_kind)\n--\n\n"
+"Gives C what it takes from the Python layer, all of it, once.  TypeError that names what is\n"
+"missing, unknown or not of its sort; then nothing was taken.");
 
 /* Small functions that belong nowhere else ------------------------------------------------- */
 
@@ -307,51 +311,6 @@ static PyObject *
 generation(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     return PyLong_FromUnsignedLong(cmsgx_generation());
-}
-
-static PyObject *
-register_object(PyObject *module, PyObject *args)
-{
-    cmsgx_state *state = cmsgx_state_of(module);
-    const char *name;
-    PyObject *object;
-    const struct {
-        const char *name;
-        PyObject **slot;
-    } slots[] = {
-        {"Fd", (PyObject **)&state->Fd},
-        {"PidFd", (PyObject **)&state->PidFd},
-        {"Rights", (PyObject **)&state->Rights},
-        {"Credentials", (PyObject **)&state->Credentials},
-        {"Unknown", (PyObject **)&state->Unknown},
-        {"IPAddress", (PyObject **)&state->IPAddress},
-        {"Outgoing", (PyObject **)&state->Outgoing},
-        {"socket", (PyObject **)&state->socket_class},
-        {"our_socket", (PyObject **)&state->our_socket},
-        {"decode", &state->decode},
-        {"raise_truncated", &state->raise_truncated},
-        {"recvmsg_foreign", &state->recvmsg_foreign},
-        {"recv_fds_through", &state->recv_fds_through},
-        {"refusal", &state->refusal},
-        {"family_name", &state->family_name},
-        {"note_needs", &state->note_needs},
-        {"not_a_kind", &state->not_a_kind},
-        {"BatchResult", &state->BatchResult},
-        {"TooManyFdsError", &state->TooManyFdsError},
-        {"MalformedControlError", &state->MalformedControlError},
-        {"NotSupportedError", &state->NotSupportedError},
-    };
-
-    if (!PyArg_ParseTuple(args, "sO:register", &name, &object)) {
-        return NULL;
-    }
-    for (size_t i = 0; i < sizeof(slots) / sizeof(slots[0]); i++) {
-        if (strcmp(slots[i].name, name) == 0) {
-            Py_XSETREF(*slots[i].slot, Py_NewRef(object));
-            Py_RETURN_NONE;
-        }
-    }
-    return PyErr_Format(PyExc_ValueError, "nothing is registered as %s", name);
 }
 
 PyDoc_STRVAR(set_overflow_ids_doc,
@@ -419,7 +378,7 @@ static PyMethodDef methods[] = {
     {"call_foreign", FAST(cmsgx_call_foreign_from), METH_FASTCALL, call_foreign_doc},
     {"check_socket", cmsgx_check_socket, METH_O, check_socket_doc},
     {"set_overflow_ids", set_overflow_ids, METH_VARARGS, set_overflow_ids_doc},
-    {"register", register_object, METH_VARARGS, register_doc},
+    {"bind", FAST(cmsgx_bind), METH_FASTCALL | METH_KEYWORDS, bind_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -469,8 +428,8 @@ add_names(cmsgx_state *state)
 
 /* What each file adds to the module: a base before what derives from it. */
 static int (*const adders[])(PyObject *) = {
-    cmsgx_add_socket_object, cmsgx_add_method, cmsgx_add_fd, cmsgx_add_pin, cmsgx_add_view,
-    cmsgx_add_buffer, cmsgx_add_address, cmsgx_add_address_tuple, cmsgx_add_record,
+    cmsgx_add_unbound, cmsgx_add_socket_object, cmsgx_add_method, cmsgx_add_fd, cmsgx_add_pin,
+    cmsgx_add_view, cmsgx_add_buffer, cmsgx_add_address, cmsgx_add_address_tuple, cmsgx_add_record,
     cmsgx_add_struct, cmsgx_add_ip, cmsgx_add_field, cmsgx_add_codec, cmsgx_add_message_fds,
     cmsgx_add_message, cmsgx_add_receiver, cmsgx_add_batch, cmsgx_add_batch_receiver,
     cmsgx_add_segments, cmsgx_add_numbers, cmsgx_add_structs,

@@ -1078,16 +1078,16 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "<class 'cmsgx.kinds.Unknown'> is not a kind of control message"),
     ("kinds.AlgIv(b'x').unpack(b'xx')", cmsgx.MalformedControlError,
      "AlgIv: 2 bytes came, it has 4 (truncated)"),
-    ("errors._raise_truncated(message, 3, 1, 0, 0, 0)", cmsgx.DataTruncatedError,
+    ("errors.raise_truncated(message, 3, 1, 0, 0, 0)", cmsgx.DataTruncatedError,
      "[EMSGSIZE] the datagram was longer than the buffer, 5 bytes of it are here; receive with a "
      "larger bufsize, or with on_truncation='keep'"),
-    ("errors._raise_truncated(message, 3, 1, 1, 0, 0)", cmsgx.ControlTruncatedError,
+    ("errors.raise_truncated(message, 3, 1, 1, 0, 0)", cmsgx.ControlTruncatedError,
      "[EMSGSIZE] 1 descriptor arrived, room was for 3: other control data took some of it; where "
      "an option was switched on meanwhile, call refresh()"),
-    ("errors._raise_truncated(message, 3, 1, 1, 1, 0)", cmsgx.FdLimitError,
+    ("errors.raise_truncated(message, 3, 1, 1, 1, 0)", cmsgx.FdLimitError,
      "[EMFILE] 1 descriptor arrived, room was for 3: the descriptor table is full, with "
      f"{OPEN_MAX} open and RLIMIT_NOFILE at {OPEN_MAX}; raise the limit, or close some"),
-    ("errors._raise_truncated(message, 3, 1, 1, 0, 1)", cmsgx.FdLimitError,
+    ("errors.raise_truncated(message, 3, 1, 1, 0, 1)", cmsgx.FdLimitError,
      "[EMFILE] 1 descriptor arrived, room was for 3; others were withheld: limit or security "
      "module"),
     ("copied_zero_copy.send(b'x')", RuntimeError,

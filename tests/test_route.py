@@ -537,14 +537,13 @@ def test_descriptors_are_asked_of_unix_sockets_only(as_number: bool) -> None:
 
 
 @pytest.mark.parametrize("call", ["send", "send_batch", "sendmsg"])
-def test_what_a_signal_handler_raises_while_a_note_is_made_is_raised(call: str) -> None:
+def test_what_a_signal_handler_raises_while_a_note_is_made_is_raised(
+    call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    cmsgx._cmsg.register("note_needs", interrupted)
-    try:
-        with connected("IPv4") as (sender, _), pytest.raises(KeyboardInterrupt) as caught:
-            CALLS[call](sender, kinds.TxTime(1))
-    finally:
-        cmsgx._cmsg.register("note_needs", _sending.note_needs)
+    monkeypatch.setattr(_sending, "lookup_sent", interrupted)  # which note_needs() calls
+    with connected("IPv4") as (sender, _), pytest.raises(KeyboardInterrupt) as caught:
+        CALLS[call](sender, kinds.TxTime(1))
     assert isinstance(caught.value.__context__, OSError)

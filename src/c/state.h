@@ -74,33 +74,34 @@ typedef struct {
     PyTypeObject *Segments;
     PyTypeObject *SegmentIterator;
 
-    /* Classes of the Python layer, given to register(). */
-    PyTypeObject *Fd;
-    PyTypeObject *PidFd;
-    PyTypeObject *Rights;
-    PyTypeObject *Credentials;
-    PyTypeObject *Unknown;
-    PyTypeObject *IPAddress;
-    PyTypeObject *Outgoing;
-    PyObject *decode;               /* (family, level, type) -> kind */
-    PyObject *raise_truncated;      /* (message, asked, delivered, misses, full, withheld) */
-    PyObject *recvmsg_foreign;      /* recvmsg or recvmsg_into of a type that has its own */
-    PyObject *recv_fds_through;     /* recv_fds by a method of the socket, or of its base */
-    PyObject *refusal;              /* (kind, family, peer, type) -> exception: kinds._sending */
-    PyObject *family_name;          /* (family) -> "AF_INET": kinds._sending */
-    PyObject *note_needs;           /* (error, items, family) */
-    PyObject *not_a_kind;           /* (object) -> str: kinds._base */
-    PyObject *BatchResult;          /* (sent, skipped) */
-
-    /* Exceptions of cmsgx.errors */
-    PyObject *TooManyFdsError;
-    PyObject *MalformedControlError;
-    PyObject *NotSupportedError;
+    /* What the Python layer gives to C: one struct, which one call fills.  See bind.h. */
+    struct {
+        PyTypeObject *Fd;               /* NULL: it was not called */
+        PyTypeObject *PidFd;
+        PyTypeObject *Rights;
+        PyTypeObject *Credentials;
+        PyTypeObject *Unknown;
+        PyTypeObject *IPAddress;
+        PyTypeObject *Outgoing;
+        PyObject *BatchResult;          /* (sent, skipped) */
+        PyTypeObject *socket_class;     /* socket.socket, the standard library's own */
+        PyTypeObject *our_socket;       /* cmsgx.socket, which may derive from another class */
+        PyObject *TooManyFdsError;
+        PyObject *MalformedControlError;
+        PyObject *NotSupportedError;
+        PyObject *decode;               /* (family, level, type) -> kind */
+        PyObject *raise_truncated;      /* (message, asked, delivered, misses, full, withheld) */
+        PyObject *recvmsg_foreign;      /* recvmsg or recvmsg_into of a type that has its own */
+        PyObject *recv_fds_through;     /* recv_fds by a method of the socket, or of its base */
+        PyObject *refusal;              /* (kind, family, peer, type, protocol, readers) ->
+                                           exception */
+        PyObject *family_name;          /* (family) -> "AF_INET" */
+        PyObject *note_needs;           /* (error, items, family) */
+        PyObject *not_a_kind;           /* (object) -> str */
+    };
 
     /* Of the socket module: its C type, that type's own methods and functions. */
     PyTypeObject *socket;
-    PyTypeObject *socket_class;     /* the standard library's subclass of that */
-    PyTypeObject *our_socket;       /* cmsgx.socket, which may be below another class */
     cmsgx_stdlib_method stdlib_methods[CMSGX_NAMES];
     cmsgx_class classes[CMSGX_CLASSES];
     size_t next_class;

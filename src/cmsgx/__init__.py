@@ -6,6 +6,7 @@ descriptor. sendmsg(2), recvmsg(2), cmsg(3), unix(7)
 
 from __future__ import annotations
 
+from . import _bind as _bind
 from . import errors as errors
 from . import kinds as kinds
 from . import wire as wire

@@ -106,8 +106,6 @@ class Outgoing(NamedTuple):
     address: Any = None
 
 
-_cmsg.register("Outgoing", Outgoing)
-
 # One tuple for all lengths, as mypy infers nothing from a choice of them; an Outgoing is one too.
 OutgoingLike: TypeAlias = "Buffer | tuple[_Data, *tuple[Any, ...]]"
 """What a message for send_batch() can be given as: an Outgoing, the parts of one as a tuple, of
@@ -141,9 +139,6 @@ class BatchResult(int):
 
     def __repr__(self) -> str:
         return f"BatchResult({int(self)}, skipped={self.skipped!r})"
-
-
-_cmsg.register("BatchResult", BatchResult)
 
 
 # Segmentation offload -----------------------------------------------------------------------------

@@ -504,7 +504,30 @@ def with_lock(lock: Lock, function: Callable[[], _R], /) -> _R: ...
 def call_foreign(name: str, sock: Any, /, *args: Any) -> Any: ...
 def check_socket(sock: FileDescriptorLike, /) -> bool: ...
 def set_overflow_ids(uid: int, gid: int, /) -> None: ...
-def register(name: str, object: Any, /) -> None: ...
+def bind(
+    *,
+    Fd: type[Fd],
+    PidFd: type[PidFd],
+    Rights: type[ControlMessage],
+    Credentials: type[ControlMessage],
+    Unknown: type[ControlMessage],
+    IPAddress: type[IP],
+    Outgoing: type[tuple[Any, ...]],
+    BatchResult: type[int],
+    socket_class: type[_socket.socket],
+    our_socket: type[_socket.socket],
+    TooManyFdsError: type[ValueError],
+    MalformedControlError: type[ValueError],
+    NotSupportedError: type[OSError],
+    decode: Callable[[int, int, int], Any],
+    raise_truncated: Callable[[Message, int, int, int, int, int], None],
+    recvmsg_foreign: Callable[..., Any],
+    recv_fds_through: Callable[..., Any],
+    refusal: Callable[[Any, int, int, int, int, int], Exception],
+    family_name: Callable[[int], str],
+    note_needs: Callable[[OSError, list[tuple[int, int, bytes]], int], None],
+    not_a_kind: Callable[[Any], str],
+) -> None: ...
 
 # Constants of the headers. One that the platform has not is absent. --------------------------
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["fromfd", "install", "socket", "socketpair", "uninstall"]
 
 
-def _library_class(cls: Any) -> Any:
+def library_class(cls: Any) -> Any:
     """The standard library's own class, or None where the class is not derived from it.
 
     What stands as socket.socket may be below it, as PySocks' and pytest-socket's classes are.
@@ -38,7 +38,7 @@ def _library_class(cls: Any) -> Any:
 
 
 # What stood there at the import of this: a patch that comes later does not reach what is made here.
-_is_green: Final = _library_class(_stdlib.socket) is None
+_is_green: Final = library_class(_stdlib.socket) is None
 _kept_socketpair: Final = _stdlib.socketpair
 _kept_fromfd: Final = _stdlib.fromfd
 
@@ -176,9 +176,6 @@ def adopt(fd: Fd) -> socket:
     return made
 
 
-Fd._make_socket = adopt
-
-
 def _socket_of(fd: Fd, family: int, type: int, proto: int, *, is_blocking: bool = False) -> socket:
     """Made so that at no time two own the descriptor, or nobody does. `is_blocking`: it has no
     timeout, though `type` says SOCK_NONBLOCK."""
@@ -266,7 +263,7 @@ def install(*, cloexec: bool = True) -> None:
 
 
 def _install(cloexec: bool) -> None:
-    cls = _library_class(_stdlib.socket)
+    cls = library_class(_stdlib.socket)
     if cls is None:
         there: Any = _stdlib.socket
         name = f"{there.__module__}.{getattr(there, '__qualname__', there)}"
@@ -364,7 +361,7 @@ def _put(values: dict[_Place, Any]) -> None:
     tuple(map(operator.call, steps))
 
 
-def _recvmsg_foreign(
+def recvmsg_foreign(
     name: str, sock: Any, first: Any, ancbufsize: int, flags: int = 0
 ) -> tuple[Any, list[tuple[int, int, bytes]], int, Any]:
     """recvmsg() or recvmsg_into() of a type that brings its own, with close-on-exec."""
@@ -390,12 +387,12 @@ def _numbers_in(payload: bytes) -> array.array[int]:
     return numbers
 
 
-def _recv_fds_through(
+def recv_fds_through(
     method: Any, sock: Any, bufsize: int, maxfds: int, flags: int, cloexec: int
 ) -> tuple[bytes, list[int], int, Any]:
     """recv_fds() by `method`, socket's own, or, where that is None, by what the type brings."""
     receive = method or functools.partial(
-        _recvmsg_foreign if cloexec else _cmsg.call_foreign, "recvmsg"
+        recvmsg_foreign if cloexec else _cmsg.call_foreign, "recvmsg"
     )
     given = (flags,) if flags else ()  # as in socket, the method gets no more
     data, ancdata, msg_flags, address = receive(sock, bufsize, _RIGHTS_ROOM, *given)
@@ -425,9 +422,3 @@ _RIGHTS_ROOM = _cmsg.CMSG_SPACE(_cmsg.MAX_FDS * 4) + 512
 _CARRY_DESCRIPTORS = {
     getattr(_cmsg, name) for name in ("SCM_RIGHTS", "SCM_PIDFD") if hasattr(_cmsg, name)
 }
-
-
-_cmsg.register("recvmsg_foreign", _recvmsg_foreign)
-_cmsg.register("recv_fds_through", _recv_fds_through)
-_cmsg.register("socket", _library_class(_stdlib.socket) or _socket.socket)
-_cmsg.register("our_socket", socket)

@@ -471,5 +471,3 @@ reduction.register(Fd, reduce_fd)
 
 _sequence: Any = Sequence  # that it is an ABC the types do not tell
 _sequence.register(_cmsg.Descriptors)
-
-_cmsg.register("Fd", Fd)

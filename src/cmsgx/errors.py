@@ -9,8 +9,6 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from . import _cmsg
-
 if TYPE_CHECKING:
     from ._cmsg import Message
 
@@ -83,7 +81,7 @@ def _counted(count: int, thing: str) -> str:
     return f"{count or 'no'} {thing}{'' if count == 1 else 's'}"
 
 
-def _raise_truncated(
+def raise_truncated(
     message: Message, asked: int, delivered: int, misses: int, full: int, withheld: int
 ) -> None:
     """Called by C with a message that lacks something; its descriptors are closed already."""
@@ -119,8 +117,3 @@ def _raise_truncated(
         "call refresh()",
         message,
     )
-
-
-_cmsg.register("raise_truncated", _raise_truncated)
-for _error in (TooManyFdsError, MalformedControlError, NotSupportedError):
-    _cmsg.register(_error.__name__, _error)

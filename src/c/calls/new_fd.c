@@ -1,6 +1,7 @@
 #include "calls/new_fd.h"
 
 #include "arguments.h"
+#include "bind.h"
 #include "types/fd_ownership.h"
 #include "errors.h"
 #include "plain/platform.h"
@@ -17,7 +18,8 @@ cmsgx_memfd_create(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "O&I:memfd_create", PyUnicode_FSConverter, &name, &flags)) {
         return NULL;
     }
-    PyObject *owner = cmsgx_fd_new(cmsgx_state_of(module)->Fd, -1, 0);
+    cmsgx_state *state = cmsgx_state_of(module);
+    PyObject *owner = cmsgx_need_bound(state) < 0 ? NULL : cmsgx_fd_new(state->Fd, -1, 0);
     if (owner != NULL) {
         int number = cmsgx_sys_memfd_create(PyBytes_AS_STRING(name), flags);
         if (number < 0) {

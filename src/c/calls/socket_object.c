@@ -130,7 +130,6 @@ cmsgx_add_socket_object(PyObject *module)
         return -1;
     }
     state->socket = (PyTypeObject *)type;
-    state->socket_class = (PyTypeObject *)Py_NewRef(type);
     for (int i = 0; i < CMSGX_NAMES; i++) {
         cmsgx_stdlib_method *one = &state->stdlib_methods[i];
         if ((one->method = PyObject_GetAttr(type, one->name)) == NULL) {

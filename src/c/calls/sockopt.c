@@ -1,6 +1,7 @@
 #include "calls/sockopt.h"
 
 #include "arguments.h"
+#include "bind.h"
 #include "types/fd_argument.h"
 #include "errors.h"
 
@@ -82,7 +83,7 @@ cmsgx_getsockopt_pidfd(PyObject *module, PyObject *args)
         return NULL;
     }
     /* The owner first: nothing can fail once there is a descriptor. */
-    PyObject *pidfd = cmsgx_fd_new(state->PidFd, -1, 0);
+    PyObject *pidfd = cmsgx_need_bound(state) < 0 ? NULL : cmsgx_fd_new(state->PidFd, -1, 0);
     if (pidfd == NULL) {
         return NULL;
     }

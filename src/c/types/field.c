@@ -1,5 +1,6 @@
 #include "types/field.h"
 
+#include "bind.h"
 #include "errors.h"
 #include "types/address.h"
 #include "types/ip.h"
@@ -166,6 +167,9 @@ store_ip(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field, PyObj
     if (PyBytes_CheckExact(value) && PyBytes_GET_SIZE(value) == size) {
         memcpy(to, PyBytes_AS_STRING(value), (size_t)size);
         return 0;
+    }
+    if (cmsgx_need_bound(state) < 0) {
+        return -1;
     }
     PyObject *ip = Py_IS_TYPE(value, state->IPAddress)
         ? Py_NewRef(value)

@@ -1,5 +1,6 @@
 #include "types/ip.h"
 
+#include "bind.h"
 #include "types/struct.h"
 
 #include <stdio.h>
@@ -8,10 +9,13 @@
 PyObject *
 cmsgx_ip_new(cmsgx_state *state, const unsigned char *data, size_t size)
 {
+    if (cmsgx_need_bound(state) < 0) {
+        return NULL;
+    }
     cmsgx_codec *codec = cmsgx_codec_of(state, (PyObject *)state->IPAddress);
     cmsgx_struct *self = NULL;
     if (codec == NULL || codec->kind != state->IPAddress) {
-        PyErr_SetString(PyExc_TypeError, "IPAddress is not registered");
+        PyErr_SetString(PyExc_TypeError, "IPAddress has no codec of its own");
     }
     else if ((self = cmsgx_struct_new(codec, size)) != NULL) {
         memcpy(self->payload, data, size);

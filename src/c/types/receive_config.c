@@ -1,5 +1,6 @@
 #include "types/receive_config.h"
 
+#include "bind.h"
 #include "arguments.h"
 #include "plain/msghdr.h"
 #include "types/codec.h"
@@ -7,6 +8,9 @@
 cmsgx_receive_config *
 cmsgx_receive_config_new(cmsgx_state *state)
 {
+    if (cmsgx_need_bound(state) < 0) {
+        return NULL;
+    }
     cmsgx_receive_config *config = PyMem_Calloc(1, sizeof(*config));
     if (config == NULL) {
         PyErr_NoMemory();

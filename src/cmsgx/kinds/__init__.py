@@ -6,10 +6,6 @@ a message, `want=[Kind]` switches it on, `control=[Kind(...)]` sends it.
 
 from __future__ import annotations
 
-from typing import Any
-
-from .. import _cmsg
-from .._arguments import Buffer, as_bytes
 from . import (
     _alg,
     _bluetooth,
@@ -40,7 +36,6 @@ from ._bluetooth import *
 from ._bsd import *
 from ._bsd_senders import *
 from ._can import *
-from ._codec import bind
 from ._error import *
 from ._ip import *
 from ._ipv6 import *
@@ -51,15 +46,15 @@ from ._packet import *
 from ._rds import *
 from ._register import register
 from ._reports import *
-from ._row import KindOption, Option, WireFormat, need_int
+from ._row import KindOption, Option, WireFormat
 from ._rxrpc import *
 from ._sctp_dccp import *
 from ._socket import *
-from ._table import lookup, not_a_kind
 from ._time import *
 from ._tipc import *
 from ._udp_tcp import *
 from ._unix import *
+from ._unknown import Unknown, decode
 
 __all__ = [
     "ControlMessage",
@@ -94,62 +89,6 @@ __all__ += _time.__all__
 __all__ += _tipc.__all__
 __all__ += _udp_tcp.__all__
 __all__ += _unix.__all__
-
-
-class Unknown(ControlMessage):
-    """A control message of no registered kind: its level, type and payload, as they came."""
-
-    __slots__ = {  # noqa: RUF023 (the order of the constructor)
-        "level": "`cmsg_level`: the protocol, SOL_* or IPPROTO_*.",
-        "type": "`cmsg_type`: what it is at that level.",
-        "data": "The payload, without header and padding.",
-    }
-    __match_args__ = ("level", "type", "data")
-
-    data: bytes
-
-    def __new__(cls, level: int, type: int, data: Buffer) -> Unknown:
-        need_int("level", level)
-        need_int("type", type)
-        return super().__new__(cls, level, type, as_bytes(data))
-
-    def pack(self) -> bytes:
-        """The payload."""
-        return self.data
-
-    @classmethod
-    def unpack(cls, data: Buffer, /) -> Unknown:
-        """Not without the level and the type: use Unknown(level, type, data)."""
-        raise TypeError("Unknown(level, type, data) has to be told its level and type")
-
-
-bind(Unknown, (), None)
-
-
-def decode(level: int, type: int, data: Buffer, family: int = -1) -> Any:
-    """The typed control message for what recvmsg() gave as (level, type, data).
-
-    `family`, AF_* of the socket, tells apart what has the same numbers: level 0 is that of IP, of
-    Bluetooth's HCI, of IEEE 802.15.4 and of mISDN. Without it that is IP.
-
-    Owns no descriptor: Rights and the payload of PidFd hold numbers until their own() is called.
-    MalformedControlError where the payload is not of the layout; Unknown for no registered kind.
-    """
-    kind = lookup(level, type, family)
-    if kind is None:
-        return Unknown(level, type, data)
-    if issubclass(kind, StructMessage):
-        return kind._unpack_as(level, type, data)
-    return kind.unpack(data)
-
-
-def _kind_of(family: int, level: int, type: int) -> Any:
-    return lookup(level, type, family) or Unknown
-
-
-_cmsg.register("Unknown", Unknown)
-_cmsg.register("decode", _kind_of)
-_cmsg.register("not_a_kind", not_a_kind)
 
 # Where the documentation has them.
 for _object in [globals()[name] for name in __all__]:

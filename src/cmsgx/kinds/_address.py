@@ -109,4 +109,3 @@ class IPAddress(_cmsg.IP):
 _packed = _cmsg.Field("packed", 0, "t")
 type.__setattr__(IPAddress, "packed", _packed)
 type.__setattr__(IPAddress, "_codec", _cmsg.Codec(IPAddress, (), 4, 16, (_packed,), True))
-_cmsg.register("IPAddress", IPAddress)

@@ -147,5 +147,3 @@ class UnownedPidFd:
 
 
 reduction.register(PidFd, reduce_fd)
-
-_cmsg.register("PidFd", PidFd)

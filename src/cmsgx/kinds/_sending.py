@@ -190,8 +190,3 @@ def note_needs(error: OSError, items: list[tuple[int, int, bytes]], family: int)
             said.append(text)
     if said:
         error.add_note(f"sent with {'; '.join(said)}")
-
-
-_cmsg.register("refusal", refusal)
-_cmsg.register("family_name", family_name)
-_cmsg.register("note_needs", note_needs)

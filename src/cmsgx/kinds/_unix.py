@@ -264,7 +264,3 @@ class Inq(StructMessage):
     __slots__ = ()
 
     nbytes: int = member(doc="Bytes that are still queued.")
-
-
-_cmsg.register("Rights", Rights)
-_cmsg.register("Credentials", Credentials)
