@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from support import run_python
+from test_interpreters import OWN_GIL
 
 import cmsgx
-from test_interpreters import OWN_GIL
 
 NAMES = tuple(inspect.signature(cmsgx._cmsg.bind).parameters)
 FUNCTIONS = NAMES[NAMES.index("decode") :]
@@ -22,7 +22,7 @@ UNBOUND = "not bound to the Python layer: import cmsgx"
 
 
 def bare() -> Any:
-    """A module object of its own that nobody has bound, as an import of the extension alone gives."""
+    """A module object that nobody has bound, as an import of the extension alone gives."""
     name, path = "cmsgx._cmsg", cmsgx._cmsg.__file__
     assert path is not None
     loader = importlib.machinery.ExtensionFileLoader(name, path)
@@ -70,12 +70,12 @@ def test_all_that_are_missing_are_named() -> None:
 
 def test_one_that_is_unknown_is_named() -> None:
     c = bare()
-    with pytest.raises(TypeError, match="^bind: C takes nothing that is named 'Other'$"):
+    with pytest.raises(TypeError, match=r"^bind: C takes nothing that is named 'Other'$"):
         c.bind(**objects_for(c), Other=1)
 
 
 def test_nothing_is_given_by_position() -> None:
-    with pytest.raises(TypeError, match="^bind: each object is given by its name$"):
+    with pytest.raises(TypeError, match=r"^bind: each object is given by its name$"):
         bare().bind(1)
 
 
@@ -95,9 +95,9 @@ def test_one_of_the_wrong_sort_is_named_and_nothing_is_taken(name: str, wrong: A
 def test_it_is_done_once() -> None:
     c = bare()
     c.bind(**objects_for(c))
-    with pytest.raises(RuntimeError, match="^bind: this was done, and is done once$"):
+    with pytest.raises(RuntimeError, match=r"^bind: this was done, and is done once$"):
         c.bind(**objects_for(c))
-    with pytest.raises(RuntimeError, match="^bind: this was done"):
+    with pytest.raises(RuntimeError, match=r"^bind: this was done"):
         cmsgx._cmsg.bind()  # type: ignore[call-arg]
 
 

@@ -514,7 +514,7 @@ def bind(
     IPAddress: type[IP],
     Outgoing: type[tuple[Any, ...]],
     BatchResult: type[int],
-    socket_class: type[_socket.socket],
+    socket_class: type[Any],
     our_socket: type[_socket.socket],
     TooManyFdsError: type[ValueError],
     MalformedControlError: type[ValueError],
