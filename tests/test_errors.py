@@ -12,7 +12,7 @@ import pytest
 from support import HEADER, Pair, open_fds, open_files, run_python
 
 import cmsgx
-from cmsgx import errors
+from cmsgx import _truncation, errors
 
 TREE = {
     cmsgx.CmsgError: (Exception,),
@@ -175,7 +175,7 @@ def test_which_error_says_what_is_missing(
     cmsgx.send(stream[0], b"data")
     message = cmsgx.receive(stream[1], 4)
     with pytest.raises(cmsgx.CmsgError) as caught:
-        errors.raise_truncated(message, 3, count, misses, full, withheld)
+        _truncation.raise_truncated(message, 3, count, misses, full, withheld)
     error: Any = caught.value
     assert error.message is message
     if not misses:

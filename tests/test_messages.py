@@ -21,7 +21,7 @@ from messages import all_messages
 from support import TESTS, unregistered
 
 import cmsgx
-from cmsgx import errors, kinds, wire
+from cmsgx import _truncation, kinds, wire
 
 
 def told(error: BaseException) -> str:
@@ -64,7 +64,7 @@ class Scene(dict[str, Any]):
             cmsgx=cmsgx,
             kinds=kinds,
             wire=wire,
-            errors=errors,
+            _truncation=_truncation,
             socket=socket,
             os=os,
             sys=sys,
@@ -1078,16 +1078,16 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "<class 'cmsgx.kinds.Unknown'> is not a kind of control message"),
     ("kinds.AlgIv(b'x').unpack(b'xx')", cmsgx.MalformedControlError,
      "AlgIv: 2 bytes came, it has 4 (truncated)"),
-    ("errors.raise_truncated(message, 3, 1, 0, 0, 0)", cmsgx.DataTruncatedError,
+    ("_truncation.raise_truncated(message, 3, 1, 0, 0, 0)", cmsgx.DataTruncatedError,
      "[EMSGSIZE] the datagram was longer than the buffer, 5 bytes of it are here; receive with a "
      "larger bufsize, or with on_truncation='keep'"),
-    ("errors.raise_truncated(message, 3, 1, 1, 0, 0)", cmsgx.ControlTruncatedError,
+    ("_truncation.raise_truncated(message, 3, 1, 1, 0, 0)", cmsgx.ControlTruncatedError,
      "[EMSGSIZE] 1 descriptor arrived, room was for 3: other control data took some of it; where "
      "an option was switched on meanwhile, call refresh()"),
-    ("errors.raise_truncated(message, 3, 1, 1, 1, 0)", cmsgx.FdLimitError,
+    ("_truncation.raise_truncated(message, 3, 1, 1, 1, 0)", cmsgx.FdLimitError,
      "[EMFILE] 1 descriptor arrived, room was for 3: the descriptor table is full, with "
      f"{OPEN_MAX} open and RLIMIT_NOFILE at {OPEN_MAX}; raise the limit, or close some"),
-    ("errors.raise_truncated(message, 3, 1, 1, 0, 1)", cmsgx.FdLimitError,
+    ("_truncation.raise_truncated(message, 3, 1, 1, 0, 1)", cmsgx.FdLimitError,
      "[EMFILE] 1 descriptor arrived, room was for 3; others were withheld: limit or security "
      "module"),
     ("copied_zero_copy.send(b'x')", RuntimeError,
@@ -1238,6 +1238,12 @@ def test_an_error_says_which_argument_what_it_was_and_what_would_do(
 # Whose circumstances take more than a call: the file that makes them, and some words of the message
 # that a test there looks for.
 ELSEWHERE = {
+    "cmsgx._cmsg was not bound to the Python layer: import cmsgx, which does that":
+        ("test_bind.py", "not bound to the Python layer"),
+    "bind: C takes nothing that is named {}": ("test_bind.py", "C takes nothing that is named"),
+    "bind: missing: {}": ("test_bind.py", "bind: missing"),
+    "bind: each object is given by its name": ("test_bind.py", "each object is given by its name"),
+    "bind: this was done, and is done once": ("test_bind.py", "this was done, and is done once"),
     "bufsize: there is no memory for {} bytes": ("test_messages.py", "there is no memory for"),
     "this {} is in use, by another thread or below a signal handler; make one for each thread":
         ("test_messages.py", "make one for each"),
@@ -1278,7 +1284,6 @@ _OTHER_SYSTEM = "on another system only"
 _RACE = "another thread has to act between two machine instructions"
 _KERNEL = "the kernel has to do what this one does not"
 UNMET = {
-    "nothing is registered as {}": _PRIVATE,
     "name: a str is needed, not {}": _PRIVATE,
     "doc: a str or None is needed, not {}": _PRIVATE,
     "bounds: (min_value, max_value) is needed, not {}": _PRIVATE,
@@ -1297,7 +1302,7 @@ UNMET = {
     "type: a subclass of Descriptor is needed, not {}": _PRIVATE,
     "{} returned {}, which is not a descriptor": _PRIVATE,
     "control_size: {}; it is 0 to {}": _PRIVATE,
-    "IPAddress is not registered": _PRIVATE,
+    "IPAddress has no codec of its own": _PRIVATE,
     "attached_state: {}; it is 0 to {}": _PRIVATE,
     "{}(): the first argument is a list of one int": _PRIVATE,
     "value: {} bytes; {} at most": _PRIVATE,

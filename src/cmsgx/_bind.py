@@ -9,11 +9,11 @@ from . import _cmsg
 from ._batch import BatchResult, Outgoing
 from ._drop_in import adopt, library_class, recv_fds_through, recvmsg_foreign, socket
 from ._fds import Fd
+from ._truncation import raise_truncated
 from .errors import (
     MalformedControlError,
     NotSupportedError,
     TooManyFdsError,
-    raise_truncated,
 )
 from .kinds._address import IPAddress
 from .kinds._pidfd import PidFd
