@@ -51,13 +51,14 @@
 
 PyDoc_STRVAR(sendmsg_doc,
 "sendmsg(sock, buffers, ancdata=(), flags=0, address=None, /)\n--\n\n"
-"Sends data and control messages as socket.sendmsg() does: sendmsg(2), and send(2) where there\n"
-"is one buffer and nothing else, which strace and seccomp call sendto.  Returns the number of\n"
-"bytes sent.\n\n"
-"`sock` is a socket, an Fd, an int, or an object with fileno(); only a socket waits for its\n"
-"timeout.  `buffers` is an iterable of bytes-like objects; `ancdata` an iterable of (level,\n"
-"type, data) and of typed control messages.  Descriptors are borrowed: the caller owns them\n"
-"still, and an Fd among them stays open for the system call.  Raises as socket.sendmsg().");
+"Sends data and control messages as socket.sendmsg() does: sendmsg(2), or, for one buffer and\n"
+"nothing else, send(2), which strace and seccomp call sendto.  Returns the number of bytes\n"
+"sent.\n\n"
+"`sock` is a socket, an Fd, an int, or an object with fileno(); only a socket has a timeout to\n"
+"wait for.  `buffers` is an iterable of bytes-like objects, `ancdata` an iterable of (level,\n"
+"type, data) and of typed control messages.  Descriptors are borrowed: the caller still owns\n"
+"them, and an Fd among them stays open during the system call.  Raises what socket.sendmsg()\n"
+"raises.");
 
 PyDoc_STRVAR(recvmsg_doc,
 "recvmsg(sock, bufsize, ancbufsize=0, flags=0, /)\n--\n\n"
@@ -83,8 +84,8 @@ PyDoc_STRVAR(recvmsg_into_inheritable_doc,
 PyDoc_STRVAR(send_fds_doc,
 "send_fds(sock, buffers, fds, flags=0, address=None)\n--\n\n"
 "Sends descriptors with the bytes of `buffers`: SCM_RIGHTS, unix(7).  Returns the number of\n"
-"bytes sent.  `fds` is an iterable of ints, Fds and objects with fileno(), or one such object;\n"
-"they are borrowed.\n"
+"bytes sent.  `fds` is an iterable of ints, Fds and objects with fileno(), or one Fd or object\n"
+"with fileno(); they are borrowed: the caller still owns them.\n"
 "Unlike socket.send_fds(), `flags` and `address` are honoured.");
 
 PyDoc_STRVAR(recv_fds_doc,
@@ -96,51 +97,53 @@ PyDoc_STRVAR(recv_fds_doc,
 
 PyDoc_STRVAR(send_doc,
 "send(sock, data, *, fds=(), control=(), flags=0, address=None, timeout=...)\n--\n\n"
-"Sends one message: sendmsg(2), and send(2) where it is one buffer and nothing else, which strace\n"
-"and seccomp call sendto.  Returns the number of bytes sent.\n\n"
-"`data` is a bytes-like object or an iterable of them; `fds` an iterable of descriptors (ints,\n"
-"Fds, objects with fileno()), or one Fd or object with fileno(); they are borrowed: whoever owned\n"
-"them owns them still; `control` one typed control message or an iterable; `timeout` seconds or\n"
-"None, by default the socket's own; `address` an Address, or what the socket module takes, a host\n"
-"name only with a socket object, which is looked up first.  Never raises SIGPIPE.\n\n"
-"Raises TooManyFdsError for more than 253 descriptors, NotSupportedError for descriptors over\n"
-"another family than AF_UNIX, and for a typed control message that the kernel would not\n"
-"read where this goes; ValueError for descriptors without data on a stream, and for a value that\n"
-"is not sent; OSError (EBADF) that names a descriptor which is not open, and what the kernel\n"
-"reports, EINVAL and EPERM with a note of what each control message needs.");
+"Sends one message: sendmsg(2), or, for one buffer and nothing else, send(2), which strace and\n"
+"seccomp call sendto.  Returns the number of bytes sent.\n\n"
+"`data` is a bytes-like object or an iterable of them.  `fds` is an iterable of descriptors\n"
+"(ints, Fds, objects with fileno()), or one Fd or object with fileno(); they are borrowed: the\n"
+"caller still owns them.  `control` is one typed control message, or an iterable of them and of\n"
+"(level, type, data).  `timeout` is in seconds, None for no limit; by default it is the\n"
+"socket's own.  `address` is an Address, or what the socket module takes; a host name, which is\n"
+"resolved first, only with a socket object.  Never raises SIGPIPE.\n\n"
+"Raises TooManyFdsError for more than 253 descriptors; NotSupportedError for descriptors over\n"
+"a family other than AF_UNIX, and for a typed control message that the kernel would silently\n"
+"drop; ValueError for descriptors without data on a stream, and for a value that can only be\n"
+"received; OSError (EBADF) that names a descriptor which is not open, and what the kernel\n"
+"reports: EINVAL and EPERM with a note that says what each control message needs.");
 
 PyDoc_STRVAR(send_batch_doc,
 "send_batch(sock, messages, *, flags=0, timeout=..., on_error='raise')\n--\n\n"
-"Sends many messages by few system calls: sendmmsg(2).\n\n"
+"Sends many messages with few system calls: sendmmsg(2).\n\n"
 "Each message is (data, fds, control, address), of which all but the data may be left out, or an\n"
-"Outgoing, or just data; each of these is as for send().  Returns how many were sent, from the\n"
-"first on: a call stops at the first that fails, and raises only where that is the first of all,\n"
-"so what is left can be given to the next call.  `timeout` is for all of it.  Of a message that\n"
-"was not sent the descriptors stay the caller's as they were, as do those of one that was.\n"
-"What other code raises, an iterator among `messages` or a fileno(), is raised, once what stands\n"
-"before it was sent.\n\n"
-"On a stream a message may go in part; the rest of it follows without its descriptors.  Where\n"
-"that fails, or a signal handler raises, so does the call.  Of each error behind the arguments\n"
-"`sent` is the number of whole messages that went, and `sent_bytes` what went of the one behind\n"
-"them, its descriptors included where that is not 0.\n\n"
-"on_error='skip' goes past each message that the kernel refuses, and returns a BatchResult: how\n"
-"many were sent, an int, with `skipped`, an (index, OSError) for each of the others, and `done`,\n"
-"how many were either.  An error that may have been pending, as of ICMP for a packet before, is\n"
-"one only if the same message fails again.  What is not about one message (a closed socket or\n"
-"descriptor, the end of a connection, no memory, no room in time) ends the call as without it,\n"
-"and so does a message that cannot even be made; what is raised then has `skipped`, too.");
+"Outgoing, or just data; each part is as for send().  Returns how many messages were sent,\n"
+"counted from the first.  The call stops at the first message that fails, and raises only if\n"
+"that is the very first one, so the rest can be given to the next call.  `timeout` is for the\n"
+"whole call.  All descriptors are borrowed: the caller still owns them, sent or not.  An\n"
+"exception of other code, such as an iterator in a message or a fileno(), is raised after the\n"
+"messages before it have been sent.\n\n"
+"On a stream, part of a message may be sent first; the rest follows without the descriptors.\n"
+"If that fails, or a signal handler raises, so does the call.  Each exception, except those\n"
+"about the arguments, has `sent`, the number of whole messages sent, and `sent_bytes`, the\n"
+"number of bytes sent of the next one; if that is not 0, its descriptors were sent as well.\n\n"
+"on_error='skip' skips each message that the kernel refuses, and returns a BatchResult: an int,\n"
+"how many were sent, with `skipped`, an (index, OSError) for each of the others, and `done`, the\n"
+"number of both.  An error that may have been pending, such as an ICMP error about an earlier\n"
+"packet, counts only if the same message fails again.  An error that is not about one message (a\n"
+"closed socket or descriptor, the end of a connection, no memory, no room in time) ends the call\n"
+"as without on_error, and so does a message that cannot even be made; that exception has\n"
+"`skipped` as well.");
 
-PyDoc_STRVAR(send_counted_doc,
+PyDoc_STRVAR(send_tracked_doc,
 "send_tracked(progress, sock, data, /, *, fds=(), control=(), flags=0, address=None, "
 "timeout=...)\n--\n\n"
-"send(), which adds the number of bytes to the one in `progress`, a list, before a signal handler\n"
-"can run.  Returns None, or the OSError of a system call that was refused: so what it raises is\n"
-"no refusal, whatever its errno.");
+"send(), which adds the number of bytes sent to the one in `progress`, a list of one int, before\n"
+"a signal handler can run.  Returns None, or the OSError of the system call: so an exception that\n"
+"it raises comes from elsewhere, whatever its errno.");
 
-PyDoc_STRVAR(send_batch_counted_doc,
+PyDoc_STRVAR(send_batch_tracked_doc,
 "send_batch_tracked(progress, sock, messages, /, *, flags=0, timeout=...)\n--\n\n"
-"send_batch(), as send_tracked() is send(): the number of messages, also of those in front of\n"
-"what it raises.  On a stream an error behind part of a message is raised.");
+"As send_tracked(), for send_batch(): adds the number of messages sent, also if it raises.  An\n"
+"error after part of a message was sent on a stream is raised.");
 
 PyDoc_STRVAR(receive_doc,
 "receive(sock, bufsize, *, fds=0, flags=0, timeout=..., on_truncation='raise', close='now')\n--\n\n"
@@ -169,13 +172,13 @@ PyDoc_STRVAR(space_doc,
 
 PyDoc_STRVAR(build_doc,
 "build(control, /)\n--\n\n"
-"A control buffer of typed control messages and (level, type, data), or of one that is typed,\n"
-"as bytes.");
+"A control buffer, as bytes, from one typed control message, or an iterable of them and of\n"
+"(level, type, data).");
 
 PyDoc_STRVAR(read_header_doc,
 "read_header(buffer, offset, /)\n--\n\n"
-"The control message at `offset`: None behind the last, or (level, type, cmsg_len, start, end,\n"
-"next, fits).");
+"The control message at `offset`: (level, type, cmsg_len, start, end, next, fits), or None after\n"
+"the last.");
 
 PyDoc_STRVAR(getsockopt_doc,
 "getsockopt(sock, level, name, size, /)\n--\n\n"
@@ -264,13 +267,13 @@ PyDoc_STRVAR(generation_doc,
 
 PyDoc_STRVAR(note_used_up_doc,
 "note_used_up(error, /, **arguments)\n--\n\n"
-"Notes in an OSError which of these arguments were iterators, as the same call made again would\n"
-"go without what they had.");
+"Adds a note to an OSError that names the arguments which were iterators, because repeating the\n"
+"call would send nothing from them.");
 
 PyDoc_STRVAR(listed_fds_doc,
 "listed_fds(fds, /)\n--\n\n"
-"What `fds` of a call that sends stands for, as a tuple: one object with fileno() is one\n"
-"descriptor, and is not iterated.  TypeError for a number by itself, and for bytes.");
+"The descriptors that `fds` of a sending call stands for, as a tuple: one object with fileno() is\n"
+"one descriptor, and is not iterated.  TypeError for a single int, and for bytes.");
 
 PyDoc_STRVAR(with_lock_doc,
 "with_lock(lock, function, /)\n--\n\n"
@@ -344,9 +347,9 @@ static PyMethodDef methods[] = {
     {"recv_fds", FAST(cmsgx_recv_fds), METH_FASTCALL | METH_KEYWORDS, recv_fds_doc},
     {"send", FAST(cmsgx_send), METH_FASTCALL | METH_KEYWORDS, send_doc},
     {"send_batch", FAST(cmsgx_send_batch), METH_FASTCALL | METH_KEYWORDS, send_batch_doc},
-    {"send_tracked", FAST(cmsgx_send_tracked), METH_FASTCALL | METH_KEYWORDS, send_counted_doc},
+    {"send_tracked", FAST(cmsgx_send_tracked), METH_FASTCALL | METH_KEYWORDS, send_tracked_doc},
     {"send_batch_tracked", FAST(cmsgx_send_batch_tracked), METH_FASTCALL | METH_KEYWORDS,
-     send_batch_counted_doc},
+     send_batch_tracked_doc},
     {"receive", FAST(cmsgx_receive_once), METH_FASTCALL | METH_KEYWORDS, receive_doc},
     {"CMSG_ALIGN", cmsgx_cmsg_align, METH_O, align_doc},
     {"CMSG_LEN", cmsgx_cmsg_len, METH_O, len_doc},

@@ -389,11 +389,11 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "bufsize: 2147483648; one call brings 2147479552 bytes at most"),
     ("cmsgx.receive(sock, 5, fds='1')", TypeError, "fds: an int is needed, not str"),
     ("cmsgx.receive(sock, 5, fds=True)", TypeError,
-     "fds: how many descriptors may come is needed, not bool"),
+     "fds: the number of descriptors to accept is needed, not bool"),
     ("cmsgx.Receiver(sock, 5, fds=True)", TypeError,
-     "fds: how many descriptors may come is needed, not bool"),
+     "fds: the number of descriptors to accept is needed, not bool"),
     ("cmsgx.BatchReceiver(sock, 5, 5, fds=True)", TypeError,
-     "fds: how many descriptors may come is needed, not bool"),
+     "fds: the number of descriptors to accept is needed, not bool"),
     ("cmsgx.receive(sock, 5, fds=-1)", ValueError, "fds: -1; it cannot be negative"),
     ("cmsgx.receive(sock, 5, fds=254)", cmsgx.TooManyFdsError,
      "fds: 254; one message carries 253 at most"),
@@ -402,8 +402,8 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
     ("cmsgx.send(sock, b'x', fds=True)", TypeError,
      "fds: True is not a descriptor; descriptors are given in a list: fds=[number]"),
     ("cmsgx.send(sock, b'x', fds=b'12345678')", TypeError,
-     "fds: an iterable of descriptors, or an object with fileno(), is needed, not bytes; numbers "
-     "that are packed in bytes go as memoryview(data).cast('i')"),
+     "fds: an iterable of descriptors, or an object with fileno(), is needed, not bytes; give "
+     "packed numbers as memoryview(data).cast('i')"),
     ("cmsgx.Rights(None)", TypeError,
      "fds: an iterable of descriptors, or an object with fileno(), is needed, not NoneType"),
     ("cmsgx.receive(sock, 5, flags='x')", TypeError, "flags: an int is needed, not str"),
@@ -412,7 +412,7 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
     ("cmsgx.receive(sock, 5, flags=10**5000)", OverflowError,
      "flags: an int does not fit in 32 bits, signed"),
     ("cmsgx.receive(sock, 5, flags=socket.MSG_PEEK, fds=1)", ValueError,
-     "flags: each MSG_PEEK makes new descriptors; peek with fds=0"),
+     "flags: each MSG_PEEK installs new descriptors; peek with fds=0"),
     ("cmsgx.recvmsg(100, sock)", TypeError, "bufsize: an int is needed, not socket"),
     ("cmsgx.recvmsg(sock, -5)", ValueError, "bufsize: -5; it cannot be negative"),
     ("cmsgx.recvmsg(sock, 5, '5')", TypeError, "ancbufsize: an int is needed, not str"),
@@ -1188,12 +1188,12 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "address: ('::1', 5, -1); an address of AF_INET6 is (host, port, flowinfo=0, scope_id=0), "
      "the port from 0 to 65535, flowinfo up to 1048575"),
     ("cmsgx.send(udp.fileno(), b'x', address=('localhost', 5))", ValueError,
-     "address: ('localhost', 5) is a host name to resolve, or of a family that goes through a "
-     "socket object only; give that in place of its number"),
+     "address: ('localhost', 5) is a host name to resolve, or of a family that needs a "
+     "socket object; give that in place of its number"),
     ("cmsgx.send(udp.fileno(), b'x', address=('::1', 9))", ValueError,
-     "address: ('::1', 9) is of AF_INET6, and the socket is of AF_INET"),
+     "address: ('::1', 9) is of AF_INET6, but the socket is of AF_INET"),
     ("cmsgx.send_batch(udp6.fileno(), [(b'x', (), (), ('127.0.0.1', 9))])", ValueError,
-     "address: ('127.0.0.1', 9) is of AF_INET, and the socket is of AF_INET6\nin messages[0]"),
+     "address: ('127.0.0.1', 9) is of AF_INET, but the socket is of AF_INET6\nin messages[0]"),
     # one's own kinds
     ("kinds.register(Raw_unregistered, level=900, type=900, layout=[('raw', 0, 's', 4)])",
      ValueError,
@@ -1245,10 +1245,11 @@ ELSEWHERE = {
     "bind: each object is given by its name": ("test_bind.py", "each object is given by its name"),
     "bind: this was done, and is done once": ("test_bind.py", "this was done, and is done once"),
     "bufsize: there is no memory for {} bytes": ("test_messages.py", "there is no memory for"),
-    "this {} is in use, by another thread or below a signal handler; make one for each thread":
+    "this {} is in use by another thread, or by code that a signal handler interrupted; make one "
+    "for each thread":
         ("test_messages.py", "make one for each"),
-    "this {} is in use, by another thread or below a signal handler; let one thread at a time "
-    "have it": ("test_threads.py", "is in use"),
+    "this {} is in use by another thread, or by code that a signal handler interrupted; use it in "
+    "one thread at a time": ("test_threads.py", "is in use"),
     "{} descriptors wait for the background closer, which is as many as may before more are "
     "received": ("test_closer.py", "wait for the background closer"),
     "timed out: {} descriptors wait for the background closer":
@@ -1348,7 +1349,7 @@ UNMET = {
     "control{}: Rights with its descriptors is needed, not {}": "a Rights that cannot be iterated",
     "{}: {} bytes; {} at most": _PRIVATE,
     "address: {} was found as {}": "what getaddrinfo() does not do",
-    "address: {} is of a family that goes through the socket's own sendmsg(), without fds= and "
+    "address: only the socket's own sendmsg() can convert {}, and that takes neither fds= nor "
     "timeout=": "of a family that neither the socket module nor cmsgx knows",
     "Unknown error {}": "a text that stands for an errno",
 }  # fmt: skip
@@ -1414,6 +1415,6 @@ def test_in_use_says_by_whom_and_what_would_do() -> None:
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert refused == [
-        "this Receiver is in use, by another thread or below a signal handler; make one for each "
-        "thread"
+        "this Receiver is in use by another thread, or by code that a signal handler interrupted; "
+        "make one for each thread"
     ]

@@ -2,7 +2,8 @@
 
 #include "errors.h"
 
-/* With an exception, for what became no int of `bits`.  What its __index__() raised stays. */
+/* After a failed conversion to an int of `bits`: makes the current exception name the argument,
+   unless __index__() of the object raised it. */
 static int
 refuse_int(PyObject *object, const char *name, size_t bits)
 {
@@ -105,8 +106,8 @@ cmsgx_sequence(PyObject *iterable, const char *name, const char *needed)
     return fast;
 }
 
-/* Whether it is the `fds` or the `control` of a message, and cannot be a message itself: an Fd, a
-   kind, nothing, or a list or tuple of what has no bytes. */
+/* Whether `part` can only be the `fds` or the `control` of a message, and not a message itself: an
+   Fd, a control message, an empty tuple, or a list or tuple of ints or of those. */
 static int
 is_no_message(const cmsgx_state *state, PyObject *part)
 {
@@ -127,8 +128,8 @@ is_no_message(const cmsgx_state *state, PyObject *part)
     return result;
 }
 
-/* Whether it is a message, where a list of them is expected, beyond doubt: (b"a", [b"b"]) may be
-   two of them. */
+/* Whether it is certainly one message rather than an iterable of them: (b"a", [b"b"]) could be
+   two. */
 static int
 is_one_message(const cmsgx_state *state, PyObject *object)
 {
@@ -216,7 +217,7 @@ cmsgx_as_on_error(PyObject *object, int *skips)
     return -1;
 }
 
-/* A size that is refused by its name where it is negative. */
+/* A size; ValueError if it is negative. */
 static int
 as_not_negative(PyObject *object, const char *name, size_t *value)
 {
@@ -235,7 +236,7 @@ as_not_negative(PyObject *object, const char *name, size_t *value)
 int
 cmsgx_as_bufsize(PyObject *object, size_t *size)
 {
-    /* As Linux has it, with the smallest pages. */
+    /* MAX_RW_COUNT of Linux, with the smallest page size. */
     const int most = INT_MAX - 4095;
     if (as_not_negative(object, "bufsize", size) < 0) {
         return -1;
@@ -252,7 +253,7 @@ int
 cmsgx_as_fds(cmsgx_state *state, PyObject *object, size_t *fds)
 {
     if (PyBool_Check(object)) {
-        cmsgx_raise_needed("fds", -1, "how many descriptors may come", object);
+        cmsgx_raise_needed("fds", -1, "the number of descriptors to accept", object);
         return -1;
     }
     if (as_not_negative(object, "fds", fds) < 0) {
@@ -271,7 +272,7 @@ cmsgx_check_peek(size_t fds, int flags)
 {
     if (fds > 0 && (flags & MSG_PEEK)) {
         PyErr_SetString(PyExc_ValueError,
-                        "flags: each MSG_PEEK makes new descriptors; peek with fds=0");
+                        "flags: each MSG_PEEK installs new descriptors; peek with fds=0");
         return -1;
     }
     return 0;
@@ -288,7 +289,8 @@ cmsgx_fileno_method(cmsgx_state *state, PyObject *object, PyObject **method)
     return has;
 }
 
-/* Bytes, whose items are ints as well as the packed numbers are that are meant. */
+/* Whether it is bytes, whose items are ints: those are not the descriptors that are packed in
+   them. */
 static int
 are_bytes(PyObject *fds)
 {
@@ -309,7 +311,7 @@ cmsgx_listed_fds(cmsgx_state *state, PyObject *fds, int strict)
         if (strict && are_bytes(fds)) {
             return PyErr_Format(PyExc_TypeError,
                                 "fds: an iterable of descriptors, or an object with fileno(), is "
-                                "needed, not %.200s; numbers that are packed in bytes go as "
+                                "needed, not %.200s; give packed numbers as "
                                 "memoryview(data).cast('i')",
                                 Py_TYPE(fds)->tp_name);
         }
@@ -360,7 +362,7 @@ position_of(cmsgx_state *state, const cmsgx_signature *signature, PyObject *name
             return i;
         }
     }
-    /* Nearly all names are interned; one that was made at run time may not be. */
+    /* Nearly all keywords are interned; one that was made at run time may not be. */
     for (Py_ssize_t i = 0; keywords[i] >= 0; i++) {
         if (PyUnicode_Compare(state->keywords[keywords[i]], name) == 0) {
             return i;
@@ -369,7 +371,7 @@ position_of(cmsgx_state *state, const cmsgx_signature *signature, PyObject *name
     return -1;
 }
 
-/* More positional arguments than there are: the others go by their names. */
+/* TypeError for too many positional arguments: names those that are keyword-only. */
 static void
 raise_too_many(const cmsgx_state *state, const cmsgx_signature *signature, Py_ssize_t nargs)
 {

@@ -1,4 +1,4 @@
-/* Arguments of the calls that are parsed by hand, as they are made often. */
+/* Parsing of arguments, by hand for the functions that are called often. */
 
 #ifndef CMSGX_ARGUMENTS_H
 #define CMSGX_ARGUMENTS_H
@@ -10,21 +10,21 @@
 int cmsgx_as_int(PyObject *object, const char *name, int *value);
 int cmsgx_as_size(PyObject *object, const char *name, Py_ssize_t *value);
 
-/* An index of a sequence that takes slices too: IndexError where Py_ssize_t has no room for it. */
+/* The index of a sequence that takes slices too: IndexError if it does not fit in Py_ssize_t. */
 int cmsgx_as_index(PyObject *object, Py_ssize_t *value);
 
-/* As "y*" where flags are PyBUF_SIMPLE; `index`, where it is not negative, is that in a sequence of
-   that name. */
+/* As "y*" if flags are PyBUF_SIMPLE.  An `index` that is not negative is the position in a sequence
+   called `name`. */
 int cmsgx_as_buffer(PyObject *object, const char *name, Py_ssize_t index, Py_buffer *view,
                     int flags);
 
-/* A list or tuple of the items of an iterable, whose items stay while it is read: without a
-   GIL a list is copied, as another thread may change it.  TypeError for what is none, which says
-   what is `needed`, in words.  A new reference. */
+/* The items of an iterable as a list or tuple, a new reference, or NULL with an exception.  Without
+   a GIL it is always a tuple, as another thread may change a list while it is read.  The TypeError
+   for anything else says what is `needed`, in words. */
 PyObject *cmsgx_sequence(PyObject *iterable, const char *name, const char *needed);
 
-/* A tuple of the messages that an iterable gives: a new reference.  TypeError for one message, of
-   which the parts would be taken for messages. */
+/* The messages of an iterable as a tuple, a new reference, or NULL with an exception: TypeError for
+   a single message, whose parts would be taken for messages. */
 PyObject *cmsgx_as_messages(cmsgx_state *state, PyObject *object);
 
 /* on_truncation: "raise" (1) or "keep" (0). */
@@ -36,32 +36,33 @@ int cmsgx_as_close(PyObject *object, int *in_background);
 /* on_error: "skip" (1) or "raise" (0). */
 int cmsgx_as_on_error(PyObject *object, int *skips);
 
-/* As "n", but what Py_ssize_t has no room for, as 2**31 on 32 bits, becomes the nearest that it
-   has: for whoever refuses that with words of its own. */
+/* As "n", but an int that does not fit in Py_ssize_t, such as 2**31 on 32 bits, becomes the nearest
+   one that does: for callers that refuse it with an error of their own. */
 int cmsgx_as_nearest(PyObject *object, const char *name, Py_ssize_t *value);
 
-/* bufsize: what one call can bring.  Where there is no memory for it, it is the receiving that
-   fails, with MemoryError. */
+/* bufsize: at most what one system call can receive.  Whether there is memory for it shows later:
+   then the call that receives raises MemoryError. */
 int cmsgx_as_bufsize(PyObject *object, size_t *size);
 
-/* How many descriptors may be asked for, and that they are not peeked at. */
+/* The `fds` of a call that receives: how many descriptors it accepts. */
 int cmsgx_as_fds(cmsgx_state *state, PyObject *object, size_t *fds);
+/* Refuses MSG_PEEK with descriptors: 0, or -1 with ValueError. */
 int cmsgx_check_peek(size_t fds, int flags);
 
-/* Its fileno(): 1, and a new reference in *method; 0 where it has none that can be called, as by
-   `fileno = None` in its class; -1 with an exception. */
+/* The object's fileno method: 1, and a new reference in *method; 0 if it has none, or one that is
+   not callable, such as `fileno = None` in its class; -1 with an exception. */
 int cmsgx_fileno_method(cmsgx_state *state, PyObject *object, PyObject **method);
 
-/* What `fds` of a call that sends stands for, as a list or a tuple: one thing that has fileno() is
-   one descriptor, and is not iterated, as a file would give its lines.  A new reference, or NULL
-   with an exception: TypeError for a number, which may be a count as well as a descriptor, and,
-   where it is strict, for bytes. */
+/* The descriptors that `fds` of a sending call stands for, as a list or tuple: one object with
+   fileno() is one descriptor, and is not iterated, as a file would give its lines.  A new
+   reference, or NULL with an exception: TypeError for an int, which could be meant as a count, and,
+   if `strict`, for bytes. */
 PyObject *cmsgx_listed_fds(cmsgx_state *state, PyObject *fds, int strict);
 
 /* listed_fds(fds, /): the same, strictly, as a tuple. */
 PyObject *cmsgx_listed_fds_of(PyObject *module, PyObject *fds);
 
-/* Whether it would be read as one descriptor.  Keeps the exception that is being raised. */
+/* Whether `fds` stands for one descriptor.  Keeps the current exception. */
 int cmsgx_is_one_descriptor(PyObject *fds);
 
 typedef struct {
@@ -71,12 +72,12 @@ typedef struct {
     signed char keywords[8];    /* places in state->keywords, -1 at the end */
 } cmsgx_signature;
 
-/* Writes each argument, borrowed, to values[i], in the order of the signature's keywords.
-   0, or -1 with TypeError. */
+/* Writes each argument, a borrowed reference, to values[i], in the order of the signature's
+   keywords.  0, or -1 with TypeError. */
 int cmsgx_keywords(cmsgx_state *state, const cmsgx_signature *signature, PyObject *const *args,
                    Py_ssize_t nargs, PyObject *kwnames, PyObject **values);
 
-/* The first of them, borrowed, wherever it stands; NULL where it is missing. */
+/* The first argument, positional or by its keyword, a borrowed reference; NULL if it is missing. */
 static inline PyObject *
 cmsgx_first_argument(const cmsgx_state *state, int keyword, PyObject *const *args, Py_ssize_t nargs,
                      PyObject *kwnames)

@@ -74,7 +74,7 @@ cmsgx_raise_too_large(const char *name, PyObject *object, size_t bits)
 {
     PyObject *text = PyObject_Repr(object);
     if (text == NULL) {
-        /* So large that Python shows none of it. */
+        /* Too large for Python to convert to a str. */
         PyErr_Clear();
         text = PyUnicode_FromString("an int");
     }
@@ -143,7 +143,7 @@ cmsgx_raise_no_end(int error)
                              "call receive() instead of the loop");
 }
 
-/* Without the module. */
+/* The name of its type, without the module. */
 static const char *
 name_of_type(PyObject *object)
 {
@@ -161,8 +161,8 @@ PyObject *
 cmsgx_raise_busy(PyObject *self)
 {
     return PyErr_Format(PyExc_RuntimeError,
-                        "this %s is in use, by another thread or below a signal handler; let one "
-                        "thread at a time have it",
+                        "this %s is in use by another thread, or by code that a signal handler "
+                        "interrupted; use it in one thread at a time",
                         name_of_type(self));
 }
 
@@ -170,7 +170,7 @@ PyObject *
 cmsgx_raise_receiver_busy(PyObject *self)
 {
     return PyErr_Format(PyExc_RuntimeError,
-                        "this %s is in use, by another thread or below a signal handler; make one "
-                        "for each thread",
+                        "this %s is in use by another thread, or by code that a signal handler "
+                        "interrupted; make one for each thread",
                         name_of_type(self));
 }

@@ -43,7 +43,7 @@ def as_int(name: str, value: Any, minimum: int | None = None) -> int:
 def as_fds(fds: Any) -> int:
     """How many descriptors may come. A bool is none, as it is no descriptor where they are sent."""
     if isinstance(fds, bool):
-        raise needed("fds", "how many descriptors may come", fds)
+        raise needed("fds", "the number of descriptors to accept", fds)
     return as_int("fds", fds, minimum=0)
 
 

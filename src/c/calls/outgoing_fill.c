@@ -76,17 +76,17 @@ cmsgx_raise_no_conversion(cmsgx_sock *sock, PyObject *address)
 {
     int family = cmsgx_sock_family(sock);
     if (is_of_other_ip(family, address)) {
-        PyErr_Format(PyExc_ValueError, "address: %R is of %s, and the socket is of %s", address,
+        PyErr_Format(PyExc_ValueError, "address: %R is of %s, but the socket is of %s", address,
                      family == AF_INET ? "AF_INET6" : "AF_INET",
                      family == AF_INET ? "AF_INET" : "AF_INET6");
         return;
     }
     PyErr_Format(PyExc_ValueError,
                  sock->kind == CMSGX_SOCKET
-                     ? "address: %R is of a family that goes through the socket's own sendmsg(), "
-                       "without fds= and timeout="
-                     : "address: %R is a host name to resolve, or of a family that goes through a "
-                       "socket object only; give that in place of its number",
+                     ? "address: only the socket's own sendmsg() can convert %R, and that takes "
+                       "neither fds= nor timeout="
+                     : "address: %R is a host name to resolve, or of a family that needs a socket "
+                       "object; give that in place of its number",
                  address);
 }
 
