@@ -2,7 +2,7 @@
 
    A row's function does `rounds` rounds of it and returns 0, or the errno of what failed (EPROTO
    where what came is not what was sent).  To add one: `int floor_NAME(const struct job *job,
-   long rounds)`, and a Row in rows.py that names it. */
+   long rounds)`, and a Row that names it, see rows.py. */
 
 #define _GNU_SOURCE
 

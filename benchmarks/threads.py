@@ -19,8 +19,8 @@ from collections.abc import Callable
 from fnmatch import fnmatch
 
 import rows
-from rows import BATCH, DROPIN, WITH, Loop, Row, World
 from run import as_text, build_floor, cell, compiled_loop, machine, raise_descriptor_limit
+from worlds import BATCH, DROPIN, WITH, Loop, Row, World
 
 SECONDS = 0.1  # that one measurement takes
 PAIRS = 15

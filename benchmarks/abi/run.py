@@ -28,8 +28,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from rows import Loop, World, unix_pair  # noqa: E402
 from run import build_floor, compiler, floor_loop, getrusage, machine, median, show  # noqa: E402
+from worlds import Loop, World, unix_pair  # noqa: E402
 
 SOURCES = HERE.parents[1] / "src"
 LIMITED = "-DPy_LIMITED_API=0x030b0000"
