@@ -204,7 +204,7 @@ PyDoc_STRVAR(close_each_doc,
 PyDoc_STRVAR(own_result_doc,
 "own_result(type, function, /)\n--\n\n"
 "(owner, result) of a function that gives a descriptor away, as its result or as the first item\n"
-"of a tuple.  The owner, a Descriptor of that type, is made first: nothing can fail, and no\n"
+"of a tuple.  The owner, an FdBase of that type, is made first: nothing can fail, and no\n"
 "signal handler runs, between the function's return and the owner.");
 
 PyDoc_STRVAR(give_to_socket_doc,
@@ -225,7 +225,7 @@ PyDoc_STRVAR(getpeer_doc,
 
 PyDoc_STRVAR(closer_submit_doc,
 "closer_submit(descriptor, /)\n--\n\n"
-"Hands a Descriptor, a socket object or a number to the background closer.");
+"Hands an Fd, a socket object or a number to the background closer.");
 
 PyDoc_STRVAR(closer_wait_doc,
 "closer_wait(seconds, /)\n--\n\n"
@@ -463,7 +463,7 @@ module_exec(PyObject *module)
 
 /* Each object that the state owns. */
 #define EACH_OBJECT(DO) \
-    DO(Method) DO(Descriptor) DO(Pin) DO(Descriptors) DO(View) DO(Into) DO(Address) \
+    DO(Method) DO(FdBase) DO(Pin) DO(MessageFds) DO(View) DO(Into) DO(Address) \
     DO(RawAddress) DO(AddressTuple) DO(Record) DO(Struct) DO(Field) DO(Codec) DO(IPAddress) \
     DO(Message) DO(Receiver) DO(Batch) \
     DO(BatchReceiver) DO(Segments) DO(SegmentIterator) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) \

@@ -50,7 +50,7 @@ class Whole(NamedTuple):
     files: list[str]
 
 
-def seen(messages: cmsgx.wire.Batch | Sequence[cmsgx.Message]) -> list[Whole]:
+def seen(messages: cmsgx.Batch | Sequence[cmsgx.Message]) -> list[Whole]:
     return [Whole(msg.data, [content(fd) for fd in msg.fds]) for msg in messages]
 
 

@@ -125,7 +125,9 @@ class OwnFd(cmsgx.Fd):
     """One of the caller's classes, with a dictionary."""
 
 
-@exercises(cmsgx.send, cmsgx.receive, cmsgx.Message, cmsgx.wire.View, cmsgx.TooManyFdsError)
+@exercises(
+    cmsgx.send, cmsgx.receive, cmsgx.Message, cmsgx.MessageFds, cmsgx.View, cmsgx.TooManyFdsError
+)  # fmt: skip
 def typed() -> None:
     with pair(socket.SOCK_SEQPACKET) as (left, right), cmsgx.Fd(os.dup(0)) as fd:
         for _ in range(2):
@@ -197,9 +199,7 @@ def receivers() -> None:
         assert list(receiver) == []
 
 
-@exercises(
-    cmsgx.BatchReceiver, cmsgx.BatchResult, cmsgx.wire.Batch, cmsgx.send_batch, cmsgx.Outgoing
-)
+@exercises(cmsgx.BatchReceiver, cmsgx.BatchResult, cmsgx.Batch, cmsgx.send_batch, cmsgx.Outgoing)
 def batches() -> None:
     with pair(socket.SOCK_SEQPACKET) as (left, right), cmsgx.Fd(os.dup(0)) as fd:
         messages: list[Any] = [
@@ -237,7 +237,7 @@ def batches() -> None:
         assert list(receiver) == []
 
 
-@exercises(cmsgx.send_segments, cmsgx.segment_support, cmsgx.wire.Segments)
+@exercises(cmsgx.send_segments, cmsgx.segment_support, cmsgx.Segments)
 def segments() -> None:
     with (
         cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,

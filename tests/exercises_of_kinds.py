@@ -21,7 +21,7 @@ import cmsgx.wire
 from cmsgx.kinds import _table
 
 
-@exercises(cmsgx.enable)
+@exercises(cmsgx.enable, cmsgx.Enabled)
 def options() -> None:
     with pair() as (left, _), socket.socket() as other:
         with cmsgx.enable(left, cmsgx.Credentials, cmsgx.Rights) as enabled:

@@ -64,7 +64,7 @@ def a_message(stack: ExitStack) -> cmsgx.Message:
     return stack.enter_context(a_receiver(stack).receive())
 
 
-def a_batch(stack: ExitStack) -> wire.Batch:
+def a_batch(stack: ExitStack) -> cmsgx.Batch:
     return stack.enter_context(a_batch_receiver(stack).receive())
 
 

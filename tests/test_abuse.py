@@ -36,7 +36,7 @@ def owners(stream: Pair) -> Iterator[dict[str, Any]]:
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
         open(os.devnull) as file,
-        _cmsg.Descriptor(os.dup(file.fileno())) as descriptor,
+        _cmsg.FdBase(os.dup(file.fileno())) as descriptor,
         cmsgx.Fd(os.dup(file.fileno())) as fd,
         cmsgx.ZeroCopySender(udp) as sender,
     ):
@@ -51,8 +51,8 @@ def owners(stream: Pair) -> Iterator[dict[str, Any]]:
             "BatchReceiver": batches,
             "BatchReceiver, private": _cmsg.BatchReceiver(right, 1, 1),
             "Codec": cast(Any, Small)._codec,
-            "Descriptor": descriptor,
-            "Descriptors": message.fds,
+            "FdBase": descriptor,
+            "MessageFds": message.fds,
             "Enabled": cmsgx.enable(right),
             "Fd": fd,
             "Field": vars(Small)["x"],
@@ -101,7 +101,7 @@ def test_no_type_of_c_is_copied_by_the_rules_of_object(kind: type) -> None:
 def test_a_pickle_by_hand_makes_no_object_without_memory() -> None:
     """As protocol 0 did by itself."""
     for kind in (
-        cmsgx.Message, cmsgx.Address, cmsgx.wire.Batch, cmsgx.wire.View, cmsgx.wire.Segments,
+        cmsgx.Message, cmsgx.Address, cmsgx.Batch, cmsgx.View, cmsgx.Segments,
         cmsgx.Receiver, cmsgx.Fd, Small, _cmsg.Codec, _cmsg.Field, _cmsg.method,
     ):  # fmt: skip
         with pytest.raises(TypeError):

@@ -19,7 +19,7 @@ from namespaces import Namespace, needs_ipv6
 from support import Pair, content, eventually, is_open, open_fds, open_files
 
 import cmsgx
-from cmsgx import _cmsg, kinds, wire
+from cmsgx import _cmsg, kinds
 
 # Receiving: each message with its own -----------------------------------------------------------
 
@@ -212,7 +212,7 @@ def test_a_batch_is_answered_from_where_it_was_asked(family: int, form: str) -> 
 
 
 @pytest.fixture
-def batch_of_five(packets: Pair) -> Iterator[cmsgx.wire.Batch]:
+def batch_of_five(packets: Pair) -> Iterator[cmsgx.Batch]:
     """Its messages are b"0" to b"4", each with one descriptor of a file that holds its number."""
     with open_files(5) as files:
         for i in range(5):
@@ -221,7 +221,7 @@ def batch_of_five(packets: Pair) -> Iterator[cmsgx.wire.Batch]:
             yield batch
 
 
-def test_a_batch_is_a_sequence(batch_of_five: cmsgx.wire.Batch) -> None:
+def test_a_batch_is_a_sequence(batch_of_five: cmsgx.Batch) -> None:
     batch: Any = batch_of_five
     assert len(batch) == 5
     assert [msg.data for msg in batch] == [b"0", b"1", b"2", b"3", b"4"]
@@ -244,7 +244,7 @@ def test_a_batch_is_a_sequence(batch_of_five: cmsgx.wire.Batch) -> None:
             pytest.fail("it matches no sequence")
 
 
-def test_the_same_messages_each_time(batch_of_five: cmsgx.wire.Batch) -> None:
+def test_the_same_messages_each_time(batch_of_five: cmsgx.Batch) -> None:
     first = list(batch_of_five)
     assert list(batch_of_five) == first
     assert list(batch_of_five[:]) == first
@@ -254,12 +254,12 @@ def test_the_same_messages_each_time(batch_of_five: cmsgx.wire.Batch) -> None:
 
 def test_it_is_not_made_by_users() -> None:
     with pytest.raises(TypeError):
-        wire.Batch()
+        cmsgx.Batch()
     with pytest.raises(TypeError):
-        type("Mine", (wire.Batch,), {})
+        type("Mine", (cmsgx.Batch,), {})
 
 
-def test_close_closes_what_was_not_taken(batch_of_five: cmsgx.wire.Batch) -> None:
+def test_close_closes_what_was_not_taken(batch_of_five: cmsgx.Batch) -> None:
     batch = batch_of_five
     looked_at = batch[1].fds[0]
     taken = batch[2].take(0)
@@ -280,7 +280,7 @@ def test_close_closes_what_was_not_taken(batch_of_five: cmsgx.wire.Batch) -> Non
             msg.take_all()
 
 
-def test_a_message_may_be_closed_alone(batch_of_five: cmsgx.wire.Batch) -> None:
+def test_a_message_may_be_closed_alone(batch_of_five: cmsgx.Batch) -> None:
     before = len(open_fds())
     with batch_of_five[3] as msg:
         assert content(msg.fds[0]) == "3"
@@ -375,7 +375,7 @@ def test_bytes_never_change_under_a_reader(packets: Pair) -> None:
         for one, expected in kept:
             if isinstance(one, cmsgx.Message):
                 assert one.view == expected
-            elif isinstance(one, wire.Batch):
+            elif isinstance(one, cmsgx.Batch):
                 assert b"".join(bytes(msg.view) for msg in one) == expected
             else:
                 assert bytes(one) == expected

@@ -126,7 +126,7 @@ class World:
         self.dispose(batch)
         return True
 
-    def dispose(self, batch: cmsgx.wire.Batch) -> None:
+    def dispose(self, batch: cmsgx.Batch) -> None:
         """In one way or another; views of before are still what they were."""
         choice = self.chance.random()
         if choice < 0.4:

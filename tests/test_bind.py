@@ -36,7 +36,7 @@ def bare() -> Any:
 def objects_for(c: Any) -> dict[str, Any]:
     """What would do for each name."""
     bases: dict[str, Any] = {
-        "Fd": c.Descriptor, "PidFd": c.Descriptor, "Rights": c.Record, "Credentials": c.Struct,
+        "Fd": c.FdBase, "PidFd": c.FdBase, "Rights": c.Record, "Credentials": c.Struct,
         "Unknown": c.Record, "IPAddress": c.IP, "Outgoing": tuple, "BatchResult": int,
         "socket_class": socket.socket, "our_socket": socket.socket, "TooManyFdsError": ValueError,
         "MalformedControlError": ValueError, "NotSupportedError": OSError,
@@ -149,7 +149,7 @@ WORKS: dict[str, Call] = {
     "send": lambda c, pair: c.send(pair[0], b"x", fds=[0]),
     "send_batch": lambda c, pair: c.send_batch(pair[0], [b"x", b"y"]),
     "sendmsg, recvmsg": lambda c, pair: (c.sendmsg(pair[0], [b"x"]), c.recvmsg(pair[1], 1, 100)),
-    "FdBase": lambda c, pair: c.Descriptor(os.dup(0)).close(),
+    "FdBase": lambda c, pair: c.FdBase(os.dup(0)).close(),
     "build": lambda c, pair: c.build([(1, 1, b"")]),
     "a kind": lambda c, pair: a_kind(c)(b"1234"),
     "close": lambda c, pair: (c.closer_submit(os.dup(0)), c.closer_wait(None)),

@@ -13,14 +13,12 @@ from typing import Any, NamedTuple
 import pytest
 from support import TESTS
 
-from cmsgx import _options, wire
+from cmsgx import wire
 from cmsgx.kinds import _pidfd
 
 PROMISES = Path(TESTS) / "data" / "promised.txt"
 # What has no public name of its own.
 OBJECTS = {
-    "Batch": wire.Batch,
-    "Enabled": _options.Enabled,
     "Header": wire.Header,
     "UnownedPidFd": _pidfd.UnownedPidFd,
 }

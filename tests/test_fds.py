@@ -30,7 +30,7 @@ def test_only_a_descriptor_is_owned(result: Any) -> None:
     with pytest.raises(TypeError, match="is not a descriptor"):
         _cmsg.own_result(cmsgx.Fd, lambda: result)
     for wrong in (int, object, cmsgx.Message):
-        with pytest.raises(TypeError, match="a subclass of Descriptor"):
+        with pytest.raises(TypeError, match="a subclass of FdBase"):
             _cmsg.own_result(wrong, lambda: result)  # type: ignore[type-var]
     with pytest.raises(ZeroDivisionError):
         _cmsg.own_result(cmsgx.Fd, lambda: 1 // 0)

@@ -74,13 +74,13 @@ def close_listed(_: object, result: Any) -> None:
         close_all(result[1])
 
 
-def batch_received(pair: Pair, files: list[int]) -> cmsgx.wire.Batch:
+def batch_received(pair: Pair, files: list[int]) -> cmsgx.Batch:
     for _ in range(3):
         queued(pair, files)
     return cmsgx.BatchReceiver(pair[1], 4, 16, fds=20, want=[cmsgx.Credentials]).receive()
 
 
-def close_batch(batch: cmsgx.wire.Batch, result: Any) -> None:
+def close_batch(batch: cmsgx.Batch, result: Any) -> None:
     for owner in result if isinstance(result, list) else ():
         if isinstance(owner, cmsgx.Fd):
             owner.close()

@@ -309,7 +309,7 @@ def test_A7_flapping_limit() -> None:
 # A8: a full table, in a batch -------------------------------------------------------------------
 
 
-def kept_of(batch: cmsgx.wire.Batch, each: int) -> list[int]:
+def kept_of(batch: cmsgx.Batch, each: int) -> list[int]:
     """How many descriptors each message has; one that lacks some says so."""
     for msg in batch:
         assert msg.truncated == (len(msg.fds) < each)

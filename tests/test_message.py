@@ -73,7 +73,7 @@ def test_attributes_are_read_only(stream: Pair, name: str) -> None:
 
 
 def test_only_receiving_makes_one() -> None:
-    for kind in (cmsgx.Message, cmsgx.wire.View):
+    for kind in (cmsgx.Message, cmsgx.View):
         with pytest.raises(TypeError):
             kind()
         with pytest.raises(TypeError):
@@ -199,11 +199,11 @@ def test_trunc_passed_by_the_caller_tells_the_full_length(kind: int) -> None:
 def test_view_is_a_read_only_bytes_like_object(stream: Pair) -> None:
     stream[0].send(b"0123456789")
     view = cmsgx.receive(stream[1], 100).view
-    assert isinstance(view, cmsgx.wire.View)
+    assert isinstance(view, cmsgx.View)
     assert len(view) == view.nbytes == 10
     assert (view[0], view[-1]) == (ord("0"), ord("9"))
     assert list(view[:3]) == list(b"012")
-    assert type(view[2:5]) is cmsgx.wire.View
+    assert type(view[2:5]) is cmsgx.View
     assert view[2:5] == b"234"
     assert view[2:5][1:] == b"34"
     assert bytes(view[::-1]) == b"9876543210"

@@ -39,8 +39,8 @@ FROM_RECEIVER: dict[str, Callable[[Any], Any]] = {
     "Message": lambda rx: rx.receive(),
     "Message, looked at": lambda rx: (msg := rx.receive(), msg.data, msg.address, msg.control)[0],
     "Message, the last of a loop": lambda rx: (next(iter(rx)), rx)[1],
-    "Descriptors": lambda rx: rx.receive().fds,
-    "iterator of Descriptors": lambda rx: iter(rx.receive().fds),
+    "MessageFds": lambda rx: rx.receive().fds,
+    "iterator of MessageFds": lambda rx: iter(rx.receive().fds),
     "method": lambda rx: rx.receive().take_all,
     "error": raised_by,
 }
@@ -161,7 +161,7 @@ def test_what_is_held_elsewhere_outlives_the_cycle(letters: Pair, name: str) -> 
         assert [is_gone(reference) for reference in references] == [False]
     if isinstance(held, cmsgx.Message):
         assert held.data == b"data, and "
-    if isinstance(held, (cmsgx.wire.View, memoryview)):
+    if isinstance(held, (cmsgx.View, memoryview)):
         assert bytes(held) in b"data, and "
     assert repr(held)
     del held

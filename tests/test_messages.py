@@ -1300,7 +1300,7 @@ UNMET = {
     "fds{}: a {}bytes-like object is needed, not {}": _PRIVATE,
     "method() takes no keyword arguments": _PRIVATE,
     "method(): {} is not a method of a socket": _PRIVATE,
-    "type: a subclass of Descriptor is needed, not {}": _PRIVATE,
+    "type: a subclass of FdBase is needed, not {}": _PRIVATE,
     "{} returned {}, which is not a descriptor": _PRIVATE,
     "control_size: {}; it is 0 to {}": _PRIVATE,
     "IPAddress has no codec of its own": _PRIVATE,

@@ -163,8 +163,14 @@ CALLS: dict[str, Call] = {
 
 # Names that are no call, or make nothing by themselves; why.
 NO_CALLS = {
+    "Batch": "comes with a call",
+    "Enabled": "comes with a call",
+    "FileDescriptorLike": "a type, for annotations",
     "MAX_FDS": "a number",
     "Message": "comes with a call",
+    "MessageFds": "comes with a call",
+    "Segments": "comes with a call",
+    "View": "comes with a call",
     "OutgoingLike": "a type, for annotations",
     "__version__": "a string",
 }
@@ -174,6 +180,7 @@ OBJECTS: dict[type, Maker] = {
     cmsgx.BatchReceiver: a_batch_receiver,
     cmsgx.BatchResult: lambda _: cmsgx.BatchResult(1, [(1, OSError())]),
     cmsgx.Credentials: lambda _: cmsgx.Credentials(1, 2, 3),
+    cmsgx.Enabled: lambda stack: cmsgx.enable(a_queue(stack)[1], cmsgx.Credentials),
     cmsgx.ErrorReceiver: lambda stack: cmsgx.ErrorReceiver(a_report(stack)),
     cmsgx.Fd: a_file,
     cmsgx.Message: a_message,
@@ -186,12 +193,12 @@ OBJECTS: dict[type, Maker] = {
     cmsgx.Unknown: lambda _: cmsgx.Unknown(1, 2, b"data"),
     cmsgx.ZeroCopySender: a_sender,
     cmsgx.socket: lambda stack: a_queue(stack)[1],
-    wire.Batch: a_batch,
+    cmsgx.Batch: a_batch,
     wire.Header: a_header,
     wire.Multishot: a_multishot,
-    wire.Segments: lambda stack: a_datagram(stack).segments,
-    wire.View: lambda stack: a_datagram(stack).view,
-    _cmsg.Descriptors: lambda stack: a_message(stack).fds,
+    cmsgx.Segments: lambda stack: a_datagram(stack).segments,
+    cmsgx.View: lambda stack: a_datagram(stack).view,
+    cmsgx.MessageFds: lambda stack: a_message(stack).fds,
 }
 ERRORS = {
     value
@@ -244,8 +251,8 @@ MEMBERS: dict[tuple[type, str], Callable[[Any], Any]] = {
     (cmsgx.socket, "recvmsg_into"): lambda sock: sock.recvmsg_into([bytearray(9)], 100),
     (cmsgx.socket, "send_fds"): lambda sock: sock.send_fds([b"1"], [0]),
     (cmsgx.socket, "sendmsg"): lambda sock: sock.sendmsg([b"1"], [cmsgx.Rights([0])]),
-    (_cmsg.Descriptors, "count"): lambda fds: fds.count(0),
-    (_cmsg.Descriptors, "index"): lambda fds: fds.index(fds[1]),
+    (cmsgx.MessageFds, "count"): lambda fds: fds.count(0),
+    (cmsgx.MessageFds, "index"): lambda fds: fds.index(fds[1]),
 }
 REPORT = kinds.ZeroCopyCompletion
 # What every class may define, and how it is asked.
@@ -385,7 +392,7 @@ def close_result(result: Any) -> None:
             close_result(item)
     elif isinstance(result, cmsgx.ZeroCopySender):
         result.release()
-    elif isinstance(result, (cmsgx.Fd, cmsgx.Message, wire.Batch, socket.socket)) or (
+    elif isinstance(result, (cmsgx.Fd, cmsgx.Message, cmsgx.Batch, socket.socket)) or (
         hasattr(result, "read") and hasattr(result, "close")
     ):
         result.close()

@@ -270,7 +270,7 @@ def test_a_loop_lets_go_of_the_message_before(packets: Pair) -> None:
     assert sys.getrefcount(second) == sys.getrefcount(plain) + 1
 
 
-def address_of(view: cmsgx.wire.View | bytes) -> int | None:
+def address_of(view: cmsgx.View | bytes) -> int | None:
     # A read-only buffer has no from_buffer(): PyObject_GetBuffer is asked itself.
     raw = (ctypes.c_void_p * 32)()  # larger than a Py_buffer, which begins with the address
     ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(raw), 0)

@@ -18,7 +18,7 @@ from segments import UDP_GRO, UDP_SEGMENT, drain, numbered, numbers, send_plainl
 from support import unix_pair
 
 import cmsgx
-from cmsgx import kinds, wire
+from cmsgx import kinds
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
@@ -60,8 +60,8 @@ def test_datagrams_that_were_joined(family: int, count: int, size: int, last: in
                 with pytest.raises(IndexError):
                     segments[index]
             assert repr(segments) == f"<Segments, {count} of {size} bytes>"
-            assert type(segments) is wire.Segments
-            assert type(segments[0]) is wire.View
+            assert type(segments) is cmsgx.Segments
+            assert type(segments[0]) is cmsgx.View
             match segments:
                 case [first, *_]:
                     assert first == expected[0]
@@ -157,9 +157,9 @@ def test_in_a_batch() -> None:
 
 def test_they_are_not_made_by_users() -> None:
     with pytest.raises(TypeError):
-        wire.Segments()
+        cmsgx.Segments()
     with pytest.raises(TypeError):
-        type("Mine", (wire.Segments,), {})
+        type("Mine", (cmsgx.Segments,), {})
 
 
 # Sent -------------------------------------------------------------------------------------------

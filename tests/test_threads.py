@@ -192,7 +192,7 @@ def test_a_batch_receiver_that_waits_is_in_use(use: Callable[[Any], object]) -> 
 
 
 @contextlib.contextmanager
-def slow_to_close(close: Callable[[cmsgx.wire.Batch], object]) -> Iterator[cmsgx.wire.Batch]:
+def slow_to_close(close: Callable[[cmsgx.Batch], object]) -> Iterator[cmsgx.Batch]:
     """A batch of three, the second with what blocks in close(2), while a thread closes of it."""
     pair = unix_pair(socket.SOCK_SEQPACKET)
     with pair[0], pair[1], stuck_in_close() as (number, let_go), open_files(2) as files:
@@ -218,7 +218,7 @@ def slow_to_close(close: Callable[[cmsgx.wire.Batch], object]) -> Iterator[cmsgx
 def test_a_batch_that_is_being_closed_is_in_use() -> None:
     messages: list[cmsgx.Message] = []
 
-    def close(batch: cmsgx.wire.Batch) -> None:
+    def close(batch: cmsgx.Batch) -> None:
         messages.extend(batch)
         batch.close()
 
@@ -254,7 +254,7 @@ def test_a_batch_by_many_threads() -> None:
             found: list[set[int]] = []
 
             def take(
-                batch: cmsgx.wire.Batch = batch,
+                batch: cmsgx.Batch = batch,
                 got: list[cmsgx.Fd] = got,
                 found: list[set[int]] = found,
             ) -> None:

@@ -112,13 +112,13 @@ static int
 is_no_message(const cmsgx_state *state, PyObject *part)
 {
     if (!PyTuple_CheckExact(part) && !PyList_CheckExact(part)) {
-        return PyObject_TypeCheck(part, state->Descriptor)
+        return PyObject_TypeCheck(part, state->FdBase)
                || PyObject_TypeCheck(part, state->Record);
     }
     PyObject *first = PySequence_Size(part) == 0 ? NULL : PySequence_GetItem(part, 0);
     int result = first == NULL ? PyTuple_CheckExact(part)
                                : PyLong_Check(first)
-                                     || PyObject_TypeCheck(first, state->Descriptor)
+                                     || PyObject_TypeCheck(first, state->FdBase)
                                      || PyObject_TypeCheck(first, state->Record);
     if (first == NULL) {
         /* Another thread emptied the list. */

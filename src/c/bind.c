@@ -22,8 +22,8 @@ static const struct {
     void *builtin;
 } expected[] = {
 #define SLOT(name) #name, offsetof(cmsgx_state, name)
-    {SLOT(Fd), CLASS, offsetof(cmsgx_state, Descriptor), NULL},
-    {SLOT(PidFd), CLASS, offsetof(cmsgx_state, Descriptor), NULL},
+    {SLOT(Fd), CLASS, offsetof(cmsgx_state, FdBase), NULL},
+    {SLOT(PidFd), CLASS, offsetof(cmsgx_state, FdBase), NULL},
     {SLOT(Rights), CLASS, offsetof(cmsgx_state, Record), NULL},
     {SLOT(Credentials), CLASS, offsetof(cmsgx_state, Struct), NULL},
     {SLOT(Unknown), CLASS, offsetof(cmsgx_state, Record), NULL},

@@ -55,9 +55,9 @@ typedef struct {
 typedef struct {
     /* C types */
     PyTypeObject *Method;
-    PyTypeObject *Descriptor;
+    PyTypeObject *FdBase;
     PyTypeObject *Pin;
-    PyTypeObject *Descriptors;
+    PyTypeObject *MessageFds;
     PyTypeObject *View;
     PyTypeObject *Into;
     PyTypeObject *Address;

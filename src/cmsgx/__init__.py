@@ -24,7 +24,11 @@ from ._cmsg import (
     CMSG_SPACE,
     MAX_FDS,
     Address,
+    Batch,
     Message,
+    MessageFds,
+    Segments,
+    View,
     receive,
     recv_fds,
     recvmsg,
@@ -36,9 +40,10 @@ from ._cmsg import (
 )
 from ._drop_in import fromfd, install, socket, socketpair, uninstall
 from ._errqueue import ErrorReceiver, receive_errors
-from ._fds import Fd, close_in_background, wait_closed
+from ._fds import Fd, FileDescriptorLike, close_in_background, wait_closed
 from ._memfd import share
-from ._options import enable
+from ._names import publish
+from ._options import Enabled, enable
 from ._peer import (
     PeerCredentials,
     accept_rights,
@@ -67,17 +72,21 @@ __all__ = [
     "CMSG_SPACE",
     "MAX_FDS",
     "Address",
+    "Batch",
     "BatchReceiver",
     "BatchResult",
     "CmsgError",
     "ControlTruncatedError",
     "Credentials",
     "DataTruncatedError",
+    "Enabled",
     "ErrorReceiver",
     "Fd",
     "FdLimitError",
+    "FileDescriptorLike",
     "MalformedControlError",
     "Message",
+    "MessageFds",
     "NotSupportedError",
     "Outgoing",
     "OutgoingLike",
@@ -86,8 +95,10 @@ __all__ = [
     "Receiver",
     "Rights",
     "SecurityLabel",
+    "Segments",
     "TooManyFdsError",
     "Unknown",
+    "View",
     "ZeroCopySender",
     "__version__",
     "accept_rights",
@@ -119,7 +130,4 @@ __all__ = [
     "wait_closed",
 ]
 
-# Where the documentation has them, and where a traceback should send its reader.
-for _object in [globals()[name] for name in __all__]:
-    if getattr(_object, "__module__", "").startswith("cmsgx._"):
-        _object.__module__ = __name__
+__dir__ = publish(globals(), "cmsgx._")

@@ -26,6 +26,7 @@ from typing import (
     TypeAlias,
     cast,
     get_args,
+    runtime_checkable,
 )
 
 from . import _cmsg
@@ -42,11 +43,12 @@ __all__ = [
 ]  # fmt: skip
 
 
+@runtime_checkable
 class _HasFileno(Protocol):
     def fileno(self) -> int: ...
 
 
-FileDescriptorLike: TypeAlias = "int | _HasFileno"
+FileDescriptorLike: TypeAlias = int | _HasFileno
 """What a descriptor can be given as: a number, or an object with fileno()."""
 
 FileDescriptors: TypeAlias = "_HasFileno | Iterable[FileDescriptorLike]"
@@ -75,7 +77,7 @@ _ANONYMOUS = {"pidfd": "pidfd", "eventfd": "eventfd", "eventpoll": "epoll"}
 _O_PATH = getattr(os, "O_PATH", 0)
 
 
-class Fd(_cmsg.Descriptor):
+class Fd(_cmsg.FdBase):
     """Owns one file descriptor: `Fd(number)` takes it over.
 
     Closes it at the end of a `with`, by close(), or, with a ResourceWarning, when it is
@@ -470,4 +472,4 @@ def _rebuild(cls: type[Fd], duplicate: Any) -> Fd:
 reduction.register(Fd, reduce_fd)
 
 _sequence: Any = Sequence  # that it is an ABC the types do not tell
-_sequence.register(_cmsg.Descriptors)
+_sequence.register(_cmsg.MessageFds)

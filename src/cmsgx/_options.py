@@ -96,7 +96,13 @@ def as_option(kind: Any, argument: str) -> KindOption:
     return KindOption(kind, (row_of(kind).options,))
 
 
-def as_options(kinds: Any, argument: str) -> tuple[KindOption, ...]:
+class Asked(tuple[KindOption, ...]):
+    """What as_options() made of an argument."""
+
+    __slots__ = ()
+
+
+def as_options(kinds: Any, argument: str) -> Asked:
     """One kind or many, each once: those last whose option was given a value, for that to stand."""
     if isinstance(kinds, (type, KindOption, ControlMessage, PidFd, str, bytes)):
         kinds = (kinds,)
@@ -107,7 +113,7 @@ def as_options(kinds: Any, argument: str) -> tuple[KindOption, ...]:
         _check_agreement(chosen, argument)
     # By the class: the hash of all that is set takes longer than to set it.
     plain = {one.kind: one for one in given if not one.arguments}
-    return (*plain.values(), *chosen)
+    return Asked((*plain.values(), *chosen))
 
 
 def _check_agreement(chosen: list[KindOption], argument: str) -> None:
@@ -193,7 +199,9 @@ class Enabled:
 
     __slots__ = ("_asked", "_before", "_generation", "_is_restored", "_sock", "left_out")
 
-    def __init__(self, sock: FileDescriptorLike, asked: tuple[KindOption, ...]) -> None:
+    def __init__(self, sock: FileDescriptorLike, asked: Asked, /) -> None:
+        if type(asked) is not Asked:
+            raise TypeError("Enabled is what enable(sock, *kinds) returns: call that")
         self._sock = sock
         self._asked = asked
         self._generation = _cmsg.generation()

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from ._names import publish
+
 if TYPE_CHECKING:
     from ._cmsg import Message
 
@@ -74,3 +76,6 @@ class NotSupportedError(CmsgError, OSError):
 
     def __init__(self, number: int, text: str) -> None:
         super().__init__(number, f"{os.strerror(number)}: {text}")
+
+
+__dir__ = publish(globals(), "cmsgx._")

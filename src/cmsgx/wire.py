@@ -13,6 +13,7 @@ from typing import Any
 from . import _cmsg
 from ._arguments import Buffer, as_int, as_view, needed
 from ._cmsg import CMSG_ALIGN, CMSG_LEN, CMSG_SPACE, Address, Batch, Segments, View
+from ._names import publish
 from .errors import MalformedControlError, NotSupportedError
 from .kinds import ControlMessage, StructMessage, decode
 from .kinds._base import member
@@ -230,3 +231,6 @@ def parse_multishot(buffer: Buffer, name_size: int, control_size: int) -> Multis
         out.controllen,
         out.payloadlen,
     )
+
+
+__dir__ = publish(globals(), "cmsgx._")

@@ -43,8 +43,8 @@ cmsgx_own_result(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!O:own_result", &PyType_Type, &type, &function)) {
         return NULL;
     }
-    if (!PyType_IsSubtype(type, cmsgx_state_of(module)->Descriptor)) {
-        return PyErr_Format(PyExc_TypeError, "type: a subclass of Descriptor is needed, not %.200s",
+    if (!PyType_IsSubtype(type, cmsgx_state_of(module)->FdBase)) {
+        return PyErr_Format(PyExc_TypeError, "type: a subclass of FdBase is needed, not %.200s",
                             type->tp_name);
     }
     PyObject *pair = PyTuple_New(2);

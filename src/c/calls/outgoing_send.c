@@ -123,7 +123,7 @@ cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error
         result = cmsgx_call(sock, POLLOUT, try_send, out, flags, NULL, error);
     }
     else {
-        cmsgx_pins pins = {out->state->Descriptor, out->fd_owners,
+        cmsgx_pins pins = {out->state->FdBase, out->fd_owners,
                            out->owned_fd_count > 0 ? out->fd_count : 0};
         cmsgx_outgoing_finish(out);
         result = cmsgx_call(sock, POLLOUT, try_sendmsg, out, flags, &pins, error);

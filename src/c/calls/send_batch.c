@@ -281,7 +281,7 @@ find_closed(const batch *self)
         const cmsgx_outgoing *out = &self->entries[i].out;
         for (size_t at = 0; out->owned_fd_count > 0 && at < out->fd_count; at++) {
             PyObject *owner = out->fd_owners[at];
-            if (owner == NULL || !PyObject_TypeCheck(owner, self->state->Descriptor)) {
+            if (owner == NULL || !PyObject_TypeCheck(owner, self->state->FdBase)) {
                 continue;
             }
             if (cmsgx_fd_pin(owner) < 0) {
@@ -335,7 +335,7 @@ static int
 send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
 {
     while (self->done < self->count) {
-        cmsgx_pins pins = {self->state->Descriptor, NULL, 0};
+        cmsgx_pins pins = {self->state->FdBase, NULL, 0};
         size_t first = first_with_descriptors(self);
         if (self->owner_count > 0 && first < self->count) {
             /* What was sent may be closed by now. */

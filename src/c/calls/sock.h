@@ -25,7 +25,7 @@ typedef enum {
 typedef struct {
     cmsgx_state *state;
     PyObject *object;       /* borrowed */
-    PyObject *owner;        /* borrowed: the Descriptor to pin, or NULL */
+    PyObject *owner;        /* borrowed: the FdBase to pin, or NULL */
     cmsgx_sock_kind kind;
     int fd;
     int family;             /* not of a socket object: asked of the kernel; -1: not yet */

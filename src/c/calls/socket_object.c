@@ -24,7 +24,7 @@ cmsgx_give_to_socket(PyObject *module, PyObject *args)
     PyObject *fd, *sock;
     int family, type, proto, is_blocking;
 
-    if (!PyArg_ParseTuple(args, "O!O!iiip:give_to_socket", state->Descriptor, &fd, state->socket,
+    if (!PyArg_ParseTuple(args, "O!O!iiip:give_to_socket", state->FdBase, &fd, state->socket,
                           &sock, &family, &type, &proto, &is_blocking)) {
         return NULL;
     }

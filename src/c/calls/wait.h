@@ -10,10 +10,10 @@
 
 #include <errno.h>
 
-/* What a send borrows: its Descriptors are pinned during each try, never during a wait.  The socket
+/* What a send borrows: its Fds are pinned during each try, never during a wait.  The socket
    itself, if it is an Fd, is pinned during both. */
 typedef struct {
-    PyTypeObject *type;     /* Descriptor */
+    PyTypeObject *type;     /* FdBase */
     PyObject **objects;     /* borrowed; NULL for a plain number */
     size_t count;
 } cmsgx_pins;

@@ -296,7 +296,7 @@ static PyType_Slot batch_slots[] = {
 };
 
 static PyType_Spec batch_spec = {
-    .name = "cmsgx.wire.Batch",
+    .name = "cmsgx.Batch",
     .basicsize = offsetof(cmsgx_batch, slots),
     .itemsize = sizeof(slot),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE

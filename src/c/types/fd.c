@@ -383,7 +383,7 @@ PyDoc_STRVAR(descriptor_exit_doc,
 "__exit__($self, /, *exc_info)\n--\n\n"
 "Closes it, as close() does, where it is still owned.");
 
-static PyMethodDef descriptor_methods[] = {
+static PyMethodDef fd_base_methods[] = {
     {"_own_all", descriptor_own_all, METH_VARARGS | METH_CLASS, own_all_doc},
     {"fileno", descriptor_fileno, METH_NOARGS, fileno_doc},
     {"close", (PyCFunction)(void (*)(void))descriptor_close, METH_FASTCALL | METH_KEYWORDS,
@@ -410,30 +410,30 @@ static PyGetSetDef descriptor_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-PyDoc_STRVAR(descriptor_doc,
-"Descriptor(number)\n--\n\nOwns one file descriptor; takes over the number that is given.");
+PyDoc_STRVAR(fd_base_doc,
+"FdBase(number)\n--\n\nOwns one file descriptor; takes over the number that is given.");
 
-static PyType_Slot descriptor_slots[] = {
+static PyType_Slot fd_base_slots[] = {
     {Py_tp_new, descriptor_make},
     {Py_tp_dealloc, descriptor_dealloc},
     {Py_tp_finalize, descriptor_finalize},
     {Py_tp_repr, descriptor_repr},
-    {Py_tp_methods, descriptor_methods},
+    {Py_tp_methods, fd_base_methods},
     {Py_tp_members, descriptor_members},
     {Py_tp_getset, descriptor_getset},
-    {Py_tp_doc, (void *)descriptor_doc},
+    {Py_tp_doc, (void *)fd_base_doc},
     {0, NULL},
 };
 
-static PyType_Spec descriptor_spec = {
-    .name = "cmsgx._cmsg.Descriptor",
+static PyType_Spec fd_base_spec = {
+    .name = "cmsgx._cmsg.FdBase",
     .basicsize = sizeof(cmsgx_fd),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
-    .slots = descriptor_slots,
+    .slots = fd_base_slots,
 };
 
 int
 cmsgx_add_fd(PyObject *module)
 {
-    return cmsgx_add_type(module, &descriptor_spec, &cmsgx_state_of(module)->Descriptor);
+    return cmsgx_add_type(module, &fd_base_spec, &cmsgx_state_of(module)->FdBase);
 }

@@ -1,4 +1,4 @@
-/* Descriptor: the owner of one file descriptor.  cmsgx.Fd is its public subclass. */
+/* FdBase: the owner of one file descriptor.  cmsgx.Fd is its public subclass. */
 
 #ifndef CMSGX_FD_H
 #define CMSGX_FD_H

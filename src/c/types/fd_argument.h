@@ -5,7 +5,7 @@
 
 #include "types/fd_ownership.h"
 
-/* The number of an argument that is no bool and not negative: an int, a Descriptor (*owner is
+/* The number of an argument that is no bool and not negative: an int, an FdBase (*owner is
    set to it, borrowed), or what has a fileno().  -1 with an exception.  A fileno() that is negative
    is that of something closed: EBADF.  So is a negative int as a `sock`; as anything else it is a
    ValueError. */
@@ -14,7 +14,7 @@
 int cmsgx_fd_from_object(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_t index,
                          PyObject **owner);
 
-/* For a few system calls the number of a `sock` argument, that of a Descriptor pinned:
+/* For a few system calls the number of a `sock` argument, that of an FdBase pinned:
    *owner is then set to it, borrowed.  0, or -1 with an exception. */
 int cmsgx_borrow(cmsgx_state *state, PyObject *sock, int *fd, PyObject **owner);
 

@@ -1,4 +1,4 @@
-/* The word of a Descriptor: who owns the number, who uses it now, and where it is closed. */
+/* The word of an FdBase: who owns the number, who uses it now, and where it is closed. */
 
 #ifndef CMSGX_FD_OWNERSHIP_H
 #define CMSGX_FD_OWNERSHIP_H
@@ -35,7 +35,7 @@ typedef struct {
 static inline int
 cmsgx_fd_check(cmsgx_state *state, PyObject *object)
 {
-    return PyObject_TypeCheck(object, state->Descriptor);
+    return PyObject_TypeCheck(object, state->FdBase);
 }
 
 /* A new reference to an object of `type` that owns `number`; NULL with an exception, and then

@@ -74,7 +74,7 @@ cmsgx_message_object(cmsgx_message *self, size_t at)
     return slot->object;
 }
 
-/* Descriptors: the read-only sequence that is msg.fds. */
+/* MessageFds: the read-only sequence that is msg.fds. */
 
 typedef struct {
     PyObject_HEAD
@@ -90,12 +90,12 @@ cmsgx_message_fds_new(PyObject *message)
     if (state->spare_descriptors != NULL) {
         self = (cmsgx_message_fds *)state->spare_descriptors;
         state->spare_descriptors = NULL;
-        (void)PyObject_INIT(self, state->Descriptors);
+        (void)PyObject_INIT(self, state->MessageFds);
     }
     else
 #endif
     {
-        self = PyObject_GC_New(cmsgx_message_fds, state->Descriptors);
+        self = PyObject_GC_New(cmsgx_message_fds, state->MessageFds);
         if (self == NULL) {
             return NULL;
         }
@@ -108,7 +108,7 @@ cmsgx_message_fds_new(PyObject *message)
 }
 
 static int
-descriptors_traverse(PyObject *self, visitproc visit, void *arg)
+message_fds_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(((cmsgx_message_fds *)self)->message);
@@ -116,7 +116,7 @@ descriptors_traverse(PyObject *self, visitproc visit, void *arg)
 }
 
 static void
-descriptors_dealloc(PyObject *self)
+message_fds_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject *message = ((cmsgx_message_fds *)self)->message;
@@ -125,7 +125,7 @@ descriptors_dealloc(PyObject *self)
     }
 #if CMSGX_FREE_LIST
     cmsgx_state *state = SELF(message)->config->state;
-    if (state->spare_descriptors == NULL && state->Descriptors != NULL) {
+    if (state->spare_descriptors == NULL && state->MessageFds != NULL) {
         /* Plain memory from now on: it holds no reference to the type. */
         state->spare_descriptors = self;
         self = NULL;
@@ -152,13 +152,13 @@ cmsgx_message_fds_free_all(cmsgx_state *state)
 }
 
 static Py_ssize_t
-descriptors_length(PyObject *self)
+message_fds_length(PyObject *self)
 {
     return (Py_ssize_t)SELF(((cmsgx_message_fds *)self)->message)->buffer->received.fds;
 }
 
 static PyObject *
-descriptors_item(PyObject *self, Py_ssize_t index)
+message_fds_item(PyObject *self, Py_ssize_t index)
 {
     PyObject *message = ((cmsgx_message_fds *)self)->message;
     if (index < 0 || index >= (Py_ssize_t)SELF(message)->buffer->received.fds) {
@@ -175,7 +175,7 @@ descriptors_item(PyObject *self, Py_ssize_t index)
 }
 
 static PyObject *
-descriptors_subscript(PyObject *self, PyObject *key)
+message_fds_subscript(PyObject *self, PyObject *key)
 {
     if (PySlice_Check(key)) {
         PyObject *tuple = PySequence_Tuple(self);
@@ -187,7 +187,7 @@ descriptors_subscript(PyObject *self, PyObject *key)
     if (cmsgx_as_index(key, &index) < 0) {
         return NULL;
     }
-    return descriptors_item(self, index < 0 ? index + descriptors_length(self) : index);
+    return message_fds_item(self, index < 0 ? index + message_fds_length(self) : index);
 }
 
 /* tuple's own, which is what the message holds. */
@@ -207,7 +207,7 @@ PyDoc_STRVAR(index_doc,
 "The first place where it is; ValueError where it is in none.");
 
 static PyObject *
-descriptors_index(PyObject *self, PyObject *args)
+message_fds_index(PyObject *self, PyObject *args)
 {
     return as_tuple(self, "index", args);
 }
@@ -217,20 +217,20 @@ PyDoc_STRVAR(count_doc,
 "How often it is there: 0 or 1.");
 
 static PyObject *
-descriptors_count(PyObject *self, PyObject *args)
+message_fds_count(PyObject *self, PyObject *args)
 {
     return as_tuple(self, "count", args);
 }
 
-static PyMethodDef descriptors_methods[] = {
-    {"index", descriptors_index, METH_VARARGS, index_doc},
-    {"count", descriptors_count, METH_VARARGS, count_doc},
+static PyMethodDef message_fds_methods[] = {
+    {"index", message_fds_index, METH_VARARGS, index_doc},
+    {"count", message_fds_count, METH_VARARGS, count_doc},
     CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},
 };
 
 static PyObject *
-descriptors_compare(PyObject *self, PyObject *other, int operation)
+message_fds_compare(PyObject *self, PyObject *other, int operation)
 {
     if ((operation != Py_EQ && operation != Py_NE) || !PySequence_Check(other)
         || PyUnicode_Check(other) || PyBytes_Check(other)) {
@@ -245,44 +245,44 @@ descriptors_compare(PyObject *self, PyObject *other, int operation)
 }
 
 static PyObject *
-descriptors_repr(PyObject *self)
+message_fds_repr(PyObject *self)
 {
     PyObject *tuple = PySequence_Tuple(self);
-    PyObject *text = tuple == NULL ? NULL : PyUnicode_FromFormat("<Descriptors %R>", tuple);
+    PyObject *text = tuple == NULL ? NULL : PyUnicode_FromFormat("<MessageFds %R>", tuple);
     Py_XDECREF(tuple);
     return text;
 }
 
-PyDoc_STRVAR(descriptors_doc,
+PyDoc_STRVAR(message_fds_doc,
 "The descriptors that came with a message, in order, as Fd objects: a read-only sequence.  The\n"
 "message owns them until they are taken.");
 
-static PyType_Slot descriptors_slots[] = {
-    {Py_tp_dealloc, descriptors_dealloc},
-    {Py_tp_traverse, descriptors_traverse},
-    {Py_tp_repr, descriptors_repr},
+static PyType_Slot message_fds_slots[] = {
+    {Py_tp_dealloc, message_fds_dealloc},
+    {Py_tp_traverse, message_fds_traverse},
+    {Py_tp_repr, message_fds_repr},
     {Py_tp_hash, PyObject_HashNotImplemented},
-    {Py_tp_richcompare, descriptors_compare},
+    {Py_tp_richcompare, message_fds_compare},
     {Py_tp_iter, PySeqIter_New},
-    {Py_tp_doc, (void *)descriptors_doc},
-    {Py_tp_methods, descriptors_methods},
-    {Py_sq_length, descriptors_length},
-    {Py_sq_item, descriptors_item},
-    {Py_mp_length, descriptors_length},
-    {Py_mp_subscript, descriptors_subscript},
+    {Py_tp_doc, (void *)message_fds_doc},
+    {Py_tp_methods, message_fds_methods},
+    {Py_sq_length, message_fds_length},
+    {Py_sq_item, message_fds_item},
+    {Py_mp_length, message_fds_length},
+    {Py_mp_subscript, message_fds_subscript},
     {0, NULL},
 };
 
-static PyType_Spec descriptors_spec = {
-    .name = "cmsgx._cmsg.Descriptors",
+static PyType_Spec message_fds_spec = {
+    .name = "cmsgx.MessageFds",
     .basicsize = sizeof(cmsgx_message_fds),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
              | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_SEQUENCE,
-    .slots = descriptors_slots,
+    .slots = message_fds_slots,
 };
 
 int
 cmsgx_add_message_fds(PyObject *module)
 {
-    return cmsgx_add_type(module, &descriptors_spec, &cmsgx_state_of(module)->Descriptors);
+    return cmsgx_add_type(module, &message_fds_spec, &cmsgx_state_of(module)->MessageFds);
 }

@@ -7,7 +7,7 @@
 
 typedef struct {
     PyObject_HEAD
-    PyObject *owner;        /* owned: the Descriptor, or another object, which is not pinned */
+    PyObject *owner;        /* owned: the FdBase, or another object, which is not pinned */
     cmsgx_word is_held;
     uint32_t generation;    /* of the process that made it: it holds nothing in a child */
     int number;

@@ -1,4 +1,4 @@
-/* Pin: what keeps the number of a Descriptor while Python code makes system calls on it. */
+/* Pin: what keeps the number of an FdBase while Python code makes system calls on it. */
 
 #ifndef CMSGX_PIN_H
 #define CMSGX_PIN_H
@@ -9,7 +9,7 @@
    pinned. */
 PyObject *cmsgx_pin_new(cmsgx_state *state, PyObject *owner);
 
-/* borrow(sock, /): the same of a `sock` argument; what is no Descriptor is not pinned. */
+/* borrow(sock, /): the same of a `sock` argument; what is not an FdBase is not pinned. */
 PyObject *cmsgx_pin_of(PyObject *module, PyObject *object);
 
 int cmsgx_add_pin(PyObject *module);

@@ -142,7 +142,7 @@ static PyType_Slot segments_slots[] = {
 };
 
 static PyType_Spec segments_spec = {
-    .name = "cmsgx.wire.Segments",
+    .name = "cmsgx.Segments",
     .basicsize = sizeof(segments),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
              | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_SEQUENCE,

@@ -233,7 +233,7 @@ static PyType_Slot view_slots[] = {
 };
 
 static PyType_Spec view_spec = {
-    .name = "cmsgx.wire.View",
+    .name = "cmsgx.View",
     .basicsize = sizeof(cmsgx_view),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE
              | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_SEQUENCE,

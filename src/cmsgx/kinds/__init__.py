@@ -6,6 +6,7 @@ a message, `want=[Kind]` switches it on, `control=[Kind(...)]` sends it.
 
 from __future__ import annotations
 
+from .._names import publish
 from . import (
     _alg,
     _bluetooth,
@@ -90,7 +91,4 @@ __all__ += _tipc.__all__
 __all__ += _udp_tcp.__all__
 __all__ += _unix.__all__
 
-# Where the documentation has them.
-for _object in [globals()[name] for name in __all__]:
-    if _object.__module__.startswith("cmsgx."):
-        _object.__module__ = __name__
+__dir__ = publish(globals(), "cmsgx.")
