@@ -1238,6 +1238,8 @@ def test_an_error_says_which_argument_what_it_was_and_what_would_do(
 # Whose circumstances take more than a call: the file that makes them, and some words of the message
 # that a test there looks for.
 ELSEWHERE = {
+    "Enabled is what enable(sock, *kinds) returns: call that":
+        ("test_public_names.py", "Enabled is what enable"),
     "cmsgx._cmsg was not bound to the Python layer: import cmsgx, which does that":
         ("test_bind.py", "not bound to the Python layer"),
     "bind: C takes nothing that is named {}": ("test_bind.py", "C takes nothing that is named"),

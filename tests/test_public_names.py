@@ -99,7 +99,7 @@ def test_none_is_made_by_hand(kind: Any, arguments: tuple[Any, ...]) -> None:
 
 def test_enabled_by_hand_says_what_makes_one() -> None:
     wrong: Any = (cmsgx.Credentials,)
-    with pytest.raises(TypeError, match=r"^Enabled is what enable\(sock, \*kinds\) returns"):
+    with pytest.raises(TypeError, match=r"^Enabled is what enable"):
         cmsgx.Enabled(0, wrong)
 
 
