@@ -80,6 +80,12 @@ def test_each_layer_that_is_declared_is_there() -> None:
     assert folders == {folder or "." for folder in TOOL["C_LAYERS"]}
 
 
+def test_the_documents_name_where_conditions_stand() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for pattern in TOOL["CONDITIONS"]:
+        assert f"`{pattern}`" in text, f"CONTRIBUTING.md does not name {pattern}"
+
+
 def test_the_command_prints_the_layers() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "tools" / "layers"],
@@ -180,6 +186,32 @@ def test_nothing_is_found_in_a_right_tree() -> None:
             id="a header that declares what is not there",
         ),
         pytest.param(
+            {"src/c/types/fd.h": f"#ifdef SCM_PIDFD\n{FD}#elif defined(__linux__)\n#endif\n"},
+            [
+                ("condition", "types/fd.h: #elif defined(__linux__)"),
+                ("condition", "types/fd.h: #ifdef SCM_PIDFD"),
+            ],
+            id="conditions on a system",
+        ),
+        pytest.param(
+            {"src/c/types/fd.h": f"{FD}#  if \\\n    PY_VERSION_HEX >= 1   /* why */\n#endif\n"},
+            [("condition", "types/fd.h: #if PY_VERSION_HEX >= 1")],
+            id="a condition on a Python version",
+        ),
+        pytest.param(
+            {"src/c/types/fd.h": f"#ifndef FD_H\n#define FD_H\n{FD}#ifndef FD_H\n#endif\n#endif\n"},
+            [("condition", "types/fd.h: #ifndef FD_H")],
+            id="what looks like a guard",
+        ),
+        pytest.param(
+            {
+                "src/c/types/fd.h": f"{FD}#if CMSGX_HAS_FDS\n#endif\n",
+                "src/c/plain/walk.h": "#define CMSGX_HAS_FDS 1\n",
+            },
+            [("condition", "types/fd.h: #if CMSGX_HAS_FDS")],
+            id="a feature that another file defines",
+        ),
+        pytest.param(
             {"src/cmsgx/errors.py": "def name():\n    from ._sync import send\n"},
             [
                 *(("circle", name) for name in ("_sync", "errors", "kinds", "kinds._unix")),
@@ -216,6 +248,14 @@ def test_what_breaks_a_rule_is_found(
     assert found_in(RIGHT | changes) == expected
 
 
+def test_a_feature_may_be_asked_for() -> None:
+    sources = RIGHT | {
+        "src/c/compat.h": "#ifdef Py_GIL_DISABLED\n#  define CMSGX_HAS_GIL 0\n#endif\n",
+        "src/c/types/fd.h": f"#if CMSGX_HAS_GIL\n{FD}#endif\n#if !CMSGX_HAS_GIL\n#endif\n",
+    }
+    assert found_in(sources) == []
+
+
 @pytest.mark.parametrize(
     ("path", "text"),
     [
@@ -223,6 +263,9 @@ def test_what_breaks_a_rule_is_found(
         ("src/c/types/fd.h", f"typedef int (*no)(int);\nstruct no;\nenum {{ NO = 1 }};\n{FD}"),
         ("src/c/types/fd.h", f'static const char no[] = "int no2(void) {{";\n{FD}'),
         ("src/c/types/fd.c", "int fd_of(int n)\n{\n    if (n) {\n        no(n);\n    }\n}\n"),
+        ("src/c/types/fd.h", f"#ifndef FD_H\n#define FD_H\n{FD}#endif\n"),
+        ("src/c/compat.h", "#define CMSGX_HAS_GIL 1\n#if CMSGX_HAS_GIL\n#endif\n"),
+        ("src/c/plain/platform.h", "#ifdef __linux__\n#endif\n"),
         ("src/cmsgx/errors.py", "if TYPE_CHECKING:\n    from ._sync import send\n"),
         ("tests/test_a.py", "\n" * 600),
     ],

@@ -98,11 +98,9 @@ cmsgx_sequence(PyObject *iterable, const char *name, const char *needed)
     else {
         fast = PySequence_List(iterable);
     }
-#ifdef Py_GIL_DISABLED
-    if (fast != NULL && PyList_Check(fast)) {
+    if (!CMSGX_HAS_GIL && fast != NULL && PyList_Check(fast)) {
         Py_SETREF(fast, PyList_AsTuple(fast));
     }
-#endif
     return fast;
 }
 

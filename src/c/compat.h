@@ -226,6 +226,14 @@ cmsgx_relaxed_increment(Py_ssize_t *count)
 #endif
 }
 
+/* Whether a list stays as it is while no Python code runs; without a GIL another thread may change
+   it at any time. */
+#ifdef Py_GIL_DISABLED
+#  define CMSGX_HAS_GIL 0
+#else
+#  define CMSGX_HAS_GIL 1
+#endif
+
 /* Objects kept for the next use.  Without a GIL the allocator's own per-thread lists do. */
 #ifdef Py_GIL_DISABLED
 #  define CMSGX_FREE_LIST 0

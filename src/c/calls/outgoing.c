@@ -371,10 +371,7 @@ int
 cmsgx_outgoing_add_fds(cmsgx_outgoing *out, PyObject *fds, int strict)
 {
     /* The most common types, without a call. */
-    int is_listed = PyTuple_CheckExact(fds);
-#ifndef Py_GIL_DISABLED
-    is_listed |= PyList_CheckExact(fds);
-#endif
+    int is_listed = PyTuple_CheckExact(fds) || (CMSGX_HAS_GIL && PyList_CheckExact(fds));
     return cmsgx_outgoing_add_listed_fds(out,
                       is_listed ? Py_NewRef(fds) : cmsgx_listed_fds(out->state, fds, strict),
                       strict);

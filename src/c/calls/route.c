@@ -87,11 +87,9 @@ has_own_header(cmsgx_sock *sock, int family)
     if (type_of_sock(sock) != SOCK_RAW) {
         return 0;
     }
-#ifdef IPV6_HDRINCL
     if (family == AF_INET6) {
-        return flag_of_sock(sock, IPPROTO_IPV6, IPV6_HDRINCL);
+        return flag_of_sock(sock, IPPROTO_IPV6, CMSGX_IPV6_HDRINCL);
     }
-#endif
     return family == AF_INET ? flag_of_sock(sock, IPPROTO_IP, IP_HDRINCL) : -1;
 }
 
@@ -99,9 +97,8 @@ has_own_header(cmsgx_sock *sock, int family)
 static int
 has_ktls(cmsgx_sock *sock)
 {
-#if defined(__linux__) && defined(TCP_ULP)
     char name[16] = "";
-    if (get_option(sock, IPPROTO_TCP, TCP_ULP, name, sizeof(name)) < 0) {
+    if (get_option(sock, IPPROTO_TCP, CMSGX_TCP_ULP, name, sizeof(name)) < 0) {
         return -1;
     }
     if (strncmp(name, "tls", sizeof(name)) != 0) {
@@ -109,18 +106,7 @@ has_ktls(cmsgx_sock *sock)
     }
     /* TLS_TX of SOL_TLS: EBUSY says that no keys were set for sending. */
     return flag_of_sock(sock, 282, 1) >= 0 || errno != EBUSY;
-#else
-    (void)sock;
-    return -1;
-#endif
 }
-
-#ifndef IPPROTO_UDPLITE
-#  define IPPROTO_UDPLITE 136
-#endif
-#ifndef IPPROTO_SCTP
-#  define IPPROTO_SCTP 132
-#endif
 
 /* Whether that reader handles what the socket sends.  1 if the socket does not tell: then the
    kernel decides. */
@@ -136,7 +122,7 @@ is_read_by(cmsgx_outgoing *out, cmsgx_reader reader, int family)
     switch (reader) {
     case CMSGX_BY_UDP:
         proto = cmsgx_sock_proto(sock);
-        return proto <= 0 || proto == IPPROTO_UDP || proto == IPPROTO_UDPLITE;
+        return proto <= 0 || proto == IPPROTO_UDP || proto == CMSGX_IPPROTO_UDPLITE;
     case CMSGX_BY_TCP:
         proto = type == SOCK_STREAM ? cmsgx_sock_proto(sock) : -1;
         return type != SOCK_SEQPACKET
@@ -146,7 +132,7 @@ is_read_by(cmsgx_outgoing *out, cmsgx_reader reader, int family)
         return has_ktls(sock) != 0;
     case CMSGX_BY_SCTP:
         proto = cmsgx_sock_proto(sock);
-        return proto < 0 || proto == IPPROTO_SCTP || (proto == 0 && type == SOCK_SEQPACKET);
+        return proto < 0 || proto == CMSGX_IPPROTO_SCTP || (proto == 0 && type == SOCK_SEQPACKET);
     case CMSGX_BY_NO_HEADER:
         return has_own_header(sock, family) <= 0;
     case CMSGX_BY_HEADER:

@@ -4,7 +4,6 @@
 
 /* A socket object for a descriptor that an Fd owns ------------------------------------- */
 
-#ifdef SOCK_NONBLOCK
 /* Takes the timeout of a socket object away, and leaves O_NONBLOCK alone.  Does nothing where it is
    not known where the object keeps it. */
 static void
@@ -15,7 +14,6 @@ clear_timeout(const cmsgx_state *state, PyObject *object)
         memcpy((char *)object + state->socket_timeout_at, &none, sizeof(none));
     }
 }
-#endif
 
 PyObject *
 cmsgx_give_to_socket(PyObject *module, PyObject *args)
@@ -32,11 +30,9 @@ cmsgx_give_to_socket(PyObject *module, PyObject *args)
     if (cmsgx_fd_give_to(fd, sock, state->socket->tp_init, arguments, CMSGX_GONE_TO_SOCKET) < 0) {
         return NULL;
     }
-#ifdef SOCK_NONBLOCK
-    if (is_blocking && (type & SOCK_NONBLOCK)) {
+    if (is_blocking && (type & CMSGX_SOCK_NONBLOCK)) {
         clear_timeout(state, sock);
     }
-#endif
     Py_RETURN_NONE;
 }
 

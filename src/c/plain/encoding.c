@@ -200,7 +200,7 @@ cmsgx_encoding_read(cmsgx_encoding encoding, const unsigned char *data, size_t s
 int
 cmsgx_encoding_has(cmsgx_encoding encoding, const unsigned char *value, size_t size)
 {
-#ifdef IP_PKTINFO
+#if CMSGX_HAS_PKTINFO
     struct in6_pktinfo mapped;
     if (encoding == CMSGX_PKTINFO && size == sizeof(mapped)) {
         memcpy(&mapped, value, sizeof(mapped));

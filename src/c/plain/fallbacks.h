@@ -9,6 +9,8 @@
 #  define __APPLE_USE_RFC_3542
 #endif
 
+#include <errno.h>
+
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
@@ -322,5 +324,49 @@
 #    define UDP_GRO 104
 #  endif
 #endif
+
+/* Numbers that the code asks about on every system.  -1 stands for one that a system lacks: no
+   control message, option or error has it. */
+#ifdef SCM_CREDENTIALS
+#  define CMSGX_SCM_CREDENTIALS SCM_CREDENTIALS
+#else
+#  define CMSGX_SCM_CREDENTIALS (-1)
+#endif
+#ifdef SCM_PIDFD
+#  define CMSGX_SCM_PIDFD SCM_PIDFD
+#else
+#  define CMSGX_SCM_PIDFD (-1)
+#endif
+#ifdef UDP_GRO
+#  define CMSGX_UDP_GRO UDP_GRO
+#else
+#  define CMSGX_UDP_GRO (-1)
+#endif
+#ifdef IPV6_HDRINCL
+#  define CMSGX_IPV6_HDRINCL IPV6_HDRINCL
+#else
+#  define CMSGX_IPV6_HDRINCL (-1)
+#endif
+#ifdef __linux__
+#  define CMSGX_TCP_ULP TCP_ULP
+#else
+#  define CMSGX_TCP_ULP (-1)
+#endif
+#ifdef ENONET
+#  define CMSGX_ENONET ENONET
+#else
+#  define CMSGX_ENONET (-1)
+#endif
+
+/* Bits of the type of a socket; 0 where a system has none. */
+#ifdef SOCK_NONBLOCK
+#  define CMSGX_SOCK_NONBLOCK SOCK_NONBLOCK
+#else
+#  define CMSGX_SOCK_NONBLOCK 0
+#endif
+
+/* Protocols: IANA's numbers, whether or not the headers have them. */
+#define CMSGX_IPPROTO_SCTP 132
+#define CMSGX_IPPROTO_UDPLITE 136
 
 #endif

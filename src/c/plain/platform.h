@@ -354,6 +354,13 @@ int cmsgx_peer_of(int fd, struct cmsgx_peer *peer);
 #  define CMSGX_HAS_NETLINK_NAMES 0
 #endif
 
+/* Names of the families that only Linux has: AF_PACKET, AF_CAN, AF_VSOCK, ... */
+#ifdef __linux__
+#  define CMSGX_HAS_LINUX_NAMES 1
+#else
+#  define CMSGX_HAS_LINUX_NAMES 0
+#endif
+
 /* The BSDs and macOS have the length in the address too.  The kernel puts it into that of a call by
    itself, but not into one that is the payload of a control message. */
 static inline void

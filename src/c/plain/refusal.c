@@ -48,9 +48,7 @@ is_of_destination(int error)
     case EHOSTUNREACH:
     case EHOSTDOWN:
     case ENETDOWN:
-#ifdef ENONET
-    case ENONET:
-#endif
+    case CMSGX_ENONET:
     case ENOPROTOOPT:           /* ICMP: the protocol, or the port */
     case EOPNOTSUPP:
     case EPROTO:
@@ -82,9 +80,7 @@ may_be_pending(int error, int family)
     case EHOSTUNREACH:
     case EHOSTDOWN:
     case ENETDOWN:
-#ifdef ENONET
-    case ENONET:
-#endif
+    case CMSGX_ENONET:
     case ENOPROTOOPT:
     case EOPNOTSUPP:
     case EPROTO:

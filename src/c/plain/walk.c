@@ -49,12 +49,7 @@ carries_rights(const cmsgx_header *header)
 static int
 carries_pidfd(const cmsgx_header *header)
 {
-#ifdef SCM_PIDFD
-    return header->level == SOL_SOCKET && header->type == SCM_PIDFD;
-#else
-    (void)header;
-    return 0;
-#endif
+    return header->level == SOL_SOCKET && header->type == CMSGX_SCM_PIDFD;
 }
 
 static int

@@ -77,18 +77,13 @@ segment_size(const cmsgx_message *self)
     cmsgx_header header;
     size_t offset = 0;
     int size = 0;
-#ifdef UDP_GRO
     while (cmsgx_walk(buffer->control, buffer->control_used, &offset, &header)
            == CMSGX_MESSAGE) {
-        if (header.level == IPPROTO_UDP && header.type == UDP_GRO && header.size == sizeof(size)) {
+        if (header.level == IPPROTO_UDP && header.type == CMSGX_UDP_GRO
+            && header.size == sizeof(size)) {
             memcpy(&size, header.data, sizeof(size));
         }
     }
-#else
-    (void)buffer;
-    (void)header;
-    (void)offset;
-#endif
     return size > 0 ? (size_t)size : 0;
 }
 

@@ -55,7 +55,6 @@ settle(cmsgx_row *row, int *fds, size_t count)
 static int
 is_invented(const cmsgx_buffer *buffer)
 {
-#ifdef SCM_CREDENTIALS
     cmsgx_header header;
     size_t offset = 0;
     int has_pidfd = buffer->received.pidfds > 0 && buffer->fds[buffer->received.fds] >= 0;
@@ -63,15 +62,12 @@ is_invented(const cmsgx_buffer *buffer)
            && cmsgx_walk(buffer->control, buffer->control_used, &offset, &header)
                   == CMSGX_MESSAGE) {
         int32_t pid;
-        if (header.level == SOL_SOCKET && header.type == SCM_CREDENTIALS
+        if (header.level == SOL_SOCKET && header.type == CMSGX_SCM_CREDENTIALS
             && header.size >= sizeof(pid)) {
             memcpy(&pid, header.data, sizeof(pid));
             return pid == 0;
         }
     }
-#else
-    (void)buffer;
-#endif
     return 0;
 }
 

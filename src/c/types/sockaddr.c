@@ -105,7 +105,7 @@ cmsgx_name_to_object(const struct sockaddr_storage *name, socklen_t size, cmsgx_
         return netlink_to_object(name);
 #endif
     default:
-#ifdef __linux__
+#if CMSGX_HAS_LINUX_NAMES
         return cmsgx_linux_name_to_object(name, size, whence);
 #else
         (void)whence;
@@ -395,7 +395,7 @@ netlink_from_object(PyObject *object, struct sockaddr_storage *name, socklen_t *
 static int
 family_of_names(int family)
 {
-#ifdef __linux__
+#if CMSGX_HAS_LINUX_NAMES
     return family == AF_RDS ? AF_INET : family;
 #else
     return family;
@@ -423,7 +423,7 @@ cmsgx_name_from_object(int family, cmsgx_whence whence, PyObject *object,
         break;
 #endif
     default:
-#ifdef __linux__
+#if CMSGX_HAS_LINUX_NAMES
         known = cmsgx_linux_name_from_object(family, whence, object, name, size);
 #else
         (void)whence;

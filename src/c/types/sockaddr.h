@@ -10,7 +10,7 @@
 static inline int
 cmsgx_names_need_socket(int family)
 {
-#ifdef __linux__
+#if CMSGX_HAS_LINUX_NAMES
     return (unsigned)family >= AF_PACKET;
 #else
     (void)family;

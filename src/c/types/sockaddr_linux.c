@@ -1,6 +1,6 @@
 #include "types/sockaddr_linux.h"
 
-#ifdef __linux__
+#if CMSGX_HAS_LINUX_NAMES
 #include "errors.h"
 #include "plain/uapi.h"
 
