@@ -149,7 +149,7 @@ _cmsg.LAYOUTS = layouts
 exec(code)
 """
 KINDS = """
-from cmsgx import kinds
+from cmsgx import _bind, kinds
 from cmsgx.kinds import _table
 
 names = sorted(row.kind.__name__ for row in _table.rows())

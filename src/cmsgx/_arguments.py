@@ -1,4 +1,4 @@
-"""What is wrong with an argument, in the words that C has for its own."""
+"""What is wrong with an argument, in the same words that C uses for its arguments."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def as_int(name: str, value: Any, minimum: int | None = None) -> int:
 
 
 def as_fds(fds: Any) -> int:
-    """How many descriptors may come. A bool is none, as it is no descriptor where they are sent."""
+    """How many descriptors may come. A bool is refused, as it is where descriptors are sent."""
     if isinstance(fds, bool):
         raise needed("fds", "the number of descriptors to accept", fds)
     return as_int("fds", fds, minimum=0)
@@ -94,7 +94,7 @@ def as_kinds(control: Any) -> tuple[Any, ...]:
 
 
 def check_word(name: str, value: object, words: Iterable[str]) -> None:
-    """ValueError where it is none of these."""
+    """ValueError unless it is one of these."""
     *others, last = map(repr, words := tuple(words))
     if value not in words:
         raise ValueError(f"{name}: {value!r}; it is {', '.join(others)} or {last}")

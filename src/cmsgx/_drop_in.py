@@ -30,8 +30,8 @@ __all__ = ["fromfd", "install", "socket", "socketpair", "uninstall"]
 def library_class(cls: Any) -> Any:
     """The standard library's own class, or None where the class is not derived from it.
 
-    What stands as socket.socket may be below it, as PySocks' and pytest-socket's classes are.
-    Those of gevent and eventlet hold a socket, and are none.
+    What stands as socket.socket may derive from it, as PySocks' and pytest-socket's classes do.
+    Those of gevent and eventlet hold a socket instead.
     """
     mro = getattr(cls, "__mro__", ())
     return mro[mro.index(_socket.socket) - 1] if _socket.socket in mro[1:] else None
@@ -368,7 +368,7 @@ def recvmsg_foreign(
     flags = operator.index(flags)
     unasked = _cmsg.MSG_CMSG_CLOEXEC & ~flags
     if getattr(sock, "family", _stdlib.AF_UNIX) != _stdlib.AF_UNIX:
-        unasked = 0  # no other brings descriptors, and some refuse the flag
+        unasked = 0  # no other family brings descriptors, and some refuse the flag
     result, ancdata, msg_flags, address = _cmsg.call_foreign(
         name, sock, first, ancbufsize, flags | unasked
     )

@@ -1,4 +1,4 @@
-"""Who owns a descriptor."""
+"""Descriptors that an object owns."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ class Fd(_cmsg.FdBase):
     def map(
         self, *, size: int | None = None, seals: int | Seal | Iterable[Seal] = "write"
     ) -> mmap.mmap | EmptyMapping:
-        """The content of a sealed memfd, read-only and in place, as share() makes it: mmap(2)
+        """The content of a sealed memfd, as share() makes it, read-only and in place: mmap(2)
 
         size   it has at least that many bytes, and those are mapped; by default all that it has
         seals  what it is sealed against, besides shrinking, which is always asked for: a sender
@@ -444,7 +444,7 @@ def wait_closed(timeout: float | None = None) -> int:
     return _cmsg.closer_wait(timeout)
 
 
-# The rest is done below all hooks in Python: see process.c. There no thread can be started yet.
+# The rest runs before any hook in Python: see process.c. No thread can be started there yet.
 os.register_at_fork(after_in_child=_cmsg.closer_resume)
 atexit.register(_cmsg.closer_wait, 2.0)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _INT = 4
 _NOT_THERE = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
-# The kernel's own, which older releases let out for SO_ZEROCOPY.
+# The kernel's internal number, which older releases return for SO_ZEROCOPY.
 _ENOTSUPP = 524
 # What says that an option is there, and not with that value.
 _REFUSED = (errno.EINVAL, errno.EPERM, errno.EOPNOTSUPP)
@@ -67,7 +67,7 @@ def need_unix(sock: FileDescriptorLike, what: str) -> None:
 
 
 def need_fds(family: int, fds: int) -> None:
-    """NotSupportedError where no descriptor can come; as many as can come are none there."""
+    """NotSupportedError if `fds` asks for some and none can come; MAX_FDS takes whatever comes."""
     if fds and fds < _cmsg.MAX_FDS and family != _socket.AF_UNIX:
         _need_family(family, frozenset({_socket.AF_UNIX}), f"fds={fds}: what brings descriptors")
 
@@ -75,7 +75,7 @@ def need_fds(family: int, fds: int) -> None:
 def as_option(kind: Any, argument: str) -> KindOption:
     """A kind, or what its option() gave, as the latter. `argument` is the caller's, for an error.
 
-    NotSupportedError for a kind that this system has not, TypeError for what is no kind.
+    NotSupportedError for a kind that this system lacks, TypeError for what is not a kind.
     """
     if isinstance(kind, KindOption):
         return kind
@@ -148,9 +148,9 @@ def _name(asked: KindOption) -> str:
 
 
 def _need_family_of(asked: KindOption, family: int) -> None:
-    """Raises where that family has not the kind: its option's number is another option there.
+    """Raises if that family lacks the kind: the number of its option means another option there.
 
-    A family that a form names and no option does gets the kind unasked, but no value of an option.
+    A family that a form names and no option does gets the kind without one, but no value of it.
     """
     row = row_of(asked.kind)
     by_form = [wire.families for wire in row.formats]
@@ -262,8 +262,8 @@ class Enabled:
                 if option.needs and error.errno in _REFUSED:
                     error.add_note(f"{_name(asked)}: {option.needs}")
                     raise
-                # EINVAL: a flag that this kernel has not, or an option that this type of socket
-                # has not (IP_RECVFRAGSIZE on TCP).
+                # EINVAL: a flag that this kernel lacks, or an option that this type of socket
+                # lacks (IP_RECVFRAGSIZE on TCP).
                 if error.errno not in (*_NOT_THERE, errno.EINVAL, _ENOTSUPP):
                     raise
                 if is_first:
@@ -304,7 +304,7 @@ class Enabled:
                 else:
                     first.add_note(f"{option.text} could not be restored: {error}")
             else:
-                # What is put out where one before it is restored later has to be set again.
+                # One before it that is restored later switches it off: it has to be set again.
                 if left and option.is_watched_only:
                     left.append(entry)
         self._before = left[::-1]
@@ -432,7 +432,7 @@ def _is_on(sock: FileDescriptorLike, option: Option) -> bool:
     return any(value)
 
 
-# The kernel writes these behind the descriptors, where a surplus of those would push them out.
+# The kernel writes these after the descriptors, where a surplus of those would push them out.
 _BEHIND_RIGHTS = {
     getattr(_cmsg, name) for name in ("SO_PASSPIDFD", "SO_INQ") if hasattr(_cmsg, name)
 }

@@ -54,7 +54,7 @@ _REPORT_SIZE = 2048
 _IDS = 1 << 32
 # Seconds, after which a wait looks again: another thread may have taken the completion.
 _TURN = 0.5
-# The kernel's own ENOTSUPP, which older releases let out.
+# The kernel's internal ENOTSUPP, which older releases return.
 _NOT_THERE = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, 524)
 
 # What a try says that was not made, as too much is in flight.
@@ -127,8 +127,8 @@ class ZeroCopySender:
         "sock": "What it sends by, as it was given.",
         "max_bytes": "Bytes in flight at most; a send that is larger goes alone.",
         "max_pending": "Sends in flight at most.",
-        "reports": "What came by the error queue and is no completion, a deque: see popleft().",
-        "lost_reports": "How many of the oldest reports were dropped, as `reports` was full.",
+        "reports": "Entries of the error queue that are not completions, a deque: see popleft().",
+        "lost_reports": "How many of the oldest reports were dropped because `reports` was full.",
     }  # fmt: skip
 
     def __init__(
@@ -385,7 +385,7 @@ class ZeroCopySender:
     def acknowledge(self, report: ErrorReport) -> int:
         """What somebody else read from the error queue, as by receive_errors().
 
-        Returns how many sends it completes; a report that is no completion goes to `reports`.
+        Returns how many sends it completes; a report that is not a completion goes to `reports`.
         """
         return self._locked(self._take_settled, report)
 

@@ -72,7 +72,7 @@ class MalformedControlError(CmsgError, ValueError):
 
 
 class NotSupportedError(CmsgError, OSError):
-    """This system or this kind of socket does not have it. errno ENOPROTOOPT or EOPNOTSUPP."""
+    """Not supported by this system, kernel or socket type. errno ENOPROTOOPT or EOPNOTSUPP."""
 
     def __init__(self, number: int, text: str) -> None:
         super().__init__(number, f"{os.strerror(number)}: {text}")

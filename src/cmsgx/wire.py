@@ -129,7 +129,7 @@ def build(control: ControlMessage | Iterable[ControlMessage]) -> bytes:
 
 
 class _RecvmsgOut(StructMessage):
-    """struct io_uring_recvmsg_out, and the name behind it."""
+    """struct io_uring_recvmsg_out, and the name after it."""
 
     __slots__ = ()
 

@@ -38,7 +38,7 @@ class AlgDirection(OpenEnum):
 class AlgOperation(StructMessage):
     """Whether the data is to be encrypted or decrypted: ALG_SET_OP. Linux 2.6.38.
 
-    With the first of the data, for skcipher and aead.
+    Sent with the first part of the data, for skcipher and aead.
     """
 
     __slots__ = ()
@@ -58,7 +58,7 @@ class AlgOperation(StructMessage):
 class AlgIv(ShownAsMade, StructMessage):
     """The initialisation vector, struct af_alg_iv: ALG_SET_IV. Linux 2.6.38.
 
-    AlgIv(iv): its length has to be that of the cipher, else EINVAL.
+    AlgIv(iv): EINVAL unless its length is the one that the cipher needs.
     """
 
     __slots__ = ()
@@ -81,7 +81,7 @@ class AlgIv(ShownAsMade, StructMessage):
     def unpack(cls, data: Buffer, /) -> Self:
         """Makes one from a payload (without its header), a bytes-like object.
 
-        MalformedControlError where its length is not that of the layout, or of the vector.
+        MalformedControlError if its length does not match the layout, or the vector.
         """
         made = super().unpack(data)
         if len(made.iv) != made._length:

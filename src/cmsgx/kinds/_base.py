@@ -26,7 +26,7 @@ REQUIRED: Any = _Required()
 
 
 class Member:
-    """What member() noted, until register() makes a Field of it."""
+    """The arguments of member(), until register() makes a Field of them."""
 
     __slots__ = ("bounds", "convert", "default", "doc", "name")
 
@@ -75,7 +75,7 @@ def public_members_of(kind: Any) -> list[str]:
 
 
 class Signature:
-    """inspect.Signature of a constructor, which is C's, made when somebody asks."""
+    """inspect.Signature of a constructor in C, made on request."""
 
     def __get__(self, record: object, kind: Any) -> Any:
         import inspect

@@ -27,7 +27,7 @@ _BLUETOOTH = families("AF_BLUETOOTH")
 class BluetoothPacketStatus(StructMessage):
     """How well a frame of SCO or ISO came through: BT_PKT_STATUS. Linux 5.9.
 
-    The Packet_Status_Flag of the Core Specification, volume 4, part E: 0 is well.
+    The Packet_Status_Flag of the Core Specification, volume 4, part E: 0 is good.
     """
 
     __slots__ = ()
@@ -90,8 +90,8 @@ class HciDirection(StructMessage):
 class HciTimestamp(StructMessage):
     """When a frame passed, by the realtime clock: HCI_TIME_STAMP. Of raw HCI sockets.
 
-    `nanoseconds` since the epoch, of whole microseconds (pack() leaves out what is below); None
-    where the kernel had no time.
+    `nanoseconds` since the epoch, in whole microseconds (pack() drops the remainder); None if the
+    kernel had no time.
     """
 
     __slots__ = ()

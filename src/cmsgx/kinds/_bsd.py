@@ -1,6 +1,6 @@
-"""FreeBSD, NetBSD, OpenBSD, macOS: what Linux has not.
+"""FreeBSD, NetBSD, OpenBSD, macOS: kinds that Linux lacks.
 
-What these systems have too is with its family: Timestamp, PacketInfo, Ttl, HopLimit, SctpInit, ...
+Kinds that Linux has too are with their family: Timestamp, PacketInfo, Ttl, HopLimit, SctpInit, ...
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _IS_NETBSD = sys.platform.startswith("netbsd")
 class MonotonicTimestamp(StructMessage):
     """When the kernel received it, by CLOCK_MONOTONIC: SO_TS_CLOCK, setsockopt(2). FreeBSD.
 
-    `nanoseconds`, int. Instead of the Timestamp: the clock is one for the socket. Sent over
+    `nanoseconds`, int. It replaces Timestamp, because a socket has one clock. If one is sent over
     AF_UNIX, the kernel fills in the time of the send.
     """
 
@@ -101,7 +101,7 @@ class TimestampInfoFlags(enum.IntFlag, boundary=enum.KEEP):
 class TimestampInfo(StructMessage):
     """How the time stamp beside it was made: SCM_TIME_INFO, setsockopt(2). FreeBSD.
 
-    Only with one that the network adapter made.
+    Attached only to a time stamp that the network adapter made.
     """
 
     __slots__ = ()
@@ -122,7 +122,7 @@ class TimestampInfo(StructMessage):
 class MonotonicTicks(StructMessage):
     """When the kernel received it, in mach_absolute_time(): SCM_TIMESTAMP_MONOTONIC. macOS.
 
-    Not nanoseconds: mach_timebase_info() says how long a tick is. The clock stands while the
+    Not nanoseconds: mach_timebase_info() gives the length of a tick. The clock stops while the
     machine sleeps.
     """
 
@@ -142,7 +142,7 @@ class MonotonicTicks(StructMessage):
 class ContinuousTicks(StructMessage):
     """When the kernel received it, in mach_continuous_time(): SCM_TIMESTAMP_CONTINUOUS. macOS.
 
-    As MonotonicTicks, by a clock that goes on while the machine sleeps. Of a private header.
+    As MonotonicTicks, but the clock keeps running while the machine sleeps. From a private header.
     """
 
     __slots__ = ()
@@ -164,8 +164,8 @@ class ContinuousTicks(StructMessage):
 class ReceiveInterface(StructMessage, OnInterface):
     """The interface an IPv4 packet came in by, struct sockaddr_dl: IP_RECVIF, ip(4). BSD and macOS.
 
-    `interface` is its index, 0 where the kernel does not tell; `link` its IFT_*, net/if_types.h.
-    `data` holds its name, `name_size` bytes, and behind that its address, `address_size` bytes.
+    `interface` is its index, 0 if the kernel does not tell; `link` its IFT_*, net/if_types.h.
+    `data` holds its name, `name_size` bytes, and then its address, `address_size` bytes.
     """
 
     __slots__ = ()
@@ -186,12 +186,12 @@ class ReceiveInterface(StructMessage, OnInterface):
 
     @property
     def name(self) -> str:
-        """Its name as it was then; empty where the kernel does not tell."""
+        """Its name at that time; empty if the kernel does not tell."""
         return self.data[: self.name_size].decode("ascii", "replace")
 
     @property
     def address(self) -> bytes:
-        """Its address at the link, six bytes for Ethernet; empty where the kernel does not tell."""
+        """Its link-layer address, six bytes for Ethernet; empty if the kernel does not tell."""
         return self.data[self.name_size : self.name_size + self.address_size]
 
 
@@ -273,7 +273,7 @@ class IpsecFlowInfo(StructMessage):
 
 
 def _flow(name: str, switch: str) -> dict[str, Any]:
-    """What register() takes for the three that FreeBSD has in IPv4 and IPv6."""
+    """The arguments of register() for the three kinds that FreeBSD has for both IPv4 and IPv6."""
     return {
         "level": "SOL_IP",
         "type": f"IP_{name}",
@@ -291,7 +291,7 @@ def _flow(name: str, switch: str) -> dict[str, Any]:
 
 @register(**_flow("FLOWID", "RECVFLOWID"))
 class FlowId(StructMessage):
-    """The hash by which the network adapter knows a flow: IP_FLOWID, ip(4). FreeBSD.
+    """The hash by which the network adapter identifies a flow: IP_FLOWID, ip(4). FreeBSD.
 
     IPv4 and IPv6; sent over IPv4 only.
     """
@@ -303,7 +303,7 @@ class FlowId(StructMessage):
 
 @register(**_flow("FLOWTYPE", "RECVFLOWID"))
 class FlowType(StructMessage):
-    """What a FlowId was made of, M_HASHTYPE_*: IP_FLOWTYPE, ip(4). FreeBSD, sys/mbuf.h
+    """What a FlowId was computed from, M_HASHTYPE_*: IP_FLOWTYPE, ip(4). FreeBSD, sys/mbuf.h
 
     IPv4 and IPv6; sent over IPv4 only.
     """
@@ -315,9 +315,9 @@ class FlowType(StructMessage):
 
 @register(**_flow("RSSBUCKETID", "RECVRSSBUCKETID"))
 class RssBucketId(StructMessage):
-    """The bucket of receive side scaling that a packet fell in: IP_RSSBUCKETID, ip(4). FreeBSD.
+    """The bucket of receive side scaling that a packet fell into: IP_RSSBUCKETID, ip(4). FreeBSD.
 
-    Of kernels with options RSS. IPv4 and IPv6; sent over IPv4 only.
+    Only in kernels with `options RSS`. IPv4 and IPv6; sent over IPv4 only.
     """
 
     __slots__ = ()
@@ -382,9 +382,9 @@ class WakePacket(StructMessage):
     families=_IP,
 )
 class PacketLogSend(StructMessage):
-    """What the system's log of packets says of these data: SCM_MPKL_SEND_INFO. macOS.
+    """What the system's packet log records about this data: SCM_MPKL_SEND_INFO. macOS.
 
-    `uuid` is 16 bytes. Of a private header; for TCP.
+    `uuid` is 16 bytes. From a private header; for TCP.
     """
 
     __slots__ = ()
@@ -402,9 +402,9 @@ class PacketLogSend(StructMessage):
     option=option("SOL_SOCKET", "SO_MPKL_SEND_INFO", 8),
 )
 class PacketLogReceive(StructMessage):
-    """What the system's log of packets has of these data: SCM_MPKL_RECV_INFO. macOS.
+    """What the system's packet log records about this data: SCM_MPKL_RECV_INFO. macOS.
 
-    `sequence` is the number of the TCP segment. Of a private header.
+    `sequence` is the number of the TCP segment. From a private header.
     """
 
     __slots__ = ()
@@ -424,8 +424,8 @@ class PacketLogReceive(StructMessage):
 class TlsRecordHeader(StructMessage):
     """The header of a record of kTLS, struct tls_get_record: TLS_GET_RECORD, ktls(4). FreeBSD 13.
 
-    `length` in bytes, of the data. Each receive from a socket with TCP_RXTLS_ENABLE takes one
-    record. Linux has TlsRecordType, which is also what FreeBSD sends.
+    `length` is that of the data, in bytes. Each receive from a socket with TCP_RXTLS_ENABLE takes
+    one record. Linux has TlsRecordType instead, which is also what FreeBSD sends.
     """
 
     __slots__ = ()
@@ -447,9 +447,9 @@ class TlsRecordHeader(StructMessage):
 class SctpExtendedReceiveInfo(StructMessage):
     """SctpSendReceiveInfo, and what the next message will be: RFC 6458 section 5.3.3. FreeBSD.
 
-    Deprecated there; SctpNextInfo is what came after. Comes instead of an SctpSendReceiveInfo.
-    `next_flags` says in SCTP_NEXT_MSG_AVAIL whether there is one; `key` counts where `key_valid`.
-    The rest as in SctpSendReceiveInfo.
+    Deprecated there in favour of SctpNextInfo. It replaces SctpSendReceiveInfo. `next_flags` has
+    SCTP_NEXT_MSG_AVAIL if there is a next message; `key` is valid if `key_valid`. The other fields
+    are those of SctpSendReceiveInfo.
     """
 
     __slots__ = ()

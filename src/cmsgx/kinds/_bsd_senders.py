@@ -1,6 +1,6 @@
 """FreeBSD, NetBSD: who sent a message.
 
-Credentials, SecurityLabel and PidFd are what Linux has.
+On Linux these are Credentials, SecurityLabel and PidFd.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class _WithGroups(ShownAsMade, StructMessage):
 class Cmsgcred(_WithGroups):
     """Who sent this message, struct cmsgcred: SCM_CREDS, unix(4). FreeBSD.
 
-    The sender attaches it, Cmsgcred() is enough, and the kernel fills it in: what it says cannot
-    be forged. A receiver that has set LOCAL_CREDS gets another struct under the same number, which
-    is not read: Sockcred2 is for those.
+    The sender attaches it (`Cmsgcred()` is enough), and the kernel fills it in, so it cannot be
+    forged. A receiver that has set LOCAL_CREDS gets a different struct under the same number, which
+    is not decoded: use Sockcred2 there.
     """
 
     __slots__ = ()
@@ -84,7 +84,7 @@ class Cmsgcred(_WithGroups):
         cls, pid: int = 0, uid: int = 0, euid: int = 0, gid: int = 0, groups: Iterable[int] = ()
     ) -> Self:
         groups = tuple(groups)
-        # Not a Field where the class is not registered, which its base says then.
+        # Not a Field if the class is not registered; then its base raises.
         packed = packed_numbers("I", groups, getattr(cls._groups, "size", None))
         return super().__new__(cls, pid, uid, euid, gid, len(groups), packed)
 

@@ -23,7 +23,7 @@ _CAN = families("AF_CAN")
 class J1939DestinationAddress(StructMessage):
     """The address that a J1939 message was sent to: SCM_J1939_DEST_ADDR. Linux 5.4.
 
-    Comes unasked; not there for a broadcast.
+    Attached without an option; absent for a broadcast.
     """
 
     __slots__ = ()
@@ -41,9 +41,9 @@ class J1939DestinationAddress(StructMessage):
     since="5.4",
 )
 class J1939DestinationName(StructMessage):
-    """The NAME of who a J1939 message was sent to: SCM_J1939_DEST_NAME. Linux 5.4.
+    """The NAME that a J1939 message was sent to: SCM_J1939_DEST_NAME. Linux 5.4.
 
-    Comes unasked; not there where the kernel knows none.
+    Attached without an option; absent if the kernel knows none.
     """
 
     __slots__ = ()
@@ -61,7 +61,7 @@ class J1939DestinationName(StructMessage):
     since="5.4",
 )
 class J1939Priority(StructMessage):
-    """The priority of a J1939 message, 0 (first) to 7: SCM_J1939_PRIO. Linux 5.4. Comes unasked."""
+    """The priority of a J1939 message, 0 (highest) to 7: SCM_J1939_PRIO. Linux 5.4, no option."""
 
     __slots__ = ()
 

@@ -11,7 +11,7 @@ from ._base import REQUIRED, Member, members_of
 from ._row import DIRECTIONS, ENCODINGS, WireFormat
 from ._way import READERS, way_of
 
-# Of a name in the class body; None for what this platform's struct has not.
+# By the name in the class body; None for a member that this platform's struct lacks.
 _Fields: TypeAlias = dict[str, _cmsg.Field | None]
 _PACKAGE = f"{__package__}."
 

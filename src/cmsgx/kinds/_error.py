@@ -34,19 +34,19 @@ class ErrorOrigin(OpenEnum):
 
 
 class SentStage(OpenEnum):
-    """SCM_TSTAMP_*: how far a packet had come when its transmit time stamp was taken."""
+    """SCM_TSTAMP_*: which stage a packet had reached when its transmit time stamp was taken."""
 
     SENT = constant("SCM_TSTAMP_SND")
-    """The driver gave it to the network adapter, or (hardware) that sent it."""
+    """The driver passed it to the network adapter, or (hardware) the adapter sent it."""
     SCHEDULED = constant("SCM_TSTAMP_SCHED")
-    """It came to the packet scheduler."""
+    """It entered the packet scheduler."""
     ACKNOWLEDGED = constant("SCM_TSTAMP_ACK")
     """All of it was acknowledged (TCP)."""
     COMPLETED = constant("SCM_TSTAMP_COMPLETION")
-    """The controller said that it was sent (Bluetooth). Linux 6.15."""
+    """The controller reported that it was sent (Bluetooth). Linux 6.15."""
 
 
-# Those of both versions, for an AF_INET6 socket may have an IPv4-mapped peer.
+# Those of both versions, because an AF_INET6 socket may have an IPv4-mapped peer.
 _RFC4884 = (
     option("SOL_IPV6", "IPV6_RECVERR_RFC4884", 0, "5.9", families=_IPV6),
     option("SOL_IP", "IP_RECVERR_RFC4884", 0, "5.9", families=_IP),
@@ -79,10 +79,10 @@ _ZEROCOPY = (
 class ExtendedError(ShownAsMade, StructMessage):
     """An entry of the error queue, struct sock_extended_err: IP_RECVERR, ip(7).
 
-    What `ee_info`, `ee_data`, `ee_type` and `ee_code` mean depends on `ee_origin`; what
-    receive_errors() gives says it in words. `offender` is who sent an ICMP error, an address as
-    `Message.address`; for any other origin None. Of TCP, UDP and raw sockets, and the like for
-    AF_PACKET, CAN, Bluetooth, vsock and RDS.
+    The meaning of `ee_info`, `ee_data`, `ee_type` and `ee_code` depends on `ee_origin`;
+    receive_errors() gives objects that name what they say. `offender` is the address, in the form
+    of `Message.address`, that sent an ICMP error; None for any other origin. For TCP, UDP and raw
+    sockets; AF_PACKET, CAN, Bluetooth, vsock and RDS have the like.
     """
 
     __slots__ = ()
@@ -146,14 +146,16 @@ class ExtendedError(ShownAsMade, StructMessage):
     ) -> KindOption:
         """What is queued, for `want=` and enable().
 
+                                      that as it is.
         errors    ICMP and local errors, as for the class: IP_RECVERR, IPV6_RECVERR. False leaves
-                  that as it is.
-        rfc4884   whether an IcmpError has `extensions`: IP_RECVERR_RFC4884, IPV6_RECVERR_RFC4884.
-                  Linux 5.9
-        zerocopy  whether MSG_ZEROCOPY is taken, whose completions are queued: SO_ZEROCOPY.
-                  Linux 4.14. ZeroCopySender does that by itself.
+                              the option unchanged.
+                          that as it is.
+                rfc4884   whether an IcmpError has `extensions`: IP_RECVERR_RFC4884, IPV6_RECVERR_RFC4884.
+                          Linux 5.9
+                zerocopy  whether MSG_ZEROCOPY is taken, whose completions are queued: SO_ZEROCOPY.
+                          Linux 4.14. ZeroCopySender does that by itself.
 
-        None leaves the option as it is.
+                None leaves the option unchanged.
         """
         shown = [] if check_flag("errors", errors) else ["errors=False"]
         steps = [row_of(cls).options] if errors else []
@@ -173,11 +175,11 @@ class ExtendedError(ShownAsMade, StructMessage):
     @property
     def offender(self) -> _cmsg.AddressTuple | None:
         """Who sent the ICMP error; its port is 0."""
-        # Over IPv6 the kernel leaves an address there for other origins too, of whatever it was.
+        # Over IPv6 the kernel leaves a stale address there for other origins too.
         is_icmp = self.ee_origin in (ErrorOrigin.ICMP, ErrorOrigin.ICMP6)
         return self._offender if is_icmp else None
 
     @property
     def error(self) -> OSError | None:
-        """What `ee_errno` says, as the exception that a call would raise; None for 0."""
+        """The exception that a call would raise for `ee_errno`; None for 0."""
         return error_of(self.ee_errno) if self.ee_errno else None

@@ -1,8 +1,8 @@
 """IPv4: ip(7).
 
-On a dual-stack socket, an AF_INET6 one that has IPv4-mapped peers too, HopLimit, TrafficClass and
-PacketInfo6 serve both families, received and sent. Ttl, Tos and PacketInfo are of IPv4 packets
-alone: a send of one with an IPv6 packet is refused.
+On a dual-stack socket (AF_INET6 with IPv4-mapped peers as well), HopLimit, TrafficClass and
+PacketInfo6 serve both families, received and sent. Ttl, Tos and PacketInfo are for IPv4 packets
+only: sending one with an IPv6 packet is refused.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ __all__ = [
     "Ttl",
 ]
 
-# An AF_INET6 socket has these too, where it takes IPv4.
+# An AF_INET6 socket has these too, if it accepts IPv4.
 IP = families("AF_INET", "AF_INET6")
 # The BSDs and macOS name what they deliver by the option, and it is one byte there.
 _BY_OPTION = not IS_LINUX
-# Bytes of what these take besides; the other BSDs take none.
+# Size of what these also send, in bytes; the other BSDs send none.
 _TOS = {"freebsd": 1, "darwin": 4}.get(sys.platform.rstrip("0123456789"), 0)
 
 # Not an IPAddress: such an object is not tracked by the garbage collector, and the class that
@@ -62,9 +62,9 @@ _HAS_LOCAL = "ipi_spec_dst" in _cmsg.LAYOUTS.get("in_pktinfo", (0, 0, {}))[2]
 class PacketInfo(StructMessage, OnInterface):
     """Where an IPv4 packet came in, and to which address: IP_PKTINFO, ip(7).
 
-    `interface` is the index of the interface it came in by, `destination` the address in its
+    `interface` is the index of the interface it arrived on, `destination` the address in its
     header, `local` the address to answer from (they differ for a broadcast). To send: `local` is
-    the source address, `interface` (where it is not 0) the way out, and `destination` is ignored.
+    the source address, `interface` (if not 0) the outgoing interface; `destination` is ignored.
 
     A server on all addresses enables it before bind(), and answers with `control=info.reply()`:
     what was queued before the option was set has 0 as `interface` and `local`. If that came to the
@@ -124,7 +124,7 @@ def _from(interface: int, source: bytes) -> PacketInfo:
 class Ttl(StructMessage):
     """The time to live of an IPv4 packet: IP_TTL, ip(7). 0 to 255; sent, on Linux: 1 to 255.
 
-    Of a datagram that is sent in parts, with MSG_MORE, the control data of the first part counts.
+    If a datagram is sent in parts, with MSG_MORE, the control data of the first part applies.
     """
 
     __slots__ = ()
@@ -188,7 +188,7 @@ class ReturnOptions(StructMessage):
 
     __slots__ = ()
 
-    # The kernel leaves out what is above, without an error.
+    # The kernel silently drops any bytes beyond that.
     options: bytes = member(bounds=(0, 40), doc="The IPv4 options of the answer, at most 40 bytes.")
 
 
@@ -221,7 +221,7 @@ class OriginalDestination(StructMessage):
 class Checksum(StructMessage):
     """The sum over the payload of an IPv4 packet that the network adapter made: IP_CHECKSUM.
 
-    Linux 4.0. Folded to 32 bits, not complemented. Not there where no adapter made one.
+    Linux 4.0. Folded to 32 bits, not complemented. Absent if no adapter computed one.
     """
 
     __slots__ = ()
@@ -244,7 +244,7 @@ class Checksum(StructMessage):
 class FragmentSize(StructMessage):
     """The largest fragment of a datagram that came in several: IP_RECVFRAGSIZE. Linux 4.10.
 
-    In bytes, IPv4 and IPv6. Not there where it came in one.
+    In bytes, IPv4 and IPv6. Absent if the datagram was not fragmented.
     """
 
     __slots__ = ()
@@ -264,8 +264,8 @@ class FragmentSize(StructMessage):
 class FlowProtocol(StructMessage):
     """The protocol by which the route of a raw packet is chosen: IP_PROTOCOL. Linux 6.4.
 
-    Of raw sockets whose packets bring their own header (IP_HDRINCL); 1 to 255. The header stays as
-    it is.
+    For raw sockets whose packets include their own header (IP_HDRINCL); 1 to 255. The header is
+    not changed.
     """
 
     __slots__ = ()

@@ -1,9 +1,9 @@
 """IPv6: ipv6(7), RFC 3542.
 
-On a dual-stack socket, an AF_INET6 one that has IPv4-mapped peers too, HopLimit, TrafficClass and
-PacketInfo6 serve both families, received and sent: with an IPv4 packet they are what Ttl, Tos and
-PacketInfo are, as the kernel ignores the form of IPv6 there without a word. The others are of IPv6
-packets alone: a send of one with an IPv4 packet is refused.
+On a dual-stack socket (AF_INET6 with IPv4-mapped peers as well), HopLimit, TrafficClass and
+PacketInfo6 serve both families, received and sent: with an IPv4 packet they go as Ttl, Tos and
+PacketInfo do, because the kernel silently ignores the form of IPv6 there. The others are for IPv6
+packets only: sending one with an IPv4 packet is refused.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _IPV6 = families("AF_INET6")
 # Not an IPAddress: such an object is not tracked by the garbage collector, and the class that
 # holds one would never be collected with its interpreter.
 _ANY = bytes(16)
-# The largest header that one byte can tell the length of, 8 bytes each.
+# The largest header whose length one byte can hold, in units of 8 bytes.
 _HEADER = 2048
 _WHOLE = "a whole header, a multiple of 8 bytes, whose second byte says its length"
-# Before a routing header and behind it.
+# Before a routing header and after it.
 _TWO_HEADERS = _HEADER + _cmsg.CMSG_SPACE(_HEADER)
 
 
@@ -59,7 +59,7 @@ _TWO_HEADERS = _HEADER + _cmsg.CMSG_SPACE(_HEADER)
     option=(
         option("SOL_IPV6", "IPV6_RECVPKTINFO", 20, "2.6.14", families=_IPV6),
         option("SOL_IPV6", "IPV6_2292PKTINFO", 20, families=_IPV6, is_watched_only=True),
-        # An AF_INET6 socket tells an IPv4-mapped peer's in the form of IPv6.
+        # An AF_INET6 socket reports an IPv4-mapped peer's in the form of IPv6.
         option("SOL_IP", "IP_PKTINFO", 12, families=families("AF_INET")) if IS_LINUX else None,
     ),
     other_forms=[
@@ -74,8 +74,8 @@ _TWO_HEADERS = _HEADER + _cmsg.CMSG_SPACE(_HEADER)
 class PacketInfo6(StructMessage, OnInterface):
     """Where a packet came in, and to which address: IPV6_PKTINFO, RFC 3542.
 
-    `address` is the destination in its header, `interface` the index of the interface it came in
-    by. To send: `address` is the source address, `interface` (where it is not 0) the way out.
+    `address` is the destination in its header, `interface` the index of the interface it arrived
+    on. To send: `address` is the source address, `interface` (if not 0) the outgoing interface.
 
     A server on all addresses enables it before bind(), and answers with `control=info.reply()`: a
     request to a group that is sent back as it came is refused, EINVAL, and any other pins the way
@@ -125,8 +125,8 @@ class PacketInfo6(StructMessage, OnInterface):
 class HopLimit(StructMessage):
     """The hop limit of a packet: IPV6_HOPLIMIT, RFC 3542.
 
-    Sent: 0 to 255, -1 for the default; to IPv4 1 to 255. Of a datagram that is sent in parts, with
-    MSG_MORE, the control data of the first part counts.
+    Sent: 0 to 255, -1 for the default; to IPv4 1 to 255. If a datagram is sent in parts, with
+    MSG_MORE, the control data of the first part applies.
     """
 
     __slots__ = ()
@@ -169,13 +169,13 @@ class TrafficClass(StructMessage, WithTrafficClass):
 class FlowInfo(StructMessage):
     """Traffic class and flow label, as in the header: IPV6_FLOWINFO. Linux 2.2.7.
 
-    Not there where both are 0. Sent, the label has to be one that the socket may use, and the class
-    is that of TrafficClass or of the socket.
+    Absent if both are 0. When sent, the label has to be one that the socket may use, and the class
+    is taken from TrafficClass or from the socket.
     """
 
     __slots__ = ()
 
-    # The kernel leaves out the 4 bits above, where a header has its version.
+    # The kernel drops the 4 bits above, where a header has its version.
     value: int = member(
         bounds=(0, 0xFFFFFFF),
         doc="Traffic class (8 bits) and flow label (20 bits), 0 to 0xFFFFFFF.",
@@ -198,7 +198,7 @@ class _Header(StructMessage):
     header: bytes
 
     def __new__(cls, header: Buffer) -> Self:
-        # What is behind the length that a header tells, the kernel leaves out without an error.
+        # The kernel silently drops what follows the length that a header gives.
         view = memoryview(header).cast("B")
         if len(view) < 8 or len(view) != 8 * (view[1] + 1):
             raise ValueError(
@@ -223,7 +223,7 @@ class _Header(StructMessage):
 class HopByHopOptions(_Header):
     """The hop-by-hop options header, whole: IPV6_HOPOPTS, RFC 3542.
 
-    A multiple of 8 bytes. Sent it needs CAP_NET_RAW: EPERM; once in a message.
+    A multiple of 8 bytes. To send it takes CAP_NET_RAW (EPERM); at most one in a message.
     """
 
     __slots__ = ()
@@ -244,7 +244,7 @@ class HopByHopOptions(_Header):
     needs=f"CAP_NET_RAW, and {_WHOLE}",
 )
 class DestinationOptions(_Header):
-    """A destination options header, whole: IPV6_DSTOPTS, RFC 3542. Several may come."""
+    """A destination options header, whole: IPV6_DSTOPTS, RFC 3542. A message may have several."""
 
     __slots__ = ()
 
@@ -266,7 +266,7 @@ class DestinationOptions(_Header):
 class RoutingHeader(_Header):
     """A routing header, whole: IPV6_RTHDR, RFC 3542.
 
-    Linux sends type 2 only, and that only with mobile IPv6: EINVAL.
+    Linux sends only type 2, and only with mobile IPv6; otherwise EINVAL.
     """
 
     __slots__ = ()
@@ -286,7 +286,7 @@ class RoutingHeader(_Header):
 class RoutingDestinationOptions(_Header):
     """A destination options header before a routing header, whole: IPV6_RTHDRDSTOPTS, RFC 3542.
 
-    Arrives as DestinationOptions. Left out, without an error, where there is no routing header.
+    Arrives as DestinationOptions. Silently dropped if there is no routing header.
     """
 
     __slots__ = ()
@@ -321,7 +321,7 @@ class DontFragment(StructMessage):
 class OriginalDestination6(StructMessage):
     """Address and port that a packet was sent to, before TPROXY: IPV6_ORIGDSTADDR.
 
-    Of an IPv4-mapped peer it does not come: OriginalDestination.
+    Not attached for an IPv4-mapped peer: see OriginalDestination.
     """
 
     __slots__ = ()
@@ -342,9 +342,9 @@ class OriginalDestination6(StructMessage):
 class PathMtu(StructMessage):
     """The path MTU, after a datagram was too long for it: IPV6_PATHMTU, RFC 3542.
 
-    In bytes. On Linux only where DontFragment or IPV6_DONTFRAG kept it from being cut. Comes alone,
-    in a message without data, from an ordinary receive; poll(2) does not tell it. `destination` is
-    where the datagram was to go.
+    In bytes. On Linux only if DontFragment or IPV6_DONTFRAG kept it from being fragmented. It comes
+    by itself, in a message without data, from an ordinary receive; poll(2) does not announce it.
+    `destination` is where the datagram was to go.
     """
 
     __slots__ = ()
@@ -355,7 +355,7 @@ class PathMtu(StructMessage):
 
 @register(
     level="SOL_IPV6",
-    # Linux has the number, and takes no such message.
+    # Linux defines the number, but does not accept such a message.
     type="" if IS_LINUX else "IPV6_NEXTHOP",
     layout="sockaddr_in6",
     direction="send",
@@ -371,7 +371,7 @@ class NextHop(StructMessage):
 
 @register(level="SOL_IPV6", type="IPV6_USE_MIN_MTU", layout="int", direction="send", families=_IPV6)
 class UseMinimumMtu(StructMessage):
-    """Whether to keep to 1280 bytes, on BSD and macOS: IPV6_USE_MIN_MTU, RFC 3542. -1, 0 or 1."""
+    """Whether to send 1280 bytes at most, BSD and macOS: IPV6_USE_MIN_MTU, RFC 3542. -1, 0 or 1."""
 
     __slots__ = ()
 
@@ -386,7 +386,7 @@ class UseMinimumMtu(StructMessage):
 class PreferTemporaryAddress(StructMessage):
     """Whether to prefer a temporary source address, on BSD and macOS: IPV6_PREFER_TEMPADDR.
 
-    0 or 1; -1 as the system does.
+    0 or 1; -1 for the system's default.
     """
 
     __slots__ = ()

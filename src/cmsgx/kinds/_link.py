@@ -1,4 +1,4 @@
-"""Beside IP: LLC, IEEE 802.15.4, ISDN, IUCV."""
+"""Link layers and others beside IP: LLC, IEEE 802.15.4, ISDN, IUCV."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LlcPacketInfo(StructMessage, OnInterface):
 class LinkQuality(StructMessage):
     """How well a frame of IEEE 802.15.4 was received: WPAN_WANTLQI. Linux 4.19.
 
-    The link quality indication, 0 (worst) to 255. Of datagram sockets.
+    The link quality indication, 0 (worst) to 255. For datagram sockets.
     """
 
     __slots__ = ()
@@ -63,10 +63,10 @@ class LinkQuality(StructMessage):
     option=option("SOL_MISDN", "MISDN_TIME_STAMP", 16, "2.6.27"),
 )
 class MisdnTimestamp(StructMessage):
-    """When a message of mISDN came, by the realtime clock: MISDN_TIME_STAMP. Linux 2.6.27.
+    """When a message of mISDN arrived, by the realtime clock: MISDN_TIME_STAMP. Linux 2.6.27.
 
-    `nanoseconds` since the epoch, of whole microseconds (pack() leaves out what is below); None
-    where the kernel had no time.
+    `nanoseconds` since the epoch, in whole microseconds (pack() drops the remainder); None if the
+    kernel had no time.
     """
 
     __slots__ = ()
@@ -88,7 +88,7 @@ class MisdnTimestamp(StructMessage):
 class IucvTargetClass(StructMessage):
     """The target class of a message between guests of z/VM: SCM_IUCV_TRGCLS. Linux 2.6.31.
 
-    Comes unasked. Sent: at most once in a message, else EINVAL.
+    Attached without an option. Sent: at most once in a message, otherwise EINVAL.
     """
 
     __slots__ = ()

@@ -1,4 +1,4 @@
-"""What kinds of several families have in common."""
+"""What kinds of several families share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Ecn(enum.IntEnum):
 
 
 class WithTrafficClass:
-    """For what has a `value` that is a traffic class: RFC 2474, RFC 3168."""
+    """For kinds whose `value` is a traffic class: RFC 2474, RFC 3168."""
 
     __slots__ = ()
 
@@ -43,7 +43,7 @@ class WithTrafficClass:
 
 
 class OnInterface:
-    """For what has the index of an `interface`: netdevice(7)."""
+    """For kinds that have the index of an `interface`: netdevice(7)."""
 
     __slots__ = ()
 
@@ -51,7 +51,7 @@ class OnInterface:
 
     @property
     def interface_name(self) -> str | None:
-        """Its name, as it is now; None where there is no such interface any more."""
+        """Its current name; None if the interface no longer exists."""
         try:
             return _socket.if_indextoname(self.interface)
         except (OSError, OverflowError):
@@ -59,8 +59,8 @@ class OnInterface:
 
 
 def source_of_answer(asked: bytes) -> tuple[bool, bool]:
-    """Of the address that a packet was sent to, 4 or 16 bytes: whether an answer can come from it,
-    and whether an answer has to go out by the interface that the packet came in by.
+    """For the address that a packet was sent to, 4 or 16 bytes: whether an answer can come from it,
+    and whether the answer has to leave by the interface that the packet arrived on.
 
     No packet comes from a group, or from all hosts. An address of one link only, a group's
     (RFC 4291, RFC 5771) or a host's (RFC 3927), may be on each interface, and the routes do not
@@ -79,7 +79,7 @@ def source_of_answer(asked: bytes) -> tuple[bool, bool]:
 
 
 def error_of(number: int) -> OSError:
-    """The exception of that errno, whatever number a payload has there."""
+    """The exception for that errno, whatever number the payload has."""
     try:
         return OSError(number, os.strerror(number))
     except OverflowError:
@@ -87,7 +87,7 @@ def error_of(number: int) -> OSError:
 
 
 class ShownAsMade:
-    """For what has more in its struct than the constructor takes: `_SHOWN` is what that takes."""
+    """For kinds whose struct has more than the constructor takes: `_SHOWN` lists what it takes."""
 
     __slots__ = ()
 
@@ -99,7 +99,7 @@ class ShownAsMade:
 
 
 def numbers(format: Literal["I", "Q"]) -> Callable[[bytes], tuple[int, ...]]:
-    """What makes numbers of the bytes of an array, for convert=. `format` as in `struct`."""
+    """A function for convert= that reads an array's bytes as numbers. `format` as in `struct`."""
 
     def convert(raw: bytes) -> tuple[int, ...]:
         whole = len(raw) - len(raw) % struct.calcsize(format)
@@ -109,7 +109,7 @@ def numbers(format: Literal["I", "Q"]) -> Callable[[bytes], tuple[int, ...]]:
 
 
 def packed_numbers(format: str, values: Iterable[int], size: int | None = None) -> bytes:
-    """The bytes of an array, with zeros behind up to `size`. ValueError for more than that."""
+    """The bytes of an array, padded with zeros to `size`. ValueError if it is longer."""
     values = tuple(values)
     try:
         packed = struct.pack(f"={len(values)}{format}", *values)

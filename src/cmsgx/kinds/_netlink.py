@@ -39,10 +39,11 @@ class NetlinkPacketInfo(StructMessage):
     option=option("SOL_NETLINK", "NETLINK_LISTEN_ALL_NSID", 4, "4.2"),
 )
 class NetworkNamespaceId(StructMessage):
-    """The network namespace that an event is of: NETLINK_LISTEN_ALL_NSID, netlink(7). Linux 4.2.
+    """The network namespace of an event: NETLINK_LISTEN_ALL_NSID, netlink(7). Linux 4.2.
 
-    `nsid` is the id that this socket's own namespace has for it; not there for an event of the own
-    one. Switched on it brings the events of every namespace with an id. CAP_NET_BROADCAST: EPERM.
+    `nsid` is the id that this socket's namespace has for it; absent for an event of that namespace
+    itself. Enabling it brings the events of every namespace with an id, and takes
+    CAP_NET_BROADCAST (EPERM).
     """
 
     __slots__ = ()

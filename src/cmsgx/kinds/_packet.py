@@ -12,20 +12,20 @@ __all__ = ["PacketAuxdata", "PacketStatus"]
 
 
 class PacketStatus(enum.IntFlag, boundary=enum.KEEP):
-    """TP_STATUS_*: what is known of a packet, and of what came with it. linux/if_packet.h"""
+    """TP_STATUS_*: what is known about a packet, and about what came with it. linux/if_packet.h"""
 
     USER = constant("TP_STATUS_USER")
     COPY = constant("TP_STATUS_COPY")
     LOSING = constant("TP_STATUS_LOSING")
     CSUM_NOT_READY = constant("TP_STATUS_CSUMNOTREADY")
-    """The checksum is left to the network adapter: it is not in the data."""
+    """The checksum is left to the network adapter, and is not in the data."""
     VLAN_VALID = constant("TP_STATUS_VLAN_VALID")
     """There was a VLAN tag."""
     BLK_TMO = constant("TP_STATUS_BLK_TMO")
     VLAN_TPID_VALID = constant("TP_STATUS_VLAN_TPID_VALID")
     """Its protocol is known too. Linux 3.14."""
     CSUM_VALID = constant("TP_STATUS_CSUM_VALID")
-    """The kernel or the adapter has found the checksum right."""
+    """The kernel or the adapter has verified the checksum."""
     GSO_TCP = constant("TP_STATUS_GSO_TCP")
     TS_SOFTWARE = constant("TP_STATUS_TS_SOFTWARE")
     TS_SYS_HARDWARE = constant("TP_STATUS_TS_SYS_HARDWARE")
@@ -43,9 +43,9 @@ class PacketStatus(enum.IntFlag, boundary=enum.KEEP):
 class PacketAuxdata(StructMessage):
     """What a packet's data does not show, struct tpacket_auxdata: PACKET_AUXDATA, packet(7).
 
-    `length` is that of the packet on the wire, `snaplen` what a filter left of it, `mac` and `net`
-    where the headers of link and network begin, each in bytes. A VLAN tag is taken out of the
-    data: it is here.
+    `length` is that of the packet on the wire, `snaplen` how much a filter kept, `mac` and `net`
+    where the link and network headers begin, each in bytes. A VLAN tag is removed from the data
+    and stands here.
     """
 
     __slots__ = ()
@@ -68,15 +68,15 @@ class PacketAuxdata(StructMessage):
 
     @property
     def vlan_id(self) -> int | None:
-        """The number of its VLAN, 0 to 4095: IEEE 802.1Q; None where it had no tag."""
+        """The number of its VLAN, 0 to 4095: IEEE 802.1Q; None if it had no tag."""
         return self.vlan_tci & 0xFFF if self.status & PacketStatus.VLAN_VALID else None
 
     @property
     def vlan_priority(self) -> int | None:
-        """Its priority code point, 0 to 7; None where it had no tag."""
+        """Its priority code point, 0 to 7; None if it had no tag."""
         return self.vlan_tci >> 13 if self.status & PacketStatus.VLAN_VALID else None
 
     @property
     def vlan_protocol(self) -> int | None:
-        """The tag's ETHERTYPE (0x8100, 0x88a8); None where it had no tag, or that is not known."""
+        """The tag's ETHERTYPE (0x8100, 0x88a8); None if it had no tag, or the type is not known."""
         return self.vlan_tpid if self.status & PacketStatus.VLAN_TPID_VALID else None

@@ -43,8 +43,8 @@ class PidFd(Fd):
     def pid(self) -> int | None:
         """Its pid here; None where it is not visible here, was reaped, or cannot be told.
 
-        Asked of the kernel by PIDFD_GET_INFO, Linux 6.13; before that read in /proc, where that is
-        there and the table has room for a descriptor: proc_pid_fdinfo(5)
+        The kernel is asked by PIDFD_GET_INFO, Linux 6.13; before that it is read in /proc, if that
+        is mounted and the table has room for a descriptor: proc_pid_fdinfo(5)
         """
         with self._pinned() as number:
             pid = _cmsg.pidfd_pid(number)
@@ -112,7 +112,7 @@ def _pid_in_proc(pidfd: PidFd, number: int) -> int | None:
 
 
 def _milliseconds_until(deadline: float) -> float:
-    # Of more poll(2) knows nothing: who waits longer asks again.
+    # The most that poll(2) takes: a longer wait asks again.
     return max(0.0, min((deadline - time.monotonic()) * 1000, 0x7FFFFFFF))
 
 

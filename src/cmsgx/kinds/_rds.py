@@ -38,14 +38,14 @@ _RDS = families("AF_RDS")
 
 
 class RdsFlags(enum.IntFlag, boundary=enum.KEEP):
-    """RDS_RDMA_*: how an RDMA or atomic operation goes. rds-rdma(7)"""
+    """RDS_RDMA_*: how an RDMA or atomic operation is done. rds-rdma(7)"""
 
     READWRITE = constant("RDS_RDMA_READWRITE")
     """Writes to the peer's memory, or lets it write; without it, reads."""
     FENCE = constant("RDS_RDMA_FENCE")
     """What follows waits until the read is done."""
     INVALIDATE = constant("RDS_RDMA_INVALIDATE")
-    """The key is no more valid when the mapping is freed."""
+    """The key is invalidated when the mapping is freed."""
     USE_ONCE = constant("RDS_RDMA_USE_ONCE")
     """The mapping is freed after one use."""
     DONTWAIT = constant("RDS_RDMA_DONTWAIT")
@@ -53,7 +53,7 @@ class RdsFlags(enum.IntFlag, boundary=enum.KEEP):
     NOTIFY_ME = constant("RDS_RDMA_NOTIFY_ME")
     """RdsRdmaStatus tells how it ended."""
     SILENT = constant("RDS_RDMA_SILENT")
-    """It goes without a message."""
+    """It is sent without a message."""
 
 
 class RdsStatus(OpenEnum):
@@ -67,7 +67,7 @@ class RdsStatus(OpenEnum):
 
 
 class RdsReceiveStage(OpenEnum):
-    """RDS_MSG_RX_*: a stretch of a message's way through the kernel. linux/rds.h"""
+    """RDS_MSG_RX_*: a stage of a message's way through the kernel. linux/rds.h"""
 
     HDR_TO_DGRAM_START = constant("RDS_MSG_RX_HDR_TO_DGRAM_START")
     DGRAM_REASSEMBLE = constant("RDS_MSG_RX_DGRAM_REASSEMBLE")
@@ -84,7 +84,7 @@ class RdsReceiveStage(OpenEnum):
     needs="a transport that has RDMA, and neither RdsRdmaDestination nor RdsRdmaMap beside it",
 )
 class RdsRdmaArgs(StructMessage):
-    """An RDMA read or write to go with the message, struct rds_rdma_args: rds-rdma(7).
+    """An RDMA read or write that accompanies the message, struct rds_rdma_args: rds-rdma(7).
 
     The peer's memory is named by the `cookie` that it sent, and `remote_address` and `remote_size`
     (in bytes) within that. `local_vector` is the address of `local_count` structs rds_iovec, whose
@@ -116,7 +116,7 @@ class RdsRdmaArgs(StructMessage):
 class RdsRdmaDestination(StructMessage):
     """The name of memory for the peer's RDMA, sent to it and received from it: rds-rdma(7).
 
-    The cookie of RDS_GET_MR. Received, it comes unasked.
+    The cookie of RDS_GET_MR. Received without an option.
     """
 
     __slots__ = ()
@@ -163,10 +163,10 @@ class RdsRdmaMap(StructMessage):
     since="2.6.30",
 )
 class RdsRdmaStatus(StructMessage):
-    """How an RDMA or atomic operation ended, that had RdsFlags.NOTIFY_ME: rds-rdma(7).
+    """How an RDMA or atomic operation with RdsFlags.NOTIFY_ME ended: rds-rdma(7).
 
-    `user_token` is that of the operation. Comes in a message without data, as many in one as there
-    is room for. enable() sets RDS_RECVERR: those that failed are told without NOTIFY_ME, too.
+    `user_token` is that of the operation. Arrives in a message without data, as many in one as
+    there is room for. enable() sets RDS_RECVERR, which reports failures without NOTIFY_ME too.
     """
 
     __slots__ = ()
@@ -186,7 +186,7 @@ class RdsRdmaStatus(StructMessage):
 class RdsCongestionUpdate(StructMessage):
     """Ports that are no longer congested: RDS_CONG_MONITOR, rds(7).
 
-    Bit N of `ports` stands for each port that is N modulo 64. Comes in a message without data.
+    Bit N of `ports` stands for each port that is N modulo 64. Arrives in a message without data.
     """
 
     __slots__ = ()
@@ -205,8 +205,8 @@ class RdsCongestionUpdate(StructMessage):
 class RdsAtomicAdd(StructMessage):
     """Adds to 64 bits of the peer's memory: RDS_CMSG_ATOMIC_FADD. Linux 2.6.37.
 
-    At `remote_address` within what `cookie` names. What was there before comes to the 8 bytes at
-    `local_address`, which have to stay until RdsRdmaStatus.
+    At `remote_address` within what `cookie` names. The previous value is written to the 8 bytes at
+    `local_address`, which have to stay valid until RdsRdmaStatus arrives.
     """
 
     __slots__ = ()
@@ -230,7 +230,7 @@ class RdsAtomicAdd(StructMessage):
     since="2.6.37",
 )
 class RdsAtomicCompareSwap(StructMessage):
-    """Sets 64 bits of the peer's memory to `swap` where they are `compare`: RDS_CMSG_ATOMIC_CSWP.
+    """Sets 64 bits of the peer's memory to `swap` if they equal `compare`: RDS_CMSG_ATOMIC_CSWP.
 
     Linux 2.6.37. The addresses are those of RdsAtomicAdd.
     """
@@ -391,7 +391,7 @@ class RdsZeroCopyCookie(StructMessage):
     """The name of a message that is sent with MSG_ZEROCOPY: RDS_CMSG_ZCOPY_COOKIE. Linux 4.17.
 
     RdsZeroCopyCompletion tells when its memory is free again. enable() of either sets SO_ZEROCOPY,
-    which MSG_ZEROCOPY takes.
+    which MSG_ZEROCOPY needs.
     """
 
     __slots__ = ()
@@ -410,7 +410,7 @@ class RdsZeroCopyCookie(StructMessage):
 class RdsZeroCopyCompletion(ShownAsMade, StructMessage):
     """The messages whose memory the kernel is done with, by their RdsZeroCopyCookie. Linux 4.17.
 
-    At most 8. Comes with what an ordinary receive takes, not on the error queue.
+    At most 8. Arrives with an ordinary receive, not on the error queue.
     """
 
     __slots__ = ()

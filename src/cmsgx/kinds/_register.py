@@ -117,7 +117,7 @@ def register(
     option       what enable() sets for it; the first of several is the one that has to be there
     encoding     how the payload differs from the layout, whose bytes are then exactly an int
                  ("integer"), one or three times 64 bits (times), or a struct in6_pktinfo
-    other_forms  the WireFormats that it comes or goes as besides
+    other_forms  further WireFormats in which it is received or sent
     unsolicited_size
                  bytes of payload that come without an option
     since        the first Linux release that has it, where that was verified
@@ -129,9 +129,9 @@ def register(
     (SOL_IP, SOL_IPV6) where the packet is of the other: an AF_INET6 socket sends IPv4 to an
     IPv4-mapped address. What names no families goes over any.
 
-    ValueError where that level and type, or that class, is registered already; TypeError where the
-    class is none of control messages. A name that the platform has not leaves the class
-    unregistered: NotSupportedError where it is made or switched on, and no message has one.
+    ValueError where that level and type, or that class, is registered already; TypeError if the
+    class is not one of control messages. A name that the platform lacks leaves the class
+    unregistered: NotSupportedError if it is made or switched on, and no message has one.
     """
     if kind is None:
         return partial(
@@ -153,7 +153,7 @@ def register(
     families = frozenset(families)
     at, what = number(level), number(type)
     if isinstance(layout, str) and layout not in _cmsg.LAYOUTS:
-        return _leave_out(kind)
+        return _mark_unsupported(kind)
     given: tuple[Any, ...] = tuple(other_forms)
     for one in given:
         if one is not None and not isinstance(one, WireFormat):
@@ -162,7 +162,7 @@ def register(
     if at is not None and what is not None:
         formats.insert(0, WireFormat(at, what, encoding, families, direction, min_value=min_value))
     if not formats:
-        return _leave_out(kind)
+        return _mark_unsupported(kind)
     formats = [
         replace(one, families=one.families or families, direction=one.direction or direction)
         for one in formats
@@ -196,8 +196,8 @@ def register(
     return kind
 
 
-def _leave_out(kind: K) -> K:
-    _table.leave_out(kind)
+def _mark_unsupported(kind: K) -> K:
+    _table.add_unsupported(kind)
     if issubclass(kind, _cmsg.Record):
         # C tells it by this from a class that nobody registered.
         type.__setattr__(kind, "_codec", None)

@@ -39,7 +39,7 @@ class TxTimeFailure(OpenEnum):
     """SO_EE_CODE_TXTIME_*: why the qdisc etf dropped a packet. linux/errqueue.h"""
 
     INVALID_PARAMETER = constant("SO_EE_CODE_TXTIME_INVALID_PARAM")
-    """It had no time, or one of another clock."""
+    """It had no time, or the time of a different clock."""
     MISSED = constant("SO_EE_CODE_TXTIME_MISSED")
     """Its time had passed."""
 
@@ -76,7 +76,7 @@ class ErrorReport:
 
     @property
     def payload(self) -> bytes:
-        """What came of the packet that this is about."""
+        """What the error queue reports about a packet."""
         return self.message.data
 
     def __repr__(self) -> str:
@@ -91,7 +91,7 @@ class ErrorReport:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class _Failure(ErrorReport):
-    """That a packet did not get to where it was sent."""
+    """A packet did not reach its destination."""
 
     error: ExtendedError
 
@@ -108,7 +108,7 @@ class _Failure(ErrorReport):
 
     @property
     def mtu(self) -> int | None:
-        """The largest packet that would have got through, in bytes, where it was too long."""
+        """The largest packet that would have passed, in bytes, if it was too long."""
         # EMSGSIZE has another meaning for J1939, which names no destination.
         if self.errno != errno.EMSGSIZE or self.destination is None:
             return None
@@ -125,7 +125,7 @@ class IcmpError(_Failure):
     with the TCP header); `mtu`, in bytes, where it was too long, else None; `extensions`, those of
     RFC 4884, where ExtendedError.option(rfc4884=True) asked for them.
 
-    Anybody on the way can make one up: it proves nothing but that the sender knows the packet.
+    Anybody on the path can forge one: it proves only that its sender has seen the packet.
     """
 
     _SHOWN = ("errno", "icmp_type", "icmp_code", "offender", "destination", "mtu", "extensions")
@@ -181,7 +181,7 @@ class IcmpError(_Failure):
 
 
 def _extensions(data: bytes, at: int) -> Iterator[IcmpExtension]:
-    """The objects behind the header of 4 bytes at `at`. What was cut off ends them."""
+    """The objects after the header of 4 bytes at `at`. They end where the data was cut off."""
     at += 4
     while at + 4 <= len(data):
         size, class_num, c_type = struct.unpack_from("!HBB", data, at)
@@ -209,7 +209,7 @@ class SentTimestamp(ErrorReport):
 
     `id`, with TimestampingFlags.OPT_ID, counts datagrams from 0, or is what a TimestampingId
     chose; on TCP it is the offset in the stream of the last byte that this is about; it wraps at
-    2**32. `stage` says how far the packet had come. `software` and `hardware` are nanoseconds by
+    2**32. `stage` is how far the packet had come. `software` and `hardware` are nanoseconds by
     the two clocks, one of them None; both, where nothing reports them (SOFTWARE, RAW_HARDWARE).
     `stats` are the TcpStats of that moment, where OPT_STATS asks for them; J1939Stats on a J1939
     socket. `payload` is the whole packet, with the headers in front that it had by then, and
@@ -220,7 +220,7 @@ class SentTimestamp(ErrorReport):
 
     _ASKED_BY = "Timestamping.option(flags)"
     _SHOWN = ("id", "stage", "software", "hardware")
-    # That there is no time says something, too: nothing reports it.
+    # A missing time is shown, too: it says that nothing reports it.
     _ALWAYS = ("software", "hardware")
 
     @property
@@ -230,7 +230,7 @@ class SentTimestamp(ErrorReport):
 
     @property
     def stage(self) -> SentStage:
-        """How far it had come."""
+        """Which stage it had reached."""
         return SentStage(self.error.ee_info)
 
     @property
@@ -287,8 +287,8 @@ class ZeroCopyCompletion(ErrorReport):
     MSG_ZEROCOPY takes ExtendedError.option(zerocopy=True), or a ZeroCopySender.
     Each such send of the socket has an id, counted from 0. This is about `count` of them, from
     `first` to `last`, both included. Iterating yields the ids, `id in report` asks for one. Ids
-    wrap at 2**32, so `last` may be below `first`. With `was_copied` the kernel copied
-    after all, as it does on loopback: it would have been cheaper without MSG_ZEROCOPY.
+    wrap at 2**32, so `last` may be less than `first`. If `was_copied`, the kernel copied the data
+    anyway, as it does on loopback; a send without MSG_ZEROCOPY would have been cheaper.
     """
 
     error: ExtendedError
@@ -313,7 +313,7 @@ class ZeroCopyCompletion(ErrorReport):
 
     @property
     def was_copied(self) -> bool:
-        """Whether the kernel copied the bytes of one of them after all."""
+        """Whether the kernel copied the bytes of any of them."""
         return bool(self.error.ee_code & constant("SO_EE_CODE_ZEROCOPY_COPIED"))
 
     def __iter__(self) -> Iterator[int]:
@@ -327,7 +327,7 @@ class ZeroCopyCompletion(ErrorReport):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TxTimeError(ErrorReport):
-    """A packet that was to go at its TxTime, and was dropped: TxTime.option(report_errors=True).
+    """A packet that was to leave at its TxTime, but was dropped: TxTime.option(report_errors=True).
 
     `txtime` is that time, in nanoseconds of the clock of SO_TXTIME; `reason` a TxTimeFailure;
     `errno` EINVAL or ECANCELED. `payload` is the packet, headers included. The qdisc etf reports
@@ -351,13 +351,13 @@ class TxTimeError(ErrorReport):
 
     @property
     def txtime(self) -> int:
-        """When it was to go, in nanoseconds."""
+        """When it was to leave, in nanoseconds."""
         return self.error.ee_data * _U32 + self.error.ee_info
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class UnknownReport(ErrorReport):
-    """An entry of an origin that has no class here; `error` is None where it could not be read.
+    """An entry of an origin that has no class here; `error` is None if it could not be decoded.
 
     Everything that it brought is in `message`.
     """

@@ -32,7 +32,7 @@ ENTRY = 44
 
 
 class OpenEnum(enum.IntEnum):
-    """An enumeration of the kernel's: a value that a later kernel brings is one too."""
+    """An enumeration of the kernel's: a value that a later kernel adds is a member too."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
@@ -65,18 +65,17 @@ class Option:
     families: frozenset[int] = frozenset()
     """AF_* of the sockets that take it; empty for any."""
     is_watched_only: bool = False
-    """Brings the kind where others have set it, but is not what enable() sets. With no
-    `control_size` it brings nothing: it is put out by what enable() sets, and set again when that
-    is undone."""
+    """Attaches the kind if something else has set it, but enable() does not set it. With no
+    `control_size` it attaches nothing: what enable() sets switches it off, and undoing that sets
+    it again."""
     size: int = 4
     """Of the option's value in bytes."""
     is_permanent: bool = False
-    """The kernel cannot switch it off again; what it tells of a socket where it is off is not to be
-    set."""
+    """The kernel cannot switch it off again, and its value while it is off must not be set."""
     entry: int = 0
     """The payload of the ExtendedError that comes with it on the error queue, in bytes."""
     needs: str = ""
-    """What this value needs, for the note of an OSError with which the kernel refuses it."""
+    """What this value needs, for the note of the OSError if the kernel refuses it."""
 
     @property
     def on(self) -> bytes:
@@ -152,18 +151,18 @@ DIRECTIONS: dict[str, int] = {"receive": 1, "send": 2, "both": 3}
 
 
 def number(name: int | str) -> int | None:
-    """A constant of the C headers by its name; None where the platform does not have it."""
+    """A constant of the C headers by its name; None if the platform lacks it."""
     return name if isinstance(name, int) else getattr(_cmsg, name, None)
 
 
 def constant(name: str) -> int:
-    """The same for a flag or an enumerator; 0 where the platform does not have it."""
+    """The same for a flag or an enumerator; 0 if the platform lacks it."""
     value: int = getattr(_cmsg, name, 0)
     return value
 
 
 def families(*names: str) -> frozenset[int]:
-    """AF_* numbers by their names; those that the platform has not are left out."""
+    """AF_* numbers by their names; those that the platform lacks are omitted."""
     return frozenset(
         value
         for name in names
@@ -179,7 +178,7 @@ def option(
     since: str | None = None,
     **more: Any,
 ) -> Option | None:
-    """An Option by the names of the headers, or None where the platform does not have it."""
+    """An Option by the names of the headers, or None if the platform lacks it."""
     at, what = number(level), number(name)
     return (
         None if at is None or what is None else Option(at, what, name, control_size, since, **more)
@@ -187,7 +186,7 @@ def option(
 
 
 def wire_format(level: str, type: str, encoding: Encoding = "", **more: Any) -> WireFormat | None:
-    """A WireFormat by the names of the headers, or None where the platform does not have it."""
+    """A WireFormat by the names of the headers, or None if the platform lacks it."""
     at, what = number(level), number(type)
     return None if at is None or what is None else WireFormat(at, what, encoding, **more)
 

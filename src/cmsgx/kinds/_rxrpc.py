@@ -44,7 +44,7 @@ class _Failed(StructMessage):
 
     @property
     def error(self) -> OSError:
-        """What `errno` says, as the exception that a call would raise."""
+        """The exception that a call would raise for `errno`."""
         return error_of(self.errno)
 
 
@@ -60,8 +60,7 @@ class _Failed(StructMessage):
 class RxrpcCallId(StructMessage):
     """The call that a message belongs to: RXRPC_USER_CALL_ID, rxrpc.rst.
 
-    Any number of the program's choice, of an unsigned long. Sent, it has to be there; received, it
-    comes unasked.
+    Any unsigned long that the program chooses. Required when sending; received without an option.
     """
 
     __slots__ = ()
@@ -82,7 +81,8 @@ class RxrpcCallId(StructMessage):
 class RxrpcAbort(StructMessage):
     """Aborts the call, or (received) the call was aborted, by either side: RXRPC_ABORT, rxrpc.rst.
 
-    `code` is the program's, unsigned; not 0. Received, it comes unasked, as the last of the call.
+    `code` is chosen by the program, unsigned and not 0. Received without an option, as the last
+    message of the call.
     """
 
     __slots__ = ()
@@ -102,7 +102,7 @@ class RxrpcAbort(StructMessage):
 class RxrpcAck(StructMessage):
     """The client has all of the reply: RXRPC_ACK, rxrpc.rst.
 
-    To a server. Comes unasked, as the last of the call.
+    Received by a server, without an option, as the last message of the call.
     """
 
     __slots__ = ()
@@ -118,9 +118,9 @@ class RxrpcAck(StructMessage):
     since="2.6.22",
 )
 class RxrpcNetworkError(_Failed):
-    """The call failed by an error of the network: RXRPC_NET_ERROR, rxrpc.rst.
+    """The call failed because of a network error: RXRPC_NET_ERROR, rxrpc.rst.
 
-    Comes unasked, as the last of the call.
+    Received without an option, as the last message of the call.
     """
 
     __slots__ = ()
@@ -137,7 +137,7 @@ class RxrpcNetworkError(_Failed):
     since="2.6.22",
 )
 class RxrpcBusy(StructMessage):
-    """The server was busy: RXRPC_BUSY. Linux 2.6.22 has the number; kernels of today send none."""
+    """The server was busy: RXRPC_BUSY. Linux 2.6.22 has the number; current kernels send none."""
 
     __slots__ = ()
 
@@ -152,9 +152,9 @@ class RxrpcBusy(StructMessage):
     since="2.6.22",
 )
 class RxrpcLocalError(_Failed):
-    """The call failed by an error of this machine: RXRPC_LOCAL_ERROR, rxrpc.rst.
+    """The call failed because of a local error: RXRPC_LOCAL_ERROR, rxrpc.rst.
 
-    Comes unasked, as the last of the call.
+    Received without an option, as the last message of the call.
     """
 
     __slots__ = ()
@@ -171,9 +171,9 @@ class RxrpcLocalError(_Failed):
     since="2.6.22",
 )
 class RxrpcNewCall(StructMessage):
-    """A call waits to be accepted: RXRPC_NEW_CALL. Linux 2.6.22; kernels of today send none.
+    """A call waits to be accepted: RXRPC_NEW_CALL. Linux 2.6.22; current kernels send none.
 
-    RxrpcChargeAccept is what came after.
+    RxrpcChargeAccept replaced it.
     """
 
     __slots__ = ()
@@ -188,7 +188,7 @@ class RxrpcNewCall(StructMessage):
     since="4.8",
 )
 class RxrpcExclusiveCall(StructMessage):
-    """The call gets a connection of its own: RXRPC_EXCLUSIVE_CALL, rxrpc.rst. Linux 4.8."""
+    """The call gets its own connection: RXRPC_EXCLUSIVE_CALL, rxrpc.rst. Linux 4.8."""
 
     __slots__ = ()
 
@@ -202,9 +202,9 @@ class RxrpcExclusiveCall(StructMessage):
     since="4.13",
 )
 class RxrpcUpgradeService(StructMessage):
-    """Asks the server for a better service than that of the address: RXRPC_UPGRADE_SERVICE.
+    """Asks the server for a better service than the one of the address: RXRPC_UPGRADE_SERVICE.
 
-    Linux 4.13. The address of what is received says what it became. rxrpc.rst
+    Linux 4.13. The address of what is received says which service it became. rxrpc.rst
     """
 
     __slots__ = ()
@@ -222,7 +222,7 @@ class RxrpcUpgradeService(StructMessage):
 class RxrpcTxLength(StructMessage):
     """How much will be sent in all, in bytes: RXRPC_TX_LENGTH, rxrpc.rst. Linux 4.13.
 
-    With the first message of a call; not negative. EINVAL the second time.
+    Sent with the first message of a call; not negative. EINVAL the second time.
     """
 
     __slots__ = ()
@@ -271,9 +271,9 @@ class RxrpcCallTimeouts(StructMessage):
     since="5.9",
 )
 class RxrpcChargeAccept(StructMessage):
-    """The next call that comes gets the RxrpcCallId beside this: RXRPC_CHARGE_ACCEPT. Linux 5.9.
+    """The next incoming call gets the RxrpcCallId sent with this: RXRPC_CHARGE_ACCEPT. Linux 5.9.
 
-    Of servers. rxrpc.rst
+    For servers. rxrpc.rst
     """
 
     __slots__ = ()
@@ -287,7 +287,7 @@ class RxrpcChargeAccept(StructMessage):
     option=option("SOL_RXRPC", "RXRPC_MANAGE_RESPONSE", 8, "6.16"),
 )
 class RxrpcOobId(StructMessage):
-    """The out-of-band message that this is, or (sent) that is answered: RXRPC_OOB_ID. Linux 6.16.
+    """The id of this out-of-band message, or (sent) of the one answered: RXRPC_OOB_ID. Linux 6.16.
 
     enable() sets RXRPC_MANAGE_RESPONSE, before the socket is bound.
     """
@@ -360,9 +360,9 @@ class RxrpcResponded(StructMessage):
     since="6.16",
 )
 class RxrpcAppData(StructMessage):
-    """Data of the program for the response, behind RxrpcRespond: RXRPC_RESP_RXGK_APPDATA.
+    """Application data for the response, after RxrpcRespond: RXRPC_RESP_RXGK_APPDATA.
 
-    Of RxGK. Linux 6.16.
+    For RxGK. Linux 6.16.
     """
 
     __slots__ = ()

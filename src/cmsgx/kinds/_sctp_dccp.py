@@ -43,7 +43,7 @@ EVENTS = option(
 
 
 class SctpFlags(enum.IntFlag, boundary=enum.KEEP):
-    """How a message of SCTP goes, or came: RFC 6458 section 5.3.2. linux/sctp.h
+    """How an SCTP message is sent, or was received: RFC 6458 section 5.3.2. linux/sctp.h
 
     Linux adds the policy of SctpSendReceiveInfo and SctpSendInfo: one of SctpPolicy.
     """
@@ -63,11 +63,11 @@ class SctpFlags(enum.IntFlag, boundary=enum.KEEP):
     EOF = constant("SCTP_EOF")
     """Ends the association when all is sent."""
     NOTIFICATION = constant("SCTP_NOTIFICATION")
-    """It is an event, and no message of the peer."""
+    """It is an event, not a message from the peer."""
 
 
 class SctpPolicy(OpenEnum):
-    """When a message of SCTP is given up: RFC 7496. linux/sctp.h"""
+    """When an SCTP message is abandoned: RFC 7496. linux/sctp.h"""
 
     NONE = constant("SCTP_PR_SCTP_NONE")
     """Never."""
@@ -76,7 +76,7 @@ class SctpPolicy(OpenEnum):
     RTX = constant("SCTP_PR_SCTP_RTX")
     """After that many retransmissions."""
     PRIO = constant("SCTP_PR_SCTP_PRIO")
-    """Where there is no room for one of a higher priority (a lower number)."""
+    """If there is no room for one of a higher priority (a lower number)."""
 
 
 @register(
@@ -127,9 +127,9 @@ class SctpInit(StructMessage):
     "beside it",
 )
 class SctpSendReceiveInfo(StructMessage):
-    """How a message goes, or came, struct sctp_sndrcvinfo: RFC 6458 section 5.3.2.
+    """How a message is sent, or was received, struct sctp_sndrcvinfo: RFC 6458 section 5.3.2.
 
-    Deprecated there; SctpSendInfo and SctpReceiveInfo are what came after. Sent: `stream`, `flags`,
+    Deprecated there in favour of SctpSendInfo and SctpReceiveInfo. Sent: `stream`, `flags`,
     `ppid`, `context`, `lifetime` (in milliseconds, 0 for ever) and `association` count. Received:
     `ssn` is its number in the stream, `tsn` its own, `cumulative_tsn` the last one that came in
     order. `ppid` is opaque: its bytes go as they lie in memory, so that one in network order, as
@@ -178,7 +178,7 @@ class SctpSendReceiveInfo(StructMessage):
     "SctpSendReceiveInfo beside it",
 )
 class SctpSendInfo(StructMessage):
-    """How this message goes, struct sctp_sndinfo: RFC 6458 section 5.3.4. Linux 3.17.
+    """How this message is sent, struct sctp_sndinfo: RFC 6458 section 5.3.4. Linux 3.17.
 
     `ppid` is opaque: its bytes go as they lie in memory, so that one in network order, as IANA has
     them, is socket.htonl(number). `context` comes back where the message fails, `association` is
@@ -211,7 +211,7 @@ class SctpSendInfo(StructMessage):
     option=option("SOL_SCTP", "SCTP_RECVRCVINFO", 28, "3.17"),
 )
 class SctpReceiveInfo(StructMessage):
-    """How this message came, struct sctp_rcvinfo: RFC 6458 section 5.3.5. Linux 3.17.
+    """How this message was received, struct sctp_rcvinfo: RFC 6458 section 5.3.5. Linux 3.17.
 
     `ssn` is its number in the stream, `tsn` its own, `cumulative_tsn` the last one that came in
     order. `ppid` is the peer's, its bytes as they came: socket.ntohl(ppid) for one in network
@@ -253,7 +253,7 @@ class SctpReceiveInfo(StructMessage):
 class SctpNextInfo(StructMessage):
     """What the next message will be, struct sctp_nxtinfo: RFC 6458 section 5.3.6. Linux 3.17.
 
-    `length` in bytes, of what has come of it. Not there where none waits. `ppid` as in
+    `length` in bytes, of what has arrived of it. Absent if none is waiting. `ppid` as in
     SctpReceiveInfo.
     """
 
@@ -282,9 +282,9 @@ class SctpNextInfo(StructMessage):
     needs="one of SctpPolicy",
 )
 class SctpPartialReliability(StructMessage):
-    """When this message is given up, struct sctp_prinfo: RFC 6458 section 5.3.7. Linux 4.17.
+    """When this message is abandoned, struct sctp_prinfo: RFC 6458 section 5.3.7. Linux 4.17.
 
-    What `value` counts is up to the policy.
+    The meaning of `value` depends on the policy.
     """
 
     __slots__ = ()
@@ -373,8 +373,8 @@ class SctpDestination6(StructMessage):
 class DccpPriority(StructMessage):
     """The place of a packet of DCCP in the send queue: DCCP_SCM_PRIORITY. Linux 2.6.38 to 6.15.
 
-    The higher ones go first. enable() sets the policy that takes it, DCCPQ_POLICY_PRIO, before the
-    socket is connected; with another one EINVAL.
+    Higher ones are sent first. enable() sets the policy that uses it, DCCPQ_POLICY_PRIO, before
+    the socket is connected; any other gives EINVAL.
     """
 
     __slots__ = ()

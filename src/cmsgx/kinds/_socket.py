@@ -22,7 +22,7 @@ _DATAGRAMS = _IP | families(
     "AF_PACKET", "AF_CAN", "AF_BLUETOOTH", "AF_NFC", "AF_KEY", "AF_MCTP", "AF_IEEE802154",
     "AF_ATMPVC", "AF_ATMSVC",
 )  # fmt: skip
-# Those that send by sock_cmsg_send(), and heed what it finds.
+# Those that send by sock_cmsg_send(), and use what it finds.
 _SENT = _IP | families("AF_PACKET", "AF_CAN")
 
 
@@ -37,7 +37,7 @@ _SENT = _IP | families("AF_PACKET", "AF_CAN")
 class ReceiveQueueOverflow(StructMessage):
     """How many datagrams the socket has dropped since it was made: SO_RXQ_OVFL, socket(7).
 
-    Its receive queue was full. Not there before the first drop; wraps at 2**32. With UdpGro the
+    Its receive queue was full. Absent before the first drop; wraps at 2**32. With UdpGro the
     kernel counts packets as they were queued, each of which may be many datagrams that were joined:
     `drops` is then the least that was lost, and how many datagrams that were is not told.
     """
@@ -120,7 +120,7 @@ class WifiStatus(StructMessage):
     since="6.12",
 )
 class DevmemLinear(StructMessage):
-    """A piece of a TCP stream that was copied to the buffer: SCM_DEVMEM_LINEAR. Linux 6.12.
+    """Part of a TCP stream, copied to the buffer: SCM_DEVMEM_LINEAR. Linux 6.12.
 
     In the order of the stream, among DevmemDmabuf. `size` in bytes. Only with MSG_SOCK_DEVMEM.
     Documentation/networking/devmem.rst
@@ -144,11 +144,11 @@ class DevmemLinear(StructMessage):
     since="6.12",
 )
 class DevmemDmabuf(StructMessage):
-    """A piece of a TCP stream that lies in device memory: SCM_DEVMEM_DMABUF. Linux 6.12.
+    """Part of a TCP stream, in device memory: SCM_DEVMEM_DMABUF. Linux 6.12.
 
     `size` bytes at `offset` of the dma-buf `dmabuf`. `token` is given back by
-    setsockopt(SO_DEVMEM_DONTNEED). Only with MSG_SOCK_DEVMEM; with too small a control buffer
-    the kernel fails instead of cutting. Documentation/networking/devmem.rst
+    setsockopt(SO_DEVMEM_DONTNEED). Only with MSG_SOCK_DEVMEM; if the control buffer is too small,
+    the kernel fails instead of truncating. Documentation/networking/devmem.rst
     """
 
     __slots__ = ()
@@ -174,7 +174,7 @@ class DevmemDmabuf(StructMessage):
 class DevmemSend(StructMessage):
     """Sends from the dma-buf of that id, with MSG_ZEROCOPY: SCM_DEVMEM_DMABUF. Linux 6.16.
 
-    The addresses of the data are then offsets in it. enable() sets SO_ZEROCOPY, which it takes.
+    The addresses of the data are then offsets in it. enable() sets SO_ZEROCOPY, which it needs.
     Documentation/networking/devmem.rst
     """
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from ..errors import NotSupportedError
 from ._row import KindOption, Row, WireFormat
 
-# (level, type): the kinds that it may be, and the families that tell them apart.
+# (level, type): the kinds that it may be, and the families that distinguish them.
 _Table: TypeAlias = dict[tuple[int, int], list[tuple[frozenset[int], Any]]]
 _received: _Table = {}
 _sent: _Table = {}
@@ -48,7 +48,7 @@ def add(row: Row, received: Iterable[WireFormat], sent: Iterable[WireFormat]) ->
             table.setdefault((wire.level, wire.type), []).append((wire.families, row.kind))
 
 
-def leave_out(kind: Any) -> None:
+def add_unsupported(kind: Any) -> None:
     """Notes a kind that this system does not support."""
     _unsupported.add(kind)
 

@@ -80,7 +80,7 @@ _SENT_STAMPS = (
     _Flags.TX_HARDWARE | _Flags.TX_SOFTWARE | _Flags.TX_SCHED | _Flags.TX_ACK
     | _Flags.TX_COMPLETION
 )  # fmt: skip
-# What the kernel refuses a flag without, whatever the socket.
+# Flags that the kernel requires for another, whatever the socket.
 _GOES_WITH = {_Flags.OPT_ID_TCP: _Flags.OPT_ID, _Flags.OPT_STATS: _Flags.OPT_TSONLY}
 _NEEDS = {
     _Flags.OPT_ID: "OPT_ID on TCP needs a socket that is connected",
@@ -134,7 +134,7 @@ def _stamping(
     option=(
         option("SOL_SOCKET", "SO_TIMESTAMPNS", 32, "2.6.22")
         or option("SOL_SOCKET", "SO_TIMESTAMP", 16),
-        # The kernel has them out of one another. It tells each only by its own name, besides
+        # The kernel switches one off for another. It reports each only under its own name, except
         # SO_TIMESTAMPNS_NEW, which SO_TIMESTAMP_NEW tells too.
         option("SOL_SOCKET", "SO_TIMESTAMPNS_OLD", 32, is_watched_only=True),
         option("SOL_SOCKET", "SO_TIMESTAMPNS_NEW", 32, is_watched_only=True),
@@ -190,7 +190,7 @@ class Timestamping(StructMessage):
     """When it came, or (on the error queue) went, by each clock that stamped it: SCM_TIMESTAMPING.
 
     `software` by the kernel's realtime clock, `hardware` by the network adapter's own, each in
-    nanoseconds, int, or None; `transformed` is None on any kernel of today. enable() asks for the
+    nanoseconds, int, or None; `transformed` is None on all current kernels. enable() asks for the
     receive time by both. What went is asked for by Timestamping.option() with the TX_* of
     TimestampingFlags, or for one packet by a TimestampingRequest, and read by receive_errors().
     """
@@ -224,8 +224,8 @@ class Timestamping(StructMessage):
         TimestampingRequest is to. Flags that the socket has already stay: OPT_ID counts on where it
         was on. `phc` replaces the clock that was bound.
 
-        ValueError for flags that go with one that is not there, or that are none; enable() raises
-        NotSupportedError for TX_* of a socket whose family stamps nothing that goes, as AF_UNIX.
+        ValueError for flags that need one that is missing, or that do not exist; enable() raises
+        NotSupportedError for TX_* on a socket whose family stamps nothing that is sent, as AF_UNIX.
         """
         row_of(cls)
         if flags is None and phc is None:
@@ -268,7 +268,7 @@ class Timestamping(StructMessage):
     "enable(sock, Timestamping.option(flags))",
 )
 class TimestampingRequest(StructMessage):
-    """Asks when this one packet goes: the TX_* of TimestampingFlags. Linux 4.7.
+    """Asks when this one packet leaves: the TX_* of TimestampingFlags. Linux 4.7.
 
     The answer comes on the error queue: receive_errors(). That it has a time, and an id, takes
     enable(sock, Timestamping.option(TimestampingFlags.OPT_ID)), since SOFTWARE, RAW_HARDWARE and
@@ -296,7 +296,7 @@ class TimestampingRequest(StructMessage):
 class TimestampingId(StructMessage):
     """The id by which the transmit time stamp of this packet is reported: SCM_TS_OPT_ID.
 
-    Instead of the count of packets that OPT_ID reports. Of datagram and raw sockets; EINVAL without
+    Replaces the count of packets that OPT_ID reports. For datagram and raw sockets; EINVAL without
     OPT_ID: enable(sock, Timestamping.option(TimestampingFlags.OPT_ID)). Linux 6.13.
     """
 
@@ -340,10 +340,10 @@ def _txtime(clock: int, flags: int, needs: str = "") -> Option | None:
     needs="SO_TXTIME on the socket: enable(sock, TxTime), or TxTime.option(clock) there",
 )
 class TxTime(StructMessage):
-    """When it shall go, in nanoseconds of the clock of SO_TXTIME. Linux 4.19.
+    """When to send this packet, in nanoseconds of the clock of SO_TXTIME. Linux 4.19.
 
     enable() sets SO_TXTIME with CLOCK_MONOTONIC, which the qdisc fq takes; etf wants another:
-    enable(sock, TxTime.option(time.CLOCK_TAI)). Without such a qdisc the packet goes at once.
+    enable(sock, TxTime.option(time.CLOCK_TAI)). Without such a qdisc the packet is sent at once.
     Of datagram and raw sockets; EINVAL where SO_TXTIME is not set. Linux cannot unset it: restore()
     gives back the clock and the flags that another had set, no more.
     """
@@ -356,7 +356,7 @@ class TxTime(StructMessage):
     def option(
         cls, clock: int | None = None, *, deadline_mode: bool = False, report_errors: bool = False
     ) -> KindOption:
-        """The clock that the times are of, for `want=` and enable(): SO_TXTIME.
+        """The clock of the times, for `want=` and enable(): SO_TXTIME.
 
         clock          a CLOCK_* of `time`; None: CLOCK_MONOTONIC. Another one takes CAP_NET_ADMIN,
                        and has to be that of the qdisc.
@@ -395,7 +395,7 @@ class TxTime(StructMessage):
 class TimestampingPacketInfo(StructMessage, OnInterface):
     """Where a packet with a hardware time stamp came in: SCM_TIMESTAMPING_PKTINFO. Linux 4.13.
 
-    `interface` is the index of the adapter itself, also behind a bridge or a bond; `length` that
+    `interface` is the index of the adapter itself, even under a bridge or a bond; `length` is that
     of the packet at layer 2, in bytes.
     """
 

@@ -16,7 +16,7 @@ class TipcError(OpenEnum):
 
     OK = constant("TIPC_OK")
     NO_NAME = constant("TIPC_ERR_NO_NAME")
-    """Nobody has bound the service address."""
+    """Nothing is bound to the service address."""
     NO_PORT = constant("TIPC_ERR_NO_PORT")
     """There is no such socket."""
     NO_NODE = constant("TIPC_ERR_NO_NODE")
@@ -38,10 +38,11 @@ class TipcError(OpenEnum):
     since="2.6.18",
 )
 class TipcReturned(StructMessage):
-    """A message that was sent has come back, and why: TIPC_ERRINFO, tipc(7).
+    """A sent message was returned, and why: TIPC_ERRINFO, tipc(7).
 
-    `length` is that of its data, in bytes; TipcReturnedData has them. Comes unasked, in a message
-    without data. Of SOCK_DGRAM nothing comes back unless enable() has cleared TIPC_DEST_DROPPABLE.
+    `length` is that of its data, in bytes; TipcReturnedData has the data. Attached without an
+    option, to a message without data. On a SOCK_DGRAM nothing is returned unless enable() has
+    cleared TIPC_DEST_DROPPABLE.
     """
 
     __slots__ = ()
@@ -63,7 +64,7 @@ class TipcReturned(StructMessage):
     since="2.6.18",
 )
 class TipcReturnedData(StructMessage):
-    """The data of a message that has come back, with TipcReturned: TIPC_RETDATA, tipc(7).
+    """The data of a returned message, with TipcReturned: TIPC_RETDATA, tipc(7).
 
     The first 1024 bytes of it.
     """
@@ -85,8 +86,8 @@ class TipcReturnedData(StructMessage):
 class TipcDestination(StructMessage):
     """The service address that a message was sent to: TIPC_DESTNAME, tipc(7).
 
-    `service` is the type of the service, `lower` and `upper` the range of its instances: equal but
-    for a multicast. Comes unasked; not there for a message to a socket address.
+    `service` is the type of the service, `lower` and `upper` the range of its instances: equal
+    except for a multicast. Attached without an option; absent for a message to a socket address.
     """
 
     __slots__ = ()

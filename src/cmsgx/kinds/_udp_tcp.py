@@ -22,10 +22,10 @@ _IP = families("AF_INET", "AF_INET6")
     "within the MTU, and checksums that are not switched off (SO_NO_CHECK)",
 )
 class UdpSegment(StructMessage):
-    """Cuts the data into datagrams of `size` bytes, the last maybe shorter: UDP_SEGMENT, udp(7).
+    """Splits the data into datagrams of `size` bytes, the last maybe shorter: UDP_SEGMENT, udp(7).
 
     Linux 4.18. At most 64 of them (128 since 6.12), 65507 bytes in all; `size` with its headers
-    has to fit in the MTU. Of UDP sockets; UDP-Lite refuses it, EIO.
+    has to fit in the MTU. For UDP sockets; UDP-Lite refuses it (EIO).
     """
 
     __slots__ = ()
@@ -42,11 +42,11 @@ class UdpSegment(StructMessage):
     option=option("SOL_UDP", "UDP_GRO", 4, "5.0"),
 )
 class UdpGro(StructMessage):
-    """The data is datagrams of `size` bytes, joined, the last maybe shorter: UDP_GRO, udp(7).
+    """The data is coalesced datagrams of `size` bytes, the last maybe shorter: UDP_GRO, udp(7).
 
-    Linux 5.0. Not there for a datagram that came alone. Give 64 KiB: what does not fit is lost.
-    Where the receive queue is full all that were joined are lost at once, which
-    ReceiveQueueOverflow counts as one.
+    Linux 5.0. Absent when the datagram was not coalesced. Use a buffer of 64 KiB: what does not fit
+    is lost. If the receive queue is full, coalesced datagrams are dropped together, and
+    ReceiveQueueOverflow counts them as one.
     """
 
     __slots__ = ()
@@ -63,7 +63,7 @@ class UdpGro(StructMessage):
     option=option("SOL_TCP", "TCP_INQ", 4, "4.18"),
 )
 class TcpInq(StructMessage):
-    """Bytes that are left in the receive queue behind these: TCP_INQ. Linux 4.18. 1 at the end."""
+    """Bytes left in the receive queue after these; 1 at the end: TCP_INQ. Linux 4.18."""
 
     __slots__ = ()
 

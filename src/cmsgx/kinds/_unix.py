@@ -100,7 +100,7 @@ class Rights(ControlMessage):
 
 
 class IdMapped:
-    """For what has a `uid` and a `gid` that were translated into this user namespace."""
+    """For kinds whose `uid` and `gid` were translated into this user namespace."""
 
     __slots__ = ()
 
@@ -214,7 +214,7 @@ class Credentials(StructMessage, IdMapped):
     other_forms=[wire_format("SOL_IP", "SCM_SECURITY", "without NUL", families=_IP)],
 )
 class SecurityLabel(StructMessage):
-    """The label of the sender's process by the Linux security module: SCM_SECURITY, unix(7).
+    """The label that the Linux security module gave the sender's process: SCM_SECURITY, unix(7).
 
     `label` is bytes, without the NUL that some modules append. Only attached where a module that
     has labels (SELinux, Smack) is active. Of an IPv4 packet it is the packet's own, by labeled
@@ -256,7 +256,7 @@ register(
     option=option("SOL_SOCKET", "SO_INQ", 4, "6.17"),
 )
 class Inq(StructMessage):
-    """Bytes that were still queued behind what this message took: SO_INQ, Linux 6.17.
+    """Bytes that were still queued after what this message took: SO_INQ, Linux 6.17.
 
     On a SOCK_STREAM only.
     """

@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias, get_args
 from .. import _cmsg
 from ._row import WireFormat, number
 
-# The sockets whose protocol reads what is sent at a level, among those of IP. The others drop it
-# without an error: TCP a Ttl, UDP the type of a TLS record.
+# The IP sockets whose protocol reads what is sent at a level. Others drop it without an error: TCP
+# a Ttl, UDP the type of a TLS record.
 _DATAGRAM_OR_RAW = frozenset({_socket.SOCK_DGRAM, _socket.SOCK_RAW})
 # SOCK_PACKET: the socket's own mark and priority are what its packets have.
 _ANY_PACKET = _DATAGRAM_OR_RAW | {10}
@@ -30,8 +30,8 @@ _SENT_BY: dict[int, frozenset[int]] = {
 
 
 Reader: TypeAlias = Literal["", "UDP", "TCP", "kTLS", "SCTP", "no header", "header"]
-"""What has to read what is sent, where family and type of a socket do not tell it: codec.h, in
-that order."""
+"""Who has to read what is sent, if family and type of a socket do not decide it: codec.h, in that
+order."""
 
 
 READERS: tuple[Reader, ...] = get_args(Reader)
