@@ -32,10 +32,9 @@ from pathlib import Path
 from typing import Any
 
 import chart
-import worlds
 from peers import NIX, XSYS, build_peers
 from rows import all_rows
-from worlds import BATCH, DROPIN, FOR, SOCKET, WITH, Loop, Row, World
+from worlds import BATCH, DROPIN, FOR, SOCKET, WITH, Loop, Row, World, cmsgx
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
@@ -191,7 +190,7 @@ def measure(row: Row, library: ctypes.CDLL, peers: dict[str, ctypes.CDLL], round
         worlds.append(row.world())
         return Runner(make(worlds[-1]), worlds[-1])
 
-    has_cmsgx = worlds.cmsgx is not None and row.is_there()
+    has_cmsgx = cmsgx is not None and row.is_there()
     floor = runner(lambda world: compiled_loop(library, f"floor_{row.floor}", world))
     runners: dict[str, Runner] = {}
     for name, peer in peers.items() if row.peer else ():
@@ -262,9 +261,7 @@ def machine() -> dict[str, str]:
         "python": f"{platform.python_implementation()} {platform.python_version()}, "
         f"GIL {'on' if has_gil else 'off'}",
         "compiler": version,
-        "cmsgx": getattr(worlds.cmsgx, "__version__", "?")
-        if worlds.cmsgx is not None
-        else "not installed",
+        "cmsgx": getattr(cmsgx, "__version__", "?") if cmsgx is not None else "not installed",
     }
 
 
