@@ -73,7 +73,8 @@ def skip_where_a_child_cannot_start_threads() -> None:
 
 def under_shim(mode: str = "") -> dict[str, str]:
     """The environment of a process whose kernel lies, and is watched: tests/c/shim.c."""
-    library = build("shim.so", "-O1", "-shared", "-fPIC", "shim.c", "-ldl")
+    sources = ("shim.c", "shim_receiving.c")
+    library = build("shim.so", "-O1", "-shared", "-fPIC", *sources, "-ldl")
     others = os.environ.get("LD_PRELOAD", "")
     return {
         "LD_PRELOAD": f"{library} {others}".strip(),
