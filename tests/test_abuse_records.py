@@ -268,7 +268,9 @@ def test_a_record_whose_class_was_changed_is_refused(made: Any, kind: Any, strea
             lambda: made.__reduce__(),
         ]
         for use in uses:
-            with pytest.raises(TypeError, match=rf"{kind.__name__} was made as .*{own.__name__}"):
+            with pytest.raises(
+                TypeError, match=rf"{kind.__name__} was created as .*{own.__name__}"
+            ):
                 use()
         hash(made)
         assert made != 1

@@ -96,7 +96,7 @@ def test_an_address_in_front_of_other_fields_is_no_longer_than_its_place() -> No
     assert kinds.PathMtu.unpack(mtu.pack()) == mtu == kinds.PathMtu(mtu.destination, 1500)
     assert kinds.PathMtu(None, 1500).destination is None
     long = cmsgx.decode(41, 25, ERROR6 + bytes(8), socket.AF_INET6).offender
-    with pytest.raises(ValueError, match=r"PathMtu\.destination: 36 bytes; it has 28"):
+    with pytest.raises(ValueError, match=r"PathMtu\.destination: 36 bytes; its size is 28"):
         kinds.PathMtu(long, 1500)
 
 

@@ -73,7 +73,9 @@ def test_bytes_of_tos(size: int) -> None:
         assert cmsgx.decode(SOL_IP, IP_TOS, payload) == kinds.Tos(5)
         return
     cut = r" \(truncated\)" if size < 4 else "$"
-    with pytest.raises(cmsgx.MalformedControlError, match=f"{size} bytes came, it has 1 or 4{cut}"):
+    with pytest.raises(
+        cmsgx.MalformedControlError, match=f"{size} bytes received; expected 1 or 4{cut}"
+    ):
         cmsgx.decode(SOL_IP, IP_TOS, payload)
 
 
@@ -86,14 +88,14 @@ def test_an_int_of_two_bytes_is_one_where_a_kind_says_so() -> None:
             encoding="integer", other_forms=also,
         )  # fmt: skip
         assert cmsgx.decode(7777, 2, struct.pack("=H", 5)) == kind(5)
-        with pytest.raises(cmsgx.MalformedControlError, match="it has 1 or 4"):
+        with pytest.raises(cmsgx.MalformedControlError, match="expected 1 or 4"):
             cmsgx.decode(7777, 1, struct.pack("=H", 5))
 
 
 def test_more_options_than_a_header_has_are_refused() -> None:
     """The kernel would leave out the rest."""
     assert kinds.ReturnOptions(bytes(40)).options == bytes(40)
-    with pytest.raises(ValueError, match=r"ReturnOptions\.options: 41 bytes; it has 0 to 40"):
+    with pytest.raises(ValueError, match=r"ReturnOptions\.options: 41 bytes; its size is 0 to 40"):
         kinds.ReturnOptions(bytes(41))
 
 

@@ -216,7 +216,7 @@ def test_too_little_room_is_told(kind: Any, number: int, room: int) -> None:
         assert (level, type_, len(payload)) == (SOL_SOCKET, number, room)
         with pytest.raises(cmsgx.MalformedControlError, match="truncated") as caught:
             cmsgx.decode(level, type_, payload)
-        assert f"{kind.__name__}: {room} bytes came, it has" in str(caught.value)
+        assert f"{kind.__name__}: {room} bytes received; expected" in str(caught.value)
 
 
 # enable(), and back -----------------------------------------------------------------------------

@@ -17,8 +17,8 @@
 #  include <netbt/hci.h>
 #endif
 
-/* Each constant that the Python layer needs, from the headers of the build.  One that the
-   platform has not is absent. */
+/* Each constant that the Python layer needs, from the headers of the build.  A constant that the
+   platform lacks is absent. */
 static const struct {
     const char *name;
     long long value;    /* a flag may be the top bit of 32 */
@@ -495,7 +495,7 @@ static const struct {
     CONSTANT(SO_HCI_DIRECTION),
 #  endif
 #  ifdef __FreeBSD__
-    /* ng_btsocket.h, which draws in the whole of netgraph(4) */
+    /* From ng_btsocket.h, which would include all of netgraph(4) */
     {"SOL_HCI_RAW", 0x0802},
     {"SO_HCI_RAW_DIRECTION", 2},
     {"SCM_HCI_RAW_DIRECTION", 2},

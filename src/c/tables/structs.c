@@ -15,18 +15,17 @@
 #  endif
 #endif
 
-/* What lies in the payloads, from the structs of the C library, and of uapi.h.  Flat: a row that
-   opens a layout, then one for each of its members, in the order of the struct. */
+/* The layouts of payloads, from the structs of the C library and of uapi.h.  A flat list: a row
+   that opens a layout, then a row for each of its members, in the order of the struct. */
 typedef struct {
     const char *layout;     /* opens one; or NULL */
     const char *member;
-    char format;            /* as codec.c reads it */
+    char format;            /* as in types/field.c */
     Py_ssize_t min_size;    /* bytes of the payload; of a member: its offset */
-    Py_ssize_t max_size;    /* -1: no limit;         of a member: its size, 0 for what is open */
+    Py_ssize_t max_size;    /* -1: no limit;         of a member: its size, 0: the rest */
 } row;
 
-/* A value, and a condition that the compiler holds it against: a _Static_assert where an
-   expression has to be. */
+/* A value, and a condition that the compiler checks: a _Static_assert inside an expression. */
 #define CHECKED(value, condition) \
     ((Py_ssize_t)((value) + 0 * sizeof(struct {_Static_assert(condition, #condition); char c;})))
 
@@ -36,8 +35,7 @@ typedef struct {
      : (format) == 'q' || (format) == 'Q' || (format) == 'T' ? 8 \
      : (format) == 'A' ? 16 : 4)
 
-/* `size` and `at` are what the kernel gives and takes on this ABI, whatever the header of the
-   build says. */
+/* `size` and `at` are those of the kernel on this ABI, whatever the headers of the build say. */
 #define OPEN(name, min_size, max_size) \
     {name, NULL, 0, (Py_ssize_t)(min_size), (Py_ssize_t)(max_size)}
 #define STRUCT(name, type, size) \
@@ -51,7 +49,7 @@ typedef struct {
 #define MEMBER(type, member, format, at) NAMED(#member, type, member, format, at)
 #define RAW(type, member, at) \
     {NULL, #member, 's', OFFSET(type, member, at), (Py_ssize_t)SIZE(type, member)}
-/* One that is no member of a struct. */
+/* Something that is not a member of a struct. */
 #define ALONE(name, format, offset, size) {NULL, name, format, offset, size}
 
 /* The structs of SCTP: the kernel's on Linux, the C library's on FreeBSD. */
@@ -64,7 +62,7 @@ typedef struct {
 #endif
 
 static const row rows[] = {
-    /* What is no struct */
+    /* Not structs */
     OPEN("none", 0, 0),
     OPEN("bytes", 0, -1), ALONE("value", 't', 0, 0),
     OPEN("int", 4, 4), ALONE("value", 'i', 0, 4),
@@ -208,7 +206,7 @@ static const row rows[] = {
         MEMBER(struct cmsgx_sock_extended_err, ee_data, 'I', 12),
         /* SO_EE_OFFENDER */
         ALONE("offender", 'S', CHECKED(16, sizeof(struct cmsgx_sock_extended_err) == 16), 0),
-    /* Not of a control message: what io_uring puts before a message, and the name there. */
+    /* Not in a control message: the header that io_uring writes before a message. */
     OPEN("io_uring_recvmsg_out", CHECKED(16, sizeof(struct cmsgx_io_uring_recvmsg_out) == 16), -1),
         MEMBER(struct cmsgx_io_uring_recvmsg_out, namelen, 'I', 0),
         MEMBER(struct cmsgx_io_uring_recvmsg_out, controllen, 'I', 4),
@@ -255,7 +253,7 @@ static const row rows[] = {
     STRUCT("rds_rdma_notify", struct cmsgx_rds_rdma_notify, CMSGX_ALIGN64 == 8 ? 16 : 12),
         MEMBER(struct cmsgx_rds_rdma_notify, user_token, 'Q', 0),
         MEMBER(struct cmsgx_rds_rdma_notify, status, 'i', 8),
-/* The four views of one union: what is before it, and what is behind. */
+/* The members before and after a union, for each of its four views. */
 #define ATOMIC(name) \
     STRUCT(name, struct cmsgx_rds_atomic_args, 72), \
         MEMBER(struct cmsgx_rds_atomic_args, cookie, 'Q', 0), \

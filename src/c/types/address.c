@@ -12,7 +12,7 @@
 
 typedef struct {
     PyObject_HEAD
-    cmsgx_whence whence;        /* by which its name is read */
+    cmsgx_whence whence;        /* how to read the name */
     socklen_t size;
     struct sockaddr_storage name;
 } raw_address;
@@ -31,7 +31,7 @@ name_of(PyObject *self, socklen_t *size)
     return &raw->name;
 }
 
-/* That of IPv4 without a call. */
+/* Inlined for IPv4. */
 static inline void
 copy_name(struct sockaddr_storage *to, const void *from, size_t size)
 {
@@ -92,7 +92,7 @@ cmsgx_raw_address(PyObject *module, PyObject *bytes)
     memcpy(&name, view.buf, size);
     PyBuffer_Release(&view);
     if (size >= CMSGX_MIN_ADDRESS && name.ss_family == AF_UNSPEC) {
-        /* All zero is the kernel's word for none. */
+        /* All zero: the kernel has no address. */
         size = 0;
     }
     return cmsgx_address_raw(cmsgx_state_of(module), &name, (socklen_t)size, CMSGX_NOWHERE);
@@ -170,7 +170,7 @@ address_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     int family;
 
     if (type != state->Address && type != state->RawAddress) {
-        return PyErr_Format(PyExc_TypeError, "%.200s: nothing derives from Address", type->tp_name);
+        return PyErr_Format(PyExc_TypeError, "%.200s: Address cannot be subclassed", type->tp_name);
     }
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$O:Address", (char **)(void *)names,
                                      &number, &value, &proto)
@@ -193,8 +193,8 @@ address_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     if (known == 0) {
         PyErr_Format(PyExc_ValueError,
-                     "family: %d is none that the socket module has addresses of, so that value "
-                     "is (%d, bytes), not %R", family, family, value);
+                     "family: %d; the socket module has no addresses of that family, so value has "
+                     "to be (%d, bytes), not %R", family, family, value);
     }
     return known > 0 ? cmsgx_address_raw(state, &name, size, whence) : NULL;
 }
@@ -252,10 +252,10 @@ address_packed(PyObject *self, void *Py_UNUSED(closure))
 
 static PyGetSetDef address_getset[] = {
     {"value", address_value, NULL,
-     "What the socket module gives for it: a tuple, or for AF_UNIX str or bytes.", NULL},
+     "The address as the socket module gives it: a tuple; for AF_UNIX str or bytes.", NULL},
     {"family", address_family, NULL, "Its AF_* number.", NULL},
     {"ip", address_ip, NULL,
-     "The host as an address of the module ipaddress, without its scope; None where it has none.",
+     "The host as an address of the module ipaddress, without its scope; None if it has no host.",
      NULL},
     {"packed", address_packed, NULL, "The struct sockaddr, as bytes.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -263,18 +263,19 @@ static PyGetSetDef address_getset[] = {
 
 PyDoc_STRVAR(address_doc,
 "Address(family, value, /, *, proto=-1)\n--\n\n"
-"A socket address in the raw form, a struct sockaddr: immutable, hashable, equal to another raw\n"
-"form with the same bytes, and taken by each `address` argument without text being made or read.\n"
-"It can be copied and pickled.\n\n"
-"`family` is an AF_* number, and `value` what the socket module takes for it; the name of a host\n"
-"is looked up.  `proto` is the protocol of the socket, where addresses differ by it: a BTPROTO_*\n"
-"for AF_BLUETOOTH, a CAN_* for AF_CAN (otherwise seen by the length of the tuple).  Raises what\n"
-"socket raises for a wrong one, and ValueError for a family that it does not know.\n\n"
-"The `sender` of a message has that form; its `address` is a tuple, str or bytes, as in socket.\n"
-"The tuple is an Address too, and has these attributes.");
+"A socket address in its raw form, a struct sockaddr: immutable, hashable, and equal to another\n"
+"raw form with the same bytes.  Each `address` argument takes one, without formatting or parsing\n"
+"text.  It can be copied and pickled.\n\n"
+"`family` is an AF_* number, and `value` what the socket module takes for that family; a host\n"
+"name is looked up.  `proto` is the protocol of the socket, if the form of an address depends on\n"
+"it: a BTPROTO_* for AF_BLUETOOTH, a CAN_* for AF_CAN (default: by the length of the tuple).\n"
+"Raises what socket raises for an invalid address, and ValueError for a family that socket does\n"
+"not know.\n\n"
+"The `sender` of a message has this form.  Its `address` is a tuple, str or bytes, as in socket;\n"
+"the tuple is an Address too, and has the same attributes.");
 
-/* What a pickle says is not to be trusted: the bytes may say anything, as what is received may, but
-   their number is that of an address. */
+/* A pickle is not trusted: the bytes may be anything, as received bytes may, but their number
+   has to be that of an address. */
 static PyObject *
 raw_restore(PyObject *type, PyObject *args)
 {
@@ -298,7 +299,7 @@ raw_restore(PyObject *type, PyObject *args)
                              whence);
 }
 
-/* Through the type that has a public name. */
+/* By the type that has a public name. */
 static PyObject *
 raw_reduce(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
@@ -310,7 +311,7 @@ raw_reduce(PyObject *self, PyObject *Py_UNUSED(ignored))
                                            (Py_ssize_t)raw->size, raw->whence.proto);
 }
 
-/* Immutable: a copy is the same. */
+/* Immutable: a copy is the object itself. */
 static PyObject *
 raw_copy(PyObject *self, PyObject *Py_UNUSED(memo))
 {
@@ -355,7 +356,7 @@ static PyType_Spec address_spec = {
 };
 
 static PyType_Spec raw_spec = {
-    .name = "cmsgx.Address",  /* what it is called where it is spoken of */
+    .name = "cmsgx.Address",  /* as in repr() and errors */
     .basicsize = sizeof(raw_address),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = raw_slots,

@@ -6,16 +6,16 @@
 
 #include "types/address_tuple.h"
 
-/* The raw form, or None where there is no name: a new reference. */
+/* The raw form, or None if there is no name: a new reference. */
 PyObject *cmsgx_address_raw(cmsgx_state *state, const struct sockaddr_storage *name,
                             socklen_t size, cmsgx_whence whence);
 
-/* An Address of either form, or what cmsgx_name_from_plain() takes.  1 written; 0 something else;
-   -1 with an exception. */
+/* Writes the name of an Address of either form, or of what cmsgx_name_from_plain() takes.  1 if
+   written; 0 if `object` is something else; -1 with an exception. */
 int cmsgx_address_from_object(cmsgx_state *state, int family, PyObject *object,
                               struct sockaddr_storage *name, socklen_t *size);
 
-/* raw_address(name, /): the raw form of a struct sockaddr in bytes, None where it says nothing. */
+/* raw_address(name, /): the raw form of a struct sockaddr in bytes; None for no address. */
 PyObject *cmsgx_raw_address(PyObject *module, PyObject *name);
 
 /* Adds its types to the module.  0, or -1 with an exception. */

@@ -3,8 +3,8 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 
-/* Without its items, which the caller puts in.  The garbage collector has nothing to do with it:
-   the items are text, bytes and numbers. */
+/* Without its items, which the caller sets.  Not tracked by the garbage collector: the items are
+   text, bytes and numbers. */
 static inline PyObject *
 tuple_new(cmsgx_state *state, Py_ssize_t count, const void *name, size_t size)
 {
@@ -37,8 +37,7 @@ tuple_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
-/* The item belongs to the tuple from then on.  What was there before is text or a number, whose
-   end runs no code. */
+/* Steals `item`.  The item before it is text or a number, whose deallocation runs no code. */
 static inline void
 put_item(PyObject *tuple, Py_ssize_t index, PyObject *item)
 {
@@ -47,8 +46,8 @@ put_item(PyObject *tuple, Py_ssize_t index, PyObject *item)
     Py_XDECREF(before);
 }
 
-/* The commonest of all, without a format to be read.  `used` is a tuple that is given away, to be
-   filled again; or NULL. */
+/* The most frequent form, without parsing a format string.  `used` is a tuple to fill again, which
+   is stolen; or NULL. */
 static PyObject *
 inet_tuple(cmsgx_state *state, const struct sockaddr_storage *name, PyObject *used)
 {
@@ -77,7 +76,7 @@ inet_tuple(cmsgx_state *state, const struct sockaddr_storage *name, PyObject *us
     return tuple;
 }
 
-/* A tuple with the name hidden behind what `value` has, which is stolen; anything else as it is. */
+/* For a tuple an AddressTuple with its items; anything else as it is.  Steals `value`. */
 static PyObject *
 hide_name(cmsgx_state *state, PyObject *value, const struct sockaddr_storage *name,
           socklen_t size)
@@ -95,7 +94,7 @@ hide_name(cmsgx_state *state, PyObject *value, const struct sockaddr_storage *na
 }
 
 #if CMSGX_FREE_LIST
-/* The peers that were last seen have their tuples still: two places for each of so many sums. */
+/* The tuples of recent peers are kept: two places for each value of a hash. */
 static PyObject **
 places_of(cmsgx_state *state, const struct sockaddr_storage *name, socklen_t size)
 {
@@ -115,7 +114,7 @@ is_peer(PyObject *tuple, const struct sockaddr_storage *name, socklen_t size)
     if (hidden == NULL || hidden->size != size) {
         return 0;
     }
-    /* Of IPv4 that is all, and needs no call. */
+    /* All bytes of an IPv4 address, without a call. */
     memcpy(kept, hidden->name, sizeof(kept));
     memcpy(wanted, name, sizeof(wanted));
     return kept[0] == wanted[0] && kept[1] == wanted[1]
@@ -134,7 +133,7 @@ ip_shown(cmsgx_state *state, const struct sockaddr_storage *name, socklen_t size
             return Py_NewRef(places[i]);
         }
     }
-    /* The older one gives way.  Where nobody else has it, nobody sees that it becomes another. */
+    /* Replaces the older one.  If nobody else has a reference the tuple itself is filled again. */
     PyObject *oldest = places[1];
     places[1] = NULL;
     if (oldest != NULL && name->ss_family == AF_INET && Py_REFCNT(oldest) == 1
@@ -186,19 +185,19 @@ cmsgx_address_free_all(cmsgx_state *state)
 
 PyDoc_STRVAR(tuple_doc,
 "AddressTuple(iterable=(), /)\n--\n\n"
-"An address as the socket module gives it, a tuple; and an Address, which goes back to the\n"
-"kernel as an `address` argument without its text being read.\n\n"
-"Only cmsgx makes one: the call of this type gives a plain tuple.");
+"An address as the socket module gives it, a tuple; and an Address, which an `address` argument\n"
+"takes without parsing its text.\n\n"
+"Only cmsgx creates instances: calling this type gives a plain tuple.");
 
-/* type(address)(items) is what code does that goes through data of any type (dataclasses.asdict()
-   for one): a plain tuple, as other items are no name. */
+/* Code that copies data of any type calls type(address)(items), as dataclasses.asdict() does.  It
+   gets a plain tuple, as other items have no name. */
 static PyObject *
 tuple_make(PyTypeObject *Py_UNUSED(type), PyObject *args, PyObject *kwargs)
 {
     return PyObject_Call((PyObject *)&PyTuple_Type, args, kwargs);
 }
 
-/* As the plain tuple: what is hidden is of the same value. */
+/* As a plain tuple: its items have all of the value. */
 static PyObject *
 tuple_reduce(PyObject *self, PyObject *Py_UNUSED(ignored))
 {

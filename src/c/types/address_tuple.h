@@ -6,8 +6,8 @@
 
 #include "types/sockaddr.h"
 
-/* What is behind the items of a tuple, where tuple itself does not look: it was allocated for more
-   of them than it says that it has. */
+/* The struct sockaddr after the items of the tuple, where tuple itself does not look: the object is
+   allocated for more items than its size says. */
 typedef struct {
     uint32_t size;
     unsigned char name[];
@@ -19,12 +19,12 @@ cmsgx_hidden_of(PyObject *tuple)
     return (cmsgx_hidden_name *)(void *)(((PyTupleObject *)tuple)->ob_item + Py_SIZE(tuple));
 }
 
-/* What the socket module gives: str, bytes, int, None for no name; and where that is a tuple, one
-   with the name hidden behind its items.  A new reference. */
+/* The address as the socket module gives it: str, bytes, int, None for no name, or an AddressTuple.
+   A new reference. */
 PyObject *cmsgx_address_shown(cmsgx_state *state, const struct sockaddr_storage *name,
                               socklen_t size, cmsgx_whence whence);
 
-/* Lets go of the addresses that are kept, and keeps none from then on. */
+/* Releases the tuples that are kept, and keeps none from then on. */
 void cmsgx_address_free_all(cmsgx_state *state);
 
 /* Adds its type to the module, below Address.  0, or -1 with an exception. */

@@ -33,15 +33,15 @@ cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
     buffer->control = memory + control_at;
     buffer->control_size = control_size;
     buffer->fds = (int *)(void *)(memory + fds_at);
-    /* At a cache line, where the kernel copies fastest. */
+    /* Aligned to a cache line, where the kernel copies fastest. */
     buffer->data = at_line(memory + data_at);
     buffer->capacity = into != NULL ? into->size : data_size;
     buffer->into = into;
     return buffer;
 }
 
-/* The data apart from the rest, which is some 8 KB whatever the size of the data, and is kept: to
-   allocate it each time takes more than all else of a call that brings little. */
+/* Data has a block of its own.  The rest is about 8 KB whatever the size of the data, and is
+   kept: to allocate it each time would take longer than the rest of a call that receives little. */
 cmsgx_buffer *
 cmsgx_buffer_once(cmsgx_state *state, size_t data_size)
 {
@@ -129,7 +129,7 @@ cmsgx_into_new(cmsgx_state *state, PyObject *buffers)
         }
         into->iov[into->count].iov_base = view->buf;
         into->iov[into->count].iov_len = (size_t)view->len;
-        /* One buffer may be there many times: more bytes than 32 bits can count. */
+        /* The same buffer may occur many times: the total can exceed SIZE_MAX. */
         into->size = (size_t)view->len > SIZE_MAX - into->size
             ? SIZE_MAX : into->size + (size_t)view->len;
     }
@@ -147,7 +147,7 @@ struct iovec *
 cmsgx_into_cut(cmsgx_into *into, size_t size, size_t *count)
 {
     size_t used = 0;
-    /* At least one, also for no bytes: some systems refuse a call without any. */
+    /* At least one, even for 0 bytes: some systems refuse a call without any. */
     while (used < (size_t)into->count && (used == 0 || size > 0)) {
         struct iovec *one = &into->cut[used];
         *one = into->iov[used];
@@ -183,7 +183,7 @@ into_traverse(PyObject *object, visitproc visit, void *arg)
     return 0;
 }
 
-/* Nothing to clear: whatever refers to what it is read by can be changed, and so clears itself. */
+/* No tp_clear: in each cycle there is an object that can be changed, and so clears itself. */
 static PyType_Slot into_slots[] = {
     {Py_tp_dealloc, into_dealloc},
     {Py_tp_traverse, into_traverse},
@@ -202,7 +202,7 @@ int
 cmsgx_add_buffer(PyObject *module)
 {
     cmsgx_state *state = cmsgx_state_of(module);
-    /* Nobody sees one, so the module does not show it. */
+    /* Internal: not added to the module. */
     state->Into = (PyTypeObject *)PyType_FromModuleAndSpec(module, &into_spec, NULL);
     return state->Into == NULL ? -1 : 0;
 }

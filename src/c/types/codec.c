@@ -131,7 +131,7 @@ add_field(cmsgx_codec *codec, cmsgx_state *state, PyObject *item)
     int is_object = field->format == 'O';
     if (is_object != (codec->min_size < 0)
         || (codec->max_size >= 0 && field->offset + field->size > (size_t)codec->max_size)) {
-        PyErr_Format(PyExc_ValueError, "%s: %R lies outside of its layout, which has %zd bytes",
+        PyErr_Format(PyExc_ValueError, "%s: %R is outside the layout, which has %zd bytes",
                      codec->kind->tp_name, item, codec->max_size);
         return -1;
     }
@@ -151,8 +151,8 @@ add_field(cmsgx_codec *codec, cmsgx_state *state, PyObject *item)
     return 0;
 }
 
-/* A form that changes the payload reads and writes the canonical one as a whole: the layout has to
-   be exactly that.  0, or -1 with an exception. */
+/* An encoding reads and writes the canonical payload as a whole: the layout has to have exactly
+   that size.  0, or -1 with an exception. */
 static int
 check_encoding(const cmsgx_codec *codec, cmsgx_encoding encoding)
 {
@@ -171,7 +171,7 @@ check_encoding(const cmsgx_codec *codec, cmsgx_encoding encoding)
         return 0;
     }
     if (canonical == 0) {
-        PyErr_Format(PyExc_ValueError, "encoding: '%s'; this system has no such form", name);
+        PyErr_Format(PyExc_ValueError, "encoding: '%s'; not available on this system", name);
         return -1;
     }
     if (codec->min_size != canonical || codec->max_size != canonical) {
@@ -224,9 +224,9 @@ read_format(cmsgx_codec *codec, PyObject *item)
     return check_encoding(codec, format->encoding);
 }
 
-/* Python makes each class for the garbage collector.  Instances that are nothing but bytes are in
-   no cycle but one through their class.  Where that lives as long as the package they are taken out
-   of its hands, with half the cost of making and dropping one. */
+/* Python tracks the instances of each class that it creates.  Instances that are only bytes can
+   be in a cycle only through their class.  If that lives as long as the package they need no
+   tracking, which halves the cost of creating and freeing one. */
 static void
 without_gc(PyTypeObject *kind, const PyTypeObject *base)
 {
@@ -357,9 +357,9 @@ codec_fields(PyObject *self, void *Py_UNUSED(closure))
 static PyMemberDef codec_members[] = {
     {"kind", Py_T_OBJECT_EX, offsetof(cmsgx_codec, kind), Py_READONLY, "The class."},
     {"min_size", Py_T_PYSSIZET, offsetof(cmsgx_codec, min_size), Py_READONLY,
-     "Bytes of the payload at least; -1 where the class packs and unpacks itself."},
+     "Minimum size of the payload in bytes; -1: the class packs and unpacks itself."},
     {"max_size", Py_T_PYSSIZET, offsetof(cmsgx_codec, max_size), Py_READONLY,
-     "Bytes of the payload at most; -1: any number."},
+     "Maximum size of the payload in bytes; -1: no limit."},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -371,10 +371,11 @@ static PyGetSetDef codec_getset[] = {
 PyDoc_STRVAR(codec_doc,
 "Codec(kind, formats, min_size, max_size, fields, is_lasting=False)\n--\n\n"
 "What a kind is in a control message; `is_lasting`: a class of this package.  Each form is\n"
-"(families, level, type, directions, size, encoding, sent_over=0, sent_by=0, min_size=-2**63,\n"
-"reader=0): a bit mask of AF_*, 0 for any; 1 received, 2 sent, 4 sent by what the packet is; the\n"
-"bytes of the payload, where CMSGX_INTEGER leaves them open; masks of the AF_* that it is sent\n"
-"over and the SOCK_* that send it, likewise; the least value that is sent; what has to read it:\n"
+"(families, level, type, directions, size, encoding, sent_over=0, sent_by=0, min_value=-2**63,\n"
+"reader=0).  `families`: a bit mask of AF_*, 0 for any; `directions`: 1 received, 2 sent, 4 sent\n"
+"by the family of the packet; `size`: bytes of the payload, for CMSGX_INTEGER only; `sent_over`,\n"
+"`sent_by`: masks of the AF_* that it is sent over and the SOCK_* that send it, 0 for any;\n"
+"`min_value`: the smallest value that is sent; `reader`: the protocol that has to read it,\n"
 "CMSGX_BY_*.");
 
 static PyMethodDef codec_methods[] = {

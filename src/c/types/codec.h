@@ -1,5 +1,5 @@
 /* Codec: what a class is in a control message.  It has the class's fields, each a window into
-   the payload, and the forms in which the payload comes and goes: level, type and family. */
+   the payload, and the forms in which the payload is received and sent: level, type and family. */
 
 #ifndef CMSGX_CODEC_H
 #define CMSGX_CODEC_H
@@ -13,87 +13,88 @@
 /* Where one field lies and what it is: a Field, whose values field.h reads and writes. */
 typedef struct {
     PyObject_HEAD
-    PyTypeObject *kind;     /* owned: the class it is a field of, or NULL */
+    PyTypeObject *kind;     /* owned: the class that it is a field of, or NULL */
     PyObject *name;         /* owned */
     PyObject *doc;          /* owned: str or None */
-    PyObject *convert;      /* owned: what is read goes through it; or NULL */
-    PyObject *fallback;     /* owned: what a constructor takes where it is not given; or NULL */
+    PyObject *convert;      /* owned: called with the value that is read; or NULL */
+    PyObject *fallback;     /* owned: the default of a constructor; or NULL */
     size_t offset;          /* in the payload */
-    size_t size;            /* in bytes, at least what a format says; 0 for 't', and
-                               for an 'S' that is all that follows */
+    size_t size;            /* in bytes; 0 for 't', and for an 'S' that takes all
+                               bytes that follow */
     char format;            /* see field_make() */
-    char is_plain;          /* a 32-bit integer as it is: what is read most often */
-    char is_bounded;        /* a constructor takes min_value to max_value: of bytes, that many */
+    char is_plain;          /* a 32-bit integer without `convert`: read most often */
+    char is_bounded;        /* a constructor takes min_value to max_value; of bytes: how many */
     int64_t min_value;
     int64_t max_value;
 } cmsgx_field;
 
-/* What a form is for. */
+/* What a form is used for. */
 enum {
     CMSGX_RECEIVED = 1,
     CMSGX_SENT = 2,
-    CMSGX_SENT_BY_PEER = 4, /* `sent_over` is about the packet: an AF_INET6 socket sends one of IPv4
-                               to an IPv4-mapped address */
+    CMSGX_SENT_BY_PEER = 4, /* `sent_over` is the family of the packet: an AF_INET6 socket sends
+                               IPv4 packets to an IPv4-mapped address */
 };
 
-/* What has to read a form that is sent, where family and type of a socket do not tell it: _base.py
-   has their names, in this order. */
+/* The protocol that has to read a form that is sent, if family and type of a socket do not tell:
+   kinds/_way.py has their names, in this order. */
 typedef enum {
     CMSGX_BY_ANY,
-    CMSGX_BY_UDP,           /* UDP-Lite, which refuses it, included */
-    CMSGX_BY_TCP,           /* of IP streams: TCP itself, without kTLS; any other socket */
+    CMSGX_BY_UDP,           /* including UDP-Lite, which refuses it */
+    CMSGX_BY_TCP,           /* an IP stream has to be TCP without kTLS; any other socket */
     CMSGX_BY_KTLS,
     CMSGX_BY_SCTP,
-    CMSGX_BY_NO_HEADER,     /* not a raw socket whose packets bring their own IP header */
+    CMSGX_BY_NO_HEADER,     /* not a raw socket whose packets include the IP header */
     CMSGX_BY_HEADER,        /* such a one */
     CMSGX_READERS,
 } cmsgx_reader;
 
 typedef struct {
-    uint64_t families;      /* bit AF_* of the sockets that have it; 0: any */
-    uint64_t sent_over;     /* bit AF_*; 0: any */
-    uint32_t sent_by;       /* bit SOCK_*; 0: any */
+    uint64_t families;      /* bit 1 << AF_* of the sockets that receive it; 0: any */
+    uint64_t sent_over;     /* bit 1 << AF_*; 0: any */
+    uint32_t sent_by;       /* bit 1 << SOCK_*; 0: any */
     cmsgx_reader reader;
     int level;
     int type;
     int directions;
-    size_t size;            /* of the payload that is sent, where CMSGX_INTEGER leaves it open */
+    size_t size;            /* bytes of the payload that is sent; of CMSGX_INTEGER: 1, 2 or 4 */
     cmsgx_encoding encoding;
-    int64_t min_value;          /* that is sent of the field with bounds, and the most */
+    int64_t min_value;      /* bounds of what is sent, of the field with bounds */
     int64_t max_value;
 } cmsgx_wire_format;
 
 typedef struct {
     PyObject_HEAD
     PyTypeObject *kind;     /* owned */
-    int is_lasting;         /* the kind lives as long as the package: no cycle with it is garbage */
-    Py_ssize_t min_size;    /* bytes of the canonical payload; negative: its fields are objects */
+    int is_lasting;         /* the kind lives as long as the package: never part of garbage */
+    Py_ssize_t min_size;    /* bytes of the canonical payload; negative: fields are objects */
     Py_ssize_t max_size;    /* negative: no limit */
     Py_ssize_t format_count;
     cmsgx_wire_format *formats;     /* the first has the kind's own level and type; or NULL */
-    const cmsgx_wire_format *sent;  /* the first of them that is sent; NULL where it only arrives */
+    const cmsgx_wire_format *sent;  /* the first that is sent; NULL if it is only received */
     Py_ssize_t count;
     cmsgx_field **fields;   /* owned */
-    const cmsgx_field *sockaddr;    /* that of them which is a socket address, or NULL */
-    const cmsgx_field *bounded;     /* the first of them that is an integer with bounds, or NULL */
-    PyMemberDescrObject **slots;    /* owned: those of the instance, for fields that are objects */
+    const cmsgx_field *sockaddr;    /* the one that is a socket address, or NULL */
+    const cmsgx_field *bounded;     /* the first that is an integer with bounds, or NULL */
+    PyMemberDescrObject **slots;    /* owned: slots of the instance, for fields that are objects */
 #if CMSGX_FREE_LIST
-    PyObject *spare;        /* plain memory of the last instance that was dropped, or NULL */
+    PyObject *spare;        /* plain memory of the last instance that was freed, or NULL */
 #endif
 } cmsgx_codec;
 
-/* The codec of a kind: a new reference, as Python code may take it off its class at any time.
-   NULL, without an exception, where `kind` is none. */
+/* The codec of a kind: a new reference, as Python code may remove it from its class at any time.
+   NULL, without an exception, if `kind` is not a kind. */
 cmsgx_codec *cmsgx_codec_of(cmsgx_state *state, PyObject *kind);
 
-/* Whether register() left `kind` out, as this system has it not: `_codec` is None there. */
+/* Whether `kind` is not supported on this system: register() has set its `_codec` to None. */
 int cmsgx_is_unsupported(cmsgx_state *state, PyObject *kind);
 
-/* For a class without a codec: NotSupportedError where it was left out, else TypeError.  NULL. */
+/* For a class without a codec: NotSupportedError if this system does not support the kind, else
+   TypeError.  NULL. */
 PyObject *cmsgx_raise_unregistered(cmsgx_state *state, PyTypeObject *kind);
 
-/* The form in which (level, type) of a socket of that family (-1: unknown) is this kind, or
-   NULL. */
+/* The form of this kind that is received as (level, type) from a socket of that family (-1:
+   unknown); or NULL. */
 static inline const cmsgx_wire_format *
 cmsgx_codec_received(const cmsgx_codec *codec, int family, int level, int type)
 {
@@ -114,8 +115,8 @@ int cmsgx_codec_comes(const cmsgx_codec *codec);
 /* The same over sockets of that family (-1: unknown, and so any). */
 int cmsgx_codec_comes_over(const cmsgx_codec *codec, int family);
 
-/* Whether the value of a field with bounds may be sent in that form: what is decoded, or given to
-   another form, may be out of them. */
+/* Whether the value of a field with bounds may be sent in that form.  A decoded value, or one that
+   another form accepts, may be out of bounds. */
 int cmsgx_field_may_be_sent(const cmsgx_field *field, const cmsgx_wire_format *format,
                             const unsigned char *payload, size_t size);
 

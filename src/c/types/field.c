@@ -10,7 +10,7 @@
 
 /* One field between memory and object --------------------------------------------------- */
 
-/* Bytes of a format; 0 for one that has no size of its own. */
+/* Size of a format in bytes; 0 for one without a fixed size. */
 static size_t
 size_of(char format)
 {
@@ -33,7 +33,7 @@ load_sockaddr(cmsgx_state *state, const unsigned char *from, size_t size)
     }
     memset(&name, 0, sizeof(name));
     memcpy(&name, from, size);
-    /* All zero (AF_UNSPEC) is the kernel's word for none. */
+    /* All zero, AF_UNSPEC: the kernel has no address. */
     return name.ss_family == AF_UNSPEC ? Py_NewRef(Py_None)
                                        : cmsgx_address_shown(state, &name, (socklen_t)size,
                                                              CMSGX_NOWHERE);
@@ -135,7 +135,7 @@ check_integer(PyTypeObject *kind, const cmsgx_field *field, PyObject *object)
     return overflow != 0 || value > top || value < bottom ? does_not_fit(kind, field, object) : 0;
 }
 
-/* For one that was checked. */
+/* Of an object that was checked. */
 static void
 store_integer(char format, PyObject *object, unsigned char *to)
 {
@@ -157,8 +157,8 @@ store_integer(char format, PyObject *object, unsigned char *to)
     }
 }
 
-/* The address in network order into `to`, from its bytes, an IPAddress, or anything that makes
-   one; 0, or -1 with an exception. */
+/* Writes the address to `to` in network order: from its bytes, an IPAddress, or anything that
+   IPAddress() takes.  0, or -1 with an exception. */
 static int
 store_ip(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field, PyObject *value,
          unsigned char *to)
@@ -208,7 +208,7 @@ as_sockaddr(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field, Py
     return known > 0 ? (Py_ssize_t)size : -1;
 }
 
-/* Whether the value is as long as its place; of a socket address, no longer.  Else ValueError. */
+/* Whether the value has the size of the field; of a socket address: at most.  Else ValueError. */
 static int
 check_size(PyTypeObject *kind, const cmsgx_field *field, Py_ssize_t size)
 {
@@ -216,12 +216,12 @@ check_size(PyTypeObject *kind, const cmsgx_field *field, Py_ssize_t size)
     if (size == room || (size < room && field->format == 'S')) {
         return 1;
     }
-    PyErr_Format(PyExc_ValueError, "%s.%U: %zd bytes; it has %zu", kind->tp_name, field->name,
+    PyErr_Format(PyExc_ValueError, "%s.%U: %zd bytes; its size is %zu", kind->tp_name, field->name,
                  size, field->size);
     return 0;
 }
 
-/* The bytes of a field, which an error names. */
+/* The value as a buffer.  An error names the field.  0, or -1 with an exception. */
 static int
 as_buffer(const PyTypeObject *kind, const cmsgx_field *field, PyObject *value, Py_buffer *buffer)
 {
@@ -269,8 +269,8 @@ cmsgx_field_end(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field
             return -1;
         }
         if (field->is_bounded && (size < field->min_value || size > field->max_value)) {
-            PyErr_Format(PyExc_ValueError, "%s.%U: %zd bytes; it has %lld to %lld", kind->tp_name,
-                         field->name, size, (long long)field->min_value,
+            PyErr_Format(PyExc_ValueError, "%s.%U: %zd bytes; its size is %lld to %lld",
+                         kind->tp_name, field->name, size, (long long)field->min_value,
                          (long long)field->max_value);
             return -1;
         }
@@ -278,7 +278,7 @@ cmsgx_field_end(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field
     return (Py_ssize_t)field->offset + size;
 }
 
-/* Python code made the buffer, or ran meanwhile. */
+/* Whether the value still has the length that was measured: Python code may have run since. */
 static int
 is_as_before(PyTypeObject *kind, const cmsgx_field *field, Py_ssize_t length, size_t measured)
 {
@@ -363,9 +363,11 @@ field_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                               &max_value)) {
             return NULL;
         }
-        /* Of the formats that cmsgx_field_may_be_sent() reads. */
+        /* The formats that cmsgx_field_may_be_sent() reads. */
         if (min_value > max_value || format > 127 || strchr("iINqt", format) == NULL) {
-            return PyErr_Format(PyExc_ValueError, "field %R: no bounds of that format are %R",
+            return PyErr_Format(PyExc_ValueError,
+                                "field %R: bounds %R are not (min_value, max_value) of a format "
+                                "that has them",
                                 name, bounds);
         }
     }
@@ -380,8 +382,7 @@ field_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (format > 127 || strchr("bBhHiIqQnNPTaAstSO", format) == NULL || offset < 0 || size < 0
         || offset > INT_MAX || size > INT_MAX) {
         return PyErr_Format(PyExc_ValueError,
-                            "field %R: there is no layout with offset %zd, format '%c' and size "
-                            "%zd",
+                            "field %R: invalid layout: offset %zd, format '%c', size %zd",
                             name, offset, format, size);
     }
     cmsgx_field *self = (cmsgx_field *)type->tp_alloc(type, 0);
@@ -429,7 +430,7 @@ field_get(PyObject *self, PyObject *object, PyObject *Py_UNUSED(type))
     return cmsgx_field_load(state, (cmsgx_field *)self, record->payload, (size_t)Py_SIZE(record));
 }
 
-/* A data descriptor: nobody has to look for one in the instance first. */
+/* With a setter it is a data descriptor: lookup does not try the instance first. */
 static int
 field_set(PyObject *self, PyObject *object, PyObject *Py_UNUSED(value))
 {
@@ -438,8 +439,8 @@ field_set(PyObject *self, PyObject *object, PyObject *Py_UNUSED(value))
     return -1;
 }
 
-/* No tp_clear, here and below: neither changes once it is made, so that in each cycle there is a
-   class or a container that clears itself; and who still holds one finds it whole. */
+/* No tp_clear: a Field never changes, so each cycle has a class or a container that clears itself,
+   and whoever still holds the Field finds it complete. */
 static int
 field_traverse(PyObject *self, visitproc visit, void *arg)
 {
@@ -483,7 +484,7 @@ field_bounds(PyObject *object, void *Py_UNUSED(closure))
 
 static PyGetSetDef field_getset[] = {
     {"bounds", field_bounds, NULL,
-     "(min_value, max_value) that a constructor takes, of bytes how many; or None.", NULL},
+     "(min_value, max_value) that a constructor takes; of bytes: how many.  Or None.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -491,11 +492,11 @@ static PyMemberDef field_members[] = {
     {"__name__", Py_T_OBJECT_EX, offsetof(cmsgx_field, name), Py_READONLY, NULL},
     {"__doc__", Py_T_OBJECT_EX, offsetof(cmsgx_field, doc), Py_READONLY, NULL},
     {"offset", Py_T_PYSSIZET, offsetof(cmsgx_field, offset), Py_READONLY,
-     "In bytes of the payload."},
+     "Offset in the payload, in bytes."},
     {"size", Py_T_PYSSIZET, offsetof(cmsgx_field, size), Py_READONLY,
-     "In bytes; 0: all that follows."},
+     "Size in bytes; 0: all bytes that follow."},
     {"default", Py_T_OBJECT_EX, offsetof(cmsgx_field, fallback), Py_READONLY,
-     "What a constructor takes where it is not given; absent where it has to be."},
+     "The default of the constructor's argument; absent if that is required."},
     {"format", Py_T_CHAR, offsetof(cmsgx_field, format), Py_READONLY, "Its format."},
     {NULL, 0, 0, 0, NULL},
 };

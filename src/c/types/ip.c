@@ -24,9 +24,9 @@ cmsgx_ip_new(cmsgx_state *state, const unsigned char *data, size_t size)
     return (PyObject *)self;
 }
 
-/* 1 where `other` is an address of the module ipaddress of that version, 0 where not, -1 with an
-   exception.  Where the module was not imported nobody has one, and importing it would take time
-   and files. */
+/* Whether `other` is an instance of that class of the module ipaddress: 1, 0, or -1 with an
+   exception.  If the module was not imported no instance exists; importing it would take time and
+   descriptors. */
 static int
 is_of_ipaddress(PyObject *other, const char *kind)
 {
@@ -54,15 +54,15 @@ ip_compare(PyObject *self, PyObject *other, int operation)
     if (is_one <= 0) {
         return is_one < 0 ? NULL : Py_NewRef(Py_NotImplemented);
     }
-    /* It knows what else is compared: a scope, the network of an interface. */
+    /* It knows what else to compare: a scope, the network of an interface. */
     PyObject *ip = PyObject_GetAttrString(self, "ip");
     PyObject *result = ip == NULL ? NULL : PyObject_RichCompare(ip, other, operation);
     Py_XDECREF(ip);
     return result;
 }
 
-/* hash(hex(int(ip))), of IPv6 hash((int(ip), None)), the None for the scope that it does not have:
-   what ipaddress does, in each version of Python from 3.11 to 3.15. */
+/* As ipaddress does it in Python 3.11 to 3.15: hash(hex(int(ip))); for IPv6 hash((int(ip), None)),
+   the None for the scope, which an IPAddress lacks. */
 static Py_hash_t
 ip_hash(PyObject *self)
 {

@@ -36,7 +36,7 @@ field_named(const cmsgx_codec *codec, PyObject *name)
     return -1;
 }
 
-/* The value for each field, owned; NULL where an optional one is not given.  0, or -1 with an
+/* The value of each field, owned; NULL if an optional one is not given.  0, or -1 with an
    exception. */
 static int
 arguments(const cmsgx_codec *codec, PyObject *args, PyObject *kwargs, PyObject **values)
@@ -69,7 +69,7 @@ arguments(const cmsgx_codec *codec, PyObject *args, PyObject *kwargs, PyObject *
         if (values[i] == NULL) {
             values[i] = Py_XNewRef(field->fallback);
         }
-        /* What it is read as where it is not there. */
+        /* An optional field that is absent reads as None. */
         if (values[i] == Py_None && is_optional) {
             Py_CLEAR(values[i]);
         }
@@ -245,7 +245,7 @@ record_repr(PyObject *self)
         PyObject *comma = PyUnicode_FromString(", ");
         PyObject *joined = comma == NULL ? NULL : PyUnicode_Join(comma, parts);
         if (joined != NULL) {
-            /* Looked at now: a repr() above may have given the class another name. */
+            /* Read now: a repr() above may have renamed the class. */
             const char *dot = strrchr(codec->kind->tp_name, '.');
             result = PyUnicode_FromFormat(
                 "%s(%U)", dot != NULL ? dot + 1 : codec->kind->tp_name, joined);
@@ -266,7 +266,7 @@ record_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
-/* Immutable: a copy is the same. */
+/* Immutable: a copy is the object itself. */
 static PyObject *
 record_copy(PyObject *self, PyObject *Py_UNUSED(memo))
 {
@@ -281,7 +281,7 @@ static PyMethodDef record_methods[] = {
 };
 
 PyDoc_STRVAR(record_doc,
-"An immutable record whose fields are slots of its class, as the class's Codec says.");
+"An immutable record whose fields are slots of its class, in the order of the class's Codec.");
 
 static PyType_Slot record_slots[] = {
     {Py_tp_new, record_make},

@@ -13,7 +13,7 @@ typedef struct {
     Py_ssize_t count;
 } segments;
 
-/* Its own, and not that of any sequence: half of what making a view costs. */
+/* The iterator of any sequence would add half of the cost of creating a view. */
 typedef struct {
     PyObject_HEAD
     segments *of;           /* owned */
@@ -115,13 +115,13 @@ segments_repr(PyObject *object)
 }
 
 static PyGetSetDef segments_getset[] = {
-    {"size", segments_size, NULL, "Bytes of each but the last, which may be shorter.", NULL},
+    {"size", segments_size, NULL, "Bytes of each except the last, which may be shorter.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 PyDoc_STRVAR(segments_doc,
-"The datagrams that UDP_GRO joined, in order, with a length and indexes: each a View, made as it\n"
-"is asked for.");
+"The datagrams that the kernel joined (UDP_GRO), in order: a sequence of Views, which are created\n"
+"on access.");
 
 static PyMethodDef segments_methods[] = {
     CMSGX_NO_COPY,

@@ -1,12 +1,12 @@
-/* Segments: the datagrams that one read of a socket with UDP_GRO joined, as views that are made
-   as they are asked for. */
+/* Segments: the datagrams that the kernel joined (UDP_GRO, udp(7)), as views that are created on
+   access. */
 
 #ifndef CMSGX_SEGMENTS_H
 #define CMSGX_SEGMENTS_H
 
 #include "types/buffer.h"
 
-/* `size` bytes at `start`, in pieces of `each` (0: one piece): a new reference. */
+/* Splits `size` bytes at `start` into pieces of `each` bytes (0: one piece): a new reference. */
 PyObject *cmsgx_segments_new(cmsgx_state *state, cmsgx_buffer *buffer, const unsigned char *start,
                              size_t size, size_t each);
 

@@ -63,7 +63,7 @@ inet6_to_object(const struct sockaddr_storage *name)
 }
 
 #if CMSGX_HAS_NETLINK_NAMES
-/* struct sockaddr_nl has them there, on FreeBSD too. */
+/* Offsets in struct sockaddr_nl, on FreeBSD too. */
 #  define NETLINK_PID_AT 4
 #  define NETLINK_GROUPS_AT 8
 #  define NETLINK_SIZE 12
@@ -90,7 +90,7 @@ cmsgx_name_to_object(const struct sockaddr_storage *name, socklen_t size, cmsgx_
     }
     if (size < sizeof(struct sockaddr_in)
         || (name->ss_family != AF_INET && size < sizeof(*name))) {
-        /* Each is read as the whole struct of its family, and what is behind it is not of it. */
+        /* Read as the whole struct of its family; the bytes after the name are not part of it. */
         memset((char *)&whole + size, 0, sizeof(whole) - size);
         memcpy(&whole, name, size);
         name = &whole;
@@ -116,7 +116,7 @@ cmsgx_name_to_object(const struct sockaddr_storage *name, socklen_t size, cmsgx_
 
 /* From the plain form ----------------------------------------------------------------------- */
 
-/* 1, 0 where it is not so, or too long; -1 with an exception. */
+/* 1 if written; 0 if it is not a path, or too long; -1 with an exception. */
 static int
 unix_from_object(PyObject *object, struct sockaddr_storage *name, socklen_t *size)
 {
@@ -143,7 +143,7 @@ unix_from_object(PyObject *object, struct sockaddr_storage *name, socklen_t *siz
     size_t length = (size_t)bytes.len;
     int is_abstract = CMSGX_HAS_ABSTRACT_NAMES
                       && (length == 0 || ((const char *)bytes.buf)[0] == 0);
-    /* A path needs its NUL, an abstract name has none. */
+    /* A path needs a NUL, an abstract name does not. */
     int fits = length + (is_abstract ? 0 : 1) <= sizeof(un.sun_path);
     if (fits) {
         memset(&un, 0, sizeof(un));
@@ -188,7 +188,7 @@ write_inet(int family, const host_bytes *host, unsigned port, uint32_t flowinfo,
     }
 }
 
-/* The items of an (address, port, ...) tuple as C values: 1, or 0 where one is not plain. */
+/* The items of an (address, port, ...) tuple as C values: 1, or 0 if one is not an int in range. */
 static int
 numbers_of(PyObject *tuple, long *values)
 {
@@ -252,7 +252,7 @@ cmsgx_name_from_plain(int family, PyObject *object, struct sockaddr_storage *nam
 #define INET6_FORM \
     "(host, port, flowinfo=0, scope_id=0), the port from 0 to 65535, flowinfo up to 1048575"
 
-/* The host as text that ends in a NUL: a new reference to bytes. */
+/* The host as text without a NUL in it: a new reference to bytes. */
 static PyObject *
 host_text(PyObject *host, PyObject *address, const char *family, const char *format)
 {
@@ -275,13 +275,13 @@ host_text(PyObject *host, PyObject *address, const char *family, const char *for
         (void)cmsgx_raise_name_form(PyExc_TypeError, address, family, format);
     }
     if (text != NULL && strlen(PyBytes_AS_STRING(text)) != (size_t)PyBytes_GET_SIZE(text)) {
-        PyErr_Format(PyExc_TypeError, "address: %R; a host has no NUL in it", address);
+        PyErr_Format(PyExc_TypeError, "address: %R; a host cannot contain NUL", address);
         Py_CLEAR(text);
     }
     return text;
 }
 
-/* 1, 0 where it is to be resolved, -1 with an exception. */
+/* 1 if written; 0 if it has to be resolved; -1 with an exception. */
 static int
 numeric_host(int family, const char *text, host_bytes *host)
 {
@@ -301,7 +301,7 @@ numeric_host(int family, const char *text, host_bytes *host)
     if (inet_pton(family, text, host) == 1) {
         return 1;
     }
-    /* An interface behind it, or the shorter forms of IPv4; looks nothing up. */
+    /* With an interface after it, or a short form of IPv4.  Looks nothing up. */
     memset(&hints, 0, sizeof(hints));
     hints.ai_family = family;
     hints.ai_socktype = SOCK_DGRAM;
@@ -320,7 +320,7 @@ numeric_host(int family, const char *text, host_bytes *host)
     return is_there;
 }
 
-/* With `host`, the host is that, whatever stands in the tuple. */
+/* With `given` that is the host, whatever the tuple says. */
 static int
 inet_from_object(int family, PyObject *object, const host_bytes *given,
                  struct sockaddr_storage *name, socklen_t *size)
@@ -355,17 +355,17 @@ inet_from_object(int family, PyObject *object, const host_bytes *given,
     return known;
 }
 
-/* AF_UNIX that is not as it should be. */
+/* Raises for an invalid name of AF_UNIX.  -1. */
 static int
 raise_unix(PyObject *object)
 {
     struct sockaddr_un un;
     if (PyUnicode_Check(object) || PyObject_CheckBuffer(object)) {
-        PyErr_Format(PyExc_OSError, "address: %R; AF_UNIX path too long, it has room for %d bytes",
+        PyErr_Format(PyExc_OSError, "address: %R; AF_UNIX path too long: at most %d bytes",
                      object, (int)sizeof(un.sun_path) - 1);
     }
     else {
-        PyErr_Format(PyExc_TypeError, "address: a path of AF_UNIX is str or bytes-like, not %.200s",
+        PyErr_Format(PyExc_TypeError, "address: an AF_UNIX path is str or bytes-like, not %.200s",
                      Py_TYPE(object)->tp_name);
     }
     return -1;
@@ -391,7 +391,7 @@ netlink_from_object(PyObject *object, struct sockaddr_storage *name, socklen_t *
 }
 #endif
 
-/* AF_RDS has the names of AF_INET. */
+/* AF_RDS uses the names of AF_INET. */
 static int
 family_of_names(int family)
 {
@@ -439,7 +439,7 @@ cmsgx_name_from_object(int family, cmsgx_whence whence, PyObject *object,
     return known;
 }
 
-/* The first that getaddrinfo() of _socket finds: 1, or -1 with an exception. */
+/* Writes the first address that _socket.getaddrinfo() finds: 1, or -1 with an exception. */
 static int
 resolve(int family, PyObject *text, host_bytes *host)
 {
@@ -452,7 +452,7 @@ resolve(int family, PyObject *text, host_bytes *host)
     const char *digits = numeric == NULL ? NULL : PyUnicode_AsUTF8(numeric);
     int result = digits == NULL ? -1 : inet_pton(family, digits, host);
     if (result == 0) {
-        PyErr_Format(PyExc_OSError, "address: %R was found as %R", text, numeric);
+        PyErr_Format(PyExc_OSError, "address: %R was resolved to %R", text, numeric);
         result = -1;
     }
     Py_XDECREF(numeric);

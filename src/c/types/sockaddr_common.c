@@ -33,7 +33,7 @@ cmsgx_unknown_name_from_object(int family, PyObject *object, struct sockaddr_sto
 int
 cmsgx_raise_name_form(PyObject *type, PyObject *object, const char *family, const char *format)
 {
-    PyErr_Format(type, "address: %R; an address of %s is %s", object, family, format);
+    PyErr_Format(type, "address: %R; an %s address is %s", object, family, format);
     return -1;
 }
 

@@ -1,14 +1,14 @@
-/* What the readers and writers of socket names share: the socket that a name is of, the form of a
-   name of any family, and what an error says. */
+/* What the files that read and write socket names share: the socket of a name, the form of a name
+   of an unknown family, and errors. */
 
 #ifndef CMSGX_SOCKADDR_COMMON_H
 #define CMSGX_SOCKADDR_COMMON_H
 
 #include "state.h"
 
-/* The socket that a name belongs to, as far as it is known.  `fd` is any descriptor that is a
-   socket of the same network namespace, by which interfaces have their names; or -1.  `proto` is
-   the protocol, which says what a name of Bluetooth or CAN is; or -1. */
+/* The socket that a name belongs to, as far as it is known.  `fd` is any socket of the same network
+   namespace, which determines the names of interfaces; or -1.  `proto` is the protocol, which
+   determines the form of a name of Bluetooth or CAN; or -1. */
 typedef struct {
     int fd;
     int proto;
@@ -16,10 +16,10 @@ typedef struct {
 
 #define CMSGX_NOWHERE ((cmsgx_whence){-1, -1})
 
-/* A name of a family that the socket module does not know: (family, bytes).  A new reference. */
+/* A name of a family that the socket module does not know, as (family, bytes): a new reference. */
 PyObject *cmsgx_unknown_name_to_object(const struct sockaddr_storage *name, socklen_t size);
 
-/* Back from that form: 1 written; 0 where `object` is something else. */
+/* Writes a name from that form.  1 if written; 0 if `object` is something else. */
 int cmsgx_unknown_name_from_object(int family, PyObject *object, struct sockaddr_storage *name,
                                    socklen_t *size);
 

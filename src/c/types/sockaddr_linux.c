@@ -13,7 +13,7 @@
 
 /* To an object ------------------------------------------------------------------------------ */
 
-/* The name of an interface, as the namespace of the socket has it, in `text`; "" for none. */
+/* Writes the name of an interface in the network namespace of the socket; "" if there is none. */
 static void
 interface_text(int index, int fd, char text[IF_NAMESIZE])
 {
@@ -42,7 +42,7 @@ packet_to_object(const struct sockaddr_storage *name, socklen_t size, int fd)
     char interface[IF_NAMESIZE];
     memcpy(&ll, name, sizeof(ll));
     interface_text(ll.sll_ifindex, fd, interface);
-    /* It may be longer than the struct has room for. */
+    /* May be longer than the field of the struct. */
     size_t at = offsetof(struct cmsgx_sockaddr_ll, sll_addr);
     size_t length = ll.sll_halen <= sizeof(*name) - at ? ll.sll_halen : sizeof(*name) - at;
     (void)size;
@@ -203,14 +203,14 @@ put(struct sockaddr_storage *name, socklen_t *size, const void *from, size_t byt
     return 1;
 }
 
-/* 0, or -1 with the error of the kernel. */
+/* 0, or -1 with the kernel's error. */
 static int
 interface_index(const char *text, int fd, PyObject *object, int32_t *index)
 {
     struct ifreq config;
     if (fd >= 0) {
         memset(&config, 0, sizeof(config));
-        /* What is longer is cut, as socket does. */
+        /* A longer name is truncated, as in socket. */
         for (size_t i = 0; i < sizeof(config.ifr_name) - 1 && text[i] != 0; i++) {
             config.ifr_name[i] = text[i];
         }
@@ -250,7 +250,7 @@ packet_from_object(PyObject *object, int fd, struct sockaddr_storage *name, sock
     int result = interface_index(interface, fd, object, &ll.sll_ifindex);
     if (result == 0 && (size_t)address.len > sizeof(ll.sll_addr)) {
         result = -1;
-        PyErr_Format(PyExc_ValueError, "address: %R; a hardware address has 8 bytes at most",
+        PyErr_Format(PyExc_ValueError, "address: %R; a hardware address has at most 8 bytes",
                      object);
     }
     if (result == 0 && (proto < 0 || proto > 65535)) {
@@ -320,7 +320,7 @@ can_from_object(PyObject *object, cmsgx_whence whence, struct sockaddr_storage *
         }
         break;
     default:
-        PyErr_Format(PyExc_OSError, "address: the CAN protocol %d has none", whence.proto);
+        PyErr_Format(PyExc_OSError, "address: CAN protocol %d has no addresses", whence.proto);
         return -1;
     }
     if (!is_read) {
@@ -329,7 +329,7 @@ can_from_object(PyObject *object, cmsgx_whence whence, struct sockaddr_storage *
     int result = 0;
     if (PyBytes_GET_SIZE(interface) >= IF_NAMESIZE) {
         result = -1;
-        PyErr_Format(PyExc_OSError, "address: %R; an interface has a name of %d bytes at most",
+        PyErr_Format(PyExc_OSError, "address: %R; an interface name has at most %d bytes",
                      object, IF_NAMESIZE - 1);
     }
     else if (PyBytes_GET_SIZE(interface) > 0) {
@@ -438,7 +438,7 @@ bluetooth_bytes(const char *text, PyObject *object, uint8_t *bytes)
         unsigned long part = strtoul(text, &end, 16);
         if (end == text || part > 255 || *end != (i > 0 ? ':' : '\0')) {
             PyErr_Format(PyExc_OSError,
-                         "address: %R; an address of Bluetooth is \"XX:XX:XX:XX:XX:XX\"", object);
+                         "address: %R; a Bluetooth address is \"XX:XX:XX:XX:XX:XX\"", object);
             return -1;
         }
         bytes[i] = (uint8_t)part;
@@ -447,7 +447,7 @@ bluetooth_bytes(const char *text, PyObject *object, uint8_t *bytes)
     return 0;
 }
 
-/* What socket raises for each that is wrong. */
+/* Raises what socket raises for an invalid one.  -1. */
 static int
 raise_bluetooth(PyObject *object, const char *format)
 {
@@ -509,7 +509,7 @@ hci_from_object(PyObject *object, struct sockaddr_storage *name, socklen_t *size
             : PyArg_ParseTuple(object, "H", &device);
     }
     else {
-        /* What it arrives as: socket takes it since 3.14. */
+        /* The form in which it is received; socket accepts it since 3.14. */
         is_read = PyIndex_Check(object) && PyArg_Parse(object, "H", &device);
     }
     if (!is_read) {
@@ -555,8 +555,8 @@ bluetooth_from_object(PyObject *object, int proto, struct sockaddr_storage *name
         return sco_from_object(object, name, size);
     default:
         PyErr_Format(PyExc_OSError,
-                     proto < 0 ? "address: %R; which protocol of Bluetooth is it of? Give proto="
-                               : "address: %R; the protocol of Bluetooth is not known",
+                     proto < 0 ? "address: %R; the Bluetooth protocol is needed: give proto="
+                               : "address: %R; unknown Bluetooth protocol",
                      object);
         return -1;
     }

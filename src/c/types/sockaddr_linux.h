@@ -1,4 +1,4 @@
-/* Names of the families that only Linux has.  Elsewhere nothing of it is built. */
+/* Names of the families that only Linux has.  Not built on other systems. */
 
 #ifndef CMSGX_SOCKADDR_LINUX_H
 #define CMSGX_SOCKADDR_LINUX_H
@@ -10,7 +10,7 @@
 PyObject *cmsgx_linux_name_to_object(const struct sockaddr_storage *name, socklen_t size,
                                      cmsgx_whence whence);
 
-/* As cmsgx_name_from_object(): 1 written; 0 for a family that is not one of them; -1 with an
+/* As cmsgx_name_from_object(): 1 if written; 0 if the family is not one of these; -1 with an
    exception. */
 int cmsgx_linux_name_from_object(int family, cmsgx_whence whence, PyObject *object,
                                  struct sockaddr_storage *name, socklen_t *size);

@@ -7,7 +7,7 @@ PyObject *
 cmsgx_raise_class_changed(PyObject *record)
 {
     const cmsgx_codec *codec = ((cmsgx_struct *)record)->codec;
-    return PyErr_Format(PyExc_TypeError, "this %.200s was made as %.200s: its class was changed",
+    return PyErr_Format(PyExc_TypeError, "this %.200s was created as %.200s: its class was changed",
                         Py_TYPE(record)->tp_name,
                         codec != NULL ? codec->kind->tp_name : "nothing");
 }
@@ -20,7 +20,7 @@ cmsgx_struct_new(cmsgx_codec *codec, size_t size)
     PyTypeObject *type = codec->kind;
     cmsgx_struct *self;
     if (type->tp_flags & Py_TPFLAGS_HAVE_GC) {
-        /* A class of a user. */
+        /* A user's class. */
         self = (cmsgx_struct *)type->tp_alloc(type, (Py_ssize_t)size);
         if (self == NULL) {
             return NULL;
@@ -75,8 +75,8 @@ struct_traverse(PyObject *self, visitproc visit, void *arg)
     return 0;
 }
 
-/* The bytes that a payload needs for the socket address in that field: more than `size` where that
-   was cut. */
+/* The size that the payload needs for the socket address in that field: more than `size` if the
+   address was truncated. */
 static size_t
 sockaddr_end(const cmsgx_field *field, const unsigned char *payload, size_t size)
 {
@@ -101,7 +101,7 @@ sockaddr_end(const cmsgx_field *field, const unsigned char *payload, size_t size
 static PyObject *
 wrong_size(cmsgx_state *state, const cmsgx_codec *codec, size_t size, size_t right)
 {
-    PyErr_Format(state->MalformedControlError, "%s: %zu bytes came, it has %zu%s",
+    PyErr_Format(state->MalformedControlError, "%s: %zu bytes received; expected %zu%s",
                  codec->kind->tp_name, size, right, size < right ? " (truncated)" : "");
     return NULL;
 }
@@ -119,11 +119,11 @@ cmsgx_struct_read(cmsgx_state *state, cmsgx_codec *codec, const cmsgx_wire_forma
             ptrdiff_t length = cmsgx_encoding_read(format->encoding, data, size, canonical);
             if (format->encoding == CMSGX_INTEGER
                 && (length < 0 || (size == sizeof(uint16_t) && format->size != size))) {
-                /* Of a kernel, an int is one byte where it is not whole. */
+                /* Kernels send an int as one byte or as a whole int. */
                 size_t right = format->size > 1 ? format->size : sizeof(int);
                 PyErr_Format(state->MalformedControlError,
-                             "%s: %zu bytes came, it has 1 or %zu%s", codec->kind->tp_name, size,
-                             right, size < right ? " (truncated)" : "");
+                             "%s: %zu bytes received; expected 1 or %zu%s",
+                             codec->kind->tp_name, size, right, size < right ? " (truncated)" : "");
                 return NULL;
             }
             if (length < 0) {
@@ -172,7 +172,7 @@ static const cmsgx_wire_format canonical = {.encoding = CMSGX_AS_IT_IS};
 
 PyDoc_STRVAR(pack_doc,
 "pack($self, /)\n--\n\n"
-"The payload as the kernel has it, without header or padding: cmsg(3).");
+"The payload as the kernel expects it, without header and padding: cmsg(3).");
 
 static PyObject *
 struct_pack(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -193,8 +193,8 @@ struct_pack(PyObject *self, PyObject *Py_UNUSED(ignored))
     return bytes;
 }
 
-/* Reads one from a buffer, in the form that `level` and `type` name, or (NULL) in the kind's own;
-   `plain`: in the canonical one. */
+/* Reads one from a buffer: in the form of level number[0] and type number[1]; with NULL in the
+   kind's first form, or with `plain` in the canonical one. */
 static PyObject *
 read_buffer(PyObject *type, PyObject *data, const int *number, int plain)
 {
@@ -225,8 +225,8 @@ read_buffer(PyObject *type, PyObject *data, const int *number, int plain)
 
 PyDoc_STRVAR(unpack_doc,
 "unpack($type, data, /)\n--\n\n"
-"Makes one from a payload (without its header), a bytes-like object.  MalformedControlError\n"
-"where its length is not that of the layout.");
+"Creates one from a payload without header, a bytes-like object.  Raises MalformedControlError if\n"
+"the length does not match the layout.");
 
 static PyObject *
 struct_unpack(PyObject *type, PyObject *data)
@@ -236,7 +236,7 @@ struct_unpack(PyObject *type, PyObject *data)
 
 PyDoc_STRVAR(unpack_as_doc,
 "_unpack_as($type, level, type, data, /)\n--\n\n"
-"The same for a payload that came with that level and type.");
+"The same for a payload that was received with that level and type.");
 
 static PyObject *
 struct_unpack_as(PyObject *type, PyObject *args)
@@ -329,12 +329,12 @@ static PyMethodDef struct_methods[] = {
 
 static PyGetSetDef struct_getset[] = {
     {"_attached_state", struct_attached_state, NULL,
-     "What who received it knows besides; 0: nothing.", NULL},
+     "An extra fact set by the receiving Message; 0: none.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 PyDoc_STRVAR(struct_doc,
-"An immutable record that is its payload; its fields are windows into that.");
+"An immutable record that holds its payload; its fields are windows into that.");
 
 static PyType_Slot struct_slots[] = {
     {Py_tp_richcompare, cmsgx_struct_compare},

@@ -6,7 +6,8 @@
 
 #include "types/codec.h"
 
-/* What who received a record knows besides.  Of Credentials: whether they were attached. */
+/* An extra fact that the receiving Message sets.  Of Credentials: whether the sender's were
+   attached to the message. */
 enum {
     CMSGX_ATTACHED_UNKNOWN, CMSGX_ATTACHED_NO, CMSGX_ATTACHED_YES,
     CMSGX_ATTACHED_STATES,
@@ -19,8 +20,8 @@ typedef struct {
     unsigned char payload[];
 } cmsgx_struct;
 
-/* Whether its class is still the one that it was made as: `__class__` of object sets it to another
-   whose instances are laid out alike, though their payloads are not. */
+/* Whether its class is still the one that it was created as.  Assigning to `__class__` may have set
+   another one, whose instances have the same layout, but not the same payload. */
 static inline int
 cmsgx_struct_is_own(const PyObject *record)
 {
@@ -28,7 +29,7 @@ cmsgx_struct_is_own(const PyObject *record)
     return codec != NULL && Py_IS_TYPE(record, codec->kind);
 }
 
-/* TypeError for one whose class is not.  NULL. */
+/* Raises TypeError for a record whose class was changed.  NULL. */
 PyObject *cmsgx_raise_class_changed(PyObject *record);
 
 /* A new instance of codec->kind with room for a payload of `size` bytes, which the caller fills;
@@ -36,12 +37,12 @@ PyObject *cmsgx_raise_class_changed(PyObject *record);
 cmsgx_struct *cmsgx_struct_new(cmsgx_codec *codec, size_t size);
 
 /* A new instance of codec->kind from the payload of a control message; NULL with
-   MalformedControlError where its length is none of the kind. */
+   MalformedControlError if the kind cannot have that length. */
 PyObject *cmsgx_struct_read(cmsgx_state *state, cmsgx_codec *codec,
                             const cmsgx_wire_format *format,
                             const unsigned char *data, size_t size);
 
-/* What a Struct has in these slots: equal and hashed by its class and its payload. */
+/* tp_richcompare and tp_hash of Struct: by class and payload. */
 PyObject *cmsgx_struct_compare(PyObject *self, PyObject *other, int operation);
 Py_hash_t cmsgx_struct_hash(PyObject *self);
 
@@ -49,10 +50,10 @@ Py_hash_t cmsgx_struct_hash(PyObject *self);
    where `content` is NULL. */
 Py_hash_t cmsgx_hash_with_class(PyObject *self, PyObject *content);
 
-/* Bytes of the payload that `record` is sent as. */
+/* Size in bytes of the payload that `record` is sent as. */
 size_t cmsgx_struct_wire_size(const PyObject *record, const cmsgx_wire_format *format);
 
-/* Writes that payload. */
+/* Writes that payload to `out`. */
 void cmsgx_struct_write(const PyObject *record, const cmsgx_wire_format *format,
                         unsigned char *out);
 

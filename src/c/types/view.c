@@ -211,8 +211,8 @@ static PyGetSetDef view_getset[] = {
 };
 
 PyDoc_STRVAR(view_doc,
-"Received bytes without a copy, read-only.  They never change: what received them takes other\n"
-"memory as long as a view or a slice of it lives.  A bytes-like object.");
+"Received bytes without a copy, read-only: a bytes-like object.  The bytes never change: as long\n"
+"as a View or a slice of it exists, the receiver uses other memory.");
 
 static PyType_Slot view_slots[] = {
     {Py_tp_dealloc, view_dealloc},

@@ -1,12 +1,12 @@
-/* View: a read-only window into received bytes, a few nanoseconds cheaper to make and to slice
-   than a memoryview, which it exports to. */
+/* View: a read-only window into received bytes.  A memoryview of it works, but a View is cheaper to
+   create and to slice. */
 
 #ifndef CMSGX_VIEW_H
 #define CMSGX_VIEW_H
 
 #include "types/buffer.h"
 
-/* Gives back the memory that is kept for the next views, and keeps none from then on. */
+/* Frees the memory that is kept for new views, and keeps none from then on. */
 void cmsgx_view_free_all(cmsgx_state *state);
 
 /* A read-only view of `size` bytes that keeps `buffer` in use: a new reference. */

@@ -124,7 +124,7 @@ class UnownedPidFd:
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         raw = as_bytes(data)
         if len(raw) != 4:
-            raise MalformedControlError(f"PidFd: {len(raw)} bytes came, it has 4")
+            raise MalformedControlError(f"PidFd: {len(raw)} bytes received; expected 4")
         value = int.from_bytes(raw, sys.byteorder, signed=True)
         self.number: int | None = value if value >= 0 else None
         self.error: int | None = -value if value < 0 else None

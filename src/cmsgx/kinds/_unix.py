@@ -83,7 +83,7 @@ class Rights(ControlMessage):
         raw = as_bytes(data)
         if len(raw) % numbers.itemsize:
             raise MalformedControlError(
-                f"Rights: {len(raw)} bytes came, which is not a multiple of {numbers.itemsize}"
+                f"Rights: {len(raw)} bytes received, which is not a multiple of {numbers.itemsize}"
             )
         numbers.frombytes(raw)
         unowned = _Unowned(numbers)
