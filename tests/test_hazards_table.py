@@ -154,7 +154,7 @@ def pidfd_without_room() -> None:
         assert "unavailable" in repr(pidfd)
         for use in (pidfd.fileno, lambda: pidfd.pid, pidfd.dup, pidfd.wait, pidfd.detach):
             with pytest.raises(
-                ValueError, match="owns no descriptor: the kernel could make none: "
+                ValueError, match="owns no descriptor: the kernel could not create one: "
             ):
                 use()
         with pytest.raises(OSError, match=r"fds\[0\]: <PidFd unavailable: [^>]*>$") as caught:

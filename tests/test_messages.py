@@ -799,7 +799,7 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
     ("cmsgx.Rights([0]).own()", ValueError,
      "only what unpack() or decode() made can be owned so; a message has take()"),
     ("owned_rights.own()", ValueError,
-     "own() was called before: the descriptors have their owner"),
+     "own() was already called: the descriptors have an owner"),
     ("copy.copy(owned_rights.fds)", TypeError,
      "unowned descriptors can be owned once: they are neither copied nor pickled"),
     ("copy.copy(fd)", TypeError,
@@ -946,13 +946,13 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "a message is (data, fds, control, address), the last three optional, not a tuple of "
      "0\nin messages[0]"),
     ("cmsgx.send(transport, b'x')", TypeError,
-     "sock: a transport reads and writes this socket; its fileno() is taken if you know that "
-     "it is idle"),
+     "sock: a transport reads and writes this socket; pass its fileno() if you know that it "
+     "is idle"),
     ("cmsgx.receive(awaited, 5)", TypeError,
-     "sock: Awaited has a recvmsg() of its own, which would be passed over; give "
+     "sock: Awaited has a recvmsg() of its own, which would be bypassed; pass "
      "the plain socket below it, or its .fileno() if that is what you mean"),
     ("cmsgx.recvmsg(awaited, 5)", TypeError,
-     "sock: the recvmsg() of Awaited is a coroutine; await that, or give its "
+     "sock: the recvmsg() of Awaited is a coroutine; await that, or pass its "
      ".fileno()"),
     ("list(cmsgx.receive_errors(sock))", cmsgx.NotSupportedError,
      "[EOPNOTSUPP] receive_errors: AF_UNIX sockets have no error queue"),
@@ -1002,8 +1002,8 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
     ("kinds.Rights.unpack(closed_number).own()", OSError,
      "[EBADF] number 0: 1048576 is not open"),
     ("cmsgx.receive(overriding, 5)", TypeError,
-     "sock: Overriding has a recvmsg() of its own, which would be passed over; "
-     "give the plain socket below it, or its .fileno() if that is what you mean"),
+     "sock: Overriding has a recvmsg() of its own, which would be bypassed; "
+     "pass the plain socket below it, or its .fileno() if that is what you mean"),
     ("closed_zero_copy.send(b'x')", ValueError,
      "send: the ZeroCopySender is closed"),
     ("message[kinds.Ttl(1)]", TypeError,
@@ -1252,8 +1252,8 @@ ELSEWHERE = {
         ("test_messages.py", "make one for each"),
     "this {} is in use by another thread, or by code that a signal handler interrupted; use it in "
     "one thread at a time": ("test_threads.py", "is in use"),
-    "{} descriptors wait for the background closer, which is as many as may before more are "
-    "received": ("test_closer.py", "wait for the background closer"),
+    "{} descriptors wait for the background closer, too many for more to be received":
+        ("test_closer.py", "wait for the background closer"),
     "timed out: {} descriptors wait for the background closer":
         ("test_closer.py", "wait for the background closer"),
     "{}.{}: its length changed while it was read, from {} to {}":
@@ -1325,7 +1325,7 @@ UNMET = {
     "the list of buffers changed while it was read": _RACE,
     "the list of fds changed while it was read": _RACE,
     "{}: descriptor {} is not here": _RACE,
-    "{} owns no descriptor: the kernel could make none: {}": "takes a table that is full",
+    "{} owns no descriptor: the kernel could not create one: {}": "takes a table that is full",
     "memfd_create(2) of {}": "takes a table that is full",
     "detach_all: the kernel gave no descriptor {}": "takes a table that is full",
     "{}: a memfd is told by comparing it with a new one, for which there is no room":

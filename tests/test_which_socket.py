@@ -430,7 +430,7 @@ def test_a_socket_of_coroutines_is_refused_by_name(stream: Pair, call: Any) -> N
 def test_the_socket_of_a_transport_is_refused(stream: Pair, call: Any) -> None:
     transport = asyncio.trsock.TransportSocket(stream[0])
     with pytest.raises(
-        TypeError, match=r"a transport reads and writes this socket; its fileno\(\)"
+        TypeError, match=r"a transport reads and writes this socket; pass its fileno\(\)"
     ):
         call(transport)
     cmsgx.send(transport.fileno(), b"x")

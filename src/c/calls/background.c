@@ -1,6 +1,3 @@
-/* Closing in the background, from Python's side: waiting with signals, and what may be handed
-   over. */
-
 #include "calls/background.h"
 
 #include "types/received.h"
@@ -11,12 +8,12 @@
 #include <errno.h>
 #include <fcntl.h>
 
-/* A wait is cut into these, as nothing wakes it for a signal. */
+/* Nanoseconds.  A wait is cut into slices, as a signal does not wake it. */
 #define SLICE INT64_C(20000000)
 
 /* Before a receive --------------------------------------------------------------------------- */
 
-/* Whether the call would wait for a message: as cmsgx_call() does, or in the kernel. */
+/* Whether the call would wait for a message, in cmsgx_call() or in the kernel. */
 static int
 would_wait(cmsgx_sock *sock, int flags)
 {
@@ -32,14 +29,14 @@ would_wait(cmsgx_sock *sock, int flags)
         status = fcntl(number, F_GETFL);
         cmsgx_sock_give_back(sock);
     }
-    /* What is closed fails in the call itself. */
+    /* A closed socket fails in the call itself. */
     return status >= 0 && !(status & O_NONBLOCK);
 }
 
 static int
 wait_for_room(cmsgx_sock *sock, cmsgx_row *row, int flags)
 {
-    /* Most often there is, and nobody has to wait.  It may have to close some itself, though. */
+    /* Usually there is room at once.  This may have to close some itself, though. */
     size_t waiting;
     Py_BEGIN_ALLOW_THREADS
     waiting = cmsgx_row_wait(row, 0);
@@ -52,8 +49,8 @@ wait_for_room(cmsgx_sock *sock, cmsgx_row *row, int flags)
     }
     if (!would_wait(sock, flags)) {
         cmsgx_raise_errno(EAGAIN,
-                          "%zu descriptors wait for the background closer, which is as many as may "
-                          "before more are received",
+                          "%zu descriptors wait for the background closer, too many for more to be "
+                          "received",
                           waiting);
         return -1;
     }
@@ -76,7 +73,7 @@ wait_for_room(cmsgx_sock *sock, cmsgx_row *row, int flags)
         }
     }
     if (deadline > 0) {
-        /* What is left of it is for the message; not 0, which would not wait at all. */
+        /* The rest is for the message; never 0, which would not wait at all. */
         int64_t left = deadline - cmsgx_now();
         sock->timeout = left > 0 ? left : 1;
     }
@@ -99,7 +96,7 @@ cmsgx_received_begin(cmsgx_sock *sock, const cmsgx_receive_config *config, size_
 
 /* Functions ---------------------------------------------------------------------------------- */
 
-/* Takes the descriptor of a socket object away; 0, or -1 with an exception. */
+/* Takes the descriptor of a socket object and hands it over; 0, or -1 with an exception. */
 static int
 submit_socket(cmsgx_state *state, PyObject *sock)
 {
@@ -114,7 +111,8 @@ submit_socket(cmsgx_state *state, PyObject *sock)
         PyErr_NoMemory();
         return -1;
     }
-    /* That of the C type, which runs no Python code: nothing can raise while nobody owns it. */
+    /* The detach() of the C type, which runs no Python code: nothing can raise while the number has
+       no owner. */
     number = PyObject_CallMethod((PyObject *)state->socket, "detach", "O", sock);
     int fd = number == NULL ? -1 : (int)PyLong_AsLong(number);
     if (fd >= 0) {
@@ -128,7 +126,7 @@ submit_socket(cmsgx_state *state, PyObject *sock)
     if (number == NULL) {
         return -1;
     }
-    /* As the detach() of Python's class does. */
+    /* As the detach() of socket.socket does. */
     if (PyObject_SetAttrString(sock, "_closed", Py_True) < 0) {
         if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
             return -1;
@@ -166,7 +164,7 @@ cmsgx_closer_submit(PyObject *module, PyObject *descriptor)
         return NULL;
     }
     if (fcntl(fd, F_GETFD) < 0) {
-        /* Now: later it may be another file's. */
+        /* Refused now, as later the number may be another file's. */
         return cmsgx_raise_errno(errno, "descriptor: %d is not open", fd);
     }
     cmsgx_row *row = cmsgx_row_shared(state->closer, fd);
@@ -183,17 +181,16 @@ PyObject *
 cmsgx_closer_wait_for(PyObject *module, PyObject *seconds)
 {
     cmsgx_closer *closer = cmsgx_state_of(module)->closer;
-    cmsgx_sock limit;
+    int64_t timeout;
     size_t left;
 
-    limit.timeout = CMSGX_FOR_EVER;
-    if (cmsgx_sock_set_timeout(&limit, seconds) < 0) {
+    if (cmsgx_as_timeout(seconds, CMSGX_FOR_EVER, &timeout) < 0) {
         return NULL;
     }
-    int64_t deadline = limit.timeout >= 0 ? cmsgx_now() + limit.timeout : 0;
+    int64_t deadline = timeout >= 0 ? cmsgx_now() + timeout : 0;
     int64_t rest = SLICE;
     do {
-        rest = limit.timeout >= 0 ? deadline - cmsgx_now() : SLICE;
+        rest = timeout >= 0 ? deadline - cmsgx_now() : SLICE;
         rest = rest > SLICE ? SLICE : rest;
         Py_BEGIN_ALLOW_THREADS
         left = cmsgx_closer_wait(closer, rest > 0 ? rest : 0);

@@ -1,4 +1,4 @@
-/* What Python code sees of the background closer. */
+/* Closing in the background: the functions for Python, and the room that a receive reserves. */
 
 #ifndef CMSGX_BACKGROUND_H
 #define CMSGX_BACKGROUND_H
@@ -6,19 +6,22 @@
 #include "calls/wait.h"
 #include "types/received.h"
 
+/* closer_submit(descriptor, /), closer_wait(seconds, /), closer_counts(), closer_resume(): see
+   their docstrings. */
 PyObject *cmsgx_closer_submit(PyObject *module, PyObject *descriptor);
 PyObject *cmsgx_closer_wait_for(PyObject *module, PyObject *seconds);
 PyObject *cmsgx_closer_counts(PyObject *module, PyObject *ignored);
 PyObject *cmsgx_closer_resume_all(PyObject *module, PyObject *ignored);
 
-/* Before `count` messages are received in the background: waits for room in the closer, as long as
-   the socket would wait for a message, and reserves the places of all that they can bring.  0, or
-   -1 with an exception; with CMSGX_ONE_TRY without one where it would have to wait.
-   cmsgx_take_received() gives back what was not needed of one message. */
+/* Called before `count` messages are received whose descriptors are closed in the background.
+   Waits for room in the closer, at most as long as the socket would wait for a message, and
+   reserves places for all descriptors that they can bring.  0, or -1 with an exception; with
+   CMSGX_ONE_TRY -1 without one if it would have to wait.  cmsgx_take_received() gives back the
+   places that one message did not need. */
 int cmsgx_received_begin(cmsgx_sock *sock, const cmsgx_receive_config *config, size_t count,
                          int flags);
 
-/* For messages that did not come. */
+/* Gives back the places of `count` messages that did not come. */
 static inline void
 cmsgx_received_end(const cmsgx_receive_config *config, size_t count)
 {

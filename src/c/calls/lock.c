@@ -7,8 +7,8 @@ cmsgx_with_lock(PyObject *Py_UNUSED(module), PyObject *args)
     if (!PyArg_ParseTuple(args, "OO:with_lock", &lock, &function)) {
         return NULL;
     }
-    /* Both before either is called: what is looked up while the lock is held can fail for want of
-       memory, and then nobody could give the lock back. */
+    /* Both are looked up before either is called: a lookup while the lock is held could fail for
+       lack of memory, and then nothing could release the lock. */
     PyObject *acquire = PyObject_GetAttrString(lock, "acquire");
     PyObject *release = acquire == NULL ? NULL : PyObject_GetAttrString(lock, "release");
     PyObject *acquired = release == NULL ? NULL : PyObject_CallNoArgs(acquire);

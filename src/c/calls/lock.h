@@ -1,4 +1,4 @@
-/* A lock that is given back whatever happens. */
+/* A lock that is released whatever happens. */
 
 #ifndef CMSGX_LOCK_H
 #define CMSGX_LOCK_H

@@ -16,7 +16,7 @@ typedef struct {
     vectorcallfunc vectorcall;
     cmsgx_state *state;         /* borrowed: the function holds its module */
     PyObject *function;         /* owned: a function of the module */
-    plain_method plain;         /* what does its work as a method: one of these two */
+    plain_method plain;         /* its work as a method: one of these two */
     keyword_method with_keywords;
     Py_ssize_t calls;
 } cmsgx_method;
@@ -39,7 +39,7 @@ method_vectorcall(PyObject *self, PyObject *const *args, size_t nargsf, PyObject
     cmsgx_method *method = (cmsgx_method *)self;
     Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
 
-    /* A plain count: threads without a GIL may lose some, and none is counted in vain. */
+    /* A plain count: without a GIL threads may lose some calls, but never count one too many. */
     cmsgx_relaxed_increment(&method->calls);
     if (nargs == 0
         || (cmsgx_class_seen(method->state, Py_TYPE(args[0])) == NULL
@@ -56,7 +56,7 @@ method_vectorcall(PyObject *self, PyObject *const *args, size_t nargsf, PyObject
     return method->plain(method->state, args, nargs);
 }
 
-/* What does the work of a function of the module where it is called as a method. */
+/* Finds what does the work of a function of the module when it is called as a method. */
 static int
 find_work(cmsgx_method *self)
 {

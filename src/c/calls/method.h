@@ -4,8 +4,8 @@
    its owner and could not reach the module's state.  This type is a callable that binds, with
    Py_TPFLAGS_METHOD_DESCRIPTOR, so that no bound object is made for a call.
 
-   It takes the functions that are methods of a socket, and does their work itself: see
-   overrides.h. */
+   It wraps a function of this module that is also a method of a socket, and does the work of that
+   function itself: see overrides.h. */
 
 #ifndef CMSGX_METHOD_H
 #define CMSGX_METHOD_H

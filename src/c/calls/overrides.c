@@ -160,7 +160,7 @@ raise_has_own(cmsgx_state *state, PyObject *object, int bit)
     PyObject *type = import_name(object);
     if (type != NULL) {
         PyErr_Format(PyExc_TypeError,
-                     "sock: %U has a %U() of its own, which would be passed over; give the plain "
+                     "sock: %U has a %U() of its own, which would be bypassed; pass the plain "
                      "socket below it, or its .fileno() if that is what you mean",
                      type, state->stdlib_methods[i].name);
         Py_DECREF(type);
@@ -198,8 +198,8 @@ cmsgx_allow_closer(cmsgx_state *state, PyObject *object, int names, int *is_gree
     int is_transports = is_of_a_transport(state, object);
     if (is_transports > 0) {
         PyErr_SetString(PyExc_TypeError,
-                        "sock: a transport reads and writes this socket; its fileno() is taken if "
-                        "you know that it is idle");
+                        "sock: a transport reads and writes this socket; pass its fileno() if you "
+                        "know that it is idle");
     }
     return is_transports == 0 ? 0 : -1;
 }
@@ -222,8 +222,8 @@ note_recursion(PyObject *name)
 {
     PyObject *error = cmsgx_save_exception();
     PyObject *note = PyUnicode_FromFormat(
-        "a function of cmsgx called the %U() of this socket; where that calls cmsgx.%U(self, ...) "
-        "in turn, let it call super().%U(...) instead",
+        "a function of cmsgx called the %U() of this socket; if that calls cmsgx.%U(self, ...) "
+        "in turn, have it call super().%U(...) instead",
         name, name, name);
     PyObject *notes = note == NULL ? NULL : PyObject_GetAttrString(error, "__notes__");
     if (note != NULL && (notes == NULL || PySequence_Contains(notes, note) == 0)) {
@@ -248,7 +248,7 @@ refuse_awaitable(PyObject *object, PyObject *name, PyObject *result)
     }
     if (type != NULL && !PyErr_Occurred()) {
         PyErr_Format(PyExc_TypeError,
-                     "sock: the %U() of %U is a coroutine; await that, or give its .fileno()", name,
+                     "sock: the %U() of %U is a coroutine; await that, or pass its .fileno()", name,
                      type);
     }
     Py_XDECREF(type);

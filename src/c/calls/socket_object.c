@@ -4,8 +4,8 @@
 
 /* A socket object for a descriptor that an Fd owns ------------------------------------- */
 
-/* Takes the timeout of a socket object away, and leaves O_NONBLOCK alone.  Does nothing where it is
-   not known where the object keeps it. */
+/* Removes the timeout of a socket object, and leaves O_NONBLOCK alone.  Does nothing if it is not
+   known where the object keeps its timeout. */
 static void
 clear_timeout(const cmsgx_state *state, PyObject *object)
 {
@@ -36,7 +36,7 @@ cmsgx_give_to_socket(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* What the socket module offers, found once -------------------------------------------- */
+/* What is found in the socket module ---------------------------------------------------- */
 
 static PyCFunction
 function_of(PyTypeObject *type, const char *name)
@@ -79,15 +79,15 @@ keeps(PyObject *sock, Py_ssize_t at, const char *seconds, int64_t nanoseconds)
         ? NULL : PyObject_CallMethod(sock, "settimeout", "O", timeout);
     Py_XDECREF(timeout);
     Py_XDECREF(result);
-    /* It has no descriptor, which settimeout() says after it has kept the number. */
+    /* It has no descriptor, so settimeout() fails, but only after it has stored the timeout. */
     PyErr_Clear();
     memcpy(&kept, (const char *)sock + at, sizeof(kept));
     return kept == nanoseconds;
 }
 
-/* Where a socket keeps its descriptor and its timeout: before its family, and behind its protocol
-   number and a pointer, in every CPython so far.  Believed only where a socket that has nothing
-   open shows them there; otherwise it is asked each time. */
+/* Where a socket object keeps its descriptor and its timeout: before its family, and after its
+   protocol number and a pointer, in every CPython so far.  Trusted only if an unopened socket shows
+   the expected values there; otherwise the object's methods are called each time. */
 static void
 find_places(cmsgx_state *state, PyTypeObject *type, const PyMemberDef *family,
             const PyMemberDef *proto)

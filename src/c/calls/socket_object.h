@@ -1,5 +1,6 @@
-/* What is inside of a socket object, an instance of the C type that the `socket` module has: where
-   it keeps its number and its timeout, found once; and how one is made of an Fd. */
+/* The inside of a socket object, an instance of the C type of the `socket` module: where it keeps
+   its number and its timeout, which is found once, and how it takes over the descriptor of an Fd.
+   */
 
 #ifndef CMSGX_SOCKET_OBJECT_H
 #define CMSGX_SOCKET_OBJECT_H
@@ -7,10 +8,11 @@
 #include "state.h"
 
 /* give_to_socket(fd, sock, family, type, proto, is_blocking, /): makes `sock`, which was not
-   initialised, the owner of the descriptor of `fd`, in one step.  Where that fails, `fd` owns it
-   as before. */
+   initialised, the owner of the descriptor of `fd`, in one step.  If that fails, `fd` owns it as
+   before. */
 PyObject *cmsgx_give_to_socket(PyObject *module, PyObject *args);
 
+/* Finds what the state keeps of the socket module.  0, or -1 with an exception. */
 int cmsgx_add_socket_object(PyObject *module);
 
 #endif

@@ -7,7 +7,7 @@
 
 #include <errno.h>
 
-/* No option has more: the longest list of groups takes a quarter of it. */
+/* Bytes.  No option has more: the longest list of groups takes a quarter of it. */
 #define MOST_OF_OPTION (1 << 20)
 
 PyObject *
@@ -34,7 +34,7 @@ cmsgx_getsockopt(PyObject *module, PyObject *args)
         return NULL;
     }
     socklen_t length = (socklen_t)size;
-    /* Linux writes less than it says it did for some: one byte for HCI_DATA_DIR. */
+    /* For some options Linux writes less than it reports: one byte for HCI_DATA_DIR. */
     memset(PyBytes_AS_STRING(bytes), 0, (size_t)size);
     int result = getsockopt(fd, level, name, PyBytes_AS_STRING(bytes), &length);
     cmsgx_give_back(owner);
@@ -42,7 +42,7 @@ cmsgx_getsockopt(PyObject *module, PyObject *args)
         Py_DECREF(bytes);
         return cmsgx_raise_of_sock(errno, fd);
     }
-    /* Some tell how long the value is, and not how much of it there was room for. */
+    /* Some options report the length of the value rather than how much of it fitted. */
     (void)_PyBytes_Resize(&bytes, length < (socklen_t)size ? (Py_ssize_t)length : size);
     return bytes;
 }
@@ -82,7 +82,7 @@ cmsgx_getsockopt_pidfd(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "Oii:getsockopt_pidfd", &object, &level, &name)) {
         return NULL;
     }
-    /* The owner first: nothing can fail once there is a descriptor. */
+    /* The owner first, as nothing may fail once there is a descriptor. */
     PyObject *pidfd = cmsgx_need_bound(state) < 0 ? NULL : cmsgx_fd_new(state->PidFd, -1, 0);
     if (pidfd == NULL) {
         return NULL;

@@ -1,11 +1,12 @@
-/* getsockopt(2) and setsockopt(2) of anything that has a descriptor, and what the systems tell of a
-   socket in different ways. */
+/* getsockopt(2) and setsockopt(2) for anything that has a descriptor, and facts about a socket that
+   each system reports in its own way. */
 
 #ifndef CMSGX_SOCKOPT_H
 #define CMSGX_SOCKOPT_H
 
 #include "state.h"
 
+/* (sock, level, name, size): bytes; (sock, level, name, value): None. */
 PyObject *cmsgx_getsockopt(PyObject *module, PyObject *args);
 PyObject *cmsgx_setsockopt(PyObject *module, PyObject *args);
 

@@ -14,7 +14,8 @@ raise_not_owned(PyObject *self)
 {
     int error = ((cmsgx_fd *)self)->error;
     return error != 0
-        ? PyErr_Format(PyExc_ValueError, "%s owns no descriptor: the kernel could make none: %s",
+        ? PyErr_Format(PyExc_ValueError,
+                       "%s owns no descriptor: the kernel could not create one: %s",
                        Py_TYPE(self)->tp_name, strerror(error))
         : PyErr_Format(PyExc_ValueError, "%s owns no descriptor: %s", Py_TYPE(self)->tp_name,
                        cmsgx_gone_texts[cmsgx_fd_gone(self)].sentence);
@@ -55,7 +56,8 @@ descriptor_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
 PyDoc_STRVAR(fileno_doc,
 "fileno($self, /)\n--\n\n"
-"The number, still owned here.  ValueError once it was closed or given away, which says how.");
+"The number, which this object still owns.  ValueError once it was closed or given away; the text\n"
+"says how.");
 
 static PyObject *
 descriptor_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -66,10 +68,10 @@ descriptor_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 PyDoc_STRVAR(close_doc,
 "close($self, /, *, now=False)\n--\n\n"
-"Closes the descriptor; does nothing where there is none.  Of several threads exactly one\n"
-"closes.  Gives up the GIL, and is never retried: close(2).  While another thread sends it,\n"
-"it is closed at the end of that system call.  What came by a receiver that closes in the\n"
-"background is closed there, unless `now` is true.");
+"Closes the descriptor; does nothing if there is none.  Of several threads exactly one closes it.\n"
+"Releases the GIL, and is never retried: close(2).  While another thread sends it, it is closed\n"
+"at the end of that system call.  A descriptor from a receiver that closes in the background is\n"
+"closed there, unless `now` is true.");
 
 static PyObject *
 close_it(int number)
@@ -105,12 +107,12 @@ descriptor_close(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
 
 PyDoc_STRVAR(detach_doc,
 "detach($self, /)\n--\n\n"
-"Gives the number away: the caller owns it from now on.  ValueError where there is none.");
+"Gives the number away: the caller owns it from now on.  ValueError if there is none.");
 
 static PyObject *
 detach_as(PyObject *self, cmsgx_gone how)
 {
-    /* The object before the number is taken: nothing can fail between. */
+    /* The int is made before the number is taken, so that nothing can fail after that. */
     PyObject *number = PyLong_FromLong(cmsgx_fd_number(self));
     uint64_t taken = 0;
     if (number != NULL && cmsgx_fd_detach(self, how, &taken) < 0) {
@@ -129,7 +131,7 @@ descriptor_detach(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 PyDoc_STRVAR(detach_to_socket_doc,
 "_detach_to_socket($self, /)\n--\n\n"
-"detach(), where a socket has the number already.");
+"detach(), for a number that a socket object already has.");
 
 static PyObject *
 descriptor_detach_to_socket(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -139,14 +141,15 @@ descriptor_detach_to_socket(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 PyDoc_STRVAR(dup_doc,
 "dup($self, /)\n--\n\n"
-"A second owner, of a close-on-exec duplicate: the same open file description, so the same\n"
-"offset and status flags.  Closed as this one is.  fcntl(2), F_DUPFD_CLOEXEC.");
+"A new object that owns a close-on-exec duplicate: the same open file description, and so the\n"
+"same offset and status flags.  Closed in the background if this one is.  fcntl(2),\n"
+"F_DUPFD_CLOEXEC.");
 
 static PyObject *
 descriptor_dup(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    /* Memory first: nothing can fail once there is a descriptor, and no Python code runs while one
-       is pinned. */
+    /* Memory first: nothing may fail once there is a new descriptor, and no Python code may run
+       while this one is pinned. */
     PyObject *copy = cmsgx_fd_new(Py_TYPE(self), -1, 0);
     cmsgx_row *row = cmsgx_fd_row(self);
     if (copy == NULL || (row != NULL && cmsgx_row_reserve(row, 1) < 0)) {
@@ -176,8 +179,8 @@ descriptor_dup(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 PyDoc_STRVAR(pinned_doc,
 "_pinned($self, /)\n--\n\n"
-"The number for system calls, as a context manager: until its end no close() takes the number\n"
-"away.  A pin is of the process that made it: a child of fork has to make its own.");
+"The number for system calls, as a context manager: no close() takes effect before it ends.  A\n"
+"pin belongs to the process that made it: a child of fork has to make its own.");
 
 static PyObject *
 descriptor_pinned(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -211,8 +214,8 @@ cmsgx_fd_give_to(PyObject *self, PyObject *heir, initproc init, PyObject *argume
 
 PyDoc_STRVAR(give_to_file_doc,
 "_give_to_file($self, raw, mode, /)\n--\n\n"
-"Makes `raw`, an io.FileIO of this number that has not to close it, the owner, in one step: it is\n"
-"initialised once more, as one that has to.");
+"Makes `raw`, an io.FileIO of this number with closefd=False, the owner, in one step: it is\n"
+"initialised again, with closefd=True.");
 
 static PyObject *
 descriptor_give_to_file(PyObject *self, PyObject *args)
@@ -268,8 +271,8 @@ descriptor_repr(PyObject *self)
     return PyUnicode_FromFormat("<%s %d>", name, number);
 }
 
-/* Closes what is still owned; where a send has it pinned, the end of that closes it.  Keeps the
-   exception that is set: objects die while others are raised. */
+/* Closes the number if it is still owned; if a send has it pinned, the end of that send closes it.
+   Keeps the exception that is set, as an object may die while one is raised. */
 static void
 close_left(PyObject *self)
 {
@@ -302,7 +305,7 @@ descriptor_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     if (!cmsgx_fd_is_empty(self)) {
-        /* That of a subclass in Python was called before this is. */
+        /* The finalizer of a subclass in Python was called before this. */
         if (cmsgx_fd_number(self) >= 0 && type->tp_finalize == descriptor_finalize
             && PyObject_CallFinalizerFromDealloc(self) < 0) {
             return;
@@ -319,14 +322,14 @@ descriptor_dealloc(PyObject *self)
 
 PyDoc_STRVAR(own_all_doc,
 "_own_all($type, numbers, tickets, /)\n--\n\n"
-"Owners for all of the numbers, a tuple, or for none: takes a ticket from the list, ValueError\n"
-"where none is left.");
+"Owners for all of the numbers, a tuple, or for none.  Takes a ticket from the list; ValueError\n"
+"if none is left.");
 
 static PyObject *
 raise_owned(void)
 {
     PyErr_SetString(PyExc_ValueError,
-                    "own() was called before: the descriptors have their owner");
+                    "own() was already called: the descriptors have an owner");
     return NULL;
 }
 
@@ -377,11 +380,11 @@ descriptor_own_all(PyObject *type, PyObject *args)
 
 PyDoc_STRVAR(descriptor_enter_doc,
 "__enter__($self, /)\n--\n\n"
-"Gives itself, for `as`.");
+"Returns itself, for `as`.  ValueError if it owns no descriptor.");
 
 PyDoc_STRVAR(descriptor_exit_doc,
 "__exit__($self, /, *exc_info)\n--\n\n"
-"Closes it, as close() does, where it is still owned.");
+"Closes the descriptor like close(), if it is still owned.");
 
 static PyMethodDef fd_base_methods[] = {
     {"_own_all", descriptor_own_all, METH_VARARGS | METH_CLASS, own_all_doc},
@@ -406,12 +409,12 @@ static PyMemberDef descriptor_members[] = {
 };
 
 static PyGetSetDef descriptor_getset[] = {
-    {"closed", descriptor_closed, NULL, "Whether it owns no descriptor (any more).", NULL},
+    {"closed", descriptor_closed, NULL, "Whether it owns no descriptor, or no longer does.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 PyDoc_STRVAR(fd_base_doc,
-"FdBase(number)\n--\n\nOwns one file descriptor; takes over the number that is given.");
+"FdBase(number)\n--\n\nOwns one file descriptor; takes over the number that it is given.");
 
 static PyType_Slot fd_base_slots[] = {
     {Py_tp_new, descriptor_make},

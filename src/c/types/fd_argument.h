@@ -5,26 +5,27 @@
 
 #include "types/fd_ownership.h"
 
-/* The number of an argument that is no bool and not negative: an int, an FdBase (*owner is
-   set to it, borrowed), or what has a fileno().  -1 with an exception.  A fileno() that is negative
-   is that of something closed: EBADF.  So is a negative int as a `sock`; as anything else it is a
+/* The number that an argument stands for: a non-negative int that is not a bool, an FdBase
+   (*owner is set to it, borrowed), or an object with a fileno().  -1 with an exception that names
+   the argument as `what`, or `what[index]` if index >= 0.  A negative fileno() means that the
+   object is closed: EBADF.  So does a negative int with CMSGX_SOCK_INDEX; otherwise that is a
    ValueError. */
 #define CMSGX_NO_INDEX (-1)
 #define CMSGX_SOCK_INDEX (-2)
 int cmsgx_fd_from_object(cmsgx_state *state, PyObject *object, const char *what, Py_ssize_t index,
                          PyObject **owner);
 
-/* For a few system calls the number of a `sock` argument, that of an FdBase pinned:
-   *owner is then set to it, borrowed.  0, or -1 with an exception. */
+/* The number of a `sock` argument, for a few system calls.  An FdBase is pinned, and *owner is
+   set to it, borrowed; otherwise *owner is NULL.  0, or -1 with an exception. */
 int cmsgx_borrow(cmsgx_state *state, PyObject *sock, int *fd, PyObject **owner);
 
-/* Takes the pin off, if there is one, and keeps errno: so that what failed is raised after it. */
+/* Unpins `owner`, unless it is NULL.  Keeps errno, so that a failure can be raised after it. */
 void cmsgx_give_back(PyObject *owner);
 
-/* Of what could not be pinned: OSError EBADF, or EBUSY for too many pins.  `index` as above. */
+/* For an FdBase that could not be pinned: OSError EBADF, or EBUSY for too many pins. */
 PyObject *cmsgx_raise_unpinnable(const char *what, Py_ssize_t index, PyObject *self);
 
-/* Of an argument that owns none: OSError EBADF that says how the number went. */
+/* For an FdBase that owns no number: OSError EBADF that says how it was lost. */
 PyObject *cmsgx_raise_gone(const char *what, Py_ssize_t index, PyObject *self);
 
 #endif

@@ -1,8 +1,8 @@
 #include "types/fd_ownership.h"
 
-/* The word: bits 0-30 number + 1 (0: none; Linux has no number INT_MAX), bit 31 a close waits, bits
-   32-42 the generation of the process in which the pins were made, bits 43-45 how the number went,
-   bit 46 that it has a place in the background closer, bits 47 up the pins. */
+/* The word: bits 0-30 number + 1 (0: none; Linux has no number INT_MAX); bit 31: the last unpin
+   closes; bits 32-42: the generation of the process that made the pins; bits 43-45: how the number
+   was lost; bit 46: it has a place in the background closer; bits 47 and up: the number of pins. */
 #define NUMBER_MASK CMSGX_NUMBER_MASK
 #define CLOSING (UINT64_C(1) << 31)
 #define GENERATION_AT 32
@@ -14,8 +14,8 @@
 #define PIN (UINT64_C(1) << 47)
 #define ALL_PINS (~(PIN - 1))
 
-/* As it is in this process: a fork copies the pins, and not the threads that would take them off
-   again, nor what their system calls hold. */
+/* The word as it counts in this process: a fork copies the pins, but not the threads that would
+   remove them, nor the system calls that they are for. */
 static uint64_t
 here(uint64_t word)
 {
@@ -106,13 +106,14 @@ cmsgx_fd_set_row(PyObject *self, cmsgx_row *row)
     fd->word = number_in(word) >= 0 ? word | PLACE : word;
 }
 
-/* A number that was taken away is closed, in its row where `word` says that it has a place there;
-   else here, without the GIL.  Keeps errno. */
+/* Closes a number that was taken away: in its row, if `word` says that it has a place there, else
+   here, without the GIL.  Keeps errno. */
 static void
 close_taken(PyObject *self, uint64_t word, int number)
 {
     if (word & PLACE) {
-        /* With the GIL: a fork in Python finds it here or there, and never on the way. */
+        /* With the GIL, so that a fork in Python finds the number here or there, never in between.
+           */
         cmsgx_row_submit(cmsgx_fd_row(self), &number, 1);
     }
     else {
@@ -186,15 +187,16 @@ cmsgx_fd_gave_away(PyObject *self, uint64_t taken)
 void
 cmsgx_fd_take_back(PyObject *self, uint64_t taken)
 {
-    /* Beside the pins that other threads may have on it. */
+    /* Keeps the pins that other threads may have on it. */
     uint64_t word = cmsgx_word_get(word_of(self));
     while (!cmsgx_word_swap(word_of(self), &word,
                             (word & ~GONE_MASK) | (taken & (NUMBER_MASK | PLACE)))) {
     }
 }
 
-/* Takes the number away in order to close it, and sets `more` where the last unpin will; *taken is
-   the word as it was.  -1 where there is none, or where the last unpin will close it. */
+/* Takes the number away in order to close it; *taken is the word as it was.  -1 if there is none,
+   or if it is pinned: then the last unpin will close it, and the bits `more` are set and the bits
+   `less` cleared. */
 static int
 take(PyObject *self, cmsgx_gone how, uint64_t more, uint64_t less, uint64_t *taken)
 {
@@ -204,8 +206,8 @@ take(PyObject *self, cmsgx_gone how, uint64_t more, uint64_t less, uint64_t *tak
         *taken = here(word);
         number = (int)(*taken & NUMBER_MASK) - 1;
         is_pinned = *taken >= PIN;
-        /* A close that waits without a pin waited, when a fork copied it, for a thread that is not
-           in this process. */
+        /* CLOSING without a pin is the copy, made by a fork, of a close that waited for a thread
+           which does not exist in this process. */
         if (number < 0 || (is_pinned && (*taken & CLOSING))) {
             *taken = 0;
             return -1;
