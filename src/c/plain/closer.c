@@ -10,11 +10,11 @@
 #include <time.h>
 
 #define MILLISECOND INT64_C(1000000)
-/* A thread that has nothing to do looks again after LINGER, so that who hands over need not wake
-   it, then sleeps, and ends after IDLE. */
+/* A thread with nothing to do looks again after LINGER, so that callers need not wake it, then
+   sleeps, and ends after IDLE. */
 #define LINGER MILLISECOND
 #define IDLE (5000 * MILLISECOND)
-/* What takes longer than that is taken to block. */
+/* A close(2) that takes longer counts as blocked. */
 #define STUCK (10 * MILLISECOND)
 
 /* Waiting ---------------------------------------------------------------------------------- */
@@ -42,7 +42,7 @@ now(void)
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-/* Whether it was woken: 0 where that time came. */
+/* Whether it was woken: 0 where the time is up. */
 static int
 wait_until(cmsgx_closer *closer, pthread_cond_t *condition, int64_t until)
 {
@@ -67,7 +67,7 @@ make_ready(cmsgx_closer *closer, cmsgx_row *row)
     closer->ready_last = row;
 }
 
-/* What a thread was at goes on in another, or comes to its end. */
+/* A thread is done with the row for now: it is ready for the next thread, or empty. */
 static void
 leave_row(cmsgx_closer *closer, cmsgx_row *row)
 {
@@ -80,8 +80,8 @@ leave_row(cmsgx_closer *closer, cmsgx_row *row)
     }
 }
 
-/* The threads did not come along to the child of a fork.  What they were closing has left the
-   table: before the fork nothing began that might not have got as far.  Nobody waits, either. */
+/* After a fork the child has none of the threads.  What they were closing is no longer in the
+   table: before_fork() waited until each close(2) had got that far.  Nobody waits here, either. */
 static void
 adopt(cmsgx_closer *closer)
 {
@@ -92,7 +92,7 @@ adopt(cmsgx_closer *closer)
     if (init_conditions(closer) < 0) {
         abort();
     }
-    /* The module, or a row, is here still; or else this little memory stays. */
+    /* The module or a row still uses the closer; otherwise this little memory is never freed. */
     cmsgx_subtract(&closer->users, (size_t)closer->threads);
     closer->threads = closer->active = 0;
     closer->sleeping = closer->lingering = closer->watching = closer->coming = closer->woken = 0;
@@ -130,7 +130,7 @@ start(cmsgx_closer *closer)
     if (self == NULL) {
         return;
     }
-    /* Signals are for the interpreter's threads. */
+    /* Signals are for the threads of the interpreter. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int failed = pthread_create(&thread, NULL, run, self);
@@ -144,8 +144,8 @@ start(cmsgx_closer *closer)
     }
 }
 
-/* Sees to it that somebody looks at what is ready: at once, or soon where a thread is at work, as
-   that may get stuck.  Where no thread can be had now, the next one who comes by tries again. */
+/* Makes a thread look at what is ready: at once, or soon where another thread is closing, which
+   may get stuck.  Where no thread can be started now, the next caller tries again. */
 static void
 attend(cmsgx_closer *closer)
 {
@@ -168,7 +168,7 @@ attend(cmsgx_closer *closer)
     }
 }
 
-/* Closes the next descriptor of the row that is ready first; gives up the lock for it. */
+/* Closes the next descriptor of the first ready row; gives up the lock meanwhile. */
 static void
 close_next(cmsgx_closing *self)
 {
@@ -178,7 +178,7 @@ close_next(cmsgx_closing *self)
 
     closer->ready_first = row->next;
     if (place == NULL) {
-        leave_row(closer, row);     /* a child of a fork found it so */
+        leave_row(closer, row);     /* as adopt() may leave it in the child of a fork */
         return;
     }
     row->first = place->next;
@@ -212,7 +212,7 @@ mark_stuck(cmsgx_closer *closer)
     closer->active = 0;
 }
 
-/* Waits for the thread that is at work to get on, or to be stuck. */
+/* Waits until the thread that is closing makes progress, or is stuck. */
 static void
 watch(cmsgx_closer *closer)
 {
@@ -229,7 +229,7 @@ watch(cmsgx_closer *closer)
     }
 }
 
-/* 0: it was for so long that the thread may end. */
+/* 0 after so long a sleep that the thread may end. */
 static int
 sleep_on(cmsgx_closer *closer)
 {
@@ -282,7 +282,8 @@ run(void *argument)
     return NULL;
 }
 
-/* For who waits: closes one here, where no thread can be had.  Whether there was one. */
+/* For callers that wait: closes one descriptor here where no thread can be started.  Whether it
+   did. */
 static int
 help(cmsgx_closer *closer)
 {
@@ -356,7 +357,7 @@ cmsgx_row_wait(cmsgx_row *row, int64_t nanoseconds)
             break;
         }
     }
-    /* With the lock none is closed and counted down. */
+    /* Under the lock the backlog does not fall. */
     size_t waiting = is_full ? cmsgx_get(&closer->backlog) : 0;
     pthread_mutex_unlock(&closer->lock);
     return waiting;
@@ -405,8 +406,8 @@ before_fork(cmsgx_fork_hook *hook)
 
     pthread_mutex_lock(&closer->lock);
     adopt(closer);
-    /* A close(2) that has just begun may not have taken the number out of the table yet, and the
-       child could not tell.  It is over, or blocks and has taken it out. */
+    /* A close(2) that has just begun may not have taken the number out of the table yet, which the
+       child could not know.  After this wait it has returned, or blocks and has taken it out. */
     closer->is_forking = 1;
     closer->waiters++;
     while (closer->active > 0 && wait_until(closer, &closer->changed, until)) {
@@ -427,7 +428,7 @@ after_fork_in_parent(cmsgx_fork_hook *hook)
     pthread_mutex_unlock(&closer->lock);
 }
 
-/* No more here than a handler may do: the rest is left to who comes first. */
+/* Only what a handler of pthread_atfork(3) may do; the first caller does the rest, by adopt(). */
 static void
 after_fork_in_child(cmsgx_fork_hook *hook)
 {

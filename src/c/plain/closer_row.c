@@ -3,10 +3,10 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 
-/* Descriptors that may wait, for who receives: the first, and that part of the table. */
+/* At most LIMIT descriptors may wait before receivers stop, and one SHARE-th of RLIMIT_NOFILE. */
 #define LIMIT ((size_t)4096)
 #define SHARE ((size_t)8)
-/* Places that are made at once. */
+/* Places that are allocated at once. */
 #define BLOCK 256
 
 /* Life ------------------------------------------------------------------------------------- */
@@ -89,7 +89,7 @@ add_block(cmsgx_closer *closer, size_t count)
     return 0;
 }
 
-/* The same.  Others may reserve meanwhile, without the lock. */
+/* The same: with the lock held.  Others may reserve meanwhile, without it. */
 static int
 make_places(cmsgx_closer *closer)
 {
@@ -108,7 +108,7 @@ int
 cmsgx_row_reserve(cmsgx_row *row, size_t count)
 {
     cmsgx_closer *closer = row->closer;
-    /* Who sees its own number covered has its places: they are never taken back. */
+    /* A caller that sees its own number covered has its places: they are never taken back. */
     if (cmsgx_add(&closer->reserved, count) + count <= cmsgx_get(&closer->places)) {
         return 0;
     }
@@ -157,8 +157,8 @@ cmsgx_closer_limit(cmsgx_closer *closer)
     return limit;
 }
 
-/* A row that holds nothing up goes on for a while where others have filled the closer: one peer is
-   not to stop all. */
+/* A row without a backlog of its own goes on for a while where others have filled the closer: one
+   peer must not stop all. */
 int
 cmsgx_row_is_over(cmsgx_row *row)
 {

@@ -11,11 +11,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Threads at most, and rows for what came by no receiver. */
+/* The most threads, and the rows for descriptors that no receiver received. */
 #define CMSGX_CLOSER_THREADS 8
 #define CMSGX_CLOSER_ROWS 64
 
-/* With a backlog of so many nobody asks for the limit, and no thread that lingers is hurried. */
+/* Up to this backlog nobody asks for the limit, and no lingering thread is woken early. */
 #define CMSGX_CLOSER_FEW 64
 
 /* Plain numbers, and counts of users. */
@@ -29,7 +29,7 @@
 typedef struct cmsgx_closer cmsgx_closer;
 typedef struct cmsgx_row cmsgx_row;
 
-/* Where a descriptor stands while it waits. */
+/* The place of a descriptor in its row. */
 typedef struct cmsgx_place {
     struct cmsgx_place *next;
     int fd;
@@ -40,52 +40,52 @@ typedef struct cmsgx_places {
     cmsgx_place places[];
 } cmsgx_places;
 
-/* The descriptors of one receiver, in the order in which they are closed.  One thread at a time is
-   at a row, so that what blocks there holds up nothing else. */
+/* The descriptors of one receiver, in the order in which they are closed.  One thread at a time
+   works on a row, so a close(2) that blocks holds up no other row. */
 struct cmsgx_row {
     cmsgx_closer *closer;   /* a use, while the row has users */
     atomic_size_t users;
     atomic_size_t waiting;  /* queued or being closed */
     cmsgx_place *first;
     cmsgx_place *last;
-    cmsgx_row *next;        /* of those that are ready */
-    char is_engaged;        /* among the ready ones, or with a thread: this is a use */
-    char is_own;            /* memory of its own */
+    cmsgx_row *next;        /* in the list of ready rows */
+    char is_engaged;        /* in that list, or with a thread: this counts as a user */
+    char is_own;            /* allocated by itself, not one of the closer's `rows` */
 };
 
 typedef struct {
     cmsgx_closer *closer;
-    cmsgx_row *row;         /* what it is at, and the place of what it closes */
+    cmsgx_row *row;         /* the row it works on, and the place of what it closes */
     cmsgx_place *place;
     char is_used;
-    char is_stuck;          /* in one close(2) for so long that others go on */
+    char is_stuck;          /* in one close(2) for so long that other threads go on */
 } cmsgx_closing;
 
 struct cmsgx_closer {
-    /* Without the lock. */
+    /* Used without the lock: */
     atomic_size_t users;    /* the module, each thread, each row that has users */
     atomic_size_t backlog;  /* queued or being closed */
-    atomic_size_t reserved; /* places that were promised or are taken: never more than there are */
+    atomic_size_t reserved; /* places promised or in use: never more than `places` */
     atomic_size_t places;
-    atomic_size_t few;      /* backlog with which nobody asks for the limit */
+    atomic_size_t few;      /* backlog up to which nobody asks for the limit */
     cmsgx_fork_hook hook;
 
-    /* With the lock. */
+    /* Used with the lock: */
     pthread_mutex_t lock;
     pthread_cond_t wake;    /* for threads that sleep */
-    pthread_cond_t hurry;   /* for those that look again soon anyway */
-    pthread_cond_t changed; /* for who waits: something was closed */
-    uint32_t generation;    /* of the process that the threads are in */
+    pthread_cond_t hurry;   /* for threads that would look again soon anyway */
+    pthread_cond_t changed; /* for callers that wait: something was closed */
+    uint32_t generation;    /* of the process that has the threads */
     int is_ending;
-    int is_forking;         /* no close(2) begins */
+    int is_forking;         /* no close(2) may begin */
     size_t waiters;
-    size_t progress;        /* counts beginnings and ends of close(2) */
+    size_t progress;        /* rises at the beginning and at the end of each close(2) */
     int threads;
     int active;             /* in close(2), and not stuck: 0 or 1 */
     int sleeping;
     int lingering;
     int watching;
-    int coming;             /* started or woken, and not there yet */
+    int coming;             /* started or woken, and not running yet */
     int woken;              /* of those, woken */
     cmsgx_row *ready_first;
     cmsgx_row *ready_last;
@@ -95,40 +95,40 @@ struct cmsgx_closer {
     cmsgx_row rows[CMSGX_CLOSER_ROWS];
 };
 
-/* One use of the closer less: after the last it is gone.  Without its lock. */
+/* Gives up one use of the closer; the last one frees it.  Without its lock. */
 void cmsgx_closer_drop(cmsgx_closer *closer);
 
-/* How many may wait while receivers take more, now. */
+/* How many descriptors may wait, at present, before receivers take no more. */
 size_t cmsgx_closer_limit(cmsgx_closer *closer);
 
 /* A new row, one use; NULL where there is no memory. */
 cmsgx_row *cmsgx_row_new(cmsgx_closer *closer);
 
-/* The row for what has none of its own, by a number that tells peers apart: one use. */
+/* The row for descriptors without one of their own, by a number that tells peers apart: one use. */
 cmsgx_row *cmsgx_row_shared(cmsgx_closer *closer, int number);
 
 cmsgx_row *cmsgx_row_hold(cmsgx_row *row);
 void cmsgx_row_drop(cmsgx_row *row);
 
-/* Promises places, to be asked for before there are descriptors: 0, or -1 where there is no memory.
-   Each is used up by cmsgx_row_submit(), or given back. */
+/* Promises places, before there are descriptors for them: 0, or -1 where there is no memory.  Each
+   is used by cmsgx_row_submit() or given back by cmsgx_row_unreserve(). */
 int cmsgx_row_reserve(cmsgx_row *row, size_t count);
 void cmsgx_row_unreserve(cmsgx_row *row, size_t count);
 
-/* Whether a receiver with that row may take more; the first look, mostly the only one. */
+/* Whether a receiver with that row may take more: the first check, and mostly the only one. */
 static inline int
 cmsgx_row_has_room(const cmsgx_row *row)
 {
     return cmsgx_get(&row->closer->backlog) <= cmsgx_get(&row->closer->few);
 }
 
-/* The second look, by the limits. */
+/* The second check, against the limits. */
 int cmsgx_row_is_over(cmsgx_row *row);
 
 /* How many descriptors a receiver may take at once, beyond those of one message. */
 size_t cmsgx_row_max(const cmsgx_row *row);
 
-/* Takes a place back whose descriptor is closed.  With the lock held. */
+/* Takes back a place whose descriptor was closed.  With the lock held. */
 void cmsgx_row_free_place(cmsgx_row *row, cmsgx_place *place);
 
 #endif

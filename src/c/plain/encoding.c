@@ -62,7 +62,7 @@ cmsgx_encoding_size(cmsgx_encoding encoding)
     }
 }
 
-/* A second count out of range of nanoseconds (the year 2262) wraps, which no clock does. */
+/* Seconds that do not fit in nanoseconds, after the year 2262, wrap; no clock reaches them. */
 static int64_t
 nanoseconds(int64_t seconds, int64_t fraction, int64_t unit)
 {
@@ -100,7 +100,7 @@ write_time(cmsgx_encoding encoding, int64_t value, unsigned char *out)
     int64_t seconds = value / BILLION;
     int64_t rest = value % BILLION;
     if (rest < 0) {
-        /* Not by the seconds times a billion, which may be less than there is. */
+        /* Not by multiplying the seconds, which may be below INT64_MIN. */
         rest += BILLION;
         seconds--;
     }

@@ -1,5 +1,5 @@
-/* Constants that the build machine's headers may lack, in this one place: those of headers that
-   the C library has too.  uapi.h has those that are the kernel's alone. */
+/* Constants that the headers of the build machine may lack, all in this place: those of headers
+   that the C library has too.  uapi.h has those of the kernel's own headers.  Numbers only. */
 
 #ifndef CMSGX_FALLBACKS_H
 #define CMSGX_FALLBACKS_H
@@ -17,8 +17,9 @@
 #include <sys/socket.h>
 
 #ifdef __linux__
-/* asm-generic/socket.h, and the two processors that number differently.  So do alpha, mips and
-   powerpc, but only what each header has: SO_PASSCRED, SO_PEERCRED, SO_PEERSEC, SO_PASSSEC. */
+/* asm-generic/socket.h, and the two processors that have other numbers.  alpha, mips and powerpc
+   have other numbers too, but only for names that every header has: SO_PASSCRED, SO_PEERCRED,
+   SO_PEERSEC, SO_PASSSEC. */
 #  if defined(__sparc__)
 #    define CMSGX_FALLBACK(generic, sparc, hppa) (sparc)
 #  elif defined(__hppa__)
@@ -86,7 +87,7 @@
 #    define SOL_VSOCK 287
 #  endif
 
-/* No header has these: the kernel compares with 0, the level of SOL_IP. */
+/* Not in any header: the kernel uses 0, which is also SOL_IP. */
 #  ifndef SOL_HCI
 #    define SOL_HCI 0
 #  endif
@@ -247,7 +248,8 @@
 #    define MSG_ZEROCOPY 0x4000000
 #  endif
 
-/* netinet/in.h, netinet/tcp.h, netinet/udp.h: older ones lack even some that are old in Linux. */
+/* netinet/in.h, netinet/tcp.h, netinet/udp.h: older ones lack even some numbers that are old in
+   Linux. */
 #  ifndef IP_PASSSEC
 #    define IP_PASSSEC 18
 #  endif

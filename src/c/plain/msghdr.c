@@ -3,9 +3,9 @@
 #include <errno.h>
 #include <fcntl.h>
 
-/* What arrived ------------------------------------------------------------------------------ */
+/* What was received --------------------------------------------------------------------- */
 
-/* Calls `each` with every descriptor that a message brought, and where it lies. */
+/* Calls `each` with the place of every descriptor number in the control data. */
 static void
 each_right(const struct msghdr *msg, void (*each)(unsigned char *at))
 {
@@ -40,7 +40,7 @@ void
 cmsgx_set_cloexec(struct msghdr *msg)
 {
     each_right(msg, set_cloexec);
-    /* As Linux answers. */
+    /* As Linux does. */
     msg->msg_flags |= CMSGX_MSG_CMSG_CLOEXEC;
 }
 
@@ -50,7 +50,7 @@ cmsgx_disown_peeked(struct msghdr *msg)
     each_right(msg, disown);
 }
 
-/* What failed ------------------------------------------------------------------------------- */
+/* A call that failed -------------------------------------------------------------------- */
 
 void
 cmsgx_close_after_failed_peek(const void *control, size_t capacity)
@@ -60,7 +60,7 @@ cmsgx_close_after_failed_peek(const void *control, size_t capacity)
     errno = saved;
 }
 
-/* Whether `flags` have `flag`, and errno is what a family says of one that it does not know. */
+/* Whether `flags` have `flag`, and errno is one by which a family refuses an unknown flag. */
 static int
 is_refusal(int flags, int flag)
 {

@@ -1,8 +1,8 @@
-/* What each try of recvmsg(2), or each message of recvmmsg(2), starts from and may leave behind.
-   Plain C, no Python.h.
+/* One try of recvmsg(2) or recvmmsg(2): what it needs before the call, what has to be done after
+   it, and what stands in for what a system lacks.  Plain C, no Python.h.
 
-   Inline, all of it, for the reason that stands at cmsgx_call(): no level more behind the system
-   call. */
+   What every try runs is inline, for the reason given at cmsgx_call(): no further level of calls
+   around the system call. */
 
 #ifndef CMSGX_MSGHDR_H
 #define CMSGX_MSGHDR_H
@@ -13,24 +13,26 @@
 #include <string.h>
 #include <sys/uio.h>
 
-/* Room for all that one message can bring, where it is not known what is switched on: the
-   descriptors, and after them labels, credentials, time stamps. */
+/* Room for everything that one message can bring, where it is not known which options are on:
+   descriptors, then security labels, credentials, time stamps. */
 #define CMSGX_MAX_CONTROL_SIZE (CMSG_SPACE(CMSGX_MAX_FDS * sizeof(int)) + 3072)
 
-/* How much of the control data that the kernel did not write has to read as nothing: see
-   cmsgx_msghdr_prepare(). */
+/* How much of a control buffer is zeroed at most: see cmsgx_msghdr_prepare(). */
 #define CMSGX_MAX_ZEROED (CMSGX_MAX_CONTROL_SIZE + CMSGX_EXTRA_CONTROL)
 
 #define CMSGX_PIECE 1024
 
 /* recvmsg(2) -------------------------------------------------------------------------------- */
 
-/* For recvmsg(2) without CMSGX_HAS_CLOEXEC, and for its peeks without CMSGX_PEEK_INSTALLS. */
+/* Sets close-on-exec on each descriptor that arrived: without CMSGX_HAS_CLOEXEC. */
 void cmsgx_set_cloexec(struct msghdr *msg);
+
+/* Puts -1 in place of each number that a peek showed: without CMSGX_PEEK_INSTALLS, where these are
+   not descriptors. */
 void cmsgx_disown_peeked(struct msghdr *msg);
 
-/* recvmsg(2), where `flags` may have CMSGX_MSG_CMSG_CLOEXEC on each system.  What arrives is
-   described by `msg` as on Linux, but for the room: see cmsgx_msghdr_prepare(). */
+/* recvmsg(2) with CMSGX_MSG_CMSG_CLOEXEC in `flags` on each system.  `msg` describes what arrived
+   as on Linux, except for the larger control buffer: see cmsgx_msghdr_finish(). */
 static inline __attribute__((always_inline)) ssize_t
 cmsgx_sys_recvmsg(int fd, struct msghdr *msg, int flags)
 {
@@ -40,7 +42,7 @@ cmsgx_sys_recvmsg(int fd, struct msghdr *msg, int flags)
     if (!CMSGX_IS_LINUX && msg->msg_controllen > capacity) {
         msg->msg_controllen = capacity;
     }
-    /* First of all, as the comment at CMSGX_MSG_CMSG_CLOEXEC says why. */
+    /* Before anything else: see CMSGX_MSG_CMSG_CLOEXEC. */
     if (known != flags && result >= 0) {
         cmsgx_set_cloexec(msg);
     }
@@ -50,21 +52,21 @@ cmsgx_sys_recvmsg(int fd, struct msghdr *msg, int flags)
     return result;
 }
 
-/* For a call that failed: whether that may be for CMSGX_MSG_CMSG_CLOEXEC in `flags`, which some
-   families refuse as they do each flag that they do not know.  None of them brings descriptors.
-   Keeps errno where it answers no. */
+/* After a call that failed: whether CMSGX_MSG_CMSG_CLOEXEC in `flags` may be the reason.  Some
+   families refuse every flag that they do not know; none of them delivers descriptors.  Keeps
+   errno. */
 int cmsgx_refuses_cloexec(int fd, int flags);
 
-/* The same of a send and MSG_NOSIGNAL.  None of them raises SIGPIPE. */
+/* The same for a send with MSG_NOSIGNAL.  None of these families raises SIGPIPE. */
 int cmsgx_refuses_nosignal(int fd, int flags);
 
-/* The kernel (Linux 6.18) installs a pidfd for some peeks that it then answers with EAGAIN: closes
-   what it wrote to a buffer that was zeroed before.  Keeps errno. */
+/* Linux 6.18 was seen to install a pidfd for some peeks that then fail with EAGAIN.  Closes what
+   the kernel wrote to a control buffer that was zeroed before.  Keeps errno. */
 void cmsgx_close_after_failed_peek(const void *control, size_t capacity);
 
 /* recvmmsg(2) ------------------------------------------------------------------------------- */
 
-/* What stands in for recvmmsg(2) where the system has none. */
+/* recvmmsg(2) by a loop of recvmsg(2): see cmsgx_recvmmsg(). */
 static inline int
 cmsgx_recvmmsg_by_one(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
 {
@@ -84,11 +86,11 @@ cmsgx_recvmmsg_by_one(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int f
     return done > 0 || count == 0 ? (int)done : -1;
 }
 
-/* recvmmsg(2): how many of `count` messages were received, each with its length in msg_len; -1
-   with errno where the first fails.  `flags` may have CMSGX_MSG_WAITFORONE and
-   CMSGX_MSG_CMSG_CLOEXEC.  An error after the first ends the call.  Linux tells it to the next
-   one; a loop cannot, and it is lost, as in FreeBSD's C library.  The caller prepares and finishes
-   each message: msghdr.h. */
+/* recvmmsg(2).  Returns how many of `count` messages were received, each with its length in
+   msg_len; -1 with errno where the first fails.  `flags` may have CMSGX_MSG_WAITFORONE and
+   CMSGX_MSG_CMSG_CLOEXEC.  An error after the first message ends the call.  Linux reports it at
+   the next call; the loop loses it, as that of FreeBSD's lib/libc/gen/recvmmsg.c does.  The caller
+   runs cmsgx_msghdr_prepare() and cmsgx_msghdr_finish() on each message. */
 static inline __attribute__((always_inline)) int
 cmsgx_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
 {
@@ -102,20 +104,21 @@ cmsgx_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
     return done;
 }
 
-/* What a try starts from, and leaves ---------------------------------------------------------- */
+/* Before and after a try ---------------------------------------------------------------------- */
 
+/* How many bytes of a control buffer are zeroed. */
 static inline size_t
 cmsgx_msghdr_zeroed(size_t capacity)
 {
     size_t size = capacity < CMSGX_MAX_ZEROED ? capacity : CMSGX_MAX_ZEROED;
-    /* Where gcc knows a bound it makes a memset of this size a slow `rep stos`: it may not know. */
+    /* Hides the bound from gcc, which would turn the memset into a slow `rep stos`. */
     __asm__("" : "+r"(size));
     return size;
 }
 
-/* Lets `msg` receive its data into memory of ours, through *iov; both are borrowed until the call
-   has returned.  Where the kernel counts bytes that it never writes, what was in that memory before
-   must not show in their place: then it is zeroed. */
+/* Makes `msg` receive its data into `data`, through *iov; both are borrowed until the call has
+   returned.  With flags for which the kernel counts bytes that it never writes, the memory is
+   zeroed, so that nothing older shows in their place. */
 static inline __attribute__((always_inline)) void
 cmsgx_msghdr_set_data(struct msghdr *msg, struct iovec *iov, void *data, size_t size, int flags)
 {
@@ -128,18 +131,18 @@ cmsgx_msghdr_set_data(struct msghdr *msg, struct iovec *iov, void *data, size_t 
     msg->msg_iovlen = 1;
 }
 
-/* Makes everything but msg_iov ready for the next try.  The kernel shortens the lengths, also in
-   a call that fails, so they are restored before every try.
+/* Prepares everything but msg_iov for the next try.  The kernel shortens the lengths even in a
+   call that fails, so they are restored before every try.
 
-   What the kernel does not write of the control buffer must read as nothing to a walk that goes on
-   after the last message: where the length was not shortened, and after a peek that failed.  Such
-   a walk ends at the first header of zeros, and what is written before that is one message's; so no
-   more than the largest needs is zeroed, however large the buffer is; and nothing where it
-   `is_zeroed`, as after a try for which nothing was there.
+   The part of the control buffer that the kernel does not write is zeroed: a walk may go on into
+   it, where the kernel did not shorten the length and after a peek that failed.  A walk ends at
+   the first header of zeros, and one message is all that is written before it, so no more is
+   zeroed than the largest message needs, however large the buffer is.  Nothing is where
+   `is_zeroed`: the buffer still has the zeros of a try for which nothing had arrived.
 
-   `control` and `name` stay the caller's, and are borrowed until the call has returned; both are
-   pointers to memory even where their size is 0, which asks the kernel for neither.  Behind the
-   `control_size` bytes that are asked for there are CMSGX_EXTRA_CONTROL more. */
+   `control` and `name` stay the caller's, and are borrowed until the call has returned.  Both
+   point to memory even where their size is 0, which asks the kernel for neither.  After the
+   `control_size` bytes that are asked for the buffer has CMSGX_EXTRA_CONTROL more. */
 static inline __attribute__((always_inline)) void
 cmsgx_msghdr_prepare(struct msghdr *msg, void *control, size_t control_size, void *name,
                      socklen_t name_size, int is_zeroed)
@@ -147,7 +150,8 @@ cmsgx_msghdr_prepare(struct msghdr *msg, void *control, size_t control_size, voi
     size_t capacity = control_size + CMSGX_EXTRA_CONTROL;
     if (!is_zeroed) {
         size_t zeroed = cmsgx_msghdr_zeroed(capacity);
-        /* In pieces: of 2048 bytes and more glibc makes a `rep stosb`, and of what it knows gcc. */
+        /* In pieces: glibc uses a slow `rep stosb` from 2048 bytes on, and gcc a `rep stos` where
+           it knows the size. */
         while (zeroed > CMSGX_PIECE) {
             size_t piece = CMSGX_PIECE;
             __asm__("" : "+r"(piece));
@@ -164,8 +168,8 @@ cmsgx_msghdr_prepare(struct msghdr *msg, void *control, size_t control_size, voi
     msg->msg_flags = 0;
 }
 
-/* Makes what a call returned fit what was asked for, each message at once: where the room was for
-   more, the descriptors behind it are closed. */
+/* After a call that succeeded, for each message at once: cuts the control data down to what was
+   asked for where the buffer was larger, and closes the descriptors after that. */
 static inline __attribute__((always_inline)) void
 cmsgx_msghdr_finish(struct msghdr *msg, size_t control_size)
 {
@@ -180,7 +184,7 @@ cmsgx_msghdr_finish(struct msghdr *msg, size_t control_size)
     }
 }
 
-/* For a call that failed. */
+/* After a call that failed. */
 static inline __attribute__((always_inline)) void
 cmsgx_msghdr_failed(const void *control, size_t control_size, int flags)
 {
@@ -190,8 +194,8 @@ cmsgx_msghdr_failed(const void *control, size_t control_size, int flags)
     }
 }
 
-/* One try of recvmsg(2).  Its result and errno; whoever asked owns the descriptors in `control`
-   once it succeeded, and there are none after a failure. */
+/* One try of recvmsg(2), with its result and errno.  After success the caller owns the descriptors
+   in `control`; after a failure there are none. */
 static inline __attribute__((always_inline)) ssize_t
 cmsgx_msghdr_receive(int fd, struct msghdr *msg, int flags, void *control, size_t control_size,
                      void *name, socklen_t name_size, int is_zeroed)

@@ -41,9 +41,9 @@ cmsgx_sendmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
 int
 cmsgx_poll(struct pollfd *fds, nfds_t count, int64_t nanoseconds)
 {
-    /* NetBSD has ppoll(2) since its release 10. */
+    /* Not NetBSD, which has ppoll(2) only since its release 10. */
 #if CMSGX_IS_LINUX || defined(__FreeBSD__) || defined(__OpenBSD__)
-    /* A time_t of 32 bits has room for 68 years. */
+    /* A time_t of 32 bits holds 68 years. */
     int64_t seconds = nanoseconds / 1000000000;
     struct timespec time = {.tv_sec = seconds > INT_MAX ? INT_MAX : (time_t)seconds,
                             .tv_nsec = (long)(nanoseconds % 1000000000)};
@@ -51,14 +51,15 @@ cmsgx_poll(struct pollfd *fds, nfds_t count, int64_t nanoseconds)
     if (result >= 0 || (errno != EPERM && errno != ENOSYS)) {
         return result;
     }
-    /* A filter of seccomp(2) that knows poll(2) alone. */
+    /* A filter of seccomp(2) may allow poll(2) only. */
 #endif
     int64_t milliseconds = (nanoseconds + 999999) / 1000000;
     return poll(fds, count, milliseconds > INT_MAX ? INT_MAX : (int)milliseconds);
 }
 
 #if defined(__linux__) || defined(__APPLE__)
-/* With "." and "..".  The BSDs show only the standard streams there, unless fdescfs is mounted. */
+/* The count includes "." and "..".  On the BSDs /dev/fd shows only the standard streams, unless
+   fdescfs is mounted. */
 static size_t
 count_entries(void)
 {
@@ -80,7 +81,7 @@ cmsgx_count_open(void)
 {
 #if defined(__linux__)
     struct stat status;
-    /* Linux 6.2 tells the number as the size. */
+    /* The size is that number since Linux 6.2, commit f1f1f2569901. */
     if (stat("/proc/self/fd", &status) == 0 && status.st_size > 0) {
         return (size_t)status.st_size;
     }
@@ -105,7 +106,7 @@ cmsgx_count_open(void)
 size_t
 cmsgx_count_free(size_t limit, size_t enough)
 {
-    const size_t more = 1024;   /* so many are mostly all that is open */
+    const size_t more = 1024;   /* mostly more than are open */
     size_t found = 0;
     for (size_t number = 0; number < limit && number < enough + more && found < enough; number++) {
         found += fcntl((int)number, F_GETFD) < 0 && errno == EBADF;
@@ -120,7 +121,7 @@ cmsgx_pid_of(int pidfd)
 {
 #if CMSGX_IS_LINUX
     struct cmsgx_pidfd_info info;
-    /* Of a kernel that knows it only in part, what it does not fill is not to be seen. */
+    /* An older kernel fills only part of it. */
     memset(&info, 0, sizeof(info));
     if (ioctl(pidfd, (cmsgx_ioctl)CMSGX_PIDFD_GET_INFO, &info) == 0) {
         return (pid_t)info.pid;
@@ -144,7 +145,7 @@ cmsgx_family_of(int fd)
 #else
     struct sockaddr_storage name;
     socklen_t size = sizeof(name);
-    /* Some systems write nothing for a socket without a name. */
+    /* Some systems write nothing for an unnamed socket. */
     memset(&name, 0, sizeof(name));
     return getsockname(fd, (struct sockaddr *)&name, &size) == 0 ? name.ss_family : -1;
 #endif
@@ -163,7 +164,7 @@ cmsgx_proto_of(int fd)
 #endif
 }
 
-/* Whether a SOCK_SEQPACKET has something queued, as far as it shows: bytes in any message,
+/* Whether a SOCK_SEQPACKET has something queued, as far as can be seen: bytes in any message,
    descriptors in the next one. */
 static int
 has_packets(int fd)
@@ -176,15 +177,15 @@ has_packets(int fd)
     if (ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0) {
         return 1;
     }
-    /* Without any room, so that a descriptor is not installed and what there is counts as cut. */
+    /* Without any room: no descriptor is installed, and whatever there is counts as truncated. */
     struct msghdr msg;
     memset(&msg, 0, sizeof(msg));
     return recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT) >= 0
            && (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC));
 }
 
-/* Whether the peer sends nothing more, without poll(2), which fails where RLIMIT_NOFILE is 0.  A
-   look beyond all that is queued finds the end, or nothing. */
+/* Whether the peer will send nothing more, without poll(2), which fails where RLIMIT_NOFILE is 0.
+   A peek past everything that is queued finds the end, or nothing. */
 static int
 is_shut_down(int fd)
 {

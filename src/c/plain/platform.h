@@ -1,9 +1,8 @@
-/* The differences between the systems stand here and in platform.c, as those between Python
-   versions stand in compat.h: what a system call does elsewhere, and what stands in for one that is
-   not there.  Numbers and layouts are in fallbacks.h, uapi.[hc] and tables/.  Plain C, no
-   Python.h.
+/* The differences between systems, here and in platform.c, as compat.h has those between Python
+   versions: what a system call does elsewhere, and what stands in for one that a system lacks.
+   Numbers and layouts are in fallbacks.h, uapi.[ch] and tables/.  Plain C, no Python.h.
 
-   With CMSGX_PORTABLE a build for Linux takes what stands in for Linux's own, for the tests. */
+   With CMSGX_PORTABLE a build on Linux uses what stands in for Linux's own calls, for tests. */
 
 #ifndef CMSGX_PLATFORM_H
 #define CMSGX_PLATFORM_H
@@ -45,14 +44,14 @@ typedef int cmsgx_ioctl;
 typedef unsigned long cmsgx_ioctl;
 #endif
 
-/* Of 64 bits in a struct: i386 aligns them to 4. */
+/* The alignment of 64 bits in a struct: 4 on i386. */
 #define CMSGX_ALIGN64 _Alignof(struct {uint64_t value;})
 
 /* Flags ------------------------------------------------------------------------------------ */
 
-/* Close-on-exec by recvmsg(2) itself.  macOS lacks it: cmsgx_sys_recvmsg() sets it right after
-   the call, and takes this bit, which is nobody's there, out of the flags before.  Another thread
-   that forks and executes in between takes the descriptors along: nothing here can prevent that. */
+/* Close-on-exec by recvmsg(2) itself.  macOS lacks it: cmsgx_sys_recvmsg() removes this bit, which
+   nothing uses there, from the flags and sets close-on-exec right after the call.  A fork and exec
+   in another thread in between inherits the descriptors, which cannot be prevented. */
 #if defined(MSG_CMSG_CLOEXEC) && !defined(CMSGX_PORTABLE)
 #  define CMSGX_HAS_CLOEXEC 1
 #  define CMSGX_MSG_CMSG_CLOEXEC MSG_CMSG_CLOEXEC
@@ -61,29 +60,30 @@ typedef unsigned long cmsgx_ioctl;
 #  define CMSGX_MSG_CMSG_CLOEXEC 0x40000000
 #endif
 
-/* recvmmsg(2) waits for the first message only.  Without that call: a bit that is nobody's. */
+/* recvmmsg(2) waits for the first message only.  On a system without that call: an unused bit. */
 #ifdef MSG_WAITFORONE
 #  define CMSGX_MSG_WAITFORONE MSG_WAITFORONE
 #else
 #  define CMSGX_MSG_WAITFORONE 0x20000000
 #endif
 
-/* Linux alone has an error queue. */
+/* Only Linux has an error queue. */
 #ifdef MSG_ERRQUEUE
 #  define CMSGX_MSG_ERRQUEUE MSG_ERRQUEUE
 #else
 #  define CMSGX_MSG_ERRQUEUE 0
 #endif
 
-/* With these the kernel may return more bytes than it writes.  On TCP, MSG_TRUNC throws the bytes
-   away; MSG_SOCK_DEVMEM, which C libraries lack, leaves them in the memory of a device. */
+/* Flags with which the kernel may return more bytes than it writes.  On TCP, MSG_TRUNC discards
+   the bytes, see tcp(7); MSG_SOCK_DEVMEM leaves them in the memory of a device, see
+   https://docs.kernel.org/networking/devmem.html. */
 #ifdef __linux__
-#  define CMSGX_MSG_NOT_WRITTEN (MSG_TRUNC | 0x2000000)
+#  define CMSGX_MSG_NOT_WRITTEN (MSG_TRUNC | MSG_SOCK_DEVMEM)
 #else
 #  define CMSGX_MSG_NOT_WRITTEN MSG_TRUNC
 #endif
 
-/* An SDK of macOS may lack it.  Python ignores SIGPIPE unless it is told otherwise. */
+/* An SDK of macOS may lack it.  Python ignores SIGPIPE by default. */
 #ifdef MSG_NOSIGNAL
 #  define CMSGX_MSG_NOSIGNAL MSG_NOSIGNAL
 #else
@@ -92,26 +92,26 @@ typedef unsigned long cmsgx_ioctl;
 
 /* What the systems do with descriptors ------------------------------------------------------ */
 
-/* Linux puts as many into a control buffer as fit, and drops the others.  Elsewhere a buffer that
-   is too short costs them all (FreeBSD, NetBSD), or the message (OpenBSD), or the others stay open
-   and nobody knows their numbers (macOS).  So there each call has this much room beside what was
-   asked for, which is more than one message carries (UIPC_MAX_CMSG_FD of macOS is 512), and
-   cmsgx_shorten() does what Linux does. */
+/* Linux puts as many descriptors into a control buffer as fit, and drops the others.  Elsewhere a
+   buffer that is too short loses all of them (FreeBSD, NetBSD) or the message (OpenBSD), or leaves
+   the others open without their numbers (macOS: https://github.com/python/cpython/issues/80931).
+   So there each call has this much room more than was asked for, enough for any message
+   (UIPC_MAX_CMSG_FD of macOS is 512), and cmsgx_shorten() then does what Linux does. */
 #if CMSGX_IS_LINUX
 #  define CMSGX_EXTRA_CONTROL 0
 #else
 #  define CMSGX_EXTRA_CONTROL CMSG_SPACE(512 * sizeof(int))
 #endif
 
-/* The numbers that MSG_PEEK shows are descriptors: Linux makes new ones each time.  macOS shows
-   zeros, the BSDs what the kernel itself has in their place. */
+/* Whether the numbers that MSG_PEEK shows are descriptors: Linux installs new ones each time.
+   macOS shows zeros, and the BSDs their kernel's own data in that place. */
 #ifdef __linux__
 #  define CMSGX_PEEK_INSTALLS 1
 #else
 #  define CMSGX_PEEK_INSTALLS 0
 #endif
 
-/* SCM_RIGHTS travels alone: with another control message beside it sendmsg(2) fails, EINVAL. */
+/* Whether sendmsg(2) fails with EINVAL where another control message goes with SCM_RIGHTS. */
 #if defined(__APPLE__) || defined(__NetBSD__) || defined(__OpenBSD__)
 #  define CMSGX_RIGHTS_ALONE 1
 #else
@@ -120,10 +120,11 @@ typedef unsigned long cmsgx_ioctl;
 
 /* sendmsg(2), recvmsg(2) ------------------------------------------------------------------- */
 
-/* musl's sendmsg() for 64 bits copies the control data to 1 KiB of stack, and says ENOMEM where
-   there is more, as with 253 descriptors.  The kernel takes its structs as they are where the
-   padding, which stands for the upper half of a size_t, is zero: here all of a msghdr is zeroed
-   before it is filled, and cmsgx_put() zeroes each header. */
+/* On 64 bits musl's sendmsg() copies the control data to about 1 KiB of stack and fails with
+   ENOMEM where there is more, as with 253 descriptors and credentials: src/network/sendmsg.c.  The
+   kernel accepts musl's structs as they are if the padding, which it reads as the upper half of a
+   size_t, is zero: every msghdr here is zeroed before it is filled, and cmsgx_put() zeroes each
+   header. */
 #if defined(__linux__) && !defined(__GLIBC__) && LONG_MAX > INT_MAX
 #  define CMSGX_RAW_SENDMSG 1
 #else
@@ -141,9 +142,9 @@ cmsgx_sys_sendmsg(int fd, const struct msghdr *msg, int flags)
     return sendmsg(fd, msg, flags);
 }
 
-/* Of a libc whose time_t is longer than the kernel's long, recvmsg() and recvmmsg() put a second
-   time stamp behind the kernel's, or set MSG_CTRUNC where it has no room, though nothing is lost.
-   The calls themselves do not. */
+/* In a libc whose time_t is longer than the kernel's long, recvmsg() and recvmmsg() add a second
+   time stamp after the kernel's, or set MSG_CTRUNC if that does not fit, although nothing was
+   lost: musl, src/network/recvmsg.c.  The system calls do not. */
 #define CMSGX_RAW_RECVMSG (sizeof(time_t) > sizeof(long))
 
 static inline __attribute__((always_inline)) ssize_t
@@ -159,8 +160,8 @@ cmsgx_plain_recvmsg(int fd, struct msghdr *msg, int flags)
 
 /* sendmmsg(2), recvmmsg(2) ----------------------------------------------------------------- */
 
-/* The system's struct mmsghdr where it has the system calls.  Not FreeBSD's, whose length is a
-   ssize_t: there these calls are loops of its C library, which ours do as well. */
+/* The system's struct mmsghdr, where the calls are system calls.  Not that of FreeBSD, whose
+   length is a ssize_t: there they are loops in the C library, and the loops here do as well. */
 struct cmsgx_mmsg {
     struct msghdr msg_hdr;
     unsigned int msg_len;
@@ -172,8 +173,9 @@ struct cmsgx_mmsg {
 #  define CMSGX_HAS_MMSG 0
 #endif
 
-/* sendmmsg(2): how many were sent, each with its length in msg_len; -1 with errno where the first
-   fails.  An error after the first ends the call: sending that message again tells it. */
+/* sendmmsg(2).  Returns how many were sent, each with its length in msg_len; -1 with errno where
+   the first fails.  An error after the first ends the call, and is reported when that message is
+   sent again. */
 #if CMSGX_HAS_MMSG
 
 _Static_assert(sizeof(struct cmsgx_mmsg) == sizeof(struct mmsghdr)
@@ -182,7 +184,7 @@ _Static_assert(sizeof(struct cmsgx_mmsg) == sizeof(struct mmsghdr)
                "struct mmsghdr");
 _Static_assert(sizeof(((struct mmsghdr *)0)->msg_len) == sizeof(unsigned int), "its length");
 
-/* Their argument for the flags is unsigned with NetBSD and musl. */
+/* The type of the flags is unsigned on NetBSD and in musl. */
 #  if defined(__GLIBC__) || defined(__BIONIC__) || defined(__OpenBSD__)
 typedef int cmsgx_mmsg_flags;
 #  else
@@ -193,7 +195,7 @@ static inline __attribute__((always_inline)) int
 cmsgx_plain_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
 {
 #  if CMSGX_IS_LINUX && LONG_MAX == INT_MAX
-    /* The two differ in the timeout, and there is none. */
+    /* The two differ only in the timeout, which is not used. */
 #    ifdef SYS_recvmmsg_time64
     const long number = SYS_recvmmsg_time64;
 #    else
@@ -210,7 +212,7 @@ static inline __attribute__((always_inline)) int
 cmsgx_sendmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
 {
 #  if CMSGX_RAW_SENDMSG
-    /* musl's is a loop around its sendmsg(). */
+    /* musl's sendmmsg() is a loop of its sendmsg(). */
     return (int)syscall(SYS_sendmmsg, fd, msgs, count, flags);
 #  else
     return sendmmsg(fd, (struct mmsghdr *)(void *)msgs, count, (cmsgx_mmsg_flags)flags);
@@ -218,7 +220,7 @@ cmsgx_sendmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
 }
 
 #else
-/* This system has none: msghdr.h has a loop in its place. */
+/* Never called: cmsgx_recvmmsg() in msghdr.h has a loop for a system without recvmmsg(2). */
 static inline int
 cmsgx_plain_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
 {
@@ -232,12 +234,13 @@ int cmsgx_sendmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flag
 
 /* Other calls ------------------------------------------------------------------------------ */
 
-/* Linux 5.9; headers may be older than the kernel.  One number for all but two processors. */
+/* close_range(2), Linux 5.9; headers may be older than the kernel.  The same number on all
+   processors but two. */
 #if defined(__linux__) && !defined(SYS_close_range) && !defined(__alpha__) && !defined(__mips__)
 #  define SYS_close_range 436
 #endif
 
-/* Closes a run of descriptors by one call: 0, or -1 where the system has none, or refuses. */
+/* Closes a range of descriptors by one call: 0, or -1 where the system lacks it or refuses. */
 static inline int
 cmsgx_close_range(unsigned int first, unsigned int last)
 {
@@ -251,7 +254,8 @@ cmsgx_close_range(unsigned int first, unsigned int last)
 #endif
 }
 
-/* memfd_create(2): the number, or -1 with errno.  Not every C library of Linux has the function. */
+/* memfd_create(2): the descriptor, or -1 with errno.  Not every C library of Linux has the
+   function. */
 static inline int
 cmsgx_sys_memfd_create(const char *name, unsigned int flags)
 {
@@ -266,10 +270,10 @@ cmsgx_sys_memfd_create(const char *name, unsigned int flags)
 #endif
 }
 
-/* poll(2) that waits so many nanoseconds, or up to a millisecond more. */
+/* poll(2) with a timeout in nanoseconds, which may be rounded up to a millisecond. */
 int cmsgx_poll(struct pollfd *fds, nfds_t count, int64_t nanoseconds);
 
-/* The clock that a condition waits by.  macOS has no pthread_condattr_setclock(). */
+/* The clock of condition variables.  macOS has no pthread_condattr_setclock(). */
 #ifdef __APPLE__
 #  define CMSGX_CONDITION_CLOCK CLOCK_REALTIME
 #else
@@ -286,24 +290,23 @@ cmsgx_set_condition_clock(pthread_condattr_t *attributes)
 #endif
 }
 
-/* How many descriptors this process has open, or a bound of it; SIZE_MAX where that cannot be
-   told. */
+/* How many descriptors this process has open, or an upper bound; SIZE_MAX where it is unknown. */
 size_t cmsgx_count_open(void);
 
-/* How many more could be opened, below a limit of the table: `enough` at most, and no more than are
-   found by looking at that many numbers and some.  Needs neither /proc nor a descriptor. */
+/* How many more descriptors could be opened below `limit`, at most `enough`; looks at no more than
+   `enough` + 1024 numbers.  Needs neither /proc nor a descriptor. */
 size_t cmsgx_count_free(size_t limit, size_t enough);
 
 /* Processes -------------------------------------------------------------------------------- */
 
-/* The pid here of what a pidfd names: PIDFD_GET_INFO, Linux 6.13.  0 where it was reaped, or is not
-   visible here; -1 where this kernel does not tell, or it is not a pidfd. */
+/* The pid, in this pid namespace, of a pidfd: PIDFD_GET_INFO, Linux 6.13.  0 where the process was
+   reaped or is not visible here; -1 where this kernel lacks the call, or it is not a pidfd. */
 pid_t cmsgx_pid_of(int pidfd);
 
 /* Sockets ---------------------------------------------------------------------------------- */
 
-/* Whether a family refuses MSG_NOSIGNAL as it does each flag that it does not know.  None of these
-   raises SIGPIPE. */
+/* Whether a family refuses MSG_NOSIGNAL, as every flag that it does not know.  These never raise
+   SIGPIPE. */
 static inline int
 cmsgx_family_refuses_nosignal(int family)
 {
@@ -315,20 +318,20 @@ cmsgx_family_refuses_nosignal(int family)
 #endif
 }
 
-/* AF_* of a socket: SO_DOMAIN, or by its name.  -1 with errno. */
+/* AF_* of a socket: by SO_DOMAIN, or by its name.  -1 with errno. */
 int cmsgx_family_of(int fd);
 
-/* Its protocol: SO_PROTOCOL.  -1 where it is not told. */
+/* Its protocol: SO_PROTOCOL.  -1 where it is unknown. */
 int cmsgx_proto_of(int fd);
 
-/* Whether the peer sends nothing more, and nothing is left of what it sent: for a socket whose
-   empty messages look the same.  1, 0, or -1 with errno where that cannot be told. */
+/* Whether the peer will send nothing more and all that it sent was read: for a socket whose empty
+   messages look like that.  1, 0, or -1 with errno where it cannot be determined. */
 int cmsgx_has_hung_up(int fd);
 
-/* Who connected to an AF_UNIX socket, or listened. */
+/* The process that connected to an AF_UNIX socket, or listened on it. */
 struct cmsgx_peer {
-    int32_t pid;            /* 0 where it is not visible here, or where the system does not tell */
-    uint32_t uid;           /* the effective ones */
+    int32_t pid;            /* 0 where it is not visible here, or where the system lacks it */
+    uint32_t uid;           /* both are the effective ones */
     uint32_t gid;
 };
 
@@ -337,17 +340,18 @@ int cmsgx_peer_of(int fd, struct cmsgx_peer *peer);
 
 /* Addresses -------------------------------------------------------------------------------- */
 
-/* A socket address without a family says nothing. */
+/* The shortest socket address: one that has its family. */
 #define CMSGX_MIN_ADDRESS offsetof(struct sockaddr, sa_data)
 
-/* AF_UNIX names that begin with a NUL, unix(7). */
+/* AF_UNIX names that begin with a NUL: unix(7). */
 #ifdef __linux__
 #  define CMSGX_HAS_ABSTRACT_NAMES 1
 #else
 #  define CMSGX_HAS_ABSTRACT_NAMES 0
 #endif
 
-/* AF_NETLINK names, netlink(7) and netlink(4): the same two numbers at the same places. */
+/* AF_NETLINK names: netlink(7), and netlink(4) of FreeBSD, with the same two numbers at the same
+   places. */
 #if defined(__linux__) || (defined(__FreeBSD__) && defined(AF_NETLINK))
 #  define CMSGX_HAS_NETLINK_NAMES 1
 #else
@@ -361,8 +365,8 @@ int cmsgx_peer_of(int fd, struct cmsgx_peer *peer);
 #  define CMSGX_HAS_LINUX_NAMES 0
 #endif
 
-/* The BSDs and macOS have the length in the address too.  The kernel puts it into that of a call by
-   itself, but not into one that is the payload of a control message. */
+/* On the BSDs and macOS an address has its length in it.  The kernel sets it in the address of a
+   call, but not in one that is the payload of a control message. */
 static inline void
 cmsgx_set_address_length(struct sockaddr_storage *name, socklen_t size)
 {
@@ -375,8 +379,8 @@ cmsgx_set_address_length(struct sockaddr_storage *name, socklen_t size)
 
 /* Payloads --------------------------------------------------------------------------------- */
 
-/* struct timeval and struct timespec as a control message has them.  Linux has two longs, whatever
-   the time_t of the C library. */
+/* struct timeval and struct timespec in a control message: two longs on Linux, whatever the time_t
+   of the C library. */
 #ifdef __linux__
 typedef struct {
     long seconds;
@@ -399,7 +403,7 @@ _Static_assert(sizeof(cmsgx_timespec) == sizeof(struct timespec)
                "struct timespec");
 #endif
 
-/* struct bintime of FreeBSD, elsewhere as it is there for 64 bits. */
+/* struct bintime of FreeBSD; elsewhere as on its 64-bit systems. */
 typedef struct {
 #ifdef __FreeBSD__
     time_t seconds;
@@ -414,7 +418,8 @@ _Static_assert(sizeof(cmsgx_bintime) == sizeof(struct bintime)
                "struct bintime");
 #endif
 
-/* struct in_pktinfo, and the address in it that a packet is sent from.  NetBSD's has but one. */
+/* struct in_pktinfo, and its member for the source address of a packet to send.  NetBSD's has only
+   one address. */
 #if defined(__linux__) || defined(__APPLE__)
 #  define CMSGX_HAS_PKTINFO 1
 #  define CMSGX_PKTINFO_SOURCE ipi_spec_dst

@@ -7,13 +7,13 @@
 #define SECOND INT64_C(1000000000)
 #define MILLISECOND INT64_C(1000000)
 
-/* A poll(2) that took as long has waited. */
+/* A poll(2) that took this long did wait. */
 #define SHORTEST_WAIT MILLISECOND
 #define LONGEST_NAP (10 * MILLISECOND)
-/* So often in a row an event that was asked for may be gone when the call comes: who waits beside
-   others for the same messages should not fall asleep for that. */
+/* How many times in a row an event that was asked for may be gone by the next try, without a
+   pause: other threads or processes may wait for the same messages. */
 #define FREE_ROUNDS 16
-/* From there on all naps are the longest. */
+/* From here on each nap is the longest. */
 #define MOST_ROUNDS (FREE_ROUNDS + 5)
 
 int64_t
@@ -32,7 +32,7 @@ nap_after(int rounds)
                                   : MILLISECOND << (rounds - FREE_ROUNDS - 1);
 }
 
-/* poll(2) has returned at once; `is_asked_for`: with what was asked for. */
+/* poll(2) returned at once; `is_asked_for` is whether with an event that was asked for. */
 static void
 count_round(cmsgx_wait *wait, int is_asked_for)
 {
@@ -48,7 +48,7 @@ cmsgx_waited
 cmsgx_wait_for(int fd, short events, cmsgx_wait *wait, short *found)
 {
     int64_t start = cmsgx_now();
-    /* Without a deadline: what a timespec of 32 bits has room for. */
+    /* Without a deadline: an hour at a time, which fits a timespec of 32 bits. */
     int64_t left = wait->deadline < 0 ? 3600 * SECOND : wait->deadline - start;
     int64_t nap = nap_after(wait->rounds);
     struct pollfd ready = {.fd = fd, .events = events};
@@ -64,11 +64,11 @@ cmsgx_wait_for(int fd, short events, cmsgx_wait *wait, short *found)
         left -= cmsgx_now() - start;
         start = cmsgx_now();
     }
-    /* Also where the time is up by now: what came during the nap is not to be missed. */
+    /* Even where the time is up by now: what arrived during the nap must not be missed. */
     int result = cmsgx_poll(&ready, 1, left > 0 ? left : 0);
     if (result < 0) {
         if (errno == EINVAL) {
-            /* RLIMIT_NOFILE is 0, as a sandbox sets it: what is open can still be used. */
+            /* RLIMIT_NOFILE is 0, as in a sandbox: poll(2) fails, but open sockets still work. */
             count_round(wait, 0);
             return CMSGX_READY;
         }

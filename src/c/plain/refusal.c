@@ -5,46 +5,46 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-/* Not about one message, and so not in here:
-     EBADF, ENOTSOCK    the socket; or a descriptor that is to go is not open, which is a mistake of
-                        the caller's, whose number may be another file's at the next try
-     EPIPE, ESHUTDOWN   nothing goes any more; and on a connection ECONNRESET, ENOTCONN, ETIMEDOUT,
-                        ECONNREFUSED, EHOSTUNREACH, ...
+/* These errors are not about one message, and so are not listed below:
+     EBADF, ENOTSOCK    the socket; or a descriptor to be sent is not open, which is a mistake of
+                        the caller: its number may be that of another file at the next try
+     EPIPE, ESHUTDOWN   nothing can be sent any more; likewise ECONNRESET, ENOTCONN, ETIMEDOUT,
+                        ECONNREFUSED, EHOSTUNREACH, ... on a connection
      EAGAIN, EINTR      are waited out, or end the call
      ENOBUFS, ENOMEM, ETOOMANYREFS
                         memory, the queue of a device, the user's limit of descriptors in flight:
-                        they pass, and until then the next message would meet them as well
-     EFAULT, ENOSYS, EOPNOTSUPP on a connection, and whatever is not known
-                        are better heard than skipped */
+                        they pass, and until then the next message would fail as well
+     EFAULT, ENOSYS, EOPNOTSUPP on a connection, and unknown errors
+                        are better raised than skipped */
 
-/* Of any socket. */
+/* On any socket. */
 static int
 is_of_message(int error)
 {
     switch (error) {
     case EMSGSIZE:              /* longer than a packet, the socket's buffer, the path's MTU */
-    case EINVAL:                /* control messages, or an address, that do not fit */
+    case EINVAL:                /* invalid control messages, or an invalid address */
     case EPERM:                 /* another's credentials; a packet filter */
-    case EACCES:                /* a broadcast without SO_BROADCAST, no right to write to a path */
+    case EACCES:                /* a broadcast without SO_BROADCAST, no permission for a path */
     case EAFNOSUPPORT:          /* an address of another family */
-    case EADDRNOTAVAIL:         /* a source that this machine has not, port 0 */
-    case EISCONN:               /* an address, where there is a peer */
+    case EADDRNOTAVAIL:         /* a source address that this machine lacks, port 0 */
+    case EISCONN:               /* an address on a connected socket */
         return 1;
     default:
         return 0;
     }
 }
 
-/* Of one that sends each message to where its address says. */
+/* On a socket that sends each message to its own address. */
 static int
 is_of_destination(int error)
 {
     switch (error) {
-    case EDESTADDRREQ:          /* no address, and no peer: of AF_UNIX it is ENOTCONN */
+    case EDESTADDRREQ:          /* no address and no peer; ENOTCONN on AF_UNIX */
     case ENOTCONN:
-    case ECONNREFUSED:          /* nobody is there */
+    case ECONNREFUSED:          /* nobody listens there */
     case ECONNRESET:
-    case ENETUNREACH:           /* no way to there */
+    case ENETUNREACH:           /* no route */
     case EHOSTUNREACH:
     case EHOSTDOWN:
     case ENETDOWN:
@@ -52,21 +52,21 @@ is_of_destination(int error)
     case ENOPROTOOPT:           /* ICMP: the protocol, or the port */
     case EOPNOTSUPP:
     case EPROTO:
-    case EPROTOTYPE:            /* a path of another type of socket, or of none */
+    case EPROTOTYPE:            /* the path is a socket of another type, or not a socket */
     case ENOENT:
     case ENOTDIR:
     case ELOOP:
     case ENAMETOOLONG:
-    case ENODEV:                /* an interface that is not there */
+    case ENODEV:                /* no such interface */
     case ENXIO:
-    case EIO:                   /* a device, or IPsec, that does not take segments */
+    case EIO:                   /* a device without segmentation offload, or IPsec */
         return 1;
     default:
         return 0;
     }
 }
 
-/* What ICMP, or the other end, may have left for the next call to tell. */
+/* What ICMP or the other end may have left for the next call to report. */
 static int
 may_be_pending(int error, int family)
 {

@@ -1,4 +1,4 @@
-/* Holds what uapi.h states against the headers of the build; compiles to nothing.  A file of its
+/* Compares what uapi.h repeats with the headers of the build; compiles to nothing.  A file of its
    own, since some of these headers clash with those of the C library. */
 
 #include "plain/uapi.h"

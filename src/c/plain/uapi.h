@@ -1,7 +1,7 @@
-/* The numbers and structs of the kernel's own headers, uapi/linux and include/net.  A machine
-   may lack a header, or have one that is older than the kernel it will run on, and some clash
-   with those of the C library.  The ABI never changes, so they are stated here; uapi.c holds
-   them against the headers of the build.  Plain C, no Python.h. */
+/* The numbers and structs of the kernel's own headers, uapi/linux and include/net.  A build
+   machine may lack a header, or have one that is older than the kernel that the program will run
+   on, and some clash with headers of the C library.  The ABI never changes, so they are repeated
+   here; uapi.c compares them with the headers of the build.  Plain C, no Python.h. */
 
 #ifndef CMSGX_UAPI_H
 #define CMSGX_UAPI_H
@@ -417,14 +417,14 @@ struct cmsgx_rds_zcopy_cookies {
     uint32_t cookies[8];
 };
 
-/* linux/rxrpc.h, 6.16; enctype is of struct rxgk_challenge, which goes on where this ends. */
+/* linux/rxrpc.h, 6.16; enctype is of struct rxgk_challenge, which continues after it. */
 struct cmsgx_rxrpc_challenge {
     uint16_t service_id;
     uint8_t security_index;
     uint8_t pad;
     uint32_t enctype;
 };
-/* An array in the kernel, whose last items need not be there. */
+/* An array in the kernel, whose last items may be absent. */
 struct cmsgx_rxrpc_call_timeouts {
     uint32_t hard;
     uint32_t idle;
@@ -439,8 +439,8 @@ struct cmsgx_io_uring_recvmsg_out {
     uint32_t flags;
 };
 
-/* linux/pidfd.h, 6.13: the first 64 bytes, which each kernel that has it takes.  The number of
-   PIDFD_GET_INFO is _IOWR(0xff, 11, struct pidfd_info), in terms of sys/ioctl.h. */
+/* linux/pidfd.h, 6.13: the first 64 bytes, a size that every kernel with PIDFD_GET_INFO accepts.
+   Its number is _IOWR(0xff, 11, struct pidfd_info), in terms of sys/ioctl.h. */
 struct cmsgx_pidfd_info {
     uint64_t mask;
     uint64_t cgroupid;

@@ -34,8 +34,8 @@ cmsgx_walk(const void *control, size_t used, size_t *offset, cmsgx_header *heade
         return length < CMSG_LEN(0) ? CMSGX_BROKEN : CMSGX_CUT;
     }
     header->size = length - CMSG_LEN(0);
-    /* CMSG_SPACE cannot overflow here, as the length is within the buffer.  The result may lie
-       beyond the end, where a last message came without its padding. */
+    /* CMSG_SPACE cannot overflow, as the length is within the buffer.  The result may be past the
+       end, where the last message lacks its padding. */
     *offset += CMSG_SPACE(header->size);
     return CMSGX_MESSAGE;
 }
@@ -150,14 +150,14 @@ cmsgx_shorten(void *control, size_t used, size_t room, int *cut)
 
     while ((step = cmsgx_walk(control, used, &offset, &header)) == CMSGX_MESSAGE
            && header.offset + CMSG_LEN(header.size) <= room) {
-        /* Without its padding, where that is not there. */
+        /* The last one may lack its padding. */
         end = offset < room ? offset : room;
     }
     *cut = step != CMSGX_END;
     if (step == CMSGX_END) {
         return end < used ? end : used;
     }
-    /* The first that does not fit: a part of it may.  One whose length lies stays as it is. */
+    /* The first that does not fit: part of it may.  A malformed one is left as it is. */
     int in_numbers = carries_rights(&header) || carries_pidfd(&header);
     size_t kept = 0;
     if (header.offset + CMSG_LEN(in_numbers ? sizeof(int) : 0) <= room) {
@@ -191,7 +191,7 @@ cmsgx_put(void *control, int level, int type, const void *data, size_t size)
     unsigned char *start = control;
     struct cmsghdr raw;
 
-    /* The header too may have padding inside: zeroed, so that no byte of ours leaks. */
+    /* musl's header has padding inside: zeroed, so that no byte of this process leaks. */
     memset(&raw, 0, sizeof(raw));
     raw.cmsg_level = level;
     raw.cmsg_type = type;
