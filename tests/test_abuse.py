@@ -195,7 +195,7 @@ def test_a_receiver_that_was_never_initialised(stream: Pair) -> None:
             use()
     with pytest.raises((AttributeError, TypeError)):
         bare.refresh()
-    bare._configure(0, 0, (), 1, 1, False, True, False)
+    bare._configure(_cmsg.ReceiveConfig(fds=0, control_size=0, want=(), family=1, type=1))
     with pytest.raises(ValueError, match="not initialised"):
         bare.receive()
 
@@ -300,7 +300,9 @@ def test_a_zero_copy_sender_is_initialised_once() -> None:
 def test_a_room_that_cannot_be_is_refused(stream: Pair, size: int) -> None:
     receiver = cmsgx.Receiver(stream[0], 10)
     with pytest.raises(ValueError, match=f"^control_size: {size}; it is 0 to 2147483646$"):
-        receiver._configure(0, size, (), 1, 1, False, True, False)
+        receiver._configure(
+            _cmsg.ReceiveConfig(fds=0, control_size=size, want=(), family=1, type=1)
+        )
 
 
 @pytest.mark.parametrize("size", [2**31 - 4095, 2**62, 2**70])

@@ -1305,6 +1305,8 @@ UNMET = {
     "type: a subclass of FdBase is needed, not {}": _PRIVATE,
     "{} returned {}, which is not a descriptor": _PRIVATE,
     "control_size: {}; it is 0 to {}": _PRIVATE,
+    "config{}: a ReceiveConfig is needed, not {}": _PRIVATE,
+    "ReceiveConfig() is missing one of fds=, control_size= and want=": _PRIVATE,
     "IPAddress has no codec of its own": _PRIVATE,
     "attached_state: {}; it is 0 to {}": _PRIVATE,
     "{}(): the first argument is a list of one int": _PRIVATE,

@@ -68,6 +68,7 @@ typedef struct {
     PyTypeObject *Field;
     PyTypeObject *Codec;
     PyTypeObject *Message;
+    PyTypeObject *ReceiveConfig;
     PyTypeObject *Receiver;
     PyTypeObject *Batch;
     PyTypeObject *BatchReceiver;

@@ -15,7 +15,7 @@ from . import _cmsg
 from ._arguments import as_fds, as_int, as_kinds, as_view, check_word
 from ._cmsg import note_used_up, send, send_batch_tracked, send_tracked
 from ._options import Enabled, as_options, get_int, kinds_of, type_of
-from ._sync import Restoring, configuration
+from ._receiving import Asked, Configured
 from .errors import NotSupportedError
 from .kinds import Mark, PacketInfo, PacketInfo6, UdpSegment
 
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 
-class BatchReceiver(Restoring, _cmsg.BatchReceiver):
+class BatchReceiver(Configured, _cmsg.BatchReceiver):
     """Receives up to `count` messages of `sock` with each system call: recvmmsg(2).
 
     sock     a socket, an Fd, an int, or an object with fileno()
@@ -59,7 +59,7 @@ class BatchReceiver(Restoring, _cmsg.BatchReceiver):
     once, as the handle of enable() does.
     """
 
-    __slots__ = ("_enabled", "_fds", "_in_background", "_want")
+    __slots__ = ("_asked", "_enabled")
 
     def __init__(
         self,
@@ -74,23 +74,15 @@ class BatchReceiver(Restoring, _cmsg.BatchReceiver):
         check_word("close", close, ("now", "background"))
         fds = as_fds(fds)
         super().__init__(sock, count, bufsize)
-        self._fds = fds
-        asked = as_options(want, "want")
-        self._want = kinds_of(asked)
-        self._in_background = close == "background"
-        self._enabled = Enabled(sock, asked)
+        options = as_options(want, "want")
+        self._asked = Asked(fds, kinds_of(options), False, close == "background")
+        self._enabled = Enabled(sock, options)
         try:
             self._enabled._set_all()
             self.refresh()
         except BaseException as error:
             self._enabled._undo(error)
             raise
-
-    def refresh(self) -> None:
-        """Makes room for what was switched on since, by others."""
-        self._configure(
-            *configuration(self.sock, self._fds, self._want), False, self._in_background
-        )
 
 
 _Data: TypeAlias = "Buffer | Iterable[Buffer]"

@@ -248,6 +248,37 @@ class RawAddress(Address):
 class AddressTuple(tuple[Any, ...], Address):
     def __new__(cls, iterable: Iterable[Any] = (), /) -> tuple[Any, ...]: ...  # type: ignore[misc]
 
+@final
+class ReceiveConfig:
+    def __new__(
+        cls,
+        *,
+        fds: int,
+        control_size: int,
+        want: tuple[type[ControlMessage | PidFd], ...],
+        family: int = -1,
+        type: int = -1,
+        takes_pidfd: bool = False,
+        raise_truncated: bool = True,
+        in_background: bool = False,
+    ) -> Self: ...
+    @property
+    def fds(self) -> int: ...
+    @property
+    def control_size(self) -> int: ...
+    @property
+    def want(self) -> tuple[type[ControlMessage | PidFd], ...]: ...
+    @property
+    def family(self) -> int: ...
+    @property
+    def type(self) -> int: ...
+    @property
+    def takes_pidfd(self) -> bool: ...
+    @property
+    def raise_truncated(self) -> bool: ...
+    @property
+    def in_background(self) -> bool: ...
+
 @disjoint_base
 class Receiver:
     def __init__(
@@ -264,18 +295,7 @@ class Receiver:
     def _try(self, flags: int, /) -> Message | None: ...
     def __iter__(self) -> Self: ...
     def __next__(self) -> Message: ...
-    def _configure(
-        self,
-        fds: int,
-        control_size: int,
-        want: tuple[type[ControlMessage | PidFd], ...],
-        family: int,
-        type: int,
-        takes_pidfd: bool,
-        raise_truncated: bool,
-        in_background: bool,
-        /,
-    ) -> None: ...
+    def _configure(self, config: ReceiveConfig, /) -> None: ...
 
 @final
 class Segments:
@@ -314,18 +334,7 @@ class BatchReceiver:
     def receive(self, *, flags: int = 0, timeout: _Timeout = ...) -> Batch: ...
     def __iter__(self) -> Self: ...
     def __next__(self) -> Batch: ...
-    def _configure(
-        self,
-        fds: int,
-        control_size: int,
-        want: tuple[type[ControlMessage | PidFd], ...],
-        family: int,
-        type: int,
-        takes_pidfd: bool,
-        raise_truncated: bool,
-        in_background: bool,
-        /,
-    ) -> None: ...
+    def _configure(self, config: ReceiveConfig, /) -> None: ...
 
 # What the classes of the Python layer are made of --------------------------------------------
 

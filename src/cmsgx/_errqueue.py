@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn, SupportsIndex
 from . import _cmsg
 from ._arguments import as_int, as_seconds
 from ._options import Enabled, as_options, family_of
-from ._sync import Restoring
+from ._receiving import Restoring
 from .errors import NotSupportedError
 from .kinds._error import ExtendedError
 from .kinds._reports import report_of
@@ -160,7 +160,11 @@ def reader(sock: FileDescriptorLike, bufsize: int, what: str) -> _cmsg.Receiver:
         )
     receiver = _Reader(sock, bufsize, None)
     # Also for SOCK_STREAM the destination is of interest: as if the type were unknown.
-    receiver._configure(0, _ROOM, (), family, -1, False, False, False)
+    receiver._configure(
+        _cmsg.ReceiveConfig(
+            fds=0, control_size=_ROOM, want=(), family=family, type=-1, raise_truncated=False
+        )
+    )
     return receiver
 
 

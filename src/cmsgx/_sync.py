@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from types import EllipsisType, TracebackType
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _cmsg
 from ._arguments import as_fds, as_seconds, as_tuple, as_view, check_word, needed
 from ._cmsg import note_used_up, send_tracked
-from ._options import (
-    Enabled,
-    as_options,
-    family_of,
-    is_on_for,
-    kinds_of,
-    need_fds,
-    room_for,
-    switched_on,
-    type_of,
-    unique,
-)
-from .kinds import PidFd
+from ._options import Enabled, as_options, kinds_of
+from ._receiving import Asked, Configured
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from _typeshed import WriteableBuffer
 
     from ._arguments import Buffer
@@ -37,38 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Receiver", "send_all"]
 
 
-class Restoring:
-    """For what has switched options on: at the end of its `with` they are what they were before.
-
-    RuntimeError for another `with` after that.
-    """
-
-    __slots__ = ()
-
-    _enabled: Enabled
-
-    if TYPE_CHECKING:
-
-        @property
-        def sock(self) -> FileDescriptorLike: ...
-
-    def __enter__(self) -> Self:
-        self._enabled.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._enabled.__exit__(kind, error, traceback)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self.sock!r}>"
-
-
-class Receiver(Restoring, _cmsg.Receiver):
+class Receiver(Configured, _cmsg.Receiver):
     """Receives messages of `sock`: the memory, the room and the options, made once.
 
     sock           a socket, an Fd, an int, or an object with fileno()
@@ -100,7 +56,7 @@ class Receiver(Restoring, _cmsg.Receiver):
     It closes neither the socket nor a message.
     """
 
-    __slots__ = ("_enabled", "_fds", "_in_background", "_raises", "_want")
+    __slots__ = ("_asked", "_enabled")
 
     def __init__(
         self,
@@ -119,41 +75,15 @@ class Receiver(Restoring, _cmsg.Receiver):
         check_word("close", close, ("now", "background"))
         fds = as_fds(fds)
         super().__init__(sock, bufsize or 0, into)
-        self._fds = fds
-        asked = as_options(want, "want")
-        self._want = kinds_of(asked)
-        self._raises = on_truncation == "raise"
-        self._in_background = close == "background"
-        self._enabled = Enabled(sock, asked)
+        options = as_options(want, "want")
+        self._asked = Asked(fds, kinds_of(options), on_truncation == "raise", close == "background")
+        self._enabled = Enabled(sock, options)
         try:
             self._enabled._set_all()
             self.refresh()
         except BaseException as error:
             self._enabled._undo(error)
             raise
-
-    def refresh(self) -> None:
-        """Makes room for what was switched on since, by others."""
-        self._configure(
-            *configuration(self.sock, self._fds, self._want), self._raises, self._in_background
-        )
-
-
-def configuration(
-    sock: FileDescriptorLike, fds: int, want: tuple[Any, ...]
-) -> tuple[int, int, tuple[Any, ...], int, int, bool]:
-    """What a receiver of this socket is told: descriptors, room, kinds, AF_*, SOCK_*, pidfds."""
-    family = family_of(sock)
-    need_fds(family, fds)
-    kinds = switched_on(sock, family, want)
-    return (
-        fds,
-        room_for(family, fds, kinds),
-        unique((*want, *[kind for kind in kinds if is_on_for(kind, family, kinds[kind])])),
-        family,
-        type_of(sock),
-        PidFd in want,
-    )
 
 
 def send_all(

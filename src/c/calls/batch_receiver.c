@@ -6,6 +6,7 @@
 #include "arguments.h"
 #include "calls/background.h"
 #include "calls/receive.h"
+#include "calls/receiver_base.h"
 #include "errors.h"
 #include "plain/msghdr.h"
 #include "types/batch.h"
@@ -19,24 +20,18 @@
 #define MOST_MESSAGES (1 << 20)
 
 typedef struct {
-    PyObject_HEAD
-    cmsgx_busy busy;
-    cmsgx_state *state;
-    PyObject *sock;             /* owned */
-    cmsgx_receive_config *config;     /* owned use */
-    size_t size;                /* bytes of data of each */
+    cmsgx_receiver_base base;
     size_t count;
     cmsgx_buffer **buffers;     /* owned uses, NULL until the first call: what is filled next */
     cmsgx_buffer **spares;      /* owned uses, or NULL: the batch before mostly still holds these */
     struct cmsgx_mmsg *headers;
     struct iovec *iov;
-    PyObject *last;             /* owned: the batch of the step before, in a loop */
 } batch_receiver;
 
 #define SELF(object) ((batch_receiver *)(object))
 
 static void
-drop_buffers(batch_receiver *self)
+drop_batch_buffers(batch_receiver *self)
 {
     for (size_t i = 0; i < self->count; i++) {
         cmsgx_buffer_release(self->buffers[i]);
@@ -62,7 +57,7 @@ free_buffers(batch_receiver *self, int flags)
         if (!is_free_already) {
             buffer = self->spares[i];
             if (!is_free(buffer)) {
-                buffer = cmsgx_buffer_new(self->size, self->config->control_size, NULL);
+                buffer = cmsgx_buffer_new(self->base.size, self->base.config->control_size, NULL);
                 if (buffer == NULL) {
                     return -1;
                 }
@@ -85,7 +80,7 @@ free_buffers(batch_receiver *self, int flags)
 static size_t
 most_of_each(const batch_receiver *self)
 {
-    const cmsgx_receive_config *config = self->config;
+    const cmsgx_receive_config *config = self->base.config;
     if (config->row != NULL) {
         return CMSGX_MAX_PLACES;
     }
@@ -119,7 +114,7 @@ bounded(size_t count, size_t each)
 static size_t
 within_closer(const batch_receiver *self, size_t count)
 {
-    size_t most = cmsgx_row_max(self->config->row) / CMSGX_MAX_PLACES;
+    size_t most = cmsgx_row_max(self->base.config->row) / CMSGX_MAX_PLACES;
     return most == 0 ? 1 : most < count ? most : count;
 }
 
@@ -214,57 +209,43 @@ is_just_end(const batch_receiver *self, size_t count, size_t kept, int has_hung_
     return -error;
 }
 
-static PyObject *
-raise_not_made(void)
-{
-    return PyErr_Format(PyExc_ValueError,
-                        "the BatchReceiver was not initialised: a subclass calls "
-                        "super().__init__()");
-}
-
 /* With the receiver marked as in use.  *is_end (may be NULL) is whether the batch is just the end
    of what there is to receive: 1, 0, or a negative errno where that cannot be told. */
 static PyObject *
-receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
+receive_batch(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
 {
-    cmsgx_state *state = self->state;
     cmsgx_sock sock;
 
-    if (self->config == NULL || self->sock == NULL) {
-        return raise_not_made();
-    }
-    if (cmsgx_sock_resolve_typed(state, self->sock, CMSGX_RECEIVING, &sock) < 0
-        || (timeout != NULL && cmsgx_sock_set_timeout(&sock, timeout) < 0)
-        || cmsgx_check_peek(self->config->fds, flags) < 0
+    if (cmsgx_receiver_begin(&self->base, "BatchReceiver", timeout, flags, &sock) < 0
         || free_buffers(self, flags) < 0) {
         return NULL;
     }
-    PyObject *batch = cmsgx_batch_new(self->config, self->count);
+    PyObject *batch = cmsgx_batch_new(self->base.config, self->count);
     if (batch == NULL) {
         return NULL;
     }
     /* Each one that is peeked at is the same. */
     call_context call = {self, flags & MSG_PEEK ? 1 : self->count, 0,
-                         cmsgx_name_size(self->config->type, flags)};
-    if (self->config->row != NULL) {
+                         cmsgx_name_size(self->base.config->type, flags)};
+    if (self->base.config->row != NULL) {
         call.count = within_closer(self, call.count);
-        if (cmsgx_received_begin(&sock, self->config, call.count, flags) < 0) {
+        if (cmsgx_received_begin(&sock, self->base.config, call.count, flags) < 0) {
             Py_DECREF(batch);
             return NULL;
         }
     }
     ssize_t count = cmsgx_call(&sock, cmsgx_events_of(flags), try_recvmmsg, &call,
-                               flags | cmsgx_cloexec_flag(self->config->family), NULL, NULL);
-    cmsgx_received_end(self->config, call.count - (size_t)(count > 0 ? count : 0));
+                               flags | cmsgx_cloexec_flag(self->base.config->family), NULL, NULL);
+    cmsgx_received_end(self->base.config, call.count - (size_t)(count > 0 ? count : 0));
     if (count < 0) {
         Py_DECREF(batch);
         return NULL;
     }
     for (size_t i = 0; i < (size_t)count; i++) {
-        cmsgx_receive_take(&sock, self->buffers[i], self->config, &self->headers[i].msg_hdr,
+        cmsgx_receive_take(&sock, self->buffers[i], self->base.config, &self->headers[i].msg_hdr,
                            self->headers[i].msg_len, flags);
         if (self->buffers[i]->received.malformed) {
-            disown_malformed(self->buffers[i], self->config);
+            disown_malformed(self->buffers[i], self->base.config);
         }
     }
     /* Once the end was read, so is all that was asked for: it can be read again and again. */
@@ -278,7 +259,7 @@ receive(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
             cmsgx_batch_add(batch, self->buffers[i]);
         }
         else {
-            cmsgx_received_close(self->buffers[i], self->config);
+            cmsgx_received_close(self->buffers[i], self->base.config);
         }
     }
     if (is_end != NULL) {
@@ -306,91 +287,45 @@ batch_receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs
     int flags = 0;
 
     if ((nargs > 0 || kwnames != NULL)
-        && (cmsgx_keywords(self->state, &signature, args, nargs, kwnames, values) < 0
+        && (cmsgx_keywords(self->base.state, &signature, args, nargs, kwnames, values) < 0
             || (values[0] != NULL && cmsgx_as_int(values[0], "flags", &flags) < 0))) {
         return NULL;
     }
-    if (!cmsgx_enter(&self->busy)) {
+    if (!cmsgx_enter(&self->base.busy)) {
         return cmsgx_raise_receiver_busy(object);
     }
-    PyObject *batch = receive(self, flags, values[1], NULL);
-    cmsgx_leave(&self->busy);
+    PyObject *batch = receive_batch(self, flags, values[1], NULL);
+    cmsgx_leave(&self->base.busy);
     return batch;
 }
 
-/* The step of a loop: what was left of the batch before is closed. */
+/* The step of a loop. */
 static PyObject *
-next(batch_receiver *self)
+receive_next_batch(PyObject *object, int *is_end)
 {
-    int is_end = 0;
-
-    if (self->last != NULL) {
-        if (cmsgx_batch_close(self->last) < 0) {
-            return NULL;
-        }
-        /* Gone before the next is received, so that its buffers may be free. */
-        Py_CLEAR(self->last);
-    }
-    PyObject *batch = receive(self, 0, NULL, &is_end);
-    if (batch == NULL) {
-        return NULL;
-    }
-    if (is_end != 0) {
-        (void)cmsgx_batch_close(batch);
-        Py_DECREF(batch);
-        return is_end > 0 ? NULL : cmsgx_raise_no_end(-is_end);
-    }
-    self->last = Py_NewRef(batch);
-    return batch;
+    return receive_batch(SELF(object), 0, NULL, is_end);
 }
 
 static PyObject *
 batch_receiver_next(PyObject *object)
 {
-    batch_receiver *self = SELF(object);
-    if (!cmsgx_enter(&self->busy)) {
-        return cmsgx_raise_receiver_busy(object);
-    }
-    PyObject *batch = next(self);
-    cmsgx_leave(&self->busy);
-    return batch;
+    return cmsgx_receiver_next(object, cmsgx_batch_close, receive_next_batch);
 }
 
 PyDoc_STRVAR(configure_doc,
-"_configure($self, fds, control_size, want, family, type, takes_pidfd, raise_truncated, "
-"in_background, /)\n--\n\n"
-"Sets what is asked for and the room for it, from the next receive on.");
+"_configure($self, config, /)\n--\n\n"
+"Takes a ReceiveConfig, for the calls from now on.");
 
-static PyObject *
-batch_receiver_configure(PyObject *object, PyObject *args)
+static void
+renew_batch_receiver(PyObject *object)
 {
-    batch_receiver *self = SELF(object);
-    cmsgx_receive_config *config = cmsgx_receive_config_parse(self->state, args);
-    if (config == NULL) {
-        return NULL;
-    }
-    if (!cmsgx_enter(&self->busy)) {
-        cmsgx_receive_config_release(config);
-        return cmsgx_raise_receiver_busy(object);
-    }
-    cmsgx_receive_config *before = self->config;
-    cmsgx_receive_config_inherit(config, before);
-    self->config = config;
-    drop_buffers(self);
-    cmsgx_leave(&self->busy);
-    cmsgx_receive_config_release(before);
-    Py_RETURN_NONE;
+    drop_batch_buffers(SELF(object));
 }
 
 static PyObject *
-batch_receiver_make(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
+batch_receiver_configure(PyObject *object, PyObject *config)
 {
-    PyObject *self = type->tp_alloc(type, 0);
-    (void)args;
-    if (self != NULL) {
-        SELF(self)->state = cmsgx_state_of_type(type);
-    }
-    return self;
+    return cmsgx_receiver_configure(object, config, renew_batch_receiver);
 }
 
 static void
@@ -436,7 +371,7 @@ batch_receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
                                      &sock, &count_given, &size_given)
         || cmsgx_as_nearest(count_given, "count", &count) < 0
         || cmsgx_as_bufsize(size_given, &size) < 0
-        || cmsgx_allow(self->state, sock, CMSGX_RECEIVING, &is_green) < 0) {
+        || cmsgx_allow(self->base.state, sock, CMSGX_RECEIVING, &is_green) < 0) {
         return -1;
     }
     if (count < 1 || count > MOST_MESSAGES) {
@@ -445,41 +380,27 @@ batch_receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
         return -1;
     }
     /* From here on no Python code runs, which could come here once more; another thread can. */
-    if (!cmsgx_enter(&self->busy)) {
+    if (!cmsgx_enter(&self->base.busy)) {
         cmsgx_raise_receiver_busy(object);
         return -1;
     }
     int result = -1;
-    if (self->sock != NULL) {
+    if (self->base.sock != NULL) {
         PyErr_SetString(PyExc_TypeError, "a BatchReceiver is initialised once");
     }
     else if (allocate(self, (size_t)count) == 0) {
-        self->size = size;
-        self->sock = Py_NewRef(sock);
+        self->base.size = size;
+        self->base.sock = Py_NewRef(sock);
         result = 0;
     }
-    cmsgx_leave(&self->busy);
+    cmsgx_leave(&self->base.busy);
     return result;
-}
-
-static int
-batch_receiver_traverse(PyObject *object, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(object));
-    Py_VISIT(SELF(object)->sock);
-    Py_VISIT(SELF(object)->last);
-    return cmsgx_receive_config_visit(SELF(object)->config, visit, arg);
 }
 
 static int
 batch_receiver_clear(PyObject *object)
 {
-    batch_receiver *self = SELF(object);
-    cmsgx_receive_config *config = self->config;
-    self->config = NULL;
-    Py_CLEAR(self->sock);
-    Py_CLEAR(self->last);
-    cmsgx_receive_config_release(config);
+    cmsgx_receiver_clear(&SELF(object)->base);
     return 0;
 }
 
@@ -490,7 +411,7 @@ batch_receiver_dealloc(PyObject *object)
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
     (void)batch_receiver_clear(object);
-    drop_buffers(self);
+    drop_batch_buffers(self);
     free_arrays(self);
     type->tp_free(object);
     Py_DECREF(type);
@@ -499,23 +420,24 @@ batch_receiver_dealloc(PyObject *object)
 static PyMethodDef batch_receiver_methods[] = {
     {"receive", (PyCFunction)(void (*)(void))batch_receiver_receive,
      METH_FASTCALL | METH_KEYWORDS, receive_doc},
-    {"_configure", batch_receiver_configure, METH_VARARGS, configure_doc},
+    {"_configure", batch_receiver_configure, METH_O, configure_doc},
     CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},
 };
 
 static PyMemberDef batch_receiver_members[] = {
-    {"sock", Py_T_OBJECT_EX, offsetof(batch_receiver, sock), Py_READONLY, "What it receives from."},
+    {"sock", Py_T_OBJECT_EX, offsetof(batch_receiver, base.sock), Py_READONLY,
+     "What it receives from."},
     {"count", Py_T_PYSSIZET, offsetof(batch_receiver, count), Py_READONLY,
      "Messages at most for each call."},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyType_Slot batch_receiver_slots[] = {
-    {Py_tp_new, batch_receiver_make},
+    {Py_tp_new, cmsgx_receiver_make},
     {Py_tp_init, batch_receiver_init},
     {Py_tp_dealloc, batch_receiver_dealloc},
-    {Py_tp_traverse, batch_receiver_traverse},
+    {Py_tp_traverse, cmsgx_receiver_traverse},
     {Py_tp_clear, batch_receiver_clear},
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, batch_receiver_next},

@@ -36,8 +36,8 @@ cmsgx_name_size(int type, int flags)
                                                                 : sizeof(struct sockaddr_storage);
 }
 
-/* Takes possession of what `msg` brought into `buffer`, as cmsgx_take_received(), and asks the socket
-   what only that can tell.  Inline, as it is on the path of each message. */
+/* Takes possession of what `msg` brought into `buffer`, as cmsgx_take_received() does, and asks the
+   socket what only it can tell.  Inline, as it is on the path of each message. */
 static inline void
 cmsgx_receive_take(cmsgx_sock *sock, cmsgx_buffer *buffer, const cmsgx_receive_config *config,
                    const struct msghdr *msg, size_t nbytes, int asked_flags)

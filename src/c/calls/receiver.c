@@ -2,6 +2,7 @@
 
 #include "arguments.h"
 #include "calls/receive.h"
+#include "calls/receiver_base.h"
 #include "errors.h"
 #include "types/message.h"
 
@@ -9,19 +10,15 @@
 #define SPARES 2
 
 typedef struct {
-    PyObject_HEAD
-    cmsgx_busy busy;
-    cmsgx_state *state;
-    PyObject *sock;             /* owned */
-    cmsgx_receive_config *config;     /* owned use */
+    cmsgx_receiver_base base;   /* size: of the data, here or in `into` */
     cmsgx_into *into;           /* owned, or NULL */
-    size_t size;                /* bytes of data for each message at most, here or in `into` */
     cmsgx_buffer *buffers[SPARES + 1];  /* owned uses; the first is filled next, if it is free */
-    PyObject *last;             /* owned: the message of the step before, in a loop */
 } cmsgx_receiver;
 
+#define SELF(object) ((cmsgx_receiver *)(object))
+
 static void
-drop_buffers(cmsgx_receiver *self)
+drop_message_buffers(cmsgx_receiver *self)
 {
     for (int i = 0; i <= SPARES; i++) {
         cmsgx_buffer_release(self->buffers[i]);
@@ -40,7 +37,7 @@ free_buffer(cmsgx_receiver *self)
         }
     }
     cmsgx_buffer *buffer =
-        cmsgx_buffer_new(self->into != NULL ? 0 : self->size, self->config->control_size,
+        cmsgx_buffer_new(self->into != NULL ? 0 : self->base.size, self->base.config->control_size,
                          self->into);
     if (buffer != NULL) {
         cmsgx_buffer_release(self->buffers[SPARES]);
@@ -50,27 +47,13 @@ free_buffer(cmsgx_receiver *self)
     return buffer;
 }
 
-static PyObject *
-raise_not_made(void)
-{
-    return PyErr_Format(PyExc_ValueError,
-                        "the Receiver was not initialised: a subclass calls super().__init__()");
-}
-
 /* With the receiver marked as in use.  *sock is what it received from.  With `once` the one try of
    CMSGX_ONE_TRY.  Inlined: two of its callers are on the fastest path. */
 static inline __attribute__((always_inline)) PyObject *
-receive(cmsgx_receiver *self, size_t size, int flags, PyObject *timeout, int once,
-        cmsgx_sock *sock)
+receive_message(cmsgx_receiver *self, size_t size, int flags, PyObject *timeout, int once,
+                cmsgx_sock *sock)
 {
-    cmsgx_state *state = self->state;
-
-    if (self->config == NULL || self->sock == NULL) {
-        return raise_not_made();
-    }
-    if (cmsgx_sock_resolve_typed(state, self->sock, CMSGX_RECEIVING, sock) < 0
-        || (timeout != NULL && cmsgx_sock_set_timeout(sock, timeout) < 0)
-        || cmsgx_check_peek(self->config->fds, flags) < 0) {
+    if (cmsgx_receiver_begin(&self->base, "Receiver", timeout, flags, sock) < 0) {
         return NULL;
     }
     if (once) {
@@ -81,7 +64,7 @@ receive(cmsgx_receiver *self, size_t size, int flags, PyObject *timeout, int onc
         return NULL;
     }
     buffer->capacity = size;
-    return cmsgx_receive(sock, buffer, self->config, flags);
+    return cmsgx_receive(sock, buffer, self->base.config, flags);
 }
 
 PyDoc_STRVAR(try_doc,
@@ -91,18 +74,19 @@ PyDoc_STRVAR(try_doc,
 static PyObject *
 receiver_try(PyObject *object, PyObject *flags_given)
 {
-    cmsgx_receiver *self = (cmsgx_receiver *)object;
+    cmsgx_receiver *self = SELF(object);
     cmsgx_sock sock;
     int flags;
 
     if (cmsgx_as_int(flags_given, "flags", &flags) < 0) {
         return NULL;
     }
-    if (!cmsgx_enter(&self->busy)) {
+    if (!cmsgx_enter(&self->base.busy)) {
         return cmsgx_raise_receiver_busy(object);
     }
-    PyObject *message = receive(self, self->size, flags | MSG_DONTWAIT, NULL, 1, &sock);
-    cmsgx_leave(&self->busy);
+    PyObject *message =
+        receive_message(self, self->base.size, flags | MSG_DONTWAIT, NULL, 1, &sock);
+    cmsgx_leave(&self->base.busy);
     return message != NULL || PyErr_Occurred() ? message : Py_NewRef(Py_None);
 }
 
@@ -124,12 +108,12 @@ parse_size(const cmsgx_receiver *self, PyObject *given, size_t *size)
     if (cmsgx_as_bufsize(given, size) < 0) {
         return -1;
     }
-    if (*size > self->size && self->sock != NULL) {
+    if (*size > self->base.size && self->base.sock != NULL) {
         PyErr_Format(PyExc_ValueError,
                      self->into != NULL
                          ? "bufsize: %R; the buffers of into= have %zu bytes"
                          : "bufsize: %R; this Receiver was made for %zu bytes at most",
-                     given, self->size);
+                     given, self->base.size);
         return -1;
     }
     return 0;
@@ -141,114 +125,72 @@ receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyOb
     static const cmsgx_signature signature = {
         "receive", 0, 0, {CMSGX_KW_BUFSIZE, CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT, -1},
     };
-    cmsgx_receiver *self = (cmsgx_receiver *)object;
+    cmsgx_receiver *self = SELF(object);
     PyObject *values[3] = {NULL};
     cmsgx_sock sock;
-    size_t size = self->size;
+    size_t size = self->base.size;
     int flags = 0;
 
     if ((nargs > 0 || kwnames != NULL)
-        && (cmsgx_keywords(self->state, &signature, args, nargs, kwnames, values) < 0
+        && (cmsgx_keywords(self->base.state, &signature, args, nargs, kwnames, values) < 0
             || (values[1] != NULL && cmsgx_as_int(values[1], "flags", &flags) < 0)
             || (values[0] != NULL && values[0] != Py_None
                 && parse_size(self, values[0], &size) < 0))) {
         return NULL;
     }
-    if (!cmsgx_enter(&self->busy)) {
+    if (!cmsgx_enter(&self->base.busy)) {
         return cmsgx_raise_receiver_busy(object);
     }
-    PyObject *message = receive(self, size, flags, values[2], 0, &sock);
-    cmsgx_leave(&self->busy);
+    PyObject *message = receive_message(self, size, flags, values[2], 0, &sock);
+    cmsgx_leave(&self->base.busy);
     return message;
 }
 
-/* The step of a loop: what was left of the message before is closed. */
-static PyObject *
-next(cmsgx_receiver *self)
+/* The step of a loop. */
+static inline __attribute__((always_inline)) PyObject *
+receive_next_message(PyObject *object, int *is_end)
 {
     cmsgx_sock sock;
-
-    if (self->last != NULL) {
-        if (cmsgx_message_close(self->last) < 0) {
-            return NULL;
+    PyObject *message = receive_message(SELF(object), SELF(object)->base.size, 0, NULL, 0, &sock);
+    if (message != NULL) {
+        *is_end = ((cmsgx_message *)message)->buffer->received.eof;
+        if (*is_end == 2) {
+            *is_end = cmsgx_sock_has_hung_up(&sock);
+            *is_end = *is_end < 0 ? -errno : *is_end;
         }
-        /* Gone before the next is received, so that its buffer may be free. */
-        Py_CLEAR(self->last);
     }
-    PyObject *message = receive(self, self->size, 0, NULL, 0, &sock);
-    if (message == NULL) {
-        return NULL;
-    }
-    int eof = ((cmsgx_message *)message)->buffer->received.eof;
-    if (eof == 2) {
-        eof = cmsgx_sock_has_hung_up(&sock);
-    }
-    if (eof != 0) {
-        int error = errno;
-        (void)cmsgx_message_close(message);
-        Py_DECREF(message);
-        return eof > 0 ? NULL : cmsgx_raise_no_end(error);
-    }
-    self->last = Py_NewRef(message);
     return message;
 }
 
 static PyObject *
 receiver_next(PyObject *object)
 {
-    cmsgx_receiver *self = (cmsgx_receiver *)object;
-    if (!cmsgx_enter(&self->busy)) {
-        return cmsgx_raise_receiver_busy(object);
-    }
-    PyObject *message = next(self);
-    cmsgx_leave(&self->busy);
-    return message;
+    return cmsgx_receiver_next(object, cmsgx_message_close, receive_next_message);
 }
 
 PyDoc_STRVAR(configure_doc,
-"_configure($self, fds, control_size, want, family, type, takes_pidfd, raise_truncated, "
-"in_background, /)\n--\n\n"
-"Sets what is asked for and the room for it, from the next receive on.");
+"_configure($self, config, /)\n--\n\n"
+"Takes a ReceiveConfig, for the calls from now on.");
 
-static PyObject *
-receiver_configure(PyObject *object, PyObject *args)
+static void
+renew_receiver(PyObject *object)
 {
-    cmsgx_receiver *self = (cmsgx_receiver *)object;
-    cmsgx_state *state = self->state;
-    cmsgx_receive_config *config = cmsgx_receive_config_parse(state, args);
-    if (config == NULL) {
-        return NULL;
-    }
-    if (!cmsgx_enter(&self->busy)) {
-        cmsgx_receive_config_release(config);
-        return cmsgx_raise_receiver_busy(object);
-    }
-    config->is_traced |= self->into != NULL;
-    cmsgx_receive_config *before = self->config;
-    cmsgx_receive_config_inherit(config, before);
-    self->config = config;
-    drop_buffers(self);
-    cmsgx_leave(&self->busy);
-    cmsgx_receive_config_release(before);
-    Py_RETURN_NONE;
+    cmsgx_receiver *self = SELF(object);
+    self->base.config->is_traced |= self->into != NULL;
+    drop_message_buffers(self);
 }
 
 static PyObject *
-receiver_make(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
+receiver_configure(PyObject *object, PyObject *config)
 {
-    PyObject *self = type->tp_alloc(type, 0);
-    (void)args;
-    if (self != NULL) {
-        ((cmsgx_receiver *)self)->state = cmsgx_state_of_type(type);
-    }
-    return self;
+    return cmsgx_receiver_configure(object, config, renew_receiver);
 }
 
 static int
 receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"sock", "bufsize", "into", NULL};
-    cmsgx_receiver *self = (cmsgx_receiver *)object;
+    cmsgx_receiver *self = SELF(object);
     PyObject *sock, *size_given, *into;
     size_t size;
     int is_green;
@@ -256,30 +198,30 @@ receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:Receiver", (char **)(void *)names, &sock,
                                      &size_given, &into)
         || cmsgx_as_bufsize(size_given, &size) < 0
-        || cmsgx_allow(self->state, sock, CMSGX_RECEIVING, &is_green) < 0) {
+        || cmsgx_allow(self->base.state, sock, CMSGX_RECEIVING, &is_green) < 0) {
         return -1;
     }
     /* First all that can run Python code, which may come here once more. */
     cmsgx_into *filled = NULL;
-    if (into != Py_None && (filled = cmsgx_into_new(self->state, into)) == NULL) {
+    if (into != Py_None && (filled = cmsgx_into_new(self->base.state, into)) == NULL) {
         return -1;
     }
-    if (!cmsgx_enter(&self->busy)) {
+    if (!cmsgx_enter(&self->base.busy)) {
         Py_XDECREF(filled);
         cmsgx_raise_receiver_busy(object);
         return -1;
     }
-    int is_first = self->sock == NULL;
+    int is_first = self->base.sock == NULL;
     if (is_first) {
         self->into = filled;
-        if (self->config != NULL) {
+        if (self->base.config != NULL) {
             /* As in configure(): nobody has received anything by it yet. */
-            self->config->is_traced |= filled != NULL;
+            self->base.config->is_traced |= filled != NULL;
         }
-        self->size = filled != NULL ? filled->size : size;
-        self->sock = Py_NewRef(sock);
+        self->base.size = filled != NULL ? filled->size : size;
+        self->base.sock = Py_NewRef(sock);
     }
-    cmsgx_leave(&self->busy);
+    cmsgx_leave(&self->base.busy);
     if (!is_first) {
         Py_XDECREF(filled);
         PyErr_SetString(PyExc_TypeError, "a Receiver is initialised once");
@@ -291,25 +233,17 @@ receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
 static int
 receiver_traverse(PyObject *object, visitproc visit, void *arg)
 {
-    cmsgx_receiver *self = (cmsgx_receiver *)object;
-    Py_VISIT(Py_TYPE(object));
-    Py_VISIT(self->sock);
-    Py_VISIT(self->into);
-    Py_VISIT(self->last);
-    return cmsgx_receive_config_visit(self->config, visit, arg);
+    Py_VISIT(SELF(object)->into);
+    return cmsgx_receiver_traverse(object, visit, arg);
 }
 
 static int
 receiver_clear(PyObject *object)
 {
-    cmsgx_receiver *self = (cmsgx_receiver *)object;
-    cmsgx_receive_config *config = self->config;
-    self->config = NULL;
-    drop_buffers(self);
-    Py_CLEAR(self->sock);
-    Py_CLEAR(self->last);
+    cmsgx_receiver *self = SELF(object);
+    drop_message_buffers(self);
+    cmsgx_receiver_clear(&self->base);
     Py_CLEAR(self->into);
-    cmsgx_receive_config_release(config);
     return 0;
 }
 
@@ -327,18 +261,19 @@ static PyMethodDef receiver_methods[] = {
     {"receive", (PyCFunction)(void (*)(void))receiver_receive, METH_FASTCALL | METH_KEYWORDS,
      receive_doc},
     {"_try", receiver_try, METH_O, try_doc},
-    {"_configure", receiver_configure, METH_VARARGS, configure_doc},
+    {"_configure", receiver_configure, METH_O, configure_doc},
     CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},
 };
 
 static PyMemberDef receiver_members[] = {
-    {"sock", Py_T_OBJECT_EX, offsetof(cmsgx_receiver, sock), Py_READONLY, "What it receives from."},
+    {"sock", Py_T_OBJECT_EX, offsetof(cmsgx_receiver, base.sock), Py_READONLY,
+     "What it receives from."},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyType_Slot receiver_slots[] = {
-    {Py_tp_new, receiver_make},
+    {Py_tp_new, cmsgx_receiver_make},
     {Py_tp_init, receiver_init},
     {Py_tp_dealloc, receiver_dealloc},
     {Py_tp_traverse, receiver_traverse},

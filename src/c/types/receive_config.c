@@ -2,6 +2,7 @@
 
 #include "bind.h"
 #include "arguments.h"
+#include "errors.h"
 #include "plain/msghdr.h"
 #include "types/codec.h"
 
@@ -107,17 +108,74 @@ are_lasting(cmsgx_state *state, PyObject *kinds)
     return result;
 }
 
+/* ReceiveConfig ---------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    size_t fds;
+    size_t control_size;
+    PyObject *want;         /* owned */
+    int family;
+    int type;
+    char takes_pidfd;
+    char raise_truncated;
+    char in_background;
+    char is_lasting;        /* nothing that it refers to can be in a cycle */
+} config_object;
+
+#define SELF(object) ((config_object *)(object))
+
 cmsgx_receive_config *
-cmsgx_receive_config_parse(cmsgx_state *state, PyObject *args)
+cmsgx_receive_config_of(cmsgx_state *state, PyObject *object)
 {
-    PyObject *fds_given, *size_given, *want;
+    if (!Py_IS_TYPE(object, state->ReceiveConfig)) {
+        cmsgx_raise_needed("config", -1, "a ReceiveConfig", object);
+        return NULL;
+    }
+    const config_object *self = SELF(object);
+    cmsgx_receive_config *config = cmsgx_receive_config_new(state);
+    if (config == NULL) {
+        return NULL;
+    }
+    config->fds = self->fds;
+    config->control_size = self->control_size;
+    config->family = self->family;
+    config->type = self->type;
+    config->takes_pidfd = config->asked_pidfd = self->takes_pidfd;
+    config->raise_truncated = self->raise_truncated;
+    config->want = Py_NewRef(self->want);
+    config->is_traced = !self->is_lasting;
+    if (self->in_background && (config->row = cmsgx_row_new(state->closer)) == NULL) {
+        PyErr_NoMemory();
+        cmsgx_receive_config_release(config);
+        return NULL;
+    }
+    return config;
+}
+
+static PyObject *
+config_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"fds", "control_size", "want", "family", "type",
+                                        "takes_pidfd", "raise_truncated", "in_background", NULL};
+    cmsgx_state *state = cmsgx_state_of_type(type);
+    PyObject *fds_given = NULL, *size_given = NULL, *want = NULL;
     size_t fds;
     Py_ssize_t control_size;
-    int family, type, takes_pidfd, raise_truncated, in_background;
+    int family = -1, sock_type = -1, takes_pidfd = 0, raise_truncated = 1, in_background = 0;
 
-    if (!PyArg_ParseTuple(args, "OOO!iippp:_configure", &fds_given, &size_given, &PyTuple_Type,
-                          &want, &family, &type, &takes_pidfd, &raise_truncated, &in_background)
-        || cmsgx_as_fds(state, fds_given, &fds) < 0
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOO!iippp:ReceiveConfig",
+                                     (char **)(void *)names, &fds_given, &size_given,
+                                     &PyTuple_Type, &want, &family, &sock_type, &takes_pidfd,
+                                     &raise_truncated, &in_background)) {
+        return NULL;
+    }
+    if (fds_given == NULL || size_given == NULL || want == NULL) {
+        PyErr_SetString(PyExc_TypeError,
+                        "ReceiveConfig() is missing one of fds=, control_size= and want=");
+        return NULL;
+    }
+    if (cmsgx_as_fds(state, fds_given, &fds) < 0
         || cmsgx_as_nearest(size_given, "control_size", &control_size) < 0) {
         return NULL;
     }
@@ -126,33 +184,96 @@ cmsgx_receive_config_parse(cmsgx_state *state, PyObject *args)
         PyErr_Format(PyExc_ValueError, "control_size: %R; it is 0 to %d", size_given, INT_MAX - 1);
         return NULL;
     }
-    cmsgx_receive_config *config = cmsgx_receive_config_new(state);
-    if (config == NULL) {
+    int is_lasting = are_lasting(state, want);
+    config_object *self = SELF(type->tp_alloc(type, 0));
+    if (self == NULL) {
         return NULL;
     }
-    config->fds = fds;
-    config->control_size = (size_t)control_size;
-    config->family = family;
-    config->type = type;
-    if (!cmsgx_may_bring_fds(family)) {
-        /* As many as can come: none, so that none can be missing. */
-        config->fds = 0;
+    int may_bring_fds = cmsgx_may_bring_fds(family);
+    /* At most as many as can come, so that none can be missing. */
+    self->fds = may_bring_fds ? fds : 0;
+    self->control_size = (size_t)control_size;
+    self->want = Py_NewRef(want);
+    self->family = family;
+    self->type = sock_type;
+    self->takes_pidfd = (char)takes_pidfd;
+    self->raise_truncated = (char)raise_truncated;
+    self->in_background = (char)(in_background && may_bring_fds);
+    self->is_lasting = (char)is_lasting;
+    /* What the kernel has no room for it closes, in the thread that receives. */
+    if (self->in_background && self->control_size < CMSGX_MAX_CONTROL_SIZE) {
+        self->control_size = CMSGX_MAX_CONTROL_SIZE;
     }
-    config->takes_pidfd = takes_pidfd;
-    config->asked_pidfd = takes_pidfd;
-    config->raise_truncated = raise_truncated;
-    config->want = Py_NewRef(want);
-    if (in_background && cmsgx_may_bring_fds(family)) {
-        if ((config->row = cmsgx_row_new(state->closer)) == NULL) {
-            PyErr_NoMemory();
-            cmsgx_receive_config_release(config);
-            return NULL;
-        }
-        /* What the kernel has no room for it closes, in the thread that receives. */
-        if (config->control_size < CMSGX_MAX_CONTROL_SIZE) {
-            config->control_size = CMSGX_MAX_CONTROL_SIZE;
-        }
-    }
-    config->is_traced = !are_lasting(state, want);
-    return config;
+    return (PyObject *)self;
+}
+
+static int
+config_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(SELF(object)->want);
+    return 0;
+}
+
+static void
+config_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    Py_XDECREF(SELF(object)->want);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+static PyMemberDef config_members[] = {
+    {"fds", Py_T_PYSSIZET, offsetof(config_object, fds), Py_READONLY,
+     "Descriptors at most for each message."},
+    {"control_size", Py_T_PYSSIZET, offsetof(config_object, control_size), Py_READONLY,
+     "Bytes of room for control data."},
+    {"want", Py_T_OBJECT_EX, offsetof(config_object, want), Py_READONLY,
+     "The kinds that are switched on, a tuple."},
+    {"family", Py_T_INT, offsetof(config_object, family), Py_READONLY, "AF_*, -1: unknown."},
+    {"type", Py_T_INT, offsetof(config_object, type), Py_READONLY,
+     "SOCK_*, -1: the kernel is asked when it matters."},
+    {"takes_pidfd", Py_T_BOOL, offsetof(config_object, takes_pidfd), Py_READONLY,
+     "Whether a PidFd was asked for."},
+    {"raise_truncated", Py_T_BOOL, offsetof(config_object, raise_truncated), Py_READONLY,
+     "Whether a receive raises where data or descriptors are missing."},
+    {"in_background", Py_T_BOOL, offsetof(config_object, in_background), Py_READONLY,
+     "Whether the background closer closes what is not taken."},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyMethodDef config_methods[] = {
+    CMSGX_NO_COPY,
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(config_doc,
+"ReceiveConfig(*, fds, control_size, want, family=-1, type=-1, takes_pidfd=False, "
+"raise_truncated=True, in_background=False)\n--\n\n"
+"What receivers are asked for, and the room for it.  It never changes, so many of them can be\n"
+"given the same one.");
+
+static PyType_Slot config_slots[] = {
+    {Py_tp_new, config_make},
+    {Py_tp_dealloc, config_dealloc},
+    {Py_tp_traverse, config_traverse},
+    {Py_tp_methods, config_methods},
+    {Py_tp_members, config_members},
+    {Py_tp_doc, (void *)config_doc},
+    {0, NULL},
+};
+
+static PyType_Spec config_spec = {
+    .name = "cmsgx._cmsg.ReceiveConfig",
+    .basicsize = sizeof(config_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = config_slots,
+};
+
+int
+cmsgx_add_receive_config(PyObject *module)
+{
+    return cmsgx_add_type(module, &config_spec, &cmsgx_state_of(module)->ReceiveConfig);
 }

@@ -5,7 +5,7 @@
 
 #include "state.h"
 
-/* What a receiver was asked for: shared, unchanging, one for each configuration. */
+/* What one receiver was asked for: its messages share it. */
 typedef struct cmsgx_receive_config {
     cmsgx_count users;
     cmsgx_state *state;     /* borrowed: who has a config has an object of the module */
@@ -56,8 +56,9 @@ cmsgx_receive_config_visit(const cmsgx_receive_config *config, visitproc visit, 
     return 0;
 }
 
-/* From the arguments of _configure(); NULL with an exception. */
-cmsgx_receive_config *cmsgx_receive_config_parse(cmsgx_state *state, PyObject *args);
+/* One use, the caller's, of what one receiver needs for a ReceiveConfig: that object is shared, its
+   row of the closer is not.  NULL with an exception. */
+cmsgx_receive_config *cmsgx_receive_config_of(cmsgx_state *state, PyObject *object);
 
 /* Keeps the row of the one (or NULL) whose place it takes. */
 void cmsgx_receive_config_inherit(cmsgx_receive_config *config, const cmsgx_receive_config *before);
@@ -68,5 +69,8 @@ cmsgx_may_bring_fds(int family)
 {
     return family == AF_UNIX || family < 0;
 }
+
+/* Adds ReceiveConfig to the module: 0, or -1 with an exception. */
+int cmsgx_add_receive_config(PyObject *module);
 
 #endif
