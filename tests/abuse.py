@@ -1,10 +1,10 @@
-"""A kind that the tests of misuse have in common."""
+"""A kind that the tests of misuse share."""
 
 from __future__ import annotations
 
 from cmsgx import kinds
 
-# (level, type) pairs that no kernel delivers; a kind stays registered for good.
+# (level, type) pairs that no kernel delivers, because a kind cannot be unregistered.
 LEVEL = 0x7FFF
 
 

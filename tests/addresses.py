@@ -1,4 +1,4 @@
-"""What the tests of addresses have in common."""
+"""Helpers of the tests of addresses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import cmsgx
 
 @contextmanager
 def udp_pair(family: int = socket.AF_INET) -> Iterator[tuple[cmsgx.socket, cmsgx.socket]]:
-    """Two that are bound and not connected."""
+    """Two sockets that are bound but not connected."""
     host = "127.0.0.1" if family == socket.AF_INET else "::1"
     with (
         cmsgx.socket(family, socket.SOCK_DGRAM) as server,

@@ -1,4 +1,5 @@
-"""What a test tries and a kernel may refuse: it is skipped, for a reason that holds the errno."""
+"""Attempts that a kernel may refuse: the test is then skipped, and the reason contains the
+errno."""
 
 from __future__ import annotations
 
@@ -14,20 +15,21 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def call(name: str, *arguments: Any) -> None:
-    """A function of libc whose result is negative where it fails, with errno."""
+    """A libc function that returns a negative number on failure, with errno."""
     if getattr(_libc, name)(*arguments) < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), name)
 
 
 def refused(number: int, what: str) -> NoReturn:
-    """Skips: `what` was tried, and failed with that errno."""
+    """Skips the test: `what` was tried, and failed with this errno."""
     pytest.skip(f"[Errno {number}] {what}: {os.strerror(number)}")
 
 
 @contextmanager
 def attempt(what: str, *errors: int) -> Iterator[None]:
-    """What is tried in there may fail with one of those errno, or with any: it skips then."""
+    """The body may fail with one of these errnos, or with any if none is given; the test is then
+    skipped."""
     try:
         yield
     except OSError as error:
@@ -38,7 +40,7 @@ def attempt(what: str, *errors: int) -> Iterator[None]:
 
 @contextmanager
 def fails(*errors: int) -> Iterator[None]:
-    """What is called in there has to fail with one of those errno."""
+    """The body has to fail with one of these errnos."""
     with pytest.raises(OSError) as caught:  # noqa: PT011 (the errno is looked at)
         yield
     assert caught.value.errno in errors
@@ -46,7 +48,7 @@ def fails(*errors: int) -> Iterator[None]:
 
 @contextmanager
 def may_fail(*errors: int) -> Iterator[None]:
-    """What is called in there may fail with one of those errno, and the test goes on."""
+    """The body may fail with one of these errnos, and the test continues."""
     try:
         yield
     except OSError as error:

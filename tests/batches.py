@@ -1,4 +1,4 @@
-"""What the tests of batches have in common."""
+"""Helpers of the tests of batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support import Pair, close_pair, content, unix_pair
 import cmsgx
 
 KEEP_BOUNDARIES = (socket.SOCK_DGRAM, socket.SOCK_SEQPACKET)
-LARGE = 4_000_000  # bytes: what a buffer may be told to have
+LARGE = 4_000_000  # bytes: the size that a buffer may be set to
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def new_pair(kind: int = socket.SOCK_SEQPACKET) -> Iterator[Pair]:
 
 @contextmanager
 def udp_pair(family: int = socket.AF_INET) -> Iterator[Pair]:
-    """Two UDP sockets of the loopback address, neither connected."""
+    """Two UDP sockets on the loopback address, neither of them connected."""
     host = "127.0.0.1" if family == socket.AF_INET else "::1"
     with (
         cmsgx.socket(family, socket.SOCK_DGRAM) as one,
@@ -38,7 +38,7 @@ def udp_pair(family: int = socket.AF_INET) -> Iterator[Pair]:
             sock.bind((host, 0))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, LARGE)
             with suppress(PermissionError):
-                # SO_RCVBUFFORCE: above what the system allows others.
+                # SO_RCVBUFFORCE: more than the system allows unprivileged processes.
                 sock.setsockopt(socket.SOL_SOCKET, 33, LARGE)
         yield one, two
 
@@ -55,7 +55,7 @@ def seen(messages: cmsgx.Batch | Sequence[cmsgx.Message]) -> list[Whole]:
 
 
 def drain(sock: cmsgx.socket, fds: int = 253, bufsize: int = 65536) -> list[Whole]:
-    """All that is there."""
+    """All messages that are there."""
     rx = cmsgx.BatchReceiver(sock, 16, bufsize, fds=fds)
     found: list[Whole] = []
     with suppress(BlockingIOError):
@@ -68,7 +68,7 @@ def drain(sock: cmsgx.socket, fds: int = 253, bufsize: int = 65536) -> list[Whol
 
 
 class Interrupt(Exception):
-    """What the handlers here raise."""
+    """The exception that the handlers here raise."""
 
 
 def interrupt(*_: object) -> None:
@@ -76,7 +76,7 @@ def interrupt(*_: object) -> None:
 
 
 def of_handlers() -> list[Exception]:
-    """What a handler may raise: also what looks like something that the kernel says."""
+    """Exceptions that a handler may raise, including some that look like errors of the kernel."""
     own = (OSError(number, "of the handler") for number in (errno.EIO, errno.EAGAIN, errno.ENOBUFS))
     return [Interrupt(), TimeoutError("of the handler"), *own]
 

@@ -1,4 +1,4 @@
-"""What the tests of control messages outside of recvmsg(2) have in common."""
+"""Helpers of the tests of control messages outside recvmsg(2)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOOPBACK = socket.if_nametoindex("lo")
 
 
 def headers(control: bytes) -> list[tuple[int, int, int]]:
-    """Level, type and bytes of payload of each."""
+    """The level, type and payload bytes of each."""
     found = []
     header = wire.CMSG_FIRSTHDR(control)
     while header is not None:
@@ -40,8 +40,8 @@ class Filled(NamedTuple):
 def multishot(
     sock: socket.socket, name_size: int, control_size: int, size: int, count: int = 1
 ) -> Iterator[tuple[int, list[Filled]]]:
-    """Receives so many messages with c/multishot.c, and holds its descriptors open: its pid, and
-    what was filled."""
+    """Receives this many messages with c/multishot.c, and keeps their descriptors open; yields its
+    pid and the filled buffers."""
     program = subprocess.Popen(
         [str(build("multishot", "-O1", "-g", "multishot.c"))]
         + [str(word) for word in (sock.fileno(), name_size, control_size, size, count)],

@@ -1,4 +1,4 @@
-"""A Bluetooth controller in software, /dev/vhci: it answers as much as the kernel asks for."""
+"""A Bluetooth controller in software, /dev/vhci: it answers only what the kernel asks."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ COMMAND, ACL, SCO, EVENT, VENDOR = 1, 2, 3, 4, 0xFF
 BTPROTO_HCI = 1
 HCIDEVUP, HCIDEVDOWN = 0x400448C9, 0x400448CA
 
-# Commands: the ten bits of the OCF behind the six of the OGF.
+# Commands: the ten bits of the OCF after the six of the OGF.
 ACCEPT, ACCEPT_SYNC, DISCONNECT = 0x0409, 0x0429, 0x0406
 REMOTE_FEATURES, REMOTE_EXTENDED, REMOTE_NAME, REMOTE_VERSION = 0x041B, 0x041C, 0x0419, 0x041D
 ADDRESS = bytes([1, 2, 3, 4, 5, 6])
 PEER = bytes([9, 8, 7, 6, 5, 4])
 
-# What is answered by HCI_Command_Complete, behind the status; all else with zeros.
+# The return parameters of HCI_Command_Complete, after the status; for other commands they are
+# zeros.
 ANSWERS = {
     0x1001: bytes([9, 0, 0, 9, 0, 0, 0, 0]),  # version 5.0
-    0x1002: bytes([0] * 9 + [4] + [0] * 54),  # commands: that voice has settings
+    0x1002: bytes([0] * 9 + [4] + [0] * 54),  # commands: that there are voice settings
     0x1003: bytes([0xFF, 0xFF, 0x8F, 0xFE, 0x98, 0, 0, 0]),  # features: SCO, eSCO, no LE
     0x1005: struct.pack("<HBHH", 1021, 64, 8, 8),  # sizes of buffers
     0x1009: ADDRESS,
@@ -40,7 +41,7 @@ BY_STATUS = {ACCEPT, ACCEPT_SYNC, DISCONNECT, REMOTE_FEATURES, REMOTE_EXTENDED, 
 
 
 class Controller:
-    """`index` is the number of the adapter. The peer it knows is PEER."""
+    """`index` is the number of the adapter. Its only peer is PEER."""
 
     def __init__(self) -> None:
         with attempt("open /dev/vhci"):
@@ -58,7 +59,7 @@ class Controller:
         self._thread.start()
 
     def up(self) -> None:
-        """As `hciconfig up`."""
+        """Does what `hciconfig up` does."""
         with open_socket(socket.AF_BLUETOOTH, socket.SOCK_RAW, BTPROTO_HCI) as sock:
             try:
                 fcntl.ioctl(sock, HCIDEVUP, self.index)
@@ -74,7 +75,7 @@ class Controller:
         self.event(0x04, PEER + bytes(3) + bytes([link]))
 
     def sco(self, data: bytes, status: int) -> None:
-        """The peer sends, and this is how well it was received."""
+        """The peer sends data, with this status of how well it was received."""
         header = struct.pack("<HB", self._handles[SCO] | status << 12, len(data))
         os.write(self._fd, bytes([SCO]) + header + data)
 

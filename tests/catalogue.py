@@ -1,4 +1,5 @@
-"""The catalogue of control messages, data/control_messages.csv, and what C makes of its rows."""
+"""The catalogue of control messages, data/control_messages.csv, and the bytes that C makes from its
+rows."""
 
 from __future__ import annotations
 
@@ -22,14 +23,15 @@ from cmsgx.kinds import _table
 
 CATALOGUE = Path(__file__).parent / "data" / "control_messages.csv"
 
-# These number SOL_SOCKET and its options in their own ways; the catalogue has asm-generic/socket.h.
+# These processors have their own numbers for SOL_SOCKET and its options; the catalogue has those of
+# asm-generic/socket.h.
 IS_GENERIC = not platform.machine().startswith(("alpha", "mips", "parisc", "ppc", "sparc"))
 
 _NAME = re.compile(r"\b[A-Z][A-Z0-9]*_\w+")
 _NUMBERED = re.compile(r"\b([A-Z][A-Z0-9]*_\w+)(?: \((?:(SOL_\w+) )?|=)(0x[0-9A-Fa-f]+|\d+)\b")
-# A list in parentheses is of the family that it is written to, or of all that stand before it.
+# A list in parentheses applies to the family directly before it, or to all families before it.
 _FAMILY = re.compile(r"(AF_\w+)|( ?)\(((?:[^()]|\([^()]*\))*)\)")
-# What headers call by two names, and what the catalogue calls by one name for two.
+# Things that have two names in headers, and pairs that have one name in the catalogue.
 _ALIASES = {
     "IPPROTO_IP": "SOL_IP", "IPPROTO_IPV6": "SOL_IPV6", "IPPROTO_SCTP": "SOL_SCTP",
     "IPPROTO_TCP": "SOL_TCP", "BTPROTO_HCI": "SOL_HCI",
@@ -43,7 +45,7 @@ SIZES = {
 
 
 class Named(NamedTuple):
-    """An option that the catalogue has with its number."""
+    """An option whose number is in the catalogue."""
 
     level: str
     name: str
@@ -52,7 +54,7 @@ class Named(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Entry:
-    """A row of the catalogue. Its columns are described in data/README.md."""
+    """A row of the catalogue. data/README.md describes the columns."""
 
     platform: str
     level_name: str
@@ -93,10 +95,10 @@ class Entry:
 
     @property
     def sockets(self) -> dict[str, tuple[str, ...]]:
-        """The families of sockets that have it: the name of each, and the kinds of them."""
+        """The socket families that have it: the name and the types of each."""
         found: dict[str, tuple[str, ...]] = {}
         waiting: list[str] = []
-        # What follows a semicolon is said about others.
+        # Text after a semicolon is about other families.
         for name, space, text in _FAMILY.findall(self.families.partition(";")[0]):
             if name:
                 waiting.extend(_FAMILIES.get(name, (name,)))
@@ -110,7 +112,7 @@ class Entry:
 
     @property
     def options(self) -> list[Named]:
-        """What switches it on, as far as the catalogue has its number; flags of calls too."""
+        """What switches it on, if the catalogue has its number; flags of calls too."""
         return [
             Named(level or self._level_of(name), name, int(value, 0))
             for name, level, value in _NUMBERED.findall(self.enable)
@@ -122,7 +124,8 @@ class Entry:
 
     @property
     def sizes(self) -> set[int]:
-        """Bytes of its payload on this machine; empty for what has none of its own."""
+        """The sizes of its payload in bytes on this machine; empty if it has no payload of its
+        own."""
         both = re.search(r"LP64=(\d+); ILP32(?:\(i386\))?=(\d+)", self.payload)
         if both is not None:
             is_aligned = struct.calcsize("l") == 8 or (
@@ -133,7 +136,7 @@ class Entry:
 
     @property
     def fields(self) -> dict[str, str]:
-        """Members that the catalogue names: name -> type."""
+        """The members that the catalogue names: name -> type."""
         return dict(re.findall(r"([\w.\[\]]+):(\w+)\b(?!\[)", self.payload_fields))
 
 
@@ -168,7 +171,7 @@ DIRECTIONS = {"recv": "receive", "send": "send"}
 
 
 def find(entry: Entry, family: str) -> Any:
-    """The class of a row on a socket of that family."""
+    """The class for a row, on a socket of this family."""
     table = _table._received if entry.direction == "recv" else _table._sent
     number = family_number(family)
     found = [
@@ -182,7 +185,7 @@ def find(entry: Entry, family: str) -> Any:
 
 
 def options_of(entry: Entry) -> list[Named]:
-    """Those that a socket takes: no flags, and none that would switch it off."""
+    """Those that are socket options: no flags of calls, and none that would switch it off."""
     return [
         option
         for option in entry.options
@@ -194,14 +197,14 @@ def options_of(entry: Entry) -> list[Named]:
 
 
 class Member(NamedTuple):
-    """A member of a struct in C, and what was in it."""
+    """A member of a C struct, and its value."""
 
     name: str
     at: int
     size: int
     kind: str
     value: Any
-    """An int; of "bytes" and "pad": bytes."""
+    """An int; for "bytes" and "pad", bytes."""
 
 
 class Made(NamedTuple):
@@ -237,7 +240,7 @@ def _read(line: dict[str, Any]) -> Made:
 
 
 def _run(*arguments: str, control: bytes = b"") -> str:
-    """The program in C; skips where this machine has not the headers for it."""
+    """The C program; skips if this machine lacks the headers for it."""
     program = build("messages", "-O1", "messages/messages.c")
     done = subprocess.run(
         [str(program), *arguments], input=control, capture_output=True, check=False, timeout=60
@@ -252,13 +255,13 @@ def _run(*arguments: str, control: bytes = b"") -> str:
 
 
 class All(NamedTuple):
-    """All that C makes."""
+    """All control messages that C made."""
 
     abi: dict[str, int]
     messages: dict[tuple[str, str, str], list[Made]]
 
     def of(self, entry: Entry, family: str = "") -> list[Made]:
-        """What is there for a row: in general, or on the sockets of that family."""
+        """What is registered for a row: in general, or for sockets of this family."""
         some = self.messages.get((entry.level_name, entry.type_name, entry.direction), [])
         return [one for one in some if not family or one.family in ("", family)]
 
@@ -274,7 +277,7 @@ def made() -> All:
 
 
 def read_by_c(entry: Entry, control: bytes) -> Made:
-    """What C reads from a control buffer with one message of that row."""
+    """What C reads from a control buffer with one message of this row."""
     arguments = (entry.level_name, entry.type_name, entry.direction)
     return _read(json.loads(_run("read", *arguments, control=control)))
 

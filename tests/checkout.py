@@ -1,4 +1,4 @@
-"""For tests of what stands beside the tests in a checkout: documents, examples, the build."""
+"""Helpers of tests about the rest of a checkout: documents, examples, the build."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["checkout", "python_blocks", "sets_options_in_time"]
 
 
 def checkout() -> Path:
-    """The folder of the project; skips where the tests were copied away from it."""
+    """The folder of the project; skips if the tests were copied away from it."""
     folder = Path(__file__).resolve().parents[1]
     if not (folder / "pyproject.toml").is_file():
         pytest.skip(f"not in a checkout: there is no pyproject.toml in {folder}")
@@ -19,15 +19,15 @@ def checkout() -> Path:
 
 
 def python_blocks(text: str) -> list[tuple[int, str]]:
-    """Each block of Python in a Markdown document, with the number of the line before it."""
+    """Each Python block in a Markdown document, with the number of the line before it."""
     found = re.finditer(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return [(text.count("\n", 0, block.start()) + 1, block[1]) for block in found]
 
 
 def sets_options_in_time(code: str) -> None:
-    """What is shown enables kinds before the socket is bound, and answers by reply().
+    """The code enables kinds before the socket is bound, and answers with reply().
 
-    A reader copies the order of the lines, too.
+    Readers copy the order of the lines too.
     """
     options = re.search(r"want=|\benable\(", code)
     binds = re.search(r"\.bind\(", code)

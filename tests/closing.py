@@ -1,8 +1,8 @@
-"""What the tests of the background closer have in common."""
+"""Helpers of the tests of the background closer."""
 
 from __future__ import annotations
 
-# Each child ends by itself, with the stacks of its threads, where something waits for ever.
+# If something waits for ever, each child ends by itself and prints the stacks of its threads.
 ALARM = """
 import faulthandler, os, sys, threading, time, warnings
 warnings.simplefilter("ignore", DeprecationWarning)     # fork of a process with threads
@@ -11,7 +11,7 @@ import cmsgx, support
 from cmsgx import _cmsg
 """
 
-# Its close(2) goes on until release().
+# Its close(2) blocks until release().
 STALLED = """
 stalled = support.stalled_socket(240)
 number, release = stalled.__enter__()

@@ -1,4 +1,4 @@
-"""Every test leaves as many descriptors open as it found, and may open so many as are usual."""
+"""Every test leaves as many descriptors open as it found, and has the usual limit of open ones."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from support import UNIX_TYPES, Pair, close_pair, open_fds, unix_pair
 
 import cmsgx
 
-# The usual soft limit. A message has up to 253 descriptors, which a test holds twice.
+# The usual soft limit; enough for a test that holds the up to 253 descriptors of a message twice.
 DESCRIPTORS = 1024
 
 
 def pytest_configure() -> None:
-    # The programs of tests buffer what they print as they do for everybody.
+    # The programs that tests run buffer their output as they do for everybody.
     os.environ.pop("PYTHONUNBUFFERED", None)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < DESCRIPTORS and soft != resource.RLIM_INFINITY:
@@ -33,7 +33,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
-    # What pytest has collected needs not be looked through again.
+    # The garbage collector does not need to look at what pytest has collected.
     gc.collect()
     gc.freeze()
 
@@ -44,8 +44,8 @@ def no_leaked_descriptors() -> Iterator[None]:
     yield
     after = open_fds()
     if after.keys() != before.keys():
-        # What a cycle holds is no leak, nor what the background closer has not come to. Not each
-        # time: it takes longer than most tests.
+        # Descriptors held by a cycle, or still waiting for the background closer, are not leaks. A
+        # collection is not run each time: it takes longer than most tests.
         gc.collect()
         cmsgx.wait_closed(60)
         after = open_fds()

@@ -1,4 +1,4 @@
-"""What the tests of the drop-in functions have in common."""
+"""Helpers of the tests of the drop-in functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SCM_RIGHTS = socket.SCM_RIGHTS
 
 
 class Overriding(socket.socket):
-    """Has all of them of its own, and counts."""
+    """Overrides all of them, and counts their calls."""
 
     calls = 0
 

@@ -1,4 +1,4 @@
-"""What the tests of the error queue have in common."""
+"""Helpers of the tests of the error queue."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ R = TypeVar("R", bound=kinds.ErrorReport)
 
 START = time.time_ns()
 
-# Where only a privileged process could listen.
+# A port where only a privileged process could listen.
 CLOSED = 1
 
 MAPPED = "::ffff:127.0.0.1"
@@ -39,14 +39,14 @@ SO_TIMESTAMPING_OLD, SO_TIMESTAMPING_NEW = 37, 65
 
 
 def is_ready(sock: socket.socket, seconds: float = 5.0) -> bool:
-    """Whether poll(2) says POLLERR, which nobody asks for."""
+    """Whether poll(2) reports POLLERR, which need not be requested."""
     poll = select.poll()
     poll.register(sock, 0)
     return poll.poll(seconds * 1000) == [(sock.fileno(), select.POLLERR)]
 
 
 def collect(sock: socket.socket, count: int = 1) -> list[kinds.ErrorReport]:
-    """That many reports, which may come one by one; and no more."""
+    """Exactly this many reports, which may come one by one."""
     found: list[kinds.ErrorReport] = []
     while len(found) < count and is_ready(sock):
         found += cmsgx.receive_errors(sock)
@@ -70,10 +70,10 @@ def udp(family: int = socket.AF_INET) -> Iterator[socket.socket]:
 
 @contextmanager
 def refused(count: int) -> Iterator[socket.socket]:
-    """A socket with that many ICMP errors on its queue, for packets numbered from 0."""
+    """A socket with this many ICMP errors on its queue, for packets numbered from 0."""
     with udp() as sock:
         for i in range(count):
-            # The error before is pending, which the send would fail with.
+            # The previous error is pending, and the send would fail with it.
             sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             sock.sendto(bytes([i]), ("127.0.0.1", CLOSED + i))
         yield sock

@@ -28,7 +28,7 @@ def pair(kind: int = socket.SOCK_STREAM) -> Iterator[Pair]:
 
 
 def exercises(*values: Any) -> Callable[[Callable[[], object]], Callable[[], object]]:
-    """Enters the exercise of some public names."""
+    """Registers the exercise of some public names."""
 
     def enter(exercise: Callable[[], object]) -> Callable[[], object]:
         for value in values:
@@ -122,7 +122,7 @@ def sockets() -> None:
 
 
 class OwnFd(cmsgx.Fd):
-    """One of the caller's classes, with a dictionary."""
+    """A class of the caller's, with a dictionary."""
 
 
 @exercises(
@@ -246,7 +246,7 @@ def segments() -> None:
         two.bind(("127.0.0.1", 0))
         one.connect(two.getsockname())
         receiver = cmsgx.Receiver(two, 65536, want=[cmsgx.kinds.UdpGro])
-        for no_checksums in (0, 1):  # without which it takes no segments
+        for no_checksums in (0, 1):  # without which it accepts no segments
             one.setsockopt(socket.SOL_SOCKET, 11, no_checksums)
             assert cmsgx.send_segments(one, bytes(1000), 300, control=cmsgx.kinds.Ttl(9)) == 4
             got = 0

@@ -120,11 +120,11 @@ def registering() -> None:
     made: Any = Mine
     assert made.unpack(made(7).pack()) == made(7)
     assert cmsgx.decode(-5, 1, made(7).pack()) == made(7)
-    # There is no way back for users.
+    # Users cannot unregister a kind.
     del _table._rows[Mine], _table._received[-5, 1], _table._sent[-5, 1]
 
 
-# Those of a family, of which no other exercise is.
+# The kinds of a family that have no other exercise.
 OTHERS = {
     value
     for name in cmsgx.kinds.__all__
@@ -135,7 +135,7 @@ WITH_A_NUMBER = [
     kind for kind in _table._rows if issubclass(kind, cmsgx.kinds.StructMessage)
 ]  # fmt: skip
 
-# The leftover of a dataclass with slots, before 3.11.3 (gh-102069): who asks gets a TypeError.
+# The leftover of a dataclass with slots, before 3.11.3 (gh-102069): using it is a TypeError.
 LEFT_OVER = {"__weakref__"} if sys.version_info < (3, 11, 3) else set()
 REPORTS = {
     value
@@ -164,7 +164,7 @@ def reports() -> None:
         for kind in REPORTS - {cmsgx.kinds.IcmpExtension}:
             one = kind(report.message, report.error)
             for name in set(dir(one)) - LEFT_OVER:
-                with suppress(KeyError):  # of what this message has not
+                with suppress(KeyError):  # of a kind that this message lacks
                     getattr(one, name)
             with suppress(KeyError):
                 repr(one)
@@ -262,7 +262,7 @@ def truncations() -> None:
         cmsgx.send(left, b"too long", fds=[null, null])
         cmsgx.receive(right, 1, fds=1, on_truncation="keep").close()
         receiver = cmsgx.Receiver(right, 10, fds=1)
-        # Behind the back of the receiver: the credentials take the room.
+        # Without the receiver's knowledge: the credentials take the space.
         right.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         cmsgx.send(left, b"1", fds=[null])
         with pytest.raises(cmsgx.ControlTruncatedError) as caught:

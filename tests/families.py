@@ -1,4 +1,4 @@
-"""For tests of what this kernel may lack: a protocol family, a module, a device."""
+"""Helpers of tests that need a protocol family, a module or a device that this kernel may lack."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from cmsgx.kinds import _ipv6, _table
 
 
 def is_since(before: int, nanoseconds: int | None) -> bool:
-    """Whether that is a time between `before` and now."""
+    """Whether it is a time between `before` and now."""
     return nanoseconds is not None and before <= nanoseconds <= time.time_ns()
 
 
 def open_socket(
     family: int, type: int, protocol: int = 0, *, space: Namespace | None = None
 ) -> cmsgx.socket:
-    """A socket that the kernel may not have, in that network namespace."""
+    """A socket that the kernel may not support, in this network namespace."""
 
     def make() -> cmsgx.socket:
         return cmsgx.socket(family, type, protocol)
@@ -43,13 +43,13 @@ def open_socket(
 
 
 def set_option(sock: Any, level: int, name: int, value: int | bytes, what: str) -> None:
-    """An option that the kernel may not have."""
+    """Sets an option that the kernel may not support."""
     with attempt(what):
         sock.setsockopt(level, name, value)
 
 
 def switch_on(sock: Any, *kinds: Any) -> None:
-    """enable(), where this kernel has them."""
+    """enable(); skips if this kernel lacks one of the kinds."""
     try:
         cmsgx.enable(sock, *kinds)
     except cmsgx.NotSupportedError as error:
@@ -57,12 +57,12 @@ def switch_on(sock: Any, *kinds: Any) -> None:
 
 
 def run(*command: str, space: Namespace | None = None) -> str:
-    """The output of a program that sets up a device which the kernel may lack."""
+    """The output of a program that sets up a device that the kernel may lack."""
     done = (
         namespaces.run(*command) if space is None else space.run(partial(namespaces.run, *command))
     )
     if done.returncode != 0:
-        # Such programs tell the errno by its text alone.
+        # Such programs report the errno only as text.
         text = done.stderr.strip().replace("\n", " ")
         number = next((n for n in sorted(errno.errorcode) if text.endswith(os.strerror(n))), None)
         why = f"exit {done.returncode}" if number is None else f"Errno {number}"
@@ -88,19 +88,20 @@ def sockaddr_in(host: str, port: int) -> bytes:
     return struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", port, socket.inet_aton(host))
 
 
-# Not those that other tests of this process have registered.
+# Without those that other tests in this process have registered.
 ROWS = tuple(row for row in _table.rows() if row.kind.__module__.startswith("cmsgx"))
 STRUCTS = [row.kind for row in ROWS if issubclass(row.kind, kinds.StructMessage)]
 EACH = pytest.mark.parametrize("kind", STRUCTS, ids=[kind.__name__ for kind in STRUCTS])
 
 SIGNED = {"b": 8, "h": 16, "i": 32, "q": 64, "P": 32, "T": 64}
 
-# What lies in a payload: how many OLD_TIMEs, and the nanoseconds of the second number.
+# The content of a payload: the number of OLD_TIMEs, and the nanoseconds in a unit of the second
+# number.
 TIMES = {"timeval": (1, 1000), "timespec": (1, 1), "stamping": (3, 1)}
 SIZES = {"integer": 4, "timeval": OLD_TIME.size, "timespec": OLD_TIME.size, "timeval64": 16,
          "timespec64": 16, "stamping": 3 * OLD_TIME.size, "stamping64": 48,
          "pktinfo": 12}  # fmt: skip
-# Seconds on both sides of 1970, as far as a long goes.
+# Seconds before and after 1970, over the range of a long.
 SECONDS = min(2**32, 2 ** (8 * struct.calcsize("@l") - 1))
 
 
@@ -124,7 +125,7 @@ def values(record: Any) -> dict[str, Any]:
 
 
 def wire_size(kind: Any) -> int:
-    """Bytes of the smallest payload that unpack() takes."""
+    """The size in bytes of the smallest payload that unpack() accepts."""
     encoding = own_form(kind).encoding
     return SIZES.get(encoding, max(int(kind._codec.min_size), 0))
 
@@ -134,7 +135,7 @@ def is_fixed(kind: Any) -> bool:
 
 
 def payload(kind: Any, rng: random.Random) -> bytes:
-    """A random one, of which nothing is lost on the way through the kind."""
+    """A random payload that survives the round trip through the kind unchanged."""
     encoding = own_form(kind).encoding
     if encoding in TIMES:
         count, unit = TIMES[encoding]
@@ -149,7 +150,7 @@ def payload(kind: Any, rng: random.Random) -> bytes:
     data = bytearray(rng.randbytes(size))
     for field in fields_of(kind):
         if field.format == "S" and size > field.offset:
-            # Of the others not every length is one of an address.
+            # For the others, not every length is valid for an address.
             families = [b"\0\0"]
             if size - field.offset >= 16:
                 families.append(struct.pack("=H", socket.AF_INET))
@@ -162,7 +163,7 @@ def payload(kind: Any, rng: random.Random) -> bytes:
 
 
 def made_payloads(kind: Any, count: int) -> Iterator[bytes]:
-    """Those whose values a constructor takes."""
+    """Those with values that a constructor accepts."""
     rng = random.Random(kind.__name__)
     for _ in range(count):
         data = bytearray(payload(kind, rng))
@@ -181,6 +182,6 @@ def made_payloads(kind: Any, count: int) -> Iterator[bytes]:
         yield bytes(data)
 
 
-# struct rds_rdma_notify and struct rds_cmsg_rx_trace: i386 aligns their 64 bits to 4.
+# struct rds_rdma_notify and struct rds_cmsg_rx_trace: i386 aligns their 64-bit members to 4 bytes.
 RDMA_NOTIFY = struct.Struct("@Qi0Q")
 RX_TRACE = struct.Struct("@4B3Q")

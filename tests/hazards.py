@@ -1,4 +1,4 @@
-"""What the tests of the hazards have in common: ways to receive, and what they leave open."""
+"""Helpers of the tests of the hazards: ways to receive, and what they leave open."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST = 253
 
 
 def count_open() -> int:
-    """How many descriptors are open here, the one that lists them among them."""
+    """The number of open descriptors here, including the one that lists them."""
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -46,7 +46,7 @@ def close_all(numbers: Sequence[int]) -> None:
 
 class Got(NamedTuple):
     files: list[str]
-    """What the descriptors hold that were handed over."""
+    """The content of the files whose descriptors were returned."""
     truncated: bool
 
 
@@ -113,21 +113,21 @@ each_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 
 
 class Act(NamedTuple):
-    """Something that is interrupted, or short of memory, at each possible place."""
+    """An action that is interrupted, or runs out of memory, at each possible place."""
 
     prepare: Callable[[], Any]
     act: Callable[[Any], Any]
     undo: Callable[[Any, Any], object]
-    """(what was prepared, the result or None)"""
+    """Takes what was prepared, and the result or None."""
 
 
 def high_number() -> int:
-    """A descriptor whose number is no cached small int."""
+    """A descriptor whose number is not a cached small int."""
     return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def close_both(fd: cmsgx.Fd, result: Any) -> None:
-    """Whoever owns it now: closed once."""
+    """Closes the descriptor once, whoever owns it now."""
     if result is not None:
         result.close()
     fd.close()
@@ -165,7 +165,7 @@ def a_file() -> cmsgx.Fd:
 
 
 class Away:
-    """As multiprocessing's DupFd: detach() gives the number away."""
+    """Like multiprocessing's DupFd: detach() gives the number away."""
 
     def __init__(self) -> None:
         self.number = high_number()
@@ -184,7 +184,7 @@ def close_away(away: Away, fd: cmsgx.Fd | None) -> None:
 
 
 def connected() -> tuple[cmsgx.socket, ...]:
-    """A listener, and who waits to be accepted."""
+    """A listener, and a client that waits to be accepted."""
     listener, client = (cmsgx.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(2))
     listener.bind("")
     listener.listen()
@@ -192,8 +192,8 @@ def connected() -> tuple[cmsgx.socket, ...]:
     return listener, client
 
 
-# What runs as Python code while it holds a descriptor.  Not socketpair(): that of the socket module
-# loses one, between a detach() and the socket that takes it over.
+# Actions that run Python code while they hold a descriptor. socketpair() is not among them: the
+# socket module's own loses one, between a detach() and the socket that takes it over.
 IN_PYTHON: dict[str, Act] = {
     "Fd.open": Act(a_file, lambda fd: fd.open("rb"), close_both),
     "Fd.open, text": Act(a_file, lambda fd: fd.open(), close_both),
@@ -240,9 +240,9 @@ def drain(sock: cmsgx.socket) -> None:
 
 @contextlib.contextmanager
 def forked(child: Callable[[], object]) -> Iterator[int]:
-    """A process that runs that and exits with 0; its pid. Not reaped here."""
+    """Forks a process that runs `run` and exits with 0; returns its pid. It is not reaped here."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # threads of ours may run
+        warnings.simplefilter("ignore", DeprecationWarning)  # our threads may be running
         pid = os.fork()
     if pid == 0:
         status = 70
@@ -266,7 +266,7 @@ SOL_SOCKET = socket.SOL_SOCKET
 
 
 class Liar:
-    """A pair of sockets under the shim, and what a call does with what it forged."""
+    """A pair of sockets under the shim, and the reaction of a call to what it forged."""
 
     def __init__(self) -> None:
         self.shim = Shim()
@@ -294,7 +294,8 @@ class Liar:
         }
 
     def call(self, mode: str, files: list[int], function: Callable[[], Any]) -> Any:
-        """The result, or the exception; closes of what was not delivered are strangers'."""
+        """The result, or the exception. A close of a number that was not delivered counts as a
+        stranger's."""
         cmsgx.send(self.left, b"data", fds=files)
         self.shim.mode(mode)
         try:
@@ -307,7 +308,7 @@ class Liar:
             self.shim.mode("")
 
     def close(self, result: Any) -> None:
-        """Closes what a call gave."""
+        """Closes what a call returned."""
         if isinstance(result, cmsgx.Message):
             with self.shim.guard():
                 result.close()

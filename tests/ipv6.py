@@ -1,4 +1,4 @@
-"""What the tests of the kinds of IPv6 have in common."""
+"""Helpers of the tests of the kinds of IPv6."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_DONTFRAG, IPV6_RECVTCLASS, IPV6_TCLASS
 )
 
 HOW = pytest.mark.parametrize("how", ["connected", "address", "drop-in"])
-# Of a kind that every node has to skip: RFC 8200 section 4.2.
+# An option type that every node has to skip: RFC 8200 section 4.2.
 SKIPPED = bytes([0x1E, 4, 1, 2, 3, 4])
 HEADER = network.options_header(SKIPPED)
 
 
 def send(how: str, path: Path, sender: cmsgx.socket, receiver: cmsgx.socket, control: Any) -> None:
-    """One message in each way that takes a typed control message."""
+    """Sends one message by each call that accepts a typed control message."""
     to = (path.to, receiver.getsockname()[1])
     if how == "connected":
         sender.connect(to)

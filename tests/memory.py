@@ -18,7 +18,7 @@ Q = ParamSpec("Q")
 T = TypeVar("T")
 
 
-# What free-threaded CPython 3.13 does not survive: it frees the items of such a list twice.
+# Free-threaded CPython 3.13 does not survive this: it frees the items of such a list twice.
 _PROBE = """
 import _testcapi
 kept = []
@@ -37,7 +37,7 @@ for number in range(300):
 
 @functools.cache
 def _why_not() -> str | None:
-    """Why no allocation can be made to fail here, found by trying; None where it can."""
+    """Why no allocation can be made to fail here, found by trying; None if one can."""
     try:
         importlib.import_module("_testcapi")
     except ImportError as error:
@@ -55,14 +55,14 @@ def need_testcapi() -> Any:
 
 
 def without_other_threads(test: Callable[Q, None]) -> Callable[Q, None]:
-    """Has the test run in a child of fork: a thread of xdist's would be given allocations that
-    fail, and end the worker. Skips where none can be made to fail."""
+    """Runs the test in a child of fork. Otherwise a thread of xdist's could get the failing
+    allocations, and the worker would end. Skips if no allocation can be made to fail."""
 
     @functools.wraps(test)
     def run(*args: Q.args, **kwargs: Q.kwargs) -> None:
         need_testcapi()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads
+            warnings.simplefilter("ignore", DeprecationWarning)  # a fork while there are threads
             in_fork(lambda: test(*args, **kwargs))
 
     return run
@@ -71,9 +71,10 @@ def without_other_threads(test: Callable[Q, None]) -> Callable[Q, None]:
 def without(
     at: int | None, call: Callable[[P], T], argument: P
 ) -> tuple[T | None, Exception | None]:
-    """Calls that while the allocation with that number fails, none for None: (result, error).
+    """Calls `call` while the allocation with this number fails (none for None); returns (result,
+    error).
 
-    Pythons without _testcapi cannot be asked for it.
+    A Python without _testcapi cannot do this.
     """
     testcapi = need_testcapi()
     if at is not None:
@@ -81,7 +82,7 @@ def without(
     try:
         try:
             result = call(argument)
-        finally:  # before anything of this function needs memory
+        finally:  # before this function itself needs memory
             testcapi.remove_mem_hooks()
     except Exception as error:
         return None, error
@@ -89,10 +90,11 @@ def without(
 
 
 def each_allocation_fails(call: Callable[[], T], most: int = 1000) -> Iterator[T | None]:
-    """Calls that once with memory, which fills caches; then the first allocation fails, and so on.
+    """Calls `call` once with memory, which fills caches; then again with the first allocation
+    failing, then the second, and so on.
 
-    Yields what it returned, or None where it ran out of memory. Ends when three calls in a row have
-    not. Free-threaded builds and Pythons without _testcapi cannot be asked.
+    Yields what it returned, or None if it ran out of memory. Ends after three calls in a row that
+    did not run out. Not possible on free-threaded builds and on Pythons without _testcapi.
     """
     testcapi = need_testcapi()
     yield call()
@@ -106,7 +108,7 @@ def each_allocation_fails(call: Callable[[], T], most: int = 1000) -> Iterator[T
         except MemoryError:
             enough = 0
         except SystemError as error:
-            # CPython's own, where it has no memory for the exception.
+            # CPython's own error, if it has no memory for the exception.
             if "exception" not in str(error):
                 raise
             enough = 0

@@ -1,4 +1,4 @@
-"""The messages that are in the sources: what test_messages.py has to have a row for."""
+"""The messages in the sources, each of which needs a row in test_messages.py."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from checkout import checkout
 
 
 class Source(NamedTuple):
-    """A message as it is written: its text, with {} for what is filled in."""
+    """A message as written in the source: its text, with {} for each part that is filled in."""
 
     text: str
     place: str
 
     def says(self, text: str) -> bool:
-        """Whether that is this message, filled in."""
+        """Whether the text is this message, filled in."""
         parts = map(re.escape, self.text.split("{}"))
-        # What an item of an argument is told with before it: "control[0]: ".
+        # The prefix of a message about an item of an argument: "control[0]: ".
         before = r"(?:\w+\[\d+\]: )?"
         return re.fullmatch(before + ".*".join(parts), text, re.DOTALL) is not None
 
@@ -38,10 +38,11 @@ _TOKEN = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 _DEFINE = re.compile(r'^\#\s*define\s+(\w+)\s+("(?:[^"\\]|\\.)*")\s*$', re.MULTILINE)
-# d, s, zd, .200s, ... as PyErr_Format() has them.
+# d, s, zd, .200s, ... as PyErr_Format() accepts them.
 _FILLED = re.compile(r"%(?:\.?\d+)?(?:ll|l|z)?[a-zA-Z]")
 
-# A list for each argument: the texts that it may be, as those of a conditional expression.
+# For each argument a list of the texts that it may be, such as both branches of a conditional
+# expression.
 _Arguments = list[list[str]]
 
 
@@ -77,7 +78,8 @@ _IN_C: dict[str, Callable[[_Arguments], list[str]]] = {
 
 
 def _tokens(source: str) -> Iterator[tuple[str, str, int]]:
-    """(kind, text, line), without comments and preprocessor lines; macros for a text as that."""
+    """(kind, text, line), without comments and preprocessor lines; a macro that stands for a text
+    is replaced by the text."""
     texts = dict(_DEFINE.findall(source))
     code = re.sub(
         r"^\#(?:[^\n\\]|\\.)*",
@@ -97,7 +99,7 @@ def _tokens(source: str) -> Iterator[tuple[str, str, int]]:
 
 
 def _arguments(tokens: list[tuple[str, str, int]], start: int) -> _Arguments:
-    """Of the call whose opening bracket is there."""
+    """The arguments of the call whose opening bracket is at this place."""
     arguments: _Arguments = [[]]
     depth = 0
     was_string = False
@@ -134,7 +136,8 @@ def in_c(path: Path) -> Iterator[Source]:
 
 
 def _text_of(node: ast.expr) -> str | None:
-    """Of a literal, with {} for what is filled in; None for what is none."""
+    """The text of a literal, with {} for each part that is filled in; None if it is not a
+    literal."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):

@@ -1,8 +1,9 @@
-"""In a process with tests/c/any_name.c preloaded: names as socket and as cmsgx read and make them.
+"""Compares how socket and cmsgx read and make addresses, in a process with tests/c/any_name.c
+preloaded.
 
     python names_by_socket.py SEED COUNT
 
-Prints what differs, and then how many names were compared for each family.
+Prints the differences, and then how many addresses were compared for each family.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 import cmsgx
 
-# From Python 3.15 on both warn of a number that is masked.
+# From Python 3.15 on both warn about a number that is masked.
 warnings.filterwarnings("ignore", "integer value out of range", DeprecationWarning)
 
 library = ctypes.PyDLL(None)
@@ -44,7 +45,7 @@ def packed(form: str, *values: int | bytes) -> bytes:
     return struct.pack(f"={form}", *values)
 
 
-# Each way that an address can lie in memory: name of the family, protocol, bytes after sa_family.
+# Every layout of an address in memory: name of the family, protocol, bytes after sa_family.
 def of_inet() -> bytes:
     return packed("H4s8x", number(16), chance.randbytes(4))
 
@@ -54,7 +55,7 @@ def of_inet6() -> bytes:
 
 
 def of_packet() -> bytes:
-    size = chance.choice([0, 6, 6, 6, 8])  # behind more than 8, socket shows memory of its own
+    size = chance.choice([0, 6, 6, 6, 8])  # after more than 8, socket shows its own memory
     index = chance.choice([0, 1, 1, number(31)])
     return packed("HiHBB", number(16), index, number(16), number(8), size) + chance.randbytes(8)
 
@@ -100,7 +101,7 @@ NAMES: dict[tuple[str, int], Callable[[], bytes]] = {
     ("AF_BLUETOOTH", 2): lambda: packed("6s", chance.randbytes(6)),
     ("AF_BLUETOOTH", 3): lambda: packed("6sBx", chance.randbytes(6), number(8)),
 }
-# It has no names of its own; what comes is of AF_INET.
+# This family has no addresses of its own; received ones are AF_INET.
 RDS = ("AF_RDS", 0)
 
 
@@ -120,7 +121,7 @@ class Index:
 
 
 def odd(item: Any, *, is_host: bool = False) -> Any:
-    """Something in its place, or of its like; no host that somebody could try to resolve."""
+    """Something else, or something similar; never a host that could be looked up."""
     if is_host:
         host: str = chance.choice(HOSTS)
         return chance.choice([host, host.encode(), bytearray(host.encode()), host + "\0", None, 5])
@@ -134,7 +135,7 @@ def odd(item: Any, *, is_host: bool = False) -> Any:
 
 
 def spoiled(value: Any, *, has_host: bool) -> Any:
-    """The same, or with something wrong or unusual in it."""
+    """The same address, or one with something wrong or unusual in it."""
     how = chance.randrange(6)
     if not isinstance(value, tuple) or how == 0:
         return odd(value) if how < 3 else value
@@ -156,8 +157,8 @@ def outcome(call: Callable[[], Any]) -> tuple[Any, ...]:
         return ("error", kind.__name__, kind.__mro__, getattr(error, "errno", None), str(error))
 
 
-# Where a struct has bytes that mean something, the others being padding, which older versions of
-# socket leave as the memory was.
+# Which bytes of each struct mean something. The others are padding, which older versions of socket
+# do not initialise.
 MEANT = {
     ("AF_NETLINK", 0): ((0, 2), (4, 12)),
     ("AF_BLUETOOTH", 0): ((0, 13),),
@@ -190,9 +191,9 @@ def agree(first: tuple[Any, ...], second: tuple[Any, ...], *, is_number: bool) -
     if first == second:
         return True
     if first[1] == "SystemError":
-        return bool(second[1] == "TypeError")  # what it makes of anything that is not a tuple
+        return bool(second[1] == "TypeError")  # how it treats anything that is not a tuple
     if first[1] == "gaierror" and second[1] == "OverflowError":
-        return True  # socket looks at the numbers when it has the host
+        return True  # socket checks the numbers after it has resolved the host
     if first[1] == "gaierror" and is_number:
         return bool(second[1] == "ValueError")
     return bool(first[1:4] == second[1:4])
@@ -235,7 +236,7 @@ def compare(key: tuple[str, int], fd: int) -> None:
         counts[f"{family} {proto}"] += 1
 
 
-# What older versions of socket give, and do not take; here it is taken.
+# Values that older versions of socket return but do not accept; cmsgx accepts them.
 OTHERWISE: dict[tuple[str, int], type] = {}
 if sys.version_info < (3, 14):
     OTHERWISE["AF_BLUETOOTH", 1] = tuple
@@ -257,7 +258,7 @@ def compare_sending(key: tuple[str, int], sock: socket.socket, address: Any) -> 
     if value is None or (key in OTHERWISE and not isinstance(value, OTHERWISE[key])):
         return
     if key[0] == "AF_BLUETOOTH" and sys.version_info < (3, 13) and is_beyond_int(value):
-        return  # refused there, and masked since
+        return  # refused there, masked in later versions
     expected = sent(key, lambda to: sock.sendmsg([b"x"], [], 0, to), value)
     ways: dict[str, Callable[[Any], Any]] = {
         "sendmsg": lambda to: cmsgx.sendmsg(sock, [b"x"], [], 0, to),

@@ -1,4 +1,5 @@
-"""Network namespaces of a test's own. They go with the last socket in them, whatever happens."""
+"""Network namespaces for a single test. They disappear with the last socket in them, whatever
+happens."""
 
 from __future__ import annotations
 
@@ -36,18 +37,20 @@ def _why_no_ipv6() -> str:
 
 
 NO_IPV6 = _why_no_ipv6()
-"""Why there is none on this machine, or nothing."""
+"""Why this machine cannot make one, or an empty string."""
 needs_ipv6 = pytest.mark.skipif(bool(NO_IPV6), reason=NO_IPV6 or "-")
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    """A program of iproute2, in the namespace of the calling thread; skips where there is none."""
+    """Runs a program of iproute2 in the namespace of the calling thread; skips if it is not
+    installed."""
     with attempt(command[0], errno.ENOENT, errno.EACCES):
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def ip(*arguments: str) -> str:
-    """ip(8), in the namespace of the calling thread; skips where the kernel or the user may not."""
+    """Runs ip(8) in the namespace of the calling thread; skips if the kernel or the user may not do
+    that."""
     done = run("ip", *arguments)
     what = f"ip {' '.join(arguments)}: {done.stderr.strip()}"
     for number in (errno.EPERM, errno.EOPNOTSUPP):
@@ -60,7 +63,7 @@ def ip(*arguments: str) -> str:
 
 
 class Namespace:
-    """Each has a loopback interface that is up, with the MTU that is asked for."""
+    """Each has a loopback interface that is up, with the requested MTU."""
 
     def __init__(self, mtu: int = 65536) -> None:
         self._fd = -1
@@ -83,7 +86,7 @@ class Namespace:
 
     @staticmethod
     def _in_thread(function: Callable[[], T]) -> T:
-        """A namespace is a property of a thread, and this one ends with the call."""
+        """A namespace is a property of a thread, and this thread ends with the call."""
         result: list[T] = []
         raised: list[BaseException] = []
 
@@ -101,7 +104,8 @@ class Namespace:
         return result[0]
 
     def run(self, function: Callable[[], T]) -> T:
-        """Calls it in there. A socket that it makes, or a process that it starts, stays there."""
+        """Calls `function` in the namespace. A socket that it creates, or a process that it starts,
+        stays there."""
 
         def inside() -> T:
             call("setns", self._fd, CLONE_NEWNET)
@@ -111,7 +115,7 @@ class Namespace:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """The calling thread is in there meanwhile, and what it makes stays there."""
+        """The calling thread is in the namespace meanwhile, and what it creates stays there."""
         before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             call("setns", self._fd, CLONE_NEWNET)
@@ -123,11 +127,11 @@ class Namespace:
             os.close(before)
 
     def socket(self, *arguments: int) -> socket.socket:
-        """socket.socket() in there."""
+        """socket.socket() in the namespace."""
         return self.run(lambda: socket.socket(*arguments))
 
     def reaches(self, family: int, host: str) -> bool:
-        """Whether that address says that it has no such port."""
+        """Whether this address answers that the port is closed."""
         with self.socket(family, socket.SOCK_DGRAM) as sock:
             sock.settimeout(0.1)
             try:
@@ -139,16 +143,16 @@ class Namespace:
         return False
 
     def ip(self, text: str) -> str:
-        """ip(8) in there."""
+        """Runs ip(8) in the namespace."""
         return self.run(lambda: ip(*text.split()))
 
     @property
     def path(self) -> str:
-        """Its name to other processes."""
+        """Its name for other processes."""
         return f"/proc/{os.getpid()}/fd/{self._fd}"
 
     def write(self, path: str, text: str) -> None:
-        """Into a file of /proc/sys/net."""
+        """Writes to a file of /proc/sys/net."""
 
         def write() -> None:
             with open(path, "w") as file:
@@ -174,7 +178,7 @@ class Namespace:
 
 
 class Chain:
-    """Namespaces in a row, each a router but the first and the last.
+    """Namespaces in a row, all of them routers except the first and the last.
 
     From the first, `spaces[0]`, the last is at 10.9.N.2 and fd09:N::2, N its number; the router
     before it at 10.9.N-1.2, and so on. `mtu` is that of the last link.
@@ -194,7 +198,7 @@ class Chain:
             self.spaces.append(Namespace())
         for space in self.spaces:
             space.write("/proc/sys/net/ipv4/ip_forward", "1")
-            # Tests ask more often than once a second.
+            # Tests trigger more ICMP errors than one a second.
             space.write("/proc/sys/net/ipv4/icmp_ratelimit", "0")
             if not NO_IPV6:
                 space.write("/proc/sys/net/ipv6/conf/all/forwarding", "1")
@@ -212,13 +216,13 @@ class Chain:
         families = [socket.AF_INET] if NO_IPV6 else [socket.AF_INET, socket.AF_INET6]
         for family in families:
             self._route(family)
-        # A link is used some time after it was told to be up.
+        # A link is usable only some time after it was set up.
         for family in families:
             last = self.address(family, self.links)
             assert eventually(partial(self.spaces[0].reaches, family, last)), "no way through"
 
     def _route(self, family: int) -> None:
-        """All that is not near lies to the right, but for what lies to the left."""
+        """Everything that is not directly connected is to the right, except what is to the left."""
         ip, net, host = (
             ("", "10.9.{}.0/24", "10.9.{}.{}") if family == socket.AF_INET
             else ("-6 ", "fd09:{}::/64", "fd09:{}::{}")
@@ -229,7 +233,7 @@ class Chain:
                 self.spaces[n].ip(f"{ip}route add {net.format(m)} via {host.format(n, 1)}")
 
     def address(self, family: Any, n: int) -> str:
-        """Of the namespace with that number, as the one before it has it."""
+        """The address of the namespace with this number, as seen from the one before it."""
         return f"10.9.{n}.2" if family == socket.AF_INET else f"fd09:{n}::2"
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The C that the tests bring along: programs and preloaded libraries of tests/c."""
+"""The C code of the tests: programs and preloaded libraries in tests/c."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def _compiler() -> list[str]:
-    """Python's own, where it is here: what is preloaded has to have the same C library."""
+    """Python's own compiler, if it is here: a preloaded library has to use the same C library."""
     own = shlex.split(sysconfig.get_config_var("CC") or "")
     for command in (own, ["cc"], ["gcc"], ["clang"]):
         if command and shutil.which(command[0]):
@@ -37,7 +37,7 @@ def _compiler() -> list[str]:
 
 @functools.cache
 def build(target: str, *arguments: str) -> Path:
-    """What the C compiler makes of sources in tests/c, warnings being errors; once in a run."""
+    """Compiles sources of tests/c, with warnings as errors; only once in a run."""
     path = Path(_folder().name) / target
     flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{INCLUDES}"]
     done = subprocess.run(
@@ -49,7 +49,7 @@ def build(target: str, *arguments: str) -> Path:
 
 
 def sanitizer() -> str | None:
-    """The name of a sanitizer that is in this process, which has an allocator of its own."""
+    """The name of a sanitizer in this process that has an allocator of its own."""
     maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
     for name in ("asan", "tsan"):
         if f"lib{name}.so" in maps:
@@ -66,13 +66,14 @@ def _child_hangs() -> bool:
 
 
 def skip_where_a_child_cannot_start_threads() -> None:
-    """AddressSanitizer's runtime can hang there, in a lock that a thread of the parent held."""
+    """AddressSanitizer's runtime can hang there, on a lock that a thread of the parent held."""
     if sanitizer() == "asan" and _child_hangs():
         pytest.skip("AddressSanitizer: a thread that was started after fork() did not come back")
 
 
 def under_shim(mode: str = "") -> dict[str, str]:
-    """The environment of a process whose kernel lies, and is watched: tests/c/shim.c."""
+    """The environment of a process in which tests/c/shim.c watches system calls and can falsify
+    their results."""
     sources = ("shim.c", "shim_receiving.c")
     library = build("shim.so", "-O1", "-shared", "-fPIC", *sources, "-ldl")
     others = os.environ.get("LD_PRELOAD", "")
@@ -84,10 +85,11 @@ def under_shim(mode: str = "") -> dict[str, str]:
 
 
 class Shim:
-    """For a process that was started under_shim(): what shim.c exports, without the `shim_`."""
+    """For a process that was started with under_shim(): the functions that shim.c exports, without
+    `shim_`."""
 
     def __init__(self) -> None:
-        # Not CDLL, which gives up the GIL and looks at errno.
+        # Not CDLL, which releases the GIL and saves errno.
         self._library = ctypes.PyDLL(None)
         for name in (
             "closes", "dirty", "strangers", "receives", "polls", "delivered", "leaked", "captured",
@@ -114,7 +116,7 @@ class Shim:
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Closes of what was not delivered are counted, and left out."""
+        """Closes of descriptors that were not delivered are counted separately."""
         self._library.shim_guard(1)
         try:
             yield

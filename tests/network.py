@@ -1,8 +1,8 @@
-"""Networks that a test makes for itself, and packets of any shape. Linux.
+"""Networks that a test makes for itself, and packets of any form. Linux.
 
-A namespace is the calling thread's, for as long as the `with` lasts: what the thread opens in it
-stays in it, and the kernel takes all of it away with the last descriptor. Where the kernel or the
-user may not do that, the test is skipped, and the reason holds the errno of the attempt.
+The calling thread is in the namespace for as long as the `with` lasts. Whatever it opens there
+stays there, and the kernel removes all of it with the last descriptor. If the kernel or the user
+may not do that, the test is skipped, and the reason contains the errno of the attempt.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DGRAM, STREAM, RAW = socket.SOCK_DGRAM, socket.SOCK_STREAM, socket.SOCK_RAW
 SOL_IP, SOL_IPV6, SOL_SOCKET = 0, 41, 1
 LOOPBACK = {V4: "127.0.0.1", V6: "::1"}
 SECONDS = 10.0
-"""What a packet may take that has only this machine to cross."""
+"""The time that a packet may take within this machine."""
 
 Sockets: TypeAlias = "tuple[cmsgx.socket, cmsgx.socket]"
 
@@ -39,7 +39,7 @@ Sockets: TypeAlias = "tuple[cmsgx.socket, cmsgx.socket]"
 
 
 def open_socket(family: int, kind: int = DGRAM, protocol: int = 0) -> cmsgx.socket:
-    """A socket with a timeout; skips where this kernel or user may not have such a one."""
+    """A socket with a timeout; skips if this kernel or this user may not create it."""
     sock = families.open_socket(family, kind, protocol)
     sock.settimeout(SECONDS)
     return sock
@@ -51,17 +51,17 @@ def bind(sock: socket.socket, host: str, port: int = 0) -> None:
 
 
 class Path(NamedTuple):
-    """Over loopback from a socket of one family to one of another."""
+    """Sends over loopback from a socket of one family to one of another."""
 
     name: str
     sender: int
     receiver: int
     to: str
-    """The address as the sender has it."""
+    """The address as the sender has to write it."""
 
     @property
     def is_ipv4(self) -> bool:
-        """What goes over the wire."""
+        """Whether the packets on the wire are IPv4."""
         return self.to != "::1"
 
 
@@ -95,7 +95,7 @@ def udp(path: Path | str, *, connected: bool = True) -> Iterator[Sockets]:
 
 @contextmanager
 def tcp(family: int = V4, protocol: int = 0) -> Iterator[Sockets]:
-    """A client and what the listener accepted, over loopback."""
+    """A client and the accepted socket, over loopback."""
     with open_socket(family, STREAM, protocol) as listener:
         bind(listener, LOOPBACK[socket.AddressFamily(family)])
         listener.listen(1)
@@ -111,10 +111,11 @@ def answered_from(
     server: cmsgx.socket, client: cmsgx.socket, to: tuple[Any, ...], *want: Any,
     host: tuple[Any, ...] = ("",), is_early: bool = False,
 ) -> str:  # fmt: skip
-    """The address that the client sees the answer come from, of a server that uses reply().
+    """The source address, as the client sees it, of an answer that a server sends with reply().
 
-    `to` and `host`, which the server is bound to, have no port. The kinds of `want` are enabled
-    before that, or, early, once the question is there; the first that came is the one to answer.
+    `to`, and `host`, which the server is bound to, have no port. The kinds of `want` are enabled
+    before the bind, or, with `early`, only after the question has arrived. The first kind that came
+    is used for the answer.
     """
     if not is_early:
         cmsgx.enable(server, *want)
@@ -143,13 +144,13 @@ def get_bytes(sock: socket.socket, level: int, name: int, size: int = 64) -> byt
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """A network that has loopback only, entered."""
+    """Enters a network that has only loopback."""
     with Namespace() as namespace, namespace.entered():
         yield
 
 
 class Cable(NamedTuple):
-    """Two networks, and a cable from one to the other: addresses end in 1 here, in 2 there."""
+    """Two networks and a cable between them: addresses end in 1 here and in 2 there."""
 
     here: Namespace
     there: Namespace
@@ -169,8 +170,8 @@ def cable() -> Iterator[Cable]:
                 set_link(name, is_up=True)
         for name, namespace, index in ends:
             with namespace.entered():
-                # Until then it throws away what it is given. The addresses come after that:
-                # what sets them waits for the lock under which the interface is started.
+                # Until then it drops every packet. The addresses are set after that: setting them
+                # waits for the lock under which the interface is started.
                 assert eventually(partial(is_running, name))
                 add_address(name, CABLE[V4][index], 24)
                 add_address(name, CABLE[V6][index], 64)
@@ -178,7 +179,7 @@ def cable() -> Iterator[Cable]:
 
 
 def set_link(name: str, *, is_up: bool | None = None, mtu: int | None = None) -> None:
-    """Of an interface in the namespace of the calling thread: netdevice(7)."""
+    """An ioctl(2) for an interface in the namespace of the calling thread: netdevice(7)."""
     with socket.socket(V4, DGRAM) as control:
         device = name.encode()
         if mtu is not None:
@@ -191,14 +192,14 @@ def set_link(name: str, *, is_up: bool | None = None, mtu: int | None = None) ->
 def add_address(name: str, host: str, length: int) -> None:
     """An address of an interface, and the length of its prefix."""
     ip("address", "add", f"{host}/{length}", "dev", name, *(["nodad"] if ":" in host else []))
-    # The kernel takes it into use a little later.
+    # The kernel starts to use it a little later.
     is_of_link = host.startswith("fe80:")
     address = (host, 0, 0, socket.if_nametoindex(name)) if is_of_link else (host, 0)
     assert eventually(partial(_is_usable, address))
 
 
 def _is_usable(address: tuple[Any, ...]) -> bool:
-    """Whether it reaches itself: the address is there before the route to it."""
+    """Whether the address can be reached from itself: it exists before the route to it."""
     with socket.socket(V6 if ":" in address[0] else V4, DGRAM) as sock:
         sock.setblocking(False)
         try:
@@ -212,7 +213,7 @@ def _is_usable(address: tuple[Any, ...]) -> bool:
 
 
 def is_running(name: str) -> bool:
-    """Whether an interface is up, and the other end too."""
+    """Whether an interface is up, and its other end too."""
     with socket.socket(V4, DGRAM) as control:
         request = struct.pack("=16s24x", name.encode())
         reply = fcntl.ioctl(control, 0x8913, request)  # SIOCGIFFLAGS
@@ -222,7 +223,7 @@ def is_running(name: str) -> bool:
 
 @contextmanager
 def tun(name: str = "tun0") -> Iterator[IO[bytes]]:
-    """An interface whose other end is the file: what is written to it comes in as a packet.
+    """An interface whose other end is the file: each write to the file arrives as a packet.
 
     In the namespace of the calling thread; it has the addresses 192.0.2.1 and 2001:db8::1.
     """
@@ -287,7 +288,7 @@ def ipv6(
 def chain(headers: list[tuple[int, bytes]], last: int, payload: bytes) -> tuple[int, bytes]:
     """IPv6 extension headers before a payload: (next_header, all of it).
 
-    Each header is its number and its bytes from the second on: RFC 8200 section 4.
+    Each header is given as its number and its bytes from the second on: RFC 8200 section 4.
     """
     numbers = [number for number, _ in headers] + [last]
     return numbers[0], b"".join(
@@ -296,7 +297,7 @@ def chain(headers: list[tuple[int, bytes]], last: int, payload: bytes) -> tuple[
 
 
 def options_header(*options: bytes) -> bytes:
-    """Hop-by-hop or destination options to send, padded; the kernel fills in what is next."""
+    """Hop-by-hop or destination options to send, padded; the kernel fills in the next header."""
     body = b"".join(options)
     rest = -(len(body) + 2) % 8
     if rest == 1:
@@ -318,7 +319,7 @@ def filter_program(code: bytes) -> Iterator[bytes]:
 
 @contextmanager
 def without_capabilities() -> Iterator[None]:
-    """The calling thread has none in effect meanwhile: capset(2)."""
+    """The calling thread has no effective capabilities meanwhile: capset(2)."""
     header = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
     before = ctypes.create_string_buffer(24)
     call("capget", header, before)

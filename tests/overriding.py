@@ -11,7 +11,8 @@ METHODS = ("sendmsg", "recvmsg", "recvmsg_into")
 
 @contextmanager
 def patched(cls: type, **methods: Any) -> Iterator[None]:
-    """What a tracer does, and takes back: by assigning what was there, or by deleting its own."""
+    """Patches as a tracer does, and undoes it: by assigning the original, or by deleting its
+    own."""
     own = {name: vars(cls)[name] for name in methods if name in vars(cls)}
     for name, method in methods.items():
         setattr(cls, name, method)

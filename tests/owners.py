@@ -1,4 +1,4 @@
-"""What the tests of Fd and PidFd have in common."""
+"""Helpers of the tests of Fd and PidFd."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def new_fd() -> cmsgx.Fd:
 
 
 def make(what: str, path: Path, stack: ExitStack) -> cmsgx.Fd:
-    """A descriptor of that kind; what else it needs goes on the stack."""
+    """A descriptor of this kind; whatever else it needs is put on the stack."""
     (path / "file").write_bytes(b"12345")
     os.symlink("file", path / "link")
     match what:

@@ -1,4 +1,4 @@
-"""Pairs of sockets, one that is full, and what happens a little later."""
+"""Pairs of sockets, a full pair, and actions that happen a little later."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def new_pair(kind: int = socket.SOCK_STREAM) -> Iterator[Pair]:
 
 
 def fill(sock: socket.socket) -> int:
-    """Sends until the buffer is full; how many bytes that took. Of a socket without a timeout:
-    poll(2) says long before that there is no room."""
+    """Sends until the buffer is full; returns how many bytes that took. `sock` must not have a
+    timeout: poll(2) reports a full buffer long before sends fail."""
     sent = 0
     for size in (4096, 1):
         with suppress(BlockingIOError):

@@ -30,7 +30,7 @@ def a_stream(stack: ExitStack) -> tuple[Any, Any]:
 
 
 def a_queue(stack: ExitStack) -> tuple[Any, Any]:
-    """A pair with messages to receive, more than are received here."""
+    """A pair with more messages in the queue than are received here."""
     left, right = a_pair(stack)
     for _ in range(6):
         cmsgx.send(left, b"data", fds=[0, 0, 0], control=cmsgx.Credentials())
@@ -104,7 +104,7 @@ def unowned_rights(stack: ExitStack) -> Any:
     rights = cmsgx.Rights.unpack(numbers.tobytes())
 
     def close() -> None:
-        # Who owns them by now has closed them.
+        # Their present owner has closed them.
         with suppress(ValueError):
             for fd in rights.own():
                 fd.close()
@@ -119,8 +119,8 @@ def owned(result: Any) -> Any:
 
 
 def a_report(stack: ExitStack) -> Any:
-    """With a second one for who asks again."""
-    # Not connected: an error would be for a socket that is connected to where it came from.
+    """With a second one for a repeated call."""
+    # Not connected: an error would be delivered to a socket that is connected to its origin.
     sock = stack.enter_context(cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM))
     cmsgx.enable(sock, kinds.ExtendedError)
     for payload in (b"1", b"2"):

@@ -22,7 +22,7 @@ CLASSES = {name: value for name, value in PUBLIC.items() if inspect.isclass(valu
 
 
 def of_a_family() -> set[str]:
-    """The names of the families of kinds, which docs/kinds.md has: see tools/kinds."""
+    """The names in the families of kinds, which docs/kinds.md documents: see tools/kinds."""
     return {
         f"cmsgx.kinds.{name}"
         for module in vars(cmsgx.kinds).values()

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 from twins import OPTIONS, SO_PASSPIDFD, Setup
 
-# Making up calls.
+# Generating calls.
 
 
 def words(text: str) -> list[str]:
     return text.split()
 
 
-# What is strange in each place: each word is an expression.
+# Unusual arguments for each place: each word is an expression.
 ODD_SIZES = words("-1 2**62 2**63 -(2**63)-1 '1' None 1.5 True Index() b'1' 2**26")
 ODD_CONTROL_SIZES = words("-1 2**31 2**63 -(2**63)-1 '1' None 1.5 True Index() b'1' 2**20")
 ODD_MAXFDS = words("-1 2**31 2**64 '1' None 1.5 True Index() b'1'")
@@ -54,7 +54,7 @@ ODD_UNIX_ADDRESSES = words(r"""
     '/nonexistent/name' b'/nonexistent/name' folder '\0none' b'\0none' 'x'*107 'x'*108 'x'*109
     b'y'*108 'a\0b' '\udcff' bytearray(b'none') memoryview(b'none') ('127.0.0.1',1) '\0'+'x'*107
 """)
-# HOST stands for the loopback address.  No name is here that somebody could try to resolve.
+# HOST stands for the loopback address. There is no host name here that could be looked up.
 ODD_INET_ADDRESSES = words(r"""
     (HOST,-1) (HOST,65536) (HOST,'1') (HOST,1.5) (HOST,) [HOST,9] (HOST,2**40) (HOST,None)
     (HOST,0) (HOST,Index()) (HOST,True) (HOST.encode(),9) (bytearray(HOST.encode()),9)
@@ -65,13 +65,14 @@ ODD_INET_ADDRESSES = words(r"""
 """)
 RECEIVE_FLAGS = words("DONTWAIT PEEK PEEK TRUNC WAITALL OOB ERRQUEUE CMSG_CLOEXEC")
 if sys.version_info >= (3, 15):
-    # There socket.recvmsg() raises ValueError for a longer datagram with it, and loses that.
+    # With it, socket.recvmsg() raises ValueError for a longer datagram there, and loses the
+    # datagram.
     RECEIVE_FLAGS.remove("TRUNC")
 SEND_FLAGS = words("DONTWAIT NOSIGNAL OOB EOR CONFIRM DONTROUTE CMSG_CLOEXEC")
 
 
 class Author:
-    """Writes calls, mostly sound ones."""
+    """Generates calls, most of them valid."""
 
     def __init__(self, setup: Setup, chance: random.Random) -> None:
         self.setup = setup
@@ -81,9 +82,9 @@ class Author:
         self.oddity = 1
 
     def odd(self, probability: float = 0.06) -> bool:
-        """Whether this argument shall be a strange one: one at most in a call.
+        """Whether this argument should be an unusual one: at most one in a call.
 
-        Which of two errors comes first is nobody's contract.
+        Which of two errors is raised first is not part of any contract.
         """
         if self.chance.random() >= probability * self.oddity:
             return False
@@ -178,11 +179,11 @@ class Author:
             return self.any_of(*ODD_FLAGS)
         if self.chance.random() < 0.65:
             return "0"
-        if "tcp" in self.setup.kind:  # where it leaves the buffer as it was: not worth comparing
+        if "tcp" in self.setup.kind:  # it leaves the buffer unchanged there: not worth comparing
             names = [name for name in names if name != "TRUNC"]
         if "stream" in self.setup.kind and SO_PASSPIDFD in self.setup.options:
-            # Asked for 0 bytes of a message with MSG_OOB, Linux 6.18 says EAGAIN after it opened
-            # the pidfd, so that each try leaks one: with socket, cmsgx and C alike.
+            # Asked for 0 bytes of a message with MSG_OOB, Linux 6.18 fails with EAGAIN after it has
+            # opened the pidfd, so each try leaks one: with socket, cmsgx and C alike.
             names = [name for name in names if name != "PEEK"]
         some = self.chance.sample(names, self.chance.choice((1, 1, 2)))
         return " | ".join(f"socket.MSG_{name}" for name in some)

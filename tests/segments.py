@@ -1,4 +1,4 @@
-"""What the tests of segmentation offload have in common."""
+"""Helpers of the tests of segmentation offload."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UDP_GRO = 104
 
 
 def numbered(count: int, size: int, last: int | None = None) -> bytes:
-    """That many datagrams, each with its number in front; the last of `last` bytes."""
+    """This many datagrams, each beginning with its number; the last has `last` bytes."""
     parts = [number.to_bytes(4, "big").ljust(size, b".") for number in range(count)]
     if last is not None:
         parts[-1] = parts[-1][:last]
@@ -27,7 +27,7 @@ def numbers(datagrams: list[bytes]) -> list[int]:
 
 
 def drain(sock: cmsgx.socket, want: tuple[Any, ...] = (kinds.UdpGro,)) -> list[bytes]:
-    """Each datagram that is there, whether it comes joined with others or not."""
+    """Each datagram that is there, whether it is coalesced with others or not."""
     rx = cmsgx.BatchReceiver(sock, 8, 65536, want=want)
     found: list[bytes] = []
     with suppress(BlockingIOError):

@@ -1,4 +1,4 @@
-"""What several test files need."""
+"""Helpers of several test files."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from cmsgx.kinds import _table
 TESTS = Path(__file__).parent
 UNIX_TYPES = (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET)
 
-# What is another with 32 bits, as C has it, and not cmsgx: a struct cmsghdr, up to its data; a
-# struct timeval or timespec in a control message of one of the kernel's old names, which is two
-# longs, whatever the time_t of the C library.
+# Sizes that differ on 32 bits, from C and not from cmsgx: of a struct cmsghdr, up to its data; of a
+# struct timeval or timespec in a control message with one of the kernel's old numbers, which is two
+# longs whatever the time_t of the C library is.
 HEADER = socket.CMSG_LEN(0)
 OLD_TIME = struct.Struct("@ll")
 
@@ -36,14 +36,14 @@ Pair: TypeAlias = "tuple[cmsgx.socket, cmsgx.socket]"
 
 
 def allow_many_descriptors() -> None:
-    """For a process of its own: the soft limit, usually 1024, would bound a batch, and without
-    CAP_SYS_RESOURCE and CAP_SYS_ADMIN what is in flight."""
+    """For a separate process: the soft limit, usually 1024, would limit a batch, and without
+    CAP_SYS_RESOURCE and CAP_SYS_ADMIN it limits the descriptors in flight."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def open_fds() -> dict[int, str]:
-    """The open descriptors of this process: number -> what /proc says it is."""
+    """The open descriptors of this process: number -> what /proc says about it."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError):  # the directory that was listed
@@ -72,7 +72,7 @@ def installed(**arguments: Any) -> Iterator[None]:
 
 @contextmanager
 def open_files(count: int) -> Iterator[list[int]]:
-    """That many descriptors of files that tell themselves apart: each is a memfd that holds its
+    """Descriptors of this many files that can be distinguished: each is a memfd that holds its
     index as text."""
     numbers: list[int] = []
     try:
@@ -87,7 +87,7 @@ def open_files(count: int) -> Iterator[list[int]]:
 
 @contextmanager
 def unregistered(*kinds: Any) -> Iterator[None]:
-    """Takes these kinds out of the table meanwhile: what they are arrives as Unknown."""
+    """Removes these kinds from the table meanwhile: they arrive as Unknown."""
     tables: tuple[Any, ...] = (_table._received, _table._sent, _table._rows)
     before = [dict(table) for table in tables]
     try:
@@ -104,16 +104,16 @@ def unregistered(*kinds: Any) -> Iterator[None]:
 
 
 def content(fd: int | cmsgx.Fd) -> str:
-    """What a file of open_files() holds."""
+    """The content of a file of open_files()."""
     return os.pread(fd if isinstance(fd, int) else fd.fileno(), 64, 0).decode()
 
 
 def run_python(
     code: str, *arguments: str, timeout: float = 300, env: dict[str, str] | None = None
 ) -> str:
-    """Runs code in a process of its own, with this file's folder on its path; its output.
+    """Runs code in a separate process, with this file's folder on its path; returns its output.
 
-    AssertionError, with all that it printed, where it fails.
+    If it fails, raises AssertionError with everything that it printed.
     """
     environment = {**os.environ, **(env or {})}
     environment["PYTHONPATH"] = os.pathsep.join(
@@ -128,7 +128,7 @@ def run_python(
 
 
 def is_in_call(thread: int, *arguments: int | None) -> bool:
-    """Whether that thread is in a system call with these arguments: proc_pid_syscall(5)"""
+    """Whether the thread is in a system call with these arguments: proc_pid_syscall(5)"""
     call = Path(f"/proc/self/task/{thread}/syscall").read_text(encoding="ascii").split()
     return len(call) > len(arguments) and all(
         wanted is None or int(given, 16) == wanted
@@ -138,7 +138,8 @@ def is_in_call(thread: int, *arguments: int | None) -> bool:
 
 @contextmanager
 def thread_in(work: Callable[[], object], is_inside: Callable[[], bool]) -> Iterator[None]:
-    """While a thread is in the middle of `work`; what follows has to end it."""
+    """Runs `work` in a thread, and yields while it is in the middle of it; the body has to end
+    it."""
     thread = threading.Thread(target=work)
     thread.start()
     deadline = time.monotonic() + 60
@@ -154,9 +155,10 @@ def thread_in(work: Callable[[], object], is_inside: Callable[[], bool]) -> Iter
 
 
 def in_process(child: Callable[[], object], seconds: int = 0) -> int:
-    """Runs that in a child of fork, which has so many seconds, 0 for any number; its pid.
+    """Runs `work` in a child of fork, which may take this many seconds (0: any number); returns its
+    pid.
 
-    What it raises is shown there.
+    The child prints what it raises.
     """
     pid = os.fork()
     if pid == 0:
@@ -178,7 +180,8 @@ def status_of(pid: int) -> int:
 
 
 def in_fork(child: Callable[[], object]) -> None:
-    """The same, waited for: it has two minutes, and raises nothing, but may skip the test."""
+    """The same, and waits for the child: it has two minutes, must not raise, but may skip the
+    test."""
     import pytest
 
     reader, writer = os.pipe()
@@ -200,8 +203,8 @@ def in_fork(child: Callable[[], object]) -> None:
 
 @contextmanager
 def stuck_in_close(seconds: int = 3600) -> Iterator[tuple[int, Callable[[], None]]]:
-    """A TCP socket whose last close(2) blocks, as a peer can choose: its number, for the caller to
-    close, and what ends that close. Nothing else does, for so many seconds."""
+    """A TCP socket whose last close(2) blocks, as a peer can arrange: its number, for the caller to
+    close, and a function that ends that close. For this many seconds nothing else does."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         sender = socket.create_connection(listener.getsockname())
         reader = listener.accept()[0]
@@ -218,7 +221,7 @@ def stuck_in_close(seconds: int = 3600) -> Iterator[tuple[int, Callable[[], None
 
 
 def fill(sock: socket.socket) -> None:
-    """Sends until nothing more goes, also once what was under way in the kernel has arrived."""
+    """Sends until nothing more can be sent, even after everything in the kernel has arrived."""
     refused = 0
     while refused < 4:
         try:
@@ -230,8 +233,9 @@ def fill(sock: socket.socket) -> None:
 
 
 def send_in_turn(sock: socket.socket, data: bytes, fds: list[int]) -> None:
-    """Who is not root may have only RLIMIT_NOFILE descriptors in flight, over all processes: with a
-    low limit, what other tests have sent has to arrive first. See too_many_unix_fds() in Linux."""
+    """Unless it is root, a user may have only RLIMIT_NOFILE descriptors in flight, over all
+    processes. With a low limit, those that other tests have sent have to arrive first. See
+    too_many_unix_fds() in Linux."""
     for _ in range(6000):
         try:
             cmsgx.send(sock, data, fds=fds)
@@ -244,8 +248,8 @@ def send_in_turn(sock: socket.socket, data: bytes, fds: list[int]) -> None:
 
 
 def enter_empty_root(path: Path) -> None:
-    """For a child of its own: a root folder with nothing in it, so without /proc. Who is not root
-    needs a user namespace for that, with oneself as root."""
+    """For a separate child: an empty root folder, and therefore no /proc. Unless it is root, it
+    needs a user namespace for that, in which it is root."""
     path.mkdir(exist_ok=True)
     if os.geteuid() != 0:
         maps = {
@@ -254,7 +258,7 @@ def enter_empty_root(path: Path) -> None:
             "gid_map": f"0 {os.getegid()} 1",
         }
         clone_newuser = 0x10000000
-        import ctypes  # which 3.12 loads in no other interpreter than the first
+        import ctypes  # which 3.12 can load only in the main interpreter
 
         if ctypes.CDLL(None, use_errno=True).unshare(clone_newuser) != 0:
             import pytest
@@ -267,7 +271,7 @@ def enter_empty_root(path: Path) -> None:
 
 
 def fill_table(but: int = 0) -> None:
-    """For a child of its own: no descriptor more can be made, but for so many."""
+    """For a separate child: only this many more descriptors can be created."""
     numbers = []
     with suppress(OSError):
         numbers.append(os.dup(0))
@@ -282,13 +286,13 @@ def fill_table(but: int = 0) -> None:
 
 @contextmanager
 def lingering_socket(seconds: int) -> Iterator[int]:
-    """The number of one whose close(2) blocks for that long."""
+    """The number of a descriptor whose close(2) blocks for this long."""
     with stuck_in_close(seconds) as (number, _):
         yield number
 
 
 def gives_up_the_gil(call: Callable[[], object], end: Callable[[], object]) -> bool:
-    """Whether another thread runs, and calls `end`, while `call` waits for that."""
+    """Whether another thread can run, and call `end`, while `call` waits for that."""
     ran_meanwhile: list[bool] = []
     is_over = False
 
@@ -299,7 +303,7 @@ def gives_up_the_gil(call: Callable[[], object], end: Callable[[], object]) -> b
 
     thread = threading.Thread(target=other)
     before = sys.getswitchinterval()
-    sys.setswitchinterval(600)  # Python itself lets no other thread run before `call` is over
+    sys.setswitchinterval(600)  # Python itself lets no other thread run before `call` has finished
     try:
         thread.start()
         call()
@@ -313,8 +317,8 @@ def gives_up_the_gil(call: Callable[[], object], end: Callable[[], object]) -> b
 @contextmanager
 def stalled_socket(seconds: int = 10) -> Iterator[tuple[int, Callable[[], None]]]:
     """A TCP socket whose last close(2) blocks until its peer reads: its number, for the caller to
-    close, and a function that makes the peer read. After those seconds it blocks no more, so that
-    what waits for it in the wrong place comes to an end."""
+    close, and a function that makes the peer read. After this many seconds it blocks no longer, so
+    that a test that waits for it in the wrong place comes to an end."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         sender = socket.create_connection(listener.getsockname())
         reader = listener.accept()[0]
@@ -335,7 +339,7 @@ def stalled_socket(seconds: int = 10) -> Iterator[tuple[int, Callable[[], None]]
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
-    """Whether it became true at all; what never does is given up after so many seconds."""
+    """Whether the condition became true; gives up after this many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -344,13 +348,13 @@ def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     return True
 
 
-# futex(2) by machine, as the kernel counts.
+# The system call number of futex(2), by machine.
 _FUTEX = {"x86_64": "202", "aarch64": "98", "s390x": "238", "riscv64": "98"}
 _FUTEX_32_BITS = ("240", "422")
 
 
 def until_it_waits(thread: threading.Thread) -> None:
-    """Until that thread waits in a system call of its own, and not for Python's lock."""
+    """Waits until the thread is in a system call of its own, and not waiting for Python's lock."""
     path = Path(f"/proc/self/task/{thread.native_id}/syscall")
     number = _FUTEX.get(os.uname().machine)
     of_python = (number,) if struct.calcsize("P") == 8 else _FUTEX_32_BITS
@@ -362,16 +366,16 @@ def until_it_waits(thread: threading.Thread) -> None:
         path.read_text()
     except OSError:
         number = None
-    if number is None:  # no such file with this kernel, or no such machine in the table
+    if number is None:  # this kernel lacks the file, or the table lacks this machine
         time.sleep(0.2)
     else:
         assert eventually(waits), f"it does not wait: {path.read_text()}"
 
 
 def lengths(variable: str, short: int, long: int) -> list[Any]:
-    """How long a random test runs, for `parametrize`: a little each time, and at length among the
+    """How long a random test runs, for `parametrize`: briefly in each run, and for long among the
     slow tests; or as an environment variable says."""
-    import pytest  # not above: most of what is here is for processes that do without
+    import pytest  # not above: most processes that import this file do not need it
 
     if variable in os.environ:
         return [int(os.environ[variable])]
@@ -393,15 +397,15 @@ def write_and_close(fd: cmsgx.Fd, data: bytes) -> None:
 
 
 def need_classes_that_go() -> None:
-    """Skips where a class that refers to itself, of anybody's, is never collected: free-threaded
-    3.13 does so once there was a second thread."""
+    """Skips if a class that refers to itself is never collected, even one of other code:
+    free-threaded 3.13 does not once there has been a second thread."""
     plain: Any = type("Plain", (), {})
     plain.it = plain()
     reference = weakref.ref(plain)
     del plain
     gc.collect()
     if reference() is not None:
-        import pytest  # which the processes that import this one do without
+        import pytest  # which most processes that import this file do not need
 
         pytest.skip("this Python does not collect classes")
 
@@ -409,7 +413,7 @@ def need_classes_that_go() -> None:
 def receive_with(
     pair: Pair, sent: int, *, data: bytes = b"data", want: list[Any] | None = None, **more: Any
 ) -> cmsgx.Message:
-    """A message with that many descriptors, each with its index as content."""
+    """A message with this many descriptors, each of a file with its index as content."""
     rx = cmsgx.Receiver(pair[1], 100, want=want or [], **{"fds": sent, **more})
     with open_files(sent) as files:
         cmsgx.send(pair[0], data, fds=files)
@@ -417,7 +421,7 @@ def receive_with(
 
 
 def run_all(*targets: Callable[[], object]) -> None:
-    """Runs each in a thread; the first error that one raised is raised here."""
+    """Runs each in a thread; raises the first error that one of them raised."""
     errors: list[BaseException] = []
 
     def guarded(target: Callable[[], object]) -> None:

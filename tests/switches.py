@@ -1,4 +1,4 @@
-"""What the tests of enable() have in common."""
+"""Helpers of the tests of enable()."""
 
 from __future__ import annotations
 

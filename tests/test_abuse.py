@@ -1,4 +1,5 @@
-"""What no program should do, and must not cause a crash, a leak or the use of a stranger's file."""
+"""Misuse that no program should attempt, and that must not cause a crash, a leak or the use of a
+stranger's file."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ from cmsgx import _cmsg, kinds
 
 @pytest.fixture
 def owners(stream: Pair) -> Iterator[dict[str, Any]]:
-    """One object of each type whose instances own something, or point into what is owned."""
+    """One object of each type whose instances own something, or point into something that is
+    owned."""
     left, right = stream
     for _ in range(3):
         cmsgx.send(left, b"data")
@@ -87,19 +89,19 @@ def test_what_owns_something_is_neither_copied_nor_pickled(
             copied(one)
 
 
-# Nothing is of the type Address itself: its two forms have rules of their own.
+# No object has the type Address itself: its two forms have their own rules.
 TYPES = [one for one in vars(_cmsg).values() if isinstance(one, type) and one is not cmsgx.Address]
 
 
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.__name__)
 def test_no_type_of_c_is_copied_by_the_rules_of_object(kind: type) -> None:
-    """By which protocols 0 and 1 of pickle take what has no Python code."""
+    """Protocols 0 and 1 of pickle use it for objects without Python code."""
     own = {name for base in kind.__mro__[:-1] for name in vars(base)}
     assert "__reduce__" in own
 
 
 def test_a_pickle_by_hand_makes_no_object_without_memory() -> None:
-    """As protocol 0 did by itself."""
+    """As protocol 0 did without it."""
     for kind in (
         cmsgx.Message, cmsgx.Address, cmsgx.Batch, cmsgx.View, cmsgx.Segments,
         cmsgx.Receiver, cmsgx.Fd, Small, _cmsg.Codec, _cmsg.Field, _cmsg.method,
@@ -158,7 +160,7 @@ def test_an_option_is_as_long_as_the_kernel_says(stream: Pair, size: int) -> Non
 
 
 def test_a_value_that_is_longer_than_a_socklen_t_is_refused(stream: Pair) -> None:
-    """Its length would have been cut to 4 bytes."""
+    """Its length would have been truncated to 4 bytes."""
     with mmap.mmap(-1, 2**20 + 1) as value, pytest.raises(ValueError, match="value: 1048577 bytes"):
         _cmsg.setsockopt(stream[0], socket.SOL_SOCKET, socket.SO_PASSCRED, value)
 
@@ -179,7 +181,7 @@ print("done")
 
 @pytest.mark.slow
 def test_an_option_is_never_longer_than_its_room() -> None:
-    """Where the kernel, or a filter of BPF, tells the whole length."""
+    """If the kernel, or a BPF filter, returns the whole length."""
     assert run_python(LONGER, env=under_shim()) == "done\n"
 
 
@@ -205,7 +207,7 @@ def test_a_receiver_that_was_never_initialised(stream: Pair) -> None:
 
 
 class Buffer(bytearray):
-    """One that can be referred to weakly."""
+    """A bytearray that can be weakly referenced."""
 
 
 @pytest.mark.parametrize("kind", [_cmsg.Receiver, cmsgx.Receiver])
@@ -226,7 +228,7 @@ def test_a_receiver_that_is_initialised_while_its_buffers_are_read(kind: Any, st
     with pytest.raises(TypeError, match="initialised once"):
         initialise(stream[0], buffers())
     assert kept[0].sock is stream[1]
-    outer.append(0)  # nobody exports it
+    outer.append(0)  # it is not exported
     with pytest.raises(BufferError):
         inner.append(0)
     kept.clear()
@@ -247,7 +249,7 @@ def test_a_batch_receiver_that_is_initialised_while_its_arguments_are_read(strea
 
 
 def initialised_at_once(kind: Any, arguments: list[tuple[Any, ...]]) -> tuple[Any, list[int]]:
-    """An object that so many threads initialised, and which of them did."""
+    """An object that this many threads initialised, and the results of those that did."""
     made = kind.__new__(kind)
     ready = threading.Barrier(len(arguments))
     winners: list[int] = []
@@ -332,12 +334,13 @@ class Spec(ctypes.Structure):
     hasattr(sys, "gettotalrefcount"), reason="a debug build of Python ends for such an exporter"
 )
 def test_an_exporter_that_fails_without_an_error(stream: Pair) -> None:
-    """As others do in a race. C that returns NULL without an exception is a SystemError."""
+    """As other threads do in a race. C code that returns NULL without an exception causes a
+    SystemError."""
     get_buffer = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)(
         lambda *_: -1
     )
     slots = (Slot * 2)(Slot(1, ctypes.cast(get_buffer, ctypes.c_void_p)), Slot(0, None))
-    # Py_TPFLAGS_DEFAULT is 0 but for what PyType_Ready() adds.
+    # Py_TPFLAGS_DEFAULT is 0 except for what PyType_Ready() adds.
     spec = Spec(b"test_abuse.Exporter", object.__basicsize__, 0, 0, slots)
     make = ctypes.pythonapi.PyType_FromSpec
     make.restype, make.argtypes = ctypes.py_object, [ctypes.POINTER(Spec)]

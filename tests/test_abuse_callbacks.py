@@ -1,4 +1,4 @@
-"""What no program should do in code that runs in the middle of a call; and all of it at random."""
+"""Misuse in code that runs in the middle of a call; and all misuse at random."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cmsgx import _cmsg
 
 
 class Swap:
-    """Closes a socket and lets another take its number, at whatever is asked of it first."""
+    """Closes a socket and lets another one take its number, as soon as anything is asked of it."""
 
     def __init__(self, sock: socket.socket, other: socket.socket) -> None:
         self.sock, self.other = sock, other
@@ -89,7 +89,7 @@ def test_a_socket_closed_by_its_own_arguments_is_not_another_one(
 
 
 class Closes:
-    """Closes its number when nobody holds it."""
+    """Closes its number when it is freed."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -316,7 +316,7 @@ def test_a_signal_handler_that_closes_the_socket(stream: Pair, kind: str) -> Non
     }
     before = signal.signal(signal.SIGALRM, lambda number, frame: sock.close())
     try:
-        # Again, in case it comes just before the wait.
+        # Repeated, in case it comes just before the wait.
         signal.setitimer(signal.ITIMER_REAL, 0.05, 5)
         with pytest.raises(OSError, match="Bad file descriptor"):
             calls[kind]()

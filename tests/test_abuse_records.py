@@ -1,4 +1,4 @@
-"""What no program should do with records and codecs."""
+"""Misuse of records and codecs that no program should attempt."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ for mode in sys.argv[1:]:
 
 
 def test_a_codec_that_goes_while_it_is_used() -> None:
-    """What is freed is filled with a pattern, so that its use shows."""
+    """Freed memory is filled with a pattern, so that its use is detected."""
     modes = [
         "address",
         "fields",
@@ -231,7 +231,7 @@ def test_a_codec_that_goes_while_it_is_used() -> None:
 
 
 def changed(record: Any, kind: Any) -> Any:
-    """The same object, of another class whose instances are laid out alike."""
+    """The same object, but of another class whose instances have the same layout."""
     vars(object)["__class__"].__set__(record, kind)
     assert type(record) is kind
     return record
@@ -248,7 +248,7 @@ def changed(record: Any, kind: Any) -> Any:
     ids=lambda one: getattr(one, "__name__", type(one).__name__),
 )
 def test_a_record_whose_class_was_changed_is_refused(made: Any, kind: Any, stream: Pair) -> None:
-    """Its payload is not that of the class: it is shorter, mostly."""
+    """Its payload is not the one of the class: usually it is shorter."""
     own = type(made)
     text, wire = repr(made), made.pack()
     field = vars(kind)[kind._codec.fields[0]]
@@ -280,7 +280,7 @@ def test_a_record_whose_class_was_changed_is_refused(made: Any, kind: Any, strea
 
 
 def test_a_record_made_by_an_older_codec_goes_as_that(stream: Pair) -> None:
-    """A class that was given a codec of a longer payload since."""
+    """A class that was later given the codec of a longer payload."""
     own = cast(Any, Small)._codec
     record = Small(7)
     try:

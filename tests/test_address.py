@@ -1,4 +1,4 @@
-"""Addresses: as they are shown, and back to the kernel, for each family."""
+"""Addresses of each family: as they are shown, and as they are passed back to the kernel."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from support import run_python
 import cmsgx
 from cmsgx import kinds
 
-# Of a number that is masked; so says socket, too, from Python 3.15 on.
+# The warning about a number that is masked; socket gives it too, from Python 3.15 on.
 pytestmark = pytest.mark.filterwarnings("ignore:integer value out of range:DeprecationWarning")
 
 NETLINK_NOOP = struct.pack("=IHHII", 16, 1, 5, 1, 0)  # NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK
@@ -64,7 +64,7 @@ def of_netlink() -> Iterator[tuple[cmsgx.socket, Callable[[], object]]]:
 
 @contextmanager
 def of_packet() -> Iterator[tuple[cmsgx.socket, Callable[[], object]]]:
-    """In a namespace of its own, where nobody else sends."""
+    """In a separate namespace, where nobody else sends."""
     with (
         Namespace() as space,
         open_socket(socket.AF_PACKET, socket.SOCK_DGRAM, space=space) as sock,
@@ -122,13 +122,13 @@ def test_a_capture_sees_which_frames_were_outgoing() -> None:
 
 
 def test_interfaces_have_the_name_of_the_sockets_namespace() -> None:
-    """Here another device has the number, or none has it."""
+    """Here another device has this number, or none has."""
     with (
         Namespace() as space,
         open_socket(socket.AF_PACKET, socket.SOCK_DGRAM, space=space) as sock,
     ):
         number = socket.if_nametoindex("lo")
-        # struct ifreq for SIOCSIFNAME, which takes a device that is down: SIOCSIFFLAGS.
+        # struct ifreq for SIOCSIFNAME, which requires the device to be down: SIOCSIFFLAGS.
         fcntl.ioctl(sock, 0x8914, struct.pack("16sh22x", b"lo", 0))
         fcntl.ioctl(sock, 0x8923, struct.pack("16s16s8x", b"lo", b"cmsgx-loop"))
         fcntl.ioctl(sock, 0x8914, struct.pack("16sh22x", b"cmsgx-loop", 1))
@@ -145,7 +145,7 @@ def test_interfaces_have_the_name_of_the_sockets_namespace() -> None:
                 assert message.sender.value == expected
             assert cmsgx.recvmsg(sock.fileno(), 2000, 0, socket.MSG_PEEK)[3] == expected
             message = cmsgx.receive(sock, 2000)
-    # The socket is closed: by the devices that are here.
+    # The socket is closed: the names are those of the devices here.
     assert message.address[0] == socket.if_indextoname(number) == "lo"
 
 
@@ -160,7 +160,7 @@ def differences(seed: int, count: int) -> tuple[list[str], dict[str, int]]:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names of Linux, by a preload")
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_names_of_each_family_are_read_and_made_as_socket_does(seed: int) -> None:
-    """Also of families that this kernel lacks, where this Python was built with them."""
+    """Also for families that this kernel lacks, if this Python was built with them."""
     found, counts = differences(seed, 700 if seed == 1 else 50000)
     assert found == []
     assert {"AF_INET 0", "AF_INET6 0", "AF_NETLINK 0", "AF_PACKET 0"} <= set(counts)
@@ -233,12 +233,12 @@ def test_what_goes_through_data_of_any_type_takes_the_address() -> None:
                 kind(*wrong)
         with pytest.raises(TypeError):
             kind(iterable=plain)
-        # By no other way is there one without its hidden name.
+        # There is no other way to get one without its hidden name.
         makes: list[Any] = [tuple.__new__, object.__new__, cmsgx.Address.__new__]
         for make in makes:
             with pytest.raises(TypeError):
                 make(kind, plain)
-        # What looks at the exact type, as marshal does, takes its value.
+        # Code that checks for the exact type, as marshal does, accepts its value.
         with pytest.raises(ValueError, match="unmarshallable"):
             marshal.dumps(address)
         assert marshal.loads(marshal.dumps(address.value)) == plain
@@ -277,7 +277,7 @@ def test_an_address_outlives_its_message_and_owns_nothing() -> None:
 
 
 def test_each_of_many_peers_has_its_own_address() -> None:
-    """More than are kept, in two rounds, so that they take the places of others."""
+    """More addresses than are cached, in two rounds, so that they replace others."""
     with udp_pair() as (server, client):
         client.close()
         client = cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -299,7 +299,7 @@ def test_each_of_many_peers_has_its_own_address() -> None:
                     if turn in (1, 2):
                         kept.append((message.address, host))
                         assert hash(message.address) == hash((host, port))
-            # Those that somebody has stay what they were.
+            # Addresses that somebody holds do not change.
             for address, host in kept:
                 assert address == (host, port)
                 assert address.packed[4:8] == socket.inet_aton(host)
@@ -380,7 +380,7 @@ def test_an_fd_takes_what_socket_takes_as_a_numeric_address() -> None:
 
 @pytest.mark.parametrize("scope", [2**31 - 1, 2**31, 2**32 - 1, 2**32 + 1])
 def test_a_large_scope_goes_where_sockets_goes(scope: int) -> None:
-    """To a device that is not there, or the one of the low bits."""
+    """To a device that does not exist, or to the device of the low bits."""
     with cmsgx.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.bind(("::", 0))
 
@@ -410,7 +410,7 @@ def test_packets_go_by_the_name_of_an_interface() -> None:
 
 
 def test_the_hardware_address_may_be_longer_than_eight_bytes() -> None:
-    """As of InfiniBand, 20 bytes, where the name is longer than its struct."""
+    """As for InfiniBand, 20 bytes: the name is longer than its struct."""
     name = struct.pack("=HHiHBB", 17, 0, 0, 32, 0, 20) + bytes(range(20))
     numbers = (len(name), 0, 0, 0)
     buffer = b"".join(number.to_bytes(4, sys.byteorder) for number in numbers) + name

@@ -17,7 +17,7 @@ from addresses import Index, asked, of_unix, udp_pair
 
 import cmsgx
 
-# Of a number that is masked; so says socket, too, from Python 3.15 on.
+# The warning about a number that is masked; socket gives it too, from Python 3.15 on.
 pytestmark = pytest.mark.filterwarnings("ignore:integer value out of range:DeprecationWarning")
 
 
@@ -72,7 +72,7 @@ def test_the_raw_form_is_copied_and_pickled() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="families of Linux")
 def test_a_pickled_address_is_read_by_the_same_protocol() -> None:
-    # Without the protocol it would be that of the length: (interface,).
+    # Without the protocol it would follow from the length: (interface,).
     for proto in (socket.CAN_RAW, socket.CAN_ISOTP, socket.CAN_J1939):
         value = {socket.CAN_RAW: ("",), socket.CAN_ISOTP: ("", 1, 2)}.get(proto, ("", 1, 2, 3))
         one = cmsgx.Address(socket.AF_CAN, value, proto=proto)
@@ -87,7 +87,7 @@ def test_a_pickled_address_is_read_by_the_same_protocol() -> None:
         (socket.AF_INET, ("127.0.0.1", 40001), ("127.0.0.2", 40001)),
         (socket.AF_INET, ("127.0.0.1", 40001), ("127.0.0.1", 40002)),
         (socket.AF_INET6, ("::1", 40001), ("::1", 40001, 0, 1)),
-        # One begins as the other does, and ends there.
+        # One is a prefix of the other.
         (socket.AF_UNIX, b"\0cmsgx-test-a", b"\0cmsgx-test-ab"),
         (socket.AF_UNIX, b"\0cmsgx-test-a", b"\0cmsgx-test-a\0"),
     ],

@@ -1,4 +1,5 @@
-"""BatchReceiver: many messages for one system call, each with its own of all."""
+"""BatchReceiver: many messages with one system call, each with its own data, descriptors and
+control messages."""
 
 from __future__ import annotations
 
@@ -72,8 +73,9 @@ def test_credentials_and_pidfds_each_of_its_sender(packets: Pair) -> None:
 def test_lengths_are_restored_before_each_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Behind a message without a name, without control data, with a short name: whole ones."""
-    monkeypatch.chdir(tmp_path)  # as the path of a socket has 107 bytes at most
+    """After a message without an address, without control data, or with a short address: complete
+    ones."""
+    monkeypatch.chdir(tmp_path)  # because the path of a socket has at most 107 bytes
     with ExitStack() as stack:
         right = stack.enter_context(cmsgx.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         files = stack.enter_context(open_files(4))
@@ -86,7 +88,7 @@ def test_lengths_are_restored_before_each_call(
             if name:
                 sender.bind(name)
             senders.append(sender)
-        for turn in range(4):  # each place of the batch sees each of them
+        for turn in range(4):  # each place of the batch gets each of them
             order = [(at + turn) % 4 for at in range(4)]
             for at in order:
                 cmsgx.send(senders[at], bytes(at), fds=files[:at], address=right.getsockname())
@@ -100,7 +102,7 @@ def test_lengths_are_restored_before_each_call(
 @pytest.mark.parametrize("end", ["close", "dropped"])
 @pytest.mark.filterwarnings("ignore:Batch with")
 def test_a_batch_of_hundreds_of_descriptors_is_closed(packets: Pair, end: str) -> None:
-    """More than are closed by one call."""
+    """More descriptors than one call closes."""
     with open_files(1) as files:
         for _ in range(2):
             cmsgx.send(packets[0], b"x", fds=files * 200)
@@ -172,13 +174,14 @@ ASKED_AT: dict[int, list[str]] = {
 )
 @pytest.mark.parametrize("form", ["as it came", "the address alone"])
 def test_a_batch_is_answered_from_where_it_was_asked(family: int, form: str) -> None:
-    """One to each address and from each of several clients, which hear of no other."""
+    """One message to each address from each of several clients, which are connected to that
+    address."""
     kind: Any = kinds.PacketInfo if family == socket.AF_INET else kinds.PacketInfo6
     with Namespace() as space, ExitStack() as stack:
         for host in ASKED_AT[family]:
             if family == socket.AF_INET6:
                 space.ip(f"-6 addr add {host}/128 dev lo nodad")
-            # An address is used some time after it was told.
+            # An address is usable only some time after it was set.
             assert eventually(partial(space.reaches, family, host))
         server = stack.enter_context(space.socket(family, socket.SOCK_DGRAM))
         server.bind(("", 0))
@@ -187,7 +190,7 @@ def test_a_batch_is_answered_from_where_it_was_asked(family: int, form: str) -> 
         clients: list[tuple[socket.socket, str]] = []
         for host in ASKED_AT[family] * 3:
             client = stack.enter_context(space.socket(family, socket.SOCK_DGRAM))
-            client.connect((host, port))  # which lets nothing in from elsewhere
+            client.connect((host, port))  # which lets nothing in from other addresses
             client.settimeout(60)
             client.send(f"{host} {len(clients)}".encode())
             clients.append((client, host))
@@ -213,7 +216,7 @@ def test_a_batch_is_answered_from_where_it_was_asked(family: int, form: str) -> 
 
 @pytest.fixture
 def batch_of_five(packets: Pair) -> Iterator[cmsgx.Batch]:
-    """Its messages are b"0" to b"4", each with one descriptor of a file that holds its number."""
+    """The messages are b"0" to b"4", each with one descriptor of a file that holds its number."""
     with open_files(5) as files:
         for i in range(5):
             cmsgx.send(packets[0], str(i).encode(), fds=[files[i]])
@@ -273,7 +276,7 @@ def test_close_closes_what_was_not_taken(batch_of_five: cmsgx.Batch) -> None:
     assert not any(is_open(number) for number in numbers)
     assert content(taken) == "2"
     taken.close()
-    for msg in batch:  # also those that are looked at only now
+    for msg in batch:  # including those that are first accessed now
         assert msg.closed
         assert msg.data.isdigit()
         with pytest.raises(ValueError, match="closed"):
@@ -354,7 +357,7 @@ def test_no_warning_where_nothing_is_left(packets: Pair) -> None:
 
 
 def test_bytes_never_change_under_a_reader(packets: Pair) -> None:
-    """Views, slices, messages and batches keep what they are of, whatever arrives later."""
+    """Views, slices, messages and batches keep their content, whatever arrives later."""
     left, right = packets
     rx = cmsgx.BatchReceiver(right, 4, 64)
     kept: list[tuple[Any, bytes]] = []
@@ -363,7 +366,8 @@ def test_bytes_never_change_under_a_reader(packets: Pair) -> None:
         assert cmsgx.send_batch(left, payloads) == 4
         batch = rx.receive()
         for i, payload in enumerate(payloads):
-            # Something else of each: nothing, a slice, a memoryview, the message, all of them.
+            # Keeps something different of each: nothing, a slice, a memoryview, the message, all of
+            # them.
             if number % 5 == 1:
                 kept.append((batch[i].view[3:30], payload[3:30]))
             elif number % 5 == 2:
@@ -383,7 +387,7 @@ def test_bytes_never_change_under_a_reader(packets: Pair) -> None:
 
 
 def test_two_sets_of_buffers_take_turns(packets: Pair) -> None:
-    """The batch before is mostly still there when the next is received: no memory is made."""
+    """The previous batch usually still exists when the next is received: no memory is allocated."""
     left, right = packets
     rx = cmsgx.BatchReceiver(right, 3, 64)
     places = []
@@ -396,13 +400,13 @@ def test_two_sets_of_buffers_take_turns(packets: Pair) -> None:
 
 
 class PyBuffer(ctypes.Structure):
-    """The begin of a Py_buffer, and room for the rest."""
+    """The beginning of a Py_buffer, and space for the rest."""
 
     _fields_ = (("buf", ctypes.c_void_p), ("rest", ctypes.c_char * 256))
 
 
 def address_of(view: object) -> int:
-    """Where the bytes of a read-only buffer are."""
+    """The address of the bytes of a read-only buffer."""
     raw = PyBuffer()
     api = ctypes.pythonapi
     assert api.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(raw), 0) == 0
@@ -415,7 +419,7 @@ def address_of(view: object) -> int:
 
 
 def test_truncation_is_of_the_message_and_raises_nothing(packets: Pair) -> None:
-    """Short reads, and a surplus of descriptors, each at its own message."""
+    """Short reads, and surplus descriptors, each reported by its own message."""
     left, right = packets
     rx = cmsgx.BatchReceiver(right, 16, 4, fds=2)
     cases = list(itertools.product((0, 3, 4, 5, 400), (0, 1, 2, 3)))
@@ -436,7 +440,7 @@ def test_truncation_is_of_the_message_and_raises_nothing(packets: Pair) -> None:
 
 
 def test_surplus_that_came_in_is_closed_and_counted(packets: Pair) -> None:
-    """Where something else makes room for more than was asked for."""
+    """If something else leaves space for more than was asked for."""
     left, right = packets
     right.setsockopt(socket.SOL_SOCKET, _cmsg.SO_PASSPIDFD, 1)
     rx = cmsgx.BatchReceiver(right, 5, 4, fds=1)
@@ -490,7 +494,8 @@ def test_the_length_that_was_can_be_asked_for() -> None:
 
 
 def test_what_tcp_throws_away_shows_no_other_bytes() -> None:
-    """With MSG_TRUNC on TCP nothing is written to the buffer: nor does what was there before."""
+    """With MSG_TRUNC on TCP nothing is written to the buffer, and its old content must not appear
+    either."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = cmsgx.socket()
         client.connect(listener.getsockname())

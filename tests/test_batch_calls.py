@@ -1,4 +1,4 @@
-"""BatchReceiver: one call after the other, how long each waits, and what ends them."""
+"""BatchReceiver: repeated calls, how long each waits, and what ends them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from cmsgx import _cmsg, kinds
 
 
 def in_child(function: str, *arguments: object, env: dict[str, str] | None = None) -> str:
-    """Calls a function of this file in a process of its own; what it printed."""
+    """Calls a function of this file in a separate process; returns what it printed."""
     code = f"import test_batch_calls as here; here.{function}(*{arguments!r})"
     return run_python(code, timeout=300, env=env)
 
@@ -65,7 +65,7 @@ def test_the_first_is_waited_for_and_no_other(
 
 
 def test_a_trickle_does_not_hold_it(packets: Pair) -> None:
-    """The timeout of recvmmsg(2) itself would, as it is looked at only between messages."""
+    """The timeout of recvmmsg(2) itself would, because it is checked only between messages."""
     left, right = packets
     stop = threading.Event()
 
@@ -109,13 +109,13 @@ def test_a_number_is_never_waited_for(packets: Pair) -> None:
         rx.receive()
     cmsgx.send_batch(left.fileno(), [b"a", b"b"])
     assert [msg.data for msg in rx.receive()] == [b"a", b"b"]
-    with pytest.raises(TimeoutError):  # unless it is asked for
+    with pytest.raises(TimeoutError):  # unless it was asked for
         rx.receive(timeout=0.01)
 
 
 @pytest.mark.parametrize("timeout", [None, 20.0])
 def test_a_handler_that_raises_while_it_waits(packets: Pair, timeout: float | None) -> None:
-    """Nothing has come: nothing is lost, and the receiver is as before."""
+    """Nothing has come: nothing is lost, and the receiver is unchanged."""
     left, right = packets
     rx = cmsgx.BatchReceiver(right, 10, 10, fds=1)
     with handling(interrupt):
@@ -288,7 +288,7 @@ def test_a_loop_closes_what_was_left(packets: Pair) -> None:
 
 
 def test_an_empty_message_with_others_behind_it_is_no_end(packets: Pair) -> None:
-    """Though the peer has gone: what was received is handed over."""
+    """Even though the peer has gone, what was received is returned."""
     left, right = packets
     with open_files(1) as files:
         cmsgx.send_batch(left, [b"", (b"x", files), b"", (b"", files)])
@@ -299,7 +299,7 @@ def test_an_empty_message_with_others_behind_it_is_no_end(packets: Pair) -> None
 
 
 def hung_up_behind(*sizes: int) -> None:
-    """The peer goes right behind the call, which saw no end."""
+    """The peer goes right after the call, which saw no end."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     shim = Shim()
     messages = [bytes(size) for size in sizes]
@@ -321,7 +321,7 @@ def test_empty_messages_before_the_end_is_read_are_no_end(sizes: tuple[int, ...]
 def test_empty_messages_that_tell_of_their_sender_are_no_end(
     tmp_path: Path, by: str, count: int
 ) -> None:
-    """Whatever stands behind them: the end has no sender."""
+    """Whatever comes after them: the end has no sender."""
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
         socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as left,
@@ -368,7 +368,7 @@ def test_an_error_behind_messages_is_of_the_next_call() -> None:
                     got += seen(batch)
             except ConnectionResetError as error:
                 errors.append(error)
-        # Where the kernel tells the error first, what was sent comes behind it.
+        # If the kernel reports the error first, what was sent comes after it.
         got += drain(right)
         assert got == [Whole(b"x", ["0"])] * 2
 
@@ -377,14 +377,14 @@ def test_an_error_behind_messages_is_of_the_next_call() -> None:
 
 
 def test_closed_in_the_background(packets: Pair) -> None:
-    """What a peer sent can block in close(2): not here."""
+    """A descriptor from a peer can block in close(2), but not in this thread."""
     left, right = packets
     rx = cmsgx.BatchReceiver(right, 4, 10, fds=1, close="background")
     with stuck_in_close() as (number, let_go):
         cmsgx.send_batch(left, [(b"1", [number]), b"2"])
         os.close(number)
         counts: list[int] = []
-        while len(counts) < 2:  # in one batch, where the table has room for as much as could come
+        while len(counts) < 2:  # one batch, if the table has space for all that could come
             with rx.receive() as batch:
                 counts += [len(msg.fds) for msg in batch]
         assert counts == [1, 0]
@@ -439,7 +439,7 @@ def lies(count: int) -> None:
     allow_many_descriptors()
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     shim = Shim()
-    size = 3  # for which a table of 1024 has room, whatever comes
+    size = 3  # for which a table of 1024 has space, whatever comes
     rx = cmsgx.BatchReceiver(right, size, 10, fds=3, want=[cmsgx.PidFd])
     with open_files(6) as files:
         before = open_fds()
@@ -447,7 +447,7 @@ def lies(count: int) -> None:
             at = seed % size
             shim.seed(seed)
             shim.at(at)
-            # Nothing is closed of the others, whose numbers a lie could mean.
+            # None of the other descriptors is closed, although a forged number could name one.
             counts = [(seed + i) % (7 if i == at else 4) for i in range(size)]
             cmsgx.send_batch(left, [(b"x", files[:number]) for number in counts])
             shim.mode("random")
@@ -472,7 +472,7 @@ def test_random_lies_in_a_batch(count: int) -> None:
 
 
 def zeroed() -> None:
-    """Buffers are zero before the kernel writes: whatever was in them."""
+    """Buffers are zero before the kernel writes, whatever was in them."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     shim = Shim()
     rx = cmsgx.BatchReceiver(right, 4, 10, fds=20, want=[cmsgx.Credentials])
@@ -493,7 +493,7 @@ def test_control_buffers_are_zeroed() -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
 def test_a_batch_with_descriptors_is_no_smaller_in_a_chroot(packets: Pair, tmp_path: Path) -> None:
-    """Without /proc the room that is left in the table is counted otherwise."""
+    """Without /proc the free space in the table is counted in another way."""
     left, right = packets
     for number in range(8):
         cmsgx.send(left, bytes([number]), fds=[0])
@@ -504,7 +504,7 @@ def test_a_batch_with_descriptors_is_no_smaller_in_a_chroot(packets: Pair, tmp_p
         with receiver.receive() as batch:
             assert len(batch) == 8
             assert all(len(message.fds) == 1 for message in batch)
-        # And no larger than the table has room for.
+        # And not larger than the free space in the table.
         for number in range(8):
             cmsgx.send(left, bytes([number]), fds=[0])
         fill_table(but=7)

@@ -1,4 +1,4 @@
-"""Batches of random messages against a model that says what has to come, and with what.
+"""Batches of random messages, compared with a model that predicts what has to arrive.
 
 CMSGX_BATCH_DATAGRAMS says how many datagrams, 10^7 for a release: tools/campaign batch.
 """
@@ -23,7 +23,7 @@ from support import allow_many_descriptors, lengths, open_files, run_python
 import cmsgx
 from cmsgx import _cmsg, kinds
 
-# From how many on the memory is looked at: what fills caches is not in question.
+# The number of datagrams after which memory is checked, because the first ones fill caches.
 LONG_RUN = 5_000_000
 MIB = 1 << 20
 
@@ -40,14 +40,14 @@ class Expected(NamedTuple):
 
     data: bytes
     files: tuple[int, ...]
-    """Indexes of the files whose descriptors went with it."""
+    """The indexes of the files whose descriptors were sent with it."""
     uid: int
-    """Of its credentials; of UDP its TTL."""
+    """The pid of its credentials; for UDP its TTL."""
     tos: int
 
 
 class Refused(NamedTuple):
-    """A message that cannot be sent, and what is raised for it."""
+    """A message that cannot be sent, and the exception for it."""
 
     message: Any
     error: type[BaseException]
@@ -55,7 +55,7 @@ class Refused(NamedTuple):
 
 
 def resident() -> int:
-    """Bytes of memory that are in use."""
+    """The number of bytes of memory in use."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
 
@@ -65,19 +65,20 @@ def count_open() -> int:
 
 
 class World:
-    """Two sockets, what is in the queue between them, and whoever reads it."""
+    """Two sockets, the content of the queue between them, and the receivers that read it."""
 
     def __init__(self, chance: random.Random, counts: Counter[str]) -> None:
         self.chance = chance
         self.counts = counts
         self.receivers: list[tuple[cmsgx.BatchReceiver, int, int]] = []
         self.in_background: set[cmsgx.BatchReceiver] = set()
-        """Each with its room for descriptors and data."""
+        """Each with its own limits for descriptors and data."""
         self.refused: list[Refused] = []
         self.kept: deque[tuple[Any, bytes]] = deque(maxlen=50)
 
     def send(self) -> None:
-        """One call, some message of which may be refused; what went is in the queue then."""
+        """One call, of which some message may be refused; the messages that were sent are then in
+        the queue."""
         chance = self.chance
         messages, expected = self.make(chance.randrange(1, MOST_IN_BATCH))
         bad = None
@@ -105,15 +106,15 @@ class World:
                 self.counts["refused"] += 1
             return
         self.counts["stopped"] += sent < len(messages)
-        # Where it stopped earlier, the queue was full.
+        # If it stopped earlier, the queue was full.
         assert 0 < sent <= stop
         assert sent == stop or self.is_waiting()
         self.counts["cut"] += sent < stop
         self.note([one for some in expected[:sent] for one in some])
 
     def receive(self) -> bool:
-        """One call; whether there was something."""
-        # What is closed in the background takes room in the table until it is.
+        """One call; returns whether there was something to receive."""
+        # A descriptor that is closed in the background occupies the table until it is closed.
         assert _cmsg.closer_wait(60) == 0
         rx, fds, bufsize = self.chance.choice(self.receivers)
         try:
@@ -127,7 +128,7 @@ class World:
         return True
 
     def dispose(self, batch: cmsgx.Batch) -> None:
-        """In one way or another; views of before are still what they were."""
+        """Closes or keeps a batch in one of several ways; earlier views must be unchanged."""
         choice = self.chance.random()
         if choice < 0.4:
             batch.close()
@@ -145,15 +146,15 @@ class World:
             for fd in taken:
                 os.fstat(fd.fileno())
                 fd.close()
-        # Otherwise it is dropped as it is.
+        # Otherwise it is dropped without being closed.
         for view, data in self.kept:
             assert view == data
 
-    # What differs from one kind of socket to another:
+    # What differs between the kinds of sockets:
     sender: cmsgx.socket
 
     def make(self, count: int) -> tuple[list[Any], list[list[Expected]]]:
-        """That many messages, and for each what will come of it."""
+        """This many messages, with the expected result of each."""
         raise NotImplementedError
 
     def note(self, expected: list[Expected]) -> None:
@@ -241,7 +242,8 @@ class UnixWorld(World):
         assert msg.truncated == (len(data) > bufsize or len(files) > fds)
         assert len(msg.fds) == min(len(files), fds)
         surplus = max(len(files) - fds, 0)
-        # What the kernel has no room for it does not count; in the background there is room.
+        # The kernel does not count those that do not fit into the buffer; with background closing
+        # all of them fit.
         assert msg.closed_fds == (surplus if is_counted or surplus == 0 else None)
         assert msg[cmsgx.Credentials].uid == expected.uid
         for fd, index in zip(msg.fds, files, strict=False):
@@ -257,8 +259,8 @@ class UnixWorld(World):
 
 
 class UdpWorld(World):
-    """Datagrams are numbered. The receive queue is short: each that comes tells how many were
-    lost before it, and that is how many numbers are missing."""
+    """Datagrams are numbered. The receive queue is short: each datagram that arrives says how many
+    were lost before it, which has to be how many numbers are missing."""
 
     def __init__(self, chance: random.Random, counts: Counter[str], family: int) -> None:
         super().__init__(chance, counts)
@@ -299,7 +301,7 @@ class UdpWorld(World):
             self.refused.append(Refused((b"bad", (), (), nowhere), OSError, errno.EACCES))
 
     def too_large_a_ttl(self) -> tuple[int, int, bytes]:
-        """As a tuple, which the kernel refuses: a kind of that value cannot be made."""
+        """As a tuple, which the kernel refuses: a kind with this value cannot be created."""
         return self.ttl.level, self.ttl.type, (1000).to_bytes(4, sys.byteorder)
 
     def make(self, count: int) -> tuple[list[Any], list[list[Expected]]]:
@@ -311,7 +313,7 @@ class UdpWorld(World):
             ttl, tos, always = chance.choice(self.controls)
             control: tuple[Any, ...] = always
             tail = chance.choice(self.tails)
-            # Now and then several datagrams by one message.
+            # Now and then one message is several datagrams.
             segments = chance.randrange(2, 9) if chance.random() < 0.05 else 1
             parts = [n.to_bytes(8, "big") + tail for n in range(number, number + segments)]
             if segments > 1:
@@ -352,8 +354,8 @@ class UdpWorld(World):
 
 
 def run(datagrams: int, seed: int) -> None:
-    """That many, over each kind of socket in turn; in a process of its own."""
-    warnings.simplefilter("ignore", ResourceWarning)  # of batches that are dropped
+    """This many messages, over each kind of socket in turn; in a separate process."""
+    warnings.simplefilter("ignore", ResourceWarning)  # for batches that are dropped
     chance = random.Random(seed)
     counts: Counter[str] = Counter()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -369,11 +371,11 @@ def run(datagrams: int, seed: int) -> None:
         early: int | None = None
         while counts["datagrams"] < datagrams:
             world = chance.choice(worlds)
-            # So that a batch is now and then bounded by it, and no message is.
+            # So low that it sometimes limits a batch, but never a message.
             room = chance.choice((3 * FILES, 100, 1000))
             low = before + room, limits[1]
             for _ in range(200):
-                # It can bound what is in flight, too.
+                # It can also limit what is in flight.
                 allow_many_descriptors()
                 for _ in range(chance.randrange(4)):
                     world.send()

@@ -1,4 +1,4 @@
-"""The programs in `benchmarks` that others rely on."""
+"""The programs in `benchmarks` that other tools rely on."""
 
 from __future__ import annotations
 

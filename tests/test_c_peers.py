@@ -1,4 +1,5 @@
-"""cmsgx talks to a program in plain C, with the libc's macros, in both directions: c/peer.c."""
+"""cmsgx exchanges messages with a program in plain C, which uses libc's macros, in both directions:
+c/peer.c."""
 
 from __future__ import annotations
 
@@ -187,7 +188,8 @@ def test_to_c(pair: Pair, count: int, place: str, sender: Sender) -> None:
     here, there = pair
     who = [] if place == "none" or sender is by_send_fds else [cmsgx.Credentials()]
     with marked_files(count) as files:
-        # Credentials that are not given explicitly are attached where the receiver asked before.
+        # Credentials that are not given explicitly are attached if the receiver asked for them
+        # before.
         if place != "none":
             cmsgx.enable(there, cmsgx.Credentials)
         assert sender(here, files, who, place == "first") == 13
@@ -206,7 +208,7 @@ def test_echoed_by_c(pair: Pair, count: int) -> None:
     here.settimeout(30)
     with open_files(count) as files:
         cmsgx.send(here, b"there and back", fds=files)
-        # A datagram socket hears itself from neither end before the peer has answered.
+        # A datagram socket does not report that its peer has ended, so wait for that first.
         finish(peer)
         with cmsgx.receive(here, 100, fds=253) as msg:
             assert msg.data == b"there and back"

@@ -1,7 +1,7 @@
-"""The table is complete: each row of the catalogue has a class, and its bytes are those of C.
+"""The table is complete: each row of the catalogue has a class, which packs the same bytes as C.
 
-The bytes are made by a program in plain C, c/messages, from the kernel's headers. Nothing here
-looks a class up by its name: by level, type, family and direction, as a message is.
+The bytes are made by a program in plain C, c/messages, from the kernel's headers. No class is
+looked up by its name here, but by level, type, family and direction, as a received message is.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def test_lines_of_the_catalogue_end_in_lf_alone() -> None:
 
 
 def form_of(kind: Any, entry: Entry, family: str) -> kinds.WireFormat:
-    """How the class comes or goes as that row."""
+    """The form in which the class is received or sent for this row."""
     [form] = [
         form
         for form in _table.row_of(kind).formats
@@ -67,13 +67,13 @@ def form_of(kind: Any, entry: Entry, family: str) -> kinds.WireFormat:
 
 
 def fields_of(kind: Any) -> dict[str, _cmsg.Field]:
-    """What is read out of the payload, by name."""
+    """The values that are read from the payload, by name."""
     return {name: inspect.getattr_static(kind, name) for name in kind._codec.fields}
 
 
 # What a field has to be ---------------------------------------------------------------------------
 
-# Where the kind holds not the payload but a canonical form of it: its fields in order.
+# If the kind does not hold the payload but a canonical form of it: its fields in order.
 UNITS = {"timeval": 1000, "timeval64": 1000, "timespec": 1, "timespec64": 1}
 
 
@@ -91,7 +91,8 @@ def transformed(encoding: str, one: Made) -> list[Any]:
 
 
 def in_payload(field: _cmsg.Field, one: Made) -> Any:
-    """What C has where the field is; of a socket address, and of bytes, the bytes."""
+    """The value that C has at the place of the field; for a socket address, and for bytes, the
+    bytes."""
     start = field.offset
     end = start + field.size if field.size else len(one.payload)
     if field.format in "stS":
@@ -107,7 +108,7 @@ def in_payload(field: _cmsg.Field, one: Made) -> Any:
 
 
 def expected(kind: Any, encoding: str, one: Made) -> dict[str, Any]:
-    """The values of the fields; without those that need not be there and are not."""
+    """The values of the fields, without optional ones that are missing."""
     fields = fields_of(kind)
     if encoding:
         return dict(zip(fields, transformed(encoding, one), strict=True))
@@ -119,9 +120,9 @@ def expected(kind: Any, encoding: str, one: Made) -> dict[str, Any]:
 
 
 def same(field: _cmsg.Field, value: Any, wanted: Any, one: Made) -> bool:
-    """Whether a field that was read is what C had there."""
+    """Whether a field has the value that C put there."""
     if isinstance(value, tuple) and not isinstance(value, cmsgx.Address):
-        # An array: the numbers in its place.
+        # An array: the numbers at its place.
         wanted = tuple(
             member.value
             for member in one.members
@@ -130,7 +131,7 @@ def same(field: _cmsg.Field, value: Any, wanted: Any, one: Made) -> bool:
     if field.format in "PT" and wanted == 0:
         return value is None
     if field.format == "S":
-        # Zeros, and nothing at all, are no address.
+        # Zeros, or an empty field, mean that there is no address.
         return not any(wanted) if value is None else bytes(value.packed) == wanted
     if isinstance(value, bool):
         return value is bool(wanted)
@@ -138,7 +139,7 @@ def same(field: _cmsg.Field, value: Any, wanted: Any, one: Made) -> bool:
 
 
 def uncovered(kind: Any, one: Made) -> list[Member]:
-    """Members that no field has."""
+    """Members that no field covers."""
     places = [
         (field.offset, field.offset + field.size if field.size else len(one.payload))
         for field in fields_of(kind).values()
@@ -152,7 +153,7 @@ def uncovered(kind: Any, one: Made) -> list[Member]:
 
 
 def attributes(one: Made) -> tuple[str, dict[str, int]]:
-    """struct nlattr, by name without the prefix."""
+    """The values of each struct nlattr, by name without the prefix."""
     return "values", {
         re.sub(r"^[A-Z0-9]+_NLA_", "", member.name).lower(): member.value for member in one.members
     }
@@ -165,7 +166,7 @@ def latencies(one: Made) -> tuple[str, dict[int, int]]:
     )
 
 
-# What is read of several members together: a name, and its value.
+# Values that are read from several members together: a name, and its value.
 WORKED_OUT: dict[str, Callable[[Made], tuple[str, Any]]] = {
     "SCM_TIMESTAMPING_OPT_STATS": attributes,
     "RDS_CMSG_RXPATH_LATENCY": latencies,
@@ -179,7 +180,7 @@ WORKED_OUT: dict[str, Callable[[Made], tuple[str, Any]]] = {
 def check_received(
     entry: Entry, kind: Any, family: str, one: Made, payload: bytes | None = None
 ) -> None:
-    """decode() makes of C's bytes (or of others) the values that C put in."""
+    """decode() makes the values that C put in from C's bytes (or from others)."""
     payload = one.payload if payload is None else payload
     message = cmsgx.decode(one.level, one.type, payload, family_number(family))
     if kind is cmsgx.PidFd:
@@ -206,13 +207,13 @@ def check_received(
 
 
 def build_of(entry: Entry, kind: Any, family: str, one: Made) -> Any:
-    """An object of that class with the values that C has, as a user makes it."""
+    """An object of this class with C's values, created as a user would."""
     if kind is cmsgx.Rights:
         return kind(one.numbers)
     values = expected(kind, form_of(kind, entry, family).encoding, one)
     parameters = inspect.signature(kind.__new__).parameters.values()
     if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
-        # What its own constructor works out is not among them.
+        # Values that its own constructor computes are not among them.
         names = {parameter.name for parameter in parameters}
         values = {name: value for name, value in values.items() if name in names}
     if not all(
@@ -220,13 +221,13 @@ def build_of(entry: Entry, kind: Any, family: str, one: Made) -> Any:
         for name, field in fields_of(kind).items()
         if field.bounds and field.format != "t"
     ):
-        # C has a value that tells each byte from the others, and no constructor takes it.
+        # C uses a value in which every byte differs, and no constructor accepts it.
         return kind.unpack(one.payload)
     return kind(**values)
 
 
 def check_sent(entry: Entry, kind: Any, family: str, one: Made) -> None:
-    """What cmsgx packs is C's payload, and C reads the values from it."""
+    """cmsgx packs the same payload as C, and C reads the values from it."""
     message = build_of(entry, kind, family, one)
     assert message.pack() == one.payload, entry
     sent = next(
@@ -238,7 +239,7 @@ def check_sent(entry: Entry, kind: Any, family: str, one: Made) -> None:
         control = wire.build([message])
         assert control == one.control, entry
     else:
-        # One that the kernel takes too, under another number.
+        # A form that the kernel accepts too, under another number.
         control = _cmsg.build([(entry.level, entry.type, message.pack())])
     there = read_by_c(entry, control)
     assert there.members == one.members, entry
@@ -274,7 +275,8 @@ def is_comparable(level_name: str) -> bool:
 
 @each(of_linux())
 def test_numbers(entry: Entry) -> None:
-    """What cmsgx has of the headers of its build, C of those here, and the catalogue: the same."""
+    """cmsgx's numbers from the headers of its build, C's from the headers here, and the catalogue's
+    agree."""
     level, type = getattr(_cmsg, entry.level_constant), getattr(_cmsg, entry.type_constant)
     for one in made().of(entry):
         assert (one.level, one.type) == (level, type), entry
@@ -287,7 +289,7 @@ def test_numbers(entry: Entry) -> None:
 
 @each(of_linux())
 def test_sizes(entry: Entry) -> None:
-    """What the catalogue says of a payload is what C has."""
+    """The catalogue describes each payload as C has it."""
     for family in entry.sockets:
         for one in payloads_of(entry, family):
             if entry.sizes:
@@ -339,7 +341,8 @@ def test_no_class_comes_or_goes_as_what_the_catalogue_lacks(kind: Any) -> None:
     for form in row.formats:
         ways = {"receive", "send"} if form.direction == "both" else {str(form.direction)}
         if form.is_ipv4:
-            # Those of IPv4, on a socket that hears both: the families are of the socket.
+            # The kinds of IPv4 on a socket that receives both: the families are those of the
+            # socket.
             ways.discard("send")
         for way in ways:
             found = {family for *number, family in known if number == [form.level, form.type, way]}
@@ -349,20 +352,20 @@ def test_no_class_comes_or_goes_as_what_the_catalogue_lacks(kind: Any) -> None:
     assert row.direction == ("both" if len(seen) == 2 else seen.pop())
 
 
-# What makes the kernel answer what was sent, or report it: it is up to who sends.
+# Options that make the kernel answer or report what was sent: the sender decides about these.
 OF_WHAT_IS_SENT = ("SO_ZEROCOPY", "SO_WIFI_STATUS")
 
 
 @each([entry for entry in of_linux("recv") if options_of(entry)])
 def test_options(entry: Entry) -> None:
-    """What enable() sets, or watches, has an option of the catalogue."""
+    """Each option that enable() sets or watches is in the catalogue."""
     named = {
         getattr(_cmsg, option.name)
         for option in options_of(entry)
         if entry.type_constant != "IP_RECVERR" or option.name not in OF_WHAT_IS_SENT
     }
     if entry.type_constant == "SO_TIMESTAMPING_NEW":
-        # The kernel tells of it by the old number too.
+        # The kernel reports it under the old number too.
         named.add(_cmsg.SO_TIMESTAMPING_OLD)
     for family in entry.sockets:
         known = {option.name for option in _table.row_of(find(entry, family)).options}
@@ -371,7 +374,7 @@ def test_options(entry: Entry) -> None:
 
 @each([entry for entry in of_linux() if re.fullmatch(r"[\d.]+", entry.since)])
 def test_since(entry: Entry) -> None:
-    """The first release that has an option, or a kind without one, is that of the catalogue."""
+    """The first release that has an option, or a kind without one, agrees with the catalogue."""
     named = {option.name for option in options_of(entry)}
     for family in entry.sockets:
         row = _table.row_of(find(entry, family))
@@ -380,7 +383,7 @@ def test_since(entry: Entry) -> None:
             for option in row.options
             if option.text in named and not option.is_watched_only
         }
-        # What an option brings besides came later.
+        # Other kinds that the option brings came later.
         if entry.direction == "recv" and said and "[" not in entry.type_name:
             assert said == {entry.since}, entry
         is_own = (row.level, row.type) == (entry.level, entry.type)
@@ -392,7 +395,7 @@ def test_since(entry: Entry) -> None:
 
 
 def damaged(one: Made, member: Member) -> bytes:
-    """The payload with that member gone to zero, or no longer zero."""
+    """The payload with this member set to zero, or to nonzero if it was zero."""
     payload = bytearray(one.payload)
     place = slice(member.at, member.at + member.size)
     payload[place] = bytes(member.size) if any(payload[place]) else b"\xff" * member.size
@@ -412,7 +415,7 @@ def test_a_wrong_byte_in_any_member_is_noticed(entry: Entry) -> None:
 
 @each(of_linux("send"))
 def test_a_wrong_value_of_any_member_is_noticed(entry: Entry) -> None:
-    """C reads another one, from what has it at the place of that member."""
+    """C reads a different value from a payload that was changed at the place of this member."""
     for one in payloads_of(entry, next(iter(entry.sockets))):
         for member in one.members:
             control = _cmsg.build([(one.level, one.type, damaged(one, member))])
@@ -458,7 +461,7 @@ def test_a_reason_for_what_was_seen_after_all_is_noticed() -> None:
 
 
 def calls_of_register(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
-    """The class and the call, of decorators and of calls with a class."""
+    """The class and the call, for decorators and for calls with a class."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
             found = [(node.name, call) for call in node.decorator_list]
@@ -472,7 +475,7 @@ def calls_of_register(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
 
 
 def words_of(node: ast.AST, values: Set[str] = frozenset()) -> set[str]:
-    """The strings in it; with each of `values` in the holes of those that have some."""
+    """The strings in it; an f-string is filled in with each of `values`."""
     words: set[str] = set()
     for part in ast.walk(node):
         if isinstance(part, ast.Constant) and isinstance(part.value, str):
@@ -488,8 +491,8 @@ def words_of(node: ast.AST, values: Set[str] = frozenset()) -> set[str]:
 
 
 def declared() -> dict[tuple[str, str], set[str]]:
-    """Each level and type by name that a class is registered as, on whatever system: from the
-    source, since Linux has not the numbers of the others."""
+    """Each level and type, by name, under which a class is registered on any system. It is read
+    from the source, because Linux lacks the numbers of the other systems."""
     found: dict[tuple[str, str], set[str]] = {}
     for module in vars(kinds).values():
         if not isinstance(module, ModuleType) or not module.__name__.startswith("cmsgx.kinds."):
@@ -514,7 +517,7 @@ def registered() -> dict[tuple[str, str], set[str]]:
 
 @pytest.mark.parametrize("entry", ELSEWHERE, ids=lambda entry: f"{entry.platform} {entry}")
 def test_another_system(entry: Entry, registered: dict[tuple[str, str], set[str]]) -> None:
-    """A class is registered by the names that the row has in the headers of that system."""
+    """A class is registered under the names that the row has in the headers of that system."""
     names = registered.get((entry.level_constant, entry.type_constant), set())
     assert names, f"{entry.platform} {entry}: no class"
     for name in names:

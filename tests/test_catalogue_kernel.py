@@ -1,6 +1,7 @@
-"""The rows of the catalogue on the kernel of this machine: has it the sockets and the options?
+"""The rows of the catalogue on the kernel of this machine: does it have the sockets and the
+options?
 
-What it has not was tried: the reason of the skip has the call and its errno.
+What it lacks was found by trying: the reason of the skip has the call and its errno.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import cmsgx
 from cmsgx import _cmsg, kinds
 from cmsgx.kinds import _table
 
-# What socket() takes for what the catalogue calls them; the first where it does not say.
+# The arguments of socket() for the names in the catalogue; the first one if it does not say.
 _IP = {
     "udp": (socket.SOCK_DGRAM, 0),
     "tcp": (socket.SOCK_STREAM, 0),
@@ -63,7 +64,7 @@ def refused(call: str, error: OSError, source: str) -> NoReturn:
 
 
 def open_socket(entry: Entry, family: str, source: str) -> socket.socket:
-    """A socket that has the row; skips where the kernel has none."""
+    """A socket that has the row; skips if the kernel has none."""
     shapes = SOCKETS[family]
     word = next((word for word in entry.sockets[family] if word in shapes), next(iter(shapes)))
     kind, protocol = shapes[word]
@@ -78,11 +79,11 @@ def is_on(sock: socket.socket, option: kinds.Option) -> bool:
     try:
         return any(sock.getsockopt(option.level, option.name, option.size))
     except OSError as error:
-        # Set, but not told: SO_INQ; or told in another size: MISDN_TIME_STAMP.
+        # These can be set, but not read: SO_INQ; or are read with another size: MISDN_TIME_STAMP.
         return error.errno in (errno.ENOPROTOOPT, errno.EINVAL)
 
 
-# What is sent needs no switch, and these sockets are everywhere: other files send over them.
+# Sending needs no option, and every kernel has these sockets: other files send over them.
 EVERYWHERE = ("AF_UNIX", "AF_INET", "AF_INET6")
 EACH_SOCKET = [
     (entry, family)
@@ -96,7 +97,7 @@ EACH_SOCKET = [
     ("entry", "family"), EACH_SOCKET, ids=[f"{entry} {family}" for entry, family in EACH_SOCKET]
 )
 def test_the_kernel(entry: Entry, family: str) -> None:
-    """A socket of the family takes the option of the catalogue, and enable() switches it on."""
+    """A socket of the family accepts the option in the catalogue, and enable() switches it on."""
     kind = find(entry, family)
     [source, *_] = [one.source for one in payloads_of(entry, family)]
     on = {(option.level, option.name): option for option in _table.row_of(kind).options}
@@ -126,7 +127,7 @@ def test_the_kernel(entry: Entry, family: str) -> None:
 
 
 def test_the_kernel_has_tls() -> None:
-    """The rows of SOL_TLS need no option of a number, but that the connection has TLS."""
+    """The rows of SOL_TLS need no numbered option, only a connection with TLS."""
     entry = next(entry for entry in of_linux("recv") if entry.level_name == "SOL_TLS")
     [source, *_] = [one.source for one in payloads_of(entry, "AF_INET")]
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -41,7 +41,7 @@ def cells(line: str) -> list[str]:
 
 
 class Report:
-    """What a demo printed, taken to pieces."""
+    """The output of a demo, split into its parts."""
 
     def __init__(self, text: str) -> None:
         self.lines = text.splitlines()
@@ -56,7 +56,7 @@ class Report:
         self.last = self.lines[-1]
 
     def tables(self) -> Iterator[list[list[str]]]:
-        """The rows of each table; what was wrapped is one cell again."""
+        """The rows of each table; wrapped cells are joined again."""
         at = [number for number, line in enumerate(self.lines) if line.startswith("---")]
         for number in at:
             columns = [(m.start(), m.end()) for m in re.finditer("-+", self.lines[number])]
@@ -89,7 +89,7 @@ def has_passpidfd() -> bool:
     return True
 
 
-# What each descriptor is called, what it arrives as, and what is done with it.
+# The name of each descriptor, how it arrives, and what is done with it.
 USED = [
     (r"file at byte 29", "file",
      r'read on from byte 29: "the second read on."; now the offset is 48 in both'),
@@ -154,13 +154,13 @@ def test_the_last_line_counts(report: Report) -> None:
 
 
 def test_no_descriptor_stays_open_in_this_process(capfd: pytest.CaptureFixture[str]) -> None:
-    # The fixture of every test looks.
+    # The fixture that every test has checks this.
     assert _cli.main(["demo"]) == 0
     assert Report(capfd.readouterr().out).first == os.getpid()
 
 
 def test_the_command_is_installed() -> None:
-    # By its name where the environment has a folder for commands, and else as it is declared.
+    # By its name if the environment has a folder for commands, and otherwise as it is declared.
     [entry] = (e for e in distribution("cmsgx").entry_points if e.group == "console_scripts")
     assert (entry.name, entry.value) == ("cmsgx", "cmsgx.__main__:main")
     assert entry.load() is _cli.main
@@ -173,7 +173,7 @@ def test_the_command_is_installed() -> None:
 
 
 def test_the_second_process_runs_the_same_package_from_any_folder(tmp_path: Path) -> None:
-    # A folder of the same name in the current one must not stand in its way.
+    # A folder with the same name in the current directory must not interfere.
     (tmp_path / "cmsgx").mkdir()
     code = (
         "import os, sys, cmsgx.__main__ as program\n"

@@ -34,8 +34,9 @@ from cmsgx import _cmsg
 
 @contextmanager
 def nothing_blocks(others: int = 0) -> Iterator[int]:
-    """A descriptor whose close(2) goes on until the end of this, for the caller to give away: what
-    closes it in the caller's thread comes here too late. So many others wait in its row."""
+    """A descriptor whose close(2) blocks until the end of the `with`, for the caller to give away:
+    if the caller's thread closed it, it would come here too late. This many others wait in its
+    row."""
     with stalled_socket() as (number, release):
         yield number
         gc.collect()
@@ -180,7 +181,7 @@ def test_a_socket_with_descriptors_queued_on_it_is_closed_in_the_background() ->
 
 @pytest.mark.parametrize("how", ["close of what a receiver brought", "close_in_background"])
 def test_the_last_use_of_what_is_closed_meanwhile_closes_in_the_background(how: str) -> None:
-    """The thread in that system call is not the one to wait for close(2)."""
+    """The thread in that system call must not be the one that waits for close(2)."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         sender = socket.create_connection(listener.getsockname())
         reader = listener.accept()[0]
@@ -324,7 +325,7 @@ os._exit(0)
 
 # How much may wait ------------------------------------------------------------------------------
 
-# A table of 256, so 32 may wait; a receiver whose row is stuck, with 41 in it.
+# The table has 256 places, so 32 may wait; the row of one receiver is stuck, with 41 in it.
 FULL = (
     STALLED
     + """
@@ -441,7 +442,7 @@ assert cmsgx.wait_closed() == 0
 
 
 def test_what_is_stuck_stops_its_own_receiver_only() -> None:
-    """One peer cannot stop those of others, until it has filled half of the table."""
+    """One peer cannot stop the receivers of others until it has filled half of the table."""
     code = """
 one, other = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 others = cmsgx.Receiver(other, 9, fds=2, close="background")
@@ -462,7 +463,7 @@ assert cmsgx.wait_closed() == 0
 
 @pytest.mark.slow
 def test_no_peer_fills_the_table_with_what_waits() -> None:
-    """What waits is never more than an eighth of it, and what one message brings."""
+    """No more waits than an eighth of the table plus what one message brings."""
     code = """
 most = 0
 def flood():
@@ -481,7 +482,7 @@ print(most < 128)
 
 @pytest.mark.slow
 def test_a_batch_takes_no_more_than_the_closer_has_room_for() -> None:
-    """And goes on, with one message at least, where the limit is below what one can bring."""
+    """It continues, with at least one message, if the limit is below what one message can bring."""
     code = """
 import resource, socket
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -501,5 +502,5 @@ print(*sizes)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < 4096:
         pytest.skip(f"a limit of 4096 descriptors cannot be set: {hard} are allowed")
-    # An eighth of 4096 is room for two.
+    # An eighth of 4096 is enough for two.
     assert max(map(int, run_python(ALARM + code, "4096").split())) == 2

@@ -14,7 +14,7 @@ from test_interpreters import OWN_GIL
 import cmsgx
 from cmsgx import _cmsg
 
-# Behind it in the same row a pipe's end waits, and `kept` is the other end.
+# After it, the end of a pipe waits in the same row; `kept` is the other end.
 QUEUED = (
     STALLED
     + """
@@ -81,7 +81,8 @@ print(len(os.listdir("/proc/self/task")) - threads)
 
 
 def test_where_no_thread_can_be_made_nothing_is_lost() -> None:
-    """It waits until one can; who waits for it closes in its place."""
+    """The descriptor waits until a thread can start; a caller that waits for it closes it
+    instead."""
     code = """
 import resource, socket
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
@@ -169,7 +170,7 @@ os._exit(0)
 @pytest.mark.usefixtures("a_child_can_start_threads")
 @pytest.mark.parametrize("when", ["before", "after_in_parent", "after_in_child"])
 def test_a_fork_hook_may_join_a_thread_that_closes_in_the_background(when: str) -> None:
-    """It may run while, in another design, a lock of the closer's is held."""
+    """It may run at a moment when another design would hold a lock of the closer's."""
     code = f"""
 import os, threading
 go = threading.Event()
@@ -201,7 +202,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 @pytest.mark.usefixtures("a_child_can_start_threads")
 def test_a_forked_child_closes_what_was_queued_and_goes_on() -> None:
-    """Also where the fork happens below Python, so that no hook of Python's runs."""
+    """Also if the fork happens below Python, so that no hook of Python's runs."""
     code = """
 import ctypes
 fork = os.fork if sys.argv[1] == "os" else ctypes.CDLL(None).fork
@@ -279,7 +280,7 @@ except BrokenPipeError:
 
 @pytest.mark.usefixtures("a_child_can_start_threads")
 def test_the_closers_of_all_interpreters_go_on_in_a_child() -> None:
-    """By C's fork: CPython does not survive its own with a second interpreter, up to 3.13."""
+    """With C's fork: up to 3.13, CPython does not survive its own with a second interpreter."""
     code = """
 reader, kept = os.pipe()
 other = make()
@@ -319,7 +320,7 @@ print("closed")
 
 @pytest.mark.parametrize("is_released", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_exit_waits_for_it_and_not_for_ever(is_released: bool) -> None:
-    """Two seconds: what the peer does not let go within them is left to the kernel."""
+    """After two seconds, whatever the peer still blocks is left to the kernel."""
     code = """
 import atexit
 cmsgx.close_in_background(number)

@@ -1,4 +1,4 @@
-"""The code has each name that is promised: tests/data/promised.txt"""
+"""The code has every promised name: tests/data/promised.txt"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cmsgx import wire
 from cmsgx.kinds import _pidfd
 
 PROMISES = Path(TESTS) / "data" / "promised.txt"
-# What has no public name of its own.
+# Objects without a public name of their own.
 OBJECTS = {
     "Header": wire.Header,
     "UnownedPidFd": _pidfd.UnownedPidFd,
@@ -33,7 +33,7 @@ class Promise(NamedTuple):
 
 
 def signature_of(text: str) -> inspect.Signature:
-    """Of `(a, /, b=0, *, c=ANY)`. Nothing of it is evaluated but literals."""
+    """The signature for `(a, /, b=0, *, c=ANY)`. Only literals in it are evaluated."""
     definition = ast.parse(f"def f({text}): ...").body[0]
     assert isinstance(definition, ast.FunctionDef)
     arguments = definition.args
@@ -78,8 +78,7 @@ SECTIONS = read(PROMISES.read_text(encoding="utf-8"))
 
 
 def find(name: str) -> Any:
-    """The object of that name, None for what is there as soon as there is an instance, or
-    LookupError."""
+    """The object with this name; None if it exists only on instances; or LookupError."""
     first, *rest = name.split(".")
     value: Any = OBJECTS.get(first) or importlib.import_module(first)
     at = first
@@ -100,7 +99,7 @@ def find(name: str) -> Any:
 
 
 def parameters_of(name: str, value: Any) -> list[inspect.Parameter]:
-    """Those that a caller gives: without `self`."""
+    """The parameters that a caller passes: without `self`."""
     parameters = list(inspect.signature(value).parameters.values())
     owner = find(name.rpartition(".")[0]) if "." in name else None
     is_bound = not inspect.isclass(owner) or inspect.isclass(value) or inspect.ismethod(value)
@@ -109,7 +108,7 @@ def parameters_of(name: str, value: Any) -> list[inspect.Parameter]:
 
 
 def lacks(promise: Promise) -> list[str]:
-    """What the code lacks of it."""
+    """What the code lacks of the promise."""
     try:
         value = find(promise.name)
         bases = [find(base) if "." in base else getattr(builtins, base) for base in promise.bases]
@@ -152,7 +151,7 @@ def compare(name: str, one: inspect.Parameter, there: inspect.Parameter | None) 
     elif (there.name, there.kind) != (one.name, one.kind):
         return [f"{name}: {there.name} ({there.kind.description}) in place of {one}"]
     if one.default is inspect.Parameter.empty:
-        is_right = True  # whoever gives it does not mind that it has a default
+        is_right = True  # callers that pass it are not affected by a default
     elif one.default is ANY:
         is_right = there.default is not inspect.Parameter.empty
     else:

@@ -1,8 +1,8 @@
-"""One system call for each message, and memory only for what is returned: counted, not read.
+"""One system call for each message, and memory only for what is returned: measured by counting.
 
-Each path runs in a process of its own, under tests/c/count.c: some rounds to warm up, then 200,
-then 400. What the 200 more made is what is looked at, so what arming the counters costs is
-not in it.
+Each path runs in a separate process, under tests/c/count.c: some rounds to warm up, then 200, then
+400. Only what the additional 200 made is looked at, so the cost of arming the counters is not
+included.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Loop = Callable[[int], None]
 
 WARM_UP = 100
 ROUNDS = 200
-SIZE = 600  # bytes: more than 512, from where Python's own pool gives way to malloc
+SIZE = 600  # bytes: more than 512, above which Python uses malloc and not its own pool
 ALLOCATIONS = ("malloc", "calloc", "realloc")
 HAS_GIL = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
-# In a `with` the interpreter itself makes two, the bound __enter__ and __exit__, before 3.14.
+# Before 3.14, the interpreter itself makes two in a `with`, the bound __enter__ and __exit__.
 WITH = 2
 
 
@@ -47,7 +47,7 @@ class World:
             sock.settimeout(timeout)
         self.fds = [os.open(os.devnull, os.O_RDONLY) for _ in range(64)]
         self.fillers = [os.dup(0)]
-        while self.fillers[-1] < max(self.fds):  # a number that was free below
+        while self.fillers[-1] < max(self.fds):  # a lower number that was free
             self.fillers.append(os.dup(0))
 
     def close(self) -> None:
@@ -59,9 +59,9 @@ class World:
 
 @dataclass(frozen=True)
 class Work:
-    """What is done over and over. `calls`: the system calls of one round, all of them. `large`:
-    the allocations above 512 bytes, exactly. `objects`: at most so many of any size, where each
-    object of Python is an allocation; they are listed beside it."""
+    """What is repeated. `calls`: all the system calls of one round. `large`: the exact number of
+    allocations above 512 bytes. `objects`: the maximum number of allocations of any size, if each
+    object of Python is an allocation; a comment after it lists them."""
 
     make: Callable[[World], Loop]
     calls: dict[str, int]
@@ -83,7 +83,7 @@ def path(
 
 
 def repeat(rounds: int) -> itertools.repeat[bool]:
-    """Not range(): it would make an int for each round."""
+    """Not range(): it would create an int for each round."""
     return itertools.repeat(True, rounds)
 
 
@@ -315,7 +315,7 @@ def credentials_in_for(world: World) -> Loop:
     return loop
 
 
-# msg.fds; and what a Receiver keeps for the next time: the buffer, what was asked for
+# msg.fds; and what a Receiver keeps for the next call: the buffer, what was asked for
 @path("receive()", calls={"sendmsg": 1, "recvmsg": 1, "close": 1}, objects=WITH + 3)
 def one_shot(world: World) -> Loop:
     tx, rx, fds = world.tx, world.rx, world.fds[:1]
@@ -331,10 +331,11 @@ def one_shot(world: World) -> Loop:
 
 # Batches: a round is BATCH messages, and what is made is for the round, not for each of them ------
 
-# 32, or 64 where a pointer has 4 bytes: one for each message is below 512 bytes, and two are above.
+# 32, or 64 if a pointer has 4 bytes: with one pointer for each message an allocation is below 512
+# bytes, with two above.
 BATCH = 256 // struct.calcsize("P")
-# Of send_batch: a tuple of the messages, and memory for what the kernel is given, which is large.
-# Of receive: the Batch, which has two pointers for each message, and is large, too. Of a loop over
+# In send_batch: a tuple of the messages, and the memory for the kernel's structs, which is large.
+# In receive: the Batch, which has two pointers for each message, and is large too. In a loop over
 # it: the iterator, and what ends it, an IndexError and its text.
 SENT, SENT_LARGE, RECEIVED, LOOP = 2, 1, 1, 3
 
@@ -383,7 +384,7 @@ def data_of_batch_in_for(world: World) -> Loop:
     return loop
 
 
-# nothing besides: the messages are not looked at
+# nothing else: the messages are not looked at
 @path("batch, just received", calls=both({}), large=SENT_LARGE + RECEIVED, objects=SENT + RECEIVED)
 def batch_alone(world: World) -> Loop:
     tx, data = world.tx, [bytes(SIZE)] * BATCH
@@ -453,7 +454,7 @@ class Counter:
     names: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.library = ctypes.PyDLL(None)  # not CDLL, which gives up the GIL
+        self.library = ctypes.PyDLL(None)  # not CDLL, which releases the GIL
         self.library.count_read.restype = ctypes.c_long
         self.library.count_name.restype = ctypes.c_char_p
         while name := self.library.count_name(len(self.names)):
@@ -468,7 +469,7 @@ class Counter:
 
 
 def count_paths(timeout: float | None) -> None:
-    """Prints what ROUNDS rounds of each path make, as JSON."""
+    """Prints the counts of ROUNDS rounds of each path, as JSON."""
     counter = Counter()
     made = {}
     for name, one in PATHS.items():
@@ -486,7 +487,7 @@ def count_paths(timeout: float | None) -> None:
 
 
 def count_waiting() -> None:
-    """Prints what two calls that time out make, as JSON: the drop-in and the typed one."""
+    """Prints the counts of two calls that time out, as JSON: the drop-in and the typed one."""
     counter = Counter()
     world = World(0.02)
     made = []
@@ -512,7 +513,7 @@ def run_counted(code: str, *arguments: str, allocator: str = "default") -> str:
         pytest.skip(f"{found} brings an allocator that cannot be counted")
     library = build("count.so", "-O2", "-shared", "-fPIC", "count.c", "-ldl")
     others = os.environ.get("LD_PRELOAD", "")
-    # Also where the suite itself runs with another allocator, or with one that checks.
+    # Also if the suite itself runs with another allocator, or with a checking one.
     env = {
         "LD_PRELOAD": f"{library} {others}".strip(),
         "PYTHONMALLOC": allocator,
@@ -553,9 +554,10 @@ def test_each_message_is_one_system_call(name: str, timeout: float | None) -> No
 def test_large_memory_is_only_for_what_is_returned(name: str, timeout: float | None) -> None:
     made = counted(timeout, pool())[name]
     large = sum(made[counter] for counter in ALLOCATIONS)
-    # A call of malloc that the interpreter makes once in a while is none for each message.
+    # A call of malloc that the interpreter makes occasionally does not count as one for each
+    # message.
     assert large <= ROUNDS * PATHS[name].large + ROUNDS // 100, made
-    if HAS_GIL:  # without one Python does not call malloc(3)
+    if HAS_GIL:  # otherwise Python does not call malloc(3)
         assert large >= ROUNDS * PATHS[name].large, f"it does not count: {made}"
 
 
@@ -566,7 +568,7 @@ def test_large_memory_is_only_for_what_is_returned(name: str, timeout: float | N
 @pytest.mark.parametrize("timeout", [None, 5.0], ids=["no timeout", "timeout"])
 @pytest.mark.parametrize("name", PATHS)
 def test_any_memory_is_only_for_what_is_returned(name: str, timeout: float | None) -> None:
-    """With PYTHONMALLOC=malloc each object is an allocation that is counted."""
+    """With PYTHONMALLOC=malloc each object is a counted allocation."""
     made = counted(timeout, "malloc")[name]
     allocations = sum(made[counter] for counter in ALLOCATIONS)
     assert allocations <= ROUNDS * PATHS[name].objects + ROUNDS // 100, made

@@ -1,4 +1,5 @@
-"""Random calls through `socket` and through cmsgx, on twins of sockets, must give the same answers.
+"""Random calls through `socket` and through cmsgx, on twin sets of sockets, must give the same
+results.
 
 Also a command:
 
@@ -10,18 +11,19 @@ class and errno of an exception, the contents of the buffers, the files that wer
 whether they are close-on-exec, and the number of open descriptors.  A difference is printed as the
 shortest list of calls that shows it.
 
-What may differ is what docs/design.md promises to do otherwise, and stands in class Stock of
-twins.py and in run():
+The results may differ only where docs/design.md promises something else; class Stock of twins.py
+and run() implement these differences:
 
 - with a timeout cmsgx tries first and then waits, `socket` waits first; and no try of cmsgx blocks,
   even if somebody made the descriptor blocking;
-- send_fds honours flags and address, and takes objects with fileno(); recv_fds honours its flags;
-- the name of a host is no address for a number;
-- recv_fds has room for what the socket's options add, and never gives more than maxfds;
-- with musl `socket` sends 1 KiB of control data at most, and neither sends nor sees a last message
+- send_fds honours flags and address, and accepts objects with fileno(); recv_fds honours its flags;
+- a host name is not an address for a socket that is given as a number;
+- the control buffer of recv_fds has space for what the socket's options add, and recv_fds never
+  returns more than maxfds;
+- with musl `socket` sends at most 1 KiB of control data, and neither sends nor sees a last message
   without a payload;
-- types that bring a method of their own, and families that C does not know, are served by the
-  method of the type: there it is all as with `socket`, but for the room of recv_fds.
+- types with a method of their own, and families that C does not know, are served by the method of
+  the type: everything is then as with `socket`, except the control buffer size of recv_fds.
 """
 
 from __future__ import annotations
@@ -163,7 +165,7 @@ def shown(outcome: object) -> str:
 
 
 def replay(setup: Setup, steps: Sequence[str]) -> str:
-    """What differs at the last of these calls, if something does."""
+    """The difference at the last of these calls, if there is one."""
     with World(setup, Counter()) as world:
         for position, step in enumerate(steps):
             try:
@@ -214,7 +216,7 @@ class Findings(NamedTuple):
 
 
 def fuzz(calls: int, seed: int, most_mismatches: int = 1) -> Findings:
-    """Makes that many calls, and tells one difference of each sort, shortened."""
+    """Makes this many calls, and reports one difference of each sort, shortened."""
     findings = Findings(Counter(), Counter(), [])
     kinds = usable_kinds()
     sorts: set[str] = set()
@@ -226,7 +228,7 @@ def fuzz(calls: int, seed: int, most_mismatches: int = 1) -> Findings:
         kind = kinds[round_number % len(kinds)]
         options = [option for option in OPTIONS if chance.random() < 0.2]
         if kind.startswith("tcp") and SO_TIMESTAMP in options:
-            options.remove(SO_TIMESTAMP)  # the kernel stamps some segments and others not
+            options.remove(SO_TIMESTAMP)  # the kernel adds time stamps to only some segments
         timeouts = (chance.choice(waits), chance.choice(waits))
         setup = Setup(kind, chance.choice(APIS), timeouts, tuple(options))
         author = Author(setup, chance)
@@ -265,7 +267,7 @@ def test_same_answers_as_socket(calls: int) -> None:
         findings = fuzz(calls, SEED)
     assert not findings.mismatches, "\n".join(["", *findings.mismatches])
     assert open_descriptors() == before
-    # The calls were not in vain.
+    # Enough of the calls succeeded.
     if calls >= 5000:
         for name in CALLED:
             assert findings.tally[f"{name} returned"] > calls / 40

@@ -1,4 +1,4 @@
-"""The functions that stand in for those of socket."""
+"""The functions that replace those of socket."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class OnlySends(socket.socket):
 
 
 class Numbered:
-    """Only has a fileno()."""
+    """Has only a fileno()."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -58,7 +58,7 @@ class Numbered:
 
 
 class Wrapper:
-    """Passes on whatever it is asked, as wrapt's ObjectProxy does."""
+    """Forwards every attribute, as wrapt's ObjectProxy does."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -134,7 +134,7 @@ def test_each_form_of_socket(plain: tuple[socket.socket, socket.socket], name: s
 
 
 def test_each_number_of_buffers(packets: Pair) -> None:
-    """Those that there is room for on the stack, and more."""
+    """As many as fit on the stack, and more."""
     for count in range(1, 70):
         data = os.urandom(count)
         assert cmsgx.sendmsg(packets[0], [data[i : i + 1] for i in range(count)]) == count
@@ -197,7 +197,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("wrap", [lambda sock: sock, *PROXIES])
 def test_no_plain_text_over_tls(certificate: Path, wrap: Callable[[Any], Any]) -> None:
-    """SSLSocket's own methods refuse, and so do the calls."""
+    """SSLSocket's own methods refuse this, and so do the calls."""
     ssl = pytest.importorskip("ssl")  # a Python may be built without
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)

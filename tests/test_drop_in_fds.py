@@ -76,7 +76,7 @@ def test_recv_fds_never_gives_more_than_maxfds(
 
 
 class Generous(socket.socket):
-    """Asks for more room than it was told to."""
+    """Asks for a larger control buffer than it was told to."""
 
     def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0) -> Any:
         return super().recvmsg(bufsize, 2000, flags)
@@ -112,7 +112,7 @@ def test_recv_fds_takes_names_and_flags(stream: Pair) -> None:
 
 
 class Index:
-    """As a number of numpy."""
+    """Like a numpy number."""
 
     def __init__(self, number: int) -> None:
         self.number = number

@@ -59,12 +59,13 @@ def test_a_cut_datagram_keeps_what_fitted() -> None:
             msg.take(0)
 
 
-# So many have the room that credentials take with their padding: 4, or 3 where that is none.
+# The number of descriptors that fit into the space that credentials take with their padding: 4, or
+# 3 if there is no padding.
 COUNT = (socket.CMSG_SPACE(12) - HEADER) // 4
 
 
 def room_was_taken(pair: Pair, **arguments: Any) -> cmsgx.Receiver:
-    """A Receiver for whose descriptors another option takes the room, exactly."""
+    """A Receiver whose space for descriptors is taken completely by another option."""
     rx = cmsgx.Receiver(pair[1], 10, fds=COUNT, **arguments)
     assert socket.CMSG_LEN(4 * COUNT) == socket.CMSG_SPACE(12)
     pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -94,7 +95,7 @@ def test_missing_descriptors_raise(pair: Pair) -> None:
 
 @pytest.mark.parametrize("delivered", [0, 1, 2, 9])
 def test_what_had_no_room_was_not_withheld(pair: Pair, delivered: int) -> None:
-    """Also where the last that fitted fills the room to its end."""
+    """Also if the last one that fitted fills the buffer to its end."""
     room = (socket.CMSG_SPACE(12) + 4 * delivered) // 4
     rx = cmsgx.Receiver(pair[1], 10, fds=room)
     pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -171,7 +172,8 @@ a.close(); b.close()
 def test_which_error_says_what_is_missing(
     stream: Pair, count: int, misses: int, full: int, withheld: int
 ) -> None:
-    """Cut data, a full table, what somebody withheld, and what other control data took."""
+    """Truncated data, a full table, withheld descriptors, and space that other control data
+    took."""
     cmsgx.send(stream[0], b"data")
     message = cmsgx.receive(stream[1], 4)
     with pytest.raises(cmsgx.CmsgError) as caught:
@@ -184,7 +186,7 @@ def test_which_error_says_what_is_missing(
     elif full or withheld:
         assert type(error) is cmsgx.FdLimitError
         assert error.errno == errno.EMFILE
-        # Of a limit that was not seen nothing is said.
+        # It does not mention a limit that was not seen.
         limit = os.sysconf("SC_OPEN_MAX")
         told = f"is full, with {limit} open and RLIMIT_NOFILE at {limit}"
         assert (told in str(error)) == bool(full)
@@ -208,7 +210,8 @@ def test_what_is_told_of_a_cut_datagram_is_what_is_here() -> None:
 
 @pytest.mark.parametrize("fds", [1, 2, 4])
 def test_the_end_of_a_stream_misses_nothing(stream: Pair, fds: int) -> None:
-    """Though credentials, switched on meanwhile, found no room there: nobody sent them."""
+    """Although there was no space for credentials, which were switched on meanwhile: nobody sent
+    them."""
     rx = cmsgx.Receiver(stream[1], 10, fds=fds)
     stream[1].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     stream[0].close()

@@ -1,4 +1,4 @@
-"""The error queue of real sockets: what came back about a packet."""
+"""The error queue of real sockets: errors that came back for a packet."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_refused_connection_queues_nothing() -> None:
 
 @pytest.fixture(scope="module")
 def chain() -> Iterator[Chain]:
-    """Two routers on the way, and a last link that takes less than the others."""
+    """Two routers on the way, and a last link with a smaller MTU than the others."""
     with Chain(links=3, mtu=1400) as chain:
         yield chain
 
@@ -132,7 +132,7 @@ def test_too_long_for_a_link_on_the_way(chain: Chain, family: int) -> None:
         assert report.errno == errno.EMSGSIZE
         assert report.mtu == 1400
         assert "mtu=1400" in repr(report)
-        # From now on it is known here.
+        # From now on the path MTU is known here.
         with fails(errno.EMSGSIZE):
             sock.send(bytes(1420))
         report = one(sock, kinds.LocalError)
@@ -141,7 +141,8 @@ def test_too_long_for_a_link_on_the_way(chain: Chain, family: int) -> None:
 
 @contextmanager
 def lost_on_the_way(chain: Chain, family: int) -> Iterator[socket.socket]:
-    """A TCP socket that could not connect, as its packets went no farther than the first router."""
+    """A TCP socket that could not connect, because its packets went no further than the first
+    router."""
     with chain.spaces[0].socket(family, socket.SOCK_STREAM) as sock:
         cmsgx.enable(sock, kinds.ExtendedError)
         if family == socket.AF_INET6:
@@ -157,9 +158,9 @@ def lost_on_the_way(chain: Chain, family: int) -> Iterator[socket.socket]:
 @pytest.mark.parametrize("as_what", ["socket", "int"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_of_tcp(chain: Chain, family: int, as_what: str) -> None:
-    """The destination is known, though a stream has no addresses otherwise."""
+    """The destination is known, although a stream has no addresses otherwise."""
     with lost_on_the_way(chain, family) as sock:
-        # The first SYN's, and maybe that of the next one.
+        # The report for the first SYN, and maybe for the next one.
         report, *_ = cmsgx.receive_errors(sock if as_what == "socket" else sock.fileno())
     assert isinstance(report, kinds.IcmpError)
     assert report.destination is not None
@@ -220,14 +221,14 @@ def quoted(host: str, source: int, data: bytes) -> bytes:
 
 
 def send_time_exceeded(host: str, source: int, data: bytes, extension: bytes) -> None:
-    """As a router would that knows RFC 4884."""
+    """As a router would that implements RFC 4884."""
     packet = quoted(host, source, data) + extension
     is_ipv6 = host == "::1"
     family, proto = (
         (socket.AF_INET6, socket.IPPROTO_ICMPV6) if is_ipv6
         else (socket.AF_INET, socket.IPPROTO_ICMP)
     )  # fmt: skip
-    # In words of 8 and of 4 bytes; the kernel fills in the checksum of ICMPv6.
+    # In units of 8 and of 4 bytes; the kernel fills in the checksum of ICMPv6.
     header = struct.pack("!BBHBBH", 3, 0, 0, 16, 0, 0) if is_ipv6 else (
         struct.pack("!BBHBBH", 11, 0, 0, 0, 32, 0)
     )  # fmt: skip
@@ -266,7 +267,7 @@ def test_extensions(family: int, host: str) -> None:
     assert (first.class_num, first.c_type, first.data) == (1, 1, LABELS[4:])
     assert "IcmpExtension(class_num=1, c_type=1" in repr(report)
     assert not report.has_broken_extensions
-    # 128 bytes were quoted, of which those of the headers are not given.
+    # 128 bytes were quoted; those of the headers are not returned.
     assert report.payload == b"probe".ljust(80 if host == "::1" else 100, b"\0")
     assert report.message.data == report.payload + extended(LABELS + INTERFACE)
     assert report.errno == errno.EHOSTUNREACH
@@ -331,7 +332,7 @@ def test_too_long_for_the_own_link(family: int, host: str, is_connected: bool) -
         with fails(errno.EMSGSIZE):
             sock.send(bytes(3000)) if is_connected else sock.sendto(bytes(3000), (host, CLOSED))
         report = one(sock, kinds.LocalError)
-        # It was raised once, by the call, and is not pending.
+        # The call raised it once, and it is not pending.
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
     assert report.errno == errno.EMSGSIZE
     assert report.mtu == 1500
@@ -347,7 +348,7 @@ def test_too_long_for_the_own_link(family: int, host: str, is_connected: bool) -
 
 
 class Forged:
-    """What report_of() reads of a Message, from payloads built here."""
+    """What report_of() reads from a Message, with payloads built here."""
 
     def __init__(
         self,
@@ -372,7 +373,7 @@ class Forged:
 def entry(
     origin: int, number: int = 0, type: int = 0, code: int = 0, info: int = 0, data: int = 0
 ) -> tuple[int, int, bytes]:
-    """struct sock_extended_err, and a sockaddr_in of zeros, as IP_RECVERR."""
+    """struct sock_extended_err and a sockaddr_in of zeros, as for IP_RECVERR."""
     payload = struct.pack("=IBBBBII16x", number, origin, type, code, 0, info, data)
     return (socket.IPPROTO_IP, 11, payload)
 
@@ -434,7 +435,7 @@ def test_txtime(number: int, code: int, reason: str) -> None:
 @pytest.mark.parametrize("acked", [True, False])
 def test_wifi(acked: bool) -> None:
     status = (socket.SOL_SOCKET, 41, struct.pack("=i", acked))
-    # Its origin is that of time stamps.
+    # It has the origin of time stamps.
     report = forge(kinds.WifiReport, status, entry(4, errno.ENOMSG), data=b"frame")
     assert report.acked is acked
     assert report.payload == b"frame"
@@ -447,7 +448,7 @@ def test_a_hardware_time_stamp() -> None:
         times = (socket.SOL_SOCKET, SO_TIMESTAMPING_NEW, times[2])
     report = forge(kinds.SentTimestamp, times, entry(4, errno.ENOMSG, info=9, data=3))
     assert (report.software, report.hardware) == (None, 5 * 10**9 + 7)
-    # A stage that a later kernel brings is one, too.
+    # A stage that only a later kernel knows is accepted too.
     assert report.stage == 9
     assert report.id == 3
 
@@ -483,7 +484,7 @@ def test_what_the_info_is(number: int, info: int, mtu: int | None) -> None:
 
 @pytest.mark.parametrize("size", range(4))
 def test_an_extension_without_an_end(size: int) -> None:
-    """Which this kernel would not let through."""
+    """A message that this kernel would not let through."""
     at = int.from_bytes(struct.pack("=HBx", 5, 0), sys.byteorder)
     extension = b"\x20\0\0\0" + struct.pack("!HBB", size, 1, 1) + bytes(8)
     report = forge(kinds.IcmpError, entry(2, data=at), data=b"probe" + extension)
@@ -507,7 +508,7 @@ def test_an_entry_that_says_nothing() -> None:
 
 
 def test_an_entry_that_was_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its bytes are there all the same."""
+    """Its bytes are available anyway."""
     monkeypatch.setattr(_errqueue, "_ROOM", 24)
     with refused(1) as sock:
         assert is_ready(sock)
@@ -528,7 +529,7 @@ def test_the_pending_error_stays_where_nothing_is_read() -> None:
         cmsgx.receive_errors(sock)
         with pytest.raises(ConnectionRefusedError):
             sock.sendto(b"1", ("127.0.0.1", CLOSED))
-        # That took the pending error, and nothing from the queue.
+        # This cleared the pending error, and took nothing from the queue.
         assert one(sock, kinds.IcmpError).payload == b"\0"
 
 

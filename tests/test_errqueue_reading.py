@@ -1,4 +1,4 @@
-"""receive_errors, ErrorReceiver: from what they read, and when they wait."""
+"""receive_errors, ErrorReceiver: which sockets they read, and when they wait."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def in_time(function: Callable[[], T], seconds: float = 60.0) -> T:
-    """What it returns; AssertionError where it waits."""
+    """What it returns; AssertionError if it waits."""
     results: list[T] = []
     thread = threading.Thread(target=lambda: results.append(function()), daemon=True)
     thread.start()
@@ -48,7 +48,7 @@ def test_it_never_waits(kind: int, timeout: float | None) -> None:
     with pair as (sock, peer):
         sock.settimeout(timeout)
         assert in_time(lambda: list(cmsgx.receive_errors(sock))) == []
-        # Ordinary data is none of its business.
+        # It ignores ordinary data.
         if kind == socket.SOCK_STREAM:
             peer.send(b"data")
             assert in_time(lambda: list(cmsgx.receive_errors(sock))) == []
@@ -205,13 +205,13 @@ def test_what_is_no_socket() -> None:
      ({"limit": "1"}, TypeError)],
 )  # fmt: skip
 def test_wrong_arguments(arguments: dict[str, Any], error: type[Exception]) -> None:
-    """Are said at once, not with the first report."""
+    """They are raised at once, not with the first report."""
     with udp() as sock, pytest.raises(error):
         cmsgx.receive_errors(sock, **arguments)
 
 
 def test_a_family_without_an_error_queue(unix_type: socket.SocketKind) -> None:
-    """The kernel would give ordinary data, and the descriptors in it."""
+    """The kernel would return ordinary data, and its descriptors."""
     left, right = socket.socketpair(socket.AF_UNIX, unix_type)
     with left, right:
         cmsgx.send(left, b"data", fds=[0])
@@ -231,7 +231,7 @@ def test_netlink_has_no_error_queue() -> None:
 
 
 def test_data_of_a_socket_that_only_seems_to_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As those of an older kernel: what it gave is not lost, and no more is taken."""
+    """As on an older kernel: the reports that it returned are not lost, and no more are taken."""
     monkeypatch.setattr(_errqueue, "_FAMILIES", frozenset([socket.AF_UNIX]))
     left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with left, right:
@@ -267,13 +267,13 @@ BY_RECEIVER = pytest.param(
 
 
 def refuse(sock: socket.socket, payload: bytes) -> None:
-    """Puts an error on its queue, of a packet to a closed port."""
+    """Puts an error on its queue, for a packet to a closed port."""
     sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     sock.sendto(payload, ("127.0.0.1", CLOSED))
 
 
 def waited_for(sock: socket.socket, wait: Callable[[], list[kinds.ErrorReport]]) -> list[bytes]:
-    """The payloads of what a wait gives, that begins with nothing there."""
+    """The payloads of the reports that a wait returns which begins with an empty queue."""
     found: list[kinds.ErrorReport] = []
     thread = threading.Thread(target=lambda: found.extend(wait()), daemon=True)
     thread.start()
@@ -288,7 +288,7 @@ def waited_for(sock: socket.socket, wait: Callable[[], list[kinds.ErrorReport]])
 @pytest.mark.parametrize("as_what", ["socket", "Fd", "int"])
 @pytest.mark.parametrize("own", [None, 0.0])
 def test_a_timeout_waits_for_the_first_entry(wait: Waiter, as_what: str, own: float | None) -> None:
-    """Whatever the socket's own is, and whatever it is given as."""
+    """Whatever the socket's own timeout is, and whatever the socket is given as."""
     with udp() as sock, cmsgx.Fd(os.dup(sock.fileno())) as fd:
         sock.settimeout(own)
         given = {"socket": sock, "Fd": fd, "int": sock.fileno()}[as_what]
@@ -341,7 +341,7 @@ def test_nothing_there_is_an_error_of_receive_only(own: float | None) -> None:
         with pytest.raises(BlockingIOError) as caught:
             receiver.receive(timeout=0)
         assert caught.value.errno == errno.EAGAIN
-        # A number has no timeout, and so does not wait.
+        # A number has no timeout, so it does not wait.
         with pytest.raises(BlockingIOError):
             in_time(lambda: outcome(cmsgx.ErrorReceiver(sock.fileno()).receive))()
         if own == 0:
@@ -350,7 +350,7 @@ def test_nothing_there_is_an_error_of_receive_only(own: float | None) -> None:
 
 
 def outcome(call: Callable[[], Any]) -> Callable[[], Any]:
-    """What was returned or raised, for another thread to have."""
+    """What was returned or raised, for another thread to use."""
     try:
         result = call()
     except OSError as error:
@@ -381,14 +381,14 @@ def test_a_wait_hears_signals() -> None:
                 signal.setitimer(signal.ITIMER_REAL, 0.01)
                 with pytest.raises(Interrupt):
                     wait()
-        # One that raises nothing is waited past.
+        # A handler that raises nothing does not end the wait.
         with handling(lambda *_: refuse(sock, b"of the handler")):
             signal.setitimer(signal.ITIMER_REAL, 0.01)
             assert receiver.receive(timeout=60).payload == b"of the handler"
 
 
 def test_an_fd_that_is_closed_during_the_wait() -> None:
-    """The wait has it pinned: its number is not another file's before it has ended."""
+    """The wait pins it: no other file gets its number before the wait has ended."""
     with udp() as sock:
         fd = cmsgx.Fd(os.dup(sock.fileno()))
         receiver = cmsgx.ErrorReceiver(fd)
@@ -407,7 +407,7 @@ def test_an_fd_that_is_closed_during_the_wait() -> None:
         fd.close()
         refuse(sock, b"late")
         thread.join(60)
-        # poll(2) has it still; the try after it does not.
+        # poll(2) still has it; the try after it does not.
         with pytest.raises(OSError, match="closed"):
             found[0]()
         assert len(list(cmsgx.receive_errors(sock))) == 1
@@ -440,7 +440,7 @@ def test_an_error_receiver_is_iterated_again() -> None:
 
 
 def test_reports_of_an_error_receiver_are_kept() -> None:
-    """Its memory is not filled again while a report has it."""
+    """Its memory is not reused while a report has it."""
     with refused(8) as sock:
         reports = list(cmsgx.ErrorReceiver(sock))
     assert [report.payload for report in reports] == [bytes([i]) for i in range(8)]
@@ -472,7 +472,7 @@ def test_with_restores_what_an_error_receiver_switched_on(
             with cmsgx.ErrorReceiver(sock, want=[kinds.ExtendedError]):
                 pass
             assert sock.getsockopt(*option) == 1
-        # Without a `with`, and without being asked, nothing is changed.
+        # Without a `with` and without `want`, nothing is changed.
         cmsgx.ErrorReceiver(sock)
         assert sock.getsockopt(*option) == 0
 
@@ -518,7 +518,7 @@ def test_an_error_receiver_says_what_it_reads_and_is_not_copied() -> None:
 
 @pytest.mark.parametrize("how", ["Receiver", "receive", "BatchReceiver"])
 def test_other_ways_wait_for_the_error_queue_too(how: str) -> None:
-    """And not for data."""
+    """And it does not wait for data."""
     with udp() as sock:
         flags = socket.MSG_ERRQUEUE
         wait: Callable[[], Any] = {
@@ -538,7 +538,7 @@ def test_other_ways_wait_for_the_error_queue_too(how: str) -> None:
 
 
 def test_a_try_that_finds_nothing_leaves_no_bytes_behind() -> None:
-    """What is not zeroed again is what nobody wrote to: in between there are reports."""
+    """Only memory that was not written is not zeroed again: there are reports in between."""
     with udp() as sock:
         receiver = cmsgx.ErrorReceiver(sock)
         for number in range(6):

@@ -1,4 +1,4 @@
-"""The error queue: what was sent, and when."""
+"""The error queue: reports on what was sent, and when."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_stamps_of_udp(family: int, host: str, option: int) -> None:
         assert report.hardware is None
         assert report.timestamping == report.message[kinds.Timestamping]
         assert report.stats is None
-        # The packet as it went, its headers in front.
+        # The packet as it was sent, beginning with its headers.
         assert report.payload.endswith(b"packet %d" % (i // 2))
         assert len(report.payload) >= 20 + 8 + 8
         assert repr(report).startswith(f"SentTimestamp(id={i // 2}, stage=<SentStage.S")
@@ -63,7 +63,7 @@ def test_stamps_only() -> None:
     with udp() as sock:
         stamp(sock, Flags.TX_SOFTWARE | Flags.OPT_TSONLY)
         sock.sendto(b"packet", ("127.0.0.1", CLOSED))
-        # The ICMP error comes before its cause is reported.
+        # The ICMP error arrives before the report about its cause.
         found = {type(report): report for report in collect(sock, 2)}
     report = found[kinds.SentTimestamp]
     assert report.payload == b""
@@ -89,7 +89,7 @@ def test_a_stamp_for_one_packet_by_its_own_id() -> None:
 
 
 def test_no_times_are_reported() -> None:
-    """SOF_TIMESTAMPING_SOFTWARE lacks: the entry comes, the time does not."""
+    """Without SOF_TIMESTAMPING_SOFTWARE the entry comes, but not the time."""
     with udp() as reader, udp() as sock:
         reader.bind(("127.0.0.1", 0))
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING_OLD, int(Flags.TX_SOFTWARE))
@@ -163,7 +163,7 @@ def test_stamps_of_frames(as_what: str) -> None:
 
 @pytest.mark.parametrize("how", ["socket", "int", "Receiver", "BatchReceiver"])
 def test_frames_can_be_received(how: str) -> None:
-    """AF_PACKET refuses the flag that asks for close-on-exec."""
+    """AF_PACKET refuses the flag that requests close-on-exec."""
     with Namespace() as space, space.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
         sock.bind(("lo", 0x88B5))
         frame = bytes(12) + b"\x88\xb5" + bytes(50)
@@ -211,12 +211,12 @@ def test_completions(kind: int, family: int, host: str) -> None:
             for report in cmsgx.receive_errors(sender):
                 assert isinstance(report, kinds.ZeroCopyCompletion)
                 assert report.payload == b""
-                # Loopback never does without.
+                # Loopback always copies.
                 assert report.was_copied
                 assert report.count == len(list(report)) == report.last - report.first + 1
                 found += report
         assert found == [0, 1, 2, 3, 4]
-        # Joined to one, where nothing is read meanwhile.
+        # They are joined to one if nothing is read meanwhile.
         for _ in range(3):
             sender.send(memory, MSG_ZEROCOPY)
         received = 0
@@ -227,7 +227,7 @@ def test_completions(kind: int, family: int, host: str) -> None:
 
 
 def collect_all(sock: socket.socket, end: int) -> list[kinds.ErrorReport]:
-    """Completions up to that id."""
+    """Completions up to this id."""
     found: list[kinds.ErrorReport] = []
     while not (found and cast(kinds.ZeroCopyCompletion, found[-1]).last == end - 1):
         assert is_ready(sock)

@@ -1,4 +1,4 @@
-"""Each program of examples/, run as a user runs it."""
+"""Each program in examples/, run as a user would run it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ EACH = pytest.mark.parametrize(
     [pytest.param(name, marks=needs_ipv6 if name == "answer_from.py" else ()) for name in PRINTED],
 )
 
-# Counted by each process as it ends: the fork copies the hook.
+# Each process counts when it ends: the fork copies the hook.
 COUNT_DESCRIPTORS = """
 import atexit, gc, os, runpy, sys
 
@@ -124,7 +124,7 @@ def test_traceroute(family: int) -> None:
 @pytest.mark.slow
 def test_traceroute_of_a_router_that_says_nothing() -> None:
     with Chain(links=3) as chain:
-        # It has no way back.
+        # There is no route back.
         chain.spaces[2].ip("route del 10.9.1.0/24")
         example = str(checkout() / "examples" / "traceroute.py")
         target = chain.address(socket.AF_INET, 2)
@@ -133,7 +133,7 @@ def test_traceroute_of_a_router_that_says_nothing() -> None:
 
 
 def test_without_packet_info_the_answer_comes_from_elsewhere(tmp_path: Path) -> None:
-    """Which shows that the example shows something."""
+    """So the example does show something."""
     text = (checkout() / "examples" / "answer_from.py").read_text()
     broken = tmp_path / "answer_from.py"
     broken.write_text(text.replace(" control=source,", "").replace("    source = ", "    _ = "))

@@ -1,4 +1,4 @@
-"""Fd.check(): what a descriptor is of."""
+"""Fd.check(): what a descriptor refers to."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_a_file_that_is_named_like_a_memfd_is_none(tmp_path: Path) -> None:
 
 
 def test_a_file_of_an_unmounted_file_system_is_no_memfd(tmp_path: Path) -> None:
-    """Its path is that of its file system alone, as a memfd's is."""
+    """Its path is only the one within its own file system, as for a memfd."""
     code = """
 import ctypes, os, sys
 import cmsgx

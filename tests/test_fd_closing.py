@@ -55,7 +55,7 @@ def reduced(fd: cmsgx.Fd) -> bytes:
 
 
 def default_deadline(fd: cmsgx.Fd) -> float | None:
-    # Of a socket that has no MSG_ZEROCOPY, so that the rest of it cannot be made.
+    # For a socket without MSG_ZEROCOPY, so that creating the rest of it fails.
     sender = object.__new__(cmsgx.ZeroCopySender)
     sender.sock = fd
     sender._is_green = False
@@ -83,8 +83,8 @@ def default_deadline(fd: cmsgx.Fd) -> float | None:
 def test_what_is_closed_in_the_middle_of_a_call_is_not_another_file_there(
     make: Callable[[], Any], use: Callable[[Any], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Closed at each call of a C function in turn, and its number, if it is free, given to another
-    file: the call either never sees that, or says that the Fd is closed."""
+    """It is closed at each call of a C function in turn, and its number, if it is free, is given to
+    another file. The call must either never notice, or say that the Fd is closed."""
     monkeypatch.setattr(reduction, "DupFd", os.dup)
     with make() as fd:
         expected = use(fd)

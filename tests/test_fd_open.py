@@ -60,7 +60,7 @@ def test_open_writes_and_does_not_truncate(mode: str, content: bytes) -> None:
 
 
 def test_open_keeps_the_locks_of_the_process_and_of_the_description() -> None:
-    """fcntl(2) takes those of the process with any close of the file: none is made."""
+    """Any close of the file releases the process's locks of fcntl(2): no close is made."""
     code = """
 import fcntl, os, sys, tempfile
 import cmsgx
@@ -178,7 +178,7 @@ def test_open_makes_what_open_makes_of_a_number(arguments: dict[str, Any]) -> No
 
 def in_full_table(use: Callable[[cmsgx.Fd], None], make_one: Callable[[], cmsgx.Fd]) -> None:
     fd = make_one()
-    use(make_one())  # what it imports, it imports here
+    use(make_one())  # its imports happen here
 
     def in_child() -> None:
         fill_table()
@@ -212,7 +212,8 @@ def test_socket_needs_no_room_in_the_table() -> None:
 
 
 def test_open_that_fails_at_its_last_step_keeps_ownership() -> None:
-    """As where a hook refuses it: first what only uses the number is made, then it owns it."""
+    """As if a hook refused it: an object that only uses the number is created first, and then owns
+    it."""
     code = """
 import os, sys
 import cmsgx
@@ -240,7 +241,7 @@ with fd.open("rb") as file:
 
 
 def test_open_and_a_close_by_another_thread_close_once() -> None:
-    """close() comes while the file is made: then there is none, and the number is closed."""
+    """close() comes while the file is created: there is no file then, and the number is closed."""
     with open_files(1) as [number]:
         fd = cmsgx.Fd(os.dup(number))
         own = fd.fileno()
@@ -273,7 +274,7 @@ ADDRESS_TYPES = [
 
 @pytest.fixture
 def default_timeout() -> Iterator[Callable[[float | None], None]]:
-    """socket.setdefaulttimeout(), taken back at the end."""
+    """socket.setdefaulttimeout(), restored at the end."""
     yield socket.setdefaulttimeout
     socket.setdefaulttimeout(None)
 

@@ -129,7 +129,7 @@ def give_it_to_the_background_with_a_pin(fd: cmsgx.Fd) -> None:
     assert cmsgx.wait_closed(60) == 0
 
 
-# How it goes, what repr() says then, and what an error says.
+# How it is given away, what repr() says then, and what an error says.
 GOING: dict[str, tuple[Callable[[cmsgx.Fd], object], str, str]] = {
     "close": (cmsgx.Fd.close, "closed", "it was closed"),
     "close(now)": (lambda fd: fd.close(now=True), "closed", "it was closed"),

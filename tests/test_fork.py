@@ -1,4 +1,4 @@
-"""A child of fork inherits nothing that a thread of its parent would have to give back."""
+"""A child of fork does not inherit anything that a thread of its parent would have to release."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def test_a_child_receives_by_what_a_thread_of_the_parent_is_in(
         use(receiver)
 
     with thread_in(receiver.receive, lambda: is_in_use(lambda: receiver.receive(timeout=0))):
-        # The parent's thread waits for the same socket, and would take what the child sends: so
-        # the child gets one of its own under that number.
+        # The parent's thread waits for the same socket, and would take what the child sends, so the
+        # child gets a socket of its own under that number.
         own = unix_pair(left.type)
 
         def child_with_its_own() -> None:
@@ -138,7 +138,7 @@ def test_a_child_uses_what_a_thread_of_the_parent_is_closing(
 
 
 class Callback:
-    """A timeout that runs a function when C asks what it is, in the middle of a call."""
+    """A timeout that runs a function when C converts it, in the middle of a call."""
 
     def __init__(self, function: Callable[[], object]) -> None:
         self.function = function
@@ -149,7 +149,7 @@ class Callback:
 
 
 def test_who_forks_in_the_middle_of_a_call_is_in_it_in_the_child_too() -> None:
-    """And in the child of that child; nobody else is."""
+    """And in the child of that child; in no other process."""
     code = """
 import os, sys, threading, warnings, cmsgx
 from test_fork import Callback, is_in_use
@@ -290,7 +290,7 @@ def test_a_child_closes_what_waits_for_a_thread_of_the_parent() -> None:
         assert is_open(number)
         fd.close()
         assert not is_open(number)
-        # Once: the number may be another's by now.
+        # Only once: the number may belong to another file by now.
         assert os.dup2(0, number) == number
         fd.close()
         assert is_open(number)

@@ -1,4 +1,4 @@
-"""docs/hazards.md: each hazard names tests that exist, and whatever is cited is there."""
+"""docs/hazards.md: each hazard names tests that exist, and each hazard that is cited is there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LABELS = ["Goes wrong", "Seen", "cmsgx", "Test"]
 
 @cache
 def functions_of(path: Path) -> set[str]:
-    """The functions that a file of tests has; none where there is no such file."""
+    """The functions in a test file; none if there is no such file."""
     if not path.is_file():
         return set()
     nodes = ast.parse(path.read_text(encoding="utf-8")).body
@@ -28,7 +28,7 @@ def functions_of(path: Path) -> set[str]:
 
 
 def faults_of(page: str, functions: Callable[[str], set[str]]) -> list[str]:
-    """What is wrong with the page; `functions` gives the names of those in a file."""
+    """The faults of the page; `functions` returns the names of the functions in a file."""
     faults = []
     numbers: dict[str, int] = {}
     part = ""
@@ -59,8 +59,8 @@ def faults_of(page: str, functions: Callable[[str], set[str]]) -> list[str]:
 
 
 def cited_in(text: str) -> set[str]:
-    """The hazards and parts that a file of tests cites: `docs/hazards.md, part C`, `parts B, D and
-    I`, `docs/hazards.md, F4`, `# A1, A2: ...` over some tests, and the names of tests."""
+    """The hazards and parts that a test file cites: `docs/hazards.md, part C`, `parts B, D and I`,
+    `docs/hazards.md, F4`, `# A1, A2: ...` above some tests, and the names of tests."""
     one = rf"{HAZARD}|[A-Z]\b"
     patterns = (
         rf"hazards\.md, (?:parts? )?((?:{one})(?:(?:, | and )(?:{one}))*)",
@@ -80,7 +80,7 @@ def hazards_and_parts() -> set[str]:
 
 
 def where_it_is(fault: str) -> str:
-    """With the file that has the test by now, where the page names another."""
+    """The fault, with the file that has the test now if the page names another."""
     folder = checkout()
     name = fault.rpartition("::")[2]
     found = [

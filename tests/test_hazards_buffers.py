@@ -1,4 +1,4 @@
-"""docs/hazards.md, part C: what is in a control buffer, and how much room it has."""
+"""docs/hazards.md, part C: what is in a control buffer, and how large it is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cmsgx import _cmsg, wire
 
 
 def in_child(function: str, *arguments: object, env: dict[str, str] | None = None) -> str:
-    """Calls a function of this file in a process of its own."""
+    """Calls a function of this file in a separate process."""
     code = f"import test_hazards_buffers as here; here.{function}(*{arguments!r})"
     return run_python(code, timeout=600, env=env)
 
@@ -31,7 +31,7 @@ def in_child(function: str, *arguments: object, env: dict[str, str] | None = Non
 
 
 def padding_is_zero(control: bytes) -> int:
-    """Walks a control buffer that was sent; how many bytes of padding it had."""
+    """Walks a control buffer that was sent; returns how many bytes of padding it had."""
     padding = offset = 0
     while offset < len(control):
         length, _, _ = struct.unpack_from("Nii", control, offset)
@@ -50,7 +50,8 @@ def sent_padding() -> None:
     padding = expected = 0
 
     def dirty_the_stack() -> None:
-        """Leaves 0xff where the next call has its buffers: another level is ignored by unix."""
+        """Leaves 0xff at the place of the next call's buffers: AF_UNIX ignores messages of other
+        levels."""
         cmsgx.send(left, b"x", control=[noise])
 
     with open_files(3) as files:
@@ -99,13 +100,13 @@ def received_buffers() -> None:
     with open_files(4) as files:
         for _ in range(3):
             for function in calls.values():
-                # What it leaves in the buffer must be gone when that is used again.
+                # What it leaves in the buffer must be gone when the buffer is reused.
                 liar.shim.reset()
                 liar.close(liar.call("", files, function))
                 liar.close(liar.call("", [], function))
                 assert liar.shim.receives() == 2
                 assert liar.shim.dirty() == 0
-    # Nor after a try that failed, which the kernel may have written to.
+    # The same after a try that failed, in which the kernel may have written to the buffer.
     liar.right.settimeout(0.01)
     liar.shim.reset()
     with contextlib.suppress(TimeoutError):
@@ -119,7 +120,7 @@ def test_C2_buffers_are_zero_before_the_kernel_writes() -> None:
 
 
 def thrown_away() -> None:
-    """Each call that has memory of its own for the data, with MSG_TRUNC over TCP."""
+    """Each call that allocates the memory for the data itself, with MSG_TRUNC over TCP."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         left = socket.create_connection(listener.getsockname())
         right = listener.accept()[0]
@@ -136,7 +137,7 @@ def thrown_away() -> None:
     }
     with left, right:
         for name, function in calls.items():
-            # What is sent first is what a buffer that is used again has in it.
+            # A reused buffer contains what was sent first.
             for flags, expected in ((0, b"s" * size), (socket.MSG_TRUNC, bytes(size))):
                 left.sendall(b"s" * size)
                 right.recv(size, socket.MSG_PEEK | socket.MSG_WAITALL)
@@ -144,12 +145,12 @@ def thrown_away() -> None:
 
 
 def test_C2_bytes_that_tcp_throws_away_do_not_show_old_memory() -> None:
-    # Which fills what it hands out, and what it gets back.
+    # The debug allocator fills memory when it is allocated and when it is freed.
     in_child("thrown_away", env={"PYTHONMALLOC": "debug"})
 
 
 def touched() -> None:
-    """Calls with room for a quarter of a GiB, of which a few bytes are used."""
+    """Calls with a buffer of a quarter of a GiB, of which a few bytes are used."""
     large = 1 << 28
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     right.setsockopt(SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -250,13 +251,13 @@ def test_C6_option_matrix(pair: Pair) -> None:
                 right.setsockopt(SOL_SOCKET, number, on if number in chosen else 0)
             before = count_open()
             for asked in (1, 2, 3):
-                # Nobody can ask whether SO_INQ is on, so a Receiver has no room for it.
+                # Nothing can ask whether SO_INQ is on, so a Receiver has no space for it.
                 check_room(pair, files, asked, is_exact=_cmsg.SO_INQ not in chosen)
                 assert count_open() == before, chosen
 
 
 def check_room(pair: Pair, files: list[int], asked: int, is_exact: bool) -> None:
-    """What was asked for arrives, by each way."""
+    """What was asked for arrives, with each way to receive."""
     left, right = pair
     expected = [str(n) for n in range(asked)]
     receiver = cmsgx.Receiver(right, 1, fds=asked)
@@ -279,7 +280,7 @@ def check_room(pair: Pair, files: list[int], asked: int, is_exact: bool) -> None
 @pytest.mark.parametrize("wanted", [(), (cmsgx.Credentials,), (cmsgx.PidFd,),
                                     (cmsgx.Credentials, cmsgx.PidFd)])  # fmt: skip
 def test_C6_what_is_wanted_has_room(pair: Pair, wanted: tuple[type[Any], ...]) -> None:
-    """Surplus descriptors do not push out what was asked for."""
+    """Surplus descriptors do not displace what was asked for."""
     left, right = pair
     receiver = cmsgx.Receiver(right, 1, fds=1, want=wanted)
     with open_files(2) as files:

@@ -51,7 +51,7 @@ OPTIONS = ("SO_PASSCRED", "SO_PASSPIDFD", "SO_TIMESTAMPNS", "SO_PASSSEC", "SO_IN
 
 
 def in_child(function: str, *arguments: object, env: dict[str, str] | None = None) -> str:
-    """Calls a function of this file in a process of its own."""
+    """Calls a function of this file in a separate process."""
     code = f"import test_hazards_descriptors as here; here.{function}(*{arguments!r})"
     return run_python(code, timeout=600, env=env)
 
@@ -81,13 +81,14 @@ def test_A1_surplus_is_counted(pair: Pair) -> None:
                 assert msg.closed_fds == max(0, sent - asked)
             cmsgx.send(left, b"x", fds=files[:sent])
             with cmsgx.Receiver(right, 16, fds=asked).receive() as msg:
-                # With room for no more the kernel keeps the surplus out, and does not count.
+                # If there is no space for more, the kernel keeps the surplus out and does not count
+                # it.
                 assert msg.closed_fds == (None if sent > asked else 0)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_A1_many_where_one_was_asked_with_an_option(pair: Pair, option: str) -> None:
-    """253 sent and 1 asked, with an option on that takes room."""
+    """253 are sent and 1 was asked for, with an option on that takes space."""
     left, right = pair
     switch_on(right, option)
     with open_files(MOST) as files:
@@ -104,7 +105,8 @@ def test_A1_many_where_one_was_asked_with_an_option(pair: Pair, option: str) -> 
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("sent", [1, 2, MOST])
 def test_A1_option_switched_on_behind_its_back(pair: Pair, option: str, sent: int) -> None:
-    """What takes the room for a descriptor raises, leaves none open, and refresh() mends it."""
+    """If an option takes the space for a descriptor, the call raises and leaves none open, and
+    refresh() corrects it."""
     left, right = pair
     receiver = cmsgx.Receiver(right, 16, fds=1)
     switch_on(right, option)
@@ -172,7 +174,8 @@ def test_A2_every_limit(pair: Pair) -> None:
 
 
 def test_A2_padding_admits_what_the_caller_gets(pair: Pair) -> None:
-    """recvmsg() as the caller sizes it: each descriptor that came in is in the result."""
+    """recvmsg() with the buffer size that the caller chose: each descriptor that arrived is in the
+    result."""
     left, right = pair
     with open_files(20) as files:
         for size in range(80):
@@ -231,7 +234,7 @@ def test_A9_peek_at_the_data_alone(pair: Pair) -> None:
 
 
 def race_to_close(rounds: int) -> None:
-    """Of eight threads that close or detach, exactly one does."""
+    """Of eight threads that close or detach, exactly one succeeds."""
     shim = Shim()
     fds: list[cmsgx.Fd] = []
     won: list[int] = []
@@ -297,7 +300,7 @@ def test_A10_close_is_idempotent() -> None:
 
 
 def test_A10_taken_and_closed_once(pair: Pair) -> None:
-    """The message, the taker and the collector: one close."""
+    """The message, the taker and the garbage collector: one close."""
     left, right = pair
     with open_files(3) as files:
         cmsgx.send(left, b"x", fds=files)
@@ -356,7 +359,7 @@ def number_zero() -> None:
     data, numbers, _, _ = cmsgx.recv_fds(there, 1, 1)
     assert (data, numbers) == (b"x", [0])
     os.close(0)
-    # A surplus that is number 0 is closed, too.
+    # A surplus descriptor with number 0 is closed too.
     other = os.dup(file)
     os.close(other)
     cmsgx.send(here, b"x", fds=[file])
@@ -381,7 +384,7 @@ def test_A10_number_zero() -> None:
 
 
 class Slot:
-    """An Fd that other threads replace, by one of the same number as often as can be."""
+    """An Fd that other threads replace, as often as possible by one with the same number."""
 
     def __init__(self, tag: int) -> None:
         self.tag = tag
@@ -445,7 +448,7 @@ def test_A11_no_wrong_file_goes_out() -> None:
 
 
 def pinned() -> None:
-    """The system call is slow, and meanwhile another thread closes what it sends."""
+    """The system call is slow, and meanwhile another thread closes a descriptor that it sends."""
     shim = Shim()
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     shim.delay_send(300)
@@ -482,7 +485,7 @@ def test_A11_pinned_for_the_system_call() -> None:
 
 @pytest.mark.parametrize("reuse", [True, False], ids=["number reused", "closed"])
 def test_A11_a_retry_after_close_raises(stream: Pair, reuse: bool) -> None:
-    """While it waits for room, the Fd is closed, and its number perhaps taken by another file."""
+    """While it waits for buffer space, the Fd is closed, and another file may get its number."""
     left, right = stream
     full = 0
     with contextlib.suppress(BlockingIOError):

@@ -1,4 +1,4 @@
-"""docs/hazards.md, part A: a signal handler that raises, wherever it comes."""
+"""docs/hazards.md, part A: a signal handler that raises, wherever it runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cmsgx import _cmsg
 
 
 def in_child(function: str, *arguments: object, env: dict[str, str] | None = None) -> str:
-    """Calls a function of this file in a process of its own."""
+    """Calls a function of this file in a separate process."""
     code = f"import test_hazards_handlers as here; here.{function}(*{arguments!r})"
     return run_python(code, timeout=600, env=env)
 
@@ -36,7 +36,7 @@ def in_child(function: str, *arguments: object, env: dict[str, str] | None = Non
 
 
 class Interrupt(Exception):
-    """What the handlers here raise."""
+    """The exception that the handlers here raise."""
 
 
 def raise_interrupt(*_: object) -> None:
@@ -53,7 +53,7 @@ def raise_if_armed(*_: object) -> None:
 
 
 def storm(way: str, iterations: int) -> None:
-    """Receives while a timer goes off somewhere within the call, or just behind it."""
+    """Receives while a timer expires somewhere within the call, or just after it."""
     warnings.simplefilter("ignore", ResourceWarning)
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     right.settimeout(0)
@@ -77,7 +77,7 @@ def storm(way: str, iterations: int) -> None:
         chance = random.Random(1)
         messages = [(b"x", files)] * (3 if "batch" in way else 1)
         before = count_open()
-        # The longest delay. It finds its length by itself, whatever else the machine does.
+        # The longest delay. It adapts by itself to the load of the machine.
         longest = 20e-6
         for i in range(iterations):
             cmsgx.send_batch(left, messages)
@@ -113,7 +113,7 @@ def storm(way: str, iterations: int) -> None:
 
 
 def close_last(receiver: cmsgx.Receiver, batches: cmsgx.BatchReceiver, left: cmsgx.socket) -> None:
-    """Has a loop let go of the message before."""
+    """Makes a loop drop the previous message."""
     left.send(b"end")
     next(receiver).close()
     left.send(b"end")
@@ -133,14 +133,14 @@ def test_A3_signal_storm(way: str, iterations: int) -> None:
 
 @each_way
 def test_A3_a_handler_that_raises_before_the_call(way: Way) -> None:
-    """The handler runs before anything is received: the message is still there."""
+    """The handler runs before anything is received, so the message is still there."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     with left, right, open_files(1) as files:
         right.settimeout(60)
         previous = signal.signal(signal.SIGALRM, raise_interrupt)
         try:
             before = count_open()
-            # Again, in case it comes just before the wait.
+            # Repeated, in case it comes just before the wait.
             signal.setitimer(signal.ITIMER_REAL, 0.02, 5)
             with pytest.raises(Interrupt):
                 way(right, 1)
@@ -156,7 +156,7 @@ def test_A3_a_handler_that_raises_before_the_call(way: Way) -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.slow
 def test_A3_a_profiler_that_raises(way: Way) -> None:
-    """At the return of the C function: the result is thrown away by the interpreter."""
+    """At the return of the C function: the interpreter discards the result."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     raised = 0
     with left, right, open_files(3) as files:
@@ -190,13 +190,13 @@ def test_A3_a_profiler_that_raises(way: Way) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    # A Receiver is made by some thousand instructions.
+    # Creating a Receiver takes some thousand instructions.
     [pytest.param(n, marks=pytest.mark.slow) if n == "Receiver, made" else n for n in IN_PYTHON],
 )
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_A3_interrupted_at_every_instruction(name: str) -> None:
-    """Between any two bytecodes a signal handler can run: no descriptor is lost or closed twice."""
+    """A signal handler can run between any two bytecodes: no descriptor is lost or closed twice."""
     prepare, act, undo = IN_PYTHON[name]
     package = str(Path(cmsgx.__file__).parent)
     before = count_open()
@@ -242,7 +242,7 @@ def interrupted_close(name: str) -> None:
     warnings.simplefilter("ignore", ResourceWarning)
     receiver = cmsgx.Receiver(right, 1, fds=3)
     one = cmsgx.Receiver(right, 1, fds=1)
-    # Every other number is free, so that what arrives is no contiguous run.
+    # Every other number is free, so that the received numbers are not contiguous.
     low = [high_number() for _ in range(12)]
     close_all(low[::2])
     with open_files(0):
@@ -320,13 +320,13 @@ def interrupted_close(name: str) -> None:
         closed = {n: shim.closes(n) for n in range(1000) if shim.closes(n)}
         listing = {n for n, count in closed.items() if n not in open_before}
         assert sum(closed.values()) > 0
-        # One close for each descriptor that came and went, however often a number came again.
+        # One close for each descriptor that came and went, however often a number was reused.
         twice = {n: closed[n] for n in listing if closed[n] > opened_at(name, n, closed)}
         assert not twice, (times, twice)
 
 
 def opened_at(name: str, number: int, closed: dict[int, int]) -> int:
-    """How often that number can have been opened: listing /proc opens the lowest free one."""
+    """How often this number can have been opened: listing /proc opens the lowest free one."""
     lowest = min(closed)
     return 2 if number == lowest else 1
 

@@ -30,7 +30,7 @@ needs_root = pytest.mark.skipif(not IS_ROOT, reason="only root can be somebody e
 
 
 def in_child(function: str, *arguments: object, **more: Any) -> str:
-    """Calls a function of this file in a process of its own; what it printed."""
+    """Calls a function of this file in a separate process; returns what it printed."""
     code = f"import test_hazards_identity as here; here.{function}(*{arguments!r})"
     return run_python(code, timeout=600, **more)
 
@@ -48,7 +48,7 @@ def received_from(
     sender: Callable[[cmsgx.socket], object],
     want: list[Any] | None = None,
 ) -> tuple[cmsgx.Message, int, Pair]:
-    """A message that a child sent, and the child's pid, which is reaped."""
+    """A message that a child sent, and the pid of the child, which is reaped."""
     pair = unix_pair(socket.SOCK_SEQPACKET)
     rx = cmsgx.Receiver(pair[1], 100, want=[cmsgx.Credentials] if want is None else want)
     with forked(lambda: sender(pair[0])) as pid:
@@ -89,7 +89,7 @@ def test_I1_two_types_that_never_compare_equal(stream: Pair) -> None:
 
 @needs_root
 def test_I2_a_privileged_sender_may_forge() -> None:
-    """No guard: the docstring tells it."""
+    """There is no guard; the docstring says so."""
     for word in ("CAP_SYS_ADMIN", "CAP_SETUID", "asserts"):
         assert word in (cmsgx.Credentials.__doc__ or "")
 
@@ -149,7 +149,7 @@ def test_I3_one_shot_receive_cannot_tell(pair: Pair) -> None:
 
 
 def needs_namespaces(*flags: str) -> list[str]:
-    """The command that runs one in new namespaces."""
+    """The command that runs a program in new namespaces."""
     unshare = shutil.which("unshare")
     if unshare is None:
         pytest.skip("no unshare command")
@@ -161,7 +161,7 @@ def needs_namespaces(*flags: str) -> list[str]:
 
 
 def run_apart(flags: list[str], code: str, *passed: int, **more: Any) -> str:
-    """Runs code in new namespaces; `passed` are descriptors, whose numbers are its arguments."""
+    """Runs code in new namespaces; its arguments are the numbers of the descriptors in `passed`."""
     done = subprocess.run(
         [*needs_namespaces(*flags), sys.executable, "-c", code, *map(str, passed)],
         pass_fds=passed, capture_output=True, text=True, check=False, timeout=60, **more,
@@ -222,7 +222,7 @@ def test_I4_a_pid_that_is_not_visible_is_none_and_never_0() -> None:
 
 @needs_root
 def test_I4_the_proc_of_another_pid_namespace_does_not_deceive() -> None:
-    """As in a chroot, or in a new namespace before /proc is mounted anew."""
+    """As in a chroot, or in a new namespace before /proc is mounted again."""
     flags = ["--pid", "--fork"]
     _, _, pidfd, peer_pidfd = seen_from(flags, lambda sock: sock.send(b"x"))
     assert pidfd == peer_pidfd == "None"
@@ -245,7 +245,7 @@ def test_I4_an_id_that_is_not_mapped_says_so() -> None:
 
 @needs_root
 def test_I4_a_real_nobody_of_another_pid_namespace_is_told_from_none_at_all() -> None:
-    """Both come as (0, 65534, 65534): the pidfd tells."""
+    """Both come as (0, 65534, 65534): the pidfd distinguishes them."""
 
     def as_nobody(sock: cmsgx.socket) -> None:
         def child() -> None:
@@ -278,7 +278,7 @@ def test_I5_a_reaped_sender_is_nobody_else() -> None:
     msg, child, pair = received_from(lambda sock: sock.send(b"x"), [cmsgx.Credentials, cmsgx.PidFd])
     with msg:
         who = msg[cmsgx.Credentials]
-        assert who.pid == child  # the number, of a process that is no more
+        assert who.pid == child  # the number of a process that no longer exists
         assert who.attached is True
         pidfd = msg[cmsgx.PidFd]
         if pidfd.error is None:
@@ -292,7 +292,7 @@ def test_I5_a_reaped_sender_is_nobody_else() -> None:
 
 
 def spawn_with_pid(pid: int) -> int | None:
-    """A sleeping process with that pid, if it can be had: in the process table, it comes next."""
+    """A sleeping process with this pid, if possible: the pid is set as the next one."""
     for _ in range(50):
         try:
             Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1), encoding="ascii")
@@ -334,7 +334,7 @@ def test_I5_a_pid_that_was_reused_deceives_and_the_pidfd_does_not() -> None:
 
 @pytest.fixture
 def passrights(stream: Pair) -> None:
-    """Skips where the kernel has no SO_PASSRIGHTS."""
+    """Skips if the kernel lacks SO_PASSRIGHTS."""
     try:
         cmsgx.accept_rights(stream[1], True)
     except cmsgx.NotSupportedError as error:
@@ -356,7 +356,7 @@ def test_I7_strangers_cannot_queue_descriptors(pair: Pair) -> None:
             with pytest.raises(PermissionError):
                 send()
         sender.send(b"plain")
-        with cmsgx.receive(receiver, 6, fds=1) as msg:  # what is queued already still arrives
+        with cmsgx.receive(receiver, 6, fds=1) as msg:  # those already queued still arrive
             assert (msg.data, content(msg.fds[0])) == (b"before", "0")
         with cmsgx.receive(receiver, 10, fds=1) as msg:
             assert (msg.data, len(msg.fds)) == (b"plain", 0)
@@ -393,7 +393,7 @@ def without_passrights() -> None:
         cmsgx.accept_rights(second, False)
     except cmsgx.NotSupportedError as error:
         print(error.errno, error)
-    # What the docstring tells to do there:
+    # What the docstring recommends in that case:
     cmsgx.send(first, b"x", fds=[0])
     before = open_fds()
     with cmsgx.Receiver(second, 10, fds=0).receive() as msg:
@@ -413,7 +413,7 @@ def test_I7_where_the_kernel_lacks_it() -> None:
 
 
 def test_I7_fds_0_drops_them_where_nothing_else_helps(pair: Pair) -> None:
-    """Until the peer has proved who it is."""
+    """This holds until the peer has proved who it is."""
     before = open_fds()
     cmsgx.send(pair[0], b"x", fds=[0] * 253)
     rx = cmsgx.Receiver(pair[1], 10)

@@ -1,4 +1,4 @@
-"""docs/hazards.md, parts D, F and I: what the kernel decides, and what a program is left with."""
+"""docs/hazards.md, parts D, F and I: what the kernel decides, and what is left to the program."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ import cmsgx
 def test_D1_descriptors_come_with_a_byte_of_the_message_that_they_were_sent_with(
     stream: Pair,
 ) -> None:
-    """Bytes of messages before it can be in the same read, bytes of a message after it cannot."""
+    """Bytes of earlier messages can be in the same read, bytes of later messages cannot."""
     chance = random.Random(4)
     rx = cmsgx.Receiver(stream[1], 12, fds=2)
     glued = 0
@@ -100,7 +100,7 @@ def test_I6_peer_credentials_tell_who_has_the_name() -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_F3_a_message_that_nobody_waits_for_any_more_closes_its_descriptors() -> None:
-    """A thread received it for a future that had been cancelled: the message is lost."""
+    """A thread received it for a future that was already cancelled: the message is lost."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     received: list[int] = []
 
@@ -117,7 +117,7 @@ def test_F3_a_message_that_nobody_waits_for_any_more_closes_its_descriptors() ->
             waiting.cancel()
             with contextlib.suppress(BlockingIOError):
                 cmsgx.send(left, b"x", fds=files, timeout=0)
-        left.shutdown(socket.SHUT_WR)  # for those that wait still
+        left.shutdown(socket.SHUT_WR)  # for those that still wait
         await loop.shutdown_default_executor()
 
     before = open_fds()
@@ -129,7 +129,7 @@ def test_F3_a_message_that_nobody_waits_for_any_more_closes_its_descriptors() ->
 
 
 def test_F3_a_wait_for_readiness_that_is_cancelled_loses_nothing() -> None:
-    """The message is received once somebody is there to take it."""
+    """The message is received only once somebody is there to take it."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     receiver = cmsgx.Receiver(right, 10, fds=1)
 
@@ -152,7 +152,7 @@ def test_F3_a_wait_for_readiness_that_is_cancelled_loses_nothing() -> None:
             await asyncio.sleep(0)
             cmsgx.send(left, str(number).encode(), fds=files)
             if number % 2:
-                await asyncio.sleep(0)  # its result is there, and it has not run yet
+                await asyncio.sleep(0)  # its result is there, but it has not run yet
             waiting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await waiting
@@ -172,7 +172,7 @@ def test_F3_a_wait_for_readiness_that_is_cancelled_loses_nothing() -> None:
 def test_F5_too_many_in_flight_is_an_error_and_the_sender_keeps_them() -> None:
     def child() -> None:
         if os.geteuid() == 0:
-            become(NOBODY)  # root may have as many as it wants
+            become(NOBODY)  # root may have as many as it likes
         left, right = unix_pair()
         with open_files(10) as files:
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -202,7 +202,7 @@ def test_F5_too_many_in_flight_is_an_error_and_the_sender_keeps_them() -> None:
 
 
 def is_readable(number: int) -> bool:
-    """Closing a socket of the family has the kernel look for those that nobody can reach."""
+    """Closing a socket of the family makes the kernel look for unreachable ones."""
     close_pair(unix_pair())
     return bool(select.select([number], [], [], 0)[0])
 
@@ -216,7 +216,7 @@ def test_F6_what_is_queued_in_a_cycle_goes_with_it() -> None:
         close_pair((first, second))
     os.close(writer)
     assert eventually(lambda: is_readable(reader))
-    assert os.read(reader, 1) == b""  # nobody has the other end any more
+    assert os.read(reader, 1) == b""  # the other end is no longer open anywhere
     os.close(reader)
 
 
@@ -243,7 +243,7 @@ def receives(sock: cmsgx.socket, into: mmap.mmap) -> dict[str, Callable[[], obje
 
 @pytest.mark.parametrize("way", ["Receiver", "recvmsg_into"])
 def test_F8_memory_that_cannot_be_written_leaves_no_descriptor(pair: Pair, way: str) -> None:
-    """The data is what cannot be delivered: the control buffer is never the caller's."""
+    """Only the data cannot be delivered: the control buffer is never the caller's."""
     libc = ctypes.CDLL(None, use_errno=True)
     into = mmap.mmap(-1, mmap.PAGESIZE)
     address = ctypes.addressof(ctypes.c_char.from_buffer(into))

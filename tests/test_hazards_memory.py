@@ -1,4 +1,4 @@
-"""docs/hazards.md, part A: there is no memory."""
+"""docs/hazards.md, part A: memory runs out."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from cmsgx import _cmsg, _fds
 
 
 def in_child(function: str, *arguments: object, env: dict[str, str] | None = None) -> str:
-    """Calls a function of this file in a process of its own."""
+    """Calls a function of this file in a separate process."""
     code = f"import test_hazards_memory as here; here.{function}(*{arguments!r})"
     return run_python(code, timeout=600, env=env)
 
 
 def a_memfd() -> cmsgx.Fd:
-    """Where nobody has asked yet on which device these are."""
+    """If nothing has asked yet on which device these are."""
     _fds._device_of_memfds.cache_clear()
     return cmsgx.share(b"x")
 
@@ -95,9 +95,9 @@ def close_message(message: cmsgx.Message, result: Any) -> None:
 
 
 def short_of_memory(pair: Pair, files: list[int]) -> dict[str, dict[str, Act]]:
-    """Every call that has to do with descriptors, by group.
+    """Every call that handles descriptors, by group.
 
-    Without a list literal: where it gets no memory for one, free-threaded CPython 3.13 crashes.
+    Without a list literal: free-threaded CPython 3.13 crashes if it gets no memory for one.
     """
     right = pair[1]
     plain = cmsgx.Receiver(right, 16, fds=20, want=[cmsgx.Credentials, cmsgx.PidFd])
@@ -205,7 +205,8 @@ def short_of_memory(pair: Pair, files: list[int]) -> dict[str, dict[str, Act]]:
             "close": of_message(lambda msg: msg.close()),
         },
         "Fd": {
-            # Not accept(): that of _socket loses one where it has no memory for the address.
+            # Not accept(): the one of _socket loses a descriptor if it has no memory for the
+            # address.
             **{name: act for name, act in IN_PYTHON.items() if name != "accept"},
             "Fd": Act(
                 high_number,
@@ -231,33 +232,34 @@ def short_of_memory(pair: Pair, files: list[int]) -> dict[str, dict[str, Act]]:
     }
 
 
-# Python functions with a handler: where no memory is left at all, CPython itself loops for ever at
-# the entry of one (3.11: it wants an int for the stack there) or crashes (3.13).
+# Python functions with a handler: if no memory is left at all, CPython itself loops for ever at the
+# entry of one (3.11: it wants an int for the stack there) or crashes (3.13).
 HANDLERS = {
     "send_all", "Receiver, new", "BatchReceiver, new", "check", "check, of a memfd", *IN_PYTHON
 }  # fmt: skip
 
-# Without the GIL PyList_New() of CPython 3.13 frees, where it has no memory, what a list before it
-# had: str.split() alone crashes it. So what makes lists is left out there, in C or in Python.
+# Without the GIL, if PyList_New() of CPython 3.13 has no memory, it frees the items of an earlier
+# list: str.split() alone crashes it. So everything that creates lists is left out there, in C or in
+# Python.
 MAKES_LISTS = {"recv_fds", "recv_fds, less", *HANDLERS}
 
 HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def fail_allocations(group: str) -> None:
-    """Lets each allocation fail in turn, alone and with all behind it."""
+    """Makes each allocation fail in turn, alone and with all later ones."""
     testcapi = importlib.import_module("_testcapi")
     warnings.simplefilter("ignore", ResourceWarning)
     sys.unraisablehook = lambda _: None
     allow_many_descriptors()
     low = [high_number() for _ in range(280)]
     gc.collect()
-    gc.freeze()  # what is there already need not be looked at each time
+    gc.freeze()  # existing objects need not be looked at each time
     pair = unix_pair(socket.SOCK_SEQPACKET)
     failures = 0
     with open_files(10) as files:
         for name, (prepare, act, undo) in short_of_memory(pair, files)[group].items():
-            # Once with memory: what fills a cache is not in question here.
+            # Once with memory, because filling a cache is not what is tested here.
             prepared = prepare()
             with contextlib.suppress(cmsgx.DataTruncatedError):
                 undo(prepared, act(prepared))
@@ -282,14 +284,14 @@ def fail_allocations(group: str) -> None:
                     except MemoryError:
                         failed = True
                     except RuntimeError as error:
-                        # What CPython says of a buffered file.
+                        # CPython's own error for a buffered file.
                         if "can't allocate read lock" not in str(error):
                             raise
                         failed = True
                     except cmsgx.DataTruncatedError as error:
                         error.message = None  # type: ignore[assignment]
                     except SystemError as error:
-                        # CPython's own: code in Python alone gets it, too.
+                        # CPython's own error: pure Python code gets it too.
                         if "exception" not in str(error):
                             raise
                         failed = True

@@ -19,7 +19,7 @@ from support import HEADER, Pair, content, lengths, open_files, run_python
 
 import cmsgx
 
-# Up to the last that is less than a header: with 32 bits those of 12 and more are none.
+# Up to the last length that is less than a header: with 32 bits, 12 and more are valid.
 SHORT = dict.fromkeys(("0", "1", "8", str(HEADER - 4), str(HEADER - 1)))
 
 LENGTHS = (*SHORT, "past", "huge", "max")
@@ -34,13 +34,13 @@ WELL_FORMED = ("split", "pairs", "twins", "bare", "odd", *(f"short-pidfd={n}" fo
 
 
 def in_child(function: str, *arguments: object, env: dict[str, str] | None = None) -> str:
-    """Calls a function of this file in a process of its own."""
+    """Calls a function of this file in a separate process."""
     code = f"import test_hazards_parsing as here; here.{function}(*{arguments!r})"
     return run_python(code, timeout=600, env=env)
 
 
 def each_mode(function: str, modes: tuple[str, ...], *arguments: object) -> None:
-    """Calls a function of this file with each mode, prints what failed."""
+    """Calls a function of this file with each mode, and prints the failures."""
     for mode in modes:
         try:
             globals()[function](mode, *arguments)
@@ -60,7 +60,7 @@ def malformed_typed(mode: str) -> None:
             before = count_open()
             result = liar.call(mode, files, function)
             if liar.shim.receives() and isinstance(result, cmsgx.Message):
-                # The room had no place for the message that the lie is about.
+                # The control buffer had no space for the message that was falsified.
                 assert name == "Receiver, narrow", (name, result)
                 assert mode.startswith("pidfd"), (name, result)
             else:
@@ -124,7 +124,7 @@ def random_lies(count: int) -> None:
             assert shim.leaked() == 0, (seed, name, outcome)
             assert shim.strangers() == 0, (seed, name, outcome)
             shim.forget()
-            if name == "loop":  # which holds the message before
+            if name == "loop":  # which keeps the previous message
                 liar.call("", [], calls[name]).close()
             if seed % 100 == 0:
                 assert count_open() == before, (seed, name)
@@ -170,7 +170,7 @@ def test_C4_sizes(edge: int) -> None:
 
 @pytest.mark.parametrize("edge", [edge for edge in EDGES if not 1 << 30 <= edge < 1 << 31])
 def test_C4_sizes_of_buffers(stream: Pair, edge: int) -> None:
-    """What cannot be is refused before anything is received."""
+    """Impossible sizes are refused before anything is received."""
     left, right = stream
     left.send(b"x")
     if edge < 0 or edge >= 1 << 31:
@@ -232,7 +232,7 @@ def test_C4_counts_of_descriptors(pair: Pair, count: int) -> None:
 def test_C4_too_much_control_data(pair: Pair) -> None:
     left, _ = pair
     large = cmsgx.Unknown(41, 99, bytes(1 << 20))
-    # A 64-bit kernel tells a program of 32 bits another reason: net/compat.c, Linux 5.14.
+    # A 64-bit kernel gives a 32-bit program another reason: net/compat.c, Linux 5.14.
     reasons = {errno.ENOBUFS} if sys.maxsize > 2**32 else {errno.ENOBUFS, errno.ENOMEM}
     with fails(*reasons):
         cmsgx.send(left, b"x", control=[large])
@@ -242,7 +242,7 @@ def test_C4_too_much_control_data(pair: Pair) -> None:
 
 
 def well_formed(mode: str) -> None:
-    """What is odd, and yet no lie: every descriptor is found."""
+    """Unusual but valid: every descriptor is found."""
     liar = Liar()
     shim = liar.shim
     numbers = list(range(4))

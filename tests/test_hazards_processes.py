@@ -42,7 +42,7 @@ SECRET = "cmsgx-secret"
 
 
 def in_child(function: str, *arguments: object, **more: Any) -> str:
-    """Calls a function of this file in a process of its own; what it printed."""
+    """Calls a function of this file in a separate process; returns what it printed."""
     code = f"import test_hazards_processes as here; here.{function}(*{arguments!r})"
     return run_python(code, timeout=600, **more)
 
@@ -109,7 +109,8 @@ def test_B1_whatever_else_makes_a_descriptor_too(stream: Pair) -> None:
 
 
 def count_children_that_see(secret_sent: str, spawns: int, program: str, cloexec: int) -> None:
-    """Receives in one thread, spawns in two others; prints how many of the children saw it."""
+    """Receives in one thread, spawns in two others; prints how many of the children had the
+    descriptor."""
     first, second = cmsgx.socketpair()
     stop = threading.Event()
     secret = os.memfd_create(secret_sent)
@@ -160,7 +161,7 @@ def test_B2_no_child_of_a_spawn_storm_sees_one() -> None:
 
 @pytest.mark.slow
 def test_B2_without_it_they_are_seen() -> None:
-    """So the storm shows something."""
+    """So the storm does show something."""
     program = build("scan", "scan.c")
     for _ in range(10):
         spawned, seen = run_storm(300, program, 0)
@@ -183,7 +184,8 @@ def run_storm(spawns: int, program: Path, cloexec: int) -> list[int]:
 
 
 def fork_storm(forks: int) -> None:
-    """Forks while threads receive and close in background; each child uses all of it too."""
+    """Forks while threads receive and the background closer closes; each child uses all of it
+    too."""
     warnings.simplefilter("ignore", DeprecationWarning)
     before = open_fds()
     stop = threading.Event()
@@ -209,12 +211,12 @@ def fork_storm(forks: int) -> None:
                 cmsgx.close_in_background(msg.take(0))
                 received[index] += 1
             if received[index] % 10 == 0:
-                # Three threads take faster than the one closes: what it has not closed yet would
-                # fill the table, and the next message find no room.
+                # Three threads receive faster than the one closes: the descriptors that are not
+                # closed yet would fill the table, and the next message would not fit.
                 assert _cmsg.closer_wait(60) == 0
 
-    # Without the GIL each object has a lock. Where another thread had one at the fork, nobody gives
-    # it back in the child, which waits for ever if it needs it: so CPython has it.
+    # Without the GIL each object has a lock. If another thread held one at the fork, nothing
+    # releases it in the child, which waits for ever if it needs it: CPython has this limitation.
     has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     stuck = 0
 
@@ -264,7 +266,7 @@ def test_B3_fork_storm_with_receiving_threads_and_the_background_closer() -> Non
 
 
 def test_B3_a_forked_child_shares_no_receiver_state(stream: Pair) -> None:
-    """Two processes own the connection; each message goes to one of them, whole."""
+    """Two processes own the connection; each message goes to one of them, complete."""
     rx = cmsgx.Receiver(stream[1], 1, fds=1)
     back = unix_pair(socket.SOCK_SEQPACKET)
 

@@ -1,4 +1,4 @@
-"""docs/hazards.md, part D: which message a descriptor is of, and what was sent of it."""
+"""docs/hazards.md, part D: which message a descriptor belongs to, and how much of it was sent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import cmsgx
 
 
 def in_child(function: str, *arguments: object, **more: Any) -> str:
-    """Calls a function of this file in a process of its own; what it printed."""
+    """Calls a function of this file in a separate process; returns what it printed."""
     code = f"import test_hazards_sending as here; here.{function}(*{arguments!r})"
     return run_python(code, timeout=600, **more)
 
@@ -65,7 +65,7 @@ def test_D2_descriptors_go_once_however_the_bytes_are_split(
 def test_D2_control_goes_once_too(stream: Pair) -> None:
     sender, receiver = stream
     sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
-    sender.settimeout(60)  # so that each try takes a part
+    sender.settimeout(60)  # so that each try sends a part
     with open_files(1) as files:
         thread = threading.Thread(
             target=cmsgx.send_all,
@@ -266,7 +266,7 @@ INJECTED = ("EPERM", "ENOBUFS", "ENOMEM", "ETOOMANYREFS", "ECONNREFUSED", "EAGAI
 
 
 def arrived(sock: cmsgx.socket) -> list[tuple[bytes, list[str]]]:
-    """Each message that is there, and what its descriptors hold."""
+    """Each message that is there, and the content of its descriptors."""
     found = []
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -278,8 +278,8 @@ def arrived(sock: cmsgx.socket) -> list[tuple[bytes, list[str]]]:
 @pytest.mark.parametrize("index", range(5))
 @pytest.mark.parametrize("by", ["number", "Fd"])
 def test_D7_a_bad_descriptor_at_each_index(index: int, by: str) -> None:
-    """Those in front of it went, that is told, and the next call hears of the error. Whoever had a
-    descriptor before has it still, and no other is closed."""
+    """The messages before it were sent, the result says so, and the next call gets the error. Every
+    descriptor keeps the owner that it had, and no other is closed."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     with left, right, open_files(6) as files:
         owners = [cmsgx.Fd(os.dup(number)) for number in files]
@@ -302,7 +302,7 @@ def test_D7_a_bad_descriptor_at_each_index(index: int, by: str) -> None:
         assert open_fds() == before
         expected = [(str(i).encode(), [str(i), str(i + 1)]) for i in range(index)]
         assert arrived(right) == expected
-        # And what is behind it can go.
+        # And the messages after it can be sent.
         assert cmsgx.send_batch(left, rest[1:]) == 4 - index
         assert arrived(right) == [
             (str(i).encode(), [str(i), str(i + 1)]) for i in range(index + 1, 5)
@@ -313,7 +313,7 @@ def test_D7_a_bad_descriptor_at_each_index(index: int, by: str) -> None:
 
 
 def injected() -> None:
-    """Each error at each index, and at each the rest again."""
+    """Each error at each index, each time followed by a call with the rest."""
     shim = Shim()
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     left.setblocking(False)
@@ -371,7 +371,7 @@ def stream_reader(sock: socket.socket) -> bytes:
 def test_D8_a_plain_read_drops_descriptors_in_silence(
     stream: Pair, read: Callable[[socket.socket], bytes]
 ) -> None:
-    """No guard: the docstrings tell it."""
+    """There is no guard; the docstrings say so."""
     for call in (cmsgx.receive, cmsgx.Receiver):
         assert call.__doc__ is not None
         assert "recv()" in call.__doc__
@@ -381,5 +381,5 @@ def test_D8_a_plain_read_drops_descriptors_in_silence(
     before = open_fds()
     assert read(stream[1]) == b"data"
     assert open_fds() == before
-    assert os.read(reader, 1) == b""  # nobody has the other end any more
+    assert os.read(reader, 1) == b""  # the other end is no longer open anywhere
     os.close(reader)

@@ -42,7 +42,7 @@ from cmsgx import _cmsg
 
 
 def in_child(function: str, *arguments: object, env: dict[str, str] | None = None) -> str:
-    """Calls a function of this file in a process of its own."""
+    """Calls a function of this file in a separate process."""
     code = f"import test_hazards_table as here; here.{function}(*{arguments!r})"
     return run_python(code, timeout=600, env=env)
 
@@ -94,7 +94,7 @@ def test_A5_every_error_path(with_pidfd: Pair) -> None:
     left, right = with_pidfd
     with open_files(3) as files:
         before = count_open()
-        for bufsize in (0, 1, 3):  # a datagram is cut
+        for bufsize in (0, 1, 3):  # a datagram is truncated
             cmsgx.send(left, b"data", fds=files)
             with contextlib.suppress(cmsgx.DataTruncatedError):
                 cmsgx.receive(right, bufsize, fds=3).close()
@@ -129,7 +129,7 @@ def test_A5_many_messages(way: str) -> None:
 
 
 def fill_table(free: int) -> list[int]:
-    """Leaves room for that many descriptors; what fills it."""
+    """Fills the table so that only this many descriptors fit; returns what fills it."""
     filling = []
     soft = 200 + free
     resource.setrlimit(
@@ -239,7 +239,7 @@ def full_table() -> None:
                         ]
                         assert msg.truncated == (sent > min(4, free))
                     assert {n for n in range(200 + free) if is_open(n)} == before
-                # The drop-ins tell by the flag.
+                # The drop-ins report it by the flag.
                 cmsgx.send(left, b"data", fds=files[:sent])
                 _, numbers, flags, _ = cmsgx.recv_fds(right, 16, 4)
                 assert len(numbers) == min(sent, 4, free)
@@ -254,7 +254,7 @@ def test_A7_table_full() -> None:
 
 
 def withheld_by_another() -> None:
-    """As a security module does: no descriptors, MSG_CTRUNC, and the table has room."""
+    """As a security module does: no descriptors, MSG_CTRUNC, and the table has free places."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     shim = Shim()
     receiver = cmsgx.Receiver(right, 16, fds=2)
@@ -278,7 +278,7 @@ def test_A7_withheld_by_another() -> None:
 
 
 def flapping_limit(messages: int) -> None:
-    """The limit comes and goes: each loss is an exception."""
+    """The limit changes repeatedly: each loss is an exception."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     receiver = cmsgx.Receiver(right, 16, fds=20)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -310,7 +310,7 @@ def test_A7_flapping_limit() -> None:
 
 
 def kept_of(batch: cmsgx.Batch, each: int) -> list[int]:
-    """How many descriptors each message has; one that lacks some says so."""
+    """The number of descriptors of each message; one that lacks some says so."""
     for msg in batch:
         assert msg.truncated == (len(msg.fds) < each)
         assert msg.closed_fds == (None if msg.truncated else 0)
@@ -319,7 +319,7 @@ def kept_of(batch: cmsgx.Batch, each: int) -> list[int]:
 
 
 def full_table_in_a_batch() -> None:
-    """Five messages of ten descriptors each, and room for some of them."""
+    """Five messages of ten descriptors each, and free places for some of them."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     rx = cmsgx.BatchReceiver(right, 5, 16, fds=10)
     messages: list[Any]
@@ -341,7 +341,7 @@ def full_table_in_a_batch() -> None:
                     if not is_kept:
                         batch.close()
                 assert data == b"01234"
-                # Only a call that takes one message may find too little room for it.
+                # Only a call that takes one message may find too few free places for it.
                 assert all(len(part) == 1 or part == [10] * len(part) for part in got), (free, got)
                 flat = [count for part in got for count in part]
                 if is_kept:
@@ -364,7 +364,7 @@ def test_A8_a_batch_stops_before_the_table_is_full() -> None:
 
 
 def filled_while_it_waits(timeout: float | None, by: str) -> None:
-    """What there is room for is looked at when something has come."""
+    """The free places are counted when something has come."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     rx = cmsgx.BatchReceiver(right, 5, 16, fds=10)
     right.settimeout(timeout)
@@ -385,7 +385,7 @@ def filled_while_it_waits(timeout: float | None, by: str) -> None:
         filling = fill_table(25)
         assert cmsgx.send_batch(left, [(b"x", files)] * 5) == 5
         thread.join()
-        # At most two at once, as there is room for no more.
+        # At most two at once, because no more fit.
         assert [n for part in results for n in part] == [10] * 5, results
         assert max(map(len, results)) <= 2
         close_all(filling)
@@ -400,7 +400,7 @@ def test_A8_also_where_it_is_filled_while_it_waits(timeout: float | None, by: st
 
 
 def test_A8_what_does_not_block_does_not_wait(packets: Pair) -> None:
-    """Though the socket object says that it would."""
+    """Even though the socket object says that it would."""
     os.set_blocking(packets[1].fileno(), False)
     for sock in (packets[1], packets[1].fileno()):
         with pytest.raises(BlockingIOError):
@@ -408,7 +408,8 @@ def test_A8_what_does_not_block_does_not_wait(packets: Pair) -> None:
 
 
 def pidfds_in_a_batch() -> None:
-    """What others send besides must not take the room of the pidfds, which tell who they are."""
+    """Descriptors that others send must not take the places of the pidfds, which identify the
+    senders."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     rx = cmsgx.BatchReceiver(right, 8, 16, want=[cmsgx.PidFd])
     with open_files(1) as files:
@@ -416,7 +417,7 @@ def pidfds_in_a_batch() -> None:
         for _ in range(3):
             got = sent = 0
             while got < 8:
-                # RLIMIT_NOFILE can bound what is in flight, too.
+                # RLIMIT_NOFILE can also limit what is in flight.
                 if sent < 8:
                     sent += cmsgx.send_batch(left, [(b"x", files * MOST)] * (8 - sent))
                 with rx.receive(timeout=0) as batch:
@@ -433,7 +434,7 @@ def test_A8_pidfds_have_room_whatever_else_is_sent(with_pidfd: Pair) -> None:
 
 
 def flapping_limit_of_batches(messages: int) -> None:
-    """The limit comes and goes: each loss shows at its message."""
+    """The limit changes repeatedly: each loss is reported by its message."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     rx = cmsgx.BatchReceiver(right, 16, 16, fds=20)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -1,4 +1,4 @@
-"""cmsgx.socket, and install(), which puts the drop-ins in place of socket's."""
+"""cmsgx.socket, and install(), which replaces socket's functions with the drop-ins."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_install_refuses_where_another_patch_stands(
                 with pytest.raises(RuntimeError, match=rf"socket\.{name} was patched"):
                     call()
                 assert patched() == standing
-    if when == "before":  # monkeypatch leaves an attribute where there was none
+    if when == "before":  # monkeypatch leaves an attribute behind that did not exist before
         for attribute in PATCHED:
             if attribute in vars(socket.socket):
                 delattr(socket.socket, attribute)

@@ -1,4 +1,4 @@
-"""Subinterpreters, the end of an interpreter, and what an import does."""
+"""Subinterpreters, the end of an interpreter, and the effects of an import."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ second.close()
 
 @pytest.mark.slow
 def test_interpreters_are_made_used_and_destroyed() -> None:
-    """With a GIL of their own from 3.12 on: no descriptor more, and no memory."""
+    """With a GIL of their own from 3.12 on: neither descriptors nor memory are leaked."""
     code = (
         MEASURED
         + f"""
@@ -116,13 +116,15 @@ LIBRARY = "import os, socket, multiprocessing.reduction, dataclasses, typing, ar
 
 
 def import_size() -> int:
-    """Bytes that an import of cmsgx takes, besides what it imports of the library."""
+    """The number of bytes that an import of cmsgx takes, without what it imports from the standard
+    library."""
     code = "import tracemalloc; tracemalloc.start(); import cmsgx"
     return int(run_python(f"{LIBRARY}; {code}; print(tracemalloc.get_traced_memory()[0])"))
 
 
 def baseline_growth() -> int:
-    """What CPython itself leaks for each interpreter that imports the same of its library."""
+    """What CPython itself leaks for each interpreter that imports the same modules of its
+    library."""
     code = (
         MEASURED
         + f"""
@@ -181,7 +183,7 @@ assert ours == theirs and theirs == ours and {ours: "found"}[theirs] == "found"
 
 
 def test_each_interpreter_compares_with_its_own_ipaddress() -> None:
-    """Also where another one has imported that module, and this one has not."""
+    """Even if another interpreter has imported that module, and this one has not."""
     code = (
         OWN_GIL
         + f"""
@@ -200,7 +202,7 @@ print("done")
 
 
 def test_each_interpreter_has_its_own_classes() -> None:
-    """What one registers the other does not see."""
+    """A kind that one registers is not visible in the other."""
     code = (
         OWN_GIL
         + """
@@ -333,14 +335,15 @@ print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
 
 @pytest.mark.skipif(not FREE_THREADED, reason="this build of Python always has a GIL")
 def test_an_import_leaves_the_gil_off() -> None:
-    """Python turns it on, with a warning, for a module that does not say that it does without."""
+    """Python turns it on, with a warning, for a module that does not declare that it does not need
+    it."""
     code = "import sys, cmsgx, cmsgx.wire, cmsgx.kinds; print(sys._is_gil_enabled())"
     assert run_python(code).strip() == "False"
 
 
 @pytest.mark.slow
 def test_an_import_is_quick() -> None:
-    """Processor time above what it imports itself: a small multiple of asyncio's."""
+    """Processor time beyond that of its own imports: a small multiple of asyncio's."""
     code = """
 import sys, time
 import socket, multiprocessing.reduction, dataclasses, array, fcntl, select

@@ -1,4 +1,4 @@
-"""Kinds of control messages: what each of them is, and decode()."""
+"""Kinds of control messages: properties that all of them have, and decode()."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cmsgx import kinds
 
 @pytest.fixture(autouse=True)
 def user_kinds() -> Iterator[None]:
-    """Registers them, in the place of what has their numbers; takes them out again."""
+    """Registers them in place of the kinds that have their numbers; unregisters them at the end."""
     with unregistered(kinds.Timestamp, kinds.Ttl, kinds.Tos):
         register_all()
         yield
@@ -210,7 +210,7 @@ def test_what_can_be_owned_once_has_no_second_copy(duplicate: Callable[[Any], An
     else:
         with pytest.raises(TypeError, match="owned once"):
             duplicate(rights)
-    # What is for sending is numbers, and stays them.
+    # Rights made for sending hold numbers, and keep them.
     assert duplicate(cmsgx.Rights([2**30]))
 
 
@@ -328,7 +328,7 @@ def test_decode_of_what_is_not_registered(level: int, number: int) -> None:
 
 
 def in_a_cycle(name: str) -> Any:
-    """A kind that refers to itself, out of the table again; the one reference to it."""
+    """A kind that refers to itself, removed from the table; returns the only reference to it."""
     body: dict[str, Any] = {"__slots__": ()}
 
     def convert(value: Any) -> Any:
@@ -414,7 +414,7 @@ def test_rights_in_a_cycle_are_collected() -> None:
 
 
 def test_the_kinds_of_the_package_cost_the_collector_nothing() -> None:
-    """They live as long as it does, and what is bytes only refers to nothing else."""
+    """They live as long as it does, and an object that is only bytes refers to nothing else."""
     for row in kinds._table.rows():
         if row.kind.__module__.startswith("cmsgx.") and hasattr(row.kind, "_restore"):
             record = row.kind._restore(bytes(row.kind._codec.min_size), 0)

@@ -33,7 +33,7 @@ def test_an_ip_address_is_made_of_what_means_one(text: str) -> None:
     assert address != text
 
 
-# Each length of hexadecimal text that the hash is made of, and a sign bit.
+# Each length of the hexadecimal text that the hash is computed from, and a sign bit.
 ADDRESSES = [
     "0.0.0.0", "0.0.0.1", "0.1.0.0", "10.0.0.1", "192.0.2.1", "255.255.255.255", "127.0.0.1",
     "::", "::1", "::ffff:192.0.2.1", "2001:db8::1", "fe80::1", "ff02::1",
@@ -83,7 +83,7 @@ def test_an_ip_address_hashes_like_that_of_ipaddress_whatever_its_bits() -> None
 
 
 def test_an_ip_address_differs_from_one_with_more_to_it() -> None:
-    """A scope, or a network: as the address of ipaddress that it stands for differs from them."""
+    """A scope, or a network: the `ipaddress` object for the same address also differs from them."""
     near: Any = kinds.IPAddress("fe80::1")
     local: Any = kinds.IPAddress("127.0.0.1")
     for ours, theirs in (
@@ -113,7 +113,7 @@ def test_the_scope_of_an_ip_address_is_not_lost(make: Any) -> None:
 
 
 def test_comparing_an_ip_address_imports_nothing() -> None:
-    """The module ipaddress is large, and in a chroot it is not there."""
+    """The module ipaddress is large, and missing in a chroot."""
     code = """
 import sys
 import cmsgx.kinds

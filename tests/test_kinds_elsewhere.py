@@ -1,8 +1,8 @@
-"""The table of kinds as other systems have it: with their numbers and structs in place of Linux's.
+"""The table of kinds as on other systems: with their numbers and structs instead of Linux's.
 
-What can go wrong there is seen here: two kinds of one number, a field that the struct has not, a
-class that fails where a constant is missing. And the whole package, without what those systems
-lack of the standard library: what works there works, what cannot says so.
+Errors that would occur there are detected here: two kinds with one number, a field that the struct
+lacks, a class that fails if a constant is missing. The whole package also runs without the parts of
+the standard library that those systems lack: what works there works, and what cannot work says so.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ SYSTEMS: dict[str, str] = {
         IPV6_USE_MIN_MTU=42 IPV6_DONTFRAG=62 IPV6_PREFER_TEMPADDR=63
     """,
 }
-# Structs that Linux has not, or has otherwise: bytes at least and at most, and its members with
-# their offset, format and size.
+# Structs that Linux lacks, or has in another form: minimum and maximum size in bytes, and the
+# members with their offset, format and size.
 SCTP = """sinfo_stream=0H2 sinfo_ssn=2H2 sinfo_flags=4H2 sinfo_ppid=8I4 sinfo_context=12I4
     sinfo_timetolive=16I4 sinfo_tsn=20I4 sinfo_cumtsn=24I4 sinfo_assoc_id=28I4"""
 LINK = "8 -1 sdl_index=2H2 sdl_type=4B1 sdl_nlen=5B1 sdl_alen=6B1 sdl_data=8t0"
@@ -109,7 +109,7 @@ STRUCTS: dict[str, dict[str, str]] = {
         "so_mpkl_recv_info": "8 8 mpkl_seq=0I4 mpkl_proto=4B1",
     },
 }
-# Of Linux, and of no other system.
+# Only on Linux.
 GONE = (
     "ucred", "sock_extended_err", "scm_ts_pktinfo", "dmabuf_cmsg", "tpacket_auxdata", "nl_pktinfo",
     "af_alg_iv", "rds_", "rxrpc_", "llc_", "tipc_", "in_pktinfo",
@@ -154,7 +154,8 @@ from cmsgx.kinds import _table
 
 names = sorted(row.kind.__name__ for row in _table.rows())
 """
-# What of the standard library is Linux's. Modules that look for it are imported before.
+# Parts of the standard library that exist only on Linux. Modules that look for them are imported
+# first.
 PACKAGE = """
 import errno, fcntl, multiprocessing.reduction, os, select, signal, socket, subprocess, tempfile
 
@@ -183,7 +184,7 @@ def run(system: str, code: str, sol_socket: int = 0xFFFF, before: str = KINDS) -
     return run_python(RUN, given)
 
 
-# The kinds of every one of them, and what each has besides.
+# The kinds that all of them have, and those that each has in addition.
 COMMON = """
     DestinationAddress DestinationOptions DontFragment HopByHopOptions HopLimit PacketInfo6
     NextHop PathMtu ReceiveInterface ReceivedOptions ReturnOptions Rights
@@ -232,8 +233,8 @@ print(len(names))
 
 
 ROWS: list[tuple[str, int, int, int, str, Any]] = [
-    # level, type, AF_*, the payload in hexadecimal, what it is
-    # A struct timespec is read as the system has it that the code was compiled for.
+    # level, type, AF_*, the payload in hexadecimal, the decoded object. A struct timespec is read
+    # as on the system that the code was compiled for.
     ("freebsd14", 0xFFFF, 6, 1, OLD_TIME.pack(5, 7).hex(),
      "MonotonicTimestamp(nanoseconds=5000000007)"),
     ("freebsd14", 0xFFFF, 8, 1, "00000000 09000000 01000000 02000000 03000000 04000000 02000000"
@@ -280,7 +281,7 @@ for level, type, family, payload, text in {mine!r}:
     assert run(system, code).splitlines() == [row[-1] for row in mine]
 
 
-# NetBSD has one address in the struct, and macOS fills in one of the two that it has.
+# NetBSD has one address in the struct, and macOS fills in only one of its two.
 REPLIES = [
     ("netbsd10", 25, "c0000207 01000000", "interface=0, destination=IPAddress('192.0.2.7')"),
     ("netbsd10", 25, "a9fe0102 03000000", "interface=3, destination=IPAddress('169.254.1.2')"),
@@ -325,7 +326,7 @@ def test_the_type_of_service_that_is_sent(system: str, size: int) -> None:
     assert run(system, "print(len(kinds.Tos(1).pack()))").strip() == str(size)
 
 
-# What runs on this kernel, with all that the package itself asks of its constants.
+# What runs on this kernel, with every constant that the package itself uses.
 WORKS = """
 assert kinds.ExtendedError not in [row.kind for row in kinds._table.rows()]
 left, right = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -392,7 +393,7 @@ def test_the_package_works(system: str) -> None:
     assert run(system, WORKS, socket.SOL_SOCKET, PACKAGE).strip() == "ok"
 
 
-# What a system has not says so, in place of an AttributeError or a TypeError.
+# Something that a system lacks says so, instead of raising AttributeError or TypeError.
 CANNOT = """
 left, right = cmsgx.socketpair()
 udp, tcp = (socket.socket(socket.AF_INET, kind) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM))

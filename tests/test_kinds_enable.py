@@ -1,6 +1,7 @@
-"""What switches each kind on: set, with room for all that it brings, and back to what was before.
+"""The options that switch each kind on: set, with space for everything that they bring, and
+restored.
 
-Of every kind in the table that has an option, on every sort of socket that this kernel has.
+For every kind in the table that has an option, on every sort of socket that this kernel supports.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ SORTS: dict[str, tuple[int, int, int]] = {
     "packet": (socket.AF_PACKET, DGRAM, 0),
     "netlink": (socket.AF_NETLINK, RAW, 0),
 }
-# Not those that other tests of this process have registered.
+# Without those that other tests in this process have registered.
 ROWS = [row for row in _table.rows() if row.options and row.kind.__module__.startswith("cmsgx")]
 BY_NAME = {row.kind.__name__: row for row in ROWS}
 
 SO_TXTIME = 61
 NOT_THERE = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
-# Of the values that are set here: a flag that this kernel has not, or a type of socket.
+# For the values that are set here: a flag, or a type of socket, that this kernel lacks.
 REFUSED = (*NOT_THERE, errno.EINVAL)
 
 
@@ -54,19 +55,19 @@ def every_option() -> list[Any]:
 
 
 def states(sock: cmsgx.socket) -> dict[tuple[int, int, str], bytes | int]:
-    """All that any kind could set; of what the kernel does not tell, the errno."""
+    """The values of all options that any kind could set; for one that cannot be read, the errno."""
     return {
         (option.level, option.name, option.text): network.get_bytes(
             sock, option.level, option.name, 8
         )
         for option in every_option()
-        # Linux cannot switch it off; what it tells meanwhile is the clock alone.
+        # Linux cannot switch it off; meanwhile it reports only the clock.
         if option.name != SO_TXTIME or option.level != SOL_SOCKET
     }
 
 
 def is_taken(sock: cmsgx.socket, option: Any) -> bool:
-    """Whether this kernel has the option for that sort of socket, asked without cmsgx."""
+    """Whether this kernel has the option for this sort of socket, found without cmsgx."""
     try:
         with attempt(option.text, errno.EPERM):
             sock.setsockopt(option.level, option.name, option.on)
@@ -84,7 +85,7 @@ def opened(sort: str) -> Iterator[cmsgx.socket]:
 
 
 def is_of(row: Any, family: int) -> bool:
-    """Whether a socket of that family may have it, in any form."""
+    """Whether a socket of this family may have it, in any form."""
     return any(not form.families or family in form.families for form in row.formats)
 
 
@@ -121,7 +122,7 @@ def test_every_kind_is_refused_by_every_family_that_has_it_not() -> None:
         for sock in sockets_of(family):
             found.add(family)
             for row in _table.rows():
-                # What is only sent is refused of any family: see test_route.py.
+                # Kinds that are only sent are refused for every family: see test_route.py.
                 is_switched_on = row.direction != "send" or row.options
                 if (
                     row.kind.__module__.startswith("cmsgx")
@@ -133,7 +134,7 @@ def test_every_kind_is_refused_by_every_family_that_has_it_not() -> None:
 
 
 def test_what_the_number_means_elsewhere_is_not_set() -> None:
-    """Level 0 is that of HCI and of mISDN, too."""
+    """Level 0 is also used by HCI and mISDN."""
     with opened("UDP") as sock:
         for kind in (kinds.HciDirection, kinds.MisdnTimestamp):
             with pytest.raises(cmsgx.NotSupportedError, match=r"AF_INET$"):
@@ -155,7 +156,7 @@ def test_what_ipv4_has_in_another_form_is_of_ipv4_too(name: str) -> None:
 
 
 class Somewhere(kinds.StructMessage):
-    """A kind of any family, whose option one family has."""
+    """A kind of any family, with an option that only one family has."""
 
     __slots__ = ()
 
@@ -163,7 +164,7 @@ class Somewhere(kinds.StructMessage):
 @pytest.fixture
 def somewhere() -> Iterator[Any]:
     option = kinds.Option(SOL_IP, 12, "IP_RECVTTL", 4, families=frozenset({V4}))
-    with unregistered():  # which puts the table back
+    with unregistered():  # which restores the table
         kinds.register(Somewhere, level=SOL_IP, type=0x7AAA, layout=(), size=0, option=option)
         yield Somewhere
 
@@ -212,7 +213,7 @@ def test_a_kind_is_switched_on_and_off_again(name: str, sort: str) -> None:
             assert list(handle.left_out) == missing
             said = f" without {', '.join(missing)}" if missing else ""
             assert repr(handle) == f"<Enabled {name}{said}>"
-            # Some are taken without an effect: SO_RXQ_OVFL by MPTCP.
+            # Some are accepted without an effect: SO_RXQ_OVFL by MPTCP.
             for option in options:
                 at = (option.level, option.name, option.text)
                 assert now.get(at) == raw.get(at)
@@ -240,7 +241,7 @@ def supported(sock: cmsgx.socket) -> list[Any]:
 
 
 def switch_on_what_is_old(sock: cmsgx.socket, wanted: list[Any]) -> None:
-    """What others may have set besides, by names that cmsgx only watches."""
+    """Options that others may have set, under names that cmsgx only watches."""
     for kind in wanted:
         for option in _table.row_of(kind).options:
             if option.is_watched_only and option.level == SOL_IPV6:
@@ -285,7 +286,7 @@ def test_there_is_room_for_everything_at_once(name: str, asked: str) -> None:
             kinds.HopByHopOptions(header), kinds.DestinationOptions(header), kinds.FlowInfo(7)
         ]  # fmt: skip
         if path.is_ipv4:
-            # Record route, as long as it can be; and several that are joined.
+            # Record route, as long as possible; and several that are joined.
             sender.setsockopt(SOL_IP, 4, bytes([7, 39, 4]) + bytes(36) + b"\0")
             control = [kinds.UdpSegment(100)]
         for _ in range(3):
@@ -338,7 +339,7 @@ def test_everything_over_tcp() -> None:
             assert msg[kinds.TcpInq] == kinds.TcpInq(0)
             return kinds.Timestamp in msg and msg[kinds.Timestamp].nanoseconds is not None
 
-        # The kernel takes a while until it stamps what comes.
+        # The kernel takes a while until it adds time stamps to received packets.
         assert eventually(is_stamped)
 
 
@@ -347,10 +348,11 @@ def test_everything_over_tcp() -> None:
 
 @pytest.mark.parametrize("on_truncation", ["raise", "keep"])
 def test_what_was_switched_on_meanwhile_is_told_as_truncated(on_truncation: Any) -> None:
-    """The room is that of what was on when it was made; refresh() makes more."""
+    """The control buffer is sized for what was on when the Receiver was created; refresh() enlarges
+    it."""
     with network.udp("IPv4") as (sender, receiver):
         rx = cmsgx.Receiver(receiver, 100, want=[kinds.Tos], on_truncation=on_truncation)
-        # Of what comes in front of it one whole, and the header of another.
+        # Of the messages before it, a whole one, and the header of another.
         receiver.setsockopt(SOL_IP, 8, 1)  # IP_PKTINFO
         receiver.setsockopt(SOL_IP, 12, 1)  # IP_RECVTTL
         cmsgx.send(sender, b"data")
@@ -359,7 +361,7 @@ def test_what_was_switched_on_meanwhile_is_told_as_truncated(on_truncation: Any)
         assert msg.flags & socket.MSG_CTRUNC
         assert msg.data == b"data"
         assert str(msg[kinds.PacketInfo].local) == "127.0.0.1"
-        # With 32 bits not even its header has room.
+        # With 32 bits not even its header fits.
         is_seen = sys.maxsize > 2**32
         with (
             pytest.raises(cmsgx.MalformedControlError, match=r"Ttl: 0 bytes .*\(truncated\)")
@@ -369,7 +371,7 @@ def test_what_was_switched_on_meanwhile_is_told_as_truncated(on_truncation: Any)
             msg[kinds.Ttl]
         with pytest.raises(KeyError, match="Tos"):
             msg[kinds.Tos]
-        # The one that was cut hides no other.
+        # The truncated one does not hide another.
         assert [type(one) for one in msg] == [kinds.PacketInfo, *([cmsgx.Unknown] * is_seen)]
         rx.refresh()
         cmsgx.send(sender, b"data")
@@ -380,7 +382,7 @@ def test_what_was_switched_on_meanwhile_is_told_as_truncated(on_truncation: Any)
 
 def test_each_kind_in_turn_is_the_one_that_is_cut() -> None:
     with network.udp("IPv4") as (sender, receiver):
-        for number in (8, 12, 13, 20):  # PKTINFO, TTL, TOS, ORIGDSTADDR: in that order they come
+        for number in (8, 12, 13, 20):  # PKTINFO, TTL, TOS, ORIGDSTADDR: they come in this order
             receiver.setsockopt(SOL_IP, number, 1)
         cmsgx.send(sender, b"data")
         whole = list(cmsgx.recvmsg(receiver, 10, 200)[1])

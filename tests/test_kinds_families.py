@@ -1,4 +1,4 @@
-"""What holds for every kind that is registered, by its row; and what each family has besides."""
+"""What holds for every registered kind, by its row; and what is special in each family."""
 
 from __future__ import annotations
 
@@ -99,11 +99,12 @@ def test_each_form_is_found_by_its_number_and_family(row: Any) -> None:
 def test_options_have_room_for_the_payload(row: Any) -> None:
     if row.direction == "send" or not issubclass(row.kind, kinds.StructMessage):
         return
-    # An option may bring another form only: that of IPv4.
+    # An option may bring only another form: the one of IPv4.
     least = min(wire_size(row.kind), *(SIZES.get(form.encoding, 1 << 20) for form in row.formats))
     for option in row.options:
         assert len(option.on) == option.size
-        # With no room it brings nothing: what enable() sets puts it out, or it has its room always.
+        # With a size of 0 it brings nothing: what enable() sets switches it off, or its space is
+        # always there.
         brings_nothing = (
             option.is_watched_only or row.unsolicited_size
         ) and not option.control_size
@@ -204,7 +205,7 @@ def test_made_of_its_fields(kind: Any) -> None:
         kind(*given.values(), *[1] * 40)
 
 
-# What a constructor takes for something else: one's own.
+# Values that have a special meaning for a constructor: one's own id.
 MEANT: dict[Any, set[int]] = {cmsgx.Credentials: {-1}}
 INTEGERS = [
     (kind, field)
@@ -233,7 +234,7 @@ def test_bounds_of_integers(kind: Any, field: Any) -> None:
         error = ValueError if field.bounds else OverflowError
         with pytest.raises(error, match=rf"{kind.__name__}\.{name}"):
             kind(**{**given, name: value})
-        # What arrives may be anything.
+        # A received value may be anything.
         if field.bounds and -(2**31) <= value < 2**31 and format == "i":
             kind.unpack(struct.pack("=i", value))
     is_truth = type(getattr(kind._restore(bytes(kind._codec.min_size), 0), name)) is bool
@@ -364,7 +365,7 @@ def test_rds_cookies_are_a_tuple() -> None:
     made = kinds.RdsZeroCopyCompletion(iter([7, 8]))
     assert made.pack() == struct.pack("=I8I", 2, 7, 8, *[0] * 6)
     assert made.cookies == done.cookies
-    # As many as there can be, whatever the count says.
+    # As many as possible, whatever the count says.
     assert len(kinds.RdsZeroCopyCompletion.unpack(b"\xff" * 36).cookies) == 8
     with pytest.raises(ValueError, match="8 at most"):
         kinds.RdsZeroCopyCompletion(range(9))

@@ -21,7 +21,7 @@ from cmsgx.kinds import _table
 # The numbers, written out -----------------------------------------------------------------------
 
 LINUX: dict[str, tuple[int, int, str, int, str]] = {
-    # Name: level, type, direction, bytes at least, family.
+    # Name: level, type, direction, minimum size in bytes, family.
     "PacketAuxdata": (263, 8, "receive", 20, "AF_PACKET"),
     "NetlinkPacketInfo": (270, 3, "receive", 4, "AF_NETLINK"),
     "NetworkNamespaceId": (270, 8, "receive", 4, "AF_NETLINK"),
@@ -169,7 +169,7 @@ def opened(family: int, type: int, protocol: int) -> Iterator[socket.socket]:
 )
 def test_switched_on_and_off_again(kind: Any, family: int, type: int, protocol: int) -> None:
     (option,) = _table.row_of(kind).options
-    # Of HCI's the kernel writes one byte; what Python has behind it can be anything.
+    # For HCI's the kernel writes one byte; what Python has after it can be anything.
     told = 1 if family == AF_BLUETOOTH else option.size
     with opened(family, type, protocol) as sock:
 
@@ -177,7 +177,7 @@ def test_switched_on_and_off_again(kind: Any, family: int, type: int, protocol: 
             try:
                 return sock.getsockopt(option.level, option.name, option.size)[:told]
             except OSError:
-                return None  # one that the kernel takes, and does not tell
+                return None  # one that the kernel accepts, but does not report
 
         before = now()
         try:
@@ -187,14 +187,14 @@ def test_switched_on_and_off_again(kind: Any, family: int, type: int, protocol: 
         with handle:
             assert before is None or now() != before
         assert now() == before
-        # What is not switched on, but comes always, has room; and no other option is in the way.
+        # A kind that comes without being switched on has space, and no other option takes it.
         cmsgx.Receiver(sock, 100)
 
 
 def test_the_kernel_takes_an_option_that_it_tells_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As mISDN: getsockopt(2) has another size, EINVAL. As HCI: another channel, EBADFD."""
+    """As for mISDN: getsockopt(2) has another size, EINVAL. As for HCI: another channel, EBADFD."""
     (option,) = _table.row_of(kinds.NetlinkPacketInfo).options
     getsockopt, setsockopt = _cmsg.getsockopt, _cmsg.setsockopt
     answer = errno.EINVAL
@@ -281,7 +281,7 @@ EACH_OF_ALL = pytest.mark.parametrize(
 
 @EACH_OF_ALL
 def test_the_signature_has_the_fields_in_order(kind: Any) -> None:
-    """Of those that this system has not, too."""
+    """Including those that this system lacks."""
     signature = inspect.signature(kind)
     assert tuple(signature.parameters) == kind.__match_args__
     assert signature.return_annotation is signature.empty

@@ -1,4 +1,4 @@
-"""Fields of a kind: member() and what it takes."""
+"""Fields of a kind: member() and its arguments."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BOUNDS = {
 
 @pytest.fixture(autouse=True)
 def user_kinds() -> Iterator[None]:
-    """Registers them, in the place of what has their numbers; takes them out again."""
+    """Registers them in place of the kinds that have their numbers; unregisters them at the end."""
     with unregistered(kinds.Timestamp, kinds.Ttl, kinds.Tos):
         register_all()
         yield
@@ -227,14 +227,14 @@ def test_a_wrong_argument_of_register_is_named(wrong: Any, error: type[Exception
     with unregistered():
         with pytest.raises(error, match=rf"^{next(iter(wrong))}: "):
             kinds.register(kind, **{**right, **wrong})
-        # It left nothing behind.
+        # It left nothing registered.
         kinds.register(kind, **right)
         also = [kinds.WireFormat(SOL_SOCKET, 0x7E26, "foo")]  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="encoding: "):
             kinds.register(fresh(), **{**right, "type": 0x7E25, "other_forms": also})
 
 
-# How many bytes the layout has that a encoding stands for.
+# The size in bytes of the layout that each encoding stands for.
 CANONICAL: dict[Any, int] = {
     "integer": 4, "timeval": 8, "timespec": 8, "timeval64": 8, "timespec64": 8, "bintime": 8,
     "stamping": 24, "stamping64": 24, "pktinfo": 20,
@@ -243,7 +243,7 @@ ALL: Any = get_args(kinds._row.Encoding)
 
 
 def layout_of(size: int, *, open_end: bool = False) -> dict[str, Any]:
-    """A layout of so many bytes; with an open end, of at least so many."""
+    """A layout of this many bytes; with an open end, of at least this many."""
     places = tuple((f"byte{i}", i, "B") for i in range(size))
     return {"layout": (*places, ("rest", size, "t")) if open_end else places, "size": size}
 
@@ -269,7 +269,7 @@ def test_a_transform_needs_the_layout_that_it_stands_for(
             with pytest.raises(ValueError, match=rf"^encoding: '{encoding}' .* {right} bytes"):
                 kinds.register(kind, **said, **layout_of(size))
         for size in (0, right, right + 1):
-            # Any number of bytes is also fewer, and more, than the encoding has.
+            # An open end also allows fewer, and more, bytes than the encoding has.
             with pytest.raises(ValueError, match=r"^encoding: .* or more$"):
                 kinds.register(kind, **said, **layout_of(size, open_end=True))
         kinds.register(kind, **said, **layout_of(right))

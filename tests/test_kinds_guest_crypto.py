@@ -1,4 +1,4 @@
-"""The kinds of kTLS and AF_ALG, through the kernel where it has them."""
+"""The kinds of kTLS and AF_ALG, through the kernel if it has them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_tls_record_through_the_drop_ins(tls: Pair) -> None:
 
 
 def algorithm(kind: str, name: str, key: bytes, tag: int = 0) -> cmsgx.socket:
-    """A socket that does one operation of a cipher of the kernel's."""
+    """A socket for one operation of a cipher of the kernel."""
     sol_alg, alg_set_key, alg_set_authsize = 279, 1, 5
     with open_socket(socket.AF_ALG, socket.SOCK_SEQPACKET) as sock:
         with attempt(f"AF_ALG {name}"):
@@ -102,7 +102,7 @@ def test_associated_data_is_authenticated_and_not_encrypted() -> None:
         kinds.AlgIv(iv),
         kinds.AlgAssociatedLength(len(associated)),
     ]
-    # Whoever asks for more bytes than come of it waits for more.
+    # A read of more bytes than it produces would wait for more.
     size = len(associated) + len(plain)
     with algorithm("aead", "gcm(aes)", key, tag=16) as operation:
         cmsgx.send(operation, associated + plain, control=control)

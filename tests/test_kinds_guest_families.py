@@ -1,4 +1,4 @@
-"""The kinds of families that a kernel may lack, through the kernel where it has them."""
+"""The kinds of families that a kernel may lack, through the kernel if it has them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def has_error(sock: Any) -> bool:
 
 
 def errors(sock: Any, count: int = 1, bufsize: int = 2048) -> list[cmsgx.Message]:
-    """That many entries of the error queue."""
+    """This many entries of the error queue."""
     found: list[cmsgx.Message] = []
 
     def another() -> bool:
@@ -84,7 +84,7 @@ def test_sctp_send_info_arrives_as_receive_info(sctp: Pair) -> None:
     for n in range(3):
         info = kinds.SctpSendInfo(stream=n, ppid=socket.htonl(1000 + n))
         cmsgx.send(client, b"x" * (n + 1), control=info, address=server.getsockname())
-    # The first one waits for the others, which it then tells of.
+    # The first one waits for the others, which it then describes.
     assert eventually(lambda: queued(server) >= 1)
     time.sleep(0.5)
     messages = [rx.receive() for _ in range(3)]
@@ -103,7 +103,7 @@ def test_sctp_send_info_arrives_as_receive_info(sctp: Pair) -> None:
 
 
 def queued(sock: Any) -> int:
-    """Bytes of the first message that waits: SIOCINQ."""
+    """The size of the first message in the queue: SIOCINQ."""
     count: int = struct.unpack("i", fcntl.ioctl(sock, 0x541B, bytes(4)))[0]
     return count
 
@@ -129,7 +129,7 @@ def test_the_streams_that_an_association_of_sctp_begins_with(sctp: Pair) -> None
 
 def test_partial_reliability_of_sctp(sctp: Pair) -> None:
     client, server = sctp
-    # Before the peer has said that it knows of it, the kernel takes its time to have passed.
+    # Before the peer has announced support for it, the kernel treats its time as expired.
     cmsgx.send(client, b"first", address=server.getsockname())
     assert cmsgx.receive(server, 10).data == b"first"
     send = [kinds.SctpPartialReliability(kinds.SctpPolicy.TTL, 60_000), kinds.SctpSendInfo()]
@@ -179,7 +179,7 @@ def test_more_addresses_of_the_peer_of_sctp(
     with open_socket(family, socket.SOCK_SEQPACKET, IPPROTO_SCTP, space=space) as server:
         for address in (host, more):
             space.ip(f"addr add {address}/{32 if family == socket.AF_INET else 128} dev lo")
-        # To any, so that it tells the client of both.
+        # Bound to any address, so that it announces both to the client.
         server.bind(("", 0))
         server.listen()
         server.settimeout(30)
@@ -311,7 +311,7 @@ def test_the_name_that_a_j1939_message_was_sent_to(can: Namespace) -> None:
             sock.setsockopt(SOL_SOCKET, socket.SO_BROADCAST, 1)
             data = struct.pack("<Q", names[address])
             cmsgx.send(sock, data, address=("vcan0", 0, claim, broadcast))
-        time.sleep(0.3)  # an address is one's own when nobody has objected for 250 ms
+        time.sleep(0.3)  # an address is claimed once nobody has objected for 250 ms
         receiver.setblocking(False)
         with suppress(BlockingIOError):
             while True:
@@ -335,7 +335,7 @@ def test_how_far_a_j1939_transfer_came(can: Namespace) -> None:
         assert msg[kinds.ExtendedError].ee_origin == kinds.ErrorOrigin.TIMESTAMPING
         assert msg[kinds.ExtendedError].ee_info == kinds.SentStage.ACKNOWLEDGED, (msg, stats)
         assert stats["bytes_acked"] >= 100
-        # To an address that nobody has.
+        # To an address that nobody has claimed.
         cmsgx.send(sender, bytes(100), address=("vcan0", 0, 0x12300, 0x41))
         failed = errors(sender, 1)[0][kinds.ExtendedError]
         assert failed.ee_origin == kinds.ErrorOrigin.LOCAL
@@ -385,7 +385,7 @@ def test_what_tipc_tells_of_a_message() -> None:
         msg = rx.receive()
         destination = msg[kinds.TipcDestination]
         assert (destination.service, destination.lower, destination.upper) == (service, 15, 15)
-        # What nobody takes comes back.
+        # A message that nobody takes comes back.
         cmsgx.enable(client, kinds.TipcReturned)
         cmsgx.send(client, b"second", address=to)
         server.close()
@@ -419,7 +419,7 @@ def test_a_packet_that_missed_its_time(space: Namespace, family: int) -> None:
     with space.run(lambda: cmsgx.socket(family, socket.SOCK_DGRAM)) as sock:
         cmsgx.enable(sock, kinds.TxTime.option(clock_tai, report_errors=True))
         past = time.clock_gettime_ns(clock_tai) - 10**9
-        with may_fail(errno.ENOBUFS):  # the qdisc drops it while it is being sent
+        with may_fail(errno.ENOBUFS):  # the qdisc drops it during the send
             cmsgx.send(sock, b"late", control=kinds.TxTime(past), address=(host, 9))
         [msg] = errors(sock)
         error = msg[kinds.ExtendedError]
@@ -433,7 +433,7 @@ def test_a_packet_that_missed_its_time(space: Namespace, family: int) -> None:
 
 
 def test_a_routing_header_is_sent(space: Namespace) -> None:
-    """Type 2 (RFC 6275), with one address; a kernel without Mobile IPv6 takes none."""
+    """Type 2 (RFC 6275), with one address; a kernel without Mobile IPv6 refuses it."""
     with space.run(lambda: cmsgx.socket(socket.AF_INET6, socket.SOCK_DGRAM)) as sock:
         sock.connect(("::1", 9))
         header = bytes([0, 2, 2, 1, 0, 0, 0, 0]) + socket.inet_pton(socket.AF_INET6, "::1")
@@ -452,7 +452,8 @@ def test_the_label_of_a_sender_by_the_security_module(pair: Pair) -> None:
     active = Path("/sys/kernel/security/lsm")
     modules = active.read_text().split(",") if active.exists() else []
     if label is None:
-        # AppArmor has one for SO_PEERSEC alone, SELinux none for a stream before it has a policy.
+        # AppArmor has a label only for SO_PEERSEC; SELinux has none for a stream before it has a
+        # policy.
         is_stream = receiver.type == socket.SOCK_STREAM
         assert "smack" not in modules
         assert "selinux" not in modules or is_stream
@@ -462,7 +463,7 @@ def test_the_label_of_a_sender_by_the_security_module(pair: Pair) -> None:
 
 
 def labelled_socket(label: str) -> cmsgx.socket:
-    """Whose packets have that label: a state of IPsec is of one label only."""
+    """Sockets whose packets have this label: each IPsec state has only one label."""
     with open("/proc/thread-self/attr/sockcreate", "wb", buffering=0) as attribute:
         attribute.write(label.encode())
         try:

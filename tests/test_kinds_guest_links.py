@@ -1,6 +1,6 @@
-"""The kinds of links beside Ethernet: Bluetooth, wireless, 802.15.4, LLC, ISDN.
+"""The kinds of links other than Ethernet: Bluetooth, wireless, 802.15.4, LLC, ISDN.
 
-Each test tries first, and skips with the errno of what it tried.
+Each test tries first, and skips with the errno of the attempt.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def test_what_a_raw_hci_socket_sees(controller: Controller) -> None:
         msg = next(m for m in iter(rx.receive, None) if m.data.endswith(b"vendor"))
         assert msg[kinds.HciDirection].incoming is True
         assert is_since(before, msg[kinds.HciTimestamp].nanoseconds)
-        # A command of one's own is seen on its way out.
+        # The socket also sees its own command on its way out.
         with cmsgx.socket(AF_BLUETOOTH, socket.SOCK_RAW, BTPROTO_HCI) as other:
             bind(other, struct.pack("=HHH", AF_BLUETOOTH, controller.index, 0))
             other.send(bytes([1, 0x09, 0x10, 0]))
@@ -82,7 +82,7 @@ BTPROTO_L2CAP, BTPROTO_SCO = 0, 2
 
 @pytest.fixture
 def sco(controller: Controller) -> Iterator[cmsgx.socket]:
-    """A connection for voice, which the peer made."""
+    """A connection for voice, which the peer initiated."""
     psm = 0x1001
     listener = cmsgx.socket(AF_BLUETOOTH, socket.SOCK_SEQPACKET, BTPROTO_L2CAP)
     voice = cmsgx.socket(AF_BLUETOOTH, socket.SOCK_SEQPACKET, BTPROTO_SCO)
@@ -113,7 +113,7 @@ def test_how_well_a_packet_of_voice_was_received(controller: Controller, sco: cm
 
 
 def test_when_a_packet_of_voice_was_sent(controller: Controller, sco: cmsgx.socket) -> None:
-    # Linux 6.15, which also brings TX_COMPLETION, stamps what it sends over Bluetooth.
+    # Linux 6.15, which also brings TX_COMPLETION, adds time stamps to what it sends over Bluetooth.
     set_option(
         sco, SOL_SOCKET, SO_TIMESTAMPING, SOFTWARE | TX_COMPLETION, "SO_TIMESTAMPING TX_COMPLETION"
     )
@@ -135,7 +135,8 @@ def test_when_a_packet_of_voice_was_sent(controller: Controller, sco: cmsgx.sock
 
 @pytest.fixture
 def wireless() -> Iterator[tuple[str, str, str]]:
-    """Two radios of mac80211_hwsim in one network; the first's name, and the MAC addresses."""
+    """Two radios of mac80211_hwsim in one network: the name of the first, and both MAC
+    addresses."""
     with attempt("the radios of mac80211_hwsim"):
         names = sorted(
             path.name
@@ -150,7 +151,7 @@ def wireless() -> Iterator[tuple[str, str, str]]:
         run("iw", "dev", name, "ibss", "join", "cmsgx", "2412", "fixed-freq", "02:11:22:33:44:55")
     addresses = [Path(f"/sys/class/net/{name}/address").read_text().strip() for name in names[:2]]
     try:
-        # A network of its own takes a while to come into being.
+        # A new network takes a while to come up.
         carrier = [Path(f"/sys/class/net/{name}/carrier") for name in names[:2]]
         assert eventually(lambda: all(path.read_text().strip() == "1" for path in carrier), 60)
         yield names[0], addresses[0], addresses[1]
@@ -170,7 +171,7 @@ def test_whether_a_wireless_frame_was_acknowledged(wireless: tuple[str, str, str
         frame = macs[0] + macs[1] + struct.pack("!H", 0x88B5) + b"data".ljust(50, b"\0")
         deadline = time.monotonic() + 60
         while True:
-            # It goes nowhere before the radios have heard of each other.
+            # Nothing is delivered before the radios know each other.
             sock.send(frame)
             time.sleep(0.5)
             try:
@@ -211,7 +212,7 @@ def adapters(driver: str) -> list[str]:
 
 
 def test_where_a_packet_with_a_hardware_time_stamp_came_in() -> None:
-    """Two adapters of one network; they stamp what is of PTP (IEEE 1588)."""
+    """Two adapters in one network; they add time stamps to PTP packets (IEEE 1588)."""
     siocshwtstamp, ptp_v2_l2_event, eth_p_1588 = 0x89B0, 9, 0x88F7
     sender_name, receiver_name = adapters("igb")[:2]
     macs = []
@@ -321,7 +322,7 @@ def test_when_a_message_of_isdn_came() -> None:
             bind(sock, struct.pack("=HBBBB", AF_ISDN, 0, 0, 0, 0))
         sock.settimeout(30)
         rx = cmsgx.Receiver(sock, 300, want=[kinds.MisdnTimestamp])
-        # By a clock that the kernel moves on with each tick only.
+        # By a clock that the kernel advances only with each tick.
         before = time.time_ns() - 10**7
         sock.send(struct.pack("=II", ph_activate_req, 0))
         stamp = rx.receive()[kinds.MisdnTimestamp]
@@ -337,7 +338,7 @@ def test_the_target_class_of_a_message_of_iucv() -> None:
     """As over HiperSockets: the id of a guest is the MAC address of an adapter, in EBCDIC."""
     users = {"c2:e4:c5:e2:e3:f1": "BUEST1", "c2:e4:c5:e2:e3:f2": "BUEST2"}
     open_socket(AF_IUCV, socket.SOCK_STREAM).close()
-    # Linux 7.2 goes down when a socket is closed that was to connect and has neither.
+    # Linux 7.2 crashes when a socket is closed that tried to connect and has neither.
     has_hypervisor = "z/VM" in Path("/proc/sysinfo").read_text()
     if not has_hypervisor and not list(Path("/sys").glob("bus/ccwgroup/drivers/qeth/*.*.*")):
         refused(errno.ENODEV, "z/VM, or HiperSockets")

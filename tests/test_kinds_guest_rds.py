@@ -1,6 +1,6 @@
 """The kinds of RDS: over TCP between two namespaces, and over a software RDMA adapter.
 
-Each test tries first, and skips with the errno of what it tried.
+Each test tries first, and skips with the errno of the attempt.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def rds(host: str, port: int, transport: int) -> cmsgx.socket:
 
 @pytest.fixture
 def over_tcp() -> Iterator[Pair]:
-    """A sender, and who it sends to, each in a namespace of its own."""
+    """A sender and its receiver, each in a namespace of its own."""
     hosts = ("10.77.0.1", "10.77.0.2")
     open_socket(AF_RDS, socket.SOCK_SEQPACKET).close()
     with Namespace() as left, Namespace() as right:
@@ -113,7 +113,7 @@ def test_a_port_that_is_congested_no_more(over_tcp: Pair) -> None:
             cmsgx.send(sender, bytes(4096))
             sent += 1
         except BlockingIOError:
-            pass  # what is on its way has to get there first
+            pass  # what is in flight has to arrive first
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
@@ -131,7 +131,7 @@ def test_a_port_that_is_congested_no_more(over_tcp: Pair) -> None:
 
 
 class Memory:
-    """Some pages that remote memory access may reach."""
+    """Some pages for remote memory access."""
 
     def __init__(self, size: int) -> None:
         self._raw = ctypes.create_string_buffer(size + 4096)
@@ -159,7 +159,7 @@ def over_rdma() -> Iterator[Pair]:
         with rds(host, 5000, RDS_TRANS_IB) as sender, rds(host, 5001, RDS_TRANS_IB) as receiver:
             connect(sender, sockaddr_in(host, 5001))
             connect(receiver, sockaddr_in(host, 5000))
-            # The connection that memory is registered for has to be there first.
+            # The connection has to exist before memory is registered for it.
             for one, other in ((sender, receiver), (receiver, sender)):
                 cmsgx.send(one, b"hello")
                 with attempt("a first message over RDMA"):
@@ -196,7 +196,7 @@ def test_remote_memory_is_written_and_read(over_rdma: Pair) -> None:
 
 
 def status_of(sock: Any, seconds: float) -> Any:
-    """None where none came in that time: select(2) is not to be believed here."""
+    """None if no message came in this time: select(2) cannot be relied on here."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         if select.select([sock], [], [], left)[0]:
@@ -206,7 +206,8 @@ def status_of(sock: Any, seconds: float) -> Any:
 
 
 def grant(owner: Any, other: Any, memory: Memory) -> tuple[int, int]:
-    """Lets the other end have that memory: its cookie, as the owner knows it and as it arrived."""
+    """Gives the other end access to this memory; returns its cookie, as the owner has it and as it
+    arrived."""
     cookie = ctypes.c_uint64()
     control = kinds.RdsRdmaMap(
         address=memory.address,
@@ -259,7 +260,7 @@ def test_an_atomic_operation_on_remote_memory(over_rdma: Pair, make: Any, after:
     assert cmsgx.send(sender, b"", control=operation) == 0
     status = status_of(sender, 3)
     if status is None:
-        # The kernel took it; this adapter in software does not get it done.
+        # The kernel accepted it; this software adapter does not complete it.
         assert int.from_bytes(remote.read(8), "little") == 100
         return
     assert (status.user_token, status.status) == (78, kinds.RdsStatus.SUCCESS)

@@ -1,6 +1,6 @@
 """The kinds of RxRPC, between two ends of this machine: Documentation/networking/rxrpc.rst
 
-Each test tries first, and skips with the errno of what it tried.
+Each test tries first, and skips with the errno of the attempt.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def rxrpc() -> cmsgx.socket:
 
 
 def port_of(sock: Any) -> int:
-    """Where the server listens. It was bound to a port that was free: getsockname() has none."""
+    """The server's address. It was bound to a port that was free, because getsockname() is not
+    supported."""
     libc = ctypes.CDLL(None, use_errno=True)
     name, size = ctypes.create_string_buffer(64), ctypes.c_uint(64)
     assert libc.getsockname(sock.fileno(), name, ctypes.byref(size)) == 0
@@ -63,7 +64,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def server() -> Iterator[tuple[cmsgx.socket, bytes]]:
-    """A socket that takes calls, its first one as call 7; and its address."""
+    """A socket that accepts calls, the first one as call 7; and its address."""
     with rxrpc() as sock:
         address = sockaddr_rxrpc(LOCALHOST, free_port())
         bind(sock, address)
@@ -80,7 +81,7 @@ def client(server: tuple[cmsgx.socket, bytes]) -> Iterator[cmsgx.socket]:
 
 
 def receive(sock: Any) -> cmsgx.Message:
-    """The next message that says something."""
+    """The next message with data, with more than one control message, or at the end of a call."""
     while True:
         msg = cmsgx.receive(sock, 1000)
         if msg.data or len(msg.control) > 1 or msg.flags & MSG_EOR:
@@ -135,7 +136,7 @@ def test_how_a_call_is_made(
     cmsgx.send(client, b"x", control=[kinds.RxrpcCallId(1), more])
     msg = receive(server[0])
     if msg.data != b"x":
-        # Linux 7.2 takes the third for nanoseconds, it seems: RX_CALL_TIMEOUT, at once.
+        # Linux 7.2 seems to take the third for nanoseconds: RX_CALL_TIMEOUT, at once.
         assert more.normal is not None
         assert msg[kinds.RxrpcAbort].code == 2**32 - 3
 
@@ -173,7 +174,7 @@ KEY_SPEC_PROCESS_KEYRING = -2
 
 
 def add_rxgk_key(name: str) -> None:
-    """A key for RxGK as YFS has it, with a ticket that nobody needs to understand."""
+    """A key for RxGK in the form of YFS, with a ticket that nobody needs to understand."""
     aes128_cts_hmac_sha1_96 = 17
     token = struct.pack("!I", 6) + struct.pack("!QQQQQQ", 0, 0, 1, 0, 0, aes128_cts_hmac_sha1_96)
     token += struct.pack("!I", 16) + bytes(range(16)) + struct.pack("!I", 8) + b"a ticket"
@@ -193,7 +194,7 @@ def add_rxgk_key(name: str) -> None:
 
 
 def test_a_server_that_wants_to_know_who_calls() -> None:
-    """The server is a program, which speaks as much of the protocol as a challenge needs."""
+    """The server is a program that implements as much of the protocol as a challenge needs."""
     rxrpc_security_key, yfs_rxgk = 1, 6
     with rxrpc() as client, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind((LOCALHOST, 0))
@@ -211,7 +212,7 @@ def test_a_server_that_wants_to_know_who_calls() -> None:
         packet, peer = server.recvfrom(2000)
         header = list(WIRE.unpack_from(packet))
         assert (header[5], header[8]) == (DATA, yfs_rxgk)
-        # Of the connection, not of a call: its channel, call and sequence are 0.
+        # It belongs to the connection, not to a call: channel, call and sequence are 0.
         header[1:7] = header[1] & ~3, 0, 0, 1, CHALLENGE, 0
         server.sendto(WIRE.pack(*header) + bytes(20), peer)
         assert select.select([client], [], [], 30)[0]

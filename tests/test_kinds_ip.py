@@ -29,7 +29,7 @@ HOW = pytest.mark.parametrize("how", ["connected", "address", "drop-in"])
 
 
 def send(how: str, sender: cmsgx.socket, receiver: cmsgx.socket, control: Any) -> None:
-    """One message in each way that takes a typed control message."""
+    """Sends one message by each call that accepts a typed control message."""
     to = (LOOPBACK[V4], receiver.getsockname()[1])
     if how == "connected":
         sender.connect(to)
@@ -60,14 +60,14 @@ def test_ttl_and_tos_go_and_come(
         assert msg[kind] == kind(value)
         assert msg.control == (kind(value),)
         assert msg.data == b"data"
-        # Without cmsgx's own reading, as the catalogue has it.
+        # Without cmsgx's own decoding, as the catalogue has it.
         send(how, sender, receiver, kind(value))
         assert receiver.recvmsg(10, 100)[1] == [(SOL_IP, number, payload)]
 
 
 @pytest.mark.parametrize("size", range(10))
 def test_bytes_of_tos(size: int) -> None:
-    """As a kernel delivers it: one byte, or a whole int as the sender has it."""
+    """As a kernel delivers it: one byte, or a whole int as a sender packs it."""
     payload = struct.pack("=i", 5).ljust(size, b"\0")[:size] if size > 1 else b"\5"[:size]
     if size in (1, 4):
         assert cmsgx.decode(SOL_IP, IP_TOS, payload) == kinds.Tos(5)
@@ -93,7 +93,7 @@ def test_an_int_of_two_bytes_is_one_where_a_kind_says_so() -> None:
 
 
 def test_more_options_than_a_header_has_are_refused() -> None:
-    """The kernel would leave out the rest."""
+    """The kernel would ignore the rest."""
     assert kinds.ReturnOptions(bytes(40)).options == bytes(40)
     with pytest.raises(ValueError, match=r"ReturnOptions\.options: 41 bytes; its size is 0 to 40"):
         kinds.ReturnOptions(bytes(41))
@@ -114,7 +114,8 @@ def test_one_that_is_not_sent_is_that_of_the_socket(kind: Any, option: int) -> N
     [(kinds.Ttl, 0), (kinds.Ttl, 256), (kinds.Ttl, -1), (kinds.Tos, 256), (kinds.Tos, -1)],
 )
 def test_what_is_out_of_range_is_not_sent(kind: Any, value: int) -> None:
-    """What was decoded may be anything: it is refused before the call, as the kernel would."""
+    """A decoded value may be anything: it is refused before the call, as the kernel would refuse
+    it."""
     payload = struct.pack("=i", value)
     with network.udp("IPv4") as (sender, receiver):
         receiver.settimeout(0)
@@ -165,7 +166,7 @@ def test_a_broadcast_has_another_address_to_answer_from() -> None:
 def test_packet_info_chooses_the_source(host: str, how: str) -> None:
     with network.udp("IPv4", connected=False) as (sender, receiver):
         rx = cmsgx.Receiver(receiver, 10)
-        # What it came to is not looked at: `destination` may stay as it was received.
+        # The destination is ignored when sending: `destination` may stay as it was received.
         send(how, sender, receiver, kinds.PacketInfo(local=host, destination="192.0.2.9"))
         address = rx.receive().address
         assert address is not None
@@ -179,7 +180,7 @@ def test_a_source_that_is_not_ours_is_refused() -> None:
 
 @pytest.mark.slow
 def test_packet_info_chooses_the_interface() -> None:
-    """A multicast goes out by the one that it names, and no other."""
+    """A multicast is sent through the interface that it names, and no other."""
     with network.cable() as net:
         with net.there.entered():
             receiver = network.open_socket(V4)
@@ -213,11 +214,11 @@ ANY = "0.0.0.0"
     [
         (3, "192.0.2.1", "192.0.2.1", (0, "192.0.2.1")),
         (1, "127.0.0.5", "127.0.0.5", (0, "127.0.0.5")),
-        # A broadcast, a group: `local` is what the kernel would choose.
+        # For a broadcast or a group, `local` is what the kernel would choose.
         (3, "192.0.2.1", "192.0.2.255", (0, "192.0.2.1")),
         (3, "192.0.2.1", "255.255.255.255", (0, "192.0.2.1")),
         (3, "192.0.2.1", "224.0.0.1", (0, "192.0.2.1")),
-        # The same address may be on another link, too.
+        # The same address may exist on another link too.
         (3, "169.254.1.2", "169.254.1.2", (3, "169.254.1.2")),
         (3, "169.254.1.2", "255.255.255.255", (3, "169.254.1.2")),
         # Queued before the option was set.
@@ -228,7 +229,7 @@ ANY = "0.0.0.0"
         (0, ANY, "239.255.255.255", (0, ANY)),
         (0, ANY, "223.255.255.255", (0, "223.255.255.255")),
         (0, ANY, "240.0.0.1", (0, "240.0.0.1")),
-        # As macOS has it, which tells no local address.
+        # As on macOS, which reports no local address.
         (3, ANY, "255.255.255.255", (0, ANY)),
         (3, ANY, "192.0.2.1", (0, "192.0.2.1")),
     ],
@@ -252,7 +253,7 @@ IS_EARLY = pytest.mark.parametrize(
 def test_an_answer_over_loopback_comes_from_the_address_that_was_asked(
     kind: Any, host: str, is_early: bool
 ) -> None:
-    """Also of a server that is bound to it: packet info of zeros would undo that."""
+    """Also for a server that is bound to it: packet info of zeros would override that."""
     for asked in ("127.0.0.77", "127.0.0.78"):
         if asked.startswith(host):
             with network.open_socket(V4) as client, network.open_socket(V4) as server:
@@ -269,7 +270,8 @@ def test_an_answer_to_a_broadcast_comes_from_an_address_of_the_subnet() -> None:
         assert found == "127.0.0.1"
 
 
-# Where it was asked, to where it is asked from: the kernel chooses 192.0.2.1, the first.
+# The address that was asked, and the address of the client: the kernel would choose 192.0.2.1, the
+# first.
 SECOND = "192.0.2.11"
 ASKED = {SECOND: SECOND, "192.0.2.255": CABLE[V4][0], "255.255.255.255": CABLE[V4][0],
          "224.7.7.7": CABLE[V4][0]}  # fmt: skip
@@ -279,7 +281,8 @@ ASKED = {SECOND: SECOND, "192.0.2.255": CABLE[V4][0], "255.255.255.255": CABLE[V
 @IS_EARLY
 @pytest.mark.parametrize("host", ["", SECOND])
 def test_an_answer_comes_from_the_address_that_was_asked(host: str, is_early: bool) -> None:
-    """Where the server has several, seen by who asks, with the option set in time or too late."""
+    """If the server has several addresses, as seen by the client, with the option set in time or
+    too late."""
     group = socket.inet_aton("224.7.7.7")
     with network.cable() as net:
         network.add_address("veth1", SECOND, 24)
@@ -314,7 +317,7 @@ def test_an_early_broadcast_to_a_subnet_is_refused_rather_than_answered_from_els
 
 @pytest.mark.slow
 def test_an_answer_over_link_local_addresses_goes_out_where_the_question_came_in() -> None:
-    """The routes lead to another interface that has such an address, too."""
+    """The routes lead to another interface that has such an address too."""
     with network.cable() as net:
         ip("link", "add", "veth3", "type", "veth", "peer", "name", "veth4")
         for name in ("veth3", "veth4"):
@@ -350,7 +353,7 @@ def test_a_reply_goes_with_other_control_messages_and_in_a_batch() -> None:
 
 # Options of the header --------------------------------------------------------------------------
 
-# Record route with room for 3 addresses, and one byte to make it a multiple of 4.
+# Record route with space for 3 addresses, and one byte to make it a multiple of 4.
 RECORD_ROUTE = bytes([7, 15, 4]) + bytes(12) + b"\0"
 
 
@@ -366,7 +369,7 @@ def test_the_route_is_recorded(by: str) -> None:
         control = kinds.ReturnOptions(RECORD_ROUTE) if by == "control" else ()
         cmsgx.send(sender, b"x", control=control)
         msg = rx.receive()
-        # As it left here, and as it came in here; room for one more.
+        # The address where it left, and the address where it arrived; space for one more.
         recorded = bytes([7, 15, 12]) + 2 * socket.inet_aton("127.0.0.1") + bytes(5)
         assert msg[kinds.ReceivedOptions] == kinds.ReceivedOptions(recorded)
         assert msg[kinds.ReturnOptions] == kinds.ReturnOptions(recorded)
@@ -385,7 +388,7 @@ def test_return_options_of_a_question_go_with_the_answer() -> None:
 
 
 def test_the_most_options_that_a_header_has() -> None:
-    """40 bytes, and the room that was made for both kinds."""
+    """40 bytes, in a control buffer that was sized for both kinds."""
     with network.udp("IPv4") as (sender, receiver):
         rx = cmsgx.Receiver(receiver, 10, want=[kinds.ReceivedOptions, kinds.ReturnOptions])
         most = bytes([7, 39, 4]) + bytes(36) + b"\0"
@@ -400,7 +403,7 @@ def test_the_most_options_that_a_header_has() -> None:
 
 
 def test_the_original_destination() -> None:
-    """Of a socket that takes what is for others: ip(7), IP_TRANSPARENT."""
+    """For a socket that receives packets for other addresses: ip(7), IP_TRANSPARENT."""
     with network.alone():
         ip("route", "add", "local", "192.0.2.0/24", "dev", "lo")
         with network.udp("IPv4", connected=False) as (sender, receiver):
@@ -414,7 +417,7 @@ def test_the_original_destination() -> None:
 
 @pytest.mark.parametrize("path", ["IPv4", "to mapped"])
 def test_the_checksum_of_a_packet_from_outside(path: str) -> None:
-    """None was made where sender and receiver are one machine."""
+    """None was computed if sender and receiver are on the same machine."""
     with network.alone(), network.tun() as outside, network.udp(path) as (sender, receiver):
         rx = cmsgx.Receiver(receiver, 10, want=[kinds.Checksum])
         cmsgx.send(sender, b"inside")
@@ -427,7 +430,7 @@ def test_the_checksum_of_a_packet_from_outside(path: str) -> None:
         value = msg[kinds.Checksum].checksum
         folded = (value & 0xFFFF) + (value >> 16)
         folded = (folded & 0xFFFF) + (folded >> 16)
-        # The kernel has it as it lies in memory, in network order.
+        # The kernel has it in network order, as it is in memory.
         assert socket.ntohs(folded) == network.checksum(data) ^ 0xFFFF
 
 
@@ -443,16 +446,16 @@ def test_the_largest_fragment(path: str) -> None:
             cmsgx.send(sender, bytes(4000))
             msg = rx.receive()
             assert msg.nbytes == 4000
-            # In IPv6 a fragment carries a multiple of 8 bytes, behind headers of 48.
+            # In IPv6 a fragment carries a multiple of 8 bytes, after headers of 48.
             expected = 1500 if network.PATHS[path].is_ipv4 else 1496
             assert msg[kinds.FragmentSize] == kinds.FragmentSize(expected)
             assert len(msg.control) == 1
 
 
 def test_the_flow_protocol_chooses_the_route() -> None:
-    """A rule that keeps TCP back keeps back what says so here, whatever its header says."""
+    """A rule that blocks TCP blocks packets for which this says TCP, whatever the header says."""
     with network.cable() as net:
-        # TCP by its number: not every system has /etc/protocols.
+        # TCP by its number, because not every system has /etc/protocols.
         ip("rule", "add", "priority", "1", "ipproto", "6", "prohibit")
         with net.there.entered():
             receiver = network.open_socket(V4)
@@ -508,7 +511,7 @@ def test_ping_sockets_have_them_too() -> None:
 
 
 def test_a_tcp_socket_delivers_none_of_them() -> None:
-    """tcp(7) has them by getsockopt(IP_PKTOPTIONS) only."""
+    """tcp(7) has them only through getsockopt(IP_PKTOPTIONS)."""
     wanted = [kinds.PacketInfo, kinds.Ttl, kinds.Tos]
     with network.tcp() as (client, server):
         rx = cmsgx.Receiver(server, 10, want=wanted)

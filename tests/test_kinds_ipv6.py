@@ -103,7 +103,7 @@ def test_the_kernel_refuses_what_is_wrong(wrong: Any, number: int) -> None:
         (kinds.HopLimit, -2, False),
         (kinds.HopLimit, 256, False),
         (kinds.TrafficClass, 256, False),
-        # As the kernel takes it, it goes out as 255.
+        # The kernel accepts it and sends 255.
         (kinds.TrafficClass, -1, True),
         (kinds.DontFragment, 2, False),
         (kinds.DontFragment, -1, False),
@@ -148,7 +148,7 @@ def test_flow_info_has_the_label_and_the_class() -> None:
         sender.setsockopt(SOL_IPV6, IPV6_AUTOFLOWLABEL, 0)
         cmsgx.send(sender, b"zero")
         assert kinds.FlowInfo not in rx.receive()
-        # What is sent is the label alone: the class is that of TrafficClass.
+        # Only the label is sent: the traffic class is that of TrafficClass.
         for sent in (kinds.FlowInfo(0x54321), kinds.FlowInfo(0x0FF54321)):
             cmsgx.send(sender, b"x", control=[sent, kinds.TrafficClass(0xB9)])
             info = rx.receive()[kinds.FlowInfo]
@@ -172,7 +172,7 @@ def test_a_label_that_another_has_to_itself_is_refused() -> None:
 
 
 def test_the_flow_label_of_an_address_is_sent() -> None:
-    """IPV6_FLOWINFO_SEND takes it from there, once it was leased."""
+    """IPV6_FLOWINFO_SEND takes it from the address, once it was leased."""
     with network.alone(), network.udp("IPv6") as (sender, receiver):
         rx = cmsgx.Receiver(receiver, 10, want=[kinds.FlowInfo])
         request = socket.inet_pton(V6, "::1") + struct.pack("!I", 0x54321)
@@ -212,7 +212,7 @@ def test_packet_info_chooses_the_source(form: str) -> None:
 
 
 def test_packet_info_chooses_the_interface() -> None:
-    """Of a link-local group, which each interface has its own of."""
+    """For a link-local group, of which each interface has its own."""
     with network.cable() as net:
         with net.there.entered():
             receiver = network.open_socket(V6)
@@ -240,17 +240,17 @@ REPLIES = [
     ("2001:db8::1", "2001:db8::1", 0),
     ("::1", "::1", 0),
     ("fec0::1", "fec0::1", 0),
-    # One link only, where another may have the same.
+    # Only on one link, because another may have the same.
     ("fe80::1", "fe80::1", 3),
     ("febf::1", "febf::1", 3),
-    # A group is no source; those of one link are asked on each.
+    # A group cannot be a source; those of one link are asked on each.
     ("ff01::1", "::", 3),
     ("ff02::1", "::", 3),
     ("ff12::1:2", "::", 3),
     ("ff03::1", "::", 0),
     ("ff05::2", "::", 0),
     ("ff0e::101", "::", 0),
-    # The same of IPv4.
+    # The same for IPv4.
     ("::ffff:192.0.2.1", "::ffff:192.0.2.1", 0),
     ("::ffff:127.0.0.1", "::ffff:127.0.0.1", 0),
     ("::ffff:169.254.1.2", "::ffff:169.254.1.2", 3),
@@ -269,14 +269,14 @@ def test_a_reply_names_what_an_answer_has_to_be_sent_with(
     info = kinds.PacketInfo6(address, 3)
     expected = kinds.PacketInfo6(source, interface)
     assert info.reply() == kinds.PacketInfo6.unpack(info.pack()).reply() == expected
-    # Of IPv4, one that was queued before the option was set has no interface.
+    # For IPv4, one that was queued before the option was set has no interface.
     assert kinds.PacketInfo6(address).reply() == kinds.PacketInfo6(source)
 
 
 IS_EARLY = pytest.mark.parametrize(
     "is_early", [False, True], ids=["before bind()", "queued before"]
 )
-# Not what the kernel chooses, which is the one that was added last.
+# Not the one that the kernel would choose, which is the one that was added last.
 FIRST = CABLE[V6][0]
 
 
@@ -284,7 +284,7 @@ FIRST = CABLE[V6][0]
 @IS_EARLY
 @pytest.mark.parametrize("host", ["::", FIRST])
 def test_an_answer_comes_from_the_address_that_was_asked(host: str, is_early: bool) -> None:
-    """Also a link-local one; to a group it comes from an address of the link."""
+    """Also a link-local one; the answer to a group comes from an address of the link."""
     group = socket.inet_pton(V6, "ff05::77")
     with network.cable() as net:
         ip("-6", "address", "flush", "dev", "veth1", "scope", "link")
@@ -320,7 +320,7 @@ def test_an_answer_comes_from_the_address_that_was_asked(host: str, is_early: bo
 def test_an_answer_over_a_dual_stack_socket_comes_from_the_address_that_was_asked(
     is_early: bool,
 ) -> None:
-    """An IPv4-mapped peer's. The broadcast address of a subnet takes both kinds."""
+    """For an IPv4-mapped peer. The broadcast address of a subnet accepts both kinds."""
     first, second = CABLE[V4][0], "192.0.2.11"
     alone, both = (kinds.PacketInfo6,), (kinds.PacketInfo, kinds.PacketInfo6)
     with network.cable() as net:
@@ -367,7 +367,7 @@ def test_an_answer_over_loopback_comes_from_the_address_that_was_asked(
 
 
 def test_what_came_to_a_group_is_refused_as_a_source() -> None:
-    """Which is why it is not sent back as it came."""
+    """This is why it is not sent back unchanged."""
     with network.alone(), network.udp("IPv6", connected=False) as (_, server):
         with fails(errno.EINVAL):
             info = kinds.PacketInfo6("ff02::1", socket.if_nametoindex("lo"))
@@ -393,8 +393,8 @@ def test_the_original_destination() -> None:
 
 @pytest.mark.parametrize("by", ["option", "control"])
 def test_the_path_mtu_comes_alone(by: str) -> None:
-    """After a datagram that was too long and not to be cut, from an ordinary receive; poll(2) does
-    not tell it."""
+    """After a datagram that was too long and must not be fragmented, from an ordinary receive;
+    poll(2) does not report it."""
     with network.alone():
         network.set_link("lo", mtu=1500)
         with network.udp("IPv6") as (sender, _):
@@ -422,7 +422,7 @@ def test_dont_fragment(dont: int) -> None:
         network.set_link("lo", mtu=1500)
         with network.udp("IPv6") as (sender, receiver):
             rx = cmsgx.Receiver(receiver, 4000, want=[kinds.FragmentSize])
-            # Against what the socket says, whichever that is.
+            # The opposite of the socket's setting, whichever that is.
             sender.setsockopt(SOL_IPV6, IPV6_DONTFRAG, 1 - dont)
             sender.setsockopt(SOL_IPV6, IPV6_MTU_DISCOVER, 0)
             control = kinds.DontFragment(dont)

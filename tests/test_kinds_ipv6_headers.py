@@ -50,7 +50,7 @@ def test_options_headers_go_and_come(kind: Any, size: int, how: str) -> None:
             send(how, path, sender, receiver, kind(header))
             msg = rx.receive()
             assert msg.data == b"data"
-            # The kernel has said what comes next: UDP.
+            # The kernel has filled in the next header: UDP.
             assert msg.control == (kind(with_next(header, 17)),)
 
 
@@ -122,7 +122,7 @@ def test_routing_headers_come(kind: int) -> None:
         try:
             msg = rx.receive(timeout=network.SECONDS if kind == 0 else 2)
         except TimeoutError:
-            # CONFIG_IPV6_MIP6: one that is not of a mobile node here is discarded.
+            # CONFIG_IPV6_MIP6: one that is not for a mobile node here is discarded.
             assert kind == 2
             refused(errno.ETIMEDOUT, "a routing header of type 2")
         assert msg.data == b"data"
@@ -131,7 +131,8 @@ def test_routing_headers_come(kind: int) -> None:
 
 
 def long_options(size: int) -> bytes:
-    """An options header of that many bytes, from the second byte on: the kernel takes 8 options."""
+    """An options header of this many bytes, from the second byte on: the kernel accepts 8
+    options."""
     rest = size - 2
     options = b""
     while rest > 0:
@@ -145,7 +146,7 @@ def long_options(size: int) -> bytes:
 
 @pytest.mark.parametrize("forms", ["RFC 3542", "both"])
 def test_there_is_room_for_the_longest_headers(forms: str) -> None:
-    """Each as long as its length can say, with destination options in both places."""
+    """Each as long as its length field allows, with destination options in both places."""
     wanted: list[Any] = [
         kinds.HopByHopOptions,
         kinds.DestinationOptions,
@@ -215,7 +216,7 @@ def test_what_others_switched_on_by_its_old_name_is_the_same_kind(kind: Any, num
         tun.write(packet)
         ((level, type_, _),) = sock.recvmsg(100, 4096)[1]
         assert (level, type_) == (SOL_IPV6, number)
-        # enable() sets it by the new name, and leaves the old one be.
+        # enable() sets it under the new name, and does not change the old one.
         with cmsgx.enable(sock, kind):
             tun.write(packet)
             assert cmsgx.receive(sock, 100).get_all(kind) == (only, only)

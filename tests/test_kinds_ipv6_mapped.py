@@ -43,7 +43,7 @@ def test_the_kind_of_ipv6_is_found_in_the_form_of_ipv4(
         assert msg[type(six)] == six
         assert msg.get(type(six)) == six
         assert msg.get_all(type(six)) == (six,)
-        # It is the one of IPv4 as well, and listed once.
+        # It is also the one of IPv4, and listed once.
         assert msg[type(four)] == four
         assert msg.control == (four,)
         cmsgx.send(sender, b"x", control=four)
@@ -59,7 +59,7 @@ def test_packet_info_of_ipv4_is_found_too(name: str) -> None:
         msg = rx.receive()
         assert msg[kinds.PacketInfo6] == mapped
         assert msg.get_all(kinds.PacketInfo6) == (mapped,)
-        # And where the form of IPv4 is all that is switched on.
+        # And if only the form of IPv4 is switched on.
         receiver.setsockopt(SOL_IPV6, IPV6_RECVPKTINFO, 0)
         receiver.setsockopt(SOL_IP, IP_PKTINFO, 1)
         rx.refresh()
@@ -118,8 +118,8 @@ def test_an_address_of_ipv6_is_no_source_for_ipv4(host: str, name: str, how: str
 
 
 def test_each_message_goes_in_the_form_of_its_own_address() -> None:
-    """From a socket that is connected to neither, to both in turn; and to one where it is connected
-    to the other."""
+    """From an unconnected socket to both in turn; and from a socket that is connected to one of
+    them to the other."""
     with (
         network.open_socket(V6) as sender,
         network.open_socket(V4) as four,
@@ -192,7 +192,7 @@ def test_the_kinds_of_ipv4_come_on_a_dual_stack_socket(name: str) -> None:
 
 
 def test_a_dual_stack_socket_has_all_of_both() -> None:
-    """One Receiver, peers of both families, the same three kinds."""
+    """One Receiver, peers of both families, and the same three kinds."""
     wanted = [kinds.HopLimit, kinds.TrafficClass, kinds.PacketInfo6]
     with network.open_socket(V6) as server, network.open_socket(V6) as client:
         network.bind(server, "::")

@@ -25,7 +25,7 @@ if sys.platform != "linux":
 AF_PACKET, AF_NETLINK = 17, 16
 SOL_SOCKET, SOL_PACKET, SOL_NETLINK = 1, 263, 270
 PACKET_AUXDATA, NETLINK_PKTINFO, NETLINK_LISTEN_ALL_NSID = 8, 3, 8
-ETHERTYPE = 0x88B5  # of no protocol: IEEE 802, for experiments
+ETHERTYPE = 0x88B5  # no real protocol: IEEE 802, for experiments
 ETH_P_ALL = 3
 RTMGRP_LINK, RTNLGRP_LINK = 1, 1
 
@@ -78,7 +78,7 @@ def test_what_a_filter_left_of_a_packet() -> None:
 
 
 def test_a_checksum_that_is_left_to_the_adapter() -> None:
-    """Which loopback has not: it is never made."""
+    """Loopback has no adapter, so the checksum is never computed."""
     with (
         network.alone(),
         network.open_socket(AF_PACKET, DGRAM) as receiver,
@@ -104,7 +104,7 @@ def test_a_vlan_tag_is_taken_out_of_the_data(protocol: int, vlan: int, priority:
             tag = struct.pack("!HH", protocol, priority << 13 | vlan)
             rest = struct.pack("!H", ETHERTYPE) + b"x" * 50
             sender.send(addresses + tag + rest)
-            # Besides it come what IPv6 tells its neighbours, without a tag.
+            # Neighbour discovery packets of IPv6 also arrive, without a tag.
             msg = next(msg for msg in rx if msg.data[:6] == b"\xff" * 6)
             assert msg.data == addresses + rest
             aux = msg[kinds.PacketAuxdata]
@@ -173,7 +173,7 @@ def test_the_group_that_a_message_was_sent_to() -> None:
         network.set_link("lo", mtu=1400)
         msg = rx.receive()
         assert msg.control == (kinds.NetlinkPacketInfo(RTNLGRP_LINK),)
-        # An answer is for this socket alone.
+        # An answer is only for this socket.
         sock.send(dump_links(7))
         msg = rx.receive()
         assert sequence_of(msg) == 7
@@ -185,7 +185,7 @@ def test_the_namespace_that_an_event_is_of() -> None:
         sock.bind((0, RTMGRP_LINK))
         wanted = [kinds.NetworkNamespaceId, kinds.NetlinkPacketInfo]
         rx = cmsgx.Receiver(sock, 1 << 16, want=wanted)
-        # The other end of the cable names it by the id that it has here.
+        # The other end of the cable refers to it by the id that it has here.
         (link,) = json.loads(ip("-json", "link", "show", "veth1"))
         with net.there.entered():
             network.set_link("lo", mtu=1400)

@@ -1,4 +1,4 @@
-"""The kinds that any socket may have, over real ones: socket(7)."""
+"""The kinds that any socket may have, over real sockets: socket(7)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if sys.platform != "linux":
     pytest.skip("these are Linux's own", allow_module_level=True)
 
 SO_PRIORITY, SO_MARK, SO_WIFI_STATUS = 12, 36, 41
-ETHERTYPE = 0x88B5  # of no protocol: IEEE 802, for experiments
+ETHERTYPE = 0x88B5  # no real protocol: IEEE 802, for experiments
 MSG_SOCK_DEVMEM, MSG_ZEROCOPY = 0x2000000, 0x4000000
 
 PLACES = [*network.PATHS, "raw", "raw IPv6", "packet"]
@@ -30,7 +30,7 @@ PLACES = [*network.PATHS, "raw", "raw IPv6", "packet"]
 
 @contextmanager
 def sockets(name: str) -> Iterator[Sockets]:
-    """A sender, connected where that can be, and a receiver; in a network of their own."""
+    """A sender, connected if possible, and a receiver; in a network of their own."""
     with network.alone():
         if name in network.PATHS:
             with network.udp(name) as pair:
@@ -58,7 +58,7 @@ def send(name: str, sender: cmsgx.socket, control: Any) -> None:
 
 
 def receiver_of(sock: cmsgx.socket, *kinds: Any) -> cmsgx.Receiver:
-    """Skips where this kernel has them not."""
+    """Skips if this kernel lacks them."""
     with attempt("Receiver(want=)", errno.ENOPROTOOPT):
         return cmsgx.Receiver(sock, 100, want=kinds)
 
@@ -74,7 +74,7 @@ VALUES = [
 @pytest.mark.parametrize("name", PLACES)
 @pytest.mark.parametrize(("kind", "value", "number"), VALUES)
 def test_mark_and_priority_go_and_come(kind: Any, value: int, number: int, name: str) -> None:
-    """On loopback the sender's packet is the receiver's."""
+    """On loopback the receiver gets the sender's own packet."""
     with sockets(name) as (sender, receiver):
         rx = receiver_of(receiver, kind)
         send(name, sender, kind(value))
@@ -119,7 +119,7 @@ def test_both_come_in_one_message() -> None:
 def test_what_needs_a_capability(control: Any, number: int | None, name: str) -> None:
     with sockets(name) as (sender, receiver):
         receiver.settimeout(0)
-        # Skips where the kernel does not take the kind at all.
+        # Skips if the kernel does not accept the kind at all.
         with attempt(f"send({control})", errno.EINVAL):
             send(name, sender, control)
         assert receiver.recv(100)
@@ -165,7 +165,7 @@ def test_datagrams_that_were_dropped_are_counted(name: str) -> None:
                 received += 1
             assert 0 < received < sent
             total += sent - received
-            # The one that is queued next tells it.
+            # The next message that is queued reports it.
             send(name, sender, ())
             msg = rx.receive()
             assert msg.control == (kinds.ReceiveQueueOverflow(total),)
@@ -188,7 +188,7 @@ def test_of_what_was_dropped_joined_datagrams_are_counted_as_one(want: tuple[Any
         assert came == queued * (each if want else 1)
         lost = each * messages - came
         assert lost
-        cmsgx.send(sender, b"last")  # which tells it
+        cmsgx.send(sender, b"last")  # which reports it
         drops = rx.receive()[kinds.ReceiveQueueOverflow].drops
         assert drops == (messages - queued if want else lost)
 
@@ -197,7 +197,7 @@ def test_of_what_was_dropped_joined_datagrams_are_counted_as_one(want: tuple[Any
 
 
 def test_no_wireless_frame_goes_over_loopback() -> None:
-    """The option is taken; what it brings comes from a wireless adapter."""
+    """The option is accepted; the kind itself needs a wireless adapter."""
     with sockets("IPv4") as (sender, _):
         with cmsgx.enable(sender, kinds.WifiStatus):
             assert sender.getsockopt(SOL_SOCKET, SO_WIFI_STATUS) == 1
@@ -212,7 +212,7 @@ def test_a_buffer_of_a_device_that_was_not_bound_is_refused() -> None:
         cmsgx.enable(client, kinds.DevmemSend)
         with fails(errno.EINVAL):
             cmsgx.send(client, b"data", control=kinds.DevmemSend(1), flags=MSG_ZEROCOPY)
-        # And what is in ordinary memory comes as it always does.
+        # And data in ordinary memory arrives as usual.
         client.sendall(b"data")
         msg = cmsgx.receive(server, 10, flags=MSG_SOCK_DEVMEM)
         assert (msg.data, msg.control) == (b"data", ())

@@ -34,7 +34,7 @@ OLD = (29, 35, 37)
 ALL = (29, 35, 37, 63, 64, 65)
 VALUES = {37: RX, 65: RX}
 SECOND = 1_000_000_000
-ETHERTYPE = 0x88B5  # of no protocol: IEEE 802, for experiments
+ETHERTYPE = 0x88B5  # no real protocol: IEEE 802, for experiments
 
 
 def test_the_flags_are_those_of_the_kernel() -> None:
@@ -89,8 +89,8 @@ PLACES = [*INET, "packet", "dgram", "seqpacket"]
 
 
 def stamped(name: str, rx: cmsgx.Receiver, sender: cmsgx.socket, kind: Any) -> cmsgx.Message:
-    """The first message with that kind: the kernel takes a while until it stamps what comes, if no
-    socket had asked for it before."""
+    """The first message with this kind: if no socket had asked for time stamps before, the kernel
+    takes a while until it adds them to received packets."""
     for _ in range(1000):
         send(name, sender)
         msg = rx.receive()
@@ -115,7 +115,7 @@ def test_a_time_stamp_is_of_the_realtime_clock_in_nanoseconds(name: str) -> None
 
 @pytest.mark.parametrize("name", [*INET, "packet"])
 def test_time_stamps_by_each_clock(name: str) -> None:
-    """Loopback has no clock of its own: the kernel's alone."""
+    """Loopback has no clock of its own, only the kernel's."""
     with sockets(name) as (sender, receiver):
         rx = cmsgx.Receiver(receiver, 100, want=[Timestamping])
         before = time.time_ns()
@@ -158,7 +158,8 @@ def test_a_unix_stream_has_none() -> None:
     ],
 )
 def test_each_of_the_six_encodings_is_the_same_kind(number: int, name: str) -> None:
-    """As another has switched it on; the bytes are read here as the headers have them."""
+    """As if another program had switched it on; the bytes are decoded here according to the
+    headers."""
     kind: Any = Timestamping if number in VALUES else Timestamp
     with sockets(name) as (sender, receiver):
         receiver.setsockopt(SOL_SOCKET, number, VALUES.get(number, 1))
@@ -169,18 +170,18 @@ def test_each_of_the_six_encodings_is_the_same_kind(number: int, name: str) -> N
         stamp: Any = msg[kind]
         found = stamp.software if kind is Timestamping else stamp.nanoseconds
         now = time.time_ns()
-        # In microseconds it is cut.
+        # In microseconds it is truncated.
         unit = 1000 if number in (29, 63) else 1
         assert before - before % unit <= found <= now
         assert found % unit == 0
-        # Looked up in the buffer, or decoded by itself.
+        # Looked up in the buffer, or decoded separately.
         send(name, sender)
         ancdata = receiver.recvmsg(100, 200)[1]
-        # Of a family that `socket` itself receives, a libc with a longer time_t adds another.
+        # If `socket` itself receives for this family, a libc with a longer time_t adds another.
         level, type_, payload = ancdata[0]
         assert len(ancdata) == 1 or name == "packet"
         assert (level, type_) == (SOL_SOCKET, number)
-        # The old ones are of the kernel's long, also where a program's time_t is longer.
+        # The old ones have the kernel's long, even if a program's time_t is longer.
         layout = struct.Struct(
             f"@{6 if kind is Timestamping else 2}{'l' if number in OLD else 'q'}"
         )
@@ -242,8 +243,8 @@ def states(sock: socket.socket) -> list[bytes | int]:
     ids=lambda wanted: "+".join(kind.__name__ for kind in wanted),
 )
 def test_what_was_before_comes_back(before: tuple[int, ...], wanted: Any) -> None:
-    """Which form the socket's time stamps have is one bit for all, and two of the options put each
-    other out."""
+    """One bit for all of the socket's time stamps selects their form, and two of the options switch
+    each other off."""
     with network.open_socket(V4, STREAM if kinds.TcpStats in wanted else DGRAM) as sock:
         for number in before:
             sock.setsockopt(SOL_SOCKET, number, VALUES.get(number, 1))
@@ -272,7 +273,7 @@ def test_flags_are_added_to_those_that_were_set(kind: Any, flags: int) -> None:
 
 
 def test_the_interface_of_a_hardware_stamp_is_asked_for() -> None:
-    """What it brings needs an adapter with a clock: here the rest comes, and that not."""
+    """This field needs an adapter with a clock: here the rest comes, but not this."""
     wanted = [kinds.TimestampingPacketInfo, Timestamping, Timestamp]
     with network.udp("IPv4") as (sender, receiver):
         rx = cmsgx.Receiver(receiver, 100, want=wanted)
@@ -286,7 +287,7 @@ def test_the_interface_of_a_hardware_stamp_is_asked_for() -> None:
 
 
 def reported(sock: cmsgx.socket, count: int) -> list[cmsgx.Message]:
-    """So many entries of the error queue."""
+    """This many entries of the error queue."""
     found: list[cmsgx.Message] = []
 
     def more() -> bool:
@@ -338,7 +339,7 @@ def test_each_stage_is_stamped_that_is_asked_for() -> None:
         first, second = reported(sender, 2)
         stages = [msg[kinds.ExtendedError].ee_info for msg in (first, second)]
         assert stages == [kinds.SentStage.SCHEDULED, kinds.SentStage.SENT]
-        # Without OPT_TSONLY the packet comes back with it, whole.
+        # Without OPT_TSONLY the whole packet comes back with it.
         assert first.data.endswith(b"data")
         times = [msg[Timestamping].software for msg in (first, second)]
         assert times[0] is not None
@@ -382,18 +383,18 @@ def test_the_id_of_a_stamp_can_be_chosen(name: str) -> None:
             with attempt("SCM_TS_OPT_ID", errno.EINVAL):
                 cmsgx.send(sender, data, control=control)
         else:
-            test_the_id_of_a_stamp_can_be_chosen("IPv4")  # skips where the kernel has it not
+            test_the_id_of_a_stamp_can_be_chosen("IPv4")  # skips if the kernel lacks it
             cmsgx.send(sender, data, control=control, **to)
         cmsgx.send(sender, data, control=request, **to)
         cmsgx.send(sender, data, control=[kinds.TimestampingId(2**32 - 1), request], **to)
         ids = [msg[kinds.ExtendedError].ee_data for msg in reported(sender, 3)]
         assert ids[::2] == [0xABCDEF, 2**32 - 1]
-        if name != "raw":  # where the kernel goes on with the one that was chosen last
+        if name != "raw":  # where the kernel continues with the one that was chosen last
             assert ids[1] in (0, 1), "the count of packets"
 
 
 def test_an_id_needs_the_option_and_a_datagram() -> None:
-    """And the error says so: what its note names is all that it takes."""
+    """And the error says so: its note names everything that is needed."""
     chosen = kinds.TimestampingId(1)
     with network.udp("IPv4") as (sender, _):
         with pytest.raises(OSError, match="Invalid argument") as caught:
@@ -468,7 +469,8 @@ def test_a_clock_that_another_chose_comes_back() -> None:
 
 
 def test_a_clock_needs_no_capability_to_be_given_up() -> None:
-    """Linux cannot switch it off, and what it tells of a socket that has none may not be set."""
+    """Linux cannot switch it off, and the value that it reports for a socket without it cannot be
+    set."""
     with network.open_socket(V4) as sock, network.without_capabilities():
         with cmsgx.enable(sock, kinds.TxTime):
             assert txtime(sock) == (time.CLOCK_MONOTONIC, 0)

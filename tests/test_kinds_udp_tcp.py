@@ -170,7 +170,7 @@ def test_at_the_end_there_is_one() -> None:
         rx = cmsgx.Receiver(server, 4, want=[kinds.TcpInq])
         client.sendall(b"last")
         client.shutdown(socket.SHUT_WR)
-        # Until that has come too.
+        # Waits until that has come too.
         assert server.recv(5, socket.MSG_PEEK | socket.MSG_WAITALL) == b"last"
         msg = rx.receive()
         assert (msg.data, msg[kinds.TcpInq]) == (b"last", kinds.TcpInq(1))

@@ -19,7 +19,7 @@ from cmsgx import kinds
 
 
 class Picky(kinds.ControlMessage):
-    """Its decoder fails."""
+    """A kind whose decoder fails."""
 
     __slots__ = ("value",)
 
@@ -33,7 +33,7 @@ class Picky(kinds.ControlMessage):
 
 @pytest.fixture(autouse=True)
 def user_kinds() -> Iterator[None]:
-    """Registers them, in the place of what has their numbers; takes them out again."""
+    """Registers them in place of the kinds that have their numbers; unregisters them at the end."""
     with unregistered(kinds.Timestamp, kinds.Ttl, kinds.Tos):
         register_all()
         yield
@@ -100,7 +100,7 @@ def test_a_decoder_that_fails_raises_at_look_up_and_loses_nothing() -> None:
 
 
 def failing(kind: type[Picky]) -> Picky:
-    """Registers it late: what came before is decoded by it from then on."""
+    """Registers it late: a message that came earlier is decoded by it from then on."""
     kinds.register(kind, level=SOL_SOCKET, type=0x7E03)
     return kind(1)
 
@@ -139,7 +139,7 @@ def test_a_failing_decoder_of_a_received_message() -> None:
 
 
 def test_unknown_can_be_sent_on() -> None:
-    """Nothing is dropped: what is not known can be passed through."""
+    """Nothing is dropped: an unknown control message can be passed through."""
     with (
         cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
         cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,

@@ -48,13 +48,14 @@ _mallinfo = _find_mallinfo()
 
 
 def holdings() -> dict[str, int]:
-    """What this process has, by each measure that it has."""
+    """What this process uses, by each measure that is available."""
     for _ in range(3):
         gc.collect()
-    assert cmsgx.wait_closed(60) == 0  # what is to be closed in the background has not leaked
+    assert cmsgx.wait_closed(60) == 0  # what still waits to be closed is not leaked
     found = {"descriptors": len(open_fds()), "blocks": sys.getallocatedblocks()}
     if _mallinfo is not None:
-        # What C took without Python's allocator, in units that no leaked block is smaller than.
+        # What C allocated without Python's allocator, in units no larger than the smallest leaked
+        # block.
         found["malloc"] = _mallinfo().uordblks // 24
     if hasattr(sys, "gettotalrefcount"):
         found["references"] = sys.gettotalrefcount()
@@ -62,7 +63,7 @@ def holdings() -> dict[str, int]:
 
 
 def growth(exercise: Callable[[], object], times: int = N) -> dict[str, int]:
-    """What it leaves behind, for each measure; caches are warm."""
+    """What it leaves behind, by each measure, with warm caches."""
     for _ in range(times // 4):
         exercise()
     before = holdings()
@@ -73,10 +74,10 @@ def growth(exercise: Callable[[], object], times: int = N) -> dict[str, int]:
 
 
 def leaks(exercise: Callable[[], object]) -> dict[str, int]:
-    """What grew with each run. Growth by chance does not repeat itself."""
+    """What grew in every run. Random growth does not repeat itself."""
     for _ in range(5):
         grown = growth(exercise)
-        # A descriptor too many is one too many; of memory some comes and goes.
+        # A single additional descriptor is a leak; the use of memory varies a little.
         found = {
             name: count
             for name, count in grown.items()

@@ -1,4 +1,4 @@
-"""share() and Fd.map(): memory between processes that nobody pulls away."""
+"""share() and Fd.map(): memory between processes that cannot be taken away."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LARGE = 64 << 20
 
 
 def memfd(data: bytes = b"content", seals: int = 0) -> cmsgx.Fd:
-    """As a sender of another make may do it."""
+    """As a sender that does not use cmsgx may do it."""
     fd = cmsgx.Fd(os.memfd_create("other", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
     os.write(fd.fileno(), data)
     fcntl.fcntl(fd.fileno(), fcntl.F_ADD_SEALS, seals)
@@ -177,7 +177,7 @@ def test_another_seal_is_asked_for_besides_that_against_writing(
     ("has", "asked"),
     [
         (SHRINK | WRITE, ...),
-        (SHRINK | WRITE, "future-write"),  # which the other includes
+        (SHRINK | WRITE, "future-write"),  # which the other one includes
         (SHRINK | WRITE, "shrink"),
         (SHRINK | WRITE, WRITE),
         (SHRINK | WRITE | GROW | SEAL, ("write", "grow", "seal")),
@@ -197,14 +197,14 @@ def test_what_is_sealed_as_asked_is_mapped(has: int, asked: Any) -> None:
 
 
 def test_by_default_nobody_can_write_what_is_mapped() -> None:
-    """F_SEAL_FUTURE_WRITE lets those write who mapped it before."""
+    """F_SEAL_FUTURE_WRITE does not stop a process that mapped it before from writing."""
     with memfd() as fd, mmap.mmap(fd.fileno(), 7) as older:
         fcntl.fcntl(fd.fileno(), fcntl.F_ADD_SEALS, SHRINK | GROW | FUTURE_WRITE | SEAL)
         with pytest.raises(ValueError, match="has no F_SEAL_WRITE: others may still write"):
             fd.map()
         with fd.map(seals="future-write") as mapping:
             older[:3] = b"CON"
-            assert mapping[:] == b"CONtent"  # so the other has to be refused
+            assert mapping[:] == b"CONtent"  # so the other one has to be refused
 
 
 @pytest.mark.parametrize("seals", [0, (), []], ids=repr)
@@ -247,7 +247,7 @@ def test_a_size_of_another_type_is_named(size: Any) -> None:
 
 @pytest.mark.parametrize(("data", "size"), [(b"", None), (b"", 0), (b"content", 0)])
 def test_no_bytes_are_mapped_as_an_empty_buffer(data: bytes, size: int | None) -> None:
-    """mmap(2) takes no length of 0."""
+    """mmap(2) does not accept a length of 0."""
     before = open_fds()
     with cmsgx.share(data) as fd, fd.map(size=size) as mapping:
         assert len(mapping) == mapping.size() == mapping.tell() == 0
@@ -311,7 +311,7 @@ def test_an_empty_memfd_without_seals_is_refused() -> None:
 
 
 def test_of_huge_pages_whole_ones_are_mapped() -> None:
-    """munmap(2) refuses a part of one, so that would never go."""
+    """munmap(2) refuses a part of a huge page, so it would never be unmapped."""
     try:
         number = os.memfd_create("huge", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | os.MFD_HUGETLB)
     except OSError as error:
@@ -325,7 +325,7 @@ def test_of_huge_pages_whole_ones_are_mapped() -> None:
                 fd.map(size=size)
         with fd.map(size=0) as nothing:
             assert len(nothing) == 0
-        # Where no huge pages are set aside on this system.
+        # No huge pages are reserved on this system.
         with may_fail(errno.ENOMEM), fd.map(size=page) as mapping:
             assert len(mapping) == page
 
@@ -398,7 +398,8 @@ def test_between_processes() -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
 def test_F4_a_sender_that_shrinks_the_file() -> None:
-    """docs/hazards.md, F4: without a seal the reader of a mapping dies of SIGBUS, with one not."""
+    """docs/hazards.md, F4: without a seal SIGBUS kills the reader of a mapping, with one it does
+    not."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     data = bytes(1 << 16)
 
@@ -422,7 +423,7 @@ def test_F4_a_sender_that_shrinks_the_file() -> None:
             right.send(b"1")
             assert right.recv(1) == b"2"
             assert mapping[:] == data
-            # That the hazard is one, in a process that may die of it.
+            # Shows that the hazard is real, in a process that may die of it.
             victim = in_process(
                 lambda: (signal.signal(signal.SIGBUS, signal.SIG_DFL), carelessly[0])
             )

@@ -1,4 +1,4 @@
-"""Message: what came with one call, and how control messages are found in it."""
+"""Message: what one call received, and how control messages are found in it."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_the_end_of_a_stream_carries_no_credentials(stream: Pair, want: list[Any
 def test_the_end_of_a_stream_carries_none_whatever_is_asked(
     stream: Pair, want: list[Any], room: dict[str, Any], flags: int, eof: bool | None, by: str
 ) -> None:
-    """Also where it cannot be told from a read of no bytes."""
+    """Also if it cannot be told from a read of no bytes."""
     before = open_fds()
     rx = cmsgx.Receiver(stream[1], want=want, **room)
     stream[0].shutdown(socket.SHUT_WR)
@@ -210,7 +210,7 @@ def test_view_is_a_read_only_bytes_like_object(stream: Pair) -> None:
     assert view[20:] == b""
     assert view == b"0123456789"
     assert view == bytearray(b"0123456789")
-    # Neither the start of it nor what goes on.
+    # It equals neither a prefix nor an extension.
     for other in (b"x", b"", b"01234567", b"0123456789\0", b"0123456788"):
         assert view != other
         assert not view == other  # noqa: SIM201
@@ -235,7 +235,8 @@ def test_view_is_a_read_only_bytes_like_object(stream: Pair) -> None:
 
 @pytest.fixture
 def full() -> Iterator[cmsgx.Message]:
-    """A message with two descriptors, credentials, a pidfd and one of an unknown kind."""
+    """A message with two descriptors, credentials, a pidfd and a control message of an unknown
+    kind."""
     pair = unix_pair(socket.SOCK_DGRAM)
     pair[1].setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     with (

@@ -17,13 +17,14 @@ from cmsgx import kinds
 
 
 class Buffer(bytearray):
-    """One that can refer to what is received into it."""
+    """A buffer that can refer to what is received into it."""
 
     it: Any
 
 
 def own_kind() -> Any:
-    """A kind of the user's, which can refer to what it is in; to be taken out of the table."""
+    """A user-defined kind that can refer to the message that contains it; the caller has to
+    unregister it."""
     kind: Any = type("Own", (kinds.StructMessage,), {"__slots__": ()})
     return kinds.register(kind, level=-5, type=0x7E60, layout=(("x", 0, "i"),), size=4)
 
@@ -65,7 +66,7 @@ FROM_BATCHES: dict[str, Callable[[Any], Any]] = {
 
 @pytest.fixture
 def letters(packets: Pair) -> Pair:
-    """With three messages that are there, longer than what most here take."""
+    """With three messages in the queue, longer than most buffers here."""
     for _ in range(3):
         packets[0].send(b"data, and more")
     return packets
@@ -84,7 +85,7 @@ def test_a_cycle_through_the_buffers_of_the_caller_is_collected(
     into = [Buffer(6) for _ in range(buffers)]
     keeps = "raise" if name == "error" else "keep"
     if buffers > 1 and "egments" in name:
-        into = into[:1]  # segments of several are refused
+        into = into[:1]  # several segments are refused
     receiver = cmsgx.Receiver(letters[1], into=into, on_truncation=keeps)  # type: ignore[arg-type]
     into[-1].it = FROM_INTO[name](receiver)
     reference = weakref.ref(into[0])
@@ -141,7 +142,7 @@ def test_a_cycle_gives_back_the_descriptors_that_are_in_it(stream: Pair) -> None
 
 @pytest.mark.parametrize("name", [name for name in (*FROM_INTO, *FROM_BATCHES) if name != "error"])
 def test_what_is_held_elsewhere_outlives_the_cycle(letters: Pair, name: str) -> None:
-    """The collector sees each reference once: nobody's buffer is let go while it is used."""
+    """The garbage collector sees each reference once: no buffer is freed while it is used."""
     need_classes_that_go()
     buffer = Buffer(10)
     with unregistered():
@@ -169,7 +170,7 @@ def test_what_is_held_elsewhere_outlives_the_cycle(letters: Pair, name: str) -> 
 
 
 def test_what_can_be_in_no_cycle_is_not_tracked(letters: Pair) -> None:
-    """Each message would cost the collector's bookkeeping otherwise."""
+    """Otherwise each message would cost the garbage collector's bookkeeping."""
     buffer = Buffer(10)
     into = cmsgx.Receiver(letters[1], into=buffer, on_truncation="keep")
     traced: list[Any] = [into.receive()]
@@ -193,7 +194,7 @@ def test_what_can_be_in_no_cycle_is_not_tracked(letters: Pair) -> None:
 
 
 def test_the_collector_may_run_at_any_time(letters: Pair) -> None:
-    """Half made, or used, or given back: what it visits is whole."""
+    """Half created, in use, or returned: it visits only complete objects."""
     threshold = gc.get_threshold()
     gc.set_threshold(1)
     try:

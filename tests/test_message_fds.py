@@ -401,7 +401,7 @@ def test_an_fd_that_closes_itself_when_it_goes(stream: Pair) -> None:
 
 
 def test_a_cycle_through_what_was_taken_is_collected(stream: Pair) -> None:
-    """An Fd of a class of the caller's can refer to the message, or to its fds."""
+    """An Fd of the caller's own class can refer to the message, or to its fds."""
     with receive_with(stream, 2) as msg:
         one, other = msg.take_all(fd_class=WithDict)
         for fd in (one, other):

@@ -1,4 +1,4 @@
-"""What each error says: which argument it was, what it was given, and what would do."""
+"""What each error says: which argument it was, what its value was, and what would be accepted."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from cmsgx import _truncation, kinds, wire
 
 
 def told(error: BaseException) -> str:
-    """Its text, with the name of the errno in place of what each C library calls it, and N for the
-    number of a descriptor that is open."""
+    """Its text, with the name of the errno instead of each C library's text for it, and N for the
+    number of an open descriptor."""
     text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
     if isinstance(error, OSError) and error.errno is not None:
         name = errno.errorcode[error.errno]
@@ -57,7 +57,7 @@ class Awaited:
 
 
 class Scene(dict[str, Any]):
-    """Makes what a call names when it is first asked for."""
+    """Creates an object that a call names when it is first used."""
 
     def __init__(self, stack: ExitStack) -> None:
         super().__init__(
@@ -207,7 +207,7 @@ class Scene(dict[str, Any]):
         return self["zero_copy"]
 
     def _make_copied_zero_copy(self) -> Any:
-        """As if this were a child of the process that made it."""
+        """As if this were a child of the process that created it."""
         sender = self["zero_copy"]
         generation = sender._generation
         sender._generation -= 1
@@ -297,7 +297,7 @@ class Scene(dict[str, Any]):
         return mapped
 
     def _make_datagrams(self) -> Any:
-        """The receiving end, with one of 5 bytes."""
+        """The receiving end, with a message of 5 bytes in the queue."""
         left, right = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._enter(left)
         left.send(b"12345")
@@ -344,12 +344,12 @@ class Scene(dict[str, Any]):
         return (1 << 20).to_bytes(4, sys.byteorder)
 
     def _make_taken_by_number(self) -> Any:
-        """A message whose second descriptor was closed by who looked at it."""
+        """A message whose second descriptor was closed through `fds`."""
         self["two"].fds[1].close()
         return self["two"]
 
     def _make_given(self) -> Any:
-        """A message whose first descriptor was given away by who looked at it."""
+        """A message whose first descriptor was given away through `fds`."""
         os.close(self["two"].fds[0].detach())
         return self["two"]
 
@@ -370,8 +370,8 @@ class Scene(dict[str, Any]):
         return message
 
 
-# The call, the type of its error, and all that it says.  What CPython says of a wrong number of
-# arguments to a function in Python stands here for none of them.
+# The call, the type of its error, and its complete text. CPython's errors about a wrong number of
+# arguments to a Python function are not listed here.
 INT_MAX = 2**31 - 1
 OPEN_MAX = os.sysconf("SC_OPEN_MAX")
 KINDS_OF_FILES = (
@@ -547,7 +547,7 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "data: a bytes-like object is needed, not str; encode it: text.encode()"),
     ("cmsgx.SecurityLabel('x')", TypeError,
      "SecurityLabel.label: a bytes-like object is needed, not str"),
-    # what came
+    # what was received
     ("message[cmsgx.Credentials]", KeyError,
      "no Credentials came with this message: receive() neither sets nor asks for options; "
      "Receiver(want=[Credentials]) switches it on, or enable(sock, Credentials)"),
@@ -608,7 +608,7 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "the message was closed, and with it what was not taken; take() comes before that"),
     ("message.fds[5]", IndexError,
      "fds: index out of range, 1 descriptors came with this message"),
-    # of functions in Python: the same words
+    # from Python functions: the same wording
     ("cmsgx.send_all(sock, 'text')", TypeError,
      "data: a bytes-like object, or an iterable of them, is needed, not str; encode it: "
      "text.encode()"),
@@ -694,7 +694,7 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
     ("wire.CMSG_NXTHDR(b'', 5)", TypeError, "header: a Header is needed, not int"),
     ("wire.CMSG_DATA(5)", TypeError, "header: a Header is needed, not int"),
     ("wire.parse_multishot(b'', -1, 0)", ValueError, "name_size: -1; it cannot be negative"),
-    # what else the sources have
+    # other messages in the sources
     ("cmsgx.close_in_background('x')", TypeError,
      "descriptor: an Fd, a socket object or an int is needed, not str\nin descriptors[0]"),
     ("cmsgx.close_in_background(1 << 20)", OSError,
@@ -1194,7 +1194,7 @@ MESSAGES: list[tuple[str, type[BaseException], str]] = [
      "address: ('::1', 9) is of AF_INET6, but the socket is of AF_INET"),
     ("cmsgx.send_batch(udp6.fileno(), [(b'x', (), (), ('127.0.0.1', 9))])", ValueError,
      "address: ('127.0.0.1', 9) is of AF_INET, but the socket is of AF_INET6\nin messages[0]"),
-    # one's own kinds
+    # user-defined kinds
     ("kinds.register(Raw_unregistered, level=900, type=900, layout=[('raw', 0, 's', 4)])",
      ValueError,
      "Raw: <Field raw at 0, s> is outside the layout, which has 0 bytes"),
@@ -1224,7 +1224,7 @@ def test_an_error_says_which_argument_what_it_was_and_what_would_do(
 ) -> None:
     with ExitStack() as stack:
         scene = Scene(stack)
-        # The names first, whose making may fail by itself.
+        # The names first, because creating them may fail.
         code = compile(call, call, "eval")
         for name in code.co_names:
             if hasattr(scene, f"_make_{name}"):
@@ -1235,8 +1235,8 @@ def test_an_error_says_which_argument_what_it_was_and_what_would_do(
         assert told(caught.value) == text
 
 
-# Whose circumstances take more than a call: the file that makes them, and some words of the message
-# that a test there looks for.
+# Messages that take more than a call to provoke: the test file that does it, and some words of the
+# message that a test there looks for.
 ELSEWHERE = {
     "Enabled is what enable(sock, *kinds) returns: call that":
         ("test_public_names.py", "Enabled is what enable"),
@@ -1281,7 +1281,7 @@ ELSEWHERE = {
     "and {}": ("test_options.py", "could not be restored"),
 }  # fmt: skip
 
-# Which no test can have, with the reason.
+# Messages that no test can provoke, with the reason.
 _PRIVATE = "a function or an argument that no public one gets wrong"
 _OTHER_SYSTEM = "on another system only"
 _RACE = "another thread has to act between two machine instructions"
@@ -1360,13 +1360,13 @@ UNMET = {
 
 
 def rows() -> list[str]:
-    """What the rows say, line by line, without the errno."""
+    """The texts of the rows, line by line, without the errno."""
     texts = [text.partition("] ")[2] if text[:2] == "[E" else text for _, _, text in MESSAGES]
     return [line for text in texts for line in text.split("\n")]
 
 
 def test_each_message_of_the_sources_has_a_row() -> None:
-    """Or a test elsewhere, or a reason why it cannot have one."""
+    """Or a test elsewhere, or a reason why there cannot be one."""
     told_of = rows()
     lacking = [
         f"{message.place}: {message.text}"

@@ -1,8 +1,8 @@
 """Each allocation that a public call makes fails in turn, and nothing is lost.
 
 The table has every name of `cmsgx.__all__` and every public member of its classes, or a test fails.
-After each failure there are as many descriptors as before, each socket has the options that it had,
-and the same call on the same objects ends.
+After each failure there are as many descriptors as before, each socket has its previous options,
+and the same call on the same objects finishes.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ from cmsgx.kinds._table import rows
 HANGS = 60.0  # seconds
 
 Maker = Callable[[ExitStack], Any]
-"""Makes what a call needs; what has to be closed is given to the stack."""
+"""Creates what a call needs; whatever has to be closed is put on the stack."""
 
 
 class Call(NamedTuple):
     make: Maker
     act: Callable[[Any], Any]
     lost: Callable[[Any], object] | None = None
-    """Closes the plain number that a call has not taken over, as it failed."""
+    """Closes the plain number if the call failed and so did not take it over."""
 
 
 # The table: functions, and what makes an object of a class ---------------------------------------
@@ -161,7 +161,7 @@ CALLS: dict[str, Call] = {
     "wait_closed": Call(nothing, lambda _: cmsgx.wait_closed(1)),
 }
 
-# Names that are no call, or make nothing by themselves; why.
+# Names that are not calls, or that allocate nothing themselves, with the reason.
 NO_CALLS = {
     "Batch": "comes with a call",
     "Enabled": "comes with a call",
@@ -213,7 +213,7 @@ class OwnFd(cmsgx.Fd):
 
 def close_numbers(message: cmsgx.Message) -> None:
     message.fds[0]
-    # From the numbers to their close nothing needs memory.
+    # Between the numbers and their close nothing needs memory.
     room = array.array("i", [-1] * 2)
     room[0], room[1] = message.detach_all()
     _cmsg.close_each(room)
@@ -225,8 +225,9 @@ def take_the_one(message: cmsgx.Message) -> cmsgx.Fd | None:
     return None
 
 
-# Members with arguments, and those that are told apart by who is asked. No lambda in a lambda: pure
-# Python crashes CPython 3.12 where there is no memory for the cell of what the inner one uses.
+# Members with arguments, and members that differ by the object that has them. No lambda in a
+# lambda: pure Python crashes CPython 3.12 if there is no memory for the cell of a variable that the
+# inner one uses.
 MEMBERS: dict[tuple[type, str], Callable[[Any], Any]] = {
     (cmsgx.Fd, "check"): lambda fd: fd.check(kind="memfd", access="r", size=1, seals=1),
     (cmsgx.Fd, "detach"): lambda fd: os.close(fd.detach()),
@@ -255,7 +256,7 @@ MEMBERS: dict[tuple[type, str], Callable[[Any], Any]] = {
     (cmsgx.MessageFds, "index"): lambda fds: fds.index(fds[1]),
 }
 REPORT = kinds.ZeroCopyCompletion
-# What every class may define, and how it is asked.
+# What every class may define, and how it is called.
 PROTOCOLS: dict[str, Callable[[Any], Any]] = {
     "__bytes__": bytes,
     "__copy__": lambda item: item.__copy__(),
@@ -280,7 +281,7 @@ UNASKED = {
 
 
 def members(kind: type) -> Iterator[str]:
-    """Its public attributes and the protocols that it has, as far as they are of cmsgx."""
+    """Its public attributes and the protocols that it supports, if they are defined by cmsgx."""
     for name in dir(kind):
         if name.startswith("_") and name not in PROTOCOLS:
             continue
@@ -301,7 +302,7 @@ def needs_arguments(kind: type, name: str) -> bool:
 
 
 def member_call(kind: type, name: str) -> Callable[[Any], Any] | None:
-    """How it is used; None where nobody has said."""
+    """How it is used; None if the table does not say."""
     if (kind, name) in MEMBERS:
         return MEMBERS[kind, name]
     if name in PROTOCOLS:
@@ -361,7 +362,7 @@ OPTIONS = sorted({
 
 
 def options_of(sock: Any) -> list[bytes | int | None]:
-    """Those that kinds switch on."""
+    """The options that kinds switch on."""
     found: list[bytes | int | None] = []
     for level, name, size in OPTIONS:
         try:
@@ -416,10 +417,11 @@ def ending() -> Iterator[None]:
 
 
 def fail_in_turn(call: Call) -> int:
-    """How many allocations failed, each with new objects; all that has to hold then."""
+    """Makes each allocation fail, each time with new objects, and checks everything that has to
+    hold then; returns how many failed."""
     usual: tuple[type[BaseException], ...] = (MemoryError,)
     failed = enough = 0
-    at: int | None = None  # first with memory: what fills caches is not in question
+    at: int | None = None  # first with memory, to fill caches
     with ending(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         while enough < 3:
@@ -442,7 +444,7 @@ def fail_in_turn(call: Call) -> int:
                 close_result(result)
                 del result, prepared
             if open_fds() != before:
-                gc.collect()  # a cycle; and what the background closer has takes a moment
+                gc.collect()  # there may be a cycle, and the background closer needs a moment
                 assert eventually(partial(has_open, before), 60), (at, open_fds(), before)
             if at is not None:
                 is_short = isinstance(error, MemoryError) or is_of_cpython(error)
@@ -457,16 +459,16 @@ def has_open(expected: dict[int, str]) -> bool:
 
 
 def is_of_cpython(error: BaseException | None) -> bool:
-    """What it says where it has no memory for a lock, or for an exception, of code not ours.
+    """The error of code that is not ours if it has no memory for a lock, or for an exception.
 
-    Also for the dictionary of a class that has to grow: from 3.13 on setattr() says then that the
-    class has no such attribute.
+    Also if the dictionary of a class has to grow: from 3.13 on setattr() then says that the class
+    has no such attribute.
     """
     text = str(error)
     if isinstance(error, AttributeError):
         return re.fullmatch(r"type object 'socket' has no attribute '\w+'", text) is not None
     if not isinstance(error, SystemError):
-        # The second is that of a buffered file.
+        # The second is the one of a buffered file.
         locks = ("can't allocate lock", "can't allocate read lock")
         return isinstance(error, RuntimeError) and text in locks
     ours = [f"function {name}>" for name in vars(_cmsg)] + ["cmsgx"]
@@ -474,13 +476,14 @@ def is_of_cpython(error: BaseException | None) -> bool:
 
 
 def again(call: Call, prepared: Any) -> None:
-    """The same once more, with memory: what a lock or a mark was left on would wait or refuse."""
+    """The same once more, with memory: if a lock or a mark was left set, it would wait or
+    refuse."""
     try:
         close_result(call.act(prepared))
     except RuntimeError as error:
         raise AssertionError(f"left in use: {error}") from error
     except Exception:
-        return  # it was half done: taken before, closed
+        return  # it was half done: taken or closed before
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -1,4 +1,4 @@
-"""enable(): what is switched on, and back to what was before."""
+"""enable(): what is switched on, and how it is restored."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_restores_several_in_turn(stream: Pair) -> None:
 
 
 class Queued(cmsgx.kinds.StructMessage):
-    """Its option brings nothing: it is one that a control message of its sender needs."""
+    """Its option brings nothing: it is needed by a control message that the socket sends."""
 
     __slots__ = ()
 
@@ -69,12 +69,12 @@ class Queued(cmsgx.kinds.StructMessage):
 @pytest.mark.parametrize("before", [0, 3])
 @pytest.mark.parametrize("is_permanent", [False, True])
 def test_what_brings_nothing_is_restored_too(stream: Pair, is_permanent: bool, before: int) -> None:
-    """As DCCP's queue policy; SO_TXTIME is the one that stays where nobody had set it before."""
+    """As for DCCP's queue policy; SO_TXTIME stays on if nobody had set it before."""
     sock = stream[1]
     option = cmsgx.kinds.Option(
         socket.SOL_SOCKET, socket.SO_PRIORITY, "SO_PRIORITY", 0, value=5, is_permanent=is_permanent
     )
-    with unregistered():  # which puts the table back
+    with unregistered():  # which restores the table
         cmsgx.kinds.register(
             Queued, level=socket.SOL_SOCKET, type=0x7AAA, layout=(), size=0, option=option
         )
@@ -200,7 +200,8 @@ def test_several_that_cannot_be_restored_are_all_named(
 def test_what_a_later_restore_puts_out_is_set_again(
     stream: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SO_TIMESTAMP and SO_TIMESTAMPNS exclude each other, and to switch one off switches both."""
+    """SO_TIMESTAMP and SO_TIMESTAMPNS exclude each other, and switching one off switches off
+    both."""
     sock = stream[1]
     sock.setsockopt(socket.SOL_SOCKET, 29, 1)
     before = [sock.getsockopt(socket.SOL_SOCKET, option) for option in (29, 35)]
@@ -241,15 +242,16 @@ def test_enable_that_fails_names_what_could_not_be_set_back(
 
 
 class Interrupt(BaseException):
-    """A signal handler raises it."""
+    """An exception that a signal handler raises."""
 
 
 class TimeIsUp(TimeoutError):
-    """And this, which is an OSError, as what the kernel says is one."""
+    """And this one, which is an OSError, as errors from the kernel are."""
 
 
 def follows_a_look_for_signals(frame: FrameType) -> bool:
-    """CPython looks for them where a function begins, where a loop turns, and after a call."""
+    """CPython checks for signals at the start of a function, in each round of a loop, and after a
+    call."""
     code, at = frame.f_code.co_code, frame.f_lasti - 2
     while at > 0 and opname[code[at]] == "CACHE":
         at -= 2
@@ -372,7 +374,7 @@ def test_a_second_option_that_is_not_there_is_named(
         kinds.Option(socket.SOL_SOCKET, 0x7ABC, "SO_MISSING", 4),
         kinds.Option(socket.SOL_SOCKET, PASSSEC, "SO_PASSSEC", 0),
     ]
-    with unregistered():  # which puts the table back
+    with unregistered():  # which restores the table
         kinds.register(
             Split, level=socket.SOL_SOCKET, type=0x7AAB, layout=(), size=0, option=options
         )
@@ -456,8 +458,8 @@ def test_other_errors_stay_as_they_are() -> None:
 def test_what_a_first_option_says_is_not_supported(
     stream: Pair, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
-    """EINVAL is for a flag, or a type of socket, and no errno of a NotSupportedError; ENOTSUPP is
-    what older kernels say for SO_ZEROCOPY."""
+    """EINVAL means a wrong flag or type of socket, and is not an errno of a NotSupportedError;
+    ENOTSUPP is what older kernels return for SO_ZEROCOPY."""
 
     def fail(*_: Any) -> None:
         raise OSError(error, os.strerror(error))
@@ -482,7 +484,7 @@ def test_room_for_descriptors_is_for_those_who_bring_them(fds: int) -> None:
 @pytest.mark.parametrize("fds", [0, 1, 252])
 @pytest.mark.parametrize("sent", [0, 1, 253])
 def test_a_surplus_takes_no_room_from_the_pidfd(pair: Pair, fds: int, sent: int) -> None:
-    """The kernel writes it behind the descriptors."""
+    """The kernel writes it after the descriptors."""
     rx = cmsgx.Receiver(pair[1], 1, fds=fds, want=[cmsgx.PidFd, cmsgx.Credentials])
     with open_files(sent) as files:
         cmsgx.send(pair[0], b"x", fds=files)

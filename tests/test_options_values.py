@@ -277,7 +277,7 @@ def test_another_clock_without_a_capability_says_why(udp: socket.socket) -> None
     ],
 )
 def test_a_value_that_the_family_has_not_is_refused(asked: Any, name: str) -> None:
-    """Though it has the kind, and needs no option for it."""
+    """Even though it has the kind, and needs no option for it."""
     with (
         pytest.raises(cmsgx.NotSupportedError) as caught,
         network.open_socket(socket.AF_PACKET, socket.SOCK_RAW) as sock,
@@ -288,7 +288,7 @@ def test_a_value_that_the_family_has_not_is_refused(asked: Any, name: str) -> No
 
 
 def test_a_family_that_stamps_nothing_that_goes_says_so(pair: Pair) -> None:
-    """The kernel takes the flags there, and nothing ever comes."""
+    """The kernel accepts the flags there, but nothing ever comes."""
     for flag in (Flags.TX_SOFTWARE, Flags.TX_HARDWARE | Flags.RX_SOFTWARE, Flags.TX_ACK):
         with pytest.raises(cmsgx.NotSupportedError, match=r"option\(.*TX_.*AF_INET .*is AF_UNIX"):
             cmsgx.enable(pair[0], kinds.Timestamping.option(flag))
@@ -326,7 +326,8 @@ def test_extensions_of_icmp_errors_are_of_both_versions(family: int, value: bool
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 @pytest.mark.parametrize("is_tcp", [False, True], ids=["UDP", "TCP"])
 def test_what_an_option_queues_has_its_room(family: int, is_tcp: bool) -> None:
-    """The entry of the error queue beside the stamp, and the statistics or the address."""
+    """The entry of the error queue that comes with the time stamp, and the statistics or the
+    address."""
     flags = Flags.TX_SOFTWARE | Flags.OPT_ID
     flags |= Flags.OPT_STATS | Flags.OPT_TSONLY if is_tcp else Flags.OPT_CMSG
     info: Any = kinds.PacketInfo if family == socket.AF_INET else kinds.PacketInfo6
@@ -360,7 +361,7 @@ def test_ids_of_datagrams_count_on_where_others_began(udp: socket.socket) -> Non
 
 
 def test_what_was_not_asked_for_is_not_told_as_switched_on(udp: socket.socket) -> None:
-    """The kinds of one word of flags have some in common, which bring none of the others."""
+    """The kinds that use one word of flags share some flags, but do not bring each other."""
     receiver = cmsgx.Receiver(udp, 10, want=kinds.Timestamping)
     udp.sendto(b"x", udp.getsockname())
     message = receiver.receive()
@@ -370,7 +371,7 @@ def test_what_was_not_asked_for_is_not_told_as_switched_on(udp: socket.socket) -
     known = _options.switched_on(udp, udp.family)
     assert set(known) - {kinds.TlsRecordType} == {kinds.Timestamping}
     known = {kinds.Timestamping: known[kinds.Timestamping]}
-    room = cmsgx.CMSG_SPACE(48) + cmsgx.CMSG_SPACE(44)  # with that of the error queue
+    room = cmsgx.CMSG_SPACE(48) + cmsgx.CMSG_SPACE(44)  # together with the one of the error queue
     assert _options.room_for(udp.family, 0, known) == room
 
 
@@ -391,7 +392,7 @@ def test_the_end_of_a_receiver_gives_its_value_back(udp: socket.socket, receiver
 def test_the_clock_that_another_had_bound_comes_back(
     udp: socket.socket, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """Here no device has virtual clocks: a kernel that has takes what it is given."""
+    """No device here has virtual clocks: a kernel that has them accepts any value."""
     getsockopt, setsockopt = _cmsg.getsockopt, _cmsg.setsockopt
     place = (socket.SOL_SOCKET, SO_TIMESTAMPING)
     value = struct.pack("=II", Flags.BIND_PHC | Flags.RX_HARDWARE, 7)[:size]

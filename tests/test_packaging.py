@@ -1,4 +1,4 @@
-"""What is shipped: the files of the sdist and of the wheel that is built from it."""
+"""What is shipped: the files in the sdist, and in the wheel that is built from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 VERSION = cmsgx.__version__
 EXTENSION = "cmsgx/_cmsg" + str(sysconfig.get_config_var("EXT_SUFFIX"))
-# What is made by building, testing and checking, and what belongs to version control.
+# Files that building, testing and checking create, and files that belong to version control.
 NOT_SOURCES = (
     ".git", ".gitattributes", ".github", ".gitignore", ".venv*", ".*_cache", "__pycache__",
     "*.py[cod]", "*.so", "*.egg-info", "*.gcda", "*.gcno", "build", "dist", ".coverage*",
@@ -50,9 +50,10 @@ class Built(NamedTuple):
 
 
 def build(command: str, source: Path, out: Path) -> Path:
-    """Runs one hook of the build backend as pip does."""
+    """Runs one hook of the build backend, as pip does."""
     code = f"import sys; from setuptools import build_meta as b; b.{command}(sys.argv[1])"
-    # A plain build, without the sanitizers of this one, and without optimizing: names matter here.
+    # A plain build, without the sanitizers of this one, and without optimisation, because only
+    # names matter here.
     plain = {
         name: value
         for name, value in os.environ.items()
@@ -91,7 +92,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     sources = work / "sources"
     shutil.copytree(root, sources, ignore=shutil.ignore_patterns(*NOT_SOURCES))
     for path in sources.iterdir():
-        # Whatever else lies about there is not shipped.
+        # Other files that happen to be there are not shipped.
         if path.name not in AT_THE_TOP | FOLDERS:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     before = files_below(sources)
@@ -100,7 +101,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     sdist = build("build_sdist", sources, work / "sdist")
     assert sdist.name == f"cmsgx-{VERSION}.tar.gz"
     with tarfile.open(sdist) as archive:
-        # Python 3.11 before 3.11.4 has no filters, and extractall() no argument for them.
+        # Python 3.11 before 3.11.4 has no filters, and extractall() has no argument for them.
         archive.extraction_filter = getattr(tarfile, "data_filter", None)
         archive.extractall(work / "unpacked")
     [unpacked] = (work / "unpacked").iterdir()
@@ -143,13 +144,14 @@ def test_files_of_the_sdist(built: Built) -> None:
 
 
 def test_lines_end_in_lf_alone(built: Built) -> None:
-    # .gitattributes sees to it on a commit; a file that is shipped uncommitted has nobody else.
+    # .gitattributes ensures it on a commit; for a file that is shipped uncommitted nothing else
+    # does.
     files = [built.sources / name for name in files_below(built.sources)]
     assert [path for path in files if b"\r\n" in path.read_bytes()] == []
 
 
 def test_the_sdist_has_what_it_is_for(built: Built) -> None:
-    # The tree that the test above compares with is not empty of it itself.
+    # The tree that the test above compares with contains such files itself.
     assert built.sdist >= AT_THE_TOP | {
         "src/_cmsgmodule.c", "src/c/plain/walk.c", "src/c/plain/walk.h", "src/c/compat.h",
         "src/cmsgx/py.typed", "src/cmsgx/_cmsg.pyi", "tests/conftest.py", "tests/c/shim.c",
@@ -195,7 +197,8 @@ def test_the_wheel_is_of_this_interpreter(built: Built) -> None:
 
 
 def test_what_was_built_in_another_way_is_not_used_again(built: Built) -> None:
-    """As with sanitizers: a plain build afterwards is a plain one, and the next changes nothing."""
+    """As with sanitizers: a plain build afterwards is a plain one, and the next one changes
+    nothing."""
 
     def build_once(**switches: str) -> Path:
         environment = {n: v for n, v in os.environ.items() if not n.startswith("CMSGX_")}

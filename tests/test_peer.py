@@ -1,4 +1,4 @@
-"""Who is at the other end: who connected, which is not who sent a message."""
+"""Who is at the other end: the process that connected, which may not be the sender of a message."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ASK = [cmsgx.peer_credentials, cmsgx.peer_pidfd, cmsgx.peer_groups, cmsgx.peer_s
 
 @pytest.fixture
 def sockets(stream: Pair) -> Iterator[list[Any]]:
-    """One socket in each form in which it can be given."""
+    """One socket in each form in which it can be passed."""
     fd = cmsgx.Fd(os.dup(stream[0].fileno()))
     yield [stream[0], stream[0].fileno(), fd]
     fd.close()
@@ -184,7 +184,7 @@ def test_ids_are_mapped_in_the_first_user_namespace(number: int, mapped: bool | 
 def test_who_sent_it_needs_no_proc_and_no_descriptor(
     leave: Callable[[Path], None], stream: Pair, tmp_path: Path
 ) -> None:
-    """The overflow id may be either then; each other id is mapped, as everywhere."""
+    """The overflow id may be mapped or not then; any other id is mapped, as everywhere."""
     left, right = stream
     receiver = cmsgx.Receiver(right, 100, want=[cmsgx.Credentials])
     cmsgx.send(left, b"1")
@@ -221,7 +221,7 @@ def test_credentials_that_were_not_attached_are_known_by_the_overflow_ids(stream
 
 
 def test_an_overflow_id_outside_of_the_map_stands_for_another() -> None:
-    """In a user namespace that maps no 65534."""
+    """In a user namespace that does not map 65534."""
     code = """
 import cmsgx
 for who in (cmsgx.Credentials(1, 65534, 65534), cmsgx.PeerCredentials(1, 65534, 65534)):
@@ -251,7 +251,8 @@ def run_in_user_namespace(code: str) -> str:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_peer_that_was_reaped_is_no_other_process() -> None:
-    """Its pid can be another's by then; the pidfd says that it is gone, or there is none."""
+    """Its pid can belong to another process by then; the pidfd says that the process is gone, or
+    there is no pidfd."""
     name = b"\0cmsgx-test-peer-reaped"
     with cmsgx.socket(socket.AF_UNIX) as listener:
         listener.bind(name)

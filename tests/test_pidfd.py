@@ -108,17 +108,17 @@ def test_pidfd_wait_survives_a_signal_handler() -> None:
 
 
 def tells_the_pid(pidfd: cmsgx.PidFd) -> bool:
-    """Whether the kernel has PIDFD_GET_INFO, asked without cmsgx."""
+    """Whether the kernel has PIDFD_GET_INFO, found without cmsgx."""
     try:
         fcntl.ioctl(pidfd.fileno(), PIDFD_GET_INFO, bytearray(64))
     except OSError:
-        # Some processors have another number.
+        # Some processors have a different number.
         return _cmsg.pidfd_pid(pidfd.fileno()) is not None
     return True
 
 
 def as_older_kernels(number: int) -> None:
-    """Of _cmsg.pidfd_pid(): that they have no PIDFD_GET_INFO."""
+    """The errnos by which _cmsg.pidfd_pid() says that there is no PIDFD_GET_INFO."""
 
 
 @pytest.mark.parametrize("is_told", [True, False], ids=["PIDFD_GET_INFO", "fdinfo"])

@@ -1,4 +1,4 @@
-"""What stands in for Linux's own calls elsewhere: src/c/plain/platform.[hc], msghdr.[hc]."""
+"""What replaces Linux's own calls on other systems: src/c/plain/platform.[hc], msghdr.[hc]."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def printed_by(name: str, *flags: str) -> list[str]:
 
 @pytest.mark.slow
 def test_what_stands_in_does_the_same() -> None:
-    """Truncation at each size of the room, peeks, many messages, waiting, sockets."""
+    """Truncation at each control buffer size, peeks, many messages, waiting, sockets."""
     native = printed_by("platform")
     portable = printed_by("platform-portable", "-DCMSGX_PORTABLE")
     assert [pair for pair in zip(native, portable, strict=True) if pair[0] != pair[1]] == []
@@ -54,7 +54,7 @@ def test_what_stands_in_does_the_same() -> None:
 
 
 def test_the_program_for_other_systems() -> None:
-    """tools/elsewhere, which each wheel for macOS has to get through, here."""
+    """Runs tools/elsewhere here, which each wheel for macOS has to pass."""
     done = subprocess.run(
         [sys.executable, checkout() / "tools" / "elsewhere"],
         capture_output=True, text=True, timeout=60, check=False,
@@ -64,7 +64,7 @@ def test_the_program_for_other_systems() -> None:
 
 
 def test_the_largest_message(pair: Pair) -> None:
-    """253 descriptors and credentials: more control data than musl's sendmsg() takes."""
+    """253 descriptors and credentials: more control data than musl's sendmsg() accepts."""
     sender, receiver = pair
     wanted = cmsgx.Receiver(receiver, 16, fds=253, want=[cmsgx.Credentials])
     with open_files(1) as files:

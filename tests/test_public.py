@@ -1,4 +1,4 @@
-"""Each public name has what a public name needs; says which one lacks what."""
+"""Each public name has what a public name needs; a failure says which one lacks what."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_nothing_public_is_left_out_of_all(module: str) -> None:
 
 
 def test_public_modules_come_with_the_package() -> None:
-    # In a fresh process, as here everything was imported.
+    # In a fresh process, because here everything was imported.
     run_python(f"import cmsgx; {', '.join(MODULES)}")
 
 
@@ -95,7 +95,7 @@ def test_each_object_says_where_it_is() -> None:
 
 
 def own_docstring(value: Any) -> str:
-    """Not that of its base, nor what a dataclass makes up."""
+    """Neither the docstring of its base class, nor one that a dataclass generated."""
     text = inspect.cleandoc(value.__doc__ or "")
     if inspect.isclass(value) and text == inspect.cleandoc(value.__mro__[1].__doc__ or ""):
         return ""
@@ -147,7 +147,7 @@ def test_peer_credentials_have_a_signature() -> None:
 
 
 def documented() -> dict[str, str]:
-    """Each heading of docs/reference.md that is a name, and the signature behind it."""
+    """Each heading of docs/reference.md that is a name, and the signature after it."""
     text = (checkout() / "docs" / "reference.md").read_text()
     return dict(re.findall(r"^### `(cmsgx[\w.]*\.\w+)(\(.*\))?`\n\n[\w`]", text, re.MULTILINE))
 
@@ -158,7 +158,7 @@ def test_the_page_of_kinds_is_what_the_table_says() -> None:
 
 
 def in_reference(name: str) -> str | None:
-    """The name under which it stands there: a name can be public in two modules."""
+    """The name under which it is documented: a name can be public in two modules."""
     same = (other for other in documented() if PUBLIC.get(other) is PUBLIC[name])
     return next(same, None)
 
@@ -174,7 +174,7 @@ def test_the_reference_has_nothing_else_and_nothing_twice() -> None:
     assert len(set(objects)) == len(objects)
 
 
-# Their constructor is no part of the interface.
+# Their constructors are not part of the interface.
 NOT_MADE_BY_USERS = (
     cmsgx.Batch, cmsgx.Enabled, cmsgx.Message, cmsgx.MessageFds, cmsgx.Segments, cmsgx.View,
     cmsgx.wire.Header, cmsgx.wire.Multishot,

@@ -1,4 +1,5 @@
-"""The documents: their Python runs and prints what they say, their commands and links are real."""
+"""The documents: their Python code runs and prints what they say, and their commands and links
+work."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ FOLDER = Path(__file__).resolve().parents[1]
 
 def documents() -> list[str]:
     if not (FOLDER / "pyproject.toml").is_file():
-        return ["README.md"]  # for which checkout() then skips
+        return ["README.md"]  # for which checkout() skips the test
     patterns = ("*.md", "docs/*.md", "benchmarks/*.md")
     found = (path for pattern in patterns for path in FOLDER.glob(pattern))
     return sorted(path.relative_to(FOLDER).as_posix() for path in found)
@@ -42,12 +43,12 @@ TESTS = (
 @pytest.mark.parametrize(("name", "line", "code"), list(blocks()))
 def test_python(name: str, line: int, code: str) -> None:
     checkout()
-    # What a line prints stands behind it.
+    # The output of each line is in the comment after it.
     expected = re.findall(r"^\s*print\(.*\)  # (.*)$", code, re.MULTILINE)
     assert expected, "it shows nothing"
     assert code.count("print(") == len(expected), "each print needs its output behind it"
     done = subprocess.run(
-        # A debug build shows each of these; examples leave the closing to the end of the process.
+        # A debug build shows these warnings; the examples leave closing to the end of the process.
         [sys.executable, "-W", "ignore::ResourceWarning", "-c", code],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Receiver: what it is made of, and one message after the other."""
+"""Receiver: how it is created, and how it receives one message after another."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_receiver_gives_no_pidfd_that_it_did_not_want(pair: Pair) -> None:
 
 
 def room_of(rx: cmsgx.Receiver, pair: Pair, sent: int) -> int:
-    """How many descriptors the kernel let in: what is not counted was kept out."""
+    """How many descriptors the kernel let in: those that are not counted were kept out."""
     with open_files(sent) as files:
         cmsgx.send(pair[0], b"x", fds=files)
         with rx.receive() as msg:
@@ -178,7 +178,7 @@ def test_into_several_buffers(pair: Pair) -> None:
 
 
 def test_into_one_buffer_many_times(stream: Pair) -> None:
-    """Together 2**32 bytes, which a size_t of 32 bits counts as none."""
+    """Together 2**32 bytes, which is 0 in a size_t of 32 bits."""
     rx = cmsgx.Receiver(stream[1], into=[bytearray(4 << 20)] * 1024)
     stream[0].send(b"data")
     with rx.receive() as msg:
@@ -195,7 +195,7 @@ def test_into_keeps_the_buffers_from_being_resized(stream: Pair) -> None:
 
 
 class Buffer(bytearray):
-    """One that can refer to others."""
+    """A buffer that can refer to other objects."""
 
     receiver: cmsgx.Receiver
 
@@ -224,7 +224,7 @@ def test_a_receiver_and_its_buffers_can_be_a_cycle(stream: Pair, used: str, coun
     del buffers, buffer, rx
     gc.collect()
     if held is not None and count == 1:
-        # The view is of the buffer itself.
+        # The view refers to the buffer itself.
         assert gone[0]() is not None
         assert held == b"data"
         del held
@@ -263,7 +263,7 @@ def test_a_header_says_how_many_bytes_follow(stream: Pair, sort: str) -> None:
             assert not header.truncated
             size = int.from_bytes(header.data, "big")
             assert content(header.fds[0]) == str(index)
-        # What is held keeps its bytes and its length.
+        # Objects that are held keep their bytes and their length.
         view = header.view if sort == "bufsize" else header.data
         if size:
             with rx.receive(bufsize=size) as msg:
@@ -403,7 +403,7 @@ def test_the_end_of_the_with_restores_what_was_switched_on(
     with pytest.raises(RuntimeError, match="Credentials: the options were restored"), receiver:
         pass
     pair[0].send(b"x")
-    receiver.receive().close()  # it is used like any other
+    receiver.receive().close()  # it is used like any other buffer
     assert is_on() == 1, "it is restored once"
 
 

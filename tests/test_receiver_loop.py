@@ -26,7 +26,8 @@ import cmsgx
 
 @pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="keeps none there")
 def test_receive_allocates_no_room_for_control_data_each_time(stream: Pair) -> None:
-    """It is for all that can come, some 8 KB; made anew each time it took a fifth of the call."""
+    """It has space for everything that can come, some 8 KB; allocating it each time took a fifth of
+    the call."""
 
     def peak_of_one() -> int:
         stream[0].send(b"data")
@@ -44,7 +45,7 @@ def test_receive_allocates_no_room_for_control_data_each_time(stream: Pair) -> N
 
 
 def test_receive_keeps_nothing_of_the_call_before(pair: Pair) -> None:
-    """Neither its data nor its size, nor what was asked for."""
+    """Neither its data nor its size, nor the requested sizes."""
     held = []
     for count, fds, setting in itertools.product((1, 3), (0, 1, 3), ("keep", "raise")):
         with open_files(count) as files:
@@ -271,7 +272,7 @@ def test_a_loop_lets_go_of_the_message_before(packets: Pair) -> None:
 
 
 def address_of(view: cmsgx.View | bytes) -> int | None:
-    # A read-only buffer has no from_buffer(): PyObject_GetBuffer is asked itself.
+    # from_buffer() does not accept a read-only buffer, so PyObject_GetBuffer is called directly.
     raw = (ctypes.c_void_p * 32)()  # larger than a Py_buffer, which begins with the address
     ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(raw), 0)
     start = raw[0]

@@ -1,5 +1,5 @@
-"""Where a control message goes: in the form that the packet has, or nowhere, by name and not in
-silence."""
+"""How a control message is sent: in the form that the packet needs, or refused by name and not
+silently dropped."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ EACH_CALL = pytest.mark.parametrize("call", CALLS)
 
 @contextmanager
 def connected(what: str) -> Iterator[tuple[cmsgx.socket, cmsgx.socket]]:
-    """A sender and a receiver of that sort."""
+    """A sender and a receiver of this sort."""
     if what == "unix":
         first, second = cmsgx.socketpair(socket.AF_UNIX, DGRAM)
         with first, second:
@@ -131,7 +131,7 @@ def test_what_the_kernel_would_drop_is_refused_by_name(
     ids=named,
 )
 def test_the_kernel_does_drop_it_without_an_error(what: str, control: Any) -> None:
-    """Or else it is refused for nothing."""
+    """Otherwise it would be refused without need."""
     with connected(what) as (sender, receiver):
         raw = (control.level, control.type, control.pack())
         with attempt(f"{control!r} is known", errno.EINVAL):
@@ -148,7 +148,7 @@ def test_rights_and_segments_are_refused_too() -> None:
             cmsgx.send_segments(sender, bytes(100), 10, control=cmsgx.Credentials())
         with pytest.raises(cmsgx.NotSupportedError, match="UdpSegment"):
             CALLS["send"](left, kinds.UdpSegment(1))
-        # As socket has it: bare descriptors and tuples are for the kernel to judge.
+        # As in socket: the kernel decides about bare descriptors and tuples.
         assert cmsgx.send_fds(sender, [b"x"], [0]) == 1
         assert cmsgx.sendmsg(sender, [b"x"], [(SOL_IPV6, 52, struct.pack("=i", 3))]) == 1
 
@@ -172,7 +172,7 @@ def test_what_goes_with_an_ipv4_packet_arrives(what: str, control: Any, call: st
 
 @pytest.mark.parametrize("as_number", [False, True])
 def test_the_address_says_what_the_packet_is(as_number: bool) -> None:
-    """Of an AF_INET6 socket, whatever its peer is; one that is not connected has none."""
+    """For an AF_INET6 socket, whatever its peer is; one that is not connected has none."""
     with network.udp("mapped") as (_, there), network.udp("IPv6") as (sender, here):
         sock: Any = sender.fileno() if as_number else sender
         rx = cmsgx.Receiver(here, 10, want=[kinds.HopLimit])
@@ -188,14 +188,14 @@ def test_the_address_says_what_the_packet_is(as_number: bool) -> None:
                 both = [kinds.HopLimit(5), kinds.FlowInfo(0)]
                 assert cmsgx.send(one, b"x", control=both, address=of_ipv6) == 1
                 assert rx.receive()[kinds.HopLimit] == kinds.HopLimit(5)
-            # Nobody knows what it would be: the kernel says what is missing.
+            # The form cannot be known: the kernel says what is missing.
             with fails(errno.EDESTADDRREQ, errno.ENOTCONN):
                 cmsgx.send(bare, b"x", control=kinds.Ttl(4))
 
 
 @pytest.mark.parametrize("how", ["sendmsg", "send"])
 def test_to_a_host_name_it_goes_in_the_form_of_the_family(how: str) -> None:
-    """That is resolved to an address of the socket's own family, by the socket or before."""
+    """It is resolved to an address of the socket's own family, by the socket or before."""
     send: Any = {
         "send": lambda *args: cmsgx.send(args[0], b"x", control=args[1], address=args[2]),
         "sendmsg": lambda *args: cmsgx.sendmsg(args[0], [b"x"], [args[1]], 0, args[2]),
@@ -212,7 +212,7 @@ def test_to_a_host_name_it_goes_in_the_form_of_the_family(how: str) -> None:
 @EACH_CALL
 @pytest.mark.parametrize(("family", "protocol"), [(V4, 1), (V6, 58)], ids=["IPv4", "IPv6"])
 def test_a_ping_socket_cuts_nothing_in_segments(family: int, protocol: int, call: str) -> None:
-    """Its type is that of UDP."""
+    """It has the type of UDP."""
     echo = struct.pack("!BBHHH", 8 if family == V4 else 128, 0, 0, 0, 0)
     with network.alone():
         with open("/proc/sys/net/ipv4/ping_group_range", "w") as file:
@@ -221,7 +221,7 @@ def test_a_ping_socket_cuts_nothing_in_segments(family: int, protocol: int, call
             sock.connect((network.LOOPBACK[socket.AddressFamily(family)], 0))
             with pytest.raises(cmsgx.NotSupportedError, match="sent by UDP sockets; by this one,"):
                 CALLS[call](sock, kinds.UdpSegment(4))
-            # What the packet of any protocol has goes.
+            # Kinds that packets of any protocol can have are sent.
             assert cmsgx.send(sock, echo, control=kinds.HopLimit(3)) == len(echo)
             raw = (socket.SOL_UDP, 103, struct.pack("=H", 4))
             assert cmsgx.send(sock, echo, control=[raw]) == len(echo), "dropped without an error"
@@ -288,7 +288,7 @@ def test_tcp_stamps_what_goes(what: str) -> None:
 
 
 def test_kinds_of_ktls_need_its_keys() -> None:
-    """Without, it lets pass what is sent as TCP does."""
+    """Before it has its keys, the socket sends as TCP does."""
     with connected("TCP") as (client, _):
         with attempt("TCP_ULP tls", errno.ENOENT, errno.ENOPROTOOPT, errno.EPERM):
             client.setsockopt(socket.IPPROTO_TCP, 31, b"tls")
@@ -304,7 +304,7 @@ def test_raw_sockets_send_those_of_their_packets() -> None:
 
 
 def test_an_override_gets_what_it_is_given() -> None:
-    """What it does with a control message is its own affair; it gets the form of the socket."""
+    """It decides itself what to do with a control message; it gets the form for the socket."""
     got: list[Any] = []
 
     class Tunnel(socket.socket):
@@ -355,9 +355,9 @@ def test_one_that_names_no_families_goes_anywhere(make: Any, what: str) -> None:
 
 @pytest.mark.parametrize("make", [made, packs])
 def test_one_that_names_families_goes_over_those(make: Any) -> None:
-    """It may be one that packs itself."""
+    """It may be a kind that packs itself."""
     with unregistered(), connected("mapped") as (mapped, _), connected("IPv4") as (ipv4, _):
-        # Of no level that the version of IP decides: the socket's family counts.
+        # Its level does not depend on the version of IP, so the socket's family counts.
         own = make("Own", level=7777, type=1, families=[V6])
         assert cmsgx.send(mapped, b"x", control=own(3)) == 1
         with pytest.raises(cmsgx.NotSupportedError, match="Own is sent over AF_INET6 sockets"):
@@ -423,7 +423,7 @@ def test_a_note_names_each_once() -> None:
             note == "sent with (0, 9999); Tos (or TrafficClass, which goes as that with a "
             "packet of IPv4) needs 0 to 255"
         )
-        # Without control messages there is nothing to say of them.
+        # Without control messages there is no note about them.
         with pytest.raises(OSError) as caught:  # noqa: PT011
             cmsgx.sendmsg(sender, [b"x"], [], socket.MSG_OOB)
         assert not getattr(caught.value, "__notes__", [])
@@ -526,7 +526,7 @@ def test_descriptors_are_asked_of_unix_sockets_only(as_number: bool) -> None:
         ):
             with pytest.raises(cmsgx.NotSupportedError, match=r"fds=1: .*AF_UNIX.*AF_INET"):
                 make(1)
-            # As many as can come: none.
+            # As many as can come, which is none.
             make(cmsgx.MAX_FDS)
             make(0)
         if not as_number:

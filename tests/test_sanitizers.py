@@ -1,4 +1,4 @@
-"""What sanitizers look for in the C code alone, and that a sanitized build looks for all of it."""
+"""What sanitizers find in the C code alone, and that a sanitized build checks for all of it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from test_walk import SANITIZERS, run, sanitized
 
 @pytest.mark.slow
 def test_every_form_of_a_time_at_its_edges() -> None:
-    sanitized()  # which skips where there are none
-    # A time of 32 bits holds less: there the overflows alone are looked for.
+    sanitized()  # which skips if there is none
+    # A 32-bit time has a smaller range: only overflows are checked for there.
     run(build("encodings", "-D_GNU_SOURCE", *SANITIZERS, "encodings.c"))
 
 
-# Notes its arguments, and makes what is to be made, empty.
+# Records its arguments, and creates its output files, empty.
 COMPILER = """#!/bin/sh
 printf '%s\\n' "$*" >>"$CMSGX_COMMANDS"
 while [ $# -gt 0 ]; do
@@ -32,7 +32,7 @@ done
 
 
 def flags_of_a_sanitized_build(folder: Path) -> list[str]:
-    """What setup.py and this Python give the compiler, for a file of plain C."""
+    """The arguments that setup.py and this Python pass to the compiler for a plain C file."""
     compiler = folder / "cc"
     compiler.write_text(COMPILER)
     compiler.chmod(0o755)
@@ -63,7 +63,7 @@ def flags_of_a_sanitized_build(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_a_sanitized_build_catches_an_overflow(tmp_path: Path) -> None:
-    """Python's own flags say that overflows wrap, and come first."""
+    """Python's own flags, which make overflows wrap, come first."""
     sanitized()
     needs_backend(checkout())
     flags = flags_of_a_sanitized_build(tmp_path)

@@ -180,7 +180,7 @@ def any_sockets() -> Iterator[dict[str, Any]]:
 
 
 def most_of_kernel() -> int:
-    """By trying, with a socket of its own."""
+    """Found by trying, with a separate socket."""
     with udp_pair() as (one, two):
         tried = {n: send_plainly(one, bytes(n), 1, two.getsockname()) for n in (64, 65, 128, 129)}
     assert tried[64] == 0
@@ -195,7 +195,7 @@ def test_support_is_probed() -> None:
     with any_sockets() as sockets:
         found = {name: cmsgx.segment_support(sock) for name, sock in sockets.items()}
         assert found == {"udp": most, "udp6": most, "fd": most, "int": most, "tcp": 0, "unix": 0}
-        # No option of it was touched, not for a moment: another thread may be sending.
+        # None of its options was changed, not even briefly: another thread may be sending.
         for name in ("udp", "udp6"):
             assert sockets[name].getsockopt(socket.IPPROTO_UDP, UDP_SEGMENT) == 0
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -203,7 +203,7 @@ def test_support_is_probed() -> None:
 
 
 def options_set() -> None:
-    """Counts what setsockopt(2) does for an answer."""
+    """Counts the calls of setsockopt(2) that it takes to find out."""
     from test_counters import Counter
 
     counter = Counter()
@@ -228,7 +228,7 @@ def test_all_arrive_once_in_order(family: int, count: int, size: int, last: int)
         data = numbered(count, size, last if count else None)
         sent = cmsgx.send_segments(one, data, size, address=two.getsockname())
         got = drain(two)
-        assert sent == max(count, 1)  # nothing is one empty datagram
+        assert sent == max(count, 1)  # no data is one empty datagram
         assert b"".join(got) == data
         assert numbers(got) == (list(range(count)) if count else [0])
         assert [len(part) for part in got] == ([size] * (count - 1) + [last] if count else [0])
@@ -250,7 +250,7 @@ def test_control_data_goes_with_each() -> None:
                 one, numbered(200, 50), 50, control=control, address=two.getsockname()
             )
             batch = rx.receive()
-            assert len(batch) == 200  # as the receiver has no UDP_GRO
+            assert len(batch) == 200  # because the receiver has no UDP_GRO
             assert {msg[kinds.Ttl].ttl for msg in batch} == {9}
 
 
@@ -303,7 +303,7 @@ class Level(enum.IntEnum):
     ids=["kind", "iterator", "raw", "enum", "Unknown"],
 )
 def test_another_size_in_control_is_refused(size: int, form: Callable[[Any], Any]) -> None:
-    """The kernel would take that one, and the datagrams have another size than was asked for."""
+    """The kernel would use that one, and the datagrams would have another size than requested."""
     with udp_pair() as (one, two):
         one.connect(two.getsockname())
         with pytest.raises(ValueError, match=r"^control: .*`size`"):
@@ -326,7 +326,7 @@ def test_another_size_in_control_is_refused(size: int, form: Callable[[Any], Any
 def test_an_error_names_what_the_caller_gave(
     data: bytes, arguments: dict[str, Any], text: str
 ) -> None:
-    """And neither messages[0], which there is not, nor a place behind what was added."""
+    """And neither messages[0], which does not exist, nor a place after what was added."""
     with udp_pair() as (one, _), pytest.raises((TypeError, ValueError)) as caught:
         cmsgx.send_segments(one, data, 2, **arguments)
     assert str(caught.value).startswith(text)

@@ -58,7 +58,7 @@ def kernel_has_it() -> None:
 
 @pytest.mark.parametrize("form", ["socket", "Fd", "int"])
 def test_without_checksums_it_falls_back(form: str) -> None:
-    """EINVAL: by a batch, each datagram once."""
+    """EINVAL: sent with a batch, each datagram once."""
     with udp_pair() as (one, two), cmsgx.Fd(os.dup(one.fileno())) as fd:
         one.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
         one.connect(two.getsockname())
@@ -69,7 +69,7 @@ def test_without_checksums_it_falls_back(form: str) -> None:
         for _ in range(2):
             assert cmsgx.send_segments(sock, numbered(300, 10, 5), 10) == 300
             assert numbers(drain(two)) == list(range(300))
-        # It is remembered, though not of a number, which is another socket's tomorrow.
+        # It is remembered, but not for a number, which may later be another socket.
         assert cmsgx.segment_support(sock) == (before if form == "int" else 0)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
             assert cmsgx.segment_support(other) == before
@@ -99,7 +99,7 @@ def test_a_datagram_that_is_refused_itself_says_nothing_of_segments() -> None:
     with udp_pair() as (one, two):
         one.connect(two.getsockname())
         before = cmsgx.segment_support(one)
-        # Each larger than a datagram can be; a control message that the kernel does not take.
+        # Each larger than a datagram can be; a control message that the kernel does not accept.
         bad = [(socket.IPPROTO_IP, socket.IP_TTL, b"1")]
         for data, size, control in (
             (bytes(200_000), 70_000, ()),
@@ -144,17 +144,17 @@ def small_mtu() -> None:
     with udp_pair() as (one, two):
         one.connect(two.getsockname())
         before = cmsgx.segment_support(one)
-        # With path MTU discovery the datagrams themselves are too large: no fallback helps.
+        # With path MTU discovery the datagrams themselves are too large, so no fallback helps.
         one.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, DO)
         with pytest.raises(OSError, match=os.strerror(errno.EMSGSIZE)) as caught:
             cmsgx.send_segments(one, numbered(30, 1400), 1400)
         assert caught.value.errno == errno.EMSGSIZE
         assert drain(two) == []
         assert cmsgx.segment_support(one) == before
-        # What fits goes in segments all the same.
+        # Data that fits is still sent in segments.
         assert cmsgx.send_segments(one, numbered(30, 1200), 1200) == 30
         assert numbers(drain(two)) == list(range(30))
-        # Without it each may be fragmented, but segments still may not.
+        # Without it each datagram may be fragmented, but segments still may not.
         one.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, DONT)
         assert send_plainly(one, bytes(5600), 1400) in (errno.EMSGSIZE, errno.EINVAL)
         assert cmsgx.send_segments(one, numbered(200, 1400, 9), 1400) == 200
@@ -177,7 +177,7 @@ def test_above_the_mtu_it_falls_back() -> None:
 
 
 def refused_by_device(error: int) -> None:
-    """As a device or an xfrm says it that cannot, at the first of several calls or later."""
+    """As from a device or an xfrm that cannot do it, at the first of several calls or later."""
     shim = Shim()
     shim.refuse_segments(0)
     with udp_pair() as (one, two):
@@ -201,7 +201,7 @@ def test_a_device_that_cannot() -> None:
 
 
 def joined(rx: cmsgx.Receiver) -> int:
-    """How many datagrams came at once."""
+    """How many datagrams came together."""
     with rx.receive() as msg:
         return len(msg.segments)
 
@@ -216,7 +216,8 @@ def wait_for(sock: cmsgx.socket) -> cmsgx.Receiver:
 def test_one_segment_that_is_too_long_is_not_held_against_the_next(
     family: int, is_connected: bool
 ) -> None:
-    """EMSGSIZE is of that send: shorter ones go in segments, and long ones once the MTU allows."""
+    """EMSGSIZE concerns only that send: shorter ones are sent in segments, and long ones once the
+    MTU allows."""
     with Namespace(mtu=1280) as network, network.entered(), udp_pair(family) as (one, two):
         to = two.getsockname()
         if is_connected:
@@ -254,7 +255,7 @@ def udp_socket(host: str) -> cmsgx.socket:
 
 
 def refused_on_a_path(error: int) -> None:
-    """EIO and EINVAL are remembered of the destination, or of the peer, and of no other."""
+    """EIO and EINVAL are remembered for the destination, or for the peer, and for no other."""
     shim = Shim()
     with udp_pair() as (one, two), udp_socket("127.0.0.2") as other:
         most = cmsgx.segment_support(one)
@@ -263,7 +264,7 @@ def refused_on_a_path(error: int) -> None:
         ways = [kinds.PacketInfo(local="127.0.0.1"), kinds.Mark(0)]
 
         def send(at: int, control: Any = ()) -> int:
-            """How many came at once: 10 or 1."""
+            """How many came together: 10 or 1."""
             assert cmsgx.send_segments(one, bytes(100), 10, control=control, address=to[at]) == 10
             found = joined(rx[at])
             assert found == 10 or [joined(rx[at]) for _ in range(9)] == [1] * 9
@@ -275,14 +276,14 @@ def refused_on_a_path(error: int) -> None:
         shim.refuse_segments(0)
         assert [send(0), send(1), send(0), send(1)] == [1, 10, 1, 10]
         assert cmsgx.segment_support(one) == most
-        # Nor of another way there; what is no way changes nothing.
+        # Nor for another route there; a kind that does not change the route has no effect.
         assert [send(0, way) for way in ways] == [10, 10]
         assert send(0, kinds.Ttl(9)) == 1
         shim.refuse_segments(error)
         assert send(0, ways[0]) == 1
         shim.refuse_segments(0)
         assert [send(0, way) for way in ways] == [1, 10]
-        # The same path by connect().
+        # The same path, by connect().
         one.connect(to[0])
         to[0] = None
         assert send(0) == 1
@@ -298,7 +299,8 @@ def test_a_refusal_is_remembered_of_its_path_only() -> None:
 
 
 def refused_for_its_size() -> None:
-    """Before Linux 6.14 a segment above the MTU is EINVAL: a shorter one is tried again."""
+    """Before Linux 6.14 a segment above the MTU is EINVAL: a shorter one is tried with segments
+    again."""
     shim = Shim()
     kernel = _batch._kernel()._replace(names_size=False)
     cast(Any, _batch)._kernel = lambda: kernel
@@ -324,7 +326,7 @@ def refused_for_its_size() -> None:
         shim.refuse_segments(0)
         assert [send(size) for size in (500, 499)] == [1, 4]
         assert cmsgx.segment_support(one) == most
-        # A device that cannot is another matter.
+        # A device that cannot do it is a different case.
         shim.refuse_segments(errno.EIO)
         assert send(100) == 1
         shim.refuse_segments(0)
@@ -333,7 +335,7 @@ def refused_for_its_size() -> None:
 
 
 def refused_by_each() -> None:
-    """What is remembered of a socket does not grow with the number of its peers."""
+    """The memory for a socket does not grow with the number of its peers."""
     shim = Shim()
     shim.refuse_segments(errno.EIO)
     with cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -360,7 +362,7 @@ def test_what_is_remembered_of_paths_is_bounded() -> None:
 
 
 def refused_later(calls: int, error: int) -> None:
-    """The path changes in the middle: the rest goes by a batch, nothing twice."""
+    """The path changes in the middle: the rest is sent with a batch, nothing twice."""
     shim = Shim()
     with udp_pair() as (one, two):
         one.connect(two.getsockname())
@@ -385,7 +387,7 @@ def test_a_path_that_changes() -> None:
 
 
 def fallback_that_fails(after: int) -> None:
-    """Of the batch, too, it is told how many went."""
+    """The number that the batch sent is reported too."""
     shim = Shim()
     with udp_pair() as (one, two):
         one.connect(two.getsockname())
@@ -409,7 +411,7 @@ def test_a_fallback_that_fails() -> None:
 @pytest.mark.parametrize("room", [0, 2])
 @pytest.mark.parametrize("control", [iter, list])
 def test_an_iterator_that_is_used_up_is_told(room: int, control: Any) -> None:
-    """Another call would send the rest without what was in it."""
+    """Another call would send the rest without its contents."""
     left, right = unix_pair(socket.SOCK_DGRAM)
     with left, right:
         with suppress(BlockingIOError):
@@ -433,12 +435,13 @@ def test_an_iterator_that_is_used_up_is_told(room: int, control: Any) -> None:
 
 @pytest.mark.parametrize("error", of_handlers(), ids=repr)
 def test_a_handler_that_raises_tells_what_went(error: Any) -> None:
-    """While a full socket is waited for. No errno of it is taken for the kernel's."""
+    """While the call waits for a full socket. An errno of the handler's exception is not taken for
+    the kernel's."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
-    gc.collect()  # or the handler runs in what an earlier test has left to be finalised
+    gc.collect()  # otherwise the handler may run in a finaliser that an earlier test left
     with left, right, handling(raising(error)):
         left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
-        # Again, in case it comes just before the wait.
+        # Repeated, in case it comes just before the wait.
         signal.setitimer(signal.ITIMER_REAL, 0.1, 5)
         with pytest.raises(type(error)) as caught:
             cmsgx.send_segments(left, numbered(1000, 100), 100)
@@ -449,7 +452,7 @@ def test_a_handler_that_raises_tells_what_went(error: Any) -> None:
 
 
 def interrupted_behind(which: int, refusal: int) -> None:
-    """A handler raises right behind a system call that sent: of segments, or of the fallback."""
+    """A handler raises right after a system call that sent: with segments, or in the fallback."""
     shim = Shim()
     error: Any = of_handlers()[which]
     with udp_pair() as (one, two), handling(raising(error)):
@@ -472,14 +475,14 @@ def interrupted_behind(which: int, refusal: int) -> None:
 
 
 def interrupted_in_the_fallback(which: int) -> None:
-    """What went in segments and what went by the batch are both told."""
+    """Both the datagrams sent in segments and those sent with the batch are reported."""
     shim = Shim()
     error: Any = of_handlers()[which]
     with udp_pair() as (one, two), handling(raising(error)):
         one.connect(two.getsockname())
         most = cmsgx.segment_support(one)
         shim.refuse_segments_after(1, errno.EIO)
-        shim.delay_send(40)  # each: one of segments, and the first of the batch
+        shim.delay_send(40)  # each: one with segments, and the first of the batch
         signal.setitimer(signal.ITIMER_REAL, 0.06)
         with pytest.raises(type(error)) as caught:
             cmsgx.send_segments(one, numbered(8 * most, 10), 10)

@@ -1,4 +1,4 @@
-"""send, send_all: what is refused, what is left of a message, addresses."""
+"""send, send_all: what is refused, partly sent messages, addresses."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def unknown_rights(fds: list[int]) -> list[Any]:
     return [cmsgx.Unknown(*raw_rights(fds)[0][:2], array.array("i", fds).tobytes())]
 
 
-# The calls that send typed control messages, with no byte of data.
+# The calls that send typed control messages, without any data.
 EMPTY: dict[str, Callable[[Any, Any], object]] = {
     "send": lambda sock, control: cmsgx.send(sock, b"", control=control),
     "send of a list": lambda sock, control: cmsgx.send(sock, [b"", b""], control=control),
@@ -118,7 +118,8 @@ def test_what_tcp_would_drop_with_no_byte_is_refused(by: str) -> None:
     with tcp_pair() as (left, _):
         with pytest.raises(ValueError, match="at least one byte on a stream"):
             EMPTY[by](left, [cmsgx.Unknown(socket.SOL_TCP, 99, bytes(4))])
-        # What may be the message itself is the kernel's affair: this is the type of a TLS record.
+        # A control message may be the message itself, which is for the kernel to decide: this is
+        # the type of a TLS record.
         with suppress(OSError):
             EMPTY[by](left, [cmsgx.Unknown(282, 1, b"\x15")])
 
@@ -185,7 +186,7 @@ def test_control_that_is_none(stream: Pair, wrong: Any) -> None:
 @pytest.mark.parametrize("shape", ["one buffer", "many buffers"])
 @pytest.mark.parametrize("timeout", [None, 60.0])
 def test_send_all_sends_all(stream: Pair, shape: str, timeout: float | None) -> None:
-    """Without a timeout the kernel does all of it in one call, with one it takes parts."""
+    """Without a timeout the kernel does everything in one call, with a timeout it accepts parts."""
     stream[0].settimeout(timeout)
     stream[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     payload = os.urandom(300_000)
@@ -258,7 +259,7 @@ def test_send_all_that_fails_says_how_much_went(
 
 
 def test_send_all_has_one_deadline_for_all_of_it(stream: Pair) -> None:
-    """A peer that takes a little now and then does not make it longer."""
+    """A peer that reads a little now and then does not extend it."""
     stream[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     stop = threading.Event()
 
@@ -282,7 +283,7 @@ def test_send_all_has_one_deadline_for_all_of_it(stream: Pair) -> None:
 def test_send_all_waits_for_what_is_left_of_its_time(
     stream: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each call for less than the one before."""
+    """Each call for less than the previous one."""
     stream[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     data = bytes(200_000)
     timeouts: list[float] = []
@@ -303,7 +304,7 @@ def test_send_all_waits_for_what_is_left_of_its_time(
 
 
 def interrupted_behind(zero_copy: bool, which: int) -> None:
-    """A handler raises right behind a system call that sent."""
+    """A handler raises right after a system call that sent."""
     error: Any = of_handlers()[which]
     shim = Shim()
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as left:
@@ -316,7 +317,7 @@ def interrupted_behind(zero_copy: bool, which: int) -> None:
             send_all = partial(cmsgx.send_all, left) if sender is None else sender.send_all
             shim.delay_send(200)
             signal.setitimer(signal.ITIMER_REAL, 0.1)
-            # Less than RLIMIT_MEMLOCK, over which nothing is sent without a copy.
+            # Less than RLIMIT_MEMLOCK, above which nothing is sent without a copy.
             with pytest.raises(type(error)) as caught:
                 send_all([bytes(10), bytes(1_000_000)])
             shim.delay_send(0)
@@ -412,7 +413,7 @@ def test_unix_addresses(name: Any, tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("label", [0, 1, 0xFFFFF])
 def test_each_flow_label_is_an_address_of_c(label: int) -> None:
-    """Also for a number, which has no method that could take it instead."""
+    """Also for a number, which has no method that could accept it instead."""
     with cmsgx.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.bind(("::1", 0))
         address = ("::1", sock.getsockname()[1], label, 0)
@@ -447,7 +448,7 @@ def test_what_is_no_address_of_ip_goes_nowhere(family: int, call: str) -> None:
 
 
 def test_the_scope_of_an_address_is_passed_on() -> None:
-    """Through another device than there is, a packet comes to the same as by socket."""
+    """Through a device that does not exist, the result is the same as with socket."""
     with cmsgx.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.bind(("::", 0))
 
@@ -521,7 +522,8 @@ def test_flags_are_passed_on(stream: Pair) -> None:
 
 
 def test_a_listener_hands_its_options_to_what_it_accepts() -> None:
-    """What is queued between accept() and Receiver carries credentials, if enabled in time."""
+    """A message that is queued between accept() and Receiver carries credentials, if enabled in
+    time."""
     with cmsgx.socket(socket.AF_UNIX) as listener:
         listener.bind(b"\0cmsgx-test-sync-listener")
         cmsgx.enable(listener, cmsgx.Credentials)

@@ -1,4 +1,4 @@
-"""send_batch: many messages for one system call."""
+"""send_batch: many messages with one system call."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_messages_has_to_be_iterable(packets: Pair) -> None:
 
 
 def test_to_many_addresses(tmp_path: Path) -> None:
-    """AF_UNIX names, abstract ones, and what came as an Address."""
+    """AF_UNIX names, abstract names, and a received Address."""
     with cmsgx.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.bind(str(tmp_path / "sender"))
         names: list[Any] = [str(tmp_path / "a"), bytes(tmp_path / "b"), b"\0cmsgx-batch", ""]
@@ -177,7 +177,7 @@ def test_to_many_addresses(tmp_path: Path) -> None:
 
 
 def test_each_kind_in_the_form_of_its_address() -> None:
-    """To an IPv4-mapped address the kernel takes the form of IPv4, and ignores the other."""
+    """To an IPv4-mapped address the kernel accepts the form of IPv4, and ignores the other."""
     with (
         cmsgx.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender,
         udp_pair(socket.AF_INET) as (four, _),
@@ -213,7 +213,7 @@ print(events)
 
 
 def test_buffers_stay_as_they_are_until_they_are_sent(packets: Pair) -> None:
-    """What runs while the batch is read can neither shorten a buffer nor take a message away."""
+    """Code that runs while the batch is read can neither shorten a buffer nor remove a message."""
     data = bytearray(b"data")
     messages: list[Any] = []
     refused = []
@@ -231,7 +231,7 @@ def test_buffers_stay_as_they_are_until_they_are_sent(packets: Pair) -> None:
     assert cmsgx.send_batch(packets[0], messages) == 3
     assert [one.data for one in drain(packets[1], fds=1)] == [b"data", b"x", b"behind"]
     assert refused
-    data.clear()  # and then it is free
+    data.clear()  # and then it is free again
 
 
 def test_no_sigpipe(stream: Pair) -> None:
@@ -278,8 +278,8 @@ def received_stream(sock: cmsgx.socket, size: int, pause: float = 0.0) -> list[R
 
 
 def check_reads(reads: list[Read], starts: Sequence[int]) -> None:
-    """Each descriptor came once, in order, with a read that has the first byte of its message:
-    the kernel joins the tail of the one before with it."""
+    """Each descriptor came once, in order, with a read that has the first byte of its message: the
+    kernel joins the tail of the previous message with it."""
     assert [read.file for read in reads] == [str(i) for i in range(len(starts))]
     for read, start in zip(reads, starts, strict=True):
         assert read.start <= start < read.end
@@ -319,7 +319,8 @@ def test_a_stream_gets_each_byte_and_each_descriptor_once(
 
 @pytest.mark.parametrize("timeout", [0, 0.1])
 def test_a_stream_that_takes_part_of_a_message(timeout: float) -> None:
-    """What went is told in whole messages and bytes; the rest can be sent, without descriptors."""
+    """The error says what was sent, in whole messages and bytes; the rest can be sent, without
+    descriptors."""
     with new_pair(socket.SOCK_STREAM) as (left, right), open_files(3) as files:
         left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
         payload = os.urandom(300_000)
@@ -352,7 +353,7 @@ def test_a_stream_that_is_closed_by_the_other_side() -> None:
 
 
 def test_the_rest_goes_though_the_descriptor_is_closed() -> None:
-    """It went with the first byte."""
+    """It was sent with the first byte."""
     with new_pair(socket.SOCK_STREAM) as (left, right), open_files(2) as files:
         left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
         left.settimeout(60)
@@ -375,7 +376,7 @@ def test_the_rest_goes_though_the_descriptor_is_closed() -> None:
 def test_a_signal_in_the_middle_of_a_stream() -> None:
     with new_pair(socket.SOCK_STREAM) as (left, right), handling(interrupt):
         left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
-        # Again, in case it comes just before the wait.
+        # Repeated, in case it comes just before the wait.
         signal.setitimer(signal.ITIMER_REAL, 0.1, 5)
         with pytest.raises(Interrupt) as caught:
             cmsgx.send_batch(left, [b"small", bytes(300_000)])

@@ -1,4 +1,5 @@
-"""send_batch(on_error="skip"): past a message that the kernel refuses; which it was, and why."""
+"""send_batch(on_error="skip"): it skips a message that the kernel refuses, and says which it was,
+and why."""
 
 from __future__ import annotations
 
@@ -34,19 +35,19 @@ import cmsgx
 
 NOWHERE = ("127.0.0.1", 1)
 
-# What each errno is about, where each message has an address of its own.
+# What each errno concerns, if each message has an address of its own.
 OF_MESSAGE = {
     "EMSGSIZE", "EINVAL", "EPERM", "EACCES", "EAFNOSUPPORT", "EADDRNOTAVAIL", "EISCONN",
     "EDESTADDRREQ", "ENOTCONN", "ECONNREFUSED", "ECONNRESET", "ENETUNREACH", "EHOSTUNREACH",
     "EHOSTDOWN", "ENETDOWN", "ENONET", "ENOPROTOOPT", "EOPNOTSUPP", "EPROTO", "EPROTOTYPE",
     "ENOENT", "ENOTDIR", "ELOOP", "ENAMETOOLONG", "ENODEV", "ENXIO", "EIO",
 }  # fmt: skip
-# Of those what ICMP may have left, about a packet before.
+# Those that ICMP may have left for an earlier packet.
 PENDING = {
     "ECONNREFUSED", "ECONNRESET", "ENETUNREACH", "EHOSTUNREACH", "EHOSTDOWN", "ENETDOWN", "ENONET",
     "ENOPROTOOPT", "EOPNOTSUPP", "EPROTO", "EACCES", "EMSGSIZE",
 }  # fmt: skip
-# And where there is one peer for all.
+# And if there is one peer for all.
 OF_MESSAGE_TO_A_PEER = {
     "EMSGSIZE", "EINVAL", "EPERM", "EACCES", "EAFNOSUPPORT", "EADDRNOTAVAIL", "EISCONN",
 }  # fmt: skip
@@ -85,7 +86,7 @@ REFUSED = {
     [(k, n) for k in KEEP_BOUNDARIES for n in REFUSED if k == socket.SOCK_DGRAM or "such" not in n],
 )
 def test_it_goes_past_what_the_kernel_refuses(kind: int, name: str) -> None:
-    """Wherever that is: all others go, each once, with its own descriptors."""
+    """Wherever that is, all others are sent, each once, with its own descriptors."""
     with new_pair(kind) as (left, right), open_files(6) as files:
         left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGE)
         before = open_fds()
@@ -126,14 +127,14 @@ def test_many_are_refused_in_a_row() -> None:
         assert (result, result.done) == (2, 7)
         assert reasons(result) == [(i, errno.EMSGSIZE) for i in (0, 1, 3, 5, 6)]
         assert [one.data for one in drain(right, 0, 10)] == [b"1", b"2"]
-        # All of them: that none went is no error, as each is said.
+        # All of them: it is not an error that none was sent, because each one is reported.
         result = skip(left, [long] * 3)
         assert (result, result.done) == (0, 3)
         assert skip(left, []) == 0
 
 
 def test_places_that_cannot_be_reached() -> None:
-    """By UDP, in a namespace that has no way but to itself."""
+    """Over UDP, in a namespace that has a route only to itself."""
     with (
         closing(Namespace()) as space,
         space.socket(socket.AF_INET, socket.SOCK_DGRAM) as reader,
@@ -154,7 +155,8 @@ def test_places_that_cannot_be_reached() -> None:
 
 
 def test_an_error_of_a_packet_before_skips_nothing() -> None:
-    """ICMP: it is pending, the next call tells it, and it is about none of these messages."""
+    """ICMP: the error is pending, the next call reports it, and it concerns none of these
+    messages."""
     with udp_pair() as (sock, reader):
         good = reader.getsockname()
         for connected in (True, False):
@@ -185,13 +187,13 @@ def test_a_connection_that_is_not_there_is_not_about_one_message() -> None:
 
 
 def in_child(function: str, *arguments: object) -> str:
-    """Calls a function of this file in a process of its own."""
+    """Calls a function of this file in a separate process."""
     code = f"import test_send_batch_skip as here; here.{function}(*{arguments!r})"
     return run_python(code, timeout=60, env=under_shim())
 
 
 def each_errno(kind: int, family: int) -> None:
-    """At each index: what is skipped, what is tried again, what ends the call."""
+    """At each index: what is skipped, what is tried again, and what ends the call."""
     shim = Shim()
     is_datagram = kind == socket.SOCK_DGRAM
     of_message = numbers(OF_MESSAGE if is_datagram else OF_MESSAGE_TO_A_PEER)
@@ -203,7 +205,7 @@ def each_errno(kind: int, family: int) -> None:
     with udp_pair() if family == socket.AF_INET else new_pair(kind) as (left, right):
         if family == socket.AF_INET:
             left.connect(right.getsockname())
-        # EAGAIN is waited for, and EINTR is tried again.
+        # EAGAIN makes the call wait, and EINTR makes it try again.
         for number in sorted((*numbers(OF_MESSAGE | OF_ALL), 4242)):
             for index in range(count):
                 for times in (1, 2):
@@ -250,7 +252,7 @@ def test_each_errno_at_each_index(kind: int, family: int) -> None:
 
 
 def after_a_part() -> None:
-    """What is refused in the middle of a message ends the call: its rest cannot be left out."""
+    """An error in the middle of a message ends the call: the rest of it cannot be left out."""
     shim = Shim()
     left, right = unix_pair()
     with left, right:
@@ -277,14 +279,14 @@ NOT_SKIPPED = [name for name in CAUSES if name not in REFUSED]
 
 @pytest.mark.parametrize("name", NOT_SKIPPED)
 def test_what_cannot_be_made_is_raised(name: str) -> None:
-    """As without: once it is the first, and what stands before it went, or was skipped."""
+    """As without on_error: when it is the first, and everything before it was sent or skipped."""
     cause = CAUSES[name]
     with new_pair(socket.SOCK_DGRAM) as (left, right):
         messages: list[Any] = [b"1", bytes(10_000_000), b"2", cause.message(), b"3"]
         result = skip(left, messages)
         assert (result, result.done) == (2, 3)
         assert reasons(result) == [(1, errno.EMSGSIZE)]
-        # That all before it were skipped makes it no first one.
+        # If all before it were skipped, it still does not count as the first.
         messages[:2] = []
         messages[0] = bytes(10_000_000)
         messages[1] = cause.message()
@@ -299,22 +301,22 @@ def test_what_cannot_be_made_is_raised(name: str) -> None:
 
 @pytest.mark.parametrize("timeout", [0, 0.01])
 def test_no_room_ends_the_call(timeout: float) -> None:
-    """What was skipped before is told, and what is left goes another time."""
+    """Messages that were skipped before are reported, and the rest is sent another time."""
     pair, messages = overfull()
     left, right = pair
     long = bytes(10_000_000)
     batch = [long, messages[0], long, messages[1], messages[2], long]
     result = skip(left, batch, timeout=timeout)
-    # Whether a second one fits is the kernel's choice.
+    # The kernel decides whether a second one fits.
     assert 0 < result < 3
     assert result.done < 6
     assert reasons(result)[0] == (0, errno.EMSGSIZE)
-    # None of these goes: the first of what is left waits.
+    # None of these is sent: the first of the rest waits.
     error_type = TimeoutError if timeout else BlockingIOError
     with pytest.raises(error_type) as caught:
         skip(left, [messages[3]], timeout=timeout)
     assert (caught.value.sent, caught.value.skipped) == (0, ())  # type: ignore[attr-defined]
-    # And after one that was skipped it is no error.
+    # And after one that was skipped it is not an error.
     waits = skip(left, [long, messages[3]], timeout=timeout)
     assert (waits, waits.done) == (0, 1)
     got = [one.data for one in drain(right, 0, 8192)]
@@ -330,7 +332,7 @@ def test_no_room_ends_the_call(timeout: float) -> None:
 
 
 def test_a_signal_is_heard_between_messages_that_are_skipped() -> None:
-    """And what went until then is told."""
+    """And what was sent until then is reported."""
     long = bytes(10_000_000)
     with new_pair() as (left, right), handling(interrupt):
         left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGE)

@@ -1,4 +1,4 @@
-"""send_batch: exactly which messages went, where one fails or the kernel stops."""
+"""send_batch: exactly which messages were sent if one fails or the kernel stops."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from cmsgx import _cmsg, kinds
 
 
 def in_child(function: str, *arguments: object, env: dict[str, str] | None = None) -> str:
-    """Calls a function of this file in a process of its own; what it printed."""
+    """Calls a function of this file in a separate process; returns what it printed."""
     code = f"import test_send_batch_stopped as here; here.{function}(*{arguments!r})"
     return run_python(code, timeout=60, env=env)
 
@@ -59,7 +59,7 @@ def a_closed_fd() -> cmsgx.Fd:
 
 
 class Cause(NamedTuple):
-    """A message that cannot be sent, and what is raised for it."""
+    """A message that cannot be sent, and the exception for it."""
 
     message: Callable[[], Any]
     error: type[BaseException]
@@ -114,11 +114,12 @@ CAUSES = {
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    # A SOCK_SEQPACKET takes no address: the kernel ignores it.
+    # A SOCK_SEQPACKET has no use for an address: the kernel ignores it.
     [(k, n) for k in KEEP_BOUNDARIES for n in CAUSES if k == socket.SOCK_DGRAM or "such" not in n],
 )
 def test_it_stops_at_the_first_that_fails(kind: int, name: str) -> None:
-    """Wherever that is: those before it went, each with its own; it and those behind did not."""
+    """Wherever that is: those before it were sent, each with its own descriptors; it and those
+    after it were not."""
     cause = CAUSES[name]
     with new_pair(kind) as (left, right), open_files(6) as files:
         left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGE)
@@ -129,7 +130,7 @@ def test_it_stops_at_the_first_that_fails(kind: int, name: str) -> None:
             messages[index] = cause.message()
             if index:
                 assert cmsgx.send_batch(left, messages) == index
-            # The next call, which is given the rest, hears of it.
+            # The next call, which gets the rest, reports it.
             messages[index] = cause.message()
             with pytest.raises(cause.error, match=cause.text) as caught:
                 cmsgx.send_batch(left, messages[index:])
@@ -162,7 +163,7 @@ def test_which_message_is_wrong_is_noted(packets: Pair) -> None:
 
 @pytest.mark.parametrize("behind", [1, 300])
 def test_an_iterator_is_read_once(packets: Pair, behind: int) -> None:
-    """A message that failed half way is not read again, without what its iterators gave."""
+    """A message that failed halfway is not read again, because its iterators are used up."""
     left, right = packets
     left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGE)
     with open_files(2) as files:
@@ -174,14 +175,14 @@ def test_an_iterator_is_read_once(packets: Pair, behind: int) -> None:
 
 
 def fill_with_bytes(sock: cmsgx.socket) -> None:
-    """So that each that is received makes room for one."""
+    """So that each received message makes space for one more."""
     with suppress(BlockingIOError):
         while True:
             sock.send(b"x", socket.MSG_DONTWAIT)
 
 
 def reads_once() -> dict[str, tuple[Any, str | None]]:
-    """Messages of which none goes, and how the note begins."""
+    """Messages none of which is sent, and how the note begins."""
     return {
         "fds": ([(b"1", iter([0])), b"2"], "messages[0] had an iterator"),
         "control": ([b"1", (b"2", (), iter(()))], "messages[1] had an iterator"),
@@ -194,7 +195,7 @@ def reads_once() -> dict[str, tuple[Any, str | None]]:
 @pytest.mark.parametrize("name", reads_once())
 @pytest.mark.parametrize("timeout", [0, 0.01])
 def test_iterators_that_were_read_and_not_sent_are_told(name: str, timeout: float) -> None:
-    """The same messages again would go without what was in them."""
+    """Repeating the same messages would send them without their contents."""
     messages, start = reads_once()[name]
     with new_pair(socket.SOCK_DGRAM) as (left, _right):
         fill(left)
@@ -208,13 +209,13 @@ def test_iterators_that_were_read_and_not_sent_are_told(name: str, timeout: floa
 
 @pytest.mark.parametrize("name", reads_once())
 def test_a_count_of_what_went_loses_no_iterator(name: str) -> None:
-    """Where another call could not send the rest as it was, it is an error that has the count."""
+    """If another call could not send the rest unchanged, the error has the count."""
     messages, start = reads_once()[name]
     with new_pair(socket.SOCK_DGRAM) as (left, right):
         fill_with_bytes(left)
         right.recv(1)
         if name in ("fds", "none"):
-            # That of the one that went is not missed.
+            # The iterator of the message that was sent is not missed.
             assert cmsgx.send_batch(left, messages, timeout=0) == 1
             return
         with pytest.raises(BlockingIOError) as caught:
@@ -226,7 +227,7 @@ def test_a_count_of_what_went_loses_no_iterator(name: str) -> None:
 
 
 class Raises:
-    """Where a descriptor is asked for."""
+    """Where a descriptor is converted."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -239,7 +240,7 @@ class Raises:
 @pytest.mark.parametrize("error", of_handlers(), ids=repr)
 @pytest.mark.parametrize("by", ["fileno", "fds", "control", "data"])
 def test_what_other_code_raises_is_raised(index: int, error: Any, by: str) -> None:
-    """Once all in front of it went: no later call could hear of it."""
+    """Once all before it were sent: no later call could report it."""
     with new_pair() as (left, right):
         left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGE)
 
@@ -302,7 +303,7 @@ def test_descriptors_without_a_byte_are_refused_on_a_stream(stream: Pair) -> Non
 
 
 def test_errors_of_the_path() -> None:
-    """Of UDP: an unreachable network at each index."""
+    """Over UDP: an unreachable network at each index."""
     with udp_pair() as (one, two):
         good = two.getsockname()
         for index in range(4):
@@ -319,7 +320,7 @@ def test_errors_of_the_path() -> None:
 
 
 def stops_after(most: int) -> None:
-    """sendmmsg(2) that takes fewer than it is given, each time."""
+    """A sendmmsg(2) that sends fewer than it is given, each time."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     shim = Shim()
     shim.send_most(most)
@@ -393,7 +394,7 @@ def test_time_is_up_for_all_of_it() -> None:
 
 
 def test_each_wait_takes_from_the_time_for_all() -> None:
-    """The receiver takes one after the other, and each wait alone is far below the timeout."""
+    """The receiver takes one after another, and each single wait is far below the timeout."""
     pair, messages = overfull()
     left, right = pair
     count = 40
@@ -427,7 +428,7 @@ def test_not_blocking_it_sends_what_goes() -> None:
 
 
 def with_handler(kind: str) -> None:
-    """A signal arrives while the kernel waits behind the first message, without a timeout."""
+    """A signal arrives while the kernel waits after the first message, without a timeout."""
     pair, messages = overfull()
     left, right = pair
     got: list[Whole] = []
@@ -473,7 +474,7 @@ def with_handler(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["returns", "raises", "OSError"])
 @pytest.mark.slow
 def test_a_signal_in_the_middle(kind: str) -> None:
-    """The handler runs, whatever the kernel has sent before; in a process that can be ended."""
+    """The handler runs, whatever the kernel has sent before; in a process that can be killed."""
     assert in_child("with_handler", kind).strip() == "done"
 
 
@@ -484,7 +485,8 @@ def test_a_signal_is_heard_though_nothing_waits(which: int) -> None:
 
 
 def long_batch(which: int) -> None:
-    """Of many system calls, during the first of which it arrives; in order, none twice."""
+    """In a call of many system calls, during the first of which it arrives; in order, none
+    twice."""
     error: Any = of_handlers()[which]
     shim = Shim()
     with new_pair() as (left, right), handling(raising(error)):
@@ -505,7 +507,7 @@ def long_batch(which: int) -> None:
 @pytest.mark.parametrize("form", [list, iter])
 @pytest.mark.parametrize("closed", range(6))
 def test_an_fd_that_is_closed_while_it_waits(closed: int, form: Callable[[Any], Any]) -> None:
-    """One that has gone may be closed; one that has not ends the batch in front of it."""
+    """A descriptor that was sent may be closed; one that was not ends the batch before it."""
     pair, messages = overfull()
     left, right = pair
     left.settimeout(60)
@@ -533,7 +535,7 @@ def test_an_fd_that_is_closed_while_it_waits(closed: int, form: Callable[[Any], 
         if form is list or closed == 0:
             assert results == [expected]
         else:
-            # The same messages again would lack their descriptors.
+            # Repeating the same messages would send them without their descriptors.
             assert [(error.errno, error.sent) for error in results] == [(errno.EBADF, closed)]
             assert f"messages[{closed}]" in results[0].__notes__[-1]
         assert got == [Whole(messages[i], [str(i)]) for i in range(expected)]

@@ -69,14 +69,14 @@ def test_a_bound_on_time_is_found(line: str, is_bound: bool) -> None:
 
 
 def test_no_test_bounds_the_time_that_something_takes() -> None:
-    """On a busy machine it may take any. What hangs is stopped by `faulthandler_timeout`."""
+    """On a busy machine it may take any time. `faulthandler_timeout` stops a test that hangs."""
     found = []
     for path in FILES:
         source = path.read_text(encoding="utf-8")
         if path == Path(__file__) or not has_clock(source):
             continue
         found += [f"{path.name}:{line}" for line in bounds(source)]
-        # What runs in a process of its own stands in strings.
+        # Code that runs in a separate process is in strings.
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Constant) and has_clock(node.value):
                 with suppress(SyntaxError):

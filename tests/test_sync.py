@@ -1,4 +1,4 @@
-"""send, receive: one message after the other."""
+"""send, receive: one message after another."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_first_descriptor_that_is_not_open_is_named(pair: Pair, call: str) -
         with pytest.raises(OSError, match=r"fds\[1\]: descriptor 1000000 is not open") as caught:
             calls[call](pair[0], [*files, 1_000_000, *files, 1_000_001])
         assert caught.value.errno == errno.EBADF
-        # Not where the socket is what is closed.
+        # Not if the socket is what is closed.
         pair[0].close()
         with pytest.raises(OSError, match="Bad file descriptor") as caught:
             calls[call](pair[0], [*files, 1_000_000])
@@ -103,7 +103,7 @@ def test_the_first_descriptor_that_is_not_open_is_named(pair: Pair, call: str) -
 
 @pytest.mark.parametrize("call", ["send", "send_all", "send_batch", "sendmsg", "send_fds"])
 def test_a_buffer_that_is_yielded_and_dropped_is_held(packets: Pair, call: str) -> None:
-    """What a generator made would be freed, and filled with what is made next."""
+    """An object from a generator would be freed, and its memory reused for the next one."""
     size, count = 3000, 12
     left, right = packets
     left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
@@ -126,7 +126,7 @@ def test_a_buffer_that_is_yielded_and_dropped_is_held(packets: Pair, call: str) 
 
 @pytest.mark.parametrize("more", [0, 1, 10, 200])
 def test_descriptors_are_held_no_longer_than_the_call(pair: Pair, more: int) -> None:
-    """Also where those of `control` are so many that the room of the first does not do."""
+    """Also if `control` has so many that the first array is too small."""
     pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     with open_files(1) as files, cmsgx.Fd(os.dup(files[0])) as fd:
         before = sys.getrefcount(fd)
@@ -141,8 +141,8 @@ def test_descriptors_are_held_no_longer_than_the_call(pair: Pair, more: int) -> 
 @pytest.mark.parametrize("with_fds", [True, False])
 @pytest.mark.parametrize("by", ["send", "send_batch", "receive", "Receiver", "enable"])
 def test_pins_are_given_back(by: str, with_fds: bool) -> None:
-    """Of the socket's own Fd and of those that are sent, whatever the call comes to; otherwise
-    close() would leave them open for good."""
+    """For the socket's own Fd and for those that are sent, however the call ends; otherwise close()
+    would leave them open for good."""
     before = open_fds()
     left, right = socket.socketpair()
     fd, gone, kept = cmsgx.Fd(left.detach()), cmsgx.share(b"gone"), cmsgx.share(b"kept")
@@ -289,7 +289,7 @@ def test_packed_numbers_are_not_sent_as_one_descriptor_for_each_byte(
 
 
 class Numbers:
-    """Iterable, and says as Python's own protocols have it that it is no descriptor itself."""
+    """Iterable, and declares by Python's own protocols that it is not a descriptor itself."""
 
     fileno = None
 
@@ -330,7 +330,7 @@ def test_receive_asks_and_sets_no_option(stream: Pair) -> None:
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
 def test_receive_has_room_for_all_that_others_switched_on(kind: int) -> None:
-    """What is switched on takes no room from the descriptors."""
+    """Options that are on take no space from the descriptors."""
     with new_pair(kind) as pair, open_files(253) as files:
         for option in (16, 34, 76, TIMESTAMPNS):
             pair[1].setsockopt(socket.SOL_SOCKET, option, 1)
@@ -453,7 +453,7 @@ def test_max_fds_is_none_over_another_family(flags: int) -> None:
         right.settimeout(60)
         rx = cmsgx.Receiver(right, 10, fds=cmsgx.MAX_FDS)
         batches = cmsgx.BatchReceiver(right, 2, 10, fds=cmsgx.MAX_FDS)
-        # Behind their back: what comes of it has no room, but it is no descriptor.
+        # Without their knowledge: it does not fit, but it is not a descriptor.
         for option in (8, 12, 13, 20):  # IP_PKTINFO, IP_RECVTTL, IP_RECVTOS, IP_RECVORIGDSTADDR
             right.setsockopt(socket.SOL_IP, option, 1)
         for _ in range(4):

@@ -42,7 +42,7 @@ def switch_often() -> Iterator[None]:
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
 @pytest.mark.parametrize("by", ["typed", "drop-in"])
 def test_a_socket_shared_by_threads(kind: int, by: str) -> None:
-    """Each message arrives once, whole, with its own descriptors."""
+    """Each message arrives once, complete, with its own descriptors."""
     each = 150
     sender, receiver = unix_pair(kind)
     got: Counter[str] = Counter()
@@ -103,7 +103,7 @@ def test_one_receiver_by_many_threads_is_refused_and_never_confused() -> None:
             for number in range(total):
                 cmsgx.send(sender, str(number).encode(), fds=files)
                 if number % 50 == 0:
-                    time.sleep(0.005)  # one waits in the Receiver, and the others find it so
+                    time.sleep(0.005)  # one waits in the Receiver, and the others find it in use
 
     def receive() -> None:
         while len(got) < total:
@@ -141,7 +141,7 @@ def test_one_batch_receiver_by_many_threads_is_refused_and_never_confused() -> N
                 while sent < 10:
                     sent += cmsgx.send_batch(sender, messages[sent:])
                 if number % 200 == 0:
-                    time.sleep(0.005)  # one waits in the receiver, and the others find it so
+                    time.sleep(0.005)  # one waits in the receiver, and the others find it in use
 
     def receive() -> None:
         while len(got) < total:
@@ -193,7 +193,8 @@ def test_a_batch_receiver_that_waits_is_in_use(use: Callable[[Any], object]) -> 
 
 @contextlib.contextmanager
 def slow_to_close(close: Callable[[cmsgx.Batch], object]) -> Iterator[cmsgx.Batch]:
-    """A batch of three, the second with what blocks in close(2), while a thread closes of it."""
+    """A batch of three, while a thread closes descriptors of it; close(2) blocks for one of the
+    second message."""
     pair = unix_pair(socket.SOCK_SEQPACKET)
     with pair[0], pair[1], stuck_in_close() as (number, let_go), open_files(2) as files:
         cmsgx.send_batch(pair[0], [(b"0", files[:1]), (b"1", [number]), (b"2", files[1:])])
@@ -212,7 +213,7 @@ def slow_to_close(close: Callable[[cmsgx.Batch], object]) -> Iterator[cmsgx.Batc
             thread.join()
         batch.close()
         assert all(message.closed for message in batch)
-        assert len(open_fds()) == before - 1  # without the peer that let go
+        assert len(open_fds()) == before - 1  # without the peer's release
 
 
 def test_a_batch_that_is_being_closed_is_in_use() -> None:
@@ -223,7 +224,7 @@ def test_a_batch_that_is_being_closed_is_in_use() -> None:
         batch.close()
 
     with slow_to_close(close) as batch:
-        batch.close()  # it is, for whoever comes second
+        batch.close()  # it is, for a second caller
         uses: list[Callable[[], object]] = [
             lambda: batch[0], lambda: batch[-1:], lambda: list(batch), lambda: messages[0].take(0)
         ]  # fmt: skip
@@ -242,7 +243,7 @@ def test_a_batch_of_which_one_message_is_in_use_is_closed_wholly_or_not() -> Non
 
 
 def test_a_batch_by_many_threads() -> None:
-    """All see the same messages, and each descriptor is handed out once; a clash is a
+    """All see the same messages, and each descriptor is returned once; a clash is a
     RuntimeError."""
     pair = unix_pair(socket.SOCK_SEQPACKET)
     with open_files(16) as files:
@@ -283,7 +284,7 @@ def test_a_batch_by_many_threads() -> None:
 
 
 def test_batches_sent_by_many_threads_over_one_socket() -> None:
-    """Each batch is whole and in order, among others'."""
+    """Each batch is complete and in order, among those of others."""
     sender, receiver = unix_pair(socket.SOCK_SEQPACKET)
     each, rounds = 5, 60
     got: dict[bytes, list[int]] = {}
@@ -326,7 +327,7 @@ def test_the_gil_is_given_up_while_it_waits(stream: Pair) -> None:
 
 
 def test_closing_an_fd_while_it_is_sent(stream: Pair) -> None:
-    """close() returns at once; the right file goes out, or none."""
+    """close() returns at once; the right file is sent, or none."""
     rounds = 300
     outcomes: Counter[str] = Counter()
     with open_files(2) as [right, wrong]:
@@ -347,7 +348,7 @@ def test_closing_an_fd_while_it_is_sent(stream: Pair) -> None:
             def close(fd: cmsgx.Fd = fd, barrier: threading.Barrier = barrier) -> None:
                 barrier.wait()
                 fd.close()
-                os.close(os.dup(wrong))  # takes the number, if it is free
+                os.close(os.dup(wrong))  # gets the number, if it is free
 
             run_all(send, close)
             assert fd.closed
@@ -356,7 +357,7 @@ def test_closing_an_fd_while_it_is_sent(stream: Pair) -> None:
 
 
 def test_close_returns_at_once_while_a_send_waits() -> None:
-    """And the descriptor goes when that call returns."""
+    """And the descriptor is closed when that call returns."""
     sender, receiver = unix_pair()
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -369,7 +370,7 @@ def test_close_returns_at_once_while_a_send_waits() -> None:
     thread = threading.Thread(target=cmsgx.send, args=(sender, b"x"), kwargs={"fds": [fd]})
     thread.start()
     until_it_waits(thread)
-    fd.close()  # nothing lets the send go on before
+    fd.close()  # nothing lets the send continue before
     assert fd.closed
     assert os.fstat(writer)  # pinned
     assert thread.is_alive()
@@ -381,7 +382,7 @@ def test_close_returns_at_once_while_a_send_waits() -> None:
                 os.write(msg.fds[0].fileno(), b"still the pipe")
     thread.join()
     assert os.read(reader, 100) == b"still the pipe"
-    assert os.read(reader, 100) == b""  # nobody has the other end any more
+    assert os.read(reader, 100) == b""  # the other end is no longer open anywhere
     os.close(reader)
     close_pair((sender, receiver))
 
@@ -437,7 +438,7 @@ def test_an_fd_that_is_a_socket_closed_while_it_is_used() -> None:
 
 @pytest.mark.parametrize("taken", [True, False])
 def test_a_message_by_many_threads(taken: bool) -> None:
-    """Each descriptor is handed out once; a clash is a RuntimeError."""
+    """Each descriptor is returned once; a clash is a RuntimeError."""
     pair = unix_pair()
     with open_files(50) as files:
         for _ in range(20):

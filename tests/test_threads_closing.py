@@ -35,8 +35,8 @@ def switch_often() -> Iterator[None]:
 def test_an_fd_that_is_closed_while_a_thread_waits_for_it_goes_when_that_call_returns(
     is_blocking: bool, many: bool, packets: Pair
 ) -> None:
-    """So that its number cannot be another file's there. What came last is neither the end, nor
-    not the end: nobody can ask a socket that is closed."""
+    """So that its number cannot belong to another file there. Whether the last message is the end
+    is then unknown: a closed socket cannot be asked."""
     left, right = packets
     os.set_blocking(right.fileno(), is_blocking)
     fd = cmsgx.Fd(right.detach())
@@ -52,7 +52,7 @@ def test_an_fd_that_is_closed_while_a_thread_waits_for_it_goes_when_that_call_re
         except OSError as error:
             raised.append(error)
 
-    # Of poll(2) the first argument is an array, of as many items as the second says.
+    # The first argument of poll(2) is an array, with as many items as the second says.
     arguments = (number,) if is_blocking else (None, 1)
     with thread_in(receive, lambda: bool(identity) and is_in_call(identity[0], *arguments)):
         fd.close()

@@ -1,4 +1,4 @@
-"""send, send_all, receive, Receiver: timeouts, and what is lost by a call that is made again."""
+"""send, send_all, receive, Receiver: timeouts, and what is lost if a call is repeated."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_timeout_that_is_none(receive: Callable[..., bytes], timeout: Any, strea
 
 @RECEIVES
 def test_a_timeout_is_rounded_up(stream: Pair, receive: Callable[..., bytes]) -> None:
-    """None at all is another thing: BlockingIOError."""
+    """A timeout of 0 is different: BlockingIOError."""
     for timeout in (1e-9, 1e-10, 5e-324):
         with pytest.raises(TimeoutError):
             receive(stream[1], timeout=timeout)
@@ -108,7 +108,7 @@ def test_a_timeout_is_rounded_up(stream: Pair, receive: Callable[..., bytes]) ->
 def test_a_timeout_that_never_comes_is_no_overflow(
     stream: Pair, receive: Callable[..., bytes]
 ) -> None:
-    # More than 2**31 seconds do not fit into a time_t of 32 bits, 2**32 would be none there.
+    # More than 2**31 seconds do not fit into a 32-bit time_t, and 2**32 would be 0 there.
     for timeout in (1e9, 3e9, 2**32, 1e300, float("inf"), sys.maxsize):
         with later(0.02, lambda: stream[0].send(b"x")):
             assert receive(stream[1], timeout=timeout) == b"x"
@@ -146,7 +146,7 @@ def test_o_nonblock_that_a_dup_cleared_does_not_block_a_send(stream: Pair) -> No
 
 @pytest.fixture
 def alarm() -> Iterator[list[float]]:
-    """SIGALRM every 20 ms; the handler notes when it ran."""
+    """SIGALRM every 20 ms; the handler records when it ran."""
     ran: list[float] = []
     before = signal.signal(signal.SIGALRM, lambda *_: ran.append(time.monotonic()))
     signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
@@ -173,7 +173,7 @@ def test_signals_do_not_put_the_deadline_off(
     stream: Pair, alarm: list[float], receive: Callable[..., bytes]
 ) -> None:
     start = time.monotonic()
-    # Later than that it would come to an end all the same.
+    # After that it would end in any case.
     with later(20, lambda: stream[0].send(b"x")), pytest.raises(TimeoutError):
         receive(stream[1], timeout=0.3)
     assert time.monotonic() - start >= 0.3
@@ -190,7 +190,7 @@ def test_a_signal_handler_that_raises_ends_the_call(
 
     stream[1].settimeout(own)
     before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.1, 5)  # again, in case it comes just before the wait
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 5)  # repeated, in case it comes just before the wait
     try:
         with pytest.raises(ZeroDivisionError):
             receive(stream[1])
@@ -201,7 +201,7 @@ def test_a_signal_handler_that_raises_ends_the_call(
 
 # What can be read once only ---------------------------------------------------------------------
 
-# The call, and the arguments of it that are iterators.
+# The call, and those of its arguments that are iterators.
 READ_ONCE: dict[str, tuple[Callable[..., Any], list[str]]] = {
     "fds": (lambda s, **t: cmsgx.send(s, b"x", fds=(n for n in [0]), **t), ["fds was an"]),
     "control": (
@@ -232,7 +232,7 @@ READ_ONCE: dict[str, tuple[Callable[..., Any], list[str]]] = {
 @pytest.mark.parametrize("name", READ_ONCE)
 @pytest.mark.parametrize("timeout", [0, 0.01])
 def test_iterators_that_are_used_up_are_named(name: str, timeout: float) -> None:
-    """A call that is made again would send without what they had, and nobody would be told."""
+    """A repeated call would send without their contents, and nothing would report it."""
     call, expected = READ_ONCE[name]
     with new_pair(socket.SOCK_DGRAM) as (left, _right):
         fill(left)
@@ -300,7 +300,7 @@ def test_iterators_that_are_used_up_by_a_send_to_a_name_are_named(
 
 
 def test_iterators_that_are_used_up_in_part_of_send_all() -> None:
-    """The descriptors went with the first byte, the data did not."""
+    """The descriptors were sent with the first byte, but not all of the data."""
     with new_pair() as (left, _right):
         left.settimeout(0)
         with pytest.raises(BlockingIOError) as caught:

@@ -1,4 +1,4 @@
-"""The types that users see: what mypy --strict and pyright make of a sample.
+"""The types that users see: the verdict of mypy --strict and pyright on a sample.
 
 tools/lint runs this, where both are installed.
 """
@@ -177,7 +177,7 @@ def methods(sock: cmsgx.socket) -> None:
     plain: socket.socket = sock
     assert_type(plain.recvmsg(10)[0], bytes)
 """
-# Each line is an error of its own: what stands behind it must be in mypy's words for it.
+# Each line is an error of its own: mypy's message must contain the comment after it.
 BAD = """
 import cmsgx
 msg = cmsgx.receive(0, 1)
@@ -223,10 +223,10 @@ def run_mypy(path: Path, text: str) -> list[str]:
 
 
 def run_pyright(folder: Path, text: str) -> list[dict[str, Any]]:
-    """The errors; as strict as pyright is."""
+    """The errors, with pyright in strict mode."""
     pytest.importorskip("pyright")
     (folder / "sample.py").write_text(text)
-    # No stubs beside the C half: what it has stands in _cmsg.pyi.
+    # No stubs other than for the C part: its types are in _cmsg.pyi.
     config = {
         "include": ["sample.py"], "extraPaths": [str(SOURCES)], "typeCheckingMode": "strict",
         "pythonVersion": "3.11", "reportMissingModuleSource": False,

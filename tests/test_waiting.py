@@ -1,4 +1,4 @@
-"""Waiting with a timeout: no loop around poll(2) that spins, no call that is not needed."""
+"""Waiting with a timeout: no loop around poll(2) that spins, no unnecessary call."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from cmsgx import _cmsg, kinds
 linux = pytest.mark.skipif(
     not hasattr(_cmsg, "MSG_ERRQUEUE"), reason="this system has no error queue"
 )
-# Each call waits that long, of which the naps take 1, 2, 4, 8, 10, 10, ... ms.
+# Each call waits this long, of which the sleeps take 1, 2, 4, 8, 10, 10, ... ms.
 SECONDS = 0.04
-# Two calls of poll(2) for each nap, and 16 in a row before the first. A loop that spins makes
+# Two calls of poll(2) for each sleep, and 16 in a row before the first. A loop that spins makes
 # thousands.
 MOST_POLLS = 80
 
 
 def in_child(function: str, *arguments: object, env: dict[str, str] | None = None) -> str:
-    """Calls a function of this file in a process of its own."""
+    """Calls a function of this file in a separate process."""
     code = f"import test_waiting as here; here.{function}(*{arguments!r})"
     return run_python(code, timeout=120, env=env)
 
 
 def limited(call: Callable[[], Any]) -> float:
-    """How long it waited; it has to say that the time is up."""
+    """How long it waited; it has to raise TimeoutError."""
     start = time.monotonic()
     try:
         call()
@@ -169,7 +169,7 @@ def receives_with_data_that_the_flags_leave_out() -> None:
                     "receive_errors": lambda: next(cmsgx.receive_errors(sock, timeout=SECONDS)),
                 }
             )
-            # Not even looked at: one call waits, to the end.
+            # It is not even checked: one call waits until the end.
             shim = Shim()
             shim.reset()
             limited(cmsgx.ErrorReceiver(sock).receive)
@@ -177,7 +177,7 @@ def receives_with_data_that_the_flags_leave_out() -> None:
 
 
 def waits_for_errors_while_one_is_pending() -> None:
-    """poll(2) says POLLERR for what SO_ERROR has, and the error queue has not."""
+    """poll(2) reports POLLERR for an error that is in SO_ERROR, and not on the error queue."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect(("127.0.0.1", 1))
         sock.send(b"x")
@@ -188,7 +188,7 @@ def waits_for_errors_while_one_is_pending() -> None:
                 "Fd": lambda: cmsgx.ErrorReceiver(sock.fileno()).receive(timeout=SECONDS),
             }
         )
-        # It is left to whom it is for.
+        # It is left to the call that it is for.
         with fails(errno.ECONNREFUSED):
             sock.send(b"x")
 
@@ -324,7 +324,7 @@ def loops_without_poll() -> None:
             messages = [item] if isinstance(item, cmsgx.Message) else item
             found += [message.data for message in messages]
             if found == [b"one"] and kind == socket.SOCK_SEQPACKET:
-                # Two that look like the end, and are none.
+                # Two that look like the end, but are not.
                 cmsgx.send(left, b"")
                 cmsgx.send(left, b"")
             elif len(found) == 1 or found[-1] == b"":
@@ -364,7 +364,7 @@ def test_a_call_waits_where_poll_is_refused() -> None:
 
 # Under a filter of system calls -----------------------------------------------------------------
 
-# What a prepared call may use, and what the interpreter around it needs.
+# The system calls that a prepared call may use, and those that the interpreter needs.
 ALLOWED = {
     "x86_64": {
         "recvmsg": 47, "sendmsg": 46, "recvmmsg": 299, "sendmmsg": 307, "close": 3, "poll": 7,
@@ -404,7 +404,7 @@ def allow_only(numbers: list[int], otherwise: int) -> None:
 
 
 class Prepared:
-    """Sockets, receivers, and what is waited for in vain."""
+    """Sockets, receivers, and waits that time out."""
 
     def __init__(self) -> None:
         self.left, right = unix_pair(socket.SOCK_STREAM)
@@ -422,7 +422,7 @@ class Prepared:
         limited(lambda: self.batches.receive(timeout=SECONDS))
         limited(lambda: self.stamps.receive(timeout=SECONDS))
         limited(lambda: cmsgx.send(self.full, b"x", address=self.path, timeout=SECONDS))
-        # Several in a row are closed by close_range(2), or where that is refused one by one.
+        # Several in a row are closed by close_range(2), or one by one if that is refused.
         for count in (1, 3) if is_refused else (1,):
             assert cmsgx.send(self.left, b"fds", fds=[0] * count) == 3
             with self.receiver.receive() as message:
@@ -433,13 +433,14 @@ class Prepared:
         self.left.close()
         assert [message.data for message in self.receiver] == [b"last"]
         if is_refused:
-            # What is queued after an empty packet is asked by ioctl(2), and then by a peek.
+            # Whether anything is queued after an empty packet is asked with ioctl(2), and then with
+            # a peek.
             self.packets.close()
             assert list(self.packet_receiver) == []
 
 
 def prepared_calls(is_refused: bool, *left_out: str) -> None:
-    """Twice: without the filter first, so that what is imported late is imported."""
+    """Twice: first without the filter, so that late imports are done."""
     first, second = Prepared(), Prepared()
     first.use(is_refused)
     names = ALLOWED[platform.machine()]
@@ -463,7 +464,7 @@ def prepared_calls(is_refused: bool, *left_out: str) -> None:
 )
 @pytest.mark.slow
 def test_prepared_calls_need_few_system_calls(arguments: tuple[Any, ...]) -> None:
-    """By a filter that refuses all others, or that kills for them."""
+    """With a filter that refuses all others, or that kills the process for them."""
     if "ppoll" in arguments and "poll" not in ALLOWED[platform.machine()]:
         pytest.skip("this processor has no poll(2) but ppoll(2)")
     assert in_child("prepared_calls", *arguments).strip() == "done"

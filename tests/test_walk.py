@@ -18,7 +18,7 @@ def built(*flags: str) -> Path:
 
 
 def run(program: Path, *arguments: str) -> str:
-    # The sanitizer's runtime has to come first: nothing is preloaded.
+    # The sanitizer's runtime has to be loaded first, so nothing is preloaded.
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     done = subprocess.run(
         [program, *arguments], capture_output=True, text=True, env=environment, check=False
@@ -30,7 +30,7 @@ def run(program: Path, *arguments: str) -> str:
 def sanitized() -> Path:
     try:
         program = built(*SANITIZERS)
-        run(program, "0")  # with musl it may be made, and find no runtime
+        run(program, "0")  # with musl it may be built, but find no runtime
         return program
     except AssertionError as error:
         pytest.skip(f"the C compiler has no sanitizers here: {error}")

@@ -1,4 +1,4 @@
-"""Which socket a call is for: overridden methods, and objects that are not sockets."""
+"""Which socket a call uses: overridden methods, and objects that are not sockets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ needs_passcred = pytest.mark.skipif(
 
 @contextmanager
 def pair_of(cls: Any) -> Iterator[tuple[Any, Any]]:
-    """Two connected streams, objects of that class."""
+    """Two connected streams, objects of this class."""
     first, second = socket.socketpair()
     with (
         first,
@@ -42,7 +42,7 @@ def pair_of(cls: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def overriding(base: type, how: str, calls: list[str]) -> Any:
-    """A class that counts, and reaches the method below in one of these ways."""
+    """A class that counts calls, and calls the base method in one of these ways."""
 
     def method(name: str) -> Any:
         def counted(self: Any, *args: Any) -> Any:
@@ -73,7 +73,7 @@ def use(cls: Any, calls: list[str]) -> None:
 @pytest.mark.parametrize("base", [cmsgx.socket, socket.socket], ids=["cmsgx.socket", "install()"])
 def test_an_override_reaches_the_method_below(base: type, how: str) -> None:
     calls: list[str] = []
-    cls = overriding(base, how, calls)  # before install(), which it then finds below
+    cls = overriding(base, how, calls)  # before install(), which it then finds in the base class
     with installed():
         use(cls, calls)
 
@@ -111,7 +111,7 @@ def test_methods_that_pass_descriptors_do_not_call_back() -> None:
 
 @pytest.mark.parametrize("name", ["recv_fds", "recvmsg", "recvmsg_into"])
 def test_nor_do_those_of_a_family_that_c_does_not_know(name: str) -> None:
-    """There the method of the class in C is called, below all others."""
+    """There the method of the C class is called, below all others."""
     if not hasattr(socket, "AF_NETLINK"):
         pytest.skip("this system has no AF_NETLINK")
     calls: list[str] = []
@@ -202,7 +202,7 @@ def test_a_sender_without_copies_is_refused_before_it_sets_an_option(name: str) 
 
 
 def test_typed_calls_work_below_what_stands_on_the_class_itself(stream: Pair) -> None:
-    """A tracer's function, or blockbuster's: each socket has it, and no TLS is passed over."""
+    """A tracer's function, or blockbuster's: each socket has it, and no TLS is bypassed."""
     seen: list[str] = []
 
     def watching(name: str) -> Any:
@@ -234,7 +234,7 @@ def test_typed_calls_work_below_what_stands_on_the_class_itself(stream: Pair) ->
             os.close(cmsgx.recv_fds(second, 1, 1)[1][0])
         assert seen == ["sendmsg", "sendmsg", "recvmsg", "recvmsg"]
         seen.clear()
-        cmsgx.sendmsg(stream[0], [b"x"])  # its method is not that of socket.socket
+        cmsgx.sendmsg(stream[0], [b"x"])  # its method is not the one of socket.socket
         assert seen == []
 
 
@@ -244,7 +244,7 @@ def test_typed_calls_work_below_what_stands_on_the_class_itself(stream: Pair) ->
 def test_recv_fds_has_room_for_what_else_is_switched_on_whoever_receives(
     by: str, cloexec: bool
 ) -> None:
-    """In room for maxfds alone credentials come first, and the kernel drops the descriptors."""
+    """In a buffer for only maxfds, credentials come first, and the kernel drops the descriptors."""
 
     class Wrapper:
         def __init__(self, sock: socket.socket) -> None:
@@ -391,7 +391,7 @@ class Numbered:
 
 
 class Awaited:
-    """Its methods are coroutines, as those of trio's and curio's sockets are."""
+    """Its methods are coroutines, like those of trio's and curio's sockets."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock

@@ -1,4 +1,4 @@
-"""Which socket a call is for: methods that were replaced, classes that were."""
+"""Which socket a call uses: replaced methods, and replaced classes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def standing() -> list[Any]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_install_where_a_patch_was_undone(name: str) -> None:
-    """What stands there is socket's own method again, only in the dictionary of the class."""
+    """It is socket's own method again, but now in the dictionary of the class."""
     original = getattr(socket.socket, name)
     clean = standing()
     with patched(socket.socket, **{name: original}):
@@ -131,12 +131,12 @@ def test_uninstall_where_a_patch_over_it_was_undone() -> None:
             kind.sendmsg = ours if undo == "ours" else original
         cmsgx.uninstall()
         if undo == "socket's own":
-            del kind.sendmsg  # what it found there is not for it to take away
+            del kind.sendmsg  # it must not remove what it found there
         assert standing() == clean
 
 
 def test_a_class_below_that_stands_as_socket_socket_is_no_obstacle() -> None:
-    """As PySocks' and pytest-socket's: what is installed is found by all classes."""
+    """As with PySocks and pytest-socket: all classes find what is installed."""
     clean = standing()
 
     class Guarded(socket.socket):
@@ -162,7 +162,7 @@ class Interrupted(BaseException):
 
 @contextmanager
 def interruption(line: int) -> Iterator[list[int]]:
-    """Raises before the line that is run as number `line` of what changes something."""
+    """Raises before the line-th executed line of the code that changes something."""
     count = [0]
 
     def trace(frame: Any, event: str, arg: Any) -> Any:
@@ -206,7 +206,8 @@ def test_an_interrupted_call_leaves_all_or_nothing(call: str) -> None:
         after = standing()
         changed = [old is not new for old, new in zip(before, after, strict=True)]
         if call == "switch over":
-            # What does not depend on it stays in any case: sendmsg and the functions of one form.
+            # What does not depend on it stays in any case: sendmsg, and the functions that have
+            # only one form.
             changed = [changed[i] for i in (1, 2, 3, 4)]
         assert len(set(changed)) == 1, (line, changed)
         cmsgx.install()
@@ -231,7 +232,7 @@ def test_nor_does_a_call_that_runs_out_of_memory() -> None:
             cmsgx.install()
             cmsgx.uninstall()
         except AttributeError as error:
-            # So CPython 3.13 has it where setattr() of a class finds no memory.
+            # CPython 3.13 does this if setattr() of a class finds no memory.
             raise MemoryError from error
         return True
 
@@ -432,7 +433,7 @@ assert (dict(vars(socket)), dict(vars(real))) == before
 
 
 def test_threads_may_look_at_classes_while_they_change() -> None:
-    """The answers are kept for each class, in one place for all threads."""
+    """The answers are cached for each class, in one place for all threads."""
 
     class Changing(socket.socket):
         pass

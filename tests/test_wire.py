@@ -34,7 +34,7 @@ def message(level: int, number: int, data: bytes, *, pad: bool = True) -> bytes:
 
 
 def walk(control: Any) -> list[tuple[int, int, bytes]]:
-    """What the three macros make of it."""
+    """The result of the three macros."""
     found = []
     header = wire.CMSG_FIRSTHDR(control)
     while header is not None:
@@ -220,7 +220,7 @@ def test_a_buffer_that_is_not_contiguous() -> None:
 
 
 def test_every_byte_may_be_anything() -> None:
-    """Bounded by the buffer, whatever is in it."""
+    """The macros stay within the buffer, whatever is in it."""
     rng = random.Random(1)
     for _ in range(3000):
         raw = bytearray(ONE + TWO + message(1, 1, b"12"))
@@ -307,14 +307,14 @@ def test_a_header_shows_what_stands_there() -> None:
 
 # Each kind, built and parsed --------------------------------------------------------------------
 
-# Not those that other tests of this process have registered.
+# Without those that other tests in this process have registered.
 ROWS = tuple(row for row in _table.rows() if row.kind.__module__.startswith("cmsgx"))
 # An Fd, which is never sent.
 BUILT = [row for row in ROWS if row.kind is not cmsgx.PidFd]
 
 
 def families(row: _row.Row) -> frozenset[int]:
-    """Where it has the number that it is built with."""
+    """The families in which it has the number that it is built with."""
     return row.formats[0].families
 
 
@@ -323,7 +323,7 @@ FAMILIES = sorted({family for row in BUILT for family in families(row)} | {socke
 
 @cache
 def sizes(kind: Any) -> list[int]:
-    """Those that its payload may have, up to some."""
+    """The sizes that its payload may have, up to a limit."""
     found = []
     for size in range(300):
         try:
@@ -335,18 +335,18 @@ def sizes(kind: Any) -> list[int]:
 
 
 def anything(rng: random.Random, kind: Any) -> Any:
-    """One of that kind, of a payload that is random."""
+    """An object of this kind, from a random payload."""
     if kind is cmsgx.Rights:
-        # Numbers that descriptors may have; of none nothing is built.
+        # Numbers that descriptors may have; no control message is built for an empty list.
         return kind.unpack(
             array.array("i", [rng.randrange(1 << 31) for _ in range(rng.randint(1, 9))])
         )
     if kind is cmsgx.kinds.AlgIv:
-        return kind(rng.randbytes(rng.randrange(40)))  # whose length is in front
+        return kind(rng.randbytes(rng.randrange(40)))  # which begins with its length
     while True:
         try:
             one = kind.unpack(rng.randbytes(rng.choice(sizes(kind))))
-            return kind.unpack(one.pack())  # a second has a million microseconds, and no more
+            return kind.unpack(one.pack())  # a second has only a million microseconds
         except cmsgx.MalformedControlError:  # not every number is a time
             continue
 
@@ -361,7 +361,7 @@ def assert_built_and_parsed(messages: list[Any], family: int) -> None:
 
 
 def found_as(row: _row.Row, family: int) -> Any:
-    """The kind that its number is taken for."""
+    """The kind for which its number is registered."""
     header = wire.CMSG_FIRSTHDR(wire.build([row.kind.unpack(bytes(sizes(row.kind)[-1]))]))
     assert header is not None
     return _table.lookup(header.level, header.type, family)
@@ -376,7 +376,7 @@ def test_each_kind_is_built_and_parsed(row: _row.Row) -> None:
             for _ in range(20):
                 assert_built_and_parsed([anything(rng, row.kind)], family)
         else:
-            # The kernel delivers another one with this number, which only senders use so.
+            # The kernel delivers a different one with this number; only senders use it in this way.
             assert row.direction == "send"
             assert _table.row_of(taken_for).direction != "send"
 

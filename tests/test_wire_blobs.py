@@ -106,7 +106,7 @@ def accepted(family: int, host: str, on: Options) -> Iterator[socket.socket]:
 def test_ip_pktoptions(family: int, host: str) -> None:
     with accepted(family, host, IPV4_ON) as sock:
         control = sock.getsockopt(IPPROTO_IP, IP_PKTOPTIONS, 1024)
-    # An int for the type of service, of which recvmsg() gives one byte.
+    # An int for the type of service, for which recvmsg() returns one byte.
     assert headers(control) == [(0, IP_PKTINFO, 12), (0, IP_TTL, 4), (0, IP_TOS, 4)]
     expected = (
         kinds.PacketInfo(LOOPBACK, "127.0.0.1", "127.0.0.1"),
@@ -119,7 +119,7 @@ def test_ip_pktoptions(family: int, host: str) -> None:
 def test_ip_pktoptions_of_part() -> None:
     with accepted(socket.AF_INET, "127.0.0.1", [(IPPROTO_IP, IP_RECVTTL)]) as sock:
         assert wire.parse(sock.getsockopt(IPPROTO_IP, IP_PKTOPTIONS, 1024)) == (kinds.Ttl(33),)
-        # Too little room: a payload cut short, then a message that lacks its padding.
+        # A buffer that is too small: a truncated payload, then a message that lacks its padding.
         for room in range(4):
             cut = sock.getsockopt(IPPROTO_IP, IP_PKTOPTIONS, HEADER + room)
             assert headers(cut) == [(0, IP_TTL, room)]
@@ -131,14 +131,14 @@ def test_ip_pktoptions_of_part() -> None:
         assert wire.parse(sock.getsockopt(IPPROTO_IP, IP_PKTOPTIONS, 1024)) == ()
 
 
-# struct cmsghdr of this program, and that of a program of 64 bits.
+# struct cmsghdr of this program, and of a 64-bit program.
 OWN_HEADER, WIDE_HEADER = struct.Struct("@Nii"), struct.Struct("=Qii")
 
 
 @functools.cache
 def has_wide_pktoptions() -> bool:
-    """Whether a 64-bit kernel has IPV6_2292PKTOPTIONS in its own layout for a program of 32 bits:
-    Linux 6.18 does, other than with IP_PKTOPTIONS and recvmsg()."""
+    """Whether a 64-bit kernel uses its own layout of IPV6_2292PKTOPTIONS for a 32-bit program:
+    Linux 6.18 does, unlike for IP_PKTOPTIONS and recvmsg()."""
     if sys.maxsize > 2**32:
         return False
     hop_limit = struct.pack("=i", 9)
@@ -163,7 +163,7 @@ def laid_out(control: bytes, before: struct.Struct, after: struct.Struct) -> byt
         assert before.size <= length <= len(control)
         payload = control[before.size : length]
         result += after.pack(after.size + len(payload), level, number) + payload
-        # To a multiple of the size of a size_t, behind which are two ints of four bytes.
+        # To a multiple of the size of a size_t, which is followed by two ints of four bytes.
         result += bytes(-len(result) % (after.size - 8))
         control = control[length + -length % (before.size - 8) :]
     return result
@@ -205,7 +205,7 @@ def test_ipv6_2292pktoptions(on: Options, types: dict[int, int], family: int) ->
 
 
 def header_of_options(*, fill: int) -> bytes:
-    """A header of options, of 8 bytes: a PadN that holds nothing but `fill` zero bytes."""
+    """An options header of 8 bytes: a PadN that contains only `fill` zero bytes."""
     return bytes([0, 0, 1, fill]).ljust(8, b"\0")
 
 
@@ -217,7 +217,7 @@ def udp6() -> Iterator[cmsgx.socket]:
 
 
 def set_pktoptions(sock: socket.socket, control: bytes) -> None:
-    """Skips where headers of options need CAP_NET_RAW and this process has it not."""
+    """Skips if options headers need CAP_NET_RAW and this process lacks it."""
     try:
         sock.setsockopt(IPPROTO_IPV6, IPV6_2292PKTOPTIONS, taken_pktoptions(control))
     except PermissionError as error:
@@ -225,13 +225,13 @@ def set_pktoptions(sock: socket.socket, control: bytes) -> None:
 
 
 def test_the_kernel_takes_what_build_makes() -> None:
-    """IPV6_2292PKTOPTIONS sets headers for each packet from then on: RFC 2292."""
+    """IPV6_2292PKTOPTIONS sets headers for every packet from then on: RFC 2292."""
     options = kinds.DestinationOptions(header_of_options(fill=4))
     with udp6() as sender, udp6() as receiver, cmsgx.enable(receiver, kinds.DestinationOptions):
         set_pktoptions(sender, wire.build([options]))
         assert sender.getsockopt(IPPROTO_IPV6, IPV6_DSTOPTS, 100) == options.header
         cmsgx.send(sender, b"with", address=receiver.getsockname())
-        # The kernel says in it what follows, UDP.
+        # The kernel fills in the next header, UDP.
         arrived = kinds.DestinationOptions(bytes([socket.IPPROTO_UDP]) + options.header[1:])
         assert cmsgx.receive(receiver, 10)[kinds.DestinationOptions] == arrived
         # None of them: the headers are gone.
@@ -260,7 +260,8 @@ def test_the_kernel_takes_several() -> None:
     ],
 )
 def test_the_kernel_reads_what_build_makes(good: Any, wrong: Any) -> None:
-    """It keeps only headers; of the rest it says whether it would do, without a capability."""
+    """It keeps only headers; for the rest it only checks whether it would be accepted, without a
+    capability."""
     with udp6() as sock:
         for several in ([], [good], [good, good]):
             control = taken_pktoptions(wire.build(several))

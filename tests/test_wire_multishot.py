@@ -32,7 +32,7 @@ def sockaddr_in(address: tuple[str, int]) -> bytes:
 
 @contextmanager
 def udp() -> Iterator[tuple[cmsgx.socket, cmsgx.socket]]:
-    """Two sockets, of which the second is told where a datagram came in, its TTL and its time."""
+    """Two sockets; the second gets the interface, the TTL and the time of each datagram."""
     with (
         cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
         cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
@@ -48,9 +48,9 @@ def udp() -> Iterator[tuple[cmsgx.socket, cmsgx.socket]]:
 
 
 CONTROL = sum(map(socket.CMSG_SPACE, (OLD_TIME.size, 12, 4)))
-# The same without the padding of the last, which there need not be any.
+# The same without the padding of the last message, which is optional.
 BARE_CONTROL = CONTROL - socket.CMSG_SPACE(4) + socket.CMSG_LEN(4)
-# Also those that leave control data at each alignment.
+# Including those that put control data at each alignment.
 NAMES = [0, 16, *range(17, 24), 28, 128, 200]
 
 
@@ -73,7 +73,7 @@ def test_multishot_of_udp(name_size: int, control_size: int) -> None:
                 assert type(message) is wire.Multishot
                 assert bytes(message.payload) == sent
                 assert message.flags & ~MSG_CMSG_CLOEXEC == 0
-                # Without room for a name the kernel is not asked for one.
+                # With a name size of 0 the kernel is not asked for a name.
                 name = sockaddr_in(sender.getsockname()) if name_size else b""
                 assert (message.name, message.namelen) == (name, len(name))
                 if name_size:
@@ -90,7 +90,7 @@ def test_multishot_of_udp(name_size: int, control_size: int) -> None:
 
 
 def test_what_came_answers() -> None:
-    """The address goes back to the kernel as it is."""
+    """The address can be passed back to the kernel unchanged."""
     with udp() as (sender, receiver):
         sender.send(b"question")
         with multishot(receiver, 28, 100, 200) as (_, [(res, memory)]):
@@ -111,7 +111,7 @@ def test_no_copy() -> None:
     buffer[16 + 16 + 200] = ord("D")
     assert bytes(message.payload) == b"Data"
     assert message.messages()[2] == kinds.Ttl(33)
-    # Level, type and payload of the last one.
+    # The level, type and payload of the last one.
     at = 16 + 16 + message.controllen - socket.CMSG_SPACE(4) + HEADER
     assert buffer[at : at + 4] == struct.pack("=i", 33)
     buffer[at : at + 4] = struct.pack("=i", 34)
@@ -172,7 +172,7 @@ def test_control_data_that_was_cut(control_size: int, whole: int, is_cut: bool) 
     if is_cut:
         with pytest.raises(cmsgx.MalformedControlError):
             message.messages()
-    # What is before it is whole.
+    # The message before it is complete.
     found: list[Any] = []
     header = wire.CMSG_FIRSTHDR(message.control)
     while header is not None and len(found) < whole:
@@ -185,7 +185,7 @@ def test_control_data_that_was_cut(control_size: int, whole: int, is_cut: bool) 
 
 @contextmanager
 def unix() -> Iterator[tuple[cmsgx.socket, cmsgx.socket]]:
-    """Two datagram sockets, of which the second is told who sent; the first has a name."""
+    """Two datagram sockets; the second gets credentials, and the first has a name."""
     with (
         cmsgx.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
         cmsgx.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver,
@@ -232,7 +232,7 @@ def test_a_sender_without_a_name() -> None:
 
 @pytest.mark.parametrize("count", [1, 3, 253])
 def test_descriptors_in_a_multishot(count: int) -> None:
-    """The numbers are those of the process that received, here another one."""
+    """The numbers are those of the receiving process, which here is another one."""
     size = cmsgx.CMSG_SPACE(12) + cmsgx.CMSG_SPACE(4 * count)
     with unix() as (sender, receiver), open_files(count) as files:
         cmsgx.send(sender, b"files", fds=files)
@@ -252,7 +252,7 @@ def test_descriptors_in_a_multishot(count: int) -> None:
 
 
 def test_descriptors_are_owned_once() -> None:
-    """Descriptors of this process, as a ring of its own would put them there."""
+    """Descriptors of this process, as its own ring would put them there."""
     with open_files(2) as files:
         numbers = [os.dup(number) for number in files]
         pidfd = os.pidfd_open(os.getpid())
@@ -289,7 +289,7 @@ def test_fields_and_repr() -> None:
 
 
 def test_the_payload_ends_where_the_message_does() -> None:
-    """Where the provided buffer goes on."""
+    """The rest of the provided buffer."""
     buffer = make(b"", b"", b"data" + b"\xaa" * 50, 4, 4, payloadlen=4)
     assert bytes(wire.parse_multishot(buffer, 4, 4).payload) == b"data"
 
@@ -363,7 +363,7 @@ def test_a_name_that_is_too_short_for_its_family(family: int, length: int) -> No
 def test_nothing_behind_a_short_address_is_read() -> None:
     raw = make(struct.pack("=HH", socket.AF_NETLINK, 0), b"", b"", 28, 0)
     for _ in range(50):
-        # What memory of that size held before.
+        # The earlier content of memory of this size.
         poison = [b"\xff" * size for size in range(80, 180, 8)]
         del poison
         address = wire.parse_multishot(raw, 28, 0).address

@@ -1,4 +1,4 @@
-"""ZeroCopySender: which buffer is in flight, and when it is free again."""
+"""ZeroCopySender: which buffers are in flight, and when they are free again."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_tcp() -> None:
         assert read(right, sent) == buffer[:sent]
         sender.wait(60)
         assert sender.pending == (0, 0)
-        assert sender.copied is True  # as on any loopback
+        assert sender.copied is True  # as on any loopback connection
         assert sender.next_id == 1
         assert not sender.stopped
     assert sender.closed
@@ -119,7 +119,8 @@ def test_an_id_that_udp_gives_to_a_failed_send_is_not_given_again() -> None:
         for i in range(3):
             sender.send(b"1")
             assert sender.next_id == 2 * i + 1
-            # Too many segments: the kernel notices when all is packed, and the id is spent.
+            # Too many segments: the kernel notices only after everything is packed, and the id is
+            # used up.
             with pytest.raises(OSError, match="Invalid argument") as caught:
                 sender.send(buffer, control=kinds.UdpSegment(1))
             assert caught.value.errno == errno.EINVAL
@@ -212,7 +213,7 @@ def test_a_send_above_max_bytes_goes_alone() -> None:
 def test_a_full_socket_is_waited_for() -> None:
     with stalled() as (left, right, _), cmsgx.ZeroCopySender(left) as sender:
         assert type(send_until_it_fails(sender, bytes(SIZE), 0)[1]) is BlockingIOError
-        # The receiver's kernel may still have taken some.
+        # The receiver's kernel may still have accepted some.
         assert type(send_until_it_fails(sender, bytes(SIZE), 0.3)[1]) is TimeoutError
         reads = reads_of(sender)
         with pytest.raises(TimeoutError):
@@ -269,7 +270,7 @@ def waiting() -> Iterator[tuple[cmsgx.ZeroCopySender, list[bytearray]]]:
         ([(LAST - 1, 2)], [0, 1, 2, 3, 4]),
         ([(1, 2), (0, 0), (LAST - 1, LAST)], [0, 1, 2, 3, 4]),
         ([(LAST, LAST), (LAST, LAST)], [1]),  # a second time
-        ([(100, LAST - 2)], []),  # before it was ours
+        ([(100, LAST - 2)], []),  # from before this sender
         ([(LAST - 1000, LAST)], [0, 1]),
         ([(LAST - 2**31 + 10, 2)], [0, 1, 2, 3, 4]),
     ],

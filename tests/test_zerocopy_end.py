@@ -1,4 +1,4 @@
-"""ZeroCopySender: its end, in a forked child too, and what comes in between."""
+"""ZeroCopySender: how it ends, also in a forked child, and interruptions."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_collected_sender_looks_once_more() -> None:
         sender = cmsgx.ZeroCopySender(left)
         sender.send(b"1")
         assert sender.pending == (1, 1)
-        del sender  # warns of nothing
+        del sender  # warns about nothing
         gc.collect()
 
 
@@ -152,7 +152,8 @@ def test_a_reset_completes_everything() -> None:
 
 @pytest.mark.slow
 def test_a_pending_error_is_neither_taken_nor_spun_on() -> None:
-    """POLLERR and POLLHUP stay, and no completion comes: with an id that the kernel never gives."""
+    """POLLERR and POLLHUP stay set, and no completion comes: with an id that the kernel never
+    reports."""
     with tcp() as (left, right):
         sender = cmsgx.ZeroCopySender(left, next_id=1000)
         sender.send(b"1")
@@ -209,7 +210,7 @@ def test_close_lets_what_a_handler_raises_through(error: Exception) -> None:
     with stalled() as (left, _, _), handling(raising(error)):
         sender = cmsgx.ZeroCopySender(left)
         sender.send(b"1")
-        # Again, in case it comes just before the wait.
+        # Repeated, in case it comes just before the wait.
         signal.setitimer(signal.ITIMER_REAL, 0.1, 5)
         with pytest.raises(type(error)) as caught:
             sender.close()
@@ -295,13 +296,13 @@ def test_a_child_is_told_that_the_completions_are_not_its_own(
 
 
 def with_little_locked_memory() -> None:
-    """As a user whom nobody else is, and whose pinned memory nobody else counts."""
+    """As a user id that nothing else uses, so that no other process's pinned memory counts."""
     user = 200_000 + os.getpid()
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (64 << 10, 64 << 10))
     with stalled() as (left, right, ahead), cmsgx.ZeroCopySender(left) as sender:
-        # Nothing is in flight, so nothing can be waited for.
+        # Nothing is in flight, so there is nothing to wait for.
         with pytest.raises(OSError, match="No buffer space") as caught:
             cmsgx.send(left, bytes(100_000), flags=MSG_ZEROCOPY)
         assert caught.value.errno == errno.ENOBUFS
@@ -343,13 +344,13 @@ def test_enobufs_for_the_memory_of_options() -> None:
                     sent += sender.send(b"1", timeout=0.1)
                 except TimeoutError as why:
                     error = why
-                # Else the kernel makes one of two sends: the first of these ends the packet that
-                # the send went into, and the second is in one of its own.
+                # Otherwise the kernel joins two sends: the first of these ends the packet that the
+                # send was added to, and the second is in a packet of its own.
                 for _ in range(2):
                     sent += left.send(b"2", socket.MSG_EOR)
             count = sender.pending.sends
             assert 1 <= count <= 20
-            # It was no other limit.
+            # It was not another limit.
             with pytest.raises(OSError, match="No buffer space"):
                 cmsgx.send(left, b"1", flags=MSG_ZEROCOPY)
             drain = threading.Timer(0.2, lambda: read(right, sent))
@@ -412,13 +413,13 @@ class Interrupted(Exception):
 
 
 class Interruptions:
-    """Raises Interrupted wherever Python can, again and again; counts."""
+    """Raises Interrupted wherever Python can, repeatedly; counts the exceptions."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def __enter__(self) -> Interruptions:
-        # What it calls when something goes that another test has left is nothing to interrupt.
+        # Finalisers of objects that another test left must not be interrupted.
         gc.collect()
         gc.disable()
         self._before = signal.signal(signal.SIGALRM, self._raise)
@@ -428,16 +429,17 @@ class Interruptions:
         raise Interrupted
 
     def run(self, step: Callable[[], bool], times: int) -> None:
-        """Takes that step until it says False, and is interrupted; again and again."""
+        """Repeats the step until it returns False, while it is interrupted again and again."""
         for _ in range(times):
             try:
-                # Once: nothing raises from where this was caught to the next time.
+                # Only once: nothing raises between the place where this was caught and the next
+                # time.
                 signal.setitimer(signal.ITIMER_REAL, 1e-5 + (self.count % 97) * 1e-6)
                 self._until_it_fires(step)
             except Interrupted:
                 self.count += 1
 
-    # A function, as the jump back of a loop is not always within the try that the loop is in.
+    # A function, because the backward jump of a loop is not always within the try around the loop.
     @staticmethod
     def _until_it_fires(step: Callable[[], bool]) -> None:
         while step():
@@ -505,7 +507,7 @@ def test_a_failed_allocation_keeps_neither_the_lock_nor_a_buffer(name: str) -> N
         }
         for _ in each_allocation_fails(act[name]):
             is_locked = sender._lock.locked()
-            if is_locked:  # or the end of the test would wait for ever
+            if is_locked:  # otherwise the end of the test would wait for ever
                 sender._lock.release()
             assert not is_locked
             in_flight = sum(sending.sent[0] for sending in sender._in_flight.values())

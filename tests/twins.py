@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import cmsgx
 
 IS_MUSL = "linux-musl" in str(sysconfig.get_config_var("MULTIARCH"))
-# Its sendmsg() copies to the stack; its CMSG_NXTHDR() passes over a header that is the last.
+# Its sendmsg() copies to the stack; its CMSG_NXTHDR() skips a header at the end of the buffer.
 MUSL_REFUSES = (("raised", OSError, errno.ENOMEM), ("raised", RuntimeError, None))
 
 CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0x40000000)
@@ -38,7 +38,7 @@ Call = Callable[..., Any]
 
 
 class Setup(NamedTuple):
-    """How the sockets of both twins are made."""
+    """How the sockets of both twins are created."""
 
     kind: str
     api: str
@@ -63,7 +63,7 @@ class Mismatch(AssertionError):
 
 
 class Parted(Exception):
-    """Nothing to compare, and the twins have not sent the same: the round is over."""
+    """There is nothing to compare, and the twins have not sent the same data: the round is over."""
 
 
 class Index:
@@ -72,7 +72,7 @@ class Index:
 
 
 class Holder:
-    """An object that has a descriptor, and no more than that."""
+    """An object that has a descriptor, and nothing else."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -100,8 +100,8 @@ def failing(items: Sequence[object]) -> Iterator[object]:
 
 
 def shown_error() -> type[Exception]:
-    """LookupError where socket.sendmsg() lets an iterator's own error through. Later releases hide
-    any behind a TypeError; then that has to be the error, for both to say the same."""
+    """LookupError, if socket.sendmsg() lets an iterator's own error through. Later releases hide
+    any error behind a TypeError; then that has to be the error, so that both raise the same."""
 
     def broken() -> Iterator[bytes]:
         yield b""
@@ -127,7 +127,7 @@ def open_descriptors() -> int:
 
 
 class Side:
-    """One twin: its sockets, and the functions that the calls find by their names."""
+    """One twin: its sockets, and the functions that the calls look up by name."""
 
     def __init__(self, setup: Setup, files: list[int], folder: str) -> None:
         self.setup = setup
@@ -137,7 +137,7 @@ class Side:
         self.inheritable = True
         self.a, self.b = make_sockets(setup.kind, folder, self.tag)
         for sock, timeout in zip((self.a, self.b), setup.timeouts, strict=True):
-            # Without a timeout it is the kernel that ends the wait, on both sides alike.
+            # Without a timeout the kernel ends the wait, on both sides alike.
             wait = struct.pack("ll", 0, 1000)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
@@ -174,12 +174,12 @@ class Side:
     recv_fds: Call
 
     def keep(self, buffers: Any) -> Any:
-        """Marks what a call shall write into."""
+        """Marks a buffer that a call should write to."""
         self.kept.append(buffers)
         return buffers
 
     def tight(self, sock: Any, room: int) -> Any:
-        """Lets the call on sock open that many descriptors and no more."""
+        """Lets the call on sock open only this many descriptors."""
         lowest = os.dup(self.files[0])
         os.close(lowest)
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + room, self.limits[1]))
@@ -196,7 +196,7 @@ class Side:
         self.b.close()
 
     def evaluate(self, code: Any) -> tuple[tuple[Any, ...], str]:
-        """The outcome of one call in a form that can be compared, and an exception's message."""
+        """The result of one call in a form that can be compared, and an exception's message."""
         self.kept.clear()
         self.inheritable = True
         message = ""
@@ -226,7 +226,7 @@ class Side:
                 items.pop()
         address = self.labels.get(address, address)
         if isinstance(address, bytes) and len(address) == 6:
-            address = "a name by the kernel"  # SO_PASSCRED gives one to a sender without
+            address = "a name by the kernel"  # SO_PASSCRED gives a name to a sender without one
         return type(data), data, items, type(flags), flags, address
 
     def control_message(self, level: int, kind: int, data: bytes) -> object:
@@ -242,7 +242,7 @@ class Side:
         return level, kind, content
 
     def identify(self, number: int) -> object:
-        """What a received descriptor is.  It is closed."""
+        """A description of a received descriptor, which is closed."""
         status = os.fstat(number)
         inheritable = os.get_inheritable(number)
         os.close(number)
@@ -255,13 +255,13 @@ CALLED = ("sendmsg", "recvmsg", "recvmsg_into", "send_fds", "recv_fds")
 
 
 class Number(NamedTuple):
-    """Stands for the bare number of a socket, on the side that has no functions for one."""
+    """Stands for the bare number of a socket, on the side that has no functions for numbers."""
 
     sock: socket.socket
 
 
 class Stock(Side):
-    """What cmsgx must do, said with the methods of _socket.socket."""
+    """What cmsgx must do, expressed with the methods of _socket.socket."""
 
     tag = "s"
 
@@ -285,14 +285,14 @@ class Stock(Side):
         blocking = os.get_blocking(sock.fileno())
         trial: float | None = 0
         if isinstance(target, Number):
-            trial = None if blocking else 0  # nobody knows of a timeout
+            trial = None if blocking else 0  # nothing has a timeout
         elif timeout is None:
             return method(sock, *args, **kwargs)
         elif timeout > 0 and not blocking and not self.used_up_by_one_call:
             try:
                 return method(sock, *args, **kwargs)
             except TimeoutError:
-                pass  # poll() said no, but a try may say something else
+                pass  # poll() reported nothing, but a try may have another result
         sock.settimeout(trial)
         try:
             return method(sock, *args, **kwargs)
@@ -315,7 +315,7 @@ class Stock(Side):
     def recvmsg(self, sock: Any, *args: Any, **kwargs: Any) -> Any:
         self.received(*args[2:3])
         data, *others = self.call(_socket.socket.recvmsg, sock, *args, **kwargs)
-        # With MSG_TRUNC, socket returns what lies behind the buffer for a longer datagram.
+        # With MSG_TRUNC, socket returns memory after the end of the buffer for a longer datagram.
         return data[: args[0]], *others
 
     def recvmsg_into(self, sock: Any, *args: Any, **kwargs: Any) -> Any:
@@ -419,7 +419,8 @@ class Ours(Side):
 
 
 def close_pidfd(content: bytes) -> bool:
-    """Whether there was one: in its place the kernel may have put a negative errno."""
+    """Closes the pidfd, if there was one: the kernel may have delivered a negative errno
+    instead."""
     number: int = struct.unpack("i", content)[0]
     if number >= 0:
         os.close(number)
@@ -434,7 +435,7 @@ def option_is_on(sock: socket.socket, option: int) -> bool:
 
 
 def contents(buffers: Any) -> object:
-    """The bytes that now stand in the buffers of a call."""
+    """The current bytes in the buffers of a call."""
     if isinstance(buffers, (list, tuple)):
         return [contents(item) for item in buffers]
     try:

@@ -1,4 +1,4 @@
-"""Kinds of a user, registered for the tests."""
+"""User-defined kinds, registered for the tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cmsgx import kinds
 SOL_SOCKET = 1
 SO_TIMESTAMPNS = 35
 IP_TTL, IP_RECVTTL = 2, 12
-WORD = struct.calcsize("@l")  # of the kernel's old struct timespec
+WORD = struct.calcsize("@l")  # the kernel's old struct timespec
 
 
 # Kinds of a user ----------------------------------------------------------------------------------
@@ -26,7 +26,7 @@ class Stamp(kinds.StructMessage):
 
 
 class TimeToLive(kinds.ControlMessage):
-    """IP_TTL, which packs itself."""
+    """IP_TTL, as a kind that packs itself."""
 
     __slots__ = ("hops",)
     hops: int

@@ -1,4 +1,4 @@
-"""What the tests of ZeroCopySender have in common."""
+"""Helpers of the tests of ZeroCopySender."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def tcp(
 def stalled(
     make: Callable[..., socket.socket] = socket.socket,
 ) -> Iterator[tuple[socket.socket, socket.socket, int]]:
-    """One whose receiver is full: what is sent now stays in flight. How many bytes are ahead."""
+    """A connection whose receiver is full, so that new sends stay in flight; also how many bytes
+    are ahead of them."""
     with tcp(make, 4096) as (left, right):
         left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         ahead = left.send(bytes(60_000))
@@ -65,7 +66,7 @@ def udp(
 def send_until_it_fails(
     sender: cmsgx.ZeroCopySender, buffer: bytes | bytearray, timeout: float
 ) -> tuple[int, OSError]:
-    """How many bytes went before, and the error."""
+    """The number of bytes that were sent before the error, and the error."""
     sent = 0
     while True:
         try:
@@ -85,7 +86,7 @@ def read(sock: socket.socket, size: int) -> bytes:
 
 
 def can_resize(buffer: bytearray) -> bool:
-    """Whether nobody has it exported."""
+    """Whether it is not exported."""
     try:
         buffer.append(0)
     except BufferError:
@@ -95,7 +96,7 @@ def can_resize(buffer: bytearray) -> bool:
 
 
 def completion(first: int, last: int, code: int = 0) -> kinds.ZeroCopyCompletion:
-    """As if the kernel had said so."""
+    """As if the kernel had reported it."""
     error = kinds.ExtendedError.unpack(
         struct.pack("=IBBBxII", 0, ZEROCOPY, 0, code, first, last) + bytes(16)
     )
@@ -114,7 +115,7 @@ def kernel_id(sock: socket.socket) -> int:
 
 
 def reads_of(sender: cmsgx.ZeroCopySender) -> Callable[[], int]:
-    """How often it looks at the error queue from now on: what it does instead of waiting."""
+    """How often it checks the error queue from now on, which it does instead of waiting."""
     count = itertools.count()
     receive = sender._receive
 

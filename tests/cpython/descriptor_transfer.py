@@ -1,7 +1,7 @@
 """CPython's own multiprocessing tests, for one start method.
 
-A module of our own, because some distributions leave out test.test_multiprocessing_spawn and its
-like, which are no more than this.  Its name must be importable in a spawned child too: hence the
+A module of our own, because some distributions omit test.test_multiprocessing_spawn and its like,
+which contain no more than this. A spawned child must be able to import its name too: hence the
 environment variable.
 """
 

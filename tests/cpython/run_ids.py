@@ -1,4 +1,4 @@
-"""Runs a list of CPython's own tests in this process, with or without cmsgx in place of `socket`.
+"""Runs a list of CPython's own tests in this process, with or without cmsgx instead of `socket`.
 
     python run_ids.py MODE MODULE LIST REPORT
 
@@ -10,8 +10,8 @@ MODE says what the tests use:
     install      `socket` after cmsgx.install()
     inheritable  `socket` after cmsgx.install(cloexec=False)
 
-REPORT gets one JSON line when a test starts and one when it is over: its outcome, how often each
-of cmsgx's calls ran meanwhile, and how many more descriptors are open than before.
+REPORT gets one JSON line when a test starts and one when it ends: its outcome, how often each of
+cmsgx's calls ran meanwhile, and how many more descriptors are open than before.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Counters:
 def function_socket(counters: Counters, cmsgx: Any) -> type[socket.socket]:
     """A socket class whose instances call the drop-in functions.
 
-    They stand in the instance: the type's methods stay socket.socket's own, as on the sockets of
-    a program that calls cmsgx.sendmsg(sock, ...), so that the fast path is taken.
+    They are attributes of the instance: the type keeps socket.socket's own methods, as on the
+    sockets of a program that calls cmsgx.sendmsg(sock, ...), so that the fast path is taken.
     """
 
     class FunctionSocket(socket.socket):
@@ -94,7 +94,7 @@ def pair_maker(socket_type: type[socket.socket]) -> Callable[..., Any]:
 
 
 def substitute(mode: str, module: Any) -> Counters:
-    """Puts cmsgx where MODE says, and returns what counts its calls."""
+    """Puts cmsgx in place as MODE says, and returns the counter of its calls."""
     counters = Counters()
     if mode == "stock":
         return counters
@@ -155,7 +155,7 @@ class Reporter(unittest.TestResult):
             calls = self.counters.read() - self.calls
             grown = open_descriptors() - self.open
             if grown > 0:
-                gc.collect()  # what a cycle holds is no leak
+                gc.collect()  # objects held by a cycle are not a leak
                 grown = open_descriptors() - self.open
             self.write(id=short_id(test), outcome=self.outcome, calls=dict(calls), grown=grown)
         self.running = False
@@ -197,7 +197,7 @@ def short_id(test: unittest.TestCase) -> str:
 
 
 def read_list(path: Path) -> dict[str, str]:
-    """Test ids of a list, each with the remark that stands behind it."""
+    """The test ids of a list, each with the remark after it."""
     ids = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         name, _, remark = line.partition("#")

@@ -1,8 +1,8 @@
 """CPython's own tests, with cmsgx in place of `socket`'s functions.
 
 Each test of ids.txt and transfers.txt runs in a child process, once for each way of using cmsgx
-(run_ids.py tells them) and once with `socket` as it is.  It must pass, with cmsgx called, or be
-skipped for the reason for which it is skipped without cmsgx.
+(run_ids.py describes them) and once with `socket` as it is. It must pass, with cmsgx called, or be
+skipped for the same reason as without cmsgx.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SELECTED = re.compile(
 
 
 def read_list(name: str) -> dict[str, str]:
-    """Test ids, each with the remark behind it."""
+    """Test ids, each with the remark after it."""
     ids = {}
     for line in (HERE / name).read_text(encoding="utf-8").splitlines():
         test_id, _, remark = line.partition("#")
@@ -58,7 +58,7 @@ class Result(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What one child process reported."""
+    """The report of one child process."""
 
     results: dict[str, Result]
     unavailable: str
@@ -71,7 +71,7 @@ class Run(NamedTuple):
 
 
 def child_environment(**variables: str) -> dict[str, str]:
-    """Environment of a child that imports the cmsgx that is tested here, wherever it lies."""
+    """The environment of a child that imports the cmsgx that is tested here, wherever it is."""
     package = str(Path(cmsgx.__file__).parents[1])
     path = [*variables.pop("PYTHONPATH", "").split(os.pathsep), package]
     if os.environ.get("PYTHONPATH"):
@@ -114,7 +114,7 @@ def run(mode: str, module: str, list_name: str, **environment: str) -> Run:
 
 
 class Runs:
-    """Each run, made by who asks first, of all processes of pytest-xdist."""
+    """Each run, made by the first process of pytest-xdist that needs it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -152,7 +152,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 
 def expected_calls(test_id: str) -> tuple[str, ...]:
-    """What of cmsgx the test must have called."""
+    """The calls of cmsgx that the test must have made."""
     class_name, _, method = test_id.partition(".")
     if class_name == "CmsgMacroTests":
         return (method.removeprefix("test"),)
@@ -185,7 +185,7 @@ def check(stock: Result, result: Result, called: tuple[str, ...]) -> None:
         assert result.calls.get(name), f"cmsgx's {name} was not called: {result.calls}"
 
 
-# What needs the same run stands together.
+# Tests that need the same run are kept together.
 @pytest.mark.parametrize("test_id", SOCKET_TESTS)
 @pytest.mark.parametrize("mode", MODES)
 def test_socket_test(runs: Runs, test_id: str, mode: str) -> None:

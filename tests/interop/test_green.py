@@ -10,7 +10,8 @@ PATCHES = {
     "eventlet": "import eventlet; eventlet.monkey_patch()",
 }
 
-# What both have to spawn a greenlet, to wait for it, and to wait until a descriptor can be read.
+# The functions of both to spawn a greenlet, to wait for it, and to wait until a descriptor is
+# readable.
 HUBS = {
     "gevent": """
 import gevent
@@ -177,7 +178,7 @@ print("done")
 @pytest.mark.parametrize("library", PATCHES)
 @pytest.mark.parametrize("order", ["cmsgx first", "patch first"])
 def test_both_import_orders(library: str, order: str) -> None:
-    # What they warn of is theirs: eventlet says that it is no longer developed.
+    # Their own warnings are ignored: eventlet says that it is no longer developed.
     code = "import warnings; warnings.simplefilter('ignore')\n"
     code += BEFORE if order == "cmsgx first" else AFTER
     assert run_python(code, PATCHES[library], HUBS[library], ALWAYS).strip() == "done"

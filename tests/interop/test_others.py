@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 
 
 def test_blockbuster_sees_what_is_installed(stream: Pair) -> None:
-    """It puts functions of its own on socket.socket, and calls what stood there."""
+    """It puts its own functions on socket.socket, which call the previous ones."""
     import blockbuster
 
     async def use(first: socket.socket, second: socket.socket) -> None:
@@ -105,7 +105,7 @@ def test_the_socket_of_a_transport_is_refused(loop: str, call: str) -> None:
 
 
 def test_anyios_tests_of_unix_sockets_pass_under_install() -> None:
-    """With blockbuster active as anyio's own suite has it, on each of its event loops."""
+    """With blockbuster active, as in anyio's own suite, on each of its event loops."""
     sources = os.environ.get("CMSGX_ANYIO")
     if not sources:
         pytest.fail("CMSGX_ANYIO names no folder with anyio's sources: run this by tools/interop")
@@ -118,11 +118,11 @@ def test_anyios_tests_of_unix_sockets_pass_under_install() -> None:
     text = done.stdout + done.stderr
     assert done.returncode == 0, text
     print(text.splitlines()[-1])
-    # Of TestUNIXStream alone 268 were there when this was written.
+    # TestUNIXStream alone had 268 when this was written.
     assert int(re.search(r"(\d+) passed", text)[1]) >= 268, text  # type: ignore[index]
     assert "failed" not in text
     assert "error" not in text.splitlines()[-1]
-    # What was to be tested was there, and was called.
+    # The functions under test were in place, and were called.
     [counts] = re.findall(
         r"cmsgx: (\d+) sendmsg, (\d+) recvmsg, (\d+) tests with blockbuster", text
     )

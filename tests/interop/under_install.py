@@ -1,4 +1,4 @@
-"""A plugin of pytest for another project's tests: they run under install()."""
+"""A pytest plugin for another project's tests, which makes them run under install()."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def pytest_configure() -> None:
 
 
 def pytest_runtest_call() -> None:
-    # It has put a function in the place of what was installed, and calls that.
+    # It has replaced the installed function by one that calls it.
     _seen["tests with blockbuster"] += isinstance(vars(socket.socket)["recvmsg"], FunctionType)
 
 
