@@ -194,12 +194,12 @@ PyDoc_STRVAR(getsockopt_pidfd_doc,
 
 PyDoc_STRVAR(memfd_create_doc,
 "memfd_create(name, flags, /)\n--\n\n"
-"A new memfd: the Fd that owns it.  OSError ENOSYS where the system has none.");
+"A new memfd: the Fd that owns it.  OSError ENOSYS if this system has no memfd.");
 
 PyDoc_STRVAR(close_each_doc,
 "close_each(numbers, /)\n--\n\n"
-"Closes each descriptor of a buffer of ints that is not negative; what one close(2) says stops no\n"
-"other.");
+"Closes each descriptor in a buffer of C ints that is not negative, even if another close(2)\n"
+"fails.");
 
 PyDoc_STRVAR(own_result_doc,
 "own_result(type, function, /)\n--\n\n"
@@ -229,22 +229,22 @@ PyDoc_STRVAR(closer_submit_doc,
 
 PyDoc_STRVAR(closer_wait_doc,
 "closer_wait(seconds, /)\n--\n\n"
-"Waits until the background closer has closed all, for so many seconds at most, or None; how many\n"
-"descriptors are left then.");
+"Waits until the background closer has closed everything, at most `seconds`, or without a limit\n"
+"for None.  Returns how many descriptors are left.");
 
 PyDoc_STRVAR(closer_counts_doc,
 "closer_counts()\n--\n\n"
-"For tests: the descriptors that are to be closed, and the places that are reserved or taken.");
+"For tests: how many descriptors are to be closed, and how many places are reserved or taken.");
 
 PyDoc_STRVAR(closer_resume_doc,
 "closer_resume()\n--\n\n"
-"In the child of a fork: the closers of all interpreters go on.");
+"In the child of a fork: lets the closers of all interpreters go on.");
 
 PyDoc_STRVAR(wait_for_doc,
 "wait_for(sock, events, timeout, rounds, /)\n--\n\n"
-"Waits, `timeout` seconds at most, until poll(2) reports one of `events`, or an error: what it\n"
-"reports, or 0 where the time is up or a signal came; and the `rounds` for the next call, 0 for\n"
-"the first.  They count how often in a row it did not wait: such a call naps 10 ms at most.");
+"Waits, at most `timeout` seconds, until poll(2) reports one of `events`, or an error.  Returns\n"
+"(what it reports, 0 if time is up or a signal came; `rounds` for the next call).  `rounds`, 0\n"
+"for the first call, counts how often in a row poll(2) did not wait: then it sleeps 10 ms at most.");
 
 PyDoc_STRVAR(raw_address_doc,
 "raw_address(name, /)\n--\n\n"
@@ -252,8 +252,8 @@ PyDoc_STRVAR(raw_address_doc,
 
 PyDoc_STRVAR(borrow_doc,
 "borrow(sock, /)\n--\n\n"
-"The number of a `sock` argument for system calls, as a context manager: until its end that of\n"
-"an Fd is not closed.  EBADF where it is closed.");
+"The number of a `sock` argument for system calls, as a context manager, before the end of which\n"
+"no close() of an Fd takes effect.  OSError EBADF if it is closed.");
 
 PyDoc_STRVAR(pidfd_pid_doc,
 "pidfd_pid(number, /)\n--\n\n"
@@ -277,18 +277,18 @@ PyDoc_STRVAR(listed_fds_doc,
 
 PyDoc_STRVAR(with_lock_doc,
 "with_lock(lock, function, /)\n--\n\n"
-"Calls the function while it holds the lock, which it gives back whatever happens.  A `with` does\n"
-"not, where a signal handler raises right behind its __enter__(): from 3.14 on one can run there.");
+"Calls the function while it holds the lock, and releases the lock whatever happens.  A `with`\n"
+"does not if a signal handler raises right after __enter__(), where one can run from 3.14 on.");
 
 PyDoc_STRVAR(call_foreign_doc,
 "call_foreign(name, sock, /, *args)\n--\n\n"
-"Calls the method of that name, which `sock` has of its own.  TypeError where it is a coroutine;\n"
-"a RecursionError gets a note that says how it comes about.");
+"Calls the method of that name that `sock` itself has.  TypeError if it is a coroutine; a\n"
+"RecursionError gets a note that says how it comes about.");
 
 PyDoc_STRVAR(check_socket_doc,
 "check_socket(sock, /)\n--\n\n"
-"TypeError where a typed call would refuse to send by `sock`, or to receive from it.  Whether it\n"
-"is a cmsgx.socket below a green class, for which nothing may wait here.");
+"TypeError if a typed call would refuse to send by `sock`, or to receive from it.  Returns\n"
+"whether it is a cmsgx.socket derived from a green class, for which C must not wait.");
 
 PyDoc_STRVAR(bind_doc,
 "bind(*, Fd, PidFd, Rights, Credentials, Unknown, IPAddress, Outgoing, BatchResult, socket_class, "
