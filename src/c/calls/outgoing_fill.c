@@ -10,12 +10,11 @@
 
 /* The address ------------------------------------------------------------------------------ */
 
-/* An address that is not in its simplest form, as the socket module takes it.  1: converted; 0: it
-   is a host name and there is no socket object, or its family is unknown here; -1 with an
-   exception. */
+/* Converts an address in any form that the socket module takes.  1: done; 0: it is a host name and
+   there is no socket object, or its family is unknown here; -1 with an exception. */
 static int
-convert(cmsgx_sock *sock, int family, PyObject *address, struct sockaddr_storage *name,
-        socklen_t *size)
+convert_as_socket(cmsgx_sock *sock, int family, PyObject *address, struct sockaddr_storage *name,
+                  socklen_t *size)
 {
     cmsgx_whence whence = CMSGX_NOWHERE;
     if (cmsgx_names_need_socket(family)) {
@@ -30,19 +29,15 @@ convert(cmsgx_sock *sock, int family, PyObject *address, struct sockaddr_storage
         ? cmsgx_name_resolve(family, address, name, size) : known;
 }
 
-/* 1 ready, 0 the socket's own method must convert it, -1 raised. */
 int
-cmsgx_outgoing_set_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *address)
+cmsgx_outgoing_convert_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *address)
 {
     socklen_t size;
-    if (address == NULL || address == Py_None) {
-        return 1;
-    }
     int family = cmsgx_sock_family(sock);
     int error = errno;
     int known = cmsgx_address_from_object(out->state, family, address, &out->name, &size);
     if (known == 0 && family >= 0 && (out->is_typed || sock->kind != CMSGX_SOCKET)) {
-        known = convert(sock, family, address, &out->name, &size);
+        known = convert_as_socket(sock, family, address, &out->name, &size);
     }
     if (known == 0 && family < 0) {
         /* Closed, or not a socket. */

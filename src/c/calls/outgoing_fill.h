@@ -5,9 +5,17 @@
 
 #include "calls/outgoing.h"
 
+/* For the function below: an address that is not None. */
+int cmsgx_outgoing_convert_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *address);
+
 /* Converts the address; None or NULL is none.  1: done; 0: only the socket's own method can convert
    it; -1 with an exception. */
-int cmsgx_outgoing_set_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *address);
+static inline int
+cmsgx_outgoing_set_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *address)
+{
+    return address == NULL || address == Py_None
+        ? 1 : cmsgx_outgoing_convert_address(out, sock, address);
+}
 
 /* ValueError for an address that C cannot convert, in a call that cannot use the socket's own
    method. */
