@@ -1,4 +1,4 @@
-/* The half of the shim that receives: it forges control data by the mode, and remembers what came. */
+/* The half of the shim that receives: it forges control data, and remembers what came. */
 
 #include "shim.h"
 
