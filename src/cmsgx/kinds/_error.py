@@ -146,16 +146,14 @@ class ExtendedError(ShownAsMade, StructMessage):
     ) -> KindOption:
         """What is queued, for `want=` and enable().
 
-                                      that as it is.
         errors    ICMP and local errors, as for the class: IP_RECVERR, IPV6_RECVERR. False leaves
-                              the option unchanged.
-                          that as it is.
-                rfc4884   whether an IcmpError has `extensions`: IP_RECVERR_RFC4884, IPV6_RECVERR_RFC4884.
-                          Linux 5.9
-                zerocopy  whether MSG_ZEROCOPY is taken, whose completions are queued: SO_ZEROCOPY.
-                          Linux 4.14. ZeroCopySender does that by itself.
+                  the option unchanged.
+        rfc4884   whether an IcmpError has `extensions`: IP_RECVERR_RFC4884, IPV6_RECVERR_RFC4884.
+                  Linux 5.9
+        zerocopy  whether MSG_ZEROCOPY is accepted, whose completions are queued: SO_ZEROCOPY.
+                  Linux 4.14. ZeroCopySender sets that by itself.
 
-                None leaves the option unchanged.
+        None leaves the option unchanged.
         """
         shown = [] if check_flag("errors", errors) else ["errors=False"]
         steps = [row_of(cls).options] if errors else []

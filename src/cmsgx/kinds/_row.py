@@ -6,7 +6,7 @@ import enum
 import socket as _socket
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 from .. import _cmsg
 from .._arguments import needed
@@ -127,8 +127,7 @@ class WireFormat:
     """The least value that is sent, where the constructor takes less, as that can arrive."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One line of the table."""
 
     kind: Any

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import socket as _socket
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from .. import _cmsg
 from ._row import WireFormat, number
@@ -83,8 +82,7 @@ _PACKET_LEVELS: dict[int, int] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(NamedTuple):
     """Where a form is sent."""
 
     over: frozenset[int]
