@@ -263,7 +263,7 @@ def test_unpacked_rights_own_nothing_until_own_once(decode: Callable[[bytes], An
     fds = unowned.own()
     assert type(fds) is tuple
     assert [fd.fileno() for fd in fds] == numbers
-    with pytest.raises(ValueError, match="before"):
+    with pytest.raises(ValueError, match="already"):
         unowned.own()
     for fd in fds:
         fd.close()
