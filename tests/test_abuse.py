@@ -192,7 +192,8 @@ def test_a_receiver_that_was_never_initialised(stream: Pair) -> None:
     bare = cmsgx.Receiver.__new__(cmsgx.Receiver)
     with pytest.raises(AttributeError, match="sock"):
         bare.sock  # noqa: B018
-    for use in (bare.receive, lambda: next(bare)):
+    uses: list[Callable[[], object]] = [bare.receive, lambda: next(bare)]
+    for use in uses:
         with pytest.raises(ValueError, match="not initialised"):
             use()
     with pytest.raises((AttributeError, TypeError)):

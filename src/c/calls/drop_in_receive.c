@@ -6,7 +6,7 @@
 
 /* (level, type, data): a new reference. */
 static PyObject *
-as_tuple(const cmsgx_header *header)
+header_tuple(const cmsgx_header *header)
 {
     PyObject *level = PyLong_FromLong(header->level);
     PyObject *type = level == NULL ? NULL : PyLong_FromLong(header->type);
@@ -50,7 +50,7 @@ drop_in_ancdata(cmsgx_drop_in *call)
             call->msg.msg_controllen = (__typeof__(call->msg.msg_controllen))header.offset;
             break;
         }
-        PyObject *item = as_tuple(&header);
+        PyObject *item = header_tuple(&header);
         if (item == NULL || PyList_Append(list, item) < 0) {
             Py_CLEAR(list);
         }

@@ -190,9 +190,9 @@ message_fds_subscript(PyObject *self, PyObject *key)
     return message_fds_item(self, index < 0 ? index + message_fds_length(self) : index);
 }
 
-/* tuple's own, which is what the message holds. */
+/* By the method of that name that a tuple of the same items has. */
 static PyObject *
-as_tuple(PyObject *self, const char *name, PyObject *args)
+call_on_tuple(PyObject *self, const char *name, PyObject *args)
 {
     PyObject *tuple = PySequence_Tuple(self);
     PyObject *method = tuple == NULL ? NULL : PyObject_GetAttrString(tuple, name);
@@ -209,7 +209,7 @@ PyDoc_STRVAR(index_doc,
 static PyObject *
 message_fds_index(PyObject *self, PyObject *args)
 {
-    return as_tuple(self, "index", args);
+    return call_on_tuple(self, "index", args);
 }
 
 PyDoc_STRVAR(count_doc,
@@ -219,7 +219,7 @@ PyDoc_STRVAR(count_doc,
 static PyObject *
 message_fds_count(PyObject *self, PyObject *args)
 {
-    return as_tuple(self, "count", args);
+    return call_on_tuple(self, "count", args);
 }
 
 static PyMethodDef message_fds_methods[] = {

@@ -19,7 +19,7 @@ need_open(cmsgx_message *self)
     return 0;
 }
 
-/* Moves what is in place `at`, of which there is room for the note, to an object of another class,
+/* Moves what is in place `at`, of which there is room in `slots`, to an object of another class,
    which owns nothing yet: runs no Python code and cannot fail.  The message does not refer to that
    object, which may have attributes that refer to the message. */
 static void
@@ -225,7 +225,7 @@ need_one(const cmsgx_message *self)
     return 0;
 }
 
-/* The arguments of a method that takes but fd_class=. */
+/* The arguments of a method that takes only fd_class=. */
 static int
 parse_just_class(const cmsgx_message *self, const cmsgx_signature *signature,
                  PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyTypeObject **type)
@@ -239,24 +239,38 @@ parse_just_class(const cmsgx_message *self, const cmsgx_signature *signature,
     return parse_class(state, given, state->Fd, type);
 }
 
-PyObject *
-cmsgx_message_take_one(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
-                       PyObject *kwnames)
+/* What take_one() and take_all() do first: parses, and calls `take` while the message is held. */
+static PyObject *
+take_by_class(PyObject *object, const cmsgx_signature *signature, PyObject *const *args,
+              Py_ssize_t nargs, PyObject *kwnames,
+              PyObject *(*take)(cmsgx_message *, PyTypeObject *))
 {
-    static const cmsgx_signature signature = {"take_one", 0, 0, {CMSGX_KW_FD_CLASS, -1}};
     cmsgx_message *self = SELF(object);
     PyTypeObject *type;
 
-    if (parse_just_class(self, &signature, args, nargs, kwnames, &type) < 0) {
+    if (parse_just_class(self, signature, args, nargs, kwnames, &type) < 0) {
         return NULL;
     }
     if (!cmsgx_enter(&self->busy)) {
         return cmsgx_raise_busy(object);
     }
-    PyObject *result = need_open(self) < 0 || need_one(self) < 0
-        ? NULL : take_at("take_one", self, 0, type);
+    PyObject *result = take(self, type);
     cmsgx_leave(&self->busy);
     return result;
+}
+
+static PyObject *
+take_only(cmsgx_message *self, PyTypeObject *type)
+{
+    return need_open(self) < 0 || need_one(self) < 0 ? NULL : take_at("take_one", self, 0, type);
+}
+
+PyObject *
+cmsgx_message_take_one(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
+                       PyObject *kwnames)
+{
+    static const cmsgx_signature signature = {"take_one", 0, 0, {CMSGX_KW_FD_CLASS, -1}};
+    return take_by_class(object, &signature, args, nargs, kwnames, take_only);
 }
 
 /* All that are left, as a list: a new reference. */
@@ -299,18 +313,7 @@ cmsgx_message_take_all(PyObject *object, PyObject *const *args, Py_ssize_t nargs
                        PyObject *kwnames)
 {
     static const cmsgx_signature signature = {"take_all", 0, 0, {CMSGX_KW_FD_CLASS, -1}};
-    cmsgx_message *self = SELF(object);
-    PyTypeObject *type;
-
-    if (parse_just_class(self, &signature, args, nargs, kwnames, &type) < 0) {
-        return NULL;
-    }
-    if (!cmsgx_enter(&self->busy)) {
-        return cmsgx_raise_busy(object);
-    }
-    PyObject *list = take_rest(self, type);
-    cmsgx_leave(&self->busy);
-    return list;
+    return take_by_class(object, &signature, args, nargs, kwnames, take_rest);
 }
 
 /* The number in place `at`, still owned here; -1 with an exception where there is none. */

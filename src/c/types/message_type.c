@@ -69,7 +69,7 @@ message_view(PyObject *object, void *Py_UNUSED(closure))
     return cmsgx_view_new(state, self->buffer, start, bytes_here(self));
 }
 
-/* The size that UDP_GRO told; 0 where the datagram came alone. */
+/* The size that UDP_GRO reported; 0 when the datagram was not coalesced. */
 static size_t
 segment_size(const cmsgx_message *self)
 {
@@ -297,7 +297,7 @@ static PyGetSetDef message_getset[] = {
      "msg_flags of recvmsg(2): MSG_CTRUNC, MSG_TRUNC, MSG_EOR, ...", NULL},
     {"nbytes", message_nbytes, NULL, "What recvmsg(2) returned.", NULL},
     {"segments", message_segments, NULL,
-     "The datagrams that UDP_GRO joined, a sequence of View; one where it came alone.", NULL},
+     "The datagrams that UDP_GRO joined, a sequence of View; just one when none were joined.", NULL},
     {"fds", message_fds, NULL, "The descriptors, a read-only sequence of Fd.", NULL},
     {"control", cmsgx_message_control, NULL, "The control messages, a tuple, decoded now.", NULL},
     {"address", message_address, NULL,
