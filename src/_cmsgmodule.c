@@ -244,7 +244,8 @@ PyDoc_STRVAR(wait_for_doc,
 "wait_for(sock, events, timeout, rounds, /)\n--\n\n"
 "Waits, at most `timeout` seconds, until poll(2) reports one of `events`, or an error.  Returns\n"
 "(what it reports, 0 if time is up or a signal came; `rounds` for the next call).  `rounds`, 0\n"
-"for the first call, counts how often in a row poll(2) did not wait: then it sleeps 10 ms at most.");
+"for the first call, counts how often in a row poll(2) did not wait: it then sleeps, at most\n"
+"10 ms.");
 
 PyDoc_STRVAR(raw_address_doc,
 "raw_address(name, /)\n--\n\n"
