@@ -70,7 +70,7 @@ def run(*command: str, space: Namespace | None = None) -> str:
     return done.stdout
 
 
-# Addresses of families that Python has not -------------------------------------------------------
+# Addresses of families that Python lacks ---------------------------------------------------------
 
 
 def bind(sock: Any, address: bytes) -> None:

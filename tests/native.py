@@ -68,7 +68,7 @@ def _child_hangs() -> bool:
 def skip_where_a_child_cannot_start_threads() -> None:
     """AddressSanitizer's runtime can hang there, on a lock that a thread of the parent held."""
     if sanitizer() == "asan" and _child_hangs():
-        pytest.skip("AddressSanitizer: a thread that was started after fork() did not come back")
+        pytest.skip("AddressSanitizer: a thread that was started after fork() did not return")
 
 
 def under_shim(mode: str = "") -> dict[str, str]:

@@ -369,7 +369,7 @@ def until_it_waits(thread: threading.Thread) -> None:
     if number is None:  # this kernel lacks the file, or the table lacks this machine
         time.sleep(0.2)
     else:
-        assert eventually(waits), f"it does not wait: {path.read_text()}"
+        assert eventually(waits), f"the thread does not wait: {path.read_text()}"
 
 
 def lengths(variable: str, short: int, long: int) -> list[Any]:

@@ -180,7 +180,7 @@ print("done")
 
 
 @pytest.mark.slow
-def test_an_option_is_never_longer_than_its_room() -> None:
+def test_an_option_is_never_longer_than_its_buffer() -> None:
     """If the kernel, or a BPF filter, returns the whole length."""
     assert run_python(LONGER, env=under_shim()) == "done\n"
 
@@ -300,7 +300,7 @@ def test_a_zero_copy_sender_is_initialised_once() -> None:
 
 
 @pytest.mark.parametrize("size", [-1, -64, -(2**70), 2**31, 2**62, 2**70])
-def test_a_room_that_cannot_be_is_refused(stream: Pair, size: int) -> None:
+def test_an_impossible_control_buffer_size_is_refused(stream: Pair, size: int) -> None:
     receiver = cmsgx.Receiver(stream[0], 10)
     with pytest.raises(ValueError, match=f"^control_size: {size}; it is 0 to 2147483646$"):
         receiver._configure(
@@ -376,7 +376,7 @@ def test_the_background_closer_takes_no_other_number(number: Any) -> None:
         os.fstat(1)
 
 
-def test_a_host_with_a_nul_is_no_numeric_host() -> None:
+def test_a_host_with_a_nul_is_not_a_numeric_host() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for call in (
             lambda to: cmsgx.sendmsg(sock, [b"x"], [], 0, to),
@@ -386,7 +386,7 @@ def test_a_host_with_a_nul_is_no_numeric_host() -> None:
                 cast(Any, call)(("127.0.0.1\0.example", 9))
 
 
-def test_a_level_that_is_no_int_is_refused(stream: Pair) -> None:
+def test_a_level_that_is_not_an_int_is_refused(stream: Pair) -> None:
     class Odd(kinds.ControlMessage):
         __slots__ = ()
 

@@ -70,7 +70,7 @@ def test_the_codec_of_another_class_reads_nothing(kind: Any) -> None:
     assert repr(record) == text
 
 
-def test_a_codec_that_shrinks_reads_nothing_behind_the_payload() -> None:
+def test_a_codec_that_shrinks_reads_nothing_after_the_payload() -> None:
     """An instance that is shorter than its class's fields."""
     own = cast(Any, Small)._codec
     try:
@@ -212,7 +212,7 @@ for mode in sys.argv[1:]:
 """
 
 
-def test_a_codec_that_goes_while_it_is_used() -> None:
+def test_a_codec_that_is_freed_while_it_is_used() -> None:
     """Freed memory is filled with a pattern, so that its use is detected."""
     modes = [
         "address",
@@ -279,7 +279,7 @@ def test_a_record_whose_class_was_changed_is_refused(made: Any, kind: Any, strea
     assert (repr(made), made.pack()) == (text, wire)
 
 
-def test_a_record_made_by_an_older_codec_goes_as_that(stream: Pair) -> None:
+def test_a_record_made_by_an_older_codec_is_sent_by_it(stream: Pair) -> None:
     """A class that was later given the codec of a longer payload."""
     own = cast(Any, Small)._codec
     record = Small(7)
@@ -327,7 +327,7 @@ def test_a_class_without_its_codec_makes_nothing() -> None:
         Bare.unpack(b"")
 
 
-def test_a_slot_of_another_class_is_no_field() -> None:
+def test_a_slot_of_another_class_is_not_a_field() -> None:
     class Borrowed(kinds.ControlMessage):
         __slots__ = ()
         p = vars(Wide)["p"]
@@ -353,7 +353,7 @@ def test_a_form_that_is_none_is_refused(form: Any) -> None:
         _cmsg.Codec(Small, (form,), 4, 4, ())
 
 
-def test_a_kind_that_registers_itself_anew_while_it_is_decoded() -> None:
+def test_a_kind_that_registers_itself_again_while_it_is_decoded() -> None:
     class Fickle(kinds.ControlMessage):
         __slots__ = ("data",)
 

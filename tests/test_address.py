@@ -216,7 +216,7 @@ class Peer:
     address: Any
 
 
-def test_what_goes_through_data_of_any_type_takes_the_address() -> None:
+def test_what_passes_data_of_any_type_accepts_the_address() -> None:
     with udp_pair() as (server, client):
         address: Any = asked(server, client).address
         plain = client.getsockname()
@@ -379,7 +379,7 @@ def test_an_fd_takes_what_socket_takes_as_a_numeric_address() -> None:
 
 
 @pytest.mark.parametrize("scope", [2**31 - 1, 2**31, 2**32 - 1, 2**32 + 1])
-def test_a_large_scope_goes_where_sockets_goes(scope: int) -> None:
+def test_a_large_scope_is_sent_where_sockets_is_sent(scope: int) -> None:
     """To a device that does not exist, or to the device of the low bits."""
     with cmsgx.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.bind(("::", 0))
@@ -395,7 +395,7 @@ def test_a_large_scope_goes_where_sockets_goes(scope: int) -> None:
             assert outcome(lambda to, send=SENDING[how]: send(sock, to)) == expected  # type: ignore[misc]
 
 
-def test_packets_go_by_the_name_of_an_interface() -> None:
+def test_packets_are_sent_by_the_name_of_an_interface() -> None:
     with of_packet() as (sock, _):
         name = ("lo", 0x1234, 0, 0, b"\1\2\3\4\5\6")
         ways = ("send", "send of a number", "send_batch", "sendmsg of a number", "send_fds")

@@ -244,7 +244,7 @@ def test_a_batch_is_a_sequence(batch_of_five: cmsgx.Batch) -> None:
         case [first, *_, last]:
             assert (first.data, last.data) == (b"0", b"4")
         case _:
-            pytest.fail("it matches no sequence")
+            pytest.fail("it does not match a sequence pattern")
 
 
 def test_the_same_messages_each_time(batch_of_five: cmsgx.Batch) -> None:
@@ -457,7 +457,7 @@ def test_surplus_that_came_in_is_closed_and_counted(packets: Pair) -> None:
         assert open_fds() == before
 
 
-def test_refresh_makes_room_for_what_others_switched_on(packets: Pair) -> None:
+def test_refresh_makes_space_for_what_others_switched_on(packets: Pair) -> None:
     left, right = packets
     rx = cmsgx.BatchReceiver(right, 5, 4, fds=1)
     right.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)

@@ -287,7 +287,7 @@ def test_a_loop_closes_what_was_left(packets: Pair) -> None:
         assert len(open_fds()) == before
 
 
-def test_an_empty_message_with_others_behind_it_is_no_end(packets: Pair) -> None:
+def test_an_empty_message_with_others_after_it_is_not_the_end(packets: Pair) -> None:
     """Even though the peer has gone, what was received is returned."""
     left, right = packets
     with open_files(1) as files:
@@ -312,13 +312,13 @@ def hung_up_behind(*sizes: int) -> None:
 
 @pytest.mark.parametrize("sizes", [(1, 0, 0), (0,), (0, 0), (0, 1, 0)])
 @pytest.mark.slow
-def test_empty_messages_before_the_end_is_read_are_no_end(sizes: tuple[int, ...]) -> None:
+def test_empty_messages_before_the_end_is_read_are_not_the_end(sizes: tuple[int, ...]) -> None:
     assert in_child("hung_up_behind", *sizes, env=under_shim()).strip() == "done"
 
 
 @pytest.mark.parametrize("by", ["name", "credentials"])
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
-def test_empty_messages_that_tell_of_their_sender_are_no_end(
+def test_empty_messages_that_name_their_sender_are_not_the_end(
     tmp_path: Path, by: str, count: int
 ) -> None:
     """Whatever comes after them: the end has no sender."""
@@ -345,7 +345,7 @@ def test_empty_messages_that_tell_of_their_sender_are_no_end(
             ]  # fmt: skip
 
 
-def test_empty_datagrams_are_no_end() -> None:
+def test_empty_datagrams_are_not_the_end() -> None:
     with udp_pair() as (one, two):
         cmsgx.send_batch(one, [(b"", (), (), two.getsockname())] * 3)
         rx = cmsgx.BatchReceiver(two, 16, 10)
@@ -353,7 +353,7 @@ def test_empty_datagrams_are_no_end() -> None:
         assert [(msg.data, msg.eof) for msg in batch] == [(b"", False)] * 3
 
 
-def test_an_error_behind_messages_is_of_the_next_call() -> None:
+def test_an_error_after_messages_belongs_to_the_next_call() -> None:
     with new_pair(socket.SOCK_STREAM) as (left, right), open_files(1) as files:
         right.send(b"never read")
         for _ in range(2):
@@ -373,7 +373,7 @@ def test_an_error_behind_messages_is_of_the_next_call() -> None:
         assert got == [Whole(b"x", ["0"])] * 2
 
 
-# Descriptors of strangers -----------------------------------------------------------------------
+# Descriptors from strangers ---------------------------------------------------------------------
 
 
 def test_closed_in_the_background(packets: Pair) -> None:
@@ -492,7 +492,7 @@ def test_control_buffers_are_zeroed() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
-def test_a_batch_with_descriptors_is_no_smaller_in_a_chroot(packets: Pair, tmp_path: Path) -> None:
+def test_a_batch_with_descriptors_is_not_smaller_in_a_chroot(packets: Pair, tmp_path: Path) -> None:
     """Without /proc the free space in the table is counted in another way."""
     left, right = packets
     for number in range(8):

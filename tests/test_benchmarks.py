@@ -22,7 +22,7 @@ def count(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is not installed")
-def test_instructions_are_the_same_for_the_same_code_and_a_rise_is_told(tmp_path: Path) -> None:
+def test_instructions_are_the_same_for_the_same_code_and_a_rise_is_reported(tmp_path: Path) -> None:
     numbers = tmp_path / "numbers.json"
     package = str(Path(cmsgx.__file__).parent.parent)
     # The same on both sides, which is more than 1 % less.

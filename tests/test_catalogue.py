@@ -330,7 +330,7 @@ def own_kinds() -> list[Any]:
 
 
 @pytest.mark.parametrize("kind", own_kinds(), ids=lambda kind: str(kind.__name__))
-def test_no_class_comes_or_goes_as_what_the_catalogue_lacks(kind: Any) -> None:
+def test_no_class_is_received_or_sent_as_what_the_catalogue_lacks(kind: Any) -> None:
     known = {
         (entry.level, entry.type, DIRECTIONS[entry.direction], family_number(family))
         for entry in of_linux()

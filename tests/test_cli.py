@@ -136,7 +136,7 @@ def test_who_made_the_pair_is_not_who_answered(report: Report) -> None:
     assert report.first != report.second
 
 
-def test_the_version_stands_at_the_top(report: Report) -> None:
+def test_the_version_is_at_the_top(report: Report) -> None:
     assert report.lines[0].startswith(f"cmsgx {cmsgx.__version__}, ")
 
 
@@ -185,7 +185,7 @@ def test_the_second_process_runs_the_same_package_from_any_folder(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_kernel_without_passpidfd_is_told_of() -> None:
+def test_a_kernel_without_passpidfd_is_reported() -> None:
     library = build("no_passpidfd.so", "-shared", "-fPIC", "no_passpidfd.c", "-ldl")
     others = os.environ.get("LD_PRELOAD", "")
     done = run_demo(
@@ -280,7 +280,7 @@ def test_an_output_that_nobody_reads_ends_it_in_silence(unbuffered: str) -> None
 
 
 @pytest.mark.slow
-def test_an_output_that_is_full_is_told_of() -> None:
+def test_an_output_that_is_full_is_reported() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "cmsgx", "demo"], stdout=full, stderr=subprocess.PIPE, text=True,
@@ -305,7 +305,7 @@ def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err.startswith("usage: cmsgx")
 
 
-def test_help_tells_of_each_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_describes_each_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         _cli.main(["--help"])
     assert end.value.code == 0

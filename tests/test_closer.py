@@ -267,7 +267,7 @@ def test_what_owns_nothing_is_handed_over_in_vain() -> None:
 @pytest.mark.parametrize(
     "wrong", [socket, "0", 1.0, object()], ids=["module", "str", "float", "object"]
 )
-def test_what_is_no_descriptor_is_refused_by_name(wrong: Any) -> None:
+def test_what_is_not_a_descriptor_is_refused_by_name(wrong: Any) -> None:
     with pytest.raises(TypeError, match="an Fd, a socket object or an int is needed, not"):
         cmsgx.close_in_background(wrong)
 
@@ -290,7 +290,7 @@ def test_wait_closed_takes_each_timeout(timeout: float | None) -> None:
 
 
 @pytest.mark.parametrize("timeout", [-1, -1e-9, float("nan"), -float("inf")])
-def test_wait_closed_refuses_what_is_no_time(timeout: float) -> None:
+def test_wait_closed_refuses_what_is_not_a_time(timeout: float) -> None:
     with pytest.raises(ValueError, match="timeout: "):
         cmsgx.wait_closed(timeout)
 
@@ -378,7 +378,7 @@ print(_cmsg.closer_counts())
     assert run_python(ALARM + FULL + code).strip() == "(0, 0)"
 
 
-def test_who_is_refused_is_told_how_many_waited_then_and_not_how_many_do_now() -> None:
+def test_a_refusal_says_how_many_waited_then_and_not_how_many_do_now() -> None:
     code = """
 import re, resource, socket, sys
 import cmsgx
@@ -481,7 +481,7 @@ print(most < 128)
 
 
 @pytest.mark.slow
-def test_a_batch_takes_no_more_than_the_closer_has_room_for() -> None:
+def test_a_batch_takes_no_more_than_the_closer_has_space_for() -> None:
     """It continues, with at least one message, if the limit is below what one message can bring."""
     code = """
 import resource, socket

@@ -201,7 +201,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 @pytest.mark.usefixtures("a_child_can_start_threads")
-def test_a_forked_child_closes_what_was_queued_and_goes_on() -> None:
+def test_a_forked_child_closes_what_was_queued_and_continues() -> None:
     """Also if the fork happens below Python, so that no hook of Python's runs."""
     code = """
 import ctypes
@@ -279,7 +279,7 @@ except BrokenPipeError:
 
 
 @pytest.mark.usefixtures("a_child_can_start_threads")
-def test_the_closers_of_all_interpreters_go_on_in_a_child() -> None:
+def test_the_closers_of_all_interpreters_continue_in_a_child() -> None:
     """With C's fork: up to 3.13, CPython does not survive its own with a second interpreter."""
     code = """
 reader, kept = os.pipe()

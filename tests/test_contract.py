@@ -166,7 +166,7 @@ def test_what_is_promised_is_there(promise: Promise) -> None:
 
 @pytest.mark.parametrize("promise", SECTIONS["planned"], ids=lambda promise: promise.line)
 def test_what_is_planned_is_not_there_yet(promise: Promise) -> None:
-    assert lacks(promise) != [], "it is there: its line moves to [present]"
+    assert lacks(promise) != [], "it exists: move its line to [present]"
 
 
 @pytest.mark.parametrize(

@@ -329,7 +329,7 @@ def one_shot(world: World) -> Loop:
     return loop
 
 
-# Batches: a round is BATCH messages, and what is made is for the round, not for each of them ------
+# Batches: a round is BATCH messages, and the counts are for the whole round -----------------------
 
 # 32, or 64 if a pointer has 4 bytes: with one pointer for each message an allocation is below 512
 # bytes, with two above.
@@ -510,7 +510,7 @@ def count_waiting() -> None:
 
 def run_counted(code: str, *arguments: str, allocator: str = "default") -> str:
     if (found := sanitizer()) is not None:
-        pytest.skip(f"{found} brings an allocator that cannot be counted")
+        pytest.skip(f"{found} has an allocator that cannot be counted")
     library = build("count.so", "-O2", "-shared", "-fPIC", "count.c", "-ldl")
     others = os.environ.get("LD_PRELOAD", "")
     # Also if the suite itself runs with another allocator, or with a checking one.
@@ -561,7 +561,7 @@ def test_large_memory_is_only_for_what_is_returned(name: str, timeout: float | N
         assert large >= ROUNDS * PATHS[name].large, f"it does not count: {made}"
 
 
-@pytest.mark.skipif(not HAS_GIL, reason="a free-threaded Python takes no memory from malloc(3)")
+@pytest.mark.skipif(not HAS_GIL, reason="a free-threaded Python does not use malloc(3)")
 @pytest.mark.skipif(
     hasattr(sys, "gettotalrefcount"), reason="a debug build of Python keeps no free objects"
 )

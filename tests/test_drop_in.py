@@ -286,7 +286,7 @@ def test_an_int_never_waits_and_a_socket_waits_for_its_timeout() -> None:
     ],
     ids=repr,
 )
-def test_what_is_no_socket(sock: Any, error: type[Exception]) -> None:
+def test_what_is_not_a_socket(sock: Any, error: type[Exception]) -> None:
     for call in (
         lambda: cmsgx.sendmsg(sock, [b"x"]),
         lambda: cmsgx.send_fds(sock, [b"x"], []),
@@ -308,7 +308,7 @@ def test_what_is_no_socket(sock: Any, error: type[Exception]) -> None:
         lambda number: cmsgx.send_batch(number, [(b"x", [0])]),
     ],
 )
-def test_a_number_that_is_no_socket_is_not_of_another_family(call: Callable[[int], int]) -> None:
+def test_a_number_that_is_not_a_socket_is_not_of_another_family(call: Callable[[int], int]) -> None:
     with fails(errno.EBADF):
         call(1_000_000)
     with open(os.devnull) as file, fails(errno.ENOTSOCK):

@@ -139,7 +139,7 @@ def test_a_wrong_address_is_what_socket_makes_of_it(family: int, address: Any) -
         lambda sock, address: cmsgx.send(sock, b"x", address=address, fds=[0]),
     ],
 )
-def test_a_wrong_address_is_no_host_name_without_a_socket(
+def test_a_wrong_address_is_not_a_host_name_without_a_socket(
     family: int, address: Any, send: Callable[[Any, Any], Any]
 ) -> None:
     with socket.socket(family, socket.SOCK_DGRAM) as sock:

@@ -31,7 +31,7 @@ RECEIVE_ONE: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("name", RECEIVE_ONE)
 @pytest.mark.parametrize("flags", [0, MSG_CMSG_CLOEXEC])
-def test_close_on_exec_is_set_and_shows_only_to_who_asked(
+def test_close_on_exec_is_set_and_shown_only_if_requested(
     stream: Pair, name: str, flags: int
 ) -> None:
     cmsgx.send_fds(stream[0], [b"x"], [0])
@@ -86,7 +86,7 @@ class Generous(socket.socket):
 @pytest.mark.parametrize("most", [0, 1, 10])
 @pytest.mark.parametrize("sent", [0, 3])
 @pytest.mark.parametrize("option", [None, SO_PASSPIDFD])
-def test_recv_fds_neither_over_a_type_with_a_recvmsg_of_its_own(
+def test_recv_fds_neither_over_a_type_with_its_own_recvmsg(
     stream: Pair, kind: type[socket.socket], most: int, sent: int, option: int | None
 ) -> None:
     if option is not None:
@@ -212,7 +212,7 @@ def test_ancdata_may_be_raw_typed_or_both(stream: Pair) -> None:
             assert [content(fd) for fd in msg.fds] == ["0"]
 
 
-def test_typed_ancdata_of_any_iterable_over_a_type_with_a_sendmsg_of_its_own(
+def test_typed_ancdata_of_any_iterable_over_a_type_with_its_own_sendmsg(
     stream: Pair,
 ) -> None:
     with Overriding(fileno=os.dup(stream[0].fileno())) as sock, open_files(1) as files:

@@ -94,7 +94,7 @@ def test_missing_descriptors_raise(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("delivered", [0, 1, 2, 9])
-def test_what_had_no_room_was_not_withheld(pair: Pair, delivered: int) -> None:
+def test_what_did_not_fit_was_not_withheld(pair: Pair, delivered: int) -> None:
     """Also if the last one that fitted fills the buffer to its end."""
     room = (socket.CMSG_SPACE(12) + 4 * delivered) // 4
     rx = cmsgx.Receiver(pair[1], 10, fds=room)
@@ -139,7 +139,7 @@ a.close(); b.close()
     assert run_python(code).split() == [str(errno.EMFILE), "True", "b'data'"]
 
 
-def test_a_full_table_is_told_without_an_import() -> None:
+def test_a_full_table_is_reported_without_an_import() -> None:
     code = """
 import cmsgx, os, sys
 assert "resource" not in sys.modules
@@ -200,7 +200,7 @@ def test_which_error_says_what_is_missing(
         assert f": {counted} arrived, room was for 3" in str(error)
 
 
-def test_what_is_told_of_a_cut_datagram_is_what_is_here() -> None:
+def test_what_is_said_about_a_truncated_datagram_is_what_is_here() -> None:
     pair = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with pair[0], pair[1]:
         cmsgx.send(pair[0], b"12345")

@@ -344,7 +344,7 @@ def test_too_long_for_the_own_link(family: int, host: str, is_connected: bool) -
     assert repr(report).startswith("LocalError(errno=90, destination=(")
 
 
-# What cannot be had here: forged ----------------------------------------------------------------
+# Forged: what this machine cannot produce -------------------------------------------------------
 
 
 class Forged:

@@ -37,7 +37,7 @@ def in_time(function: Callable[[], T], seconds: float = 60.0) -> T:
     thread = threading.Thread(target=lambda: results.append(function()), daemon=True)
     thread.start()
     thread.join(seconds)
-    assert results, "it waits"
+    assert results, "it waited"
     return results[0]
 
 
@@ -57,7 +57,7 @@ def test_it_never_waits(kind: int, timeout: float | None) -> None:
 
 
 @pytest.mark.parametrize("timeout", [None, 3600.0])
-def test_it_never_waits_behind_the_last(timeout: float | None) -> None:
+def test_it_never_waits_after_the_last(timeout: float | None) -> None:
     with refused(2) as sock:
         sock.settimeout(timeout)
         assert len(in_time(lambda: list(cmsgx.receive_errors(sock)))) == 2
@@ -192,7 +192,7 @@ def test_an_fd_that_is_closed_meanwhile() -> None:
         assert len(list(cmsgx.receive_errors(sock))) == 1
 
 
-def test_what_is_no_socket() -> None:
+def test_what_is_not_a_socket() -> None:
     with pytest.raises(OSError, match=os.strerror(errno.ENOTSOCK)), open(os.devnull) as file:
         cmsgx.receive_errors(file)
     with pytest.raises(TypeError):
@@ -364,7 +364,7 @@ def outcome(call: Callable[[], Any]) -> Callable[[], Any]:
 
 
 @pytest.mark.parametrize("timeout", [-1, -0.5, float("nan"), "1", b"", [1]])
-def test_what_is_no_timeout_is_said_at_once(timeout: Any) -> None:
+def test_what_is_not_a_timeout_raises_at_once(timeout: Any) -> None:
     with udp() as sock:
         receiver = cmsgx.ErrorReceiver(sock)
         for call in (partial(cmsgx.receive_errors, sock), receiver.receive):
@@ -413,7 +413,7 @@ def test_an_fd_that_is_closed_during_the_wait() -> None:
         assert len(list(cmsgx.receive_errors(sock))) == 1
 
 
-# Made once ----------------------------------------------------------------------------------------
+# Allocated once -----------------------------------------------------------------------------------
 
 
 def test_an_error_receiver_gives_the_same_reports() -> None:
@@ -537,7 +537,7 @@ def test_other_ways_wait_for_the_error_queue_too(how: str) -> None:
         assert waited_for(sock, found) == [b"late"]
 
 
-def test_a_try_that_finds_nothing_leaves_no_bytes_behind() -> None:
+def test_a_try_that_finds_nothing_leaves_no_bytes_in_the_buffer() -> None:
     """Only memory that was not written is not zeroed again: there are reports in between."""
     with udp() as sock:
         receiver = cmsgx.ErrorReceiver(sock)

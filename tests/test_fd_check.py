@@ -46,7 +46,7 @@ ALL_KINDS: tuple[Any, ...] = (
 
 
 @pytest.mark.parametrize("what", KINDS)
-def test_check_tells_kinds_apart(what: str, tmp_path: Path) -> None:
+def test_check_distinguishes_kinds(what: str, tmp_path: Path) -> None:
     with ExitStack() as stack, make(what, tmp_path, stack) as fd:
         assert {kind for kind in ALL_KINDS if fd.check(kind=kind)} == KINDS[what]
         assert fd.check()
@@ -69,7 +69,7 @@ def kinds_that_cannot_be_told(fd: cmsgx.Fd) -> set[Any]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
-def test_check_tells_kinds_apart_in_a_chroot_or_says_that_it_cannot(tmp_path: Path) -> None:
+def test_check_distinguishes_kinds_in_a_chroot_or_says_that_it_cannot(tmp_path: Path) -> None:
     with ExitStack() as stack:
         made = {}
         for what in KINDS:
@@ -168,7 +168,7 @@ def test_a_file_that_is_named_like_a_memfd_is_none(tmp_path: Path) -> None:
         assert fd.check(kind="file")
 
 
-def test_a_file_of_an_unmounted_file_system_is_no_memfd(tmp_path: Path) -> None:
+def test_a_file_of_an_unmounted_file_system_is_not_a_memfd(tmp_path: Path) -> None:
     """Its path is only the one within its own file system, as for a memfd."""
     code = """
 import ctypes, os, sys

@@ -176,7 +176,7 @@ def test_an_fd_given_to_the_background_owns_nothing() -> None:
 
 
 @pytest.mark.parametrize("wrong", [2**32, -1, True, 1.0, None], ids=repr)
-def test_background_refuses_what_is_no_descriptor(wrong: Any) -> None:
+def test_background_refuses_what_is_not_a_descriptor(wrong: Any) -> None:
     reader, writer = os.pipe()
     try:
         number = wrong + reader if wrong == 2**32 else wrong

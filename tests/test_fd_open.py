@@ -190,7 +190,7 @@ def in_full_table(use: Callable[[cmsgx.Fd], None], make_one: Callable[[], cmsgx.
 
 @pytest.mark.parametrize("arguments", MODES, ids=str)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
-def test_open_needs_no_room_in_the_table(arguments: dict[str, Any]) -> None:
+def test_open_needs_no_free_place_in_the_table(arguments: dict[str, Any]) -> None:
     def use(fd: cmsgx.Fd) -> None:
         number = fd.fileno()
         with fd.open(**arguments) as file:
@@ -201,7 +201,7 @@ def test_open_needs_no_room_in_the_table(arguments: dict[str, Any]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
-def test_socket_needs_no_room_in_the_table() -> None:
+def test_socket_needs_no_free_place_in_the_table() -> None:
     def use(fd: cmsgx.Fd) -> None:
         number = fd.fileno()
         with fd.socket() as made:

@@ -165,7 +165,7 @@ GOING: dict[str, tuple[Callable[[cmsgx.Fd], object], str, str]] = {
 
 
 @pytest.mark.parametrize("how", GOING)
-def test_one_that_owns_nothing_says_how_its_number_went(how: str) -> None:
+def test_one_that_owns_nothing_says_why(how: str) -> None:
     go, word, sentence = GOING[how]
     left, right = unix_pair()
     with left, right:
@@ -264,7 +264,7 @@ def test_what_was_closed_before_it_is_taken_says_how() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
-def test_a_child_says_how_the_number_of_its_parent_went() -> None:
+def test_a_child_says_what_became_of_its_parents_number() -> None:
     fd = new_fd()
     pin = fd._pinned()
     os.close(fd.detach())

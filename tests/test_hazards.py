@@ -38,12 +38,12 @@ def faults_of(page: str, functions: Callable[[str], set[str]]) -> list[str]:
             continue
         hazard = re.fullmatch(rf"### ({HAZARD}): \S.*", heading)
         if hazard is None:
-            faults.append(f"{heading!r} is the heading of no hazard and of no part")
+            faults.append(f"{heading!r} is not the heading of a hazard or a part")
             continue
         name = hazard[1]
         numbers[part] = numbers.get(part, 0) + 1
         if name != f"{part}{numbers[part]}":
-            faults.append(f"{name} stands where {part}{numbers[part]} should")
+            faults.append(f"{name} is where {part}{numbers[part]} should be")
         labels = re.findall(r"^- \*\*(.+?)s?\*\*", body, re.MULTILINE)
         if labels != LABELS:
             faults.append(f"{name} has {labels}")
@@ -138,10 +138,10 @@ GOOD = """\
         ("test_a`", "test_b`", "A1: there is no tests/test_x.py::test_b"),
         ("test_x", "test_y", "A1: there is no tests/test_y.py::test_a"),
         ("`tests/test_x.py::test_a`", "none", "A1 names no test"),
-        ("A1", "A2", "A2 stands where A1 should"),
-        ("A1", "B1", "B1 stands where A1 should"),
+        ("A1", "A2", "A2 is where A1 should be"),
+        ("A1", "B1", "B1 is where A1 should be"),
         ("### A1", "### A1: one\n\n- **Test**: none\n\n### A1", "A1 has ['Test']"),
-        ("### A1: a", "### A", "'### A hazard' is the heading of no hazard and of no part"),
+        ("### A1: a", "### A", "'### A hazard' is not the heading of a hazard or a part"),
         ("- **Seen**: it was.\n", "", "A1 has ['Goes wrong', 'cmsgx', 'Test']"),
         ("- **Test**", "- **Tests**", None),
     ],

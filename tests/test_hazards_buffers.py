@@ -172,7 +172,7 @@ def touched() -> None:
         assert grown < 64 << 10, f"{name}: {grown} KiB"
 
 
-def test_C2_room_that_is_not_used_is_not_touched() -> None:
+def test_C2_unused_buffer_space_is_not_touched() -> None:
     in_child("touched")
 
 
@@ -214,7 +214,7 @@ def test_C3_every_offset_in_a_buffer(shift: int) -> None:
         assert bytes(room[shift + HEADER :][:4]) == b"same"
 
 
-# C6: options that take room ---------------------------------------------------------------------
+# C6: options that take space --------------------------------------------------------------------
 
 OPTIONS = (
     "SO_PASSCRED",
@@ -279,7 +279,7 @@ def check_room(pair: Pair, files: list[int], asked: int, is_exact: bool) -> None
 
 @pytest.mark.parametrize("wanted", [(), (cmsgx.Credentials,), (cmsgx.PidFd,),
                                     (cmsgx.Credentials, cmsgx.PidFd)])  # fmt: skip
-def test_C6_what_is_wanted_has_room(pair: Pair, wanted: tuple[type[Any], ...]) -> None:
+def test_C6_what_is_wanted_has_space(pair: Pair, wanted: tuple[type[Any], ...]) -> None:
     """Surplus descriptors do not displace what was asked for."""
     left, right = pair
     receiver = cmsgx.Receiver(right, 1, fds=1, want=wanted)

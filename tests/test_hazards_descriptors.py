@@ -104,7 +104,7 @@ def test_A1_many_where_one_was_asked_with_an_option(pair: Pair, option: str) -> 
 
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("sent", [1, 2, MOST])
-def test_A1_option_switched_on_behind_its_back(pair: Pair, option: str, sent: int) -> None:
+def test_A1_option_switched_on_later_by_others(pair: Pair, option: str, sent: int) -> None:
     """If an option takes the space for a descriptor, the call raises and leaves none open, and
     refresh() corrects it."""
     left, right = pair
@@ -133,7 +133,7 @@ def test_A1_option_switched_on_behind_its_back(pair: Pair, option: str, sent: in
         assert count_open() == before
 
 
-def test_A1_credentials_take_the_room() -> None:
+def test_A1_credentials_take_the_space() -> None:
     left, right = unix_pair()
     with left, right, open_files(2) as files:
         receivers = {keep: cmsgx.Receiver(right, 9, fds=2, on_truncation=keep)
@@ -398,7 +398,7 @@ class Slot:
 
 
 @pytest.mark.slow
-def test_A11_no_wrong_file_goes_out() -> None:
+def test_A11_no_wrong_file_is_sent() -> None:
     """Threads close and reopen what is being sent; CMSGX_SENDS says how often."""
     sends = int(os.environ.get("CMSGX_SENDS", "60000"))
     left, right = unix_pair(socket.SOCK_SEQPACKET)
@@ -470,7 +470,7 @@ def pinned() -> None:
         assert shim.is_sending(), "close() waited"
         assert fd.closed
         other = Slot.make(2)
-        assert other.fileno() != number, "the number was given away while it was being sent"
+        assert other.fileno() != number, "the number was reused while it was being sent"
         thread.join()
         assert not errors
         assert not is_open(number)

@@ -26,7 +26,7 @@ NOBODY = 65534
 
 IS_ROOT = os.geteuid() == 0
 
-needs_root = pytest.mark.skipif(not IS_ROOT, reason="only root can be somebody else")
+needs_root = pytest.mark.skipif(not IS_ROOT, reason="only root can become another user")
 
 
 def in_child(function: str, *arguments: object, **more: Any) -> str:
@@ -244,7 +244,7 @@ def test_I4_an_id_that_is_not_mapped_says_so() -> None:
 
 
 @needs_root
-def test_I4_a_real_nobody_of_another_pid_namespace_is_told_from_none_at_all() -> None:
+def test_I4_a_real_nobody_of_another_pid_namespace_is_distinguished_from_no_credentials() -> None:
     """Both come as (0, 65534, 65534): the pidfd distinguishes them."""
 
     def as_nobody(sock: cmsgx.socket) -> None:
@@ -271,7 +271,7 @@ def test_I4_a_sender_in_a_namespace_below_is_seen_with_its_pid_here() -> None:
             assert msg[cmsgx.Credentials].pid not in (None, 0, 1)
 
 
-# I5: a pid can be another's -----------------------------------------------------------------------
+# I5: a pid can belong to another process ----------------------------------------------------------
 
 
 def test_I5_a_reaped_sender_is_nobody_else() -> None:
@@ -312,7 +312,7 @@ def test_I5_a_pid_that_was_reused_deceives_and_the_pidfd_does_not() -> None:
     again = spawn_with_pid(child)
     try:
         if again is None:
-            pytest.skip("the pid could not be had again")
+            pytest.skip("the pid could not be obtained again")
         with msg:
             assert msg[cmsgx.Credentials].pid == again
             pidfd = msg[cmsgx.PidFd]
@@ -329,7 +329,7 @@ def test_I5_a_pid_that_was_reused_deceives_and_the_pidfd_does_not() -> None:
         close_pair(pair)
 
 
-# I7: descriptors of strangers ---------------------------------------------------------------------
+# I7: descriptors from strangers -------------------------------------------------------------------
 
 
 @pytest.fixture

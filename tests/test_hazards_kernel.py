@@ -64,14 +64,14 @@ def test_D1_descriptors_come_with_a_byte_of_the_message_that_they_were_sent_with
                         glued += at < start
                 at = after
             assert spans == []
-    assert glued > 0, "each came alone, so this showed nothing"
+    assert glued > 0, "each came alone, so this test showed nothing"
 
 
 # I6: a name that somebody else bound first --------------------------------------------------------
 
 
 @needs_root
-def test_I6_peer_credentials_tell_who_has_the_name() -> None:
+def test_I6_peer_credentials_show_who_has_the_name() -> None:
     name = f"\0cmsgx-test-I6-{os.getpid()}"
     ready = unix_pair(socket.SOCK_SEQPACKET)
 
@@ -95,7 +95,7 @@ def test_I6_peer_credentials_tell_who_has_the_name() -> None:
     close_pair(ready)
 
 
-# F3: whoever waited is cancelled ------------------------------------------------------------------
+# F3: the task that waits is cancelled -------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -165,7 +165,7 @@ def test_F3_a_wait_for_readiness_that_is_cancelled_loses_nothing() -> None:
         asyncio.run(cancel_each())
 
 
-# F5: too many descriptors on their way ------------------------------------------------------------
+# F5: too many descriptors in flight ---------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
@@ -207,7 +207,7 @@ def is_readable(number: int) -> bool:
     return bool(select.select([number], [], [], 0)[0])
 
 
-def test_F6_what_is_queued_in_a_cycle_goes_with_it() -> None:
+def test_F6_what_is_queued_in_a_cycle_is_freed_with_it() -> None:
     reader, writer = os.pipe()
     for _ in range(50):
         first, second = unix_pair()

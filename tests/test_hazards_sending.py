@@ -31,7 +31,7 @@ def in_child(function: str, *arguments: object, **more: Any) -> str:
 
 @pytest.mark.parametrize("kind", ["one buffer", "buffers of odd sizes"])
 @pytest.mark.parametrize("timeout", [None, 20.0])
-def test_D2_descriptors_go_once_however_the_bytes_are_split(
+def test_D2_descriptors_are_sent_once_however_the_bytes_are_split(
     stream: Pair, kind: str, timeout: float | None
 ) -> None:
     sender, receiver = stream
@@ -57,12 +57,12 @@ def test_D2_descriptors_go_once_however_the_bytes_are_split(
     with open_files(3) as files:
         cmsgx.send_all(sender, data, fds=files)
     thread.join()
-    assert len(got) > 3, "it went in one piece, so this showed nothing"
+    assert len(got) > 3, "it was sent in one piece, so this test showed nothing"
     assert got[0] == (0, ["0", "1", "2"])
     assert not any(fds for _, fds in got[1:])
 
 
-def test_D2_control_goes_once_too(stream: Pair) -> None:
+def test_D2_control_is_sent_once_too(stream: Pair) -> None:
     sender, receiver = stream
     sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
     sender.settimeout(60)  # so that each try sends a part
@@ -180,7 +180,7 @@ def test_D4_and_over_each_other_family(family: int, kind: int, address: Any) -> 
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
-def test_D5_an_empty_message_with_descriptors_is_no_end(kind: int) -> None:
+def test_D5_an_empty_message_with_descriptors_is_not_the_end(kind: int) -> None:
     sender, receiver = unix_pair(kind)
     rx = cmsgx.Receiver(receiver, 10, fds=2)
     with open_files(2) as files:
@@ -251,7 +251,7 @@ def test_D6_a_cut_datagram_raises_and_closes(kind: int, size: int, by: str) -> N
     close_pair((sender, receiver))
 
 
-def test_D6_more_than_a_stream_buffer_takes_is_no_truncation(stream: Pair) -> None:
+def test_D6_more_than_a_stream_buffer_holds_is_not_truncation(stream: Pair) -> None:
     with open_files(1) as files:
         cmsgx.send(stream[0], b"12345", fds=files)
     with cmsgx.receive(stream[1], 2, fds=1) as msg:

@@ -429,7 +429,7 @@ def pidfds_in_a_batch() -> None:
 
 
 @pytest.mark.slow
-def test_A8_pidfds_have_room_whatever_else_is_sent(with_pidfd: Pair) -> None:
+def test_A8_pidfds_have_space_whatever_else_is_sent(with_pidfd: Pair) -> None:
     assert in_child("pidfds_in_a_batch").strip() == "done"
 
 

@@ -168,7 +168,7 @@ def test_under_install_the_flags_and_address_are_ignored_as_in_socket() -> None:
 
 @pytest.mark.parametrize("name", PATCHED)
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_install_refuses_where_another_patch_stands(
+def test_install_refuses_if_another_patch_is_in_place(
     monkeypatch: pytest.MonkeyPatch, name: str, when: str
 ) -> None:
     clean = patched()

@@ -20,7 +20,7 @@ from user_kinds import SOL_SOCKET, ZERO, Every, Stamp, TimeToLive, fresh, regist
 import cmsgx
 from cmsgx import kinds
 
-# Kinds of a user, registered for the tests of this file -----------------------------------------
+# User-defined kinds, registered for the tests of this file --------------------------------------
 
 
 @pytest.fixture(autouse=True)

@@ -128,7 +128,7 @@ assert four != six and four != "127.0.0.1"
 
 
 @pytest.mark.parametrize("wrong", ["", "localhost", "1.2.3", "::g", b"", b"12345", bytes(17)])
-def test_what_is_no_ip_address_is_named(wrong: Any) -> None:
+def test_what_is_not_an_ip_address_is_named(wrong: Any) -> None:
     with pytest.raises(ValueError, match="address") as caught:
         kinds.IPAddress(wrong)
     assert repr(wrong) in str(caught.value)

@@ -266,7 +266,7 @@ ROWS: list[tuple[str, int, int, int, str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.skipif("__import__('sys').byteorder == 'big'", reason="payloads of little endian")
+@pytest.mark.skipif("__import__('sys').byteorder == 'big'", reason="the payloads are little-endian")
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_payloads_of_a_system(system: str) -> None:
     mine = [row[1:] for row in ROWS if row[0] == system]
@@ -293,7 +293,7 @@ REPLIES = [
 ]  # fmt: skip
 
 
-@pytest.mark.skipif("__import__('sys').byteorder == 'big'", reason="payloads of little endian")
+@pytest.mark.skipif("__import__('sys').byteorder == 'big'", reason="the payloads are little-endian")
 @pytest.mark.parametrize("system", ["netbsd10", "darwin"])
 def test_a_reply_where_packet_info_has_one_address(system: str) -> None:
     mine = [row[1:] for row in REPLIES if row[0] == system]

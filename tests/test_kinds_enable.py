@@ -24,7 +24,7 @@ from cmsgx import kinds
 from cmsgx.kinds import _table
 
 if sys.platform != "linux":
-    pytest.skip("these are Linux's own", allow_module_level=True)
+    pytest.skip("these kinds exist only on Linux", allow_module_level=True)
 
 SORTS: dict[str, tuple[int, int, int]] = {
     "UDP": (V4, DGRAM, 0),
@@ -116,7 +116,7 @@ def sockets_of(family: int) -> Iterator[cmsgx.socket]:
 
 
 @pytest.mark.slow
-def test_every_kind_is_refused_by_every_family_that_has_it_not() -> None:
+def test_every_kind_is_refused_by_every_family_that_lacks_it() -> None:
     found: set[int] = set()
     for family in range(1, 64):
         for sock in sockets_of(family):
@@ -267,7 +267,7 @@ EXPECTED["mapped"] = EXPECTED["to mapped"]
 
 @pytest.mark.parametrize("asked", ["want=", "by others, before", "by others, refresh()"])
 @pytest.mark.parametrize("name", EXPECTED)
-def test_there_is_room_for_everything_at_once(name: str, asked: str) -> None:
+def test_there_is_space_for_everything_at_once(name: str, asked: str) -> None:
     path = network.PATHS[name]
     with network.alone(), network.udp(name) as (sender, receiver):
         wanted = supported(receiver)
@@ -309,7 +309,7 @@ UNIX: list[tuple[str, Callable[[Any], bool]]] = [
 
 @pytest.mark.parametrize("fds", [0, 1, 253])
 @pytest.mark.parametrize(("sort", "comes"), UNIX)
-def test_there_is_room_for_everything_over_unix(
+def test_there_is_space_for_everything_over_unix(
     sort: str, comes: Callable[[Any], bool], fds: int
 ) -> None:
     pair = cmsgx.socketpair(*SORTS[sort])
@@ -343,11 +343,11 @@ def test_everything_over_tcp() -> None:
         assert eventually(is_stamped)
 
 
-# Too little room, in typed calls ----------------------------------------------------------------
+# Short control buffers, in typed calls ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("on_truncation", ["raise", "keep"])
-def test_what_was_switched_on_meanwhile_is_told_as_truncated(on_truncation: Any) -> None:
+def test_what_was_switched_on_meanwhile_is_reported_as_truncated(on_truncation: Any) -> None:
     """The control buffer is sized for what was on when the Receiver was created; refresh() enlarges
     it."""
     with network.udp("IPv4") as (sender, receiver):

@@ -96,7 +96,7 @@ def test_each_form_is_found_by_its_number_and_family(row: Any) -> None:
 
 
 @EACH_ROW
-def test_options_have_room_for_the_payload(row: Any) -> None:
+def test_options_have_space_for_the_payload(row: Any) -> None:
     if row.direction == "send" or not issubclass(row.kind, kinds.StructMessage):
         return
     # An option may bring only another form: the one of IPv4.
@@ -254,7 +254,7 @@ OTHERS = [
 @pytest.mark.parametrize(
     ("kind", "field"), OTHERS, ids=[f"{kind.__name__}.{f.__name__}" for kind, f in OTHERS]
 )
-def test_what_is_no_value_of_a_field(kind: Any, field: Any) -> None:
+def test_what_is_not_a_value_of_a_field(kind: Any, field: Any) -> None:
     name = field.__name__
     given = values(kind._restore(bytes(max(kind._codec.min_size, 0)), 0))
     for wrong in (1, None, 1.5):
@@ -455,7 +455,7 @@ ELSEWHERE = [
 
 @pytest.mark.skipif(sys.platform != "linux", reason="about Linux")
 @pytest.mark.parametrize("kind", ELSEWHERE, ids=lambda kind: kind.__name__)
-def test_kinds_that_linux_has_not_are_there_and_say_so(kind: Any) -> None:
+def test_kinds_that_linux_lacks_are_there_and_say_so(kind: Any) -> None:
     assert re.search(r"FreeBSD|NetBSD|OpenBSD|macOS", kind.__doc__)
     assert kind not in _table._rows
     left, right = unix_pair()

@@ -112,7 +112,7 @@ def test_numbers_of_linux(name: str) -> None:
         ("AF_IEEE802154", 3, "LinkQuality"), ("AF_INET6", 3, "SecurityLabel"),
     ],
 )  # fmt: skip
-def test_level_0_is_told_apart_by_the_family(family: str, type: int, kind: str) -> None:
+def test_level_0_is_distinguished_by_the_family(family: str, type: int, kind: str) -> None:
     assert _table.lookup(0, type, FAMILIES[family]) is getattr(kinds, kind)
     assert _table.lookup(0, type, socket.AF_UNIX) is None
 
@@ -191,7 +191,7 @@ def test_switched_on_and_off_again(kind: Any, family: int, type: int, protocol: 
         cmsgx.Receiver(sock, 100)
 
 
-def test_the_kernel_takes_an_option_that_it_tells_otherwise(
+def test_the_kernel_accepts_an_option_that_it_reports_differently(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As for mISDN: getsockopt(2) has another size, EINVAL. As for HCI: another channel, EBADFD."""
@@ -309,7 +309,7 @@ def test_a_signature(kind: Any, text: str) -> None:
     assert str(inspect.signature(kind)) == text
 
 
-def test_what_is_no_kind_has_no_signature_of_one() -> None:
+def test_what_is_not_a_kind_has_no_signature_of_one() -> None:
     for other in (kinds.Ttl(1), kinds.ControlMessage, kinds.StructMessage):
         assert not hasattr(other, "__signature__")
 

@@ -17,7 +17,7 @@ import cmsgx
 from cmsgx import _cmsg, kinds
 from cmsgx.kinds._base import members_of
 
-# Kinds of a user, registered for the tests of this file -----------------------------------------
+# User-defined kinds, registered for the tests of this file --------------------------------------
 
 BOUNDS = {
     "b": (-(2**7), 2**7 - 1),
@@ -83,13 +83,13 @@ def test_a_socket_address_that_was_cut_is_malformed(whole: bytes, family: int) -
             cmsgx.decode(*where, whole[:length], family)
 
 
-def test_an_address_of_another_family_than_there_is_room_for_is_malformed() -> None:
+def test_an_address_of_a_family_that_does_not_fit_is_malformed() -> None:
     payload = struct.pack("=H", socket.AF_INET6) + bytes(14)
     with pytest.raises(cmsgx.MalformedControlError, match="truncated"):
         kinds.OriginalDestination.unpack(payload)
 
 
-def test_an_address_in_front_of_other_fields_is_no_longer_than_its_place() -> None:
+def test_an_address_before_other_fields_is_not_longer_than_its_place() -> None:
     there: Any = ("2001:db8::7", 9, 0, 0)
     mtu = kinds.PathMtu(there, 1500)
     assert (mtu.destination, mtu.mtu, len(mtu.pack())) == (there, 1500, 32)
@@ -255,7 +255,7 @@ def test_each_transform_is_tried() -> None:
 @pytest.mark.parametrize("where", ["own", "other_forms"])
 @pytest.mark.parametrize("direction", ["send", "receive", "both"])
 @pytest.mark.parametrize("encoding", CANONICAL)
-def test_a_transform_needs_the_layout_that_it_stands_for(
+def test_an_encoding_needs_the_layout_that_it_stands_for(
     encoding: Any, direction: Any, where: str
 ) -> None:
     right = CANONICAL[encoding]
@@ -282,7 +282,7 @@ def test_a_transform_needs_the_layout_that_it_stands_for(
 
 @pytest.mark.parametrize("encoding", ["", "without NUL"])
 @pytest.mark.parametrize("size", [0, 1, 24])
-def test_what_leaves_the_payload_as_it_is_goes_with_any_layout(encoding: Any, size: int) -> None:
+def test_an_encoding_that_keeps_the_payload_accepts_any_layout(encoding: Any, size: int) -> None:
     with unregistered():
         for open_end in (False, True):
             kind = kinds.register(
@@ -357,7 +357,7 @@ def test_a_window_does_not_reach_out_of_the_payload(place: Any, size: int) -> No
         kinds.register(fresh(), level=SOL_SOCKET, type=0x7E48, layout=(place,), size=size)
 
 
-def test_a_window_behind_an_open_end_is_read_only_where_it_is_there() -> None:
+def test_a_window_after_an_open_end_is_read_only_if_it_is_there() -> None:
     with unregistered():
         kind = kinds.register(
             fresh(), level=SOL_SOCKET, type=0x7E49, layout=(("rest", 0, "t"), ("late", 40, "q"))
@@ -380,7 +380,7 @@ def test_families_are_any_set_of_numbers() -> None:
 
 
 @pytest.mark.parametrize("wrong", [5, "Ttl", int, object, cmsgx.Fd, kinds.Ttl(3)])
-def test_what_is_no_class_of_control_messages_is_not_registered(wrong: Any) -> None:
+def test_what_is_not_a_class_of_control_messages_is_not_registered(wrong: Any) -> None:
     with pytest.raises(TypeError, match="not a subclass of ControlMessage"):
         kinds.register(wrong, level=SOL_SOCKET, type=0x7E24)
     with pytest.raises(TypeError, match="not a subclass of ControlMessage"):
@@ -392,7 +392,7 @@ def test_all_that_have_the_number_are_named() -> None:
         kinds.register(fresh(), level=0, type=1, layout=())
 
 
-# What a field says of itself --------------------------------------------------------------------
+# What a field says about itself -----------------------------------------------------------------
 
 
 def declared_fields() -> Iterator[Any]:

@@ -81,7 +81,7 @@ def algorithm(kind: str, name: str, key: bytes, tag: int = 0) -> cmsgx.socket:
     return operation
 
 
-def test_a_cipher_goes_the_way_it_is_told_with_the_vector_it_is_given() -> None:
+def test_a_cipher_works_in_the_given_direction_with_the_given_vector() -> None:
     key, iv, plain = bytes(range(16)), bytes(range(100, 116)), b"sixteen bytes..." * 2
     texts: list[bytes] = []
     for way, data in ((kinds.AlgDirection.ENCRYPT, plain), (kinds.AlgDirection.DECRYPT, None)):

@@ -345,7 +345,7 @@ def test_how_far_a_j1939_transfer_came(can: Namespace) -> None:
 # Others -----------------------------------------------------------------------------------------
 
 
-def test_a_vsock_tells_when_memory_is_free_again() -> None:
+def test_a_vsock_reports_when_memory_is_free_again() -> None:
     with open_socket(socket.AF_VSOCK, socket.SOCK_STREAM) as listener:
         with attempt("bind to the CID of the own machine"):
             listener.bind((1, socket.VMADDR_PORT_ANY))
@@ -371,7 +371,7 @@ def test_a_vsock_tells_when_memory_is_free_again() -> None:
                 assert (error.ee_errno, error.ee_info, error.ee_data) == (0, 0, 0)
 
 
-def test_what_tipc_tells_of_a_message() -> None:
+def test_what_tipc_reports_about_a_message() -> None:
     service = 4711
     client = open_socket(socket.AF_TIPC, socket.SOCK_RDM)
     with client, cmsgx.socket(socket.AF_TIPC, socket.SOCK_RDM) as server:

@@ -156,7 +156,7 @@ def test_nobody_is_there() -> None:
         assert msg[kinds.RxrpcNetworkError].errno == errno.ECONNREFUSED
 
 
-def test_there_is_no_way_there() -> None:
+def test_there_is_no_route() -> None:
     with Namespace() as space, space.run(rxrpc) as client:
         connect(client, sockaddr_rxrpc("192.0.2.1", 9))
         with may_fail(errno.ENETUNREACH):

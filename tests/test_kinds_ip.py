@@ -20,7 +20,7 @@ import cmsgx
 from cmsgx import kinds
 
 if sys.platform != "linux":
-    pytest.skip("these are Linux's own", allow_module_level=True)
+    pytest.skip("these kinds exist only on Linux", allow_module_level=True)
 
 IP_TOS, IP_TTL, IP_OPTIONS, IP_PKTINFO, IP_MTU_DISCOVER, IP_ORIGDSTADDR = 1, 2, 4, 8, 10, 20
 SO_BINDTODEVICE = 25
@@ -50,7 +50,7 @@ NUMBERS = [
 
 @HOW
 @pytest.mark.parametrize(("kind", "value", "number", "payload"), NUMBERS)
-def test_ttl_and_tos_go_and_come(
+def test_ttl_and_tos_are_sent_and_received(
     kind: Any, value: int, number: int, payload: bytes, how: str
 ) -> None:
     with network.udp("IPv4", connected=False) as (sender, receiver):
@@ -141,7 +141,7 @@ def test_ecn_and_dscp_of_a_packet(ecn: kinds.Ecn) -> None:
 # Packet info ------------------------------------------------------------------------------------
 
 
-def test_packet_info_tells_where_a_packet_came_in() -> None:
+def test_packet_info_says_where_a_packet_came_in() -> None:
     with network.udp("IPv4", connected=False) as (sender, receiver):
         rx = cmsgx.Receiver(receiver, 10, want=[kinds.PacketInfo])
         for host in ("127.0.0.1", "127.1.2.3"):
@@ -316,7 +316,7 @@ def test_an_early_broadcast_to_a_subnet_is_refused_rather_than_answered_from_els
 
 
 @pytest.mark.slow
-def test_an_answer_over_link_local_addresses_goes_out_where_the_question_came_in() -> None:
+def test_an_answer_over_link_local_addresses_is_sent_where_the_question_came_in() -> None:
     """The routes lead to another interface that has such an address too."""
     with network.cable() as net:
         ip("link", "add", "veth3", "type", "veth", "peer", "name", "veth4")
@@ -332,7 +332,7 @@ def test_an_answer_over_link_local_addresses_goes_out_where_the_question_came_in
             assert found == "169.254.1.1"
 
 
-def test_a_reply_goes_with_other_control_messages_and_in_a_batch() -> None:
+def test_a_reply_is_sent_with_other_control_messages_and_in_a_batch() -> None:
     with network.udp("IPv4", connected=False) as (client, server):
         rx = cmsgx.BatchReceiver(server, 8, 10, want=[kinds.PacketInfo])
         seen = cmsgx.Receiver(client, 10, want=[kinds.Ttl])
@@ -375,7 +375,7 @@ def test_the_route_is_recorded(by: str) -> None:
         assert msg[kinds.ReturnOptions] == kinds.ReturnOptions(recorded)
 
 
-def test_return_options_of_a_question_go_with_the_answer() -> None:
+def test_return_options_of_a_question_are_sent_with_the_answer() -> None:
     with network.udp("IPv4") as (client, server):
         rx = cmsgx.Receiver(server, 10, want=[kinds.ReturnOptions])
         answers = cmsgx.Receiver(client, 10, want=[kinds.ReceivedOptions])
@@ -399,7 +399,7 @@ def test_the_most_options_that_a_header_has() -> None:
         assert len(msg[kinds.ReturnOptions].options) == 40
 
 
-# What the kernel knows of a packet besides ------------------------------------------------------
+# What else the kernel knows about a packet ------------------------------------------------------
 
 
 def test_the_original_destination() -> None:
@@ -537,7 +537,7 @@ SHORT = [
     ("kind", "number", "size", "came"),
     [(kind, number, size, came) for kind, number, size in SHORT for came in range(size)],
 )
-def test_too_little_room_is_told(kind: Any, number: int, size: int, came: int) -> None:
+def test_a_short_control_buffer_is_reported(kind: Any, number: int, size: int, came: int) -> None:
     with network.udp("IPv4") as (sender, receiver), cmsgx.enable(receiver, kind):
         sender.send(b"x")
         _, ancdata, flags, _ = cmsgx.recvmsg(receiver, 10, cmsgx.CMSG_LEN(came))

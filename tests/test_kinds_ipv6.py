@@ -35,7 +35,7 @@ import cmsgx
 from cmsgx import kinds
 
 if sys.platform != "linux":
-    pytest.skip("these are Linux's own", allow_module_level=True)
+    pytest.skip("these kinds exist only on Linux", allow_module_level=True)
 
 IPV6_AUTOFLOWLABEL, IPV6_ORIGDSTADDR = 70, 74
 SO_BINDTODEVICE = 25
@@ -51,7 +51,7 @@ NUMBERS = [
 
 @HOW
 @pytest.mark.parametrize(("kind", "value", "number"), NUMBERS)
-def test_hop_limit_and_traffic_class_go_and_come(
+def test_hop_limit_and_traffic_class_are_sent_and_received(
     kind: Any, value: int, number: int, how: str
 ) -> None:
     path = PATHS["IPv6"]
@@ -187,7 +187,7 @@ def test_the_flow_label_of_an_address_is_sent() -> None:
 # Packet info ------------------------------------------------------------------------------------
 
 
-def test_packet_info_tells_where_a_packet_came_in() -> None:
+def test_packet_info_says_where_a_packet_came_in() -> None:
     with network.udp("IPv6") as (sender, receiver):
         rx = cmsgx.Receiver(receiver, 10, want=[kinds.PacketInfo6])
         sender.send(b"x")
@@ -465,7 +465,7 @@ def test_a_tcp_socket_delivers_none_of_them() -> None:
             msg[kinds.HopLimit]
 
 
-# Too little room --------------------------------------------------------------------------------
+# Short control buffers --------------------------------------------------------------------------
 
 SHORT = [
     (kinds.PacketInfo6, IPV6_RECVPKTINFO, IPV6_PKTINFO, 20),
@@ -480,7 +480,7 @@ SHORT = [
     ("kind", "option", "number", "came"),
     [(*row, came) for *row, size in SHORT for came in range(size)],
 )
-def test_too_little_room_is_told(kind: Any, option: int, number: int, came: int) -> None:
+def test_a_short_control_buffer_is_reported(kind: Any, option: int, number: int, came: int) -> None:
     with network.udp("IPv6") as (sender, receiver):
         receiver.setsockopt(SOL_IPV6, option, 1)
         control = kinds.FlowInfo(5) if kind is kinds.FlowInfo else ()

@@ -29,7 +29,7 @@ import cmsgx
 from cmsgx import kinds
 
 if sys.platform != "linux":
-    pytest.skip("these are Linux's own", allow_module_level=True)
+    pytest.skip("these kinds exist only on Linux", allow_module_level=True)
 
 
 # Extension headers ------------------------------------------------------------------------------
@@ -38,7 +38,7 @@ if sys.platform != "linux":
 @HOW
 @pytest.mark.parametrize("kind", [kinds.HopByHopOptions, kinds.DestinationOptions])
 @pytest.mark.parametrize("size", [8, 16, 64])
-def test_options_headers_go_and_come(kind: Any, size: int, how: str) -> None:
+def test_options_headers_are_sent_and_received(kind: Any, size: int, how: str) -> None:
     with network.alone():
         path = PATHS["IPv6"]
         header = network.options_header(bytes([0x1E, size - 4]) + bytes(range(size - 4)))
@@ -145,7 +145,7 @@ def long_options(size: int) -> bytes:
 
 
 @pytest.mark.parametrize("forms", ["RFC 3542", "both"])
-def test_there_is_room_for_the_longest_headers(forms: str) -> None:
+def test_there_is_space_for_the_longest_headers(forms: str) -> None:
     """Each as long as its length field allows, with destination options in both places."""
     wanted: list[Any] = [
         kinds.HopByHopOptions,

@@ -16,7 +16,7 @@ import cmsgx
 from cmsgx import kinds
 
 if sys.platform != "linux":
-    pytest.skip("these are Linux's own", allow_module_level=True)
+    pytest.skip("these kinds exist only on Linux", allow_module_level=True)
 
 IP_TOS, IP_TTL, IP_PKTINFO = 1, 2, 8
 
@@ -72,7 +72,7 @@ def test_packet_info_of_ipv4_is_found_too(name: str) -> None:
 @HOW
 @pytest.mark.parametrize("name", ["IPv4", "from mapped", "mapped"])
 @pytest.mark.parametrize(("six", "four", "number", "payload"), SAME)
-def test_the_kind_of_ipv6_goes_in_the_form_of_ipv4(
+def test_the_kind_of_ipv6_is_sent_in_the_form_of_ipv4(
     six: Any, four: Any, number: int, payload: bytes, name: str, how: str
 ) -> None:
     path = PATHS[name]
@@ -86,7 +86,7 @@ def test_the_kind_of_ipv6_goes_in_the_form_of_ipv4(
 
 @HOW
 @pytest.mark.parametrize("name", ["IPv4", "from mapped", "mapped"])
-def test_packet_info_goes_in_the_form_of_ipv4(name: str, how: str) -> None:
+def test_packet_info_is_sent_in_the_form_of_ipv4(name: str, how: str) -> None:
     path = PATHS[name]
     with network.udp(path, connected=False) as (sender, receiver):
         rx = cmsgx.Receiver(receiver, 10)
@@ -106,7 +106,7 @@ def test_packet_info_goes_in_the_form_of_ipv4(name: str, how: str) -> None:
 @HOW
 @pytest.mark.parametrize("name", ["IPv4", "from mapped", "mapped"])
 @pytest.mark.parametrize("host", ["::1", "2001:db8::7f00:5", "64:ff9b::7f00:5"])
-def test_an_address_of_ipv6_is_no_source_for_ipv4(host: str, name: str, how: str) -> None:
+def test_an_address_of_ipv6_is_not_a_source_for_ipv4(host: str, name: str, how: str) -> None:
     """Not the last four bytes of it."""
     path = PATHS[name]
     with network.udp(path, connected=False) as (sender, receiver):
@@ -117,7 +117,7 @@ def test_an_address_of_ipv6_is_no_source_for_ipv4(host: str, name: str, how: str
             receiver.recv(1)
 
 
-def test_each_message_goes_in_the_form_of_its_own_address() -> None:
+def test_each_message_is_sent_in_the_form_of_its_own_address() -> None:
     """From an unconnected socket to both in turn; and from a socket that is connected to one of
     them to the other."""
     with (

@@ -20,7 +20,7 @@ from cmsgx import kinds
 from cmsgx.kinds import PacketStatus
 
 if sys.platform != "linux":
-    pytest.skip("these are Linux's own", allow_module_level=True)
+    pytest.skip("these kinds exist only on Linux", allow_module_level=True)
 
 AF_PACKET, AF_NETLINK = 17, 16
 SOL_SOCKET, SOL_PACKET, SOL_NETLINK = 1, 263, 270
@@ -118,7 +118,7 @@ def test_a_vlan_tag_is_taken_out_of_the_data(protocol: int, vlan: int, priority:
 
 
 @pytest.mark.parametrize("room", range(20))
-def test_too_little_room_is_told(room: int) -> None:
+def test_a_short_control_buffer_is_reported(room: int) -> None:
     with (
         network.alone(),
         network.open_socket(AF_PACKET, DGRAM) as receiver,
@@ -222,7 +222,7 @@ def test_the_kernel_has_no_pid() -> None:
 
 @pytest.mark.parametrize("room", range(4))
 @pytest.mark.parametrize("kind", [kinds.NetlinkPacketInfo, kinds.NetworkNamespaceId])
-def test_too_little_room_for_what_netlink_tells(kind: Any, room: int) -> None:
+def test_a_short_control_buffer_for_what_netlink_reports(kind: Any, room: int) -> None:
     with network.cable() as net, network.open_socket(AF_NETLINK, RAW, 0) as sock:
         sock.bind((0, RTMGRP_LINK))
         cmsgx.enable(sock, kind)

@@ -19,7 +19,7 @@ import cmsgx
 from cmsgx import kinds
 
 if sys.platform != "linux":
-    pytest.skip("these are Linux's own", allow_module_level=True)
+    pytest.skip("these kinds exist only on Linux", allow_module_level=True)
 
 SO_PRIORITY, SO_MARK, SO_WIFI_STATUS = 12, 36, 41
 ETHERTYPE = 0x88B5  # no real protocol: IEEE 802, for experiments
@@ -73,7 +73,9 @@ VALUES = [
 
 @pytest.mark.parametrize("name", PLACES)
 @pytest.mark.parametrize(("kind", "value", "number"), VALUES)
-def test_mark_and_priority_go_and_come(kind: Any, value: int, number: int, name: str) -> None:
+def test_mark_and_priority_are_sent_and_received(
+    kind: Any, value: int, number: int, name: str
+) -> None:
     """On loopback the receiver gets the sender's own packet."""
     with sockets(name) as (sender, receiver):
         rx = receiver_of(receiver, kind)
@@ -196,7 +198,7 @@ def test_of_what_was_dropped_joined_datagrams_are_counted_as_one(want: tuple[Any
 # What needs hardware ----------------------------------------------------------------------------
 
 
-def test_no_wireless_frame_goes_over_loopback() -> None:
+def test_no_wireless_frame_is_sent_over_loopback() -> None:
     """The option is accepted; the kind itself needs a wireless adapter."""
     with sockets("IPv4") as (sender, _):
         with cmsgx.enable(sender, kinds.WifiStatus):
@@ -220,12 +222,12 @@ def test_a_buffer_of_a_device_that_was_not_bound_is_refused() -> None:
             cmsgx.send(client, b"x", control=kinds.DevmemLinear(size=1))
 
 
-# Too little room --------------------------------------------------------------------------------
+# Short control buffers --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("room", range(4))
 @pytest.mark.parametrize("kind", [kinds.Mark, kinds.Priority, kinds.ReceiveQueueOverflow])
-def test_too_little_room_is_told(kind: Any, room: int) -> None:
+def test_a_short_control_buffer_is_reported(kind: Any, room: int) -> None:
     with sockets("IPv4") as (sender, receiver):
         receiver_of(receiver, kind)
         if kind is kinds.ReceiveQueueOverflow:

@@ -23,7 +23,7 @@ from cmsgx import kinds
 from cmsgx.kinds import Timestamp, Timestamping, TimestampingRequest
 
 if sys.platform != "linux":
-    pytest.skip("these are Linux's own", allow_module_level=True)
+    pytest.skip("these kinds exist only on Linux", allow_module_level=True)
 
 Flags = kinds.TimestampingFlags
 SO_TIMESTAMPNS_OLD, SO_TIMESTAMPING_OLD, SO_TIMESTAMPING_NEW = 35, 37, 65
@@ -206,7 +206,7 @@ SHORT = [
 
 
 @pytest.mark.parametrize(("kind", "number", "room"), SHORT)
-def test_too_little_room_is_told(kind: Any, number: int, room: int) -> None:
+def test_a_short_control_buffer_is_reported(kind: Any, number: int, room: int) -> None:
     with network.udp("IPv4") as (sender, receiver):
         receiver.setsockopt(SOL_SOCKET, number, VALUES.get(number, 1))
         stamped("IPv4", cmsgx.Receiver(receiver, 100), sender, kind)
@@ -283,7 +283,7 @@ def test_the_interface_of_a_hardware_stamp_is_asked_for() -> None:
             msg[kinds.TimestampingPacketInfo]
 
 
-# When it went -----------------------------------------------------------------------------------
+# When it was sent -------------------------------------------------------------------------------
 
 
 def reported(sock: cmsgx.socket, count: int) -> list[cmsgx.Message]:
@@ -311,7 +311,7 @@ def error_queue_is_empty(sock: cmsgx.socket) -> bool:
 
 @pytest.mark.parametrize("form", ["kind", SO_TIMESTAMPING_OLD, SO_TIMESTAMPING_NEW])
 @pytest.mark.parametrize("name", ["IPv4", "IPv6", "from mapped", "raw", "packet"])
-def test_one_packet_is_stamped_when_it_goes(name: str, form: Any) -> None:
+def test_one_packet_is_stamped_when_it_is_sent(name: str, form: Any) -> None:
     with sockets(name) as (sender, _):
         to: Any = {"address": ("lo", ETHERTYPE)} if name == "packet" else {}
         cmsgx.enable(sender, Timestamping.option(Flags.OPT_TSONLY))
@@ -361,7 +361,7 @@ def test_an_acknowledgement_is_stamped(family: int) -> None:
 @pytest.mark.parametrize(
     "flags", [Flags.RX_SOFTWARE, Flags.OPT_ID, Flags.SOFTWARE, Flags(1 << 30)], ids=repr
 )
-def test_a_request_has_only_flags_of_what_goes(flags: Any) -> None:
+def test_a_request_has_only_flags_of_what_is_sent(flags: Any) -> None:
     with network.udp("IPv4") as (sender, _):
         with pytest.raises(OSError, match="Invalid argument") as caught:
             cmsgx.send(sender, b"x", control=TimestampingRequest(flags | Flags.TX_SOFTWARE))
@@ -434,7 +434,7 @@ def test_how_a_connection_was_doing() -> None:
         assert "'bytes_sent': 1000" in repr(msg[kinds.TcpStats])
 
 
-# When it shall go -------------------------------------------------------------------------------
+# When it should be sent -------------------------------------------------------------------------
 
 
 def txtime(sock: socket.socket) -> tuple[int, ...]:
@@ -442,7 +442,7 @@ def txtime(sock: socket.socket) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("name", ["IPv4", "IPv6", "raw", "packet"])
-def test_a_time_to_go_is_taken_once_there_is_a_clock(name: str) -> None:
+def test_a_time_to_send_is_accepted_once_there_is_a_clock(name: str) -> None:
     with sockets(name) as (sender, receiver):
         to: Any = {"address": ("lo", ETHERTYPE)} if name == "packet" else {}
         when = kinds.TxTime(time.monotonic_ns())

@@ -18,7 +18,7 @@ import cmsgx
 from cmsgx import kinds
 
 if sys.platform != "linux":
-    pytest.skip("these are Linux's own", allow_module_level=True)
+    pytest.skip("these kinds exist only on Linux", allow_module_level=True)
 
 SOL_TCP, SOL_UDP, SOL_TLS = 6, 17, 282
 UDP_SEGMENT, UDP_GRO, TCP_CM_INQ, TCP_ULP = 103, 104, 36, 31
@@ -138,7 +138,7 @@ def test_of_datagrams_that_do_not_fit_the_rest_is_lost() -> None:
 
 
 @pytest.mark.parametrize("room", range(4))
-def test_too_little_room_for_the_size_of_segments(room: int) -> None:
+def test_a_short_control_buffer_for_the_size_of_segments(room: int) -> None:
     with network.udp("IPv4") as (sender, receiver), cmsgx.enable(receiver, kinds.UdpGro):
         cmsgx.send(sender, bytes(2400), control=kinds.UdpSegment(1200))
         _, ancdata, flags, _ = cmsgx.recvmsg(receiver, 1 << 16, cmsgx.CMSG_LEN(room))
@@ -179,7 +179,7 @@ def test_at_the_end_there_is_one() -> None:
 
 
 @pytest.mark.parametrize("room", range(4))
-def test_too_little_room_for_what_is_left(room: int) -> None:
+def test_a_short_control_buffer_for_what_is_left(room: int) -> None:
     with network.tcp() as (client, server), cmsgx.enable(server, kinds.TcpInq):
         client.sendall(b"data")
         _, ancdata, flags, _ = cmsgx.recvmsg(server, 1, cmsgx.CMSG_LEN(room))

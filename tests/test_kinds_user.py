@@ -15,7 +15,7 @@ from user_kinds import IP_TTL, SOL_SOCKET, Stamp, TimeToLive, register_all
 import cmsgx
 from cmsgx import kinds
 
-# Kinds of a user, registered for the tests of this file -----------------------------------------
+# User-defined kinds, registered for the tests of this file --------------------------------------
 
 
 class Picky(kinds.ControlMessage):

@@ -59,7 +59,7 @@ def test_the_rule_holds(rule: str, findings: list[Any]) -> None:
     assert broken.keys() - left == set(), {
         name: reason for name, reason in broken.items() if name not in left
     }
-    assert left - broken.keys() == set(), "no longer so: take them out of OPEN"
+    assert left - broken.keys() == set(), "no longer broken: remove them from OPEN"
 
 
 def test_what_is_open_is_about_rules() -> None:
@@ -275,7 +275,7 @@ def test_a_file_that_cannot_be_read_as_c_is_an_error() -> None:
         check(RIGHT | {"src/c/types/fd.c": "int fd_of(int n)\n{\n"})
 
 
-def test_sources_are_told_from_other_files(tmp_path: Path) -> None:
+def test_sources_are_distinguished_from_other_files(tmp_path: Path) -> None:
     files = {
         "tools/a": "#!/usr/bin/env python3\n",
         "tools/b": "#!/bin/sh\n",

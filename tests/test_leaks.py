@@ -109,7 +109,7 @@ def is_a_class_freed() -> bool:
 @pytest.mark.parametrize("exercise", list(dict.fromkeys(LEAK_TESTS.values())))
 def test_leaks_nothing(exercise: Callable[[], object]) -> None:
     if exercise is registering and not is_a_class_freed():
-        pytest.skip("an empty class was made and dropped, and is still there: immortal here")
+        pytest.skip("an empty class that was dropped still exists: classes are immortal here")
     assert leaks(exercise) == {}
 
 

@@ -163,7 +163,7 @@ def test_a_missing_seal_is_named(has: int, asked: Any, text: str) -> None:
 @pytest.mark.parametrize(
     ("has", "hint"), [(0, "shrink"), (FUTURE_WRITE, "future-write")], ids=["none", "future-write"]
 )
-def test_another_seal_is_asked_for_besides_that_against_writing(
+def test_another_seal_is_required_in_addition_to_that_against_writing(
     asked: Any, has: int, hint: str
 ) -> None:
     """Only "future-write", and "shrink" alone, say that others may write."""

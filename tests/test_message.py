@@ -118,7 +118,7 @@ def test_eof_of_a_tcp_connection() -> None:
             assert cmsgx.receive(accepted, 10).eof is True
 
 
-def test_an_empty_datagram_is_no_eof() -> None:
+def test_an_empty_datagram_is_not_eof() -> None:
     pair = unix_pair(socket.SOCK_DGRAM)
     pair[0].send(b"")
     msg = cmsgx.receive(pair[1], 10)
@@ -174,7 +174,7 @@ def test_the_end_of_a_stream_carries_none_whatever_is_asked(
 
 
 @pytest.mark.parametrize("fds", [0, 1])
-def test_a_read_of_no_bytes_keeps_who_sent_what_waits(stream: Pair, fds: int) -> None:
+def test_a_read_of_no_bytes_keeps_the_sender_of_what_waits(stream: Pair, fds: int) -> None:
     rx = cmsgx.Receiver(stream[1], 0, fds=1, want=[cmsgx.Credentials, cmsgx.PidFd])
     cmsgx.send(stream[0], b"x", fds=[0] * fds)
     stream[0].shutdown(socket.SHUT_WR)
@@ -185,7 +185,7 @@ def test_a_read_of_no_bytes_keeps_who_sent_what_waits(stream: Pair, fds: int) ->
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
-def test_trunc_passed_by_the_caller_tells_the_full_length(kind: int) -> None:
+def test_trunc_passed_by_the_caller_returns_the_full_length(kind: int) -> None:
     pair = unix_pair(kind)
     pair[0].send(b"1234567")
     msg = cmsgx.receive(pair[1], 3, flags=socket.MSG_TRUNC, on_truncation="keep")
@@ -291,7 +291,7 @@ def test_rights_shows_the_same_objects(full: cmsgx.Message) -> None:
     ],
     ids=["[]", "get", "get_all", "in"],
 )
-def test_what_is_no_kind_is_a_type_error(
+def test_what_is_not_a_kind_is_a_type_error(
     full: cmsgx.Message, look_up: Callable[[Any, Any], object], wrong: Any
 ) -> None:
     with pytest.raises(TypeError, match="not a kind"):
@@ -334,7 +334,7 @@ def test_a_key_error_says_how_many_descriptors_were_asked_for(stream: Pair, fds:
             msg[cmsgx.Rights]
 
 
-def test_a_key_error_tells_what_others_switched_on(stream: Pair) -> None:
+def test_a_key_error_says_what_others_switched_on(stream: Pair) -> None:
     cmsgx.enable(stream[1], cmsgx.SecurityLabel)
     stream[0].send(b"x")
     msg = cmsgx.Receiver(stream[1], 10).receive()
@@ -453,7 +453,7 @@ def test_a_message_used_by_two_threads_at_once_raises(stream: Pair) -> None:
         until_it_waits(thread)
         with pytest.raises(RuntimeError, match="is in use"):
             msg.take(0)
-        assert thread.is_alive(), "the close did not block, so this showed nothing"
+        assert thread.is_alive(), "the close did not block, so this test showed nothing"
         let_go()
         thread.join()
     assert msg.closed

@@ -387,7 +387,7 @@ def test_a_pidfd_is_taken_as_a_subclass_of_pidfd(pair: Pair, look_first: bool) -
     peer.close()
 
 
-def test_an_fd_that_closes_itself_when_it_goes(stream: Pair) -> None:
+def test_an_fd_that_closes_itself_when_it_is_freed(stream: Pair) -> None:
     WithDel.seen.clear()
     with receive_with(stream, 2) as msg:
         number = msg.take(0, fd_class=WithDel).fileno()
@@ -413,7 +413,7 @@ def test_a_cycle_through_what_was_taken_is_collected(stream: Pair) -> None:
     assert gone() is None
 
 
-def test_an_errno_in_place_of_a_pidfd_goes_along() -> None:
+def test_an_errno_in_place_of_a_pidfd_is_moved_too() -> None:
     code = """
 import cmsgx, errno, os, resource
 class Peer(cmsgx.PidFd): pass

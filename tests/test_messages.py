@@ -186,13 +186,13 @@ def test_what_has_no_row_is_in_the_sources() -> None:
 
 
 @pytest.mark.parametrize(("text", "place"), ELSEWHERE.items())
-def test_what_is_told_elsewhere_is_looked_for_there(text: str, place: tuple[str, str]) -> None:
+def test_what_is_tested_elsewhere_is_looked_for_there(text: str, place: tuple[str, str]) -> None:
     file, words = place
     assert words in text or text == "and {}"
     assert words in (TESTS / file).read_text(encoding="utf-8")
 
 
-def test_no_memory_for_the_data_is_told_with_its_size() -> None:
+def test_no_memory_for_the_data_is_reported_with_its_size() -> None:
     size = sys.maxsize - 100
     left, right = cmsgx.socketpair()
     with left, right, pytest.raises(MemoryError) as caught:

@@ -68,7 +68,7 @@ class Call(NamedTuple):
     """Closes the plain number if the call failed and so did not take it over."""
 
 
-# The table: functions, and what makes an object of a class ---------------------------------------
+# The table: functions, and how an object of each class is created --------------------------------
 
 CALLS: dict[str, Call] = {
     "CMSG_ALIGN": Call(nothing, lambda _: cmsgx.CMSG_ALIGN(1000)),
@@ -328,7 +328,7 @@ ALL: dict[str, Call] = {
 }
 
 
-# The table is whole -----------------------------------------------------------------------------
+# The table is complete --------------------------------------------------------------------------
 
 
 def test_each_public_name_has_a_call() -> None:

@@ -402,7 +402,7 @@ def test_rights_need_no_option(stream: Pair) -> None:
 
 
 @pytest.mark.parametrize("wrong", [int, cmsgx.Unknown, cmsgx.Fd, "Credentials", None, 16, []])
-def test_what_is_no_kind_is_a_type_error(stream: Pair, wrong: Any) -> None:
+def test_what_is_not_a_kind_is_a_type_error(stream: Pair, wrong: Any) -> None:
     with pytest.raises(TypeError, match=r"not a kind|a kind of control message is needed"):
         cmsgx.enable(stream[1], cmsgx.Credentials, wrong)
     assert states(stream[1]) == [0, 0, 0]
@@ -475,7 +475,7 @@ def test_what_a_first_option_says_is_not_supported(
 
 
 @pytest.mark.parametrize("fds", [0, 1, 4, 253])
-def test_room_for_descriptors_is_for_those_who_bring_them(fds: int) -> None:
+def test_space_for_descriptors_is_only_for_families_that_bring_them(fds: int) -> None:
     assert _options.room_for(socket.AF_INET, fds, {}) == 0
     exact = socket.CMSG_LEN(4 * fds) if fds else 0
     assert _options.room_for(socket.AF_UNIX, fds, {}) == exact
@@ -483,7 +483,7 @@ def test_room_for_descriptors_is_for_those_who_bring_them(fds: int) -> None:
 
 @pytest.mark.parametrize("fds", [0, 1, 252])
 @pytest.mark.parametrize("sent", [0, 1, 253])
-def test_a_surplus_takes_no_room_from_the_pidfd(pair: Pair, fds: int, sent: int) -> None:
+def test_a_surplus_takes_no_space_from_the_pidfd(pair: Pair, fds: int, sent: int) -> None:
     """The kernel writes it after the descriptors."""
     rx = cmsgx.Receiver(pair[1], 1, fds=fds, want=[cmsgx.PidFd, cmsgx.Credentials])
     with open_files(sent) as files:
@@ -496,7 +496,7 @@ def test_a_surplus_takes_no_room_from_the_pidfd(pair: Pair, fds: int, sent: int)
 
 
 @pytest.mark.parametrize("option", [29, 35, 16, 76, 34])
-def test_each_option_has_its_room(option: int) -> None:
+def test_each_option_has_its_space(option: int) -> None:
     sender, receiver = unix_pair(socket.SOCK_DGRAM)
     with sender, receiver:
         receiver.setsockopt(socket.SOL_SOCKET, option, 1)

@@ -276,7 +276,7 @@ def test_another_clock_without_a_capability_says_why(udp: socket.socket) -> None
         (kinds.ExtendedError.option(errors=False, zerocopy=True), "SO_ZEROCOPY"),
     ],
 )
-def test_a_value_that_the_family_has_not_is_refused(asked: Any, name: str) -> None:
+def test_a_value_that_the_family_lacks_is_refused(asked: Any, name: str) -> None:
     """Even though it has the kind, and needs no option for it."""
     with (
         pytest.raises(cmsgx.NotSupportedError) as caught,
@@ -287,7 +287,7 @@ def test_a_value_that_the_family_has_not_is_refused(asked: Any, name: str) -> No
     assert name.removeprefix("IP") in str(caught.value)
 
 
-def test_a_family_that_stamps_nothing_that_goes_says_so(pair: Pair) -> None:
+def test_a_family_without_time_stamps_for_sent_data_says_so(pair: Pair) -> None:
     """The kernel accepts the flags there, but nothing ever comes."""
     for flag in (Flags.TX_SOFTWARE, Flags.TX_HARDWARE | Flags.RX_SOFTWARE, Flags.TX_ACK):
         with pytest.raises(cmsgx.NotSupportedError, match=r"option\(.*TX_.*AF_INET .*is AF_UNIX"):
@@ -325,7 +325,7 @@ def test_extensions_of_icmp_errors_are_of_both_versions(family: int, value: bool
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 @pytest.mark.parametrize("is_tcp", [False, True], ids=["UDP", "TCP"])
-def test_what_an_option_queues_has_its_room(family: int, is_tcp: bool) -> None:
+def test_what_an_option_queues_has_its_space(family: int, is_tcp: bool) -> None:
     """The entry of the error queue that comes with the time stamp, and the statistics or the
     address."""
     flags = Flags.TX_SOFTWARE | Flags.OPT_ID
@@ -360,7 +360,7 @@ def test_ids_of_datagrams_count_on_where_others_began(udp: socket.socket) -> Non
     assert f"software={found[0].software}, hardware=None" in repr(found[0])
 
 
-def test_what_was_not_asked_for_is_not_told_as_switched_on(udp: socket.socket) -> None:
+def test_what_was_not_asked_for_is_not_reported_as_switched_on(udp: socket.socket) -> None:
     """The kinds that use one word of flags share some flags, but do not bring each other."""
     receiver = cmsgx.Receiver(udp, 10, want=kinds.Timestamping)
     udp.sendto(b"x", udp.getsockname())
@@ -415,7 +415,7 @@ def test_the_clock_that_another_had_bound_comes_back(
         on = flags | Flags.BIND_PHC | Flags.RAW_HARDWARE
         assert value == struct.pack("=II", on, 3)[:size]
         with cmsgx.enable(udp, kinds.Timestamping.option(Flags.OPT_ID)):
-            assert value[4:] == struct.pack("=I", 3)[: size - 4], "whose clock is another's"
+            assert value[4:] == struct.pack("=I", 3)[: size - 4], "the clock did not change"
     assert value == was
 
 

@@ -263,7 +263,7 @@ def test_the_command(built: Built) -> None:
     assert text.split() == ["[console_scripts]", "cmsgx", "=", "cmsgx.__main__:main"]
 
 
-def test_the_version_stands_in_one_place() -> None:
+def test_the_version_is_in_one_place() -> None:
     root = checkout()
     files = [root / "pyproject.toml", root / "setup.py", *(root / "src").rglob("*.[chp]*")]
     sources = [path for path in files if path.suffix in (".toml", ".py", ".pyi", ".c", ".h")]

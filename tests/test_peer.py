@@ -31,7 +31,7 @@ def sockets(stream: Pair) -> Iterator[list[Any]]:
     fd.close()
 
 
-def test_of_a_pair_it_is_who_made_it(sockets: list[Any]) -> None:
+def test_for_a_pair_it_is_the_process_that_created_it(sockets: list[Any]) -> None:
     for sock in sockets:
         peer = cmsgx.peer_credentials(sock)
         assert type(peer) is cmsgx.PeerCredentials
@@ -46,7 +46,7 @@ def test_of_a_pair_it_is_who_made_it(sockets: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
-def test_of_a_connection_it_is_who_connected(kind: int) -> None:
+def test_for_a_connection_it_is_the_process_that_connected(kind: int) -> None:
     name = f"\0cmsgx-test-peer-{os.getpid()}".encode()
     with cmsgx.socket(socket.AF_UNIX, kind) as listener:
         listener.bind(name)
@@ -96,7 +96,7 @@ def test_not_supported_on_other_families(
 
 
 @pytest.mark.parametrize("ask", [*ASK, lambda sock: cmsgx.accept_rights(sock, True)])
-def test_of_what_is_no_socket(ask: Callable[[Any], object]) -> None:
+def test_for_what_is_not_a_socket(ask: Callable[[Any], object]) -> None:
     with open(os.devnull) as file:
         for form in (file, file.fileno()):
             with fails(errno.ENOTSOCK):
@@ -220,7 +220,7 @@ def test_credentials_that_were_not_attached_are_known_by_the_overflow_ids(stream
             _cmsg.set_overflow_ids(*ids)
 
 
-def test_an_overflow_id_outside_of_the_map_stands_for_another() -> None:
+def test_an_overflow_id_outside_the_map_stands_for_another() -> None:
     """In a user namespace that does not map 65534."""
     code = """
 import cmsgx
@@ -250,7 +250,7 @@ def run_in_user_namespace(code: str) -> str:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_peer_that_was_reaped_is_no_other_process() -> None:
+def test_a_peer_that_was_reaped_is_not_another_process() -> None:
     """Its pid can belong to another process by then; the pidfd says that the process is gone, or
     there is no pidfd."""
     name = b"\0cmsgx-test-peer-reaped"

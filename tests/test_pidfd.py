@@ -58,7 +58,7 @@ def test_pidfd_signals_and_times_out() -> None:
 @pytest.mark.parametrize("timeout", [math.nan, -1, -math.inf])
 def test_pidfd_wait_refuses_a_time_that_would_never_be_up(timeout: float) -> None:
     def too_late(number: int, frame: object) -> None:
-        raise AssertionError("it waits")
+        raise AssertionError("it waited")
 
     before = signal.signal(signal.SIGALRM, too_late)
     with cmsgx.PidFd(os.pidfd_open(os.getpid())) as pidfd:
@@ -168,7 +168,7 @@ def test_a_pidfd_needs_no_proc_and_no_other_descriptor(
         assert pidfd.wait(20) == -signal.SIGKILL
 
 
-def test_pid_of_what_is_no_pidfd() -> None:
+def test_pid_of_what_is_not_a_pidfd() -> None:
     with cmsgx.PidFd(os.open(os.devnull, os.O_RDONLY)) as wrong:
         with pytest.raises(OSError, match="is not a pidfd"):
             _ = wrong.pid

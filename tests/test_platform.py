@@ -43,7 +43,7 @@ def printed_by(name: str, *flags: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_what_stands_in_does_the_same() -> None:
+def test_the_replacements_do_the_same() -> None:
     """Truncation at each control buffer size, peeks, many messages, waiting, sockets."""
     native = printed_by("platform")
     portable = printed_by("platform-portable", "-DCMSGX_PORTABLE")
@@ -103,7 +103,7 @@ def test_the_family_is_asked_of_the_kernel(family: int, kind: int) -> None:
         assert _cmsg.getfamily(sock) == _cmsg.getfamily(sock.fileno()) == family
 
 
-def test_the_family_of_what_is_no_socket() -> None:
+def test_the_family_of_what_is_not_a_socket() -> None:
     with open_files(1) as files, pytest.raises(OSError, match=os.strerror(errno.ENOTSOCK)):
         _cmsg.getfamily(files[0])
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):

@@ -42,7 +42,7 @@ def test_help_has_each_public_class(module: types.ModuleType) -> None:
     assert [name for name in classes if name not in text] == []
 
 
-# What calls take ----------------------------------------------------------------------------------
+# Types that calls accept --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_annotations_with_these_names_can_be_evaluated() -> None:
     assert (hints["b"], hints["c"]) == (cmsgx.View, cmsgx.Segments)
 
 
-# What calls give ----------------------------------------------------------------------------------
+# Types that calls return --------------------------------------------------------------------------
 
 GIVEN: dict[type, Callable[[Pair], Any]] = {
     cmsgx.Batch: lambda pair: cmsgx.BatchReceiver(pair[1], 2, 9, fds=1).receive(),

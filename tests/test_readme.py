@@ -46,7 +46,7 @@ def test_python(name: str, line: int, code: str) -> None:
     # The output of each line is in the comment after it.
     expected = re.findall(r"^\s*print\(.*\)  # (.*)$", code, re.MULTILINE)
     assert expected, "it shows nothing"
-    assert code.count("print(") == len(expected), "each print needs its output behind it"
+    assert code.count("print(") == len(expected), "each print needs its output after it"
     done = subprocess.run(
         # A debug build shows these warnings; the examples leave closing to the end of the process.
         [sys.executable, "-W", "ignore::ResourceWarning", "-c", code],

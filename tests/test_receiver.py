@@ -79,7 +79,7 @@ def room_of(rx: cmsgx.Receiver, pair: Pair, sent: int) -> int:
 
 
 @pytest.mark.parametrize("fds", [0, 1, 2, 3, 252, 253])
-def test_the_room_is_exact_so_the_kernel_keeps_a_surplus_out(pair: Pair, fds: int) -> None:
+def test_the_control_size_is_exact_so_the_kernel_keeps_a_surplus_out(pair: Pair, fds: int) -> None:
     rx = cmsgx.Receiver(pair[1], 1, fds=fds)
     assert room_of(rx, pair, 253) == fds
     with open_files(fds + 1 if fds < 253 else fds) as files:
@@ -91,7 +91,7 @@ def test_the_room_is_exact_so_the_kernel_keeps_a_surplus_out(pair: Pair, fds: in
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
-def test_refresh_makes_room_for_what_others_switched_on(kind: int) -> None:
+def test_refresh_makes_space_for_what_others_switched_on(kind: int) -> None:
     with new_pair(kind) as pair:
         rx = cmsgx.Receiver(pair[1], 1, fds=2)
         for option in (16, 76, TIMESTAMPNS):

@@ -24,8 +24,10 @@ import cmsgx
 # One-shot receive: what it keeps for the next ----------------------------------------------------
 
 
-@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="keeps none there")
-def test_receive_allocates_no_room_for_control_data_each_time(stream: Pair) -> None:
+@pytest.mark.skipif(
+    not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="a free-threaded Python keeps none"
+)
+def test_receive_does_not_allocate_a_control_buffer_each_time(stream: Pair) -> None:
     """It has space for everything that can come, some 8 KB; allocating it each time took a fifth of
     the call."""
 
@@ -95,7 +97,7 @@ def test_for_ends_at_the_end_of_a_stream(stream: Pair) -> None:
     assert list(rx) == []
 
 
-def test_for_goes_on_after_a_shutdown_that_left_data(stream: Pair) -> None:
+def test_for_continues_after_a_shutdown_that_left_data(stream: Pair) -> None:
     rx = cmsgx.Receiver(stream[1], 10)
     stream[0].send(b"rest")
     stream[0].shutdown(socket.SHUT_WR)
@@ -122,7 +124,9 @@ def test_for_yields_empty_messages_and_ends_at_the_end_of_a_seqpacket(
 
 @pytest.mark.parametrize("fds", [0, 1])
 @pytest.mark.parametrize("behind", [b"last", b""])
-def test_for_goes_on_behind_an_empty_message_of_who_has_gone(fds: int, behind: bytes) -> None:
+def test_for_continues_after_an_empty_message_of_a_peer_that_has_gone(
+    fds: int, behind: bytes
+) -> None:
     with new_pair(socket.SOCK_SEQPACKET) as (sender, receiver), open_files(1) as files:
         rx = cmsgx.Receiver(receiver, 10, fds=1)
         sender.send(b"")
@@ -134,7 +138,7 @@ def test_for_goes_on_behind_an_empty_message_of_who_has_gone(fds: int, behind: b
         assert list(rx) == []
 
 
-def test_an_empty_seqpacket_with_a_descriptor_is_no_end() -> None:
+def test_an_empty_seqpacket_with_a_descriptor_is_not_the_end() -> None:
     with new_pair(socket.SOCK_SEQPACKET) as (sender, receiver), open_files(1) as files:
         rx = cmsgx.Receiver(receiver, 10, fds=1)
         cmsgx.send(sender, b"", fds=files)
@@ -259,7 +263,7 @@ def test_a_loop_that_holds_nothing_needs_no_more_memory(stream: Pair) -> None:
     assert len(starts) <= 3
 
 
-def test_a_loop_lets_go_of_the_message_before(packets: Pair) -> None:
+def test_a_loop_drops_the_previous_message(packets: Pair) -> None:
     for _ in range(3):
         packets[0].send(b"x")
     rx = cmsgx.Receiver(packets[1], 1)

@@ -162,7 +162,7 @@ def test_a_zero_copy_sender_refuses_it() -> None:
 @EACH_CALL
 @pytest.mark.parametrize("what", ["IPv4", "from mapped", "mapped"])
 @pytest.mark.parametrize("control", [kinds.Ttl(3), kinds.HopLimit(3)], ids=repr)
-def test_what_goes_with_an_ipv4_packet_arrives(what: str, control: Any, call: str) -> None:
+def test_what_is_sent_with_an_ipv4_packet_arrives(what: str, control: Any, call: str) -> None:
     with connected(what) as (sender, receiver):
         asked = kinds.Ttl if receiver.family == V4 else kinds.HopLimit
         rx = cmsgx.Receiver(receiver, 10, want=[asked])
@@ -194,7 +194,7 @@ def test_the_address_says_what_the_packet_is(as_number: bool) -> None:
 
 
 @pytest.mark.parametrize("how", ["sendmsg", "send"])
-def test_to_a_host_name_it_goes_in_the_form_of_the_family(how: str) -> None:
+def test_to_a_host_name_it_is_sent_in_the_form_of_the_family(how: str) -> None:
     """It is resolved to an address of the socket's own family, by the socket or before."""
     send: Any = {
         "send": lambda *args: cmsgx.send(args[0], b"x", control=args[1], address=args[2]),
@@ -259,7 +259,7 @@ def test_a_header_that_is_there_stays_as_it_is(family: int, control: Any, as_num
 
 
 @pytest.mark.parametrize("protocol", [socket.IPPROTO_RAW, 253])
-def test_a_flow_protocol_goes_with_a_header_that_is_there(protocol: int) -> None:
+def test_a_flow_protocol_is_sent_with_a_header_that_is_there(protocol: int) -> None:
     packet = network.ipv4("127.0.0.1", "127.0.0.1", b"")
     with network.open_socket(V4, RAW, protocol) as sock:
 
@@ -276,7 +276,7 @@ def test_a_flow_protocol_goes_with_a_header_that_is_there(protocol: int) -> None
 
 
 @pytest.mark.parametrize("what", ["TCP", "TCP of IPv6"])
-def test_tcp_stamps_what_goes(what: str) -> None:
+def test_tcp_stamps_what_is_sent(what: str) -> None:
     with connected(what) as (client, server):
         flags = kinds.TimestampingFlags.OPT_ID | kinds.TimestampingFlags.OPT_TSONLY
         cmsgx.enable(client, kinds.Timestamping.option(flags))
@@ -322,7 +322,7 @@ def test_an_override_gets_what_it_is_given() -> None:
     ]
 
 
-# Kinds of users ----------------------------------------------------------------------------------
+# User-defined kinds ------------------------------------------------------------------------------
 
 
 def made(name: str, **row: Any) -> Any:
@@ -346,7 +346,7 @@ def packs(name: str, **row: Any) -> Any:
 
 @pytest.mark.parametrize("make", [made, packs])
 @pytest.mark.parametrize("what", ["IPv6", "unix", "mapped"])
-def test_one_that_names_no_families_goes_anywhere(make: Any, what: str) -> None:
+def test_one_that_names_no_families_is_sent_anywhere(make: Any, what: str) -> None:
     with unregistered(), connected(what) as (sender, _):
         own = make("Own", level=7777, type=1)
         assert cmsgx.send(sender, b"x", control=own(3)) == 1
@@ -354,7 +354,7 @@ def test_one_that_names_no_families_goes_anywhere(make: Any, what: str) -> None:
 
 
 @pytest.mark.parametrize("make", [made, packs])
-def test_one_that_names_families_goes_over_those(make: Any) -> None:
+def test_one_that_names_families_is_sent_over_those(make: Any) -> None:
     """It may be a kind that packs itself."""
     with unregistered(), connected("mapped") as (mapped, _), connected("IPv4") as (ipv4, _):
         # Its level does not depend on the version of IP, so the socket's family counts.
@@ -367,7 +367,7 @@ def test_one_that_names_families_goes_over_those(make: Any) -> None:
             cmsgx.send(mapped, b"x", control=of_ip(3))
 
 
-def test_one_below_one_that_packs_itself_goes_by_its_row() -> None:
+def test_a_subclass_of_one_that_packs_itself_is_sent_by_its_row() -> None:
     with unregistered(), connected("IPv4") as (sender, _):
         own = packs("Own", level=7777, type=1, families=[V6])
         below: Any = type("Below", (own,), {"__slots__": ()})
@@ -396,7 +396,7 @@ def test_bounds_that_no_field_has_are_refused(format: str, bounds: tuple[int, in
 
 
 @EACH_CALL
-def test_a_note_says_what_went_and_what_it_needs(call: str) -> None:
+def test_a_note_says_what_was_sent_and_what_it_needs(call: str) -> None:
     with connected("IPv4") as (sender, _):
         with pytest.raises(OSError) as caught:  # noqa: PT011 (the errno is looked at)
             CALLS[call](sender, kinds.TxTime(1))

@@ -66,7 +66,7 @@ def test_datagrams_that_were_joined(family: int, count: int, size: int, last: in
                 case [first, *_]:
                     assert first == expected[0]
                 case _:
-                    pytest.fail("it matches no sequence")
+                    pytest.fail("it does not match a sequence pattern")
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"alone"])
@@ -242,7 +242,7 @@ def test_few_large_ones(size: int) -> None:
         assert drain(two) == [data[at : at + size] for at in range(0, 5 * size, size)]
 
 
-def test_control_data_goes_with_each() -> None:
+def test_control_data_is_sent_with_each() -> None:
     with udp_pair() as (one, two):
         rx = cmsgx.BatchReceiver(two, 300, 100, want=[kinds.Ttl])
         for control in (kinds.Ttl(9), [kinds.Ttl(9)], iter([kinds.Ttl(9)])):
@@ -360,7 +360,7 @@ def test_over_a_socket_without_segments() -> None:
         assert caught.value.sent == 0  # type: ignore[attr-defined]
 
 
-def test_what_does_not_go_at_all() -> None:
+def test_what_cannot_be_sent_at_all() -> None:
     with udp_pair() as (one, _), pytest.raises(PermissionError) as caught:
         cmsgx.send_segments(one, numbered(3, 10), 10, address=("255.255.255.255", 9))
     assert caught.value.sent == 0  # type: ignore[attr-defined]

@@ -410,7 +410,7 @@ def test_a_fallback_that_fails() -> None:
 
 @pytest.mark.parametrize("room", [0, 2])
 @pytest.mark.parametrize("control", [iter, list])
-def test_an_iterator_that_is_used_up_is_told(room: int, control: Any) -> None:
+def test_an_iterator_that_is_used_up_is_reported(room: int, control: Any) -> None:
     """Another call would send the rest without its contents."""
     left, right = unix_pair(socket.SOCK_DGRAM)
     with left, right:
@@ -434,7 +434,7 @@ def test_an_iterator_that_is_used_up_is_told(room: int, control: Any) -> None:
 
 
 @pytest.mark.parametrize("error", of_handlers(), ids=repr)
-def test_a_handler_that_raises_tells_what_went(error: Any) -> None:
+def test_a_handler_that_raises_says_what_was_sent(error: Any) -> None:
     """While the call waits for a full socket. An errno of the handler's exception is not taken for
     the kernel's."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
@@ -498,13 +498,13 @@ def test_a_handler_that_raises_in_the_fallback() -> None:
     for_each("interrupted_in_the_fallback", [(0,), (2,)])
 
 
-def test_a_wrong_argument_tells_that_nothing_went() -> None:
+def test_a_wrong_argument_says_that_nothing_was_sent() -> None:
     with udp_pair() as (one, _), pytest.raises(OverflowError) as caught:
         cmsgx.send_segments(one.fileno(), numbered(3, 10), 10, address=("127.0.0.1", 70000))
     assert caught.value.sent == 0  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow
-def test_a_handler_that_raises_behind_a_call_that_sent() -> None:
+def test_a_handler_that_raises_after_a_call_that_sent() -> None:
     cases = itertools.product(range(len(of_handlers())), (0, errno.EIO))
     for_each("interrupted_behind", list(cases))

@@ -134,7 +134,7 @@ def test_an_empty_datagram_carries_control_messages(by: str, sort: int) -> None:
 
 
 @pytest.mark.parametrize("by", ["sendmsg", "sendmsg, the method"])
-def test_raw_control_data_goes_as_with_socket(stream: Pair, by: str) -> None:
+def test_raw_control_data_is_sent_as_with_socket(stream: Pair, by: str) -> None:
     assert EMPTY[by](stream[0], raw_rights([0])) == 0
 
 
@@ -234,7 +234,7 @@ def test_send_all_of_nothing(stream: Pair, data: Any) -> None:
     ],
     ids=str,
 )
-def test_send_all_that_fails_says_how_much_went(
+def test_send_all_that_fails_says_how_much_was_sent(
     stream: Pair, own: float | None, arguments: dict[str, Any], error: type[OSError]
 ) -> None:
     stream[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -336,7 +336,7 @@ def interrupted_behind(zero_copy: bool, which: int) -> None:
 @pytest.mark.parametrize("zero_copy", [False, True])
 @pytest.mark.parametrize("which", range(len(of_handlers())))
 @pytest.mark.slow
-def test_send_all_counts_what_went_before_a_handler_raised(zero_copy: bool, which: int) -> None:
+def test_send_all_counts_what_was_sent_before_a_handler_raised(zero_copy: bool, which: int) -> None:
     code = f"import test_send as here; here.interrupted_behind({zero_copy}, {which})"
     assert run_python(code, env=under_shim()).strip() == "done"
 
@@ -427,7 +427,7 @@ def test_each_flow_label_is_an_address_of_c(label: int) -> None:
 
 @pytest.mark.parametrize("call", ["send", "sendmsg", "send_fds"])
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_what_is_no_address_of_ip_goes_nowhere(family: int, call: str) -> None:
+def test_what_is_not_an_ip_address_is_not_sent(family: int, call: str) -> None:
     """A port that would wrap, and a host that would end at its NUL."""
     host = "127.0.0.1" if family == socket.AF_INET else "::1"
     with cmsgx.socket(family, socket.SOCK_DGRAM) as sock:

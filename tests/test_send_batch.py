@@ -21,7 +21,7 @@ from support import Pair, content, open_files, run_python, until_it_waits
 import cmsgx
 from cmsgx import kinds
 
-# One message in place of a list of them ----------------------------------------------------------
+# One message instead of a list of them -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
@@ -352,7 +352,7 @@ def test_a_stream_that_is_closed_by_the_other_side() -> None:
         assert 0 < error.sent_bytes < 300_000
 
 
-def test_the_rest_goes_though_the_descriptor_is_closed() -> None:
+def test_the_rest_is_sent_although_the_descriptor_is_closed() -> None:
     """It was sent with the first byte."""
     with new_pair(socket.SOCK_STREAM) as (left, right), open_files(2) as files:
         left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)

@@ -85,7 +85,7 @@ REFUSED = {
     ("kind", "name"),
     [(k, n) for k in KEEP_BOUNDARIES for n in REFUSED if k == socket.SOCK_DGRAM or "such" not in n],
 )
-def test_it_goes_past_what_the_kernel_refuses(kind: int, name: str) -> None:
+def test_it_skips_what_the_kernel_refuses(kind: int, name: str) -> None:
     """Wherever that is, all others are sent, each once, with its own descriptors."""
     with new_pair(kind) as (left, right), open_files(6) as files:
         left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGE)
@@ -183,7 +183,7 @@ def test_a_connection_that_is_not_there_is_not_about_one_message() -> None:
             assert (caught.value.sent, caught.value.skipped) == (0, ())  # type: ignore[attr-defined]
 
 
-# By a kernel that lies ----------------------------------------------------------------------------
+# With falsified system calls ----------------------------------------------------------------------
 
 
 def in_child(function: str, *arguments: object) -> str:
@@ -268,7 +268,7 @@ def after_a_part() -> None:
 
 
 @pytest.mark.slow
-def test_a_message_that_went_in_part_is_not_skipped() -> None:
+def test_a_message_that_was_sent_in_part_is_not_skipped() -> None:
     assert in_child("after_a_part").strip() == "done"
 
 
@@ -300,7 +300,7 @@ def test_what_cannot_be_made_is_raised(name: str) -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, 0.01])
-def test_no_room_ends_the_call(timeout: float) -> None:
+def test_a_full_buffer_ends_the_call(timeout: float) -> None:
     """Messages that were skipped before are reported, and the rest is sent another time."""
     pair, messages = overfull()
     left, right = pair
@@ -356,7 +356,7 @@ def test_a_signal_is_heard_between_messages_that_are_skipped() -> None:
 
 
 @pytest.mark.parametrize("form", [list, iter], ids=["list", "iterator"])
-def test_iterators_of_what_was_skipped_are_told(form: Callable[[Any], Any]) -> None:
+def test_iterators_of_what_was_skipped_are_reported(form: Callable[[Any], Any]) -> None:
     with new_pair() as (left, right), open_files(1) as files:
         messages = [(b"1", iter(files)), (bytes(10_000_000), iter(files)), (b"2", files)]
         result = skip(left, form(messages))
@@ -384,7 +384,7 @@ def test_without_it_the_result_is_a_plain_int(packets: Pair) -> None:
     assert type(cmsgx.send_batch(packets[0], [b"1"], on_error="raise")) is int
 
 
-def test_the_result_is_how_many_went() -> None:
+def test_the_result_is_how_many_were_sent() -> None:
     error = PermissionError(errno.EPERM, "no")
     result = cmsgx.BatchResult(3, [(1, error)])
     assert result == 3

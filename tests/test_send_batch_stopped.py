@@ -194,7 +194,7 @@ def reads_once() -> dict[str, tuple[Any, str | None]]:
 
 @pytest.mark.parametrize("name", reads_once())
 @pytest.mark.parametrize("timeout", [0, 0.01])
-def test_iterators_that_were_read_and_not_sent_are_told(name: str, timeout: float) -> None:
+def test_iterators_that_were_read_and_not_sent_are_reported(name: str, timeout: float) -> None:
     """Repeating the same messages would send them without their contents."""
     messages, start = reads_once()[name]
     with new_pair(socket.SOCK_DGRAM) as (left, _right):
@@ -208,7 +208,7 @@ def test_iterators_that_were_read_and_not_sent_are_told(name: str, timeout: floa
 
 
 @pytest.mark.parametrize("name", reads_once())
-def test_a_count_of_what_went_loses_no_iterator(name: str) -> None:
+def test_a_count_of_what_was_sent_loses_no_iterator(name: str) -> None:
     """If another call could not send the rest unchanged, the error has the count."""
     messages, start = reads_once()[name]
     with new_pair(socket.SOCK_DGRAM) as (left, right):
@@ -353,7 +353,7 @@ def overfull(kind: int = socket.SOCK_SEQPACKET, size: int = 8192) -> tuple[Pair,
 
 
 @pytest.mark.parametrize("timeout", [None, 20.0])
-def test_what_has_to_wait_goes_later(timeout: float | None) -> None:
+def test_what_has_to_wait_is_sent_later(timeout: float | None) -> None:
     pair, messages = overfull()
     left, right = pair
     left.settimeout(timeout)
@@ -414,7 +414,7 @@ def test_each_wait_takes_from_the_time_for_all() -> None:
     close_pair(pair)
 
 
-def test_not_blocking_it_sends_what_goes() -> None:
+def test_without_blocking_it_sends_what_fits() -> None:
     pair, messages = overfull()
     left, right = pair
     left.setblocking(False)

@@ -53,7 +53,9 @@ def test_data_is_one_buffer_or_several(
 
 @pytest.mark.parametrize("call", [cmsgx.send, cmsgx.send_all], ids=["send", "send_all"])
 @pytest.mark.parametrize("data", ["text", 3, None, [1, 2], ["text"], memoryview(b"abcd")[::2]])
-def test_data_that_is_no_buffer(stream: Pair, call: Callable[..., int | None], data: Any) -> None:
+def test_data_that_is_not_a_buffer(
+    stream: Pair, call: Callable[..., int | None], data: Any
+) -> None:
     with pytest.raises((TypeError, BufferError)):
         call(stream[0], data)
 
@@ -252,7 +254,7 @@ class Index:
     ],
     ids=["int", "bool", "index", "None", "float"],
 )
-def test_a_number_by_itself_is_no_list_of_descriptors(
+def test_a_bare_number_is_not_a_list_of_descriptors(
     stream: Pair, by: str, number: Any, text: str
 ) -> None:
     with pytest.raises(TypeError, match=text):
@@ -298,7 +300,7 @@ class Numbers:
 
 
 @pytest.mark.parametrize("by", WITH_FDS)
-def test_fileno_that_is_none_is_no_fileno(stream: Pair, by: str) -> None:
+def test_fileno_that_is_none_is_not_a_fileno(stream: Pair, by: str) -> None:
     with pytest.raises(TypeError, match=r"^fds\[1\]: .* is needed, not Numbers"):
         WITH_FDS[by](stream[0], [0, Numbers()])
     WITH_FDS[by](stream[0], Numbers())
@@ -329,7 +331,7 @@ def test_receive_asks_and_sets_no_option(stream: Pair) -> None:
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
-def test_receive_has_room_for_all_that_others_switched_on(kind: int) -> None:
+def test_receive_has_space_for_all_that_others_switched_on(kind: int) -> None:
     """Options that are on take no space from the descriptors."""
     with new_pair(kind) as pair, open_files(253) as files:
         for option in (16, 34, 76, TIMESTAMPNS):

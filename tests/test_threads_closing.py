@@ -32,7 +32,7 @@ def switch_often() -> Iterator[None]:
 
 @pytest.mark.parametrize("is_blocking", [True, False], ids=["in recvmsg", "in poll"])
 @pytest.mark.parametrize("many", [False, True], ids=["Receiver", "BatchReceiver"])
-def test_an_fd_that_is_closed_while_a_thread_waits_for_it_goes_when_that_call_returns(
+def test_an_fd_closed_while_a_thread_waits_for_it_is_closed_when_that_call_returns(
     is_blocking: bool, many: bool, packets: Pair
 ) -> None:
     """So that its number cannot belong to another file there. Whether the last message is the end
@@ -63,7 +63,7 @@ def test_an_fd_that_is_closed_while_a_thread_waits_for_it_goes_when_that_call_re
     assert [error.errno for error in raised] == [errno.EBADF]
 
 
-def test_a_pidfd_that_is_closed_while_a_thread_waits_for_it_goes_when_the_process_does() -> None:
+def test_a_pidfd_closed_while_a_thread_waits_for_it_is_closed_when_the_process_ends() -> None:
     pid = os.posix_spawn("/bin/sleep", ["sleep", "600"], os.environ)
     pidfd = cmsgx.PidFd(os.pidfd_open(pid))
     number = pidfd.fileno()
@@ -83,7 +83,7 @@ def test_a_pidfd_that_is_closed_while_a_thread_waits_for_it_goes_when_the_proces
 
 
 @pytest.mark.slow
-def test_a_signal_goes_to_no_process_that_took_the_number() -> None:
+def test_a_signal_is_sent_to_no_process_that_got_the_number() -> None:
     """While one thread opens and closes, and others send."""
     victim, target = [
         subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE)

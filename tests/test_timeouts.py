@@ -105,7 +105,7 @@ def test_a_timeout_is_rounded_up(stream: Pair, receive: Callable[..., bytes]) ->
 
 
 @RECEIVES
-def test_a_timeout_that_never_comes_is_no_overflow(
+def test_a_timeout_that_never_comes_does_not_overflow(
     stream: Pair, receive: Callable[..., bytes]
 ) -> None:
     # More than 2**31 seconds do not fit into a 32-bit time_t, and 2**32 would be 0 there.
@@ -158,7 +158,7 @@ def alarm() -> Iterator[list[float]]:
 @RECEIVES
 @pytest.mark.parametrize("own", [None, 5.0])
 @pytest.mark.slow
-def test_a_signal_handler_that_returns_is_no_error(
+def test_a_signal_handler_that_returns_is_not_an_error(
     stream: Pair, alarm: list[float], receive: Callable[..., bytes], own: float | None
 ) -> None:
     stream[1].settimeout(own)
@@ -199,7 +199,7 @@ def test_a_signal_handler_that_raises_ends_the_call(
         signal.signal(signal.SIGALRM, before)
 
 
-# What can be read once only ---------------------------------------------------------------------
+# What can be read only once ---------------------------------------------------------------------
 
 # The call, and those of its arguments that are iterators.
 READ_ONCE: dict[str, tuple[Callable[..., Any], list[str]]] = {

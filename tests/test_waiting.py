@@ -259,7 +259,7 @@ def test_data_that_comes_during_a_nap_is_taken() -> None:
         thread.join()
 
 
-def test_a_full_queue_takes_the_message_once_there_is_room() -> None:
+def test_a_full_queue_accepts_the_message_once_there_is_space() -> None:
     with full_queue() as (sock, reader, path):
         thread = threading.Timer(SECONDS, reader.recv, (10,))
         thread.start()

@@ -201,7 +201,7 @@ def test_a_sender_without_copies_is_refused_before_it_sets_an_option(name: str) 
         assert sock.getsockopt(socket.SOL_SOCKET, 60) == 0  # SO_ZEROCOPY
 
 
-def test_typed_calls_work_below_what_stands_on_the_class_itself(stream: Pair) -> None:
+def test_typed_calls_work_below_what_is_on_the_class_itself(stream: Pair) -> None:
     """A tracer's function, or blockbuster's: each socket has it, and no TLS is bypassed."""
     seen: list[str] = []
 
@@ -241,7 +241,7 @@ def test_typed_calls_work_below_what_stands_on_the_class_itself(stream: Pair) ->
 @needs_passcred
 @pytest.mark.parametrize("cloexec", [True, False])
 @pytest.mark.parametrize("by", ["an override", "a tracer", "a wrapper"])
-def test_recv_fds_has_room_for_what_else_is_switched_on_whoever_receives(
+def test_recv_fds_has_space_for_what_else_is_switched_on_whoever_receives(
     by: str, cloexec: bool
 ) -> None:
     """In a buffer for only maxfds, credentials come first, and the kernel drops the descriptors."""
@@ -321,7 +321,7 @@ LOOPS: dict[str, tuple[str, Callable[[Any], object]]] = {
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("base", [socket.socket, object], ids=["below socket.socket", "a wrapper"])
-def test_a_method_that_calls_itself_by_a_function_is_told_how_to_end_it(
+def test_a_method_that_calls_itself_by_a_function_gets_a_note_how_to_end_it(
     base: type, loop: str
 ) -> None:
     name, call = LOOPS[loop]
@@ -450,7 +450,7 @@ def test_a_negative_number_is_a_closed_socket(number: int, call: Any) -> None:
 @pytest.mark.parametrize("call", [*DROP_INS.values(), *TYPED.values()], ids=[*DROP_INS, *TYPED])
 @pytest.mark.parametrize("make", [int, type("Number", (int,), {})], ids=["int", "subclass"])
 @pytest.mark.parametrize("number", [2**31, 2**70])
-def test_a_number_that_is_too_large_is_no_descriptor(number: int, make: Any, call: Any) -> None:
+def test_a_number_that_is_too_large_is_not_a_descriptor(number: int, make: Any, call: Any) -> None:
     with pytest.raises(ValueError, match=f"sock: {number} is not a file descriptor"):
         call(make(number))
 

@@ -135,7 +135,7 @@ def test_uninstall_where_a_patch_over_it_was_undone() -> None:
         assert standing() == clean
 
 
-def test_a_class_below_that_stands_as_socket_socket_is_no_obstacle() -> None:
+def test_a_subclass_in_place_of_socket_socket_is_not_an_obstacle() -> None:
     """As with PySocks and pytest-socket: all classes find what is installed."""
     clean = standing()
 

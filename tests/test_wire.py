@@ -23,7 +23,7 @@ INT_MAX = 2**31 - 1
 SOL_SOCKET = 1
 
 pytestmark = pytest.mark.skipif(
-    HEADER.size != cmsgx.CMSG_LEN(0), reason="struct cmsghdr is another here"
+    HEADER.size != cmsgx.CMSG_LEN(0), reason="struct cmsghdr differs here"
 )
 
 
@@ -150,7 +150,7 @@ def test_a_header_has_level_type_and_len() -> None:
     assert wire.CMSG_NXTHDR(control, second) is None
 
 
-def test_data_is_no_copy_and_writable_where_the_buffer_is() -> None:
+def test_data_is_not_a_copy_and_is_writable_if_the_buffer_is() -> None:
     control = bytearray(ONE + TWO)
     header = wire.CMSG_FIRSTHDR(control)
     assert header is not None
@@ -207,7 +207,7 @@ def test_malformed(control: bytes) -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, 3, "text", [ONE]])
-def test_what_is_no_buffer(wrong: Any) -> None:
+def test_what_is_not_a_buffer(wrong: Any) -> None:
     with pytest.raises(TypeError):
         wire.CMSG_FIRSTHDR(wrong)
     with pytest.raises(TypeError):
@@ -295,7 +295,7 @@ def test_padding_is_zeroed_also_in_memory_that_was_used() -> None:
             assert not any(built[at + cmsgx.CMSG_LEN(length) : at + space])
 
 
-def test_a_header_shows_what_stands_there() -> None:
+def test_a_header_shows_what_is_there() -> None:
     """The fields of wire.Header are those of struct cmsghdr, and its repr shows them."""
     control = wire.build([cmsgx.Rights([0])])
     header = wire.CMSG_FIRSTHDR(control)

@@ -37,7 +37,7 @@ IPV6_HOPLIMIT, IPV6_RECVTCLASS, IPV6_TCLASS = 52, 66, 67
 # parse(family=) ---------------------------------------------------------------------------------
 
 
-def test_parse_is_told_the_family() -> None:
+def test_parse_uses_the_family() -> None:
     class One(kinds.StructMessage):
         __slots__ = ()
 
@@ -151,7 +151,7 @@ def has_wide_pktoptions() -> bool:
             except OSError:
                 continue
             taken.append(header)
-    assert len(taken) == 1, "what it takes of its own layout it cannot take of another"
+    assert len(taken) == 1, "only one layout may be accepted"
     return taken == [WIDE_HEADER]
 
 

@@ -248,7 +248,7 @@ def test_descriptors_in_a_multishot(count: int) -> None:
         assert bytes(message.payload) == b"files"
 
 
-# parse_multishot() of what is made here ---------------------------------------------------------
+# parse_multishot() of buffers made here ---------------------------------------------------------
 
 
 def test_descriptors_are_owned_once() -> None:
@@ -324,14 +324,14 @@ def test_a_multishot_that_is_too_short() -> None:
 
 
 @pytest.mark.parametrize("length", [41, 1000, 2**31, 2**32 - 1])
-def test_more_control_data_than_room(length: int) -> None:
+def test_more_control_data_than_fits(length: int) -> None:
     raw = make(b"", b"", bytes(2000), 0, 40, controllen=length)
     with pytest.raises(cmsgx.MalformedControlError, match=f"^{length} bytes of control data"):
         wire.parse_multishot(raw, 0, 40)
 
 
 @pytest.mark.parametrize("namelen", [29, 128, 2**31, 2**32 - 1])
-def test_a_name_longer_than_its_room(namelen: int) -> None:
+def test_a_name_longer_than_its_space(namelen: int) -> None:
     raw = make(b"", b"", b"data", 28, 0, namelen=namelen)
     message = wire.parse_multishot(raw, 28, 0)
     assert (message.name, message.address) == (b"\xaa" * 28, None)
@@ -360,7 +360,7 @@ def test_a_name_that_is_too_short_for_its_family(family: int, length: int) -> No
             wire.parse_multishot(raw, 28, 0)
 
 
-def test_nothing_behind_a_short_address_is_read() -> None:
+def test_nothing_after_a_short_address_is_read() -> None:
     raw = make(struct.pack("=HH", socket.AF_NETLINK, 0), b"", b"", 28, 0)
     for _ in range(50):
         # The earlier content of memory of this size.

@@ -147,7 +147,7 @@ def test_send_all() -> None:
     assert received == [data]
 
 
-def test_send_all_says_what_went() -> None:
+def test_send_all_says_what_was_sent() -> None:
     buffer = bytearray(3_000_000)
     with stalled() as (left, right, ahead), cmsgx.ZeroCopySender(left) as sender:
         with pytest.raises(TimeoutError) as caught:
@@ -192,14 +192,14 @@ def test_backpressure(limits: dict[str, Any]) -> None:
         read(right, SIZE)
 
 
-def test_completions_that_are_there_make_room() -> None:
+def test_completions_that_are_there_free_space() -> None:
     with udp() as (left, right), cmsgx.ZeroCopySender(left, max_pending=1) as sender:
         for _ in range(5):
             assert sender.send(b"1", timeout=0) == 1
             assert right.recv(1) == b"1"
 
 
-def test_a_send_above_max_bytes_goes_alone() -> None:
+def test_a_send_above_max_bytes_is_sent_alone() -> None:
     with stalled() as (left, right, ahead), cmsgx.ZeroCopySender(left, max_bytes=10) as sender:
         assert sender.send(bytes(SIZE)) == SIZE
         with pytest.raises(BlockingIOError):
@@ -350,7 +350,7 @@ def test_fractions(name: str, value: object) -> None:
         cmsgx.ZeroCopySender(left, **cast(Any, {name: value}))
 
 
-def test_what_is_no_report() -> None:
+def test_what_is_not_a_report() -> None:
     with udp() as (left, _), cmsgx.ZeroCopySender(left) as sender:
         with pytest.raises(TypeError, match="report: an ErrorReport is needed, not int"):
             sender.acknowledge(cast(Any, 5))
@@ -364,7 +364,7 @@ def test_not_supported() -> None:
     assert caught.value.errno == errno.EOPNOTSUPP
 
 
-def test_what_is_no_buffer() -> None:
+def test_what_is_not_a_buffer() -> None:
     with udp() as (left, _), cmsgx.ZeroCopySender(left) as sender:
         for wrong in ("text", 1, [1]):
             with pytest.raises(TypeError):

@@ -80,7 +80,7 @@ def test_close_hands_back_what_is_in_flight(timeout: float) -> None:
         assert can_resize(one)
 
 
-def test_release_goes_on() -> None:
+def test_release_continues() -> None:
     with stalled() as (left, right, ahead), cmsgx.ZeroCopySender(left) as sender:
         sender.send(b"1" * SIZE)
         [view] = sender.release()
@@ -276,7 +276,7 @@ def test_a_child_leaves_the_completions(
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork() with threads
-def test_a_child_is_told_that_the_completions_are_not_its_own(
+def test_a_child_gets_an_error_that_the_completions_are_not_its_own(
     use: Callable[[cmsgx.ZeroCopySender], object], is_locked: bool
 ) -> None:
     with udp() as (left, _), cmsgx.ZeroCopySender(left) as sender:

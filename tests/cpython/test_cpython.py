@@ -192,7 +192,7 @@ def test_socket_test(runs: Runs, test_id: str, mode: str) -> None:
     result = runs.socket(mode).result(test_id)
     stock = runs.socket("stock").result(test_id)
     if SOCKET_TESTS[test_id].startswith("no call: "):
-        assert not result.calls, "the list says that it calls nothing of cmsgx"
+        assert not result.calls, "the list says that it does not call cmsgx"
         check(stock, result, ())
     else:
         check(stock, result, expected_calls(test_id))
@@ -228,7 +228,7 @@ def test_counted_methods_are_c() -> None:
 
 
 @pytest.mark.skipif(
-    not (3, 11) <= sys.version_info < (3, 14), reason="the list is that of CPython 3.11 to 3.13"
+    not (3, 11) <= sys.version_info < (3, 14), reason="the list is for CPython 3.11 to 3.13"
 )
 def test_list_is_complete() -> None:
     """No test of the chosen classes is missing from ids.txt."""

@@ -108,7 +108,7 @@ def test_anyios_tests_of_unix_sockets_pass_under_install() -> None:
     """With blockbuster active, as in anyio's own suite, on each of its event loops."""
     sources = os.environ.get("CMSGX_ANYIO")
     if not sources:
-        pytest.fail("CMSGX_ANYIO names no folder with anyio's sources: run this by tools/interop")
+        pytest.fail("CMSGX_ANYIO does not name anyio's sources: run this with tools/interop")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "under_install", "-p", "no:cacheprovider",
          "-k", "UNIX", "tests/test_sockets.py"],
