@@ -348,7 +348,7 @@ def test_a_layout_that_does_not_fit_is_refused(size: int, field: tuple[str, int,
 @pytest.mark.parametrize(
     "form", [(0, 1, 2, 3, 0, 99), (0, 1, 2, 3, 0, -1), (0, 1, 2, 3, -4, 0), (0, 1, 2, 3, 3, 2)]
 )
-def test_a_form_that_is_none_is_refused(form: Any) -> None:
+def test_a_wrong_form_is_refused(form: Any) -> None:
     with pytest.raises(ValueError, match="is not a form"):
         _cmsg.Codec(Small, (form,), 4, 4, ())
 

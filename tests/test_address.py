@@ -360,7 +360,7 @@ def test_each_call_on_a_socket_object_takes_the_name_of_a_host(how: str) -> None
 
 
 @pytest.mark.parametrize("how", [name for name in SENDING if "number" in name])
-def test_a_number_takes_no_name_of_a_host(how: str) -> None:
+def test_a_number_does_not_accept_a_host_name(how: str) -> None:
     with udp_pair() as (server, client):
         with pytest.raises(ValueError, match=r"'localhost'.* is a host name to resolve"):
             SENDING[how](server, ("localhost", client.getsockname()[1]))

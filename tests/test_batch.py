@@ -117,7 +117,7 @@ def test_a_batch_of_hundreds_of_descriptors_is_closed(packets: Pair, end: str) -
         assert open_fds() == before
 
 
-def test_a_call_that_fails_spoils_no_lengths(packets: Pair) -> None:
+def test_a_call_that_fails_changes_no_lengths(packets: Pair) -> None:
     left, right = packets
     rx = cmsgx.BatchReceiver(right, 3, 100, fds=2)
     for _ in range(3):
@@ -493,7 +493,7 @@ def test_the_length_that_was_can_be_asked_for() -> None:
         assert [msg.data for msg in batch] == [bytes(3), bytes(10), b""]
 
 
-def test_what_tcp_throws_away_shows_no_other_bytes() -> None:
+def test_what_tcp_discards_shows_no_other_bytes() -> None:
     """With MSG_TRUNC on TCP nothing is written to the buffer, and its old content must not appear
     either."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

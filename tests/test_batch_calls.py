@@ -392,7 +392,7 @@ def test_closed_in_the_background(packets: Pair) -> None:
         assert _cmsg.closer_wait(60) == 0
 
 
-def test_the_gil_is_given_up_to_close(packets: Pair) -> None:
+def test_the_gil_is_released_to_close(packets: Pair) -> None:
     left, right = packets
     rx = cmsgx.BatchReceiver(right, 4, 10, fds=1)
     with stuck_in_close() as (number, let_go):
@@ -467,7 +467,7 @@ def lies(count: int) -> None:
 
 
 @pytest.mark.parametrize("count", lengths("CMSGX_LIES", 400, 4000))
-def test_random_lies_in_a_batch(count: int) -> None:
+def test_random_falsified_lengths_in_a_batch(count: int) -> None:
     assert in_child("lies", count, env=under_shim()).strip() == "done"
 
 

@@ -268,7 +268,7 @@ def test_a_failure_here_does_not_wait_for_the_second_process(
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.slow
-def test_an_output_that_nobody_reads_ends_it_in_silence(unbuffered: str) -> None:
+def test_an_output_that_nobody_reads_ends_it_silently(unbuffered: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(

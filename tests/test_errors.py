@@ -38,7 +38,7 @@ def test_the_tree(error: type[Exception], bases: tuple[type, ...]) -> None:
         )
 
 
-def test_a_cut_datagram_keeps_what_fitted() -> None:
+def test_a_truncated_datagram_keeps_what_fitted() -> None:
     pair = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with pair[0], pair[1], open_files(2) as files:
         rx = cmsgx.Receiver(pair[1], 3, fds=2, want=[cmsgx.Credentials])

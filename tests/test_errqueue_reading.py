@@ -372,7 +372,7 @@ def test_what_is_not_a_timeout_raises_at_once(timeout: Any) -> None:
                 call(timeout=timeout)
 
 
-def test_a_wait_hears_signals() -> None:
+def test_a_wait_handles_signals() -> None:
     with udp() as sock:
         receiver = cmsgx.ErrorReceiver(sock)
         reports = cmsgx.receive_errors(sock, timeout=60)

@@ -113,7 +113,7 @@ def test_check_with_a_full_table_says_so_only_where_it_needs_a_descriptor() -> N
 
 
 @pytest.mark.parametrize(("what", "kind"), [("file, O_PATH", "file"), ("symlink", "symlink")])
-def test_check_refuses_o_path_unless_it_will_do(what: str, kind: Any, tmp_path: Path) -> None:
+def test_check_refuses_o_path_unless_it_is_accepted(what: str, kind: Any, tmp_path: Path) -> None:
     modes: tuple[Any, ...] = ("r", "w", "rw")
     with ExitStack() as stack, make(what, tmp_path, stack) as fd:
         assert not fd.check()
@@ -158,7 +158,7 @@ def test_check_seals_and_size(tmp_path: Path) -> None:
         assert not file.check(seals=fcntl.F_SEAL_SHRINK)
 
 
-def test_a_file_that_is_named_like_a_memfd_is_none(tmp_path: Path) -> None:
+def test_a_file_that_is_named_like_a_memfd_is_not_one(tmp_path: Path) -> None:
     """The link in /proc shows a path; only a memfd's begins with /memfd: ."""
     (tmp_path / "memfd:x").mkdir()
     (tmp_path / "memfd:x" / "anon_inode:[pidfd]").touch()

@@ -161,7 +161,7 @@ WAYS_TO_CLOSE: dict[str, Callable[[int], None]] = {
 
 
 @pytest.mark.parametrize("way", WAYS_TO_CLOSE)
-def test_close_gives_up_the_gil(way: str) -> None:
+def test_close_releases_the_gil(way: str) -> None:
     with stuck_in_close() as (number, let_go):
         assert gives_up_the_gil(lambda: WAYS_TO_CLOSE[way](number), let_go)
 

@@ -310,7 +310,7 @@ def test_socket_changes_no_flag_of_the_shared_description(
         assert not is_open(number)
 
 
-def test_socket_of_what_is_none_keeps_ownership() -> None:
+def test_socket_of_what_is_not_a_socket_keeps_ownership() -> None:
     with new_fd() as fd:
         number, before = fd.fileno(), open_fds()
         with fails(errno.ENOTSOCK):

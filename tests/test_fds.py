@@ -344,7 +344,7 @@ def test_of_many_threads_one_gets_it(give_away: str) -> None:
             assert not is_open(number)
 
 
-def test_equal_by_identity_and_no_number() -> None:
+def test_equal_by_identity_and_not_a_number() -> None:
     with open_files(1) as [number], cmsgx.Fd(os.dup(number)) as one, one.dup() as other:
         assert one == one
         assert one != other

@@ -148,7 +148,7 @@ class Callback:
         return 0.0
 
 
-def test_who_forks_in_the_middle_of_a_call_is_in_it_in_the_child_too() -> None:
+def test_a_thread_that_forks_in_the_middle_of_a_call_is_in_it_in_the_child_too() -> None:
     """And in the child of that child; in no other process."""
     code = """
 import os, sys, threading, warnings, cmsgx
@@ -186,7 +186,7 @@ if child:
     assert run_python(code).splitlines() == ["as it should be"] * 3
 
 
-def test_of_threads_in_a_call_the_one_that_forks_is_in_it_in_the_child() -> None:
+def test_of_several_threads_in_a_call_only_the_one_that_forks_is_in_it_in_the_child() -> None:
     code = """
 import os, sys, threading, warnings, cmsgx
 from support import in_fork
@@ -385,7 +385,7 @@ def test_more_pins_than_can_be_counted_are_an_error(stream: Pair) -> None:
 
 
 @pytest.mark.slow
-def test_the_generation_is_another_in_each_child_and_counted_once_for_all_interpreters() -> None:
+def test_the_generation_differs_in_each_child_and_is_counted_once_for_all_interpreters() -> None:
     code = """
 import os
 from test_interpreters import OWN_GIL

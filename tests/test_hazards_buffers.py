@@ -144,7 +144,7 @@ def thrown_away() -> None:
                 assert function(flags) == expected, (name, flags)
 
 
-def test_C2_bytes_that_tcp_throws_away_do_not_show_old_memory() -> None:
+def test_C2_bytes_that_tcp_discards_do_not_show_old_memory() -> None:
     # The debug allocator fills memory when it is allocated and when it is freed.
     in_child("thrown_away", env={"PYTHONMALLOC": "debug"})
 

@@ -87,7 +87,7 @@ def test_A1_surplus_is_counted(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_A1_many_where_one_was_asked_with_an_option(pair: Pair, option: str) -> None:
+def test_A1_many_are_sent_and_one_was_asked_for_with_an_option(pair: Pair, option: str) -> None:
     """253 are sent and 1 was asked for, with an option on that takes space."""
     left, right = pair
     switch_on(right, option)

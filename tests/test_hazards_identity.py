@@ -134,7 +134,7 @@ def test_I3_what_was_queued_before_carries_none(pair: Pair, want: list[Any]) -> 
         assert who.attached is True
 
 
-def test_I3_asked_by_nobody_they_are_not_there(pair: Pair) -> None:
+def test_I3_they_are_absent_unless_asked_for(pair: Pair) -> None:
     pair[0].send(b"x")
     with cmsgx.Receiver(pair[1], 10).receive() as msg:
         with pytest.raises(KeyError, match="Credentials"):
@@ -274,7 +274,7 @@ def test_I4_a_sender_in_a_namespace_below_is_seen_with_its_pid_here() -> None:
 # I5: a pid can belong to another process ----------------------------------------------------------
 
 
-def test_I5_a_reaped_sender_is_nobody_else() -> None:
+def test_I5_a_reaped_sender_is_not_another_process() -> None:
     msg, child, pair = received_from(lambda sock: sock.send(b"x"), [cmsgx.Credentials, cmsgx.PidFd])
     with msg:
         who = msg[cmsgx.Credentials]

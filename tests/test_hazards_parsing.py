@@ -133,7 +133,7 @@ def random_lies(count: int) -> None:
 
 
 @pytest.mark.parametrize("count", lengths("CMSGX_LIES", 2000, 20_000))
-def test_C1_random_lies(count: int) -> None:
+def test_C1_random_falsified_lengths(count: int) -> None:
     print(in_child("random_lies", count, env=under_shim()))
 
 

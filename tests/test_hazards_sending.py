@@ -167,7 +167,7 @@ def test_D4_descriptors_over_tcp_are_refused(
         (socket.AF_NETLINK, socket.SOCK_RAW, None),
     ],
 )
-def test_D4_and_over_each_other_family(family: int, kind: int, address: Any) -> None:
+def test_D4_and_over_every_other_family(family: int, kind: int, address: Any) -> None:
     with socket.socket(family, kind) as sock:
         with pytest.raises(cmsgx.NotSupportedError):
             cmsgx.send(sock, b"x", fds=[0], address=address)
@@ -219,7 +219,7 @@ def test_D5_an_empty_message_whose_descriptors_nobody_wants_is_closed() -> None:
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
 @pytest.mark.parametrize("size", [1, 2, 15, 16, 17, 4095, 4096, 4097, 65536])
 @pytest.mark.parametrize("by", ["receive", "Receiver", "into", "two buffers"])
-def test_D6_a_cut_datagram_raises_and_closes(kind: int, size: int, by: str) -> None:
+def test_D6_a_truncated_datagram_raises_and_closes(kind: int, size: int, by: str) -> None:
     sender, receiver = unix_pair(kind)
     sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     payload = random.Random(size).randbytes(size)
@@ -368,7 +368,7 @@ def stream_reader(sock: socket.socket) -> bytes:
     ],
     ids=["recv", "read", "socket.recvmsg", "recvmsg", "asyncio"],
 )
-def test_D8_a_plain_read_drops_descriptors_in_silence(
+def test_D8_a_plain_read_silently_drops_descriptors(
     stream: Pair, read: Callable[[socket.socket], bytes]
 ) -> None:
     """There is no guard; the docstrings say so."""

@@ -395,7 +395,7 @@ def filled_while_it_waits(timeout: float | None, by: str) -> None:
 @pytest.mark.parametrize("timeout", [20.0, None])
 @pytest.mark.parametrize("by", ["socket", "argument"])
 @pytest.mark.slow
-def test_A8_also_where_it_is_filled_while_it_waits(timeout: float | None, by: str) -> None:
+def test_A8_also_if_it_is_filled_while_it_waits(timeout: float | None, by: str) -> None:
     assert in_child("filled_while_it_waits", timeout, by).strip() == "done"
 
 

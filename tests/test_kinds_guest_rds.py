@@ -101,7 +101,7 @@ def test_when_the_memory_of_a_message_is_free_again(over_tcp: Pair) -> None:
     assert sorted(seen) == [5, 6]
 
 
-def test_a_port_that_is_congested_no_more(over_tcp: Pair) -> None:
+def test_a_port_that_is_no_longer_congested(over_tcp: Pair) -> None:
     sender, receiver = over_tcp
     receiver.setsockopt(SOL_SOCKET, socket.SO_RCVBUF, 8192)
     switch_on(sender, kinds.RdsCongestionUpdate)

@@ -174,7 +174,7 @@ def test_datagrams_that_were_dropped_are_counted(name: str) -> None:
 
 
 @pytest.mark.parametrize("want", [(), (kinds.UdpGro,)], ids=["apart", "joined"])
-def test_of_what_was_dropped_joined_datagrams_are_counted_as_one(want: tuple[Any, ...]) -> None:
+def test_dropped_coalesced_datagrams_are_counted_as_one(want: tuple[Any, ...]) -> None:
     each, messages = 50, 16
     with network.udp("IPv4") as (sender, receiver):
         rx = cmsgx.Receiver(receiver, 65536, want=[kinds.ReceiveQueueOverflow, *want])

@@ -409,7 +409,7 @@ def test_a_message_that_is_dropped_closes_what_nobody_holds(pair: Pair, looked_a
     assert open_fds() == before
 
 
-def test_a_message_without_descriptors_is_dropped_in_silence(pair: Pair) -> None:
+def test_a_message_without_descriptors_is_dropped_silently(pair: Pair) -> None:
     pair[0].send(b"x")
     cmsgx.receive(pair[1], 1)
 

@@ -197,7 +197,7 @@ def test_several_that_cannot_be_restored_are_all_named(
     assert states(stream[1]) == [0, 0, 0]
 
 
-def test_what_a_later_restore_puts_out_is_set_again(
+def test_what_a_later_restore_switches_off_is_set_again(
     stream: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SO_TIMESTAMP and SO_TIMESTAMPNS exclude each other, and switching one off switches off

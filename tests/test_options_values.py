@@ -92,7 +92,7 @@ def test_a_pidfd_instead_of_its_class_is_a_type_error(udp: socket.socket) -> Non
 
 @pytest.mark.parametrize("wrong", [None, 5, "Ttl", b"Ttl", [None], ["Ttl"], [[kinds.Ttl]], int])
 @pytest.mark.parametrize("receiver", [cmsgx.Receiver, partial(cmsgx.BatchReceiver, count=2)])
-def test_what_is_wanted_and_no_kind_is_a_type_error(
+def test_what_is_wanted_but_not_a_kind_is_a_type_error(
     udp: socket.socket, receiver: Any, wrong: Any
 ) -> None:
     with pytest.raises(TypeError, match=r"is not a kind|want: a kind of control message"):

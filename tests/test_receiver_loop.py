@@ -187,7 +187,7 @@ def test_for_closes_the_message_before(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("keeps", ["the message", "nothing"])
-def test_a_loop_that_stops_half_way_leaks_nothing(pair: Pair, keeps: str) -> None:
+def test_a_loop_that_stops_halfway_leaks_nothing(pair: Pair, keeps: str) -> None:
     with open_files(2) as files:
         before = open_fds()
         rx = cmsgx.Receiver(pair[1], 1, fds=2)

@@ -76,5 +76,5 @@ def test_a_sanitized_build_catches_an_overflow(tmp_path: Path) -> None:
     assert "signed integer overflow: 2147483647 + 1" in done.stderr
 
 
-def test_that_overflow_wraps_without_sanitizers() -> None:
+def test_overflow_wraps_without_sanitizers() -> None:
     assert run(build("wraps", "-fwrapv", "overflow.c")) == f"{-(2**31)}\n"

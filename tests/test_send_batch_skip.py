@@ -331,7 +331,7 @@ def test_a_full_buffer_ends_the_call(timeout: float) -> None:
     right.close()
 
 
-def test_a_signal_is_heard_between_messages_that_are_skipped() -> None:
+def test_a_signal_is_handled_between_messages_that_are_skipped() -> None:
     """And what was sent until then is reported."""
     long = bytes(10_000_000)
     with new_pair() as (left, right), handling(interrupt):

@@ -336,7 +336,7 @@ def stops_after(most: int) -> None:
 
 @pytest.mark.parametrize("most", [1, 2, 3, 9])
 @pytest.mark.slow
-def test_a_kernel_that_stops_half_way(most: int) -> None:
+def test_a_kernel_that_stops_halfway(most: int) -> None:
     assert in_child("stops_after", most, env=under_shim()).strip() == "done"
 
 
@@ -480,7 +480,7 @@ def test_a_signal_in_the_middle(kind: str) -> None:
 
 @pytest.mark.parametrize("which", range(len(of_handlers())))
 @pytest.mark.slow
-def test_a_signal_is_heard_though_nothing_waits(which: int) -> None:
+def test_a_signal_is_handled_although_nothing_waits(which: int) -> None:
     assert in_child("long_batch", which, env=under_shim()).strip() == "done"
 
 

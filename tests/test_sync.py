@@ -414,7 +414,7 @@ def test_a_closed_socket_is_ebadf(call: Callable[[Any], object]) -> None:
     ],
     ids=["socket", "int", "Fd", "file"],
 )
-def test_each_sort_of_socket_will_do(pair: Pair, wrap: Callable[[socket.socket], Any]) -> None:
+def test_each_sort_of_socket_is_accepted(pair: Pair, wrap: Callable[[socket.socket], Any]) -> None:
     sender, receiver = wrap(pair[0]), wrap(pair[1])
     try:
         with open_files(1) as files:

@@ -233,7 +233,7 @@ def test_a_batch_that_is_being_closed_is_in_use() -> None:
                 use()
 
 
-def test_a_batch_of_which_one_message_is_in_use_is_closed_wholly_or_not() -> None:
+def test_a_batch_with_a_message_in_use_is_closed_completely_or_not_at_all() -> None:
     with slow_to_close(lambda batch: batch[1].close()) as batch:
         with pytest.raises(RuntimeError, match="is in use"):
             batch.close()
@@ -315,7 +315,7 @@ def test_batches_sent_by_many_threads_over_one_socket() -> None:
     close_pair((sender, receiver))
 
 
-def test_the_gil_is_given_up_while_it_waits(stream: Pair) -> None:
+def test_the_gil_is_released_while_it_waits(stream: Pair) -> None:
     for timeout in (None, 60.0):
         stream[1].settimeout(timeout)
         received: list[bytes] = []

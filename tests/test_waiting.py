@@ -249,7 +249,7 @@ def test_an_error_that_is_pending_ends_the_wait() -> None:
 
 
 @linux
-def test_data_that_comes_during_a_nap_is_taken() -> None:
+def test_data_that_comes_during_a_sleep_is_received() -> None:
     with stamped() as sock, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
         peer.connect(sock.getsockname())
         sock.connect(peer.getsockname())
@@ -267,7 +267,7 @@ def test_a_full_queue_accepts_the_message_once_there_is_space() -> None:
         thread.join()
 
 
-def test_a_signal_is_heard_during_a_nap() -> None:
+def test_a_signal_is_handled_during_a_sleep() -> None:
     class Heard(Exception):
         pass
 

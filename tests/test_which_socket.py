@@ -161,9 +161,7 @@ SENDING = ("send", "send_all", "send_batch")
     "overridden", ["send", "sendmsg", "recv", "recvmsg", "recvmsg_into", "sendto"]
 )
 @pytest.mark.parametrize("base", [cmsgx.socket, socket.socket])
-def test_typed_calls_refuse_what_they_would_pass_over(
-    base: Any, overridden: str, call: str
-) -> None:
+def test_typed_calls_refuse_what_they_would_bypass(base: Any, overridden: str, call: str) -> None:
     cls = type("Secret", (base,), {overridden: lambda *args: 1})
     counts = set(SENDING) if overridden in ("send", "sendmsg") else set()
     if overridden in ("recv", "recvmsg"):
@@ -292,7 +290,7 @@ def test_a_class_that_changes_is_looked_at_again() -> None:
         assert second.recv(100) == b"x" * 6
 
 
-def test_more_classes_than_are_kept_in_mind() -> None:
+def test_more_classes_than_are_cached() -> None:
     plain = [type(f"Plain{i}", (socket.socket,), {}) for i in range(20)]
     other = [type(f"Other{i}", (socket.socket,), {"sendmsg": lambda *args: -1}) for i in range(20)]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
@@ -456,7 +454,7 @@ def test_a_number_that_is_too_large_is_not_a_descriptor(number: int, make: Any, 
 
 
 @pytest.mark.parametrize("number", [-1, 2**31, 2**70, -(2**70)])
-def test_of_a_subclass_of_int_the_index_is_said_too(stream: Pair, number: int) -> None:
+def test_for_a_subclass_of_int_the_index_is_given_too(stream: Pair, number: int) -> None:
     bad = type("Number", (int,), {})(number)
     with pytest.raises(ValueError, match=rf"fds\[1\]: {number} is not a file descriptor"):
         cmsgx.send(stream[0], b"x", fds=[0, bad])

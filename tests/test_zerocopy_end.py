@@ -187,7 +187,7 @@ def test_a_closed_socket(form: str) -> None:
             cmsgx.ZeroCopySender(left if form == "socket" else owner)
 
 
-def test_a_number_that_is_another_sockets_by_now() -> None:
+def test_a_number_that_was_reused_by_another_socket() -> None:
     one, two = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with stalled() as (left, _, _), one, two:
         number = os.dup(left.fileno())
@@ -206,7 +206,7 @@ def test_a_number_that_is_another_sockets_by_now() -> None:
 
 
 @pytest.mark.parametrize("error", of_handlers(), ids=repr)
-def test_close_lets_what_a_handler_raises_through(error: Exception) -> None:
+def test_close_propagates_what_a_handler_raises(error: Exception) -> None:
     with stalled() as (left, _, _), handling(raising(error)):
         sender = cmsgx.ZeroCopySender(left)
         sender.send(b"1")
