@@ -108,7 +108,7 @@ CAUSES = {
     "what is only delivered": Cause(
         lambda: (b"bad", (), kinds.UdpGro(5)), ValueError, "the kernel does not accept"
     ),
-    "no address": Cause(lambda: (b"bad", (), (), 5), TypeError, "address: a path of AF_UNIX"),
+    "no address": Cause(lambda: (b"bad", (), (), 5), TypeError, "address: an AF_UNIX path"),
 }
 
 
