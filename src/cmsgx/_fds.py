@@ -31,7 +31,7 @@ from typing import (
 
 from . import _cmsg
 from ._arguments import as_int, as_tuple, check_word, needed
-from ._memfd import EmptyMapping
+from ._mapping import EmptyMapping
 
 if TYPE_CHECKING:
     import socket as socket_module

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING, NoReturn, Self, SupportsIndex
+from typing import TYPE_CHECKING
 
 from . import _cmsg
 from ._arguments import as_view, needed
@@ -60,83 +60,3 @@ def share(data: Buffer, name: str = "cmsgx") -> Fd:
             fd.close()
             raise
     return fd
-
-
-class EmptyMapping(bytes):
-    """What Fd.map() gives where there is nothing to map, which mmap(2) does not: no bytes.
-
-    Read-only, with what an mmap.mmap has for reading, and a context manager as that is. Closed, it
-    raises ValueError as that does, but a memoryview of it can be made, and find() and the other
-    methods of bytes say what they say of no bytes.
-    """
-
-    closed: bool = False
-
-    def __new__(cls) -> Self:
-        return super().__new__(cls)
-
-    def _need_open(self) -> None:
-        if self.closed:
-            raise ValueError("mmap closed or invalid")  # as an mmap.mmap says
-
-    def close(self) -> None:
-        self.closed = True
-
-    def size(self) -> int:
-        self._need_open()
-        return 0
-
-    def read(self, n: int | None = None, /) -> bytes:
-        self._need_open()
-        return b""
-
-    def readline(self) -> bytes:
-        self._need_open()
-        return b""
-
-    def read_byte(self) -> int:
-        self._need_open()
-        raise ValueError("read byte out of range")
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        self._need_open()
-        return 0
-
-    def seek(self, pos: int, whence: int = os.SEEK_SET, /) -> None:
-        self._need_open()
-        if pos != 0 or whence not in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END):
-            raise ValueError("seek out of range")
-
-    def flush(self, offset: int = 0, size: int = 0, /) -> None:
-        self._need_open()
-
-    def madvise(self, option: int, start: int = 0, length: int = 0, /) -> None:
-        self._need_open()
-
-    def __len__(self) -> int:
-        self._need_open()
-        return 0
-
-    if not TYPE_CHECKING:  # for which it is as of bytes
-
-        def __getitem__(self, key, /):
-            self._need_open()
-            return super().__getitem__(key)
-
-    def __enter__(self) -> Self:
-        self._need_open()
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self.close()
-
-    def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
-        raise TypeError("an EmptyMapping cannot be copied or pickled, nor can an mmap.mmap")
-
-    def __repr__(self) -> str:
-        return f"<EmptyMapping{' closed' if self.closed else ''}>"
-
-    __str__ = __repr__  # not that of bytes, which warns with -b

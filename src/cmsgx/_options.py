@@ -7,7 +7,7 @@ import socket as _socket
 import sys
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex, TypeAlias
 
 from . import _cmsg
 from ._arguments import as_tuple, needed
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ._fds import FileDescriptorLike
-    from .kinds._row import Kind
+
+Kind: TypeAlias = "type[ControlMessage] | type[PidFd] | KindOption"
+"""What `want=` and enable() take."""
 
 _INT = 4
 _NOT_THERE = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)

@@ -14,9 +14,6 @@ from .._arguments import needed
 if TYPE_CHECKING:
     from typing import Self
 
-    from ._base import ControlMessage
-    from ._pidfd import PidFd
-
 
 Direction: TypeAlias = Literal["send", "receive", "both"]
 Encoding: TypeAlias = Literal[
@@ -102,10 +99,6 @@ class KindOption:
 
     def __repr__(self) -> str:
         return f"{self.kind.__name__}.option({self.arguments})"
-
-
-Kind: TypeAlias = "type[ControlMessage] | type[PidFd] | KindOption"
-"""What `want=` and enable() take."""
 
 
 @dataclass(frozen=True, slots=True)
