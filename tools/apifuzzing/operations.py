@@ -143,7 +143,7 @@ def call_a_method() -> None:
         name = chance.choice(names)
     if name in EXCLUDED or (name == "close" and chance.random() < 0.7):
         return
-    if name == "__init__" and isinstance(thing, (socket.socket, cmsgx._cmsg.Descriptor)):
+    if name == "__init__" and isinstance(thing, (socket.socket, cmsgx._cmsg.FdBase)):
         return
     if name in ("__setattr__", "__delattr__") and isinstance(thing, (int, type)):
         return  # a member of an enumeration lives on, with what is put there
