@@ -509,7 +509,7 @@ def test_an_entry_that_says_nothing() -> None:
 
 def test_an_entry_that_was_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its bytes are available anyway."""
-    monkeypatch.setattr(_errqueue, "_ROOM", 24)
+    monkeypatch.setattr(_errqueue, "_CONTROL_SIZE", 24)
     with refused(1) as sock:
         assert is_ready(sock)
         [report] = cmsgx.receive_errors(sock)

@@ -476,9 +476,9 @@ def test_what_a_first_option_says_is_not_supported(
 
 @pytest.mark.parametrize("fds", [0, 1, 4, 253])
 def test_space_for_descriptors_is_only_for_families_that_bring_them(fds: int) -> None:
-    assert _options.room_for(socket.AF_INET, fds, {}) == 0
+    assert _options.control_size_for(socket.AF_INET, fds, {}) == 0
     exact = socket.CMSG_LEN(4 * fds) if fds else 0
-    assert _options.room_for(socket.AF_UNIX, fds, {}) == exact
+    assert _options.control_size_for(socket.AF_UNIX, fds, {}) == exact
 
 
 @pytest.mark.parametrize("fds", [0, 1, 252])

@@ -372,7 +372,7 @@ def test_what_was_not_asked_for_is_not_reported_as_switched_on(udp: socket.socke
     assert set(known) - {kinds.TlsRecordType} == {kinds.Timestamping}
     known = {kinds.Timestamping: known[kinds.Timestamping]}
     room = cmsgx.CMSG_SPACE(48) + cmsgx.CMSG_SPACE(44)  # together with the one of the error queue
-    assert _options.room_for(udp.family, 0, known) == room
+    assert _options.control_size_for(udp.family, 0, known) == room
 
 
 @pytest.mark.parametrize("receiver", [cmsgx.Receiver, partial(cmsgx.BatchReceiver, count=2)])

@@ -395,7 +395,7 @@ def recv_fds_through(
         recvmsg_foreign if cloexec else _cmsg.call_foreign, "recvmsg"
     )
     given = (flags,) if flags else ()  # as in socket, the method gets no more
-    data, ancdata, msg_flags, address = receive(sock, bufsize, _RIGHTS_ROOM, *given)
+    data, ancdata, msg_flags, address = receive(sock, bufsize, _CONTROL_SIZE, *given)
     try:
         fds = array.array("i")
         unasked = array.array("i")
@@ -418,7 +418,7 @@ def recv_fds_through(
 
 
 # As in C: for all descriptors that can come, and what else the kernel attaches.
-_RIGHTS_ROOM = _cmsg.CMSG_SPACE(_cmsg.MAX_FDS * 4) + 512
+_CONTROL_SIZE = _cmsg.CMSG_SPACE(_cmsg.MAX_FDS * 4) + 512
 _CARRY_DESCRIPTORS = {
     getattr(_cmsg, name) for name in ("SCM_RIGHTS", "SCM_PIDFD") if hasattr(_cmsg, name)
 }

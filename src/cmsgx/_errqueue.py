@@ -32,7 +32,7 @@ __all__ = ["ErrorReceiver", "receive_errors"]
 _BUFSIZE = 65 << 10
 # The kernel writes the error last, so everything else has to fit before it: of IPv6, four kinds of
 # extension headers of 2 KiB each.
-_ROOM = 10 << 10
+_CONTROL_SIZE = 10 << 10
 # It never waits in the kernel; but where it is not known, the call would be for ordinary data.
 _FLAGS = getattr(_cmsg, "MSG_ERRQUEUE", 0) | MSG_DONTWAIT
 _NOTHING = os.strerror(errno.EAGAIN)
@@ -162,7 +162,12 @@ def reader(sock: FileDescriptorLike, bufsize: int, what: str) -> _cmsg.Receiver:
     # Also for SOCK_STREAM the destination is of interest: as if the type were unknown.
     receiver._configure(
         _cmsg.ReceiveConfig(
-            fds=0, control_size=_ROOM, want=(), family=family, type=-1, raise_truncated=False
+            fds=0,
+            control_size=_CONTROL_SIZE,
+            want=(),
+            family=family,
+            type=-1,
+            raise_truncated=False,
         )
     )
     return receiver

@@ -435,7 +435,7 @@ def _is_on(sock: FileDescriptorLike, option: Option) -> bool:
 
 
 # The kernel writes these after the descriptors, where a surplus of those would push them out.
-_BEHIND_RIGHTS = {
+_AFTER_RIGHTS = {
     getattr(_cmsg, name) for name in ("SO_PASSPIDFD", "SO_INQ") if hasattr(_cmsg, name)
 }
 
@@ -475,7 +475,7 @@ def is_on_for(kind: Any, family: int, options: Iterable[Option]) -> bool:
     return any(option.level == _IPV6 for option in options)
 
 
-def room_for(family: int, fds: int, known: Mapping[Any, Iterable[Option]]) -> int:
+def control_size_for(family: int, fds: int, known: Mapping[Any, Iterable[Option]]) -> int:
     """The size of the control buffer for `fds` descriptors and all that is switched on.
 
     Exactly CMSG_LEN(4 * fds) where that is nothing: the kernel keeps a surplus out then.
@@ -491,7 +491,7 @@ def room_for(family: int, fds: int, known: Mapping[Any, Iterable[Option]]) -> in
             others += _cmsg.CMSG_SPACE(unsolicited_size)
     if family != _socket.AF_UNIX:
         return others
-    if not _BEHIND_RIGHTS.isdisjoint([option.name for option in options]):
+    if not _AFTER_RIGHTS.isdisjoint([option.name for option in options]):
         return others + _cmsg.CMSG_SPACE(_INT * _cmsg.MAX_FDS)
     # More are refused where they are told, and not here for the size.
     return others + (_cmsg.CMSG_LEN(_INT * min(fds, _cmsg.MAX_FDS)) if fds else 0)

@@ -12,7 +12,7 @@ from ._options import (
     family_of,
     is_on_for,
     need_fds,
-    room_for,
+    control_size_for,
     switched_on,
     type_of,
     unique,
@@ -90,7 +90,7 @@ def configuration(sock: FileDescriptorLike, asked: Asked) -> _cmsg.ReceiveConfig
     on = [kind for kind in kinds if is_on_for(kind, family, kinds[kind])]
     return _cmsg.ReceiveConfig(
         fds=asked.fds,
-        control_size=room_for(family, asked.fds, kinds),
+        control_size=control_size_for(family, asked.fds, kinds),
         want=unique((*asked.want, *on)),
         family=family,
         type=type_of(sock),

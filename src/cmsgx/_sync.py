@@ -120,7 +120,7 @@ def send_all(
                     refusal = TimeoutError("timed out")
                     break
                 limit = {"timeout": left}
-            refusal = send_tracked(progress, sock, views_behind(rest, progress[0]), **limit)
+            refusal = send_tracked(progress, sock, views_after(rest, progress[0]), **limit)
         if refusal is not None:
             note_used_up(refusal, data=data)
             raise refusal
@@ -147,7 +147,7 @@ def views_of(data: Any) -> list[memoryview]:
         return [as_view(f"data[{index}]", item) for index, item in enumerate(items)]
 
 
-def views_behind(views: list[memoryview], sent: int) -> list[memoryview]:
+def views_after(views: list[memoryview], sent: int) -> list[memoryview]:
     rest: list[memoryview] = []
     for view in views:
         if sent >= view.nbytes:

@@ -30,7 +30,7 @@ from ._cmsg import note_used_up, send_tracked
 from ._deadline import Deadline
 from ._errqueue import no_error_queue, reader
 from ._options import get_int, not_supported, set_int
-from ._sync import views_behind, views_of
+from ._sync import views_after, views_of
 from .kinds._reports import ErrorReport, ZeroCopyCompletion, report_of
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ class ZeroCopySender:
         views = views_of(data)
         total = sum([view.nbytes for view in views])
         before = 0
-        sending = _Sending(views_of(views_behind(views, 0)))
+        sending = _Sending(views_of(views_after(views, 0)))
         try:
             try:
                 self._send(sending, kinds, None, deadline)
@@ -276,7 +276,7 @@ class ZeroCopySender:
                 raise
             while before + sending.sent[0] < total:
                 deadline.timeout()  # raises where none is left
-                following = _Sending(views_of(views_behind(views, before + sending.sent[0])))
+                following = _Sending(views_of(views_after(views, before + sending.sent[0])))
                 # No call in between, after which a signal handler could raise.
                 before, sending = before + sending.sent[0], following
                 self._send(sending, (), None, deadline)
