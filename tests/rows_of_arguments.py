@@ -258,7 +258,7 @@ ARGUMENTS: list[tuple[str, type[BaseException], str]] = [
     ("cmsgx.send_segments(udp, b'x', '5')", TypeError, "size: an int is needed, not str"),
     ("cmsgx.send_segments(udp, b'x', 0)", ValueError, "size: 0; it is 1 or more"),
     ("cmsgx.send_segments(udp, b'x', 1, control=kinds.UdpSegment(4))", ValueError,
-     "control: UdpSegment(size=4); send_segments() cuts by `size` alone: leave this out"),
+     "control: UdpSegment(size=4); send_segments() splits by `size` alone: leave this out"),
     ("cmsgx.send_segments(sock, b'x', 1)", cmsgx.NotSupportedError,
      "[EOPNOTSUPP] send_segments: this socket is a SOCK_STREAM, which keeps no datagrams apart; "
      "send_all() sends them as one stream of bytes"),

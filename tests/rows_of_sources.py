@@ -343,7 +343,7 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
     ("given.detach_all()", ValueError,
      "detach_all: descriptor 0 was closed or given away: <Fd detached>"),
     ("cmsgx.receive(datagrams, 2)", cmsgx.DataTruncatedError,
-     "[EMSGSIZE] the datagram was longer than the buffer, 2 bytes of it are here; receive with "
+     "[EMSGSIZE] the datagram was longer than the buffer: 2 bytes of it arrived; receive with "
      "a larger bufsize, or with on_truncation='keep'"),
     ("kinds.register(New, level=1, type=2)", ValueError,
      "(1, 2) is Credentials already"),
@@ -393,17 +393,17 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
     ("kinds.AlgIv(b'x').unpack(b'xx')", cmsgx.MalformedControlError,
      "AlgIv: 2 bytes received; expected 4 (truncated)"),
     ("_truncation.raise_truncated(message, 3, 1, 0, 0, 0)", cmsgx.DataTruncatedError,
-     "[EMSGSIZE] the datagram was longer than the buffer, 5 bytes of it are here; receive with a "
+     "[EMSGSIZE] the datagram was longer than the buffer: 5 bytes of it arrived; receive with a "
      "larger bufsize, or with on_truncation='keep'"),
     ("_truncation.raise_truncated(message, 3, 1, 1, 0, 0)", cmsgx.ControlTruncatedError,
-     "[EMSGSIZE] 1 descriptor arrived, room was for 3: other control data took some of it; where "
-     "an option was switched on meanwhile, call refresh()"),
+     "[EMSGSIZE] 1 descriptor arrived, with space for 3: other control data took part of the "
+     "control buffer; if an option was switched on meanwhile, call refresh()"),
     ("_truncation.raise_truncated(message, 3, 1, 1, 1, 0)", cmsgx.FdLimitError,
-     "[EMFILE] 1 descriptor arrived, room was for 3: the descriptor table is full, with "
-     f"{OPEN_MAX} open and RLIMIT_NOFILE at {OPEN_MAX}; raise the limit, or close some"),
+     "[EMFILE] 1 descriptor arrived, with space for 3: the descriptor table is full, with "
+     f"{OPEN_MAX} open and RLIMIT_NOFILE at {OPEN_MAX}; raise the limit, or close some of them"),
     ("_truncation.raise_truncated(message, 3, 1, 1, 0, 1)", cmsgx.FdLimitError,
-     "[EMFILE] 1 descriptor arrived, room was for 3; others were withheld: limit or security "
-     "module"),
+     "[EMFILE] 1 descriptor arrived, with space for 3; a limit or a security module withheld "
+     "others"),
     ("copied_zero_copy.send(b'x')", RuntimeError,
      "this ZeroCopySender is the copy that a fork made: it can be closed and released; the "
      "completions are for the process that made it. Make a new one to send here, with next_id=0 "

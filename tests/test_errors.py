@@ -44,7 +44,7 @@ def test_a_truncated_datagram_keeps_what_fitted() -> None:
         rx = cmsgx.Receiver(pair[1], 3, fds=2, want=[cmsgx.Credentials])
         cmsgx.send(pair[0], b"12345", fds=files)
         before = open_fds()
-        with pytest.raises(cmsgx.DataTruncatedError, match="3 bytes of it are here") as caught:
+        with pytest.raises(cmsgx.DataTruncatedError, match="3 bytes of it arrived") as caught:
             rx.receive()
         assert open_fds() == before
         assert caught.value.errno == errno.EMSGSIZE
@@ -79,7 +79,7 @@ def test_missing_descriptors_raise(pair: Pair) -> None:
         before = open_fds()
         with pytest.raises(
             cmsgx.ControlTruncatedError,
-            match=f": no descriptors arrived, room was for {COUNT}: other control data",
+            match=f": no descriptors arrived, with space for {COUNT}: other control data",
         ) as caught:
             rx.receive()
         assert open_fds() == before
@@ -103,11 +103,11 @@ def test_what_did_not_fit_was_not_withheld(pair: Pair, delivered: int) -> None:
         cmsgx.send(pair[0], b"data", fds=files)
         with pytest.raises(
             cmsgx.ControlTruncatedError,
-            match=f": {delivered or 'no'} descriptors? arrived, room was for {room}: ",
+            match=f": {delivered or 'no'} descriptors? arrived, with space for {room}: ",
         ) as caught:
             rx.receive()
     assert type(caught.value) is cmsgx.ControlTruncatedError
-    assert "took some of it" in str(caught.value)
+    assert "took part of the control buffer" in str(caught.value)
 
 
 def test_keep_gives_the_message_instead(pair: Pair) -> None:
@@ -182,7 +182,7 @@ def test_which_error_says_what_is_missing(
     assert error.message is message
     if not misses:
         assert type(error) is cmsgx.DataTruncatedError
-        assert "4 bytes of it are here" in str(error)
+        assert "4 bytes of it arrived" in str(error)
     elif full or withheld:
         assert type(error) is cmsgx.FdLimitError
         assert error.errno == errno.EMFILE
@@ -190,21 +190,21 @@ def test_which_error_says_what_is_missing(
         limit = os.sysconf("SC_OPEN_MAX")
         told = f"is full, with {limit} open and RLIMIT_NOFILE at {limit}"
         assert (told in str(error)) == bool(full)
-        assert ("withheld: limit or security module" in str(error)) == (not full)
+        assert ("a limit or a security module withheld" in str(error)) == (not full)
     else:
         assert type(error) is cmsgx.ControlTruncatedError
         assert error.errno == errno.EMSGSIZE
-        assert "took some of it" in str(error)
+        assert "took part of the control buffer" in str(error)
     if misses:
         counted = ["no descriptors", "1 descriptor", "2 descriptors"][count]
-        assert f": {counted} arrived, room was for 3" in str(error)
+        assert f": {counted} arrived, with space for 3" in str(error)
 
 
 def test_what_is_said_about_a_truncated_datagram_is_what_is_here() -> None:
     pair = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with pair[0], pair[1]:
         cmsgx.send(pair[0], b"12345")
-        with pytest.raises(cmsgx.DataTruncatedError, match="1 byte of it is here"):
+        with pytest.raises(cmsgx.DataTruncatedError, match="1 byte of it arrived"):
             cmsgx.receive(pair[1], 1, flags=socket.MSG_TRUNC)
 
 

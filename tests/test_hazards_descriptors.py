@@ -142,7 +142,7 @@ def test_A1_credentials_take_the_space() -> None:
         before = count_open()
         cmsgx.send(left, b"data", fds=files)
         with pytest.raises(
-            cmsgx.ControlTruncatedError, match="no descriptors arrived, room was for 2"
+            cmsgx.ControlTruncatedError, match="no descriptors arrived, with space for 2"
         ) as caught:
             receivers["raise"].receive()
         assert caught.value.message.truncated

@@ -1,6 +1,6 @@
-"""Ancillary data for Python: everything that travels beside the bytes.
+"""Ancillary data for Python: everything that a socket carries beside the bytes.
 
-Descriptors, credentials, pidfds and every other control message, typed and without a leaked
+Descriptors, credentials, pidfds and every other control message, with types, and without leaking a
 descriptor. sendmsg(2), recvmsg(2), cmsg(3), unix(7)
 """
 

@@ -1,4 +1,4 @@
-"""What is wrong with an argument, in the same words that C uses for its arguments."""
+"""Checks of arguments, with the wording of errors that C uses for its own arguments."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Buffer: TypeAlias = "ReadableBuffer"
 
 
 def needed(name: str, what: str, value: object) -> TypeError:
-    """For an argument of the wrong type: its name, what is needed in its place, and what it was."""
+    """The TypeError for an argument: its name, what is needed, and what was given."""
     found = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
     hint = "; encode it: text.encode()" if isinstance(value, str) and "bytes-like" in what else ""
     return TypeError(f"{name}: {what} is needed, not {found}{hint}")
 
 
 def _has(value: object, *methods: str) -> bool:
-    # Not a generator, which a signal handler's exception would leave to be closed by the collector,
-    # and which CPython 3.12 and 3.13 do not survive where there is no memory to make it.
+    # A list, not a generator: an exception from a signal handler would leave that for the garbage
+    # collector to close, and CPython 3.12 and 3.13 crash if there is no memory to make it.
     return bool([method for method in methods if hasattr(type(value), method)])
 
 
 def as_int(name: str, value: Any, minimum: int | None = None) -> int:
-    """`value` as an int, of at least `least`. What its __index__() raises is left as it is."""
+    """`value` as an int of at least `minimum`. An exception of its __index__() passes through."""
     if not _has(value, "__index__"):
         raise needed(name, "an int", value)
     number = operator.index(value)
@@ -41,14 +41,14 @@ def as_int(name: str, value: Any, minimum: int | None = None) -> int:
 
 
 def as_fds(fds: Any) -> int:
-    """How many descriptors may come. A bool is refused, as it is where descriptors are sent."""
+    """The maximum number of descriptors. A bool is refused, as it is when descriptors are sent."""
     if isinstance(fds, bool):
         raise needed("fds", "the number of descriptors to accept", fds)
     return as_int("fds", fds, minimum=0)
 
 
 def as_seconds(timeout: Any) -> float | None:
-    """`timeout`, checked."""
+    """`timeout` as a float of seconds, or None for no limit."""
     if timeout is None or (type(timeout) is float and timeout >= 0):
         return timeout
     if not _has(timeout, "__float__", "__index__"):
@@ -72,7 +72,7 @@ def as_view(name: str, data: Any) -> memoryview:
 
 
 def as_bytes(data: Any) -> bytes:
-    """The bytes of a payload, copied; not by bytes(), which takes a number for a length."""
+    """A copy of the bytes of a payload. Not bytes(data), which takes an int as a length."""
     try:
         return memoryview(data).tobytes()
     except TypeError:
@@ -80,26 +80,26 @@ def as_bytes(data: Any) -> bytes:
 
 
 def as_tuple(name: str, what: str, items: Any) -> tuple[Any, ...]:
-    """The items of an iterable; `what` it is, in words."""
+    """The items of an iterable; `what` describes it in errors."""
     if not _has(items, "__iter__", "__getitem__"):
         raise needed(name, what, items)
     return tuple(items)
 
 
 def as_kinds(control: Any) -> tuple[Any, ...]:
-    """What a `control` argument stands for: one control message, or those of an iterable."""
+    """The control messages of a `control` argument: a single one, or an iterable of them."""
     if isinstance(control, _cmsg.Record):
         return (control,)
     return as_tuple("control", "a control message, or an iterable of them,", control)
 
 
 def check_word(name: str, value: object, words: Iterable[str]) -> None:
-    """ValueError unless it is one of these."""
+    """ValueError unless `value` is one of `words`."""
     *others, last = map(repr, words := tuple(words))
     if value not in words:
         raise ValueError(f"{name}: {value!r}; it is {', '.join(others)} or {last}")
 
 
 def os_error(number: int, text: str) -> OSError:
-    """Of the class that stands for that errno, with what strerror(3) says before the text."""
+    """The OSError subclass of that errno; its message is strerror(3), then the text."""
     return OSError(number, f"{os.strerror(number)}: {text}")

@@ -1,4 +1,4 @@
-"""Many messages for one system call, and many datagrams in one message."""
+"""Many messages per system call, and many datagrams in one message."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ __all__ = [
 
 
 class BatchReceiver(Configured, _cmsg.BatchReceiver):
-    """Receives up to `count` messages of `sock` with each system call: recvmmsg(2).
+    """Receives up to `count` messages from `sock` with each system call: recvmmsg(2).
 
     sock     a socket, an Fd, an int, or an object with fileno()
-    count    messages at most for each call
-    bufsize  bytes of data at most for each message
-    fds      descriptors at most for each message, as for Receiver. A surplus is closed and counted.
-             A call takes no more messages than the descriptor table has room for, and one where it
-             has to wait without a timeout.
-    want     a kind to switch on, or several, see enable(); found in a message by `msg[Kind]`
-    close    "background": as for Receiver; a call takes no more messages than the background
-             closer has room for
+    count    maximum number of messages per call
+    bufsize  maximum number of data bytes per message
+    fds      maximum number of descriptors per message, as for Receiver. Any beyond that are closed
+             and counted. A call takes no more messages than fit in the descriptor table, and only
+             one if it has to wait without a timeout.
+    want     a kind, or several, to switch on: see enable(). `msg[Kind]` finds it in a message.
+    close    "background": as for Receiver. A call takes no more messages than fit in the queue of
+             the background closer.
 
-    receive() gives a Batch of Messages; `for batch in receiver` the next and the next,
-    closes what was left in the one before, and ends at the end of the stream. The first message is
-    waited for, the others are taken as they are there. A batch never raises for one message: see
-    its `truncated`. Data that was received never changes: memory that a message or a view still
-    holds is not filled again. Of two threads that use one at once, one gets a RuntimeError.
-    `with BatchReceiver(...) as receiver` restores at its end the options that it switched on,
-    once, as the handle of enable() does.
+    receive() returns a Batch of Messages. `for batch in receiver` yields one batch after another,
+    closes what was left in the previous one, and stops at the end of the stream. A call waits for
+    the first message only, and takes the others if they are already there. A batch never raises
+    because of one message: check its `truncated`. Received data never changes: memory that a
+    message or a view still holds is not reused. If two threads use one BatchReceiver at once, one
+    of them gets a RuntimeError. The end of `with BatchReceiver(...) as receiver` restores the
+    options that it switched on, once, as the handle of enable() does.
     """
 
     __slots__ = ("_asked", "_enabled")
@@ -90,7 +90,7 @@ _Control: TypeAlias = "ControlMessage | Iterable[ControlMessage | tuple[int, int
 
 
 class Outgoing(NamedTuple):
-    """A message for send_batch(): each part as for send()."""
+    """A message for send_batch(): each field is as the argument of send()."""
 
     data: _Data
     fds: FileDescriptors = ()
@@ -98,18 +98,18 @@ class Outgoing(NamedTuple):
     address: Any = None
 
 
-# One tuple for all lengths, as mypy infers nothing from a choice of them; an Outgoing is one too.
+# One tuple type for all lengths: mypy infers nothing from a union of them. An Outgoing matches too.
 OutgoingLike: TypeAlias = "Buffer | tuple[_Data, *tuple[Any, ...]]"
-"""What a message for send_batch() can be given as: an Outgoing, the parts of one as a tuple, of
-which all but the data may be left out, or one buffer. For annotations."""
+"""A message as send_batch() takes it: an Outgoing, a tuple of its first fields (at least the data),
+or one buffer. For annotations."""
 
 
 class BatchResult(int):
-    """What send_batch(on_error="skip") returns: how many messages were sent, an int.
+    """What send_batch(on_error="skip") returns: an int, the number of messages that were sent.
 
-    skipped  an (index, error) for each message that the kernel refused, in order: the OSError says
-             why. All others up to `done` were sent
-    done     how many were sent or skipped, so `messages[result.done:]` is what is left
+    skipped  (index, error) for each message that the kernel refused, in order; the error is an
+             OSError. All other messages up to `done` were sent.
+    done     how many were sent or skipped: `messages[result.done:]` are left.
     """
 
     _skipped: tuple[tuple[int, OSError], ...]
@@ -121,7 +121,7 @@ class BatchResult(int):
 
     @property
     def skipped(self) -> tuple[tuple[int, OSError], ...]:
-        """An (index, error) for each message that the kernel refused, in order."""
+        """(index, error) for each message that the kernel refused, in order."""
         return self._skipped
 
     @property
@@ -135,41 +135,41 @@ class BatchResult(int):
 
 # Segmentation offload -----------------------------------------------------------------------------
 
-# What says that a path does not take segments: a device or an xfrm that cannot (EIO), a socket
-# without checksums (EINVAL). And what says so of one send: a segment above the MTU of the path
-# (EMSGSIZE; EINVAL before Linux 6.14, but for those that were mended).
+# Errors that mean a path does not take segments: the device or an xfrm cannot (EIO), or the socket
+# sends no checksums (EINVAL). _REFUSED adds the error about one send: a segment exceeds the MTU of
+# the path (EMSGSIZE; before Linux 6.14, unless the change was backported, EINVAL).
 _OF_PATH = (errno.EIO, errno.EINVAL)
 _REFUSED = (*_OF_PATH, errno.EMSGSIZE)
-# A datagram of segments is one of IP until it is cut.
+# Until it is split, the data of all segments is one IP datagram.
 _MOST_BYTES = 65507
 # UDP_MAX_SEGMENTS, and what it is since Linux 6.12.
 _MOST_SEGMENTS = 64
 _MANY_SEGMENTS = 128
-# The largest that UDP_SEGMENT has, which is above any MTU.
+# The largest value of UDP_SEGMENT, which exceeds any MTU.
 _LARGEST = 65535
 
-# What the kernel finds the way by: to whom, and the control messages that choose it.
+# What the kernel chooses the route by: the destination, and the control messages that matter.
 _Path: TypeAlias = tuple[Any, tuple[Any, ...]]
 _ROUTED_BY = (PacketInfo, PacketInfo6, Mark)
-# Of each socket the paths that refused segments, and the least size that was refused there.
+# For each socket: the paths that refused segments, and the smallest size that each refused.
 _refused: weakref.WeakKeyDictionary[Any, dict[_Path, int]] = weakref.WeakKeyDictionary()
-# More are forgotten, and tried again.
+# Beyond this number all are forgotten, and tried again.
 _MOST_PATHS = 1024
 
 
 class _Kernel(NamedTuple):
-    """What no option tells."""
+    """What no socket option reports."""
 
     most: int
     """UDP_MAX_SEGMENTS."""
     names_size: bool
-    """Whether it says EMSGSIZE where a segment is above the MTU."""
+    """Whether it reports EMSGSIZE if a segment exceeds the MTU."""
 
 
 @functools.cache
 def _kernel() -> _Kernel:
-    """A socket sends itself what tells it; OSError without IPv4, or a loopback device."""
-    # The class in C, below whatever stands as socket.socket.
+    """Found out by a socket that sends to itself. OSError without IPv4 or a loopback device."""
+    # The class in C: socket.socket may have been replaced.
     with closing(_socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)) as probe:
         probe.bind(("127.0.0.1", 0))
 
@@ -184,23 +184,23 @@ def _kernel() -> _Kernel:
             return True
 
         most = _MANY_SEGMENTS if takes(_MANY_SEGMENTS, 1) else _MOST_SEGMENTS
-        # The change that brought EMSGSIZE lets this pass, as nothing is cut.
+        # Kernels that report EMSGSIZE accept this, because one byte is not split.
         return _Kernel(most, takes(1, _LARGEST))
 
 
 def segment_support(sock: FileDescriptorLike) -> int:
-    """How many segments one message of this socket may have: UDP_SEGMENT, udp(7).
+    """The maximum number of segments in one message of this socket: UDP_SEGMENT, udp(7).
 
-    0 where the kernel or the socket has no segmentation offload, or the path to the peer that it is
-    connected to refused it: see send_segments(). Else 64, or 128 where the kernel takes that: a
-    socket of its own tries it on the loopback device, once. Nothing is sent by `sock`, and no
-    option of it changed.
+    0 if the kernel or the socket lacks segmentation offload, or if the path to the connected peer
+    has refused it: see send_segments(). Otherwise 64, or 128 if the kernel allows that, which a
+    separate socket tests once on the loopback device. `sock` sends nothing, and none of its options
+    changes.
     """
     return _most(sock, None, (), 1)
 
 
 def _most(sock: Any, address: Any, kinds: tuple[Any, ...], size: int) -> int:
-    """The same for segments of that size on that path."""
+    """segment_support() for segments of `size` bytes on the path to `address`."""
     try:
         paths = _refused.get(sock)
     except TypeError:  # an int, or an object without weak references
@@ -218,7 +218,7 @@ def _most(sock: Any, address: Any, kinds: tuple[Any, ...], size: int) -> int:
 
 
 def _own_size(sock: FileDescriptorLike) -> int | None:
-    """What the socket's option cuts everything into, 0 for nothing; None where there is none."""
+    """The segment size set by the socket's own option; 0 if unset, None if it lacks the option."""
     if not hasattr(_cmsg, "UDP_SEGMENT"):
         return None
     try:
@@ -238,9 +238,9 @@ def _path(sock: Any, address: Any, kinds: tuple[Any, ...]) -> _Path:
 
 
 def _remember(sock: Any, address: Any, kinds: tuple[Any, ...], size: int, number: int) -> None:
-    """That the path refused segments of that size, with that errno, and took the datagrams."""
+    """Notes that the path refused segments of `size` with that errno, but took the datagrams."""
     smallest = size
-    with suppress(OSError):  # of the sending that tells
+    with suppress(OSError):  # from _kernel()
         if number == errno.EIO or _kernel().names_size:
             smallest = 1
     with suppress(TypeError):
@@ -262,19 +262,20 @@ def send_segments(
 ) -> int:
     """Sends `data` as datagrams of `size` bytes, the last maybe shorter: UDP_SEGMENT, udp(7).
 
-    `control` is for each of them, and without a UdpSegment, which `size` stands for: ValueError.
-    As many for each system call as the kernel takes. Where it refuses segments, the rest goes by
-    send_batch(); no datagram is lost or sent twice. Of a size above the MTU (EMSGSIZE) that says
-    nothing of the next call. A path that cannot have them (EIO, EINVAL) is remembered with this
-    socket, and what it sends there later goes by send_batch() at once: to the same `address`, or to
-    the same peer where none is given, with the same PacketInfo, PacketInfo6 or Mark in `control`.
-    Of an int, or of an object without weak references, nothing is remembered.
+    `control` goes with each datagram. It may not contain a UdpSegment, because `size` takes its
+    place: ValueError. Each system call sends as many datagrams as the kernel allows. If it refuses
+    segments, send_batch() sends the rest; no datagram is lost or sent twice. A refusal because
+    `size` exceeds the MTU (EMSGSIZE) does not affect the next call. A path that cannot take
+    segments (EIO, EINVAL) is remembered for this socket, and later calls use send_batch() there at
+    once. Two calls use the same path if they have the same `address` (or connected peer) and the
+    same PacketInfo, PacketInfo6 or Mark in `control`. Nothing is remembered for an int, or for an
+    object that does not support weak references.
 
-    No data is one empty datagram. Returns how many datagrams were sent, and raises only where the
-    first fails, as send_batch() does, or any where `control` was an iterator, which is used up
-    then, or a signal handler raises; then the attribute `sent` of the error is that number.
-    NotSupportedError over a SOCK_STREAM, which keeps no datagrams apart. `timeout` is for each
-    system call.
+    Empty data is one empty datagram. Returns the number of datagrams that were sent. It raises
+    only if the first fails, as send_batch() does; if any fails and `control` was an iterator, which
+    is now consumed; or if a signal handler raises. The attribute `sent` of the exception is then
+    that number. NotSupportedError on a SOCK_STREAM socket, which does not keep datagrams apart.
+    `timeout`, in seconds, applies to each system call.
     """
     size = as_int("size", size, minimum=1)
     view = as_view("data", data)
@@ -292,7 +293,7 @@ def send_segments(
     sent = 0
     refusal: OSError | None = None
     try:
-        # One datagram alone is none of segments.
+        # A single datagram needs no segmentation.
         while refusal is None and each > size and len(view) - sent > size:
             refusal = send_tracked(
                 in_segments, sock, view[sent : sent + each],
@@ -301,12 +302,13 @@ def send_segments(
             sent = in_segments[0]
         why = None if refusal is None else refusal.errno
         if why in _REFUSED or (refusal is None and (sent == 0 or sent < len(view))):
-            # What goes alone is not cut once more by the option of the socket.
+            # The socket's own option must not split these datagrams again.
             alone = (*kinds, UdpSegment(0)) if _own_size(sock) else kinds
             rest = [(part, (), alone, address) for part in _cut(view[sent:], size)]
             while True:
                 refusal = send_batch_tracked(in_batch, sock, rest[in_batch[0] :], **limit)
-                # Where others went, the rest is for another call; unless that cannot have the same.
+                # If some were sent, the caller sends the rest with another call, except when
+                # `control` was an iterator and is consumed.
                 is_done = refusal is not None or in_batch[0] == len(rest)
                 if is_done or not isinstance(control, Iterator):
                     break
@@ -318,7 +320,7 @@ def send_segments(
             raise refusal
         return done
     except BaseException as error:
-        # No call in here, after which a signal handler could raise once more.
+        # No calls here: after one, a signal handler could raise again.
         error.sent = -(-in_segments[0] // size) + in_batch[0]  # type: ignore[attr-defined]
         raise
 
@@ -327,14 +329,13 @@ _WHICH = ("level", "type")
 
 
 def _refuse_other_size(kinds: tuple[Any, ...]) -> None:
-    """ValueError where the datagrams would be of the size that a UdpSegment says, as `size` is not
-    looked at then."""
+    """ValueError if `control` has a UdpSegment: its size would apply instead of `size`."""
     for kind in kinds:
         parts: Any = kind
         which = parts[:2] if isinstance(kind, tuple) else [getattr(kind, n, 0) for n in _WHICH]
         if tuple(which) == (UdpSegment.level, UdpSegment.type):
             raise ValueError(
-                f"control: {kind!r}; send_segments() cuts by `size` alone: leave this out"
+                f"control: {kind!r}; send_segments() splits by `size` alone: leave this out"
             )
 
 

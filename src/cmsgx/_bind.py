@@ -1,4 +1,4 @@
-"""What a lower layer takes from one above it: C from Python, and Fd.socket()."""
+"""Gives lower layers what they need from upper ones: Python objects to C, sockets to Fd."""
 
 from __future__ import annotations
 

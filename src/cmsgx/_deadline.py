@@ -1,4 +1,4 @@
-"""Until when a call may wait that takes several tries."""
+"""How long a call that takes several tries may wait."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ._arguments import as_seconds
 
 
 class Deadline:
-    """`seconds` from now; None for no limit, 0 for a call that may not wait."""
+    """`seconds` from now; None for no limit, 0 if the call may not wait."""
 
     __slots__ = ("_seconds", "_until", "error", "rounds")
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds = as_seconds(seconds)
-        # Of _cmsg.wait_for().
+        # The last argument of _cmsg.wait_for().
         self.rounds = 0
-        # What it has raised.
+        # What left() has raised.
         self.error: OSError | None = None
         self._until = None if seconds is None else time.monotonic() + seconds
 
     def left(self) -> float | None:
-        """Seconds; as a socket does, BlockingIOError where it may not wait, else TimeoutError."""
+        """Seconds left. If none: BlockingIOError if it may not wait, else TimeoutError."""
         if self._until is None:
             return None
         if self._seconds == 0:
@@ -36,5 +36,5 @@ class Deadline:
         return left
 
     def timeout(self) -> float | None:
-        """What is left of it, for a call that takes a timeout."""
+        """The time left, for a call that takes a timeout."""
         return 0 if self._seconds == 0 else self.left()

@@ -10,8 +10,8 @@ class EmptyMapping(bytes):
     """What Fd.map() returns for an empty file: mmap(2) cannot map 0 bytes.
 
     Read-only. It has the methods by which an mmap.mmap is read, and is a context manager too. Once
-    closed, those raise ValueError, as in an mmap.mmap; but a memoryview of it can still be made, and
-    find() and the other methods of bytes still answer as for b"".
+    closed, those raise ValueError, as in an mmap.mmap; but a memoryview of it can still be made,
+    and find() and the other methods of bytes still answer as for b"".
     """
 
     closed: bool = False

@@ -1,4 +1,4 @@
-"""What a public module shows of itself."""
+"""What dir() and repr() show of a public module."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def publish(module: dict[str, Any], private: str) -> Callable[[], list[str]]:
-    """Makes each object of `__all__` say that it is in this module; returns its `__dir__()`.
+    """Sets `__module__` of the objects in `__all__` to this module; returns its `__dir__()`.
 
-    `module` is its globals(). What says that it is in a module that begins with `private` is told
-    where the documentation has it, and where a traceback should send its reader.
+    `module` is the globals() of the public module. Only objects whose `__module__` starts with
+    `private` are changed: documentation and tracebacks then name the module that users import.
     """
     for name in module["__all__"]:
         value = module[name]
@@ -19,7 +19,7 @@ def publish(module: dict[str, Any], private: str) -> Callable[[], list[str]]:
             value.__module__ = module["__name__"]
 
     def listed() -> list[str]:
-        """The public names, the public modules among them, and what each module has."""
+        """The public names and submodules, and the names that every module has."""
         modules = [
             name
             for name, value in module.items()

@@ -1,5 +1,5 @@
-"""What Receiver, BatchReceiver and ErrorReceiver share: options that end with a `with`, and how a
-receiver in C is told what to receive."""
+"""What Receiver, BatchReceiver and ErrorReceiver share: options that are restored at the end of a
+`with`, and the configuration of a receiver in C."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import _cmsg
 from ._options import (
     Enabled,
+    control_size_for,
     family_of,
     is_on_for,
     need_fds,
-    control_size_for,
     switched_on,
     type_of,
     unique,
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class Restoring:
-    """For what has switched options on: at the end of its `with` they are what they were before.
+    """For objects that have switched options on: the end of their `with` restores those.
 
-    RuntimeError for another `with` after that. Each `__init__` catches by itself what interrupts
-    it: a signal handler can raise right after the call of a function that would do it, too.
+    Another `with` after that is a RuntimeError. Each `__init__` has its own `except`, because a
+    signal handler can raise right after the return of a function that would share it.
     """
 
     __slots__ = ()
@@ -58,16 +58,16 @@ class Restoring:
 
 
 class Asked(NamedTuple):
-    """What the caller of a receiver asked for, whatever else is switched on."""
+    """What the caller of a receiver asked for, regardless of what else is switched on."""
 
     fds: int
     want: tuple[Any, ...]
-    raises: bool  # where data or descriptors are missing
+    raises: bool  # if data or descriptors are missing
     in_background: bool
 
 
 class Configured(Restoring):
-    """For a receiver in C, whose configuration follows the options of the socket."""
+    """For a receiver in C; its configuration depends on the options of the socket."""
 
     __slots__ = ()
 
@@ -78,12 +78,12 @@ class Configured(Restoring):
         def _configure(self, config: _cmsg.ReceiveConfig, /) -> None: ...
 
     def refresh(self) -> None:
-        """Makes room for what others have switched on since."""
+        """Sizes the control buffer again, for options that others have switched on since."""
         self._configure(configuration(self.sock, self._asked))
 
 
 def configuration(sock: FileDescriptorLike, asked: Asked) -> _cmsg.ReceiveConfig:
-    """For receivers of this socket: what was asked for, and room for all that is switched on."""
+    """What was asked for, and a control buffer large enough for all that is switched on."""
     family = family_of(sock)
     need_fds(family, asked.fds)
     kinds = switched_on(sock, family, asked.want)

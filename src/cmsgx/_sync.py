@@ -25,35 +25,35 @@ __all__ = ["Receiver", "send_all"]
 
 
 class Receiver(Configured, _cmsg.Receiver):
-    """Receives messages of `sock`: the memory, the room and the options, made once.
+    """Receives messages from `sock`; buffers and socket options are set up once: recvmsg(2).
 
     sock           a socket, an Fd, an int, or an object with fileno()
-    bufsize        bytes of data at most for each message, of which receive(bufsize=) may ask for
-                   less; or
-    into           a writable buffer, or a sequence of them, that is filled instead. It is yours:
-                   the next receive writes over it.
-    fds            descriptors at most for each message. A surplus is closed and counted. Over a
-                   socket that is not AF_UNIX none can come: NotSupportedError, but for MAX_FDS,
-                   which is as many as can come
-    want           a kind to switch on, or several, see enable(); found in a message by `msg[Kind]`.
-                   Of a socket that is not bound yet: what was queued before comes without them
-    on_truncation  "raise", or "keep" to get the message with `truncated` set: about descriptors and
-                   data. A control message that was cut, as others switched on more meanwhile, shows
-                   as `truncated` in any case, and raises MalformedControlError when it is looked up
-    close          "background": whatever the peer sent is closed by other threads, also an Fd that
-                   was taken: for peers that are not trusted, as what they send can block in
-                   close(2). While too much waits there nothing more is received: see
-                   docs/ownership.md
+    bufsize        maximum number of data bytes per message; receive(bufsize=) may ask for fewer. Or
+    into           a writable buffer, or a sequence of them, to fill instead. It stays yours: the
+                   next receive overwrites it.
+    fds            maximum number of descriptors per message. Any beyond that are closed and
+                   counted. A socket that is not AF_UNIX cannot receive descriptors:
+                   NotSupportedError, except for MAX_FDS, which means as many as can come.
+    want           a kind, or several, to switch on: see enable(). `msg[Kind]` finds it in a
+                   message. Do this before bind(): messages queued earlier lack these kinds.
+    on_truncation  "raise", or "keep" to get the message with `truncated` set. This concerns data
+                   and descriptors. A control message that was cut, because others switched on
+                   more options meanwhile, always sets `truncated`, and raises
+                   MalformedControlError when it is looked up.
+    close          "background": other threads close whatever the peer sent, even an Fd that you
+                   took. Use it for untrusted peers, as what they send can block in close(2). While
+                   too many descriptors wait to be closed, nothing more is received: see
+                   docs/ownership.md.
 
-    `for msg in receiver` yields message after message, closes what was left in the one before, and
-    ends at the end of the stream. Data that was received never changes: memory that a message or
-    a view still holds is not filled again. Of two threads that use one Receiver at once, one gets
-    a RuntimeError. Read the socket by this only: recv(), read() and the streams of asyncio make no
-    room for descriptors, and the kernel drops them without a sign.
+    `for msg in receiver` yields one message after another, closes what was left in the previous
+    one, and stops at the end of the stream. Received data never changes: memory that a message or
+    a view still holds is not reused. If two threads use one Receiver at once, one of them gets a
+    RuntimeError. Read the socket only through this object: recv(), read() and the streams of
+    asyncio pass no control buffer, so the kernel silently drops descriptors.
 
-    `with Receiver(...) as receiver` restores at its end the options that it switched on, as the
-    handle of enable() does: once, and in the reverse order where there are several of one socket.
-    It closes neither the socket nor a message.
+    The end of `with Receiver(...) as receiver` restores the options that it switched on, as the
+    handle of enable() does: once, and in reverse order if one socket has several handles. It closes
+    neither the socket nor a message.
     """
 
     __slots__ = ("_asked", "_enabled")
@@ -94,11 +94,12 @@ def send_all(
     control: ControlMessage | Iterable[ControlMessage] = (),
     timeout: float | EllipsisType | None = ...,
 ) -> None:
-    """Sends all of `data`, in as many calls as it takes: sendmsg(2).
+    """Sends all of `data`, with as many calls of sendmsg(2) as that takes.
 
-    The descriptors and the control messages go once, with the first byte. `timeout` is for all of
-    it. Where it raises, the attribute `sent` of the error is the number of bytes that were sent:
-    with more than 0, the descriptors went with them.
+    The descriptors and control messages are sent once, with the first byte; the descriptors stay
+    the caller's. `timeout`, in seconds, limits the whole call. If it raises, the attribute `sent`
+    of the exception is the number of bytes that were sent; if that is more than 0, the descriptors
+    were sent too.
     """
     if timeout is ...:
         gettimeout = getattr(sock, "gettimeout", None)
@@ -130,6 +131,7 @@ def send_all(
 
 
 def views_of(data: Any) -> list[memoryview]:
+    """The bytes of one buffer, or of each buffer of an iterable, in place."""
     items: Any = data
     if type(data) is not list and type(data) is not tuple:
         try:
@@ -148,6 +150,7 @@ def views_of(data: Any) -> list[memoryview]:
 
 
 def views_after(views: list[memoryview], sent: int) -> list[memoryview]:
+    """What is left once `sent` bytes are gone: as many views as one call takes."""
     rest: list[memoryview] = []
     for view in views:
         if sent >= view.nbytes:
@@ -155,7 +158,7 @@ def views_after(views: list[memoryview], sent: int) -> list[memoryview]:
         else:
             rest.append(view[sent:])
             sent = 0
-    # IOV_MAX: more would be refused.
+    # The kernel refuses more than IOV_MAX.
     return rest[:_IOV_MAX]
 
 

@@ -1,4 +1,4 @@
-"""What is raised for a message that lacks something."""
+"""The errors for a message from which data or descriptors are missing."""
 
 from __future__ import annotations
 
@@ -19,36 +19,35 @@ def _counted(count: int, thing: str) -> str:
 def raise_truncated(
     message: Message, asked: int, delivered: int, misses: int, full: int, withheld: int
 ) -> None:
-    """Called by C with a message that lacks something; its descriptors are closed already."""
+    """Called by C for such a message; its descriptors are already closed."""
     if not misses:
         here = len(message.data)
         raise DataTruncatedError(
             errno.EMSGSIZE,
-            f"the datagram was longer than the buffer, {_counted(here, 'byte')} of it "
-            f"{'is' if here == 1 else 'are'} here; receive with a larger bufsize, or with "
-            "on_truncation='keep'",
+            f"the datagram was longer than the buffer: {_counted(here, 'byte')} of it "
+            "arrived; receive with a larger bufsize, or with on_truncation='keep'",
             message,
         )
-    # How many were sent the kernel does not tell.
-    what = f"{_counted(delivered, 'descriptor')} arrived, room was for {asked}"
+    # The kernel does not report how many were sent.
+    what = f"{_counted(delivered, 'descriptor')} arrived, with space for {asked}"
     if full:
-        # Not by the resource module: with a full table nothing can be imported.
+        # Not with the resource module: nothing can be imported while the table is full.
         limit = os.sysconf("SC_OPEN_MAX")
         raise FdLimitError(
             errno.EMFILE,
             f"{what}: the descriptor table is full, with {limit} open and RLIMIT_NOFILE at "
-            f"{limit}; raise the limit, or close some",
+            f"{limit}; raise the limit, or close some of them",
             message,
         )
     if withheld:
         raise FdLimitError(
             errno.EMFILE,
-            f"{what}; others were withheld: limit or security module",
+            f"{what}; a limit or a security module withheld others",
             message,
         )
     raise ControlTruncatedError(
         errno.EMSGSIZE,
-        f"{what}: other control data took some of it; where an option was switched on meanwhile, "
-        "call refresh()",
+        f"{what}: other control data took part of the control buffer; if an option was switched on "
+        "meanwhile, call refresh()",
         message,
     )

@@ -1,6 +1,6 @@
-"""What cmsgx raises. Everything that comes from the kernel is an OSError with its errno.
+"""The exceptions of cmsgx. Every error from the kernel is an OSError with its errno.
 
-Errors that are not named here stay as they are: BrokenPipeError, BlockingIOError, TimeoutError...
+The built-in ones are raised too: BrokenPipeError, BlockingIOError, TimeoutError, ...
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class CmsgError(Exception):
-    """The base of all errors of cmsgx."""
+    """The base class of the exceptions that cmsgx defines."""
 
 
 class _TruncatedError(CmsgError, OSError):
@@ -37,38 +37,39 @@ class _TruncatedError(CmsgError, OSError):
 
 
 class ControlTruncatedError(_TruncatedError):
-    """Control data that was asked for did not arrive: MSG_CTRUNC, recvmsg(2). errno EMSGSIZE.
+    """Requested control data did not arrive: MSG_CTRUNC, recvmsg(2). errno EMSGSIZE.
 
-    `message` holds the data and what arrived whole; its descriptors are closed.
+    `message` holds the data, and the control messages that arrived whole; its descriptors are
+    already closed.
 
-    It is an OSError, so `except OSError` catches it too, and its subclass FdLimitError. A library
-    that takes an OSError of a socket for the end of the connection has to catch this one first: the
-    socket is as good as before, and the bytes of `message` are read and gone.
+    It is an OSError, so `except OSError` catches it and its subclass FdLimitError too. Code that
+    takes an OSError from a socket for the end of the connection has to catch this one first: the
+    socket still works, and the bytes in `message` have left its queue.
     """
 
 
 class FdLimitError(ControlTruncatedError):
-    """The kernel kept descriptors back although there was room for them. errno EMFILE.
+    """The kernel withheld descriptors that the control buffer had space for. errno EMFILE.
 
-    It names RLIMIT_NOFILE where the descriptor table was seen to be full: then as many are in use;
-    otherwise a limit or a security module withheld them. An OSError as ControlTruncatedError is.
+    If the descriptor table was full, the text names RLIMIT_NOFILE; otherwise another limit or a
+    security module withheld them. An OSError, as ControlTruncatedError is.
     """
 
 
 class DataTruncatedError(_TruncatedError):
     """A datagram was longer than the buffer: MSG_TRUNC, recvmsg(2). errno EMSGSIZE.
 
-    `message` holds the data that fitted; its descriptors are closed. An OSError as
+    `message` holds the data that fitted; its descriptors are already closed. An OSError, as
     ControlTruncatedError is.
     """
 
 
 class TooManyFdsError(CmsgError, ValueError):
-    """More descriptors than one message carries: SCM_MAX_FD, 253 on Linux. unix(7)"""
+    """More descriptors than one message can carry: SCM_MAX_FD, 253 on Linux. unix(7)"""
 
 
 class MalformedControlError(CmsgError, ValueError):
-    """Control data whose lengths do not fit, or a payload that is not of its kind's layout."""
+    """A length in control data does not fit, or a payload does not match the layout of its kind."""
 
 
 class NotSupportedError(CmsgError, OSError):
