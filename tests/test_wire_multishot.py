@@ -264,7 +264,7 @@ def test_descriptors_are_owned_once() -> None:
         with owned[0], owned[1]:
             assert [content(fd) for fd in owned] == ["0", "1"]
             assert [fd.fileno() for fd in owned] == numbers
-            with pytest.raises(ValueError, match="before"):
+            with pytest.raises(ValueError, match="already called"):
                 rights.own()
         with identity.own() as fd:
             assert fd.pid == os.getpid()

@@ -31,7 +31,8 @@ static const struct {
     {SLOT(Outgoing), BUILTIN, 0, &PyTuple_Type},
     {SLOT(BatchResult), BUILTIN, 0, &PyLong_Type},
     {SLOT(socket_class), CLASS, offsetof(cmsgx_state, socket), NULL},
-    {SLOT(our_socket), CLASS, offsetof(cmsgx_state, socket), NULL},
+    /* Any class: after gevent.monkey it derives from one that only holds a socket. */
+    {SLOT(our_socket), BUILTIN, 0, &PyBaseObject_Type},
     {SLOT(TooManyFdsError), EXCEPTION, 0, &PyExc_ValueError},
     {SLOT(MalformedControlError), EXCEPTION, 0, &PyExc_ValueError},
     {SLOT(NotSupportedError), EXCEPTION, 0, &PyExc_OSError},
