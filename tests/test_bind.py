@@ -83,7 +83,7 @@ def test_nothing_is_given_by_position() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_one_of_the_wrong_sort_is_named_and_nothing_is_taken(name: str, wrong: Any) -> None:
     c = bare()
-    if callable(wrong) and name in FUNCTIONS or wrong is str and name == "our_socket":
+    if (callable(wrong) and name in FUNCTIONS) or (wrong is str and name == "our_socket"):
         return  # it can be called; any class is accepted
     what = "something that can be called" if name in FUNCTIONS else "a subclass of [a-zA-Z_.]+"
     with pytest.raises(TypeError, match=f"^{name}: {what} is needed, not "):

@@ -45,11 +45,12 @@ def test_accept_gives_one_too_as_sockets_does(own: float | None, default: float 
             super().__init__(family)
 
     answers = []
+    name = b"\0cmsgx-test-accept-%d" % os.getpid()
     for kind in (socket.socket, cmsgx.socket, Derived, Named):
         with kind(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
-            listener.bind(b"\0cmsgx-test-accept")
+            listener.bind(name)
             listener.listen()
-            client.connect(b"\0cmsgx-test-accept")
+            client.connect(name)
             listener.settimeout(own)
             socket.setdefaulttimeout(default)
             try:
