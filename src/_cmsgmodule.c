@@ -1,4 +1,4 @@
-/* cmsgx._cmsg: the front door.  What each function does is in c/, beside this file. */
+/* The module cmsgx._cmsg: docstrings and the method table.  The functions are defined in c/. */
 
 #include "arguments.h"
 #include "bind.h"
@@ -51,134 +51,143 @@
 
 PyDoc_STRVAR(sendmsg_doc,
 "sendmsg(sock, buffers, ancdata=(), flags=0, address=None, /)\n--\n\n"
-"Sends data and control messages as socket.sendmsg() does: sendmsg(2), or, for one buffer and\n"
-"nothing else, send(2), which strace and seccomp call sendto.  Returns the number of bytes\n"
-"sent.\n\n"
-"`sock` is a socket, an Fd, an int, or an object with fileno(); only a socket has a timeout to\n"
-"wait for.  `buffers` is an iterable of bytes-like objects, `ancdata` an iterable of (level,\n"
-"type, data) and of typed control messages.  Descriptors are borrowed: the caller still owns\n"
-"them, and an Fd among them stays open during the system call.  Raises what socket.sendmsg()\n"
-"raises.");
+"Sends data and control messages as socket.sendmsg() does, by sendmsg(2).  One buffer without\n"
+"control messages or an address is sent by send(2), which strace and seccomp show as sendto.\n"
+"Returns the number of bytes sent.\n\n"
+"`sock` is a socket, an Fd, an int, or an object with fileno().  Only a socket has a timeout.\n"
+"`buffers` is an iterable of bytes-like objects.  `ancdata` is an iterable of (level, type,\n"
+"data) tuples and typed control messages.  Descriptors are borrowed: the caller still owns them,\n"
+"and each Fd among them stays open during the system call.  Raises the same exceptions as\n"
+"socket.sendmsg().");
 
 PyDoc_STRVAR(recvmsg_doc,
 "recvmsg(sock, bufsize, ancbufsize=0, flags=0, /)\n--\n\n"
-"Receives `bufsize` bytes at most, and control messages into `ancbufsize` bytes, as\n"
-"socket.recvmsg() does: recvmsg(2).  Returns (data, ancdata, msg_flags, address).\n\n"
-"Descriptors in `ancdata` are close-on-exec, and the caller owns them at once as plain numbers:\n"
-"what raises before it closes them (a signal handler, say) leaks them.  receive() has no such\n"
-"gap.  Never raises for MSG_CTRUNC: test msg_flags.");
+"Receives at most `bufsize` bytes of data, and control messages into a control buffer of\n"
+"`ancbufsize` bytes, as socket.recvmsg() does: recvmsg(2).  Returns (data, ancdata, msg_flags,\n"
+"address).\n\n"
+"Descriptors in `ancdata` are close-on-exec.  They are plain numbers that the caller owns at\n"
+"once: if an exception (from a signal handler, for example) is raised before the caller closes\n"
+"them, they leak.  receive() has no such gap.  Never raises for MSG_CTRUNC: check msg_flags.");
 
 PyDoc_STRVAR(recvmsg_into_doc,
 "recvmsg_into(sock, buffers, ancbufsize=0, flags=0, /)\n--\n\n"
-"As recvmsg(), into an iterable of writable buffers.  Returns (nbytes, ancdata, msg_flags,\n"
-"address).");
+"Like recvmsg(), but receives into an iterable of writable buffers.  Returns (nbytes, ancdata,\n"
+"msg_flags, address).");
 
 PyDoc_STRVAR(recvmsg_inheritable_doc,
 "recvmsg_inheritable(sock, bufsize, ancbufsize=0, flags=0, /)\n--\n\n"
-"recvmsg() that leaves received descriptors inheritable, as the socket module does.");
+"Like recvmsg(), but leaves received descriptors inheritable, as the socket module does.");
 
 PyDoc_STRVAR(recvmsg_into_inheritable_doc,
 "recvmsg_into_inheritable(sock, buffers, ancbufsize=0, flags=0, /)\n--\n\n"
-"recvmsg_into() that leaves received descriptors inheritable, as the socket module does.");
+"Like recvmsg_into(), but leaves received descriptors inheritable, as the socket module does.");
 
 PyDoc_STRVAR(send_fds_doc,
 "send_fds(sock, buffers, fds, flags=0, address=None)\n--\n\n"
-"Sends descriptors with the bytes of `buffers`: SCM_RIGHTS, unix(7).  Returns the number of\n"
-"bytes sent.  `fds` is an iterable of ints, Fds and objects with fileno(), or one Fd or object\n"
-"with fileno(); they are borrowed: the caller still owns them.\n"
-"Unlike socket.send_fds(), `flags` and `address` are honoured.");
+"Sends descriptors along with the bytes in `buffers`: SCM_RIGHTS, unix(7).  Returns the number\n"
+"of bytes sent.  `fds` is an iterable of ints, Fds and objects with fileno(), or a single Fd or\n"
+"object with fileno().  The descriptors are borrowed: the caller still owns them.\n\n"
+"Unlike socket.send_fds(), honours `flags` and `address`.");
 
 PyDoc_STRVAR(recv_fds_doc,
 "recv_fds(sock, bufsize, maxfds, flags=0, *, cloexec=True)\n--\n\n"
-"Receives `bufsize` bytes and `maxfds` descriptors at most: SCM_RIGHTS, unix(7).  Returns (data,\n"
-"list of numbers, msg_flags, address).  The caller owns the numbers; surplus descriptors are\n"
-"closed, and MSG_CTRUNC is set.  Room is made for what else is switched on, so that it cannot\n"
-"push descriptors out.  Unlike socket.recv_fds(), `flags` is honoured.");
+"Receives at most `bufsize` bytes and `maxfds` descriptors: SCM_RIGHTS, unix(7).  Returns (data,\n"
+"list of numbers, msg_flags, address).  The caller owns the numbers.  Surplus descriptors are\n"
+"closed, and MSG_CTRUNC is set.  The control buffer has space for the control messages of\n"
+"enabled options too, so they cannot displace descriptors.  Unlike socket.recv_fds(), honours\n"
+"`flags`.");
 
 PyDoc_STRVAR(send_doc,
 "send(sock, data, *, fds=(), control=(), flags=0, address=None, timeout=...)\n--\n\n"
-"Sends one message: sendmsg(2), or, for one buffer and nothing else, send(2), which strace and\n"
-"seccomp call sendto.  Returns the number of bytes sent.\n\n"
+"Sends one message, by sendmsg(2).  One buffer without descriptors, control messages or an\n"
+"address is sent by send(2), which strace and seccomp show as sendto.  Returns the number of\n"
+"bytes sent.\n\n"
 "`data` is a bytes-like object or an iterable of them.  `fds` is an iterable of descriptors\n"
-"(ints, Fds, objects with fileno()), or one Fd or object with fileno(); they are borrowed: the\n"
-"caller still owns them.  `control` is one typed control message, or an iterable of them and of\n"
-"(level, type, data).  `timeout` is in seconds, None for no limit; by default it is the\n"
-"socket's own.  `address` is an Address, or what the socket module takes; a host name, which is\n"
-"resolved first, only with a socket object.  Never raises SIGPIPE.\n\n"
-"Raises TooManyFdsError for more than 253 descriptors; NotSupportedError for descriptors over\n"
-"a family other than AF_UNIX, and for a typed control message that the kernel would silently\n"
-"drop; ValueError for descriptors without data on a stream, and for a value that can only be\n"
-"received; OSError (EBADF) that names a descriptor which is not open, and what the kernel\n"
-"reports: EINVAL and EPERM with a note that says what each control message needs.");
+"(ints, Fds, objects with fileno()), or a single Fd or object with fileno().  They are borrowed:\n"
+"the caller still owns them.  `control` is one typed control message, or an iterable of them and\n"
+"of (level, type, data) tuples.  `timeout` is in seconds, or None for no limit; by default it is\n"
+"the timeout of the socket.  `address` is an Address, or an address as the socket module takes\n"
+"it.  A host name is resolved first, and is accepted only with a socket object.  Never raises\n"
+"SIGPIPE.\n\n"
+"Raises TooManyFdsError for more than 253 descriptors; NotSupportedError for descriptors over a\n"
+"family other than AF_UNIX, and for a typed control message that the kernel would silently drop;\n"
+"ValueError for descriptors without data on a stream, and for a control message that can only be\n"
+"received; OSError (EBADF) that names a descriptor that is not open; and OSError for errors that\n"
+"the kernel reports.  EINVAL and EPERM have a note that says what each control message requires.");
 
 PyDoc_STRVAR(send_batch_doc,
 "send_batch(sock, messages, *, flags=0, timeout=..., on_error='raise')\n--\n\n"
 "Sends many messages with few system calls: sendmmsg(2).\n\n"
-"Each message is (data, fds, control, address), of which all but the data may be left out, or an\n"
-"Outgoing, or just data; each part is as for send().  Returns how many messages were sent,\n"
-"counted from the first.  The call stops at the first message that fails, and raises only if\n"
-"that is the very first one, so the rest can be given to the next call.  `timeout` is for the\n"
-"whole call.  All descriptors are borrowed: the caller still owns them, sent or not.  An\n"
-"exception of other code, such as an iterator in a message or a fileno(), is raised after the\n"
-"messages before it have been sent.\n\n"
-"On a stream, part of a message may be sent first; the rest follows without the descriptors.\n"
-"If that fails, or a signal handler raises, so does the call.  Each exception, except those\n"
-"about the arguments, has `sent`, the number of whole messages sent, and `sent_bytes`, the\n"
-"number of bytes sent of the next one; if that is not 0, its descriptors were sent as well.\n\n"
+"Each message is a tuple (data, fds, control, address), of which everything after the data may\n"
+"be omitted, or an Outgoing, or just the data; each part is as for send().  Returns how many\n"
+"messages were sent, counted from the first.  The call stops at the first message that fails,\n"
+"and raises only if that is the very first one, so the rest can be passed to the next call.\n"
+"`timeout` is for the whole call.  All descriptors are borrowed: the caller still owns them,\n"
+"sent or not.  An exception raised by other code, such as an iterator in a message or a\n"
+"fileno(), propagates after the messages before it have been sent.\n\n"
+"On a stream, the kernel may send a part of a message first; the rest follows without the\n"
+"descriptors.  If that fails, or a signal handler raises, the call raises too.  Each exception,\n"
+"except those about the arguments, has the attributes `sent`, the number of whole messages sent,\n"
+"and `sent_bytes`, the number of bytes sent of the next one; if that is not 0, its descriptors\n"
+"were sent as well.\n\n"
 "on_error='skip' skips each message that the kernel refuses, and returns a BatchResult: an int,\n"
-"how many were sent, with `skipped`, an (index, OSError) for each of the others, and `done`, the\n"
-"number of both.  An error that may have been pending, such as an ICMP error about an earlier\n"
-"packet, counts only if the same message fails again.  An error that is not about one message (a\n"
-"closed socket or descriptor, the end of a connection, no memory, no room in time) ends the call\n"
-"as without on_error, and so does a message that cannot even be made; that exception has\n"
-"`skipped` as well.");
+"the number of messages sent, with the attributes `skipped`, an (index, OSError) for each\n"
+"skipped message, and `done`, the number of both.  An error that may have been pending, such as\n"
+"an ICMP error about an earlier packet, counts only if the same message fails again.  An error\n"
+"that does not concern one message (a closed socket or descriptor, a lost connection, no memory,\n"
+"a timeout) ends the call as without on_error, and so does a message that cannot be built; that\n"
+"exception has `skipped` as well.");
 
 PyDoc_STRVAR(send_tracked_doc,
 "send_tracked(progress, sock, data, /, *, fds=(), control=(), flags=0, address=None, "
 "timeout=...)\n--\n\n"
-"send(), which adds the number of bytes sent to the one in `progress`, a list of one int, before\n"
-"a signal handler can run.  Returns None, or the OSError of the system call: so an exception that\n"
-"it raises comes from elsewhere, whatever its errno.");
+"Like send(), but adds the number of bytes sent to the number in `progress`, a list of one int,\n"
+"before a signal handler can run.  Returns None, or the OSError of the system call, so an\n"
+"exception that it raises comes from elsewhere, whatever its errno.");
 
 PyDoc_STRVAR(send_batch_tracked_doc,
 "send_batch_tracked(progress, sock, messages, /, *, flags=0, timeout=...)\n--\n\n"
-"As send_tracked(), for send_batch(): adds the number of messages sent, also if it raises.  An\n"
-"error after part of a message was sent on a stream is raised.");
+"Like send_tracked(), but for send_batch(): adds the number of messages sent, even if it raises.\n"
+"Raises an error that occurs after part of a message was sent on a stream.");
 
 PyDoc_STRVAR(receive_doc,
 "receive(sock, bufsize, *, fds=0, flags=0, timeout=..., on_truncation='raise', close='now')\n--\n\n"
-"Receives one message of `bufsize` bytes and `fds` descriptors at most: recvmsg(2).  Sets no\n"
-"option of the socket, and decodes what comes.  Returns a Message, which owns its descriptors.\n\n"
-"Read a socket that carries descriptors by these calls only: recv(), read() and the streams of\n"
-"asyncio make no room for them, and the kernel drops them without a sign.\n\n"
-"Surplus descriptors are closed and counted.  Raises ControlTruncatedError (FdLimitError) where\n"
-"some that were asked for are missing, and DataTruncatedError where a datagram was cut;\n"
-"on_truncation='keep' returns the message instead.  ValueError for MSG_PEEK with descriptors;\n"
-"NotSupportedError for `fds` of a socket object that is not AF_UNIX, below MAX_FDS (as many as\n"
-"can come).  close='background' has what is not taken closed by the background closer.");
+"Receives one message of at most `bufsize` bytes and `fds` descriptors: recvmsg(2).  Sets no\n"
+"socket options, and decodes all control messages that arrive.  Returns a Message, which owns\n"
+"its descriptors.\n\n"
+"Read a socket that carries descriptors only by these calls: recv(), read() and asyncio streams\n"
+"provide no control buffer, so the kernel silently drops the descriptors.\n\n"
+"Surplus descriptors are closed and counted.  Raises ControlTruncatedError (FdLimitError) if\n"
+"some of the requested descriptors are missing, and DataTruncatedError if a datagram was\n"
+"truncated; on_truncation='keep' returns the message instead.  Raises ValueError for MSG_PEEK\n"
+"with descriptors, and NotSupportedError for `fds` below MAX_FDS (which accepts as many as can\n"
+"arrive) with a socket object that is not AF_UNIX.  With close='background' the background\n"
+"closer closes the descriptors that are not taken.");
 
 PyDoc_STRVAR(align_doc,
 "CMSG_ALIGN(length, /)\n--\n\n"
-"`length` bytes rounded up to the alignment of control messages: cmsg(3).");
+"Rounds `length` up to the alignment of control messages, in bytes: cmsg(3).");
 
 PyDoc_STRVAR(len_doc,
 "CMSG_LEN(length, /)\n--\n\n"
-"What cmsg_len is for `length` bytes of data, without the padding behind: cmsg(3).");
+"The cmsg_len of a control message with `length` bytes of data, without the padding after them:\n"
+"cmsg(3).");
 
 PyDoc_STRVAR(space_doc,
 "CMSG_SPACE(length, /)\n--\n\n"
-"The bytes that a control message with `length` bytes of data takes, padding included: cmsg(3).\n"
-"Room of CMSG_SPACE(4) lets two descriptors in where the alignment is 8: see recv_fds().");
+"The number of bytes that a control message with `length` bytes of data occupies, including\n"
+"padding: cmsg(3).  Where the alignment is 8, a control buffer of CMSG_SPACE(4) bytes lets two\n"
+"descriptors in: see recv_fds().");
 
 PyDoc_STRVAR(build_doc,
 "build(control, /)\n--\n\n"
-"A control buffer, as bytes, from one typed control message, or an iterable of them and of\n"
-"(level, type, data).");
+"A control buffer, as bytes, built from one typed control message, or from an iterable of them\n"
+"and of (level, type, data) tuples.");
 
 PyDoc_STRVAR(read_header_doc,
 "read_header(buffer, offset, /)\n--\n\n"
-"The control message at `offset`: (level, type, cmsg_len, start, end, next, fits), or None after\n"
-"the last.");
+"The control message at `offset`: (level, type, cmsg_len, start and end of the data, offset of\n"
+"the next header, whether cmsg_len is valid), or None after the last one.");
 
 PyDoc_STRVAR(getsockopt_doc,
 "getsockopt(sock, level, name, size, /)\n--\n\n"
@@ -190,81 +199,86 @@ PyDoc_STRVAR(setsockopt_doc,
 
 PyDoc_STRVAR(getsockopt_pidfd_doc,
 "getsockopt_pidfd(sock, level, name, /)\n--\n\n"
-"A socket option whose value is a new pidfd: the PidFd that owns it.");
+"The value of a socket option that returns a new pidfd, as a PidFd that owns it.");
 
 PyDoc_STRVAR(memfd_create_doc,
 "memfd_create(name, flags, /)\n--\n\n"
-"A new memfd: the Fd that owns it.  OSError ENOSYS if this system has no memfd.");
+"A new memfd, as an Fd that owns it.  Raises OSError (ENOSYS) if this system lacks\n"
+"memfd_create(2).");
 
 PyDoc_STRVAR(close_each_doc,
 "close_each(numbers, /)\n--\n\n"
-"Closes each descriptor in a buffer of C ints that is not negative, even if another close(2)\n"
-"fails.");
+"Closes each non-negative descriptor in a buffer of C ints, even if another close(2) fails.");
 
 PyDoc_STRVAR(own_result_doc,
 "own_result(type, function, /)\n--\n\n"
-"(owner, result) of a function that gives a descriptor away, as its result or as the first item\n"
-"of a tuple.  The owner, an FdBase of that type, is made first: nothing can fail, and no\n"
-"signal handler runs, between the function's return and the owner.");
+"Calls `function`, which returns a descriptor that the caller must own, alone or as the first\n"
+"item of a tuple.  Returns (owner, result).  The owner, an FdBase of the given type, is created\n"
+"first: nothing can fail and no signal handler can run between the return of the function and\n"
+"the moment at which the owner has the descriptor.");
 
 PyDoc_STRVAR(give_to_socket_doc,
 "give_to_socket(fd, sock, family, type, proto, is_blocking, /)\n--\n\n"
-"Makes `sock`, a socket object that was not initialised, the owner of the descriptor of `fd`, in\n"
-"one step; if the constructor fails, `fd` owns it as before.\n\n"
+"Makes `sock`, a socket object that is not initialised yet, the owner of the descriptor of `fd`,\n"
+"in one step.  If the constructor fails, `fd` still owns it.\n\n"
 "SOCK_NONBLOCK in `type` keeps the constructor from changing the flags of the open file\n"
-"description.  If `is_blocking` is true, `sock` has no timeout all the same, provided that this\n"
-"Python keeps the timeout in a known place.");
+"description.  If `is_blocking` is true, `sock` has no timeout nevertheless, provided that the\n"
+"offset of the timeout in the socket object of this Python is known.");
 
 PyDoc_STRVAR(getfamily_doc,
 "getfamily(sock, /)\n--\n\n"
-"AF_* of the socket, asked of the kernel.");
+"The address family (AF_*) of the socket, as the kernel reports it.");
 
 PyDoc_STRVAR(getpeer_doc,
 "getpeer(sock, /)\n--\n\n"
-"Who connected to an AF_UNIX socket, as bytes: pid, uid, gid.  unix(7)");
+"The credentials of the process that connected to an AF_UNIX socket, as bytes (pid, uid, gid):\n"
+"unix(7).");
 
 PyDoc_STRVAR(closer_submit_doc,
 "closer_submit(descriptor, /)\n--\n\n"
-"Hands an Fd, a socket object or a number to the background closer.");
+"Hands an Fd, a socket object or a descriptor number over to the background closer.");
 
 PyDoc_STRVAR(closer_wait_doc,
 "closer_wait(seconds, /)\n--\n\n"
-"Waits until the background closer has closed everything, at most `seconds`, or without a limit\n"
-"for None.  Returns how many descriptors are left.");
+"Waits at most `seconds`, or without a limit if None, until the background closer has closed\n"
+"everything.  Returns how many descriptors are left.");
 
 PyDoc_STRVAR(closer_counts_doc,
 "closer_counts()\n--\n\n"
-"For tests: how many descriptors are to be closed, and how many places are reserved or taken.");
+"For tests: the number of descriptors that are waiting to be closed, and the number of places\n"
+"that are reserved or in use.");
 
 PyDoc_STRVAR(closer_resume_doc,
 "closer_resume()\n--\n\n"
-"In the child of a fork: lets the closers of all interpreters go on.");
+"In the child of a fork: lets the closers of all interpreters continue.");
 
 PyDoc_STRVAR(wait_for_doc,
 "wait_for(sock, events, timeout, rounds, /)\n--\n\n"
-"Waits, at most `timeout` seconds, until poll(2) reports one of `events`, or an error.  Returns\n"
-"(what it reports, 0 if time is up or a signal came; `rounds` for the next call).  `rounds`, 0\n"
-"for the first call, counts how often in a row poll(2) did not wait: it then sleeps, at most\n"
-"10 ms.");
+"Waits at most `timeout` seconds until poll(2) reports one of `events`, or an error.  Returns\n"
+"(the reported events, 0 after a timeout or a signal; `rounds` for the next call).  `rounds`, 0\n"
+"for the first call, counts how many times in a row poll(2) returned without waiting.  If that\n"
+"repeats, the call sleeps, for at most 10 ms.");
 
 PyDoc_STRVAR(raw_address_doc,
 "raw_address(name, /)\n--\n\n"
-"The raw form of Address for a struct sockaddr in bytes; None where it has no family.");
+"The raw form of Address for the bytes of a struct sockaddr; None if they contain no family.");
 
 PyDoc_STRVAR(borrow_doc,
 "borrow(sock, /)\n--\n\n"
-"The number of a `sock` argument for system calls, as a context manager, before the end of which\n"
-"no close() of an Fd takes effect.  OSError EBADF if it is closed.");
+"The descriptor number of a `sock` argument, for use in system calls, as a context manager.  No\n"
+"close() of an Fd takes effect before the `with` block ends.  Raises OSError (EBADF) if the\n"
+"descriptor is closed.");
 
 PyDoc_STRVAR(pidfd_pid_doc,
 "pidfd_pid(number, /)\n--\n\n"
-"The pid here of what a pidfd names, 0 where it was reaped or is not visible here; None where\n"
-"this kernel does not tell, or it is not a pidfd: PIDFD_GET_INFO, Linux 6.13.");
+"The pid, in this pid namespace, of the process that a pidfd refers to; 0 if that process was\n"
+"reaped or is not visible here; None if this kernel does not report it, or the descriptor is not\n"
+"a pidfd: PIDFD_GET_INFO, Linux 6.13.");
 
 PyDoc_STRVAR(generation_doc,
 "generation()\n--\n\n"
-"A number that is another in each child of a fork than in its parent, unlike a pid, which can be\n"
-"the same in a pid namespace of its own.");
+"A number that differs between the parent and each child of a fork.  A pid does not: the child\n"
+"can have the same one in a pid namespace of its own.");
 
 PyDoc_STRVAR(note_used_up_doc,
 "note_used_up(error, /, **arguments)\n--\n\n"
@@ -273,30 +287,31 @@ PyDoc_STRVAR(note_used_up_doc,
 
 PyDoc_STRVAR(listed_fds_doc,
 "listed_fds(fds, /)\n--\n\n"
-"The descriptors that `fds` of a sending call stands for, as a tuple: one object with fileno() is\n"
-"one descriptor, and is not iterated.  TypeError for a single int, and for bytes.");
+"The descriptors in the `fds` argument of a sending call, as a tuple.  A single object with\n"
+"fileno() is one descriptor, and is not iterated.  Raises TypeError for a single int, and for\n"
+"bytes.");
 
 PyDoc_STRVAR(with_lock_doc,
 "with_lock(lock, function, /)\n--\n\n"
-"Calls the function while it holds the lock, and releases the lock whatever happens.  A `with`\n"
-"does not if a signal handler raises right after __enter__(), where one can run from 3.14 on.");
+"Calls the function while holding the lock, and always releases the lock.  A `with` statement\n"
+"does not if a signal handler raises right after __enter__(), which is possible since 3.14.");
 
 PyDoc_STRVAR(call_foreign_doc,
 "call_foreign(name, sock, /, *args)\n--\n\n"
-"Calls the method of that name that `sock` itself has.  TypeError if it is a coroutine; a\n"
-"RecursionError gets a note that says how it comes about.");
+"Calls the method of that name that `sock` defines itself.  Raises TypeError if it is a\n"
+"coroutine.  Adds a note to a RecursionError that explains how it comes about.");
 
 PyDoc_STRVAR(check_socket_doc,
 "check_socket(sock, /)\n--\n\n"
-"TypeError if a typed call would refuse to send by `sock`, or to receive from it.  Returns\n"
+"Raises TypeError if a typed call would refuse to send or receive through `sock`.  Returns\n"
 "whether it is a cmsgx.socket derived from a green class, for which C must not wait.");
 
 PyDoc_STRVAR(bind_doc,
 "bind(*, Fd, PidFd, Rights, Credentials, Unknown, IPAddress, Outgoing, BatchResult, socket_class, "
 "our_socket, TooManyFdsError, MalformedControlError, NotSupportedError, decode, raise_truncated, "
 "recvmsg_foreign, recv_fds_through, refusal, family_name, note_needs, not_a_kind)\n--\n\n"
-"Gives C what it takes from the Python layer, all of it, once.  TypeError that names what is\n"
-"missing, unknown or not of its sort; then nothing was taken.");
+"Gives C all the objects that it needs from the Python layer, once.  Raises TypeError that names\n"
+"an argument that is missing, unknown or of the wrong type; then nothing is bound.");
 
 /* Small functions that belong nowhere else ------------------------------------------------- */
 
@@ -319,7 +334,7 @@ generation(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 
 PyDoc_STRVAR(set_overflow_ids_doc,
 "set_overflow_ids(uid, gid, /)\n--\n\n"
-"The ids that stand for those that have none in this user namespace.");
+"Sets the uid and gid that stand for ids without a mapping in this user namespace.");
 
 static PyObject *
 set_overflow_ids(PyObject *module, PyObject *args)
@@ -430,7 +445,8 @@ add_names(cmsgx_state *state)
     return 0;
 }
 
-/* What each file adds to the module: a base before what derives from it. */
+/* Adds the types and constants of each file to the module: a base before the types that derive from
+   it. */
 static int (*const adders[])(PyObject *) = {
     cmsgx_add_unbound, cmsgx_add_socket_object, cmsgx_add_method, cmsgx_add_fd, cmsgx_add_pin,
     cmsgx_add_view, cmsgx_add_buffer, cmsgx_add_address, cmsgx_add_address_tuple, cmsgx_add_record,
@@ -462,7 +478,7 @@ module_exec(PyObject *module)
     return 0;
 }
 
-/* Each object that the state owns. */
+/* All objects that the state owns. */
 #define EACH_OBJECT(DO) \
     DO(Method) DO(FdBase) DO(Pin) DO(MessageFds) DO(View) DO(Into) DO(Address) \
     DO(RawAddress) DO(AddressTuple) DO(Record) DO(Struct) DO(Field) DO(Codec) DO(IPAddress) \
@@ -493,7 +509,7 @@ static int
 module_clear(PyObject *module)
 {
     cmsgx_state *state = cmsgx_state_of(module);
-    /* As long as there are their types, which tell how they lie in memory. */
+    /* While their types still exist, which describe their memory layout. */
     cmsgx_message_free_all(state);
     cmsgx_view_free_all(state);
     cmsgx_message_fds_free_all(state);
@@ -532,7 +548,7 @@ static PyModuleDef_Slot slots[] = {
 PyModuleDef cmsgx_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "cmsgx._cmsg",
-    .m_doc = "The C half of cmsgx: system calls, ownership, decoding.",
+    .m_doc = "The C half of cmsgx: system calls, ownership of descriptors, decoding.",
     .m_size = sizeof(cmsgx_state),
     .m_methods = methods,
     .m_slots = slots,

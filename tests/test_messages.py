@@ -42,12 +42,13 @@ def test_an_error_says_which_argument_what_it_was_and_what_would_do(
 ELSEWHERE = {
     "Enabled is what enable(sock, *kinds) returns: call that":
         ("test_public_names.py", "Enabled is what enable"),
-    "cmsgx._cmsg was not bound to the Python layer: import cmsgx, which does that":
+    "cmsgx._cmsg is not bound to the Python layer: import cmsgx, which binds it":
         ("test_bind.py", "not bound to the Python layer"),
-    "bind: C takes nothing that is named {}": ("test_bind.py", "C takes nothing that is named"),
+    "bind: unknown argument {}": ("test_bind.py", "unknown argument"),
     "bind: missing: {}": ("test_bind.py", "bind: missing"),
-    "bind: each object is given by its name": ("test_bind.py", "each object is given by its name"),
-    "bind: this was done, and is done once": ("test_bind.py", "this was done, and is done once"),
+    "bind: all arguments are keyword-only": ("test_bind.py", "all arguments are keyword-only"),
+    "bind: already called; it can be called only once":
+        ("test_bind.py", "already called; it can be called"),
     "bufsize: there is no memory for {} bytes": ("test_messages.py", "there is no memory for"),
     "this {} is in use by another thread, or by code that a signal handler interrupted; make one "
     "for each thread":
@@ -108,7 +109,9 @@ UNMET = {
     "{} returned {}, which is not a descriptor": _PRIVATE,
     "control_size: {}; it is 0 to {}": _PRIVATE,
     "config{}: a ReceiveConfig is needed, not {}": _PRIVATE,
-    "ReceiveConfig() is missing one of fds=, control_size= and want=": _PRIVATE,
+    "ReceiveConfig() requires fds=, control_size= and want=": _PRIVATE,
+    "want{}: a tuple of kinds is needed, not {}": _PRIVATE,
+    "type: an int is needed, not {}": _PRIVATE,
     "IPAddress has no codec of its own": _PRIVATE,
     "attached_state: {}; it is 0 to {}": _PRIVATE,
     "{}(): the first argument is a list of one int": _PRIVATE,
@@ -125,7 +128,7 @@ UNMET = {
     "{}: this system has no {}": _OTHER_SYSTEM,
     "share: this system has no memfd_create(2) with seals": _OTHER_SYSTEM,
     "parse_multishot: this system has no io_uring": _OTHER_SYSTEM,
-    "the bytes of this {} cannot be had; does another thread change it?": _RACE,
+    "cannot read the bytes of this {}; is another thread changing it?": _RACE,
     "the list of buffers changed while it was read": _RACE,
     "the list of fds changed while it was read": _RACE,
     "{}: descriptor {} is not here": _RACE,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import array
+import copy
 import gc
 import os
+import pickle
 import socket
 import weakref
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from support import (
 )
 
 import cmsgx
+from cmsgx import _cmsg
 
 # Receiver: construction -------------------------------------------------------------------------
 
@@ -145,6 +148,79 @@ def test_on_truncation(setting: Any, kind: int, by: str) -> None:
         with msg:
             assert (msg.data, msg.nbytes, msg.truncated) == (b"123", 3, True)
             assert msg.flags & socket.MSG_TRUNC
+
+
+# ReceiveConfig ----------------------------------------------------------------------------------
+
+REQUIRED: dict[str, Any] = {"fds": 1, "control_size": cmsgx.CMSG_SPACE(8), "want": ()}
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+@pytest.mark.parametrize("in_background", [False, True])
+def test_one_receive_config_configures_two_receivers(kind: int, in_background: bool) -> None:
+    config = _cmsg.ReceiveConfig(
+        **REQUIRED, family=socket.AF_UNIX, type=kind, in_background=in_background
+    )
+    with new_pair(kind) as (sender, receiver), new_pair(kind) as (other_sender, other_receiver):
+        one = _cmsg.Receiver(receiver, 10, None)
+        one._configure(config)
+        other = _cmsg.Receiver(other_receiver, 10, None)
+        other._configure(config)
+        # A new configuration of one of them is not that of the other.
+        one._configure(_cmsg.ReceiveConfig(**{**REQUIRED, "fds": 0}, raise_truncated=False))
+        del config
+        with open_files(2) as files:
+            cmsgx.send(sender, b"one", fds=files[:1])
+            cmsgx.send(other_sender, b"other", fds=files[1:])
+        with one.receive() as msg, other.receive() as other_msg:
+            assert (msg.data, len(msg.fds), msg.closed_fds) == (b"one", 0, 1)
+            assert (other_msg.data, content(other_msg.fds[0])) == (b"other", "1")
+    cmsgx.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, pickle.dumps], ids=["copy", "deepcopy", "pickle"]
+)
+def test_a_receive_config_cannot_be_copied_or_pickled(
+    duplicate: Callable[[object], object],
+) -> None:
+    with pytest.raises(TypeError, match=r"^cannot copy or pickle a ReceiveConfig$"):
+        duplicate(_cmsg.ReceiveConfig(**REQUIRED))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("fds", -1, ValueError),
+        ("fds", "1", TypeError),
+        ("control_size", -1, ValueError),
+        ("control_size", 2**31 - 1, ValueError),
+        ("control_size", 2**100, ValueError),
+        ("control_size", "1", TypeError),
+        ("want", [], TypeError),
+        ("family", "AF_UNIX", TypeError),
+        ("family", 2**31, OverflowError),
+        ("type", 1.0, TypeError),
+        ("type", -(2**31) - 1, OverflowError),
+    ],
+)
+def test_a_receive_config_names_a_wrong_argument(
+    name: str, value: object, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=rf"^{name}: "):
+        _cmsg.ReceiveConfig(**{**REQUIRED, name: value})
+
+
+@pytest.mark.parametrize("missing", REQUIRED)
+def test_a_receive_config_names_its_required_arguments(missing: str) -> None:
+    given = {name: value for name, value in REQUIRED.items() if name != missing}
+    with pytest.raises(TypeError, match=rf"requires .*\b{missing}="):
+        _cmsg.ReceiveConfig(**given)
+
+
+def test_a_receive_config_names_an_unknown_argument() -> None:
+    with pytest.raises(TypeError, match="bufsize"):
+        _cmsg.ReceiveConfig(**{**REQUIRED, "bufsize": 1})
 
 
 # into= ------------------------------------------------------------------------------------------

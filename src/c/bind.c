@@ -5,13 +5,13 @@
 #include <stddef.h>
 #include <string.h>
 
-#define UNBOUND "cmsgx._cmsg was not bound to the Python layer: import cmsgx, which does that"
+#define UNBOUND "cmsgx._cmsg is not bound to the Python layer: import cmsgx, which binds it"
 
 typedef enum {
-    CLASS,          /* a subclass of the type that the module has at `base` */
+    CLASS,          /* a subclass of the type at offset `base` of the state */
     BUILTIN,        /* a subclass of *builtin */
-    EXCEPTION,      /* the same, of an exception */
-    FUNCTION,       /* can be called */
+    EXCEPTION,      /* the same, for an exception */
+    FUNCTION,       /* a callable */
 } sort;
 
 static const struct {
@@ -103,7 +103,7 @@ check(cmsgx_state *state, size_t i, PyObject *given)
 {
     if (expected[i].sort == FUNCTION) {
         if (!PyCallable_Check(given)) {
-            cmsgx_raise_needed(expected[i].name, -1, "something that can be called", given);
+            cmsgx_raise_needed(expected[i].name, -1, "a callable", given);
             return -1;
         }
         return 0;
@@ -121,7 +121,7 @@ check(cmsgx_state *state, size_t i, PyObject *given)
     return 0;
 }
 
-/* Writes each object, borrowed, to the place of its name.  0, or -1 with TypeError. */
+/* Stores each object, borrowed, at the index of its name.  0, or -1 with TypeError. */
 static int
 sort_by_name(PyObject *const *args, PyObject *kwnames, PyObject **given)
 {
@@ -133,7 +133,7 @@ sort_by_name(PyObject *const *args, PyObject *kwnames, PyObject **given)
             i++;
         }
         if (i == EXPECTED) {
-            PyErr_Format(PyExc_TypeError, "bind: C takes nothing that is named %R", name);
+            PyErr_Format(PyExc_TypeError, "bind: unknown argument %R", name);
             return -1;
         }
         given[i] = args[k];
@@ -141,7 +141,7 @@ sort_by_name(PyObject *const *args, PyObject *kwnames, PyObject **given)
     return 0;
 }
 
-/* TypeError that names all that were not given. */
+/* TypeError that names all missing arguments. */
 static void
 raise_missing(PyObject *const *given)
 {
@@ -163,11 +163,11 @@ cmsgx_bind(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     PyObject *given[EXPECTED] = {NULL};
 
     if (nargs > 0) {
-        PyErr_SetString(PyExc_TypeError, "bind: each object is given by its name");
+        PyErr_SetString(PyExc_TypeError, "bind: all arguments are keyword-only");
         return NULL;
     }
     if (state->Fd != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "bind: this was done, and is done once");
+        PyErr_SetString(PyExc_RuntimeError, "bind: already called; it can be called only once");
         return NULL;
     }
     if (sort_by_name(args, kwnames, given) < 0) {

@@ -1,15 +1,15 @@
-/* What C takes from the Python layer: classes, exceptions and functions, given by one call. */
+/* The classes, exceptions and functions that C needs from the Python layer, passed in one call. */
 
 #ifndef CMSGX_BIND_H
 #define CMSGX_BIND_H
 
 #include "state.h"
 
-/* bind(*, Fd, PidFd, ...): fills all of them, or none. */
+/* bind(*, Fd, PidFd, ...): sets all of them, or none. */
 PyObject *cmsgx_bind(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 
-/* For module_exec(): until bind() is called, the functions and exceptions are such that what calls
-   or raises one is a RuntimeError that says so.  The classes are NULL. */
+/* For module_exec().  Until bind() is called, the functions and exceptions are placeholders:
+   calling or raising one raises a RuntimeError that says so.  The classes are NULL. */
 int cmsgx_add_unbound(PyObject *module);
 
 /* Whether bind() was called: 0, or -1 with RuntimeError.  For what needs one of the classes. */

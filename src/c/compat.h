@@ -1,4 +1,4 @@
-/* Every condition on a Python version or build stands here. */
+/* All conditions on the Python version or build are in this file. */
 
 #ifndef CMSGX_COMPAT_H
 #define CMSGX_COMPAT_H
@@ -10,7 +10,7 @@
 
 #include <stdatomic.h>
 
-/* Members of a type: the names that Python.h has since 3.12. */
+/* Members of a type, under the names that Python.h uses since 3.12. */
 #if PY_VERSION_HEX < 0x030C0000
 #  include <structmember.h>
 #  define Py_T_INT T_INT
@@ -21,8 +21,8 @@
 #  define Py_READONLY READONLY
 #endif
 
-/* The attribute of a type, through the type's own method cache, without descriptors being
-   asked: a new reference, or NULL without an exception. */
+/* The attribute of a type, found through the type's own method cache, without calling descriptors:
+   a new reference, or NULL without an exception. */
 static inline PyObject *
 cmsgx_type_lookup(PyTypeObject *type, PyObject *name)
 {
@@ -33,8 +33,8 @@ cmsgx_type_lookup(PyTypeObject *type, PyObject *name)
 #endif
 }
 
-/* The attribute of an object, by whatever way it has: 1, 0 where there is none, -1 with an
-   exception.  *found is a new reference, or NULL. */
+/* The attribute of an object, as getattr() finds it: 1, 0 if there is none, -1 with an exception.
+   *found is a new reference, or NULL. */
 static inline int
 cmsgx_optional_attribute(PyObject *object, PyObject *name, PyObject **found)
 {
@@ -45,7 +45,8 @@ cmsgx_optional_attribute(PyObject *object, PyObject *name, PyObject **found)
 #endif
 }
 
-/* A number that changes whenever an attribute of the type or of a base does; 0: look each time. */
+/* A number that changes whenever an attribute of the type or of a base changes.  0: unknown, so
+   look it up each time. */
 static inline unsigned int
 cmsgx_type_version(PyTypeObject *type)
 {
@@ -57,7 +58,8 @@ cmsgx_type_version(PyTypeObject *type)
 #endif
 }
 
-/* What is being raised, put aside where a destructor must not disturb it. */
+/* Takes the current exception away, so that a destructor cannot disturb it: a new reference, or
+   NULL. */
 static inline PyObject *
 cmsgx_save_exception(void)
 {
@@ -79,7 +81,7 @@ cmsgx_save_exception(void)
 #endif
 }
 
-/* Steals the reference; for NULL nothing is being raised afterwards. */
+/* Makes it the current exception again, or clears that for NULL.  Steals the reference. */
 static inline void
 cmsgx_restore_exception(PyObject *exception)
 {
@@ -96,9 +98,9 @@ cmsgx_restore_exception(PyObject *exception)
 #endif
 }
 
-/* A mark that an object is in use by a call: 0, or the stamp of the thread that makes it.  What a
-   thread holds that a fork left behind in the parent, nobody holds here.  With a GIL a plain word
-   does: it is read and written only while the GIL is held. */
+/* Marks an object as in use by a call: 0, or the stamp of the thread that runs the call.  After a
+   fork, the marks of threads that exist only in the parent do not count.  With a GIL a plain word
+   is enough, because it is read and written only while the GIL is held. */
 #ifdef Py_GIL_DISABLED
 typedef _Atomic uint64_t cmsgx_busy;
 
@@ -141,7 +143,7 @@ cmsgx_leave(cmsgx_busy *busy)
 }
 #endif
 
-/* A flag that others may read at any time. */
+/* A flag that other threads may read at any time. */
 #ifdef Py_GIL_DISABLED
 typedef atomic_char cmsgx_flag;
 #  define cmsgx_flag_get(f) atomic_load_explicit((f), memory_order_acquire)
@@ -152,7 +154,7 @@ typedef char cmsgx_flag;
 #  define cmsgx_flag_set(f) ((void)(*(f) = 1))
 #endif
 
-/* A count of references to plain C memory. */
+/* A reference count for plain C memory. */
 #ifdef Py_GIL_DISABLED
 typedef atomic_size_t cmsgx_count;
 #  define cmsgx_count_get(c) atomic_load_explicit((c), memory_order_acquire)
@@ -165,7 +167,8 @@ typedef size_t cmsgx_count;
 #  define cmsgx_count_down(c) (--*(c) == 0)
 #endif
 
-/* A word that changes by compare and exchange: `expected` is loaded anew where it fails. */
+/* A word that is changed by compare and exchange.  On failure `expected` receives the current
+   value. */
 #ifdef Py_GIL_DISABLED
 typedef _Atomic uint64_t cmsgx_word;
 #  define cmsgx_word_get(w) atomic_load_explicit((w), memory_order_acquire)
@@ -178,17 +181,17 @@ typedef uint64_t cmsgx_word;
 #  define cmsgx_word_swap(w, expected, desired) (*(w) = (desired), (void)(expected), 1)
 #endif
 
-/* For C that is not ours and reads an argument item by item while the caller's code runs, as the
-   __buffer__() of an item: a list as a tuple, which nobody can change meanwhile.  A new
-   reference. */
+/* For foreign C code that reads an argument item by item and may run the caller's code in between,
+   such as the __buffer__() of an item.  Turns a list into a tuple, which nobody can change
+   meanwhile.  A new reference. */
 static inline PyObject *
 cmsgx_unchanging(PyObject *sequence)
 {
     return PyList_Check(sequence) ? PyList_AsTuple(sequence) : Py_NewRef(sequence);
 }
 
-/* PyObject_GetBuffer(), which always raises where it fails: an object that another thread changes
-   at the same time was seen not to. */
+/* PyObject_GetBuffer(), but every failure sets an exception.  The original was seen to fail without
+   one for an object that another thread changed at the same time. */
 static inline int
 cmsgx_get_buffer(PyObject *object, Py_buffer *view, int flags)
 {
@@ -196,14 +199,14 @@ cmsgx_get_buffer(PyObject *object, Py_buffer *view, int flags)
         return 0;
     }
     if (!PyErr_Occurred()) {
-        PyErr_Format(PyExc_BufferError, "the bytes of this %.200s cannot be had; does another "
-                     "thread change it?", Py_TYPE(object)->tp_name);
+        PyErr_Format(PyExc_BufferError, "cannot read the bytes of this %.200s; is another thread "
+                     "changing it?", Py_TYPE(object)->tp_name);
     }
     return -1;
 }
 
-/* 64 bits of an object that is not ours.  With a GIL they change only while it is held; and where
-   they are aligned to 4, as on i386, an atomic read of them would be a call. */
+/* 64 bits of a foreign object.  With a GIL they change only while it is held, so a plain read is
+   enough.  An atomic read would be a function call where they are aligned to 4, as on i386. */
 static inline int64_t
 cmsgx_read_int64(const char *at)
 {
@@ -216,7 +219,7 @@ cmsgx_read_int64(const char *at)
 #endif
 }
 
-/* Statistics: no atomic read-modify-write, which threads would pay for. */
+/* For statistics: without an atomic read-modify-write, which would slow threads down. */
 static inline void
 cmsgx_relaxed_increment(Py_ssize_t *count)
 {
@@ -227,22 +230,23 @@ cmsgx_relaxed_increment(Py_ssize_t *count)
 #endif
 }
 
-/* Whether a list stays as it is while no Python code runs; without a GIL another thread may change
-   it at any time. */
+/* Whether a list cannot change while this thread runs no Python code.  Without a GIL another thread
+   may change it at any time. */
 #ifdef Py_GIL_DISABLED
 #  define CMSGX_HAS_GIL 0
 #else
 #  define CMSGX_HAS_GIL 1
 #endif
 
-/* Objects kept for the next use.  Without a GIL the allocator's own per-thread lists do. */
+/* How many freed objects are kept for reuse.  Without a GIL the allocator's per-thread lists serve
+   that purpose. */
 #ifdef Py_GIL_DISABLED
 #  define CMSGX_FREE_LIST 0
 #else
 #  define CMSGX_FREE_LIST 256
 #endif
 
-/* Slots of the module definition that older interpreters do not know. */
+/* Module slots that older interpreters do not support. */
 #ifdef Py_mod_multiple_interpreters
 #  define CMSGX_SLOT_INTERPRETERS \
       {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
@@ -255,7 +259,7 @@ cmsgx_relaxed_increment(Py_ssize_t *count)
 #  define CMSGX_SLOT_GIL
 #endif
 
-/* A tuple that PyObject_GC_NewVar() made: its hash is not known yet. */
+/* Initialises a tuple made by PyObject_GC_NewVar(): its hash is not computed yet. */
 static inline void
 cmsgx_tuple_begin(PyObject *tuple)
 {
@@ -266,7 +270,7 @@ cmsgx_tuple_begin(PyObject *tuple)
 #endif
 }
 
-/* The hash of bytes, as hash(b"...") has it: keyed, where Python's is. */
+/* The hash of bytes, the same as hash(b"..."): keyed if Python's is. */
 static inline Py_hash_t
 cmsgx_hash_bytes(const void *bytes, Py_ssize_t size)
 {
@@ -278,7 +282,7 @@ cmsgx_hash_bytes(const void *bytes, Py_ssize_t size)
 #endif
 }
 
-/* Whether names of Bluetooth have all their parts in the socket module: since 3.14. */
+/* Whether the socket module supports all parts of Bluetooth addresses: since 3.14. */
 #define CMSGX_WHOLE_BLUETOOTH_NAMES (PY_VERSION_HEX >= 0x030E0000)
 
 #ifdef PYPY_VERSION

@@ -1,17 +1,18 @@
-/* The state of one module object: types, exceptions, interned names, what `socket` offers. */
+/* The state of one module object: types, exceptions, interned names, and the parts of the socket
+   module that C uses. */
 
 #ifndef CMSGX_STATE_H
 #define CMSGX_STATE_H
 
-/* First, as Python.h chooses what the system's headers show. */
+/* First, because Python.h sets the feature macros for the system headers. */
 #include "compat.h"
 
 #include "plain/closer.h"
 #include "plain/platform.h"
 #include "plain/walk.h"
 
-/* Keyword arguments of the functions that are called often: interned, at these places of
-   state->keywords. */
+/* Indexes into state->keywords, the interned keyword arguments of the functions that are called
+   often. */
 enum {
     CMSGX_KW_SOCK, CMSGX_KW_BUFFERS, CMSGX_KW_DATA, CMSGX_KW_FDS, CMSGX_KW_CONTROL,
     CMSGX_KW_FLAGS, CMSGX_KW_ADDRESS, CMSGX_KW_TIMEOUT, CMSGX_KW_BUFSIZE, CMSGX_KW_MAXFDS,
@@ -20,8 +21,8 @@ enum {
     CMSGX_KEYWORDS,
 };
 
-/* Methods of socket.socket: three that have a function here, and those that a typed call would pass
-   over as well. */
+/* Methods of socket.socket: the three that have a function here, and those that a typed call would
+   bypass as well. */
 typedef enum {
     CMSGX_SENDMSG, CMSGX_RECVMSG, CMSGX_RECVMSG_INTO, CMSGX_SEND, CMSGX_RECV,
     CMSGX_NAMES,
@@ -32,22 +33,22 @@ typedef struct {
     PyObject *method;       /* the class's own */
 } cmsgx_stdlib_method;
 
-/* A class of sockets that was looked at: see overrides.h.  A bit for each of these names. */
+/* A socket class that was checked: see overrides.h.  One bit for each cmsgx_name. */
 #define CMSGX_CLASSES 4
 typedef struct {
     PyTypeObject *type;     /* borrowed: compared only, together with its version */
     unsigned int version;
-    unsigned char called;       /* is neither the class's own nor ours: module functions call it */
-    unsigned char overridden;   /* and is not what stands on socket.socket itself */
+    unsigned char called;       /* neither the class's own nor ours: module functions call it */
+    unsigned char overridden;   /* and not the method of socket.socket itself */
 } cmsgx_class;
 
-/* The codec of a kind that was looked up recently.  A version is given to one class once: as long
-   as a class has it, none of its attributes has changed since, so its codec is still there. */
+/* The codec of a kind that was looked up recently.  A version is assigned to one class only, and
+   once: while the class has it, none of its attributes has changed, so its codec still exists. */
 #define CMSGX_CODEC_CACHE_SIZE 8
 typedef struct {
     PyTypeObject *kind;     /* borrowed: compared only, together with its version */
     unsigned int version;
-    PyObject *codec;        /* borrowed from the kind: only good while it has that version */
+    PyObject *codec;        /* borrowed from the kind: valid only while it has that version */
 } cmsgx_cached_codec;
 
 #define CMSGX_PEERS_BITS 7
@@ -75,9 +76,9 @@ typedef struct {
     PyTypeObject *Segments;
     PyTypeObject *SegmentIterator;
 
-    /* What the Python layer gives to C: one struct, which one call fills.  See bind.h. */
+    /* The objects that the Python layer gives to C: one struct, filled by one call.  See bind.h. */
     struct {
-        PyTypeObject *Fd;               /* NULL: it was not called */
+        PyTypeObject *Fd;               /* NULL: bind() was not called yet */
         PyTypeObject *PidFd;
         PyTypeObject *Rights;
         PyTypeObject *Credentials;
@@ -92,7 +93,7 @@ typedef struct {
         PyObject *NotSupportedError;
         PyObject *decode;               /* (family, level, type) -> kind */
         PyObject *raise_truncated;      /* (message, asked, delivered, misses, full, withheld) */
-        PyObject *recvmsg_foreign;      /* recvmsg or recvmsg_into of a type that has its own */
+        PyObject *recvmsg_foreign;      /* recvmsg or recvmsg_into of a type that defines its own */
         PyObject *recv_fds_through;     /* recv_fds by a method of the socket, or of its base */
         PyObject *refusal;              /* (kind, family, peer, type, protocol, readers) ->
                                            exception */
@@ -101,7 +102,7 @@ typedef struct {
         PyObject *not_a_kind;           /* (object) -> str */
     };
 
-    /* Of the socket module: its C type, that type's own methods and functions. */
+    /* From the socket module: its C type, and that type's own methods and functions. */
     PyTypeObject *socket;
     cmsgx_stdlib_method stdlib_methods[CMSGX_NAMES];
     cmsgx_class classes[CMSGX_CLASSES];
@@ -111,9 +112,9 @@ typedef struct {
     PyMemberDef *socket_family;
     PyMemberDef *socket_type;
     PyMemberDef *socket_proto;
-    Py_ssize_t socket_timeout_at;   /* int64_t of nanoseconds in the object; 0: not known */
-    Py_ssize_t socket_fd_at;        /* int in the object; 0: not known */
-    cmsgx_flag socket_fd_known;     /* and seen to be that */
+    Py_ssize_t socket_timeout_at;   /* offset of an int64_t, nanoseconds; 0: unknown */
+    Py_ssize_t socket_fd_at;        /* offset of an int; 0: unknown */
+    cmsgx_flag socket_fd_known;     /* whether that offset was verified */
 
     /* Interned names */
     PyObject *str_codec;
@@ -124,7 +125,7 @@ typedef struct {
     PyObject *str_fileno;
     PyObject *keywords[CMSGX_KEYWORDS];
 
-    uint32_t overflow_ids[2];       /* uid and gid that stand for those without a number here */
+    uint32_t overflow_ids[2];       /* uid and gid that stand for ids without a mapping here */
 
     cmsgx_cached_codec codec_cache[CMSGX_CODEC_CACHE_SIZE];
     cmsgx_closer *closer;
@@ -137,8 +138,8 @@ typedef struct {
     PyObject *spare_descriptors;    /* plain memory, or NULL */
     PyObject *peers[2 << CMSGX_PEERS_BITS];     /* owned: tuples of addresses, or NULL */
     int peers_kept;
-    struct cmsgx_buffer *spare_buffer;      /* that nobody uses, or NULL */
-    struct cmsgx_receive_config *spare_config;    /* owned use: of the last receive(), or NULL */
+    struct cmsgx_buffer *spare_buffer;      /* without users, or NULL */
+    struct cmsgx_receive_config *spare_config;    /* owned use: of the last receive(); or NULL */
 #endif
 } cmsgx_state;
 
@@ -157,7 +158,7 @@ cmsgx_state_of_self(PyObject *self)
     return PyType_GetModuleState(Py_TYPE(self));
 }
 
-/* For the types that can: looks along the bases. */
+/* For the types that can be subclassed: searches the bases. */
 cmsgx_state *cmsgx_state_of_type(PyTypeObject *type);
 
 /* Makes a type from its spec, keeps it in *slot, and adds it to the module. */

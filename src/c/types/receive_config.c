@@ -160,23 +160,30 @@ config_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                         "takes_pidfd", "raise_truncated", "in_background", NULL};
     cmsgx_state *state = cmsgx_state_of_type(type);
     PyObject *fds_given = NULL, *size_given = NULL, *want = NULL;
+    PyObject *family_given = NULL, *type_given = NULL;
     size_t fds;
     Py_ssize_t control_size;
     int family = -1, sock_type = -1, takes_pidfd = 0, raise_truncated = 1, in_background = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOO!iippp:ReceiveConfig",
-                                     (char **)(void *)names, &fds_given, &size_given,
-                                     &PyTuple_Type, &want, &family, &sock_type, &takes_pidfd,
-                                     &raise_truncated, &in_background)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOOOppp:ReceiveConfig",
+                                     (char **)(void *)names, &fds_given, &size_given, &want,
+                                     &family_given, &type_given, &takes_pidfd, &raise_truncated,
+                                     &in_background)) {
         return NULL;
     }
     if (fds_given == NULL || size_given == NULL || want == NULL) {
         PyErr_SetString(PyExc_TypeError,
-                        "ReceiveConfig() is missing one of fds=, control_size= and want=");
+                        "ReceiveConfig() requires fds=, control_size= and want=");
         return NULL;
     }
     if (cmsgx_as_fds(state, fds_given, &fds) < 0
-        || cmsgx_as_nearest(size_given, "control_size", &control_size) < 0) {
+        || cmsgx_as_nearest(size_given, "control_size", &control_size) < 0
+        || (family_given != NULL && cmsgx_as_int(family_given, "family", &family) < 0)
+        || (type_given != NULL && cmsgx_as_int(type_given, "type", &sock_type) < 0)) {
+        return NULL;
+    }
+    if (!PyTuple_Check(want)) {
+        cmsgx_raise_needed("want", -1, "a tuple of kinds", want);
         return NULL;
     }
     /* 32 bits have no nearer one than INT_MAX to what is larger. */
