@@ -1,4 +1,4 @@
-"""Exercises for the tests of leaks: each has some public names, and is run many times."""
+"""Exercises for the leak tests: each uses some public names, and is run many times."""
 
 from __future__ import annotations
 

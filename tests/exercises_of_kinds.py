@@ -1,4 +1,4 @@
-"""Exercises for the tests of leaks: control messages, their registration, and errors."""
+"""Exercises for the leak tests: control messages, their registration, and errors."""
 
 from __future__ import annotations
 

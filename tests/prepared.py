@@ -1,4 +1,4 @@
-"""What calls need that find a failed allocation: sockets, messages, owners, made beforehand."""
+"""Sockets, messages and owners that are created before the calls whose allocations fail."""
 
 from __future__ import annotations
 

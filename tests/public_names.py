@@ -1,4 +1,4 @@
-"""The public names, and what each of them is."""
+"""The public names, and the object of each."""
 
 from __future__ import annotations
 

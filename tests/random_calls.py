@@ -1,4 +1,4 @@
-"""Random calls of the functions of sockets, as lines of Python."""
+"""Random calls of socket functions, as lines of Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What errors say: rows of test_messages.py, argument by argument."""
+"""Error messages: rows of test_messages.py, argument by argument."""
 
 from __future__ import annotations
 

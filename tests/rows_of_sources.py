@@ -1,4 +1,4 @@
-"""What errors say: rows of test_messages.py for the other messages in the sources."""
+"""Error messages: rows of test_messages.py for the other messages in the sources."""
 
 from __future__ import annotations
 

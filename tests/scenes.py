@@ -1,4 +1,4 @@
-"""What the calls of test_messages.py name, and how what an error says is compared."""
+"""The names that the calls of test_messages.py use, and how error messages are compared."""
 
 from __future__ import annotations
 

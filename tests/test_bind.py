@@ -1,4 +1,5 @@
-"""What C takes from the Python layer: all of it by one call, and nothing works half before it."""
+"""What C takes from the Python layer: everything in one call, before which nothing works
+halfway."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ UNBOUND = "not bound to the Python layer: import cmsgx"
 
 
 def bare() -> Any:
-    """A module object that nobody has bound, as an import of the extension alone gives."""
+    """A module object that was not bound, as from an import of the extension alone."""
     name, path = "cmsgx._cmsg", cmsgx._cmsg.__file__
     assert path is not None
     loader = importlib.machinery.ExtensionFileLoader(name, path)
@@ -105,7 +106,7 @@ def test_it_is_done_once() -> None:
 
 
 def a_kind(c: Any) -> Any:
-    """A kind with the payload of an address of IPv4."""
+    """A kind whose payload is an IPv4 address."""
     kind: Any = type("Kind", (c.Struct,), {"__slots__": ()})
     field = c.Field("ip", 0, "a")
     type.__setattr__(kind, "ip", field)
@@ -114,7 +115,7 @@ def a_kind(c: Any) -> Any:
 
 
 class Foreign:
-    """A socket of a library's, with a recvmsg() of its own."""
+    """A library's socket, with its own recvmsg()."""
 
     def __init__(self, sock: Any) -> None:
         self.fileno = sock.fileno
@@ -138,7 +139,7 @@ REFUSED: dict[str, Call] = {
     "a field from an address": lambda c, pair: a_kind(c)("1.2.3.4"),
     "an address from a field": lambda c, pair: a_kind(c)(b"1234").ip,
 }  # fmt: skip
-# These raise an exception of cmsgx.errors, or call what words it.
+# These raise an exception of cmsgx.errors, or call the function that words it.
 RAISED: dict[str, Call] = {
     "too many descriptors": lambda c, pair: c.send(pair[0], b"x", fds=[0] * 254),
     "fds": lambda c, pair: c.receive(pair[0], 1, fds=254),
@@ -190,7 +191,7 @@ def test_receivers_of_either_sort_are_refused_before(ends: Any) -> None:
 
 
 def test_an_interpreter_in_which_it_is_not_bound_refuses_and_ends() -> None:
-    """In the main interpreter, and in one of its own beside one in which it is bound."""
+    """In the main interpreter, and in a separate one while it is bound in another."""
     code = f"""
 import socket, sys
 sys.path[:0] = {[*__import__("sys").path]!r}

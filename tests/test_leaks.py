@@ -1,4 +1,4 @@
-"""No public name leaks descriptors, memory or references; and a leak is seen."""
+"""No public name leaks descriptors, memory or references, and a leak is detected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The versions of what checks this repository stand in pyproject.toml, and nowhere else."""
+"""The versions of the linters are in pyproject.toml, and nowhere else."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from checkout import checkout
 
 # Where commands install or run them.
 PLACES = (".pre-commit-config.yaml", ".ci", ".github", "tools", "CONTRIBUTING.md", "README.md")
-# What a hook of pre-commit installs by itself.
+# Packages that a pre-commit hook installs itself.
 OWN_VERSIONS = r"^\s*(?:rev|additional_dependencies):"
 
 
 def linters() -> list[str]:
-    """The requirements, without pytest, which is there for its types."""
+    """The requirements, without pytest, which is needed only for its types."""
     project = tomllib.loads((checkout() / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     found = [*extras["lint"], *extras["analyse"]]
@@ -25,7 +25,7 @@ def linters() -> list[str]:
 
 
 def versions_in(text: str, names: Iterable[str]) -> list[str]:
-    """What asks for a version of one of them."""
+    """The lines that require a version of one of them."""
     pattern = rf"\b(?:{'|'.join(map(re.escape, names))})\s*[=~<>!]=\s*[\w.*]+|{OWN_VERSIONS}"
     return [found[0].strip() for found in re.finditer(pattern, text, re.MULTILINE)]
 

@@ -205,7 +205,7 @@ def test_signatures_in_the_reference() -> None:
 
 
 def test_some_test_mentions_each() -> None:
-    # Those that are about all names test none of them.
+    # Files about all names do not test any of them.
     about_all = {Path(__file__).name, "public_names.py", "exercises.py", "exercises_of_kinds.py"}
     tests = "\n".join(
         path.read_text() for path in TESTS.rglob("*.py") if path.name not in about_all

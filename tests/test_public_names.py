@@ -1,4 +1,4 @@
-"""Names: what dir() shows, and the types that calls take and give."""
+"""Names: what dir() shows, and the types that calls accept and return."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CPython's own tests, with cmsgx in place of `socket`'s functions.
+"""CPython's own tests, with cmsgx's functions in place of `socket`'s.
 
 Each test of ids.txt and transfers.txt runs in a child process, once for each way of using cmsgx
 (run_ids.py describes them) and once with `socket` as it is. It must pass, with cmsgx called, or be
