@@ -382,6 +382,11 @@ def lengths(variable: str, short: int, long: int) -> list[Any]:
     return [short, pytest.param(long, marks=pytest.mark.slow)]
 
 
+def abstract_name(name: str) -> bytes:
+    """An abstract AF_UNIX name that no other process of the tests uses."""
+    return f"\0cmsgx-test-{name}-{os.getpid()}".encode()
+
+
 def is_open(number: int) -> bool:
     try:
         os.fstat(number)

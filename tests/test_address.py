@@ -25,7 +25,7 @@ from addresses import Index, asked, of_unix, udp_pair
 from families import open_socket
 from namespaces import Namespace
 from native import build, under_shim
-from support import run_python
+from support import abstract_name, run_python
 
 import cmsgx
 from cmsgx import kinds
@@ -80,7 +80,7 @@ FAMILIES: dict[str, Callable[[Path], Any]] = {
     "AF_INET6": lambda _: of_ip(socket.AF_INET6),
     "AF_UNIX, a path": lambda folder: of_unix(str(folder / "name")),
     "AF_UNIX, bytes": lambda folder: of_unix(bytes(folder / "other")),
-    "AF_UNIX, abstract": lambda _: of_unix(b"\0cmsgx-test-address"),
+    "AF_UNIX, abstract": lambda _: of_unix(abstract_name("address")),
     "AF_UNIX, no name": lambda _: of_unix(None),
     "AF_NETLINK": lambda _: of_netlink(),
     "AF_PACKET": lambda _: of_packet(),

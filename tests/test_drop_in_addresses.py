@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import abstract_name
 
 import cmsgx
 
@@ -20,8 +21,9 @@ def unix_names(folder: Path) -> Iterator[tuple[str, Any, Any]]:
     yield "bytes", os.fsencode(path), path
     yield "bytearray", bytearray(os.fsencode(path)), path
     yield "memoryview", memoryview(os.fsencode(path)), path
-    yield "abstract", b"\0cmsgx-test-drop-in", b"\0cmsgx-test-drop-in"
-    yield "abstract str", "\0cmsgx-test-drop-in", b"\0cmsgx-test-drop-in"
+    abstract = abstract_name("drop-in")
+    yield "abstract", abstract, abstract
+    yield "abstract str", abstract.decode(), abstract
     yield "abstract with a NUL", b"\0cmsgx\0test", b"\0cmsgx\0test"
     yield "longest", b"\0" + b"x" * 107, b"\0" + b"x" * 107
 
@@ -37,12 +39,12 @@ def test_unix_addresses(tmp_path: Path) -> None:
             for sock in (client, client.fileno()):
                 cmsgx.sendmsg(sock, [b"x"], [], 0, name)
                 assert not cmsgx.recvmsg(server, 1)[3], what
-            client.bind(b"\0cmsgx-test-drop-in-client")
+            client.bind(abstract_name("drop-in-client"))
             cmsgx.sendmsg(client, [b"x"], [], 0, name)
             for receive in (cmsgx.recvmsg, lambda s, n: cmsgx.recv_fds(s, n, 0)):
                 cmsgx.send_fds(client, [b"y"], [], 0, name)
                 address = receive(server, 1)[3]
-                assert address == b"\0cmsgx-test-drop-in-client"
+                assert address == abstract_name("drop-in-client")
             assert server.getsockname() == expected
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from drop_ins import MSG_CMSG_CLOEXEC, SCM_RIGHTS, Overriding, received
-from support import Pair, content, open_fds, open_files
+from support import Pair, abstract_name, content, open_fds, open_files
 
 import cmsgx
 
@@ -148,7 +148,7 @@ def test_send_fds_takes_packed_numbers(
 
 
 def test_send_fds_honours_flags_and_address() -> None:
-    name = b"\0cmsgx-test-send-fds"
+    name = abstract_name("send-fds")
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server,
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client,

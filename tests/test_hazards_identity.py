@@ -18,7 +18,16 @@ import pytest
 from attempts import attempt
 from hazards import forked, reap
 from native import build
-from support import Pair, close_pair, content, open_fds, open_files, run_python, unix_pair
+from support import (
+    Pair,
+    abstract_name,
+    close_pair,
+    content,
+    open_fds,
+    open_files,
+    run_python,
+    unix_pair,
+)
 
 import cmsgx
 
@@ -369,7 +378,7 @@ def test_I7_strangers_cannot_queue_descriptors(pair: Pair) -> None:
 @pytest.mark.usefixtures("passrights")
 @pytest.mark.parametrize("form", [lambda sock: sock, lambda sock: sock.fileno()])
 def test_I7_an_accepted_socket_inherits_it(form: Callable[[socket.socket], Any]) -> None:
-    name = b"\0cmsgx-test-I7"
+    name = abstract_name("I7")
     with cmsgx.socket(socket.AF_UNIX) as listener, cmsgx.socket(socket.AF_UNIX) as client:
         listener.bind(name)
         cmsgx.accept_rights(form(listener), False)

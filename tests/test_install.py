@@ -11,7 +11,16 @@ from typing import Any
 
 import pytest
 from drop_ins import MSG_CMSG_CLOEXEC, received
-from support import Pair, content, installed, is_open, open_fds, open_files, run_python
+from support import (
+    Pair,
+    abstract_name,
+    content,
+    installed,
+    is_open,
+    open_fds,
+    open_files,
+    run_python,
+)
 
 import cmsgx
 
@@ -45,7 +54,7 @@ def test_accept_gives_one_too_as_sockets_does(own: float | None, default: float 
             super().__init__(family)
 
     answers = []
-    name = b"\0cmsgx-test-accept-%d" % os.getpid()
+    name = abstract_name("accept")
     for kind in (socket.socket, cmsgx.socket, Derived, Named):
         with kind(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
             listener.bind(name)

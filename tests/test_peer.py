@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from attempts import fails
-from support import Pair, enter_empty_root, fill_table, in_fork, open_fds, run_python
+from support import Pair, abstract_name, enter_empty_root, fill_table, in_fork, open_fds, run_python
 
 import cmsgx
 from cmsgx import _cmsg
@@ -253,7 +253,7 @@ def run_in_user_namespace(code: str) -> str:
 def test_a_peer_that_was_reaped_is_not_another_process() -> None:
     """Its pid can belong to another process by then; the pidfd says that the process is gone, or
     there is no pidfd."""
-    name = b"\0cmsgx-test-peer-reaped"
+    name = abstract_name("peer-reaped")
     with cmsgx.socket(socket.AF_UNIX) as listener:
         listener.bind(name)
         listener.listen()

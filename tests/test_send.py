@@ -21,6 +21,7 @@ from native import Shim, under_shim
 from pairs import fill, new_pair
 from support import (
     Pair,
+    abstract_name,
     content,
     open_files,
     run_python,
@@ -391,9 +392,11 @@ def test_answering_costs_no_text(kind: int, server_type: str) -> None:
         assert cmsgx.receive(client, 100).data == b"answer"
 
 
-@pytest.mark.parametrize("name", [b"\0cmsgx-test-sync-abstract", "path", b"path"])
+@pytest.mark.parametrize("name", ["abstract", "path", b"path"])
 def test_unix_addresses(name: Any, tmp_path: Any) -> None:
-    if name in ("path", b"path"):
+    if name == "abstract":
+        name = abstract_name("sync")
+    else:
         path = str(tmp_path / "socket")
         name = path if name == "path" else os.fsencode(path)
     with cmsgx.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
@@ -403,10 +406,10 @@ def test_unix_addresses(name: Any, tmp_path: Any) -> None:
             with cmsgx.receive(server, 10, fds=1) as msg:
                 assert content(msg.fds[0]) == "0"
                 assert msg.address is None or msg.address == ""
-            client.bind(b"\0cmsgx-test-sync-client")
+            client.bind(abstract_name("sync-client"))
             cmsgx.send(client, b"x", address=server.getsockname())
             msg = cmsgx.receive(server, 10)
-            assert msg.address == b"\0cmsgx-test-sync-client"
+            assert msg.address == abstract_name("sync-client")
             cmsgx.send(server, b"back", address=msg.address)
             assert cmsgx.receive(client, 10).data == b"back"
 
@@ -525,7 +528,7 @@ def test_a_listener_hands_its_options_to_what_it_accepts() -> None:
     """A message that is queued between accept() and Receiver carries credentials, if enabled in
     time."""
     with cmsgx.socket(socket.AF_UNIX) as listener:
-        listener.bind(b"\0cmsgx-test-sync-listener")
+        listener.bind(abstract_name("sync-listener"))
         cmsgx.enable(listener, cmsgx.Credentials)
         listener.listen()
         with cmsgx.socket(socket.AF_UNIX) as client:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from attempts import fails
 from overriding import METHODS, patched
-from support import Pair, installed, open_files, run_python
+from support import Pair, abstract_name, installed, open_files, run_python
 
 import cmsgx
 
@@ -294,10 +294,10 @@ def test_more_classes_than_are_cached() -> None:
     plain = [type(f"Plain{i}", (socket.socket,), {}) for i in range(20)]
     other = [type(f"Other{i}", (socket.socket,), {"sendmsg": lambda *args: -1}) for i in range(20)]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
-        receiver.bind(b"\0cmsgx-test-which-socket")
+        receiver.bind(abstract_name("which-socket"))
         for cls in (*plain, *other, *plain, *other):
             with cls(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                result = cmsgx.sendmsg(sock, [b"x"], [], 0, b"\0cmsgx-test-which-socket")
+                result = cmsgx.sendmsg(sock, [b"x"], [], 0, abstract_name("which-socket"))
                 assert result == (1 if cls in plain else -1)
                 if result == 1:
                     assert receiver.recv(1) == b"x"
