@@ -3,46 +3,20 @@
 #include "types/address.h"
 
 int
-cmsgx_drop_in_init(cmsgx_drop_in *call, cmsgx_sock *sock, Py_ssize_t control_size, int flags)
+cmsgx_drop_in_allocate(cmsgx_drop_in *call, Py_ssize_t control_size)
 {
-    call->sock = sock;
-    memset(&call->msg, 0, sizeof(call->msg));
-    call->control = call->small;
-    call->control_size = 0;
-    call->flags_asked = flags;
-    call->name.ss_family = AF_UNSPEC;
     if (control_size < 0 || control_size > INT_MAX) {
         PyErr_Format(PyExc_ValueError, "ancbufsize: %zd; it is 0 to %d", control_size, INT_MAX);
         return -1;
     }
-    if (control_size > CMSGX_SMALL_CONTROL) {
-        call->control = PyMem_Malloc((size_t)control_size + CMSGX_EXTRA_CONTROL);
-        if (call->control == NULL) {
-            call->control = call->small;
-            PyErr_NoMemory();
-            return -1;
-        }
+    unsigned char *control = PyMem_Malloc((size_t)control_size + CMSGX_EXTRA_CONTROL);
+    if (control == NULL) {
+        PyErr_NoMemory();
+        return -1;
     }
+    call->control = control;
     call->control_size = (size_t)control_size;
     return 0;
-}
-
-void
-cmsgx_drop_in_clear(cmsgx_drop_in *call)
-{
-    if (call->control != call->small) {
-        PyMem_Free(call->control);
-    }
-}
-
-int
-cmsgx_drop_in_is_known_family(cmsgx_sock *sock)
-{
-    if (sock->kind != CMSGX_SOCKET) {
-        return 1;
-    }
-    int family = cmsgx_sock_family(sock);
-    return family == AF_UNIX || family == AF_INET || family == AF_INET6;
 }
 
 int

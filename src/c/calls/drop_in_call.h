@@ -22,14 +22,46 @@ typedef struct {
     unsigned char small[CMSGX_SMALL_CONTROL + CMSGX_EXTRA_CONTROL] __attribute__((aligned(16)));
 } cmsgx_drop_in;
 
-/* Makes room for that much control data: 0, or -1 with an exception.  cmsgx_drop_in_clear() frees
-   it, also after a failure. */
-int cmsgx_drop_in_init(cmsgx_drop_in *call, cmsgx_sock *sock, Py_ssize_t control_size, int flags);
-void cmsgx_drop_in_clear(cmsgx_drop_in *call);
+/* For cmsgx_drop_in_init(): a control buffer that does not fit into `small`, or an exception. */
+int cmsgx_drop_in_allocate(cmsgx_drop_in *call, Py_ssize_t control_size);
+
+/* Prepares a call with a control buffer of that size: 0, or -1 with an exception.
+   cmsgx_drop_in_clear() frees it, also after a failure. */
+static inline int
+cmsgx_drop_in_init(cmsgx_drop_in *call, cmsgx_sock *sock, Py_ssize_t control_size, int flags)
+{
+    call->sock = sock;
+    memset(&call->msg, 0, sizeof(call->msg));
+    call->control = call->small;
+    call->control_size = 0;
+    call->flags_asked = flags;
+    call->name.ss_family = AF_UNSPEC;
+    if (control_size < 0 || control_size > CMSGX_SMALL_CONTROL) {
+        return cmsgx_drop_in_allocate(call, control_size);
+    }
+    call->control_size = (size_t)control_size;
+    return 0;
+}
+
+static inline void
+cmsgx_drop_in_clear(cmsgx_drop_in *call)
+{
+    if (call->control != call->small) {
+        PyMem_Free(call->control);
+    }
+}
 
 /* Whether C converts the addresses of that family; otherwise the socket's own method is called,
    which knows them all. */
-int cmsgx_drop_in_is_known_family(cmsgx_sock *sock);
+static inline int
+cmsgx_drop_in_is_known_family(cmsgx_sock *sock)
+{
+    if (sock->kind != CMSGX_SOCKET) {
+        return 1;
+    }
+    int family = cmsgx_sock_family(sock);
+    return family == AF_UNIX || family == AF_INET || family == AF_INET6;
+}
 
 /* Warns of malformed control data, as socket does: 0, or -1 with the warning as an exception. */
 int cmsgx_drop_in_warn(void);

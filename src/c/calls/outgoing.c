@@ -139,7 +139,7 @@ control_argument(const cmsgx_outgoing *out)
 }
 
 unsigned char *
-cmsgx_outgoing_reserve(cmsgx_outgoing *out, size_t size)
+cmsgx_outgoing_grow_control(cmsgx_outgoing *out, size_t size)
 {
     /* The limit of the socket module, which is too low for CMSG_SPACE to wrap around. */
     if (size > INT_MAX - CMSG_SPACE(0) - sizeof(size_t)) {
@@ -152,34 +152,21 @@ cmsgx_outgoing_reserve(cmsgx_outgoing *out, size_t size)
         PyErr_Format(PyExc_OSError, "%s: the items are too large together", control_argument(out));
         return NULL;
     }
-    size_t need = out->control_used + space;
-    if (need > out->control_capacity) {
-        size_t capacity = need < 2 * out->control_capacity ? 2 * out->control_capacity : need;
-        unsigned char *larger = PyMem_Malloc(capacity);
-        if (larger == NULL) {
-            PyErr_NoMemory();
-            return NULL;
-        }
-        memcpy(larger, out->control, out->control_used);
-        if (out->control != out->initial.control) {
-            PyMem_Free(out->control);
-        }
-        out->control = larger;
-        out->control_capacity = capacity;
+    /* As bytes that are used fit an int, so does a capacity. */
+    size_t need = out->control_used + space, capacity = 2 * out->control_capacity;
+    capacity = capacity < need ? need : capacity < INT_MAX ? capacity : INT_MAX;
+    unsigned char *larger = PyMem_Malloc(capacity);
+    if (larger == NULL) {
+        PyErr_NoMemory();
+        return NULL;
     }
+    memcpy(larger, out->control, out->control_used);
+    if (out->control != out->initial.control) {
+        PyMem_Free(out->control);
+    }
+    out->control = larger;
+    out->control_capacity = capacity;
     return out->control + out->control_used;
-}
-
-int
-cmsgx_outgoing_add_cmsg(cmsgx_outgoing *out, int level, int type, const void *data,
-                           size_t size)
-{
-    unsigned char *to = cmsgx_outgoing_reserve(out, size);
-    if (to == NULL) {
-        return -1;
-    }
-    out->control_used += cmsgx_put(to, level, type, data, size);
-    return 0;
 }
 
 int

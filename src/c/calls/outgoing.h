@@ -93,17 +93,38 @@ int cmsgx_outgoing_add_fd_bytes(cmsgx_outgoing *out, PyObject *bytes);
 int cmsgx_outgoing_add_listed_fds(cmsgx_outgoing *out, PyObject *sequence, int strict);
 /* Writes one SCM_RIGHTS with the collected descriptors, starting at index `from`. */
 int cmsgx_outgoing_add_rights(cmsgx_outgoing *out, size_t from);
-/* Writes one control message. */
-int cmsgx_outgoing_add_cmsg(cmsgx_outgoing *out, int level, int type, const void *data,
-                            size_t size);
 /* The same for a control message that the user gave as bytes.  In a typed call, however, the
    descriptors of an SCM_RIGHTS are collected with the others, so that the same checks apply. */
 int cmsgx_outgoing_add_payload(cmsgx_outgoing *out, int level, int type,
                                const Py_buffer *payload);
 
-/* Makes room for a control message with `size` bytes of data: where it is to be written, or NULL
-   with an exception.  The caller adds what it wrote to control_used. */
-unsigned char *cmsgx_outgoing_reserve(cmsgx_outgoing *out, size_t size);
+/* For cmsgx_outgoing_reserve(), where it does not fit: makes the control buffer larger. */
+unsigned char *cmsgx_outgoing_grow_control(cmsgx_outgoing *out, size_t size);
+
+/* Space for a control message with `size` bytes of data: where to write it, or NULL with an
+   exception.  The caller adds what it wrote to control_used. */
+static inline unsigned char *
+cmsgx_outgoing_reserve(cmsgx_outgoing *out, size_t size)
+{
+    if (size < out->control_capacity
+        && CMSG_SPACE(size) <= out->control_capacity - out->control_used) {
+        return out->control + out->control_used;
+    }
+    return cmsgx_outgoing_grow_control(out, size);
+}
+
+/* Writes one control message. */
+static inline int
+cmsgx_outgoing_add_cmsg(cmsgx_outgoing *out, int level, int type, const void *data, size_t size)
+{
+    unsigned char *to = cmsgx_outgoing_reserve(out, size);
+    if (to == NULL) {
+        return -1;
+    }
+    out->control_used += cmsgx_put(to, level, type, data, size);
+    return 0;
+}
+
 
 /* Makes msg point to all of it, ready for sendmsg(2). */
 static inline void

@@ -5,40 +5,6 @@
 
 #define SELF(object) ((cmsgx_message *)(object))
 
-PyObject *
-cmsgx_message_new(cmsgx_state *state, cmsgx_buffer *buffer, cmsgx_receive_config *config)
-{
-    cmsgx_message *self;
-#if CMSGX_FREE_LIST
-    if (state->free_messages != NULL) {
-        self = SELF(state->free_messages);
-        state->free_messages = self->data;
-        state->free_message_count--;
-        (void)PyObject_INIT(self, state->Message);
-    }
-    else
-#endif
-    {
-        self = PyObject_GC_New(cmsgx_message, state->Message);
-        if (self == NULL) {
-            return NULL;
-        }
-    }
-    /* One by one: gcc makes a slow `rep stos` of a memset of this size. */
-    self->busy = 0;
-    self->closed = 0;
-    self->buffer = cmsgx_buffer_share(buffer);
-    self->config = cmsgx_receive_config_share(config);
-    self->data = self->address = NULL;
-    self->slots = NULL;
-    self->is_traced = config->is_traced != 0;
-    if (self->is_traced) {
-        Py_XINCREF(buffer->into);
-        PyObject_GC_Track(self);
-    }
-    return (PyObject *)self;
-}
-
 int
 cmsgx_message_hold(PyObject *object)
 {
