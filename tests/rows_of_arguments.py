@@ -184,19 +184,19 @@ ARGUMENTS: list[tuple[str, type[BaseException], str]] = [
      "SecurityLabel.label: a bytes-like object is needed, not str"),
     # what was received
     ("message[cmsgx.Credentials]", KeyError,
-     "no Credentials came with this message: receive() neither sets nor asks for options; "
-     "Receiver(want=[Credentials]) switches it on, or enable(sock, Credentials)"),
+     "no Credentials came with this message: receive() does not enable options; "
+     "Receiver(want=[Credentials]) or enable(sock, Credentials) enables it"),
     ("plain[cmsgx.Credentials]", KeyError,
-     "no Credentials came with this message: it was not switched on; "
-     "Receiver(want=[Credentials]) switches it on, or enable(sock, Credentials)"),
+     "no Credentials came with this message: it was not enabled; "
+     "Receiver(want=[Credentials]) or enable(sock, Credentials) enables it"),
     ("plain[cmsgx.SecurityLabel]", KeyError,
-     "no SecurityLabel came with this message, though it is switched on"),
+     "no SecurityLabel came with this message, although it is enabled"),
     ("dgram[cmsgx.Credentials]", KeyError,
-     "no Credentials came with this message: sockets of this family do not bring it"),
+     "no Credentials came with this message: sockets of this family never deliver it"),
     ("dgram[cmsgx.PidFd]", KeyError,
-     "no PidFd came with this message: sockets of this family do not bring it"),
+     "no PidFd came with this message: sockets of this family never deliver it"),
     ("plain[kinds.Ttl]", KeyError,
-     "no Ttl came with this message: sockets of this family do not bring it"),
+     "no Ttl came with this message: sockets of this family never deliver it"),
     ("plain[kinds.Ttl.option()]", TypeError,
      "Ttl.option() is for want= and enable(): give the class here, Ttl"),
     ("plain[kinds.SentTimestamp]", TypeError,
@@ -240,9 +240,9 @@ ARGUMENTS: list[tuple[str, type[BaseException], str]] = [
      "fd_class: a subclass of Fd is needed, not the class cmsgx.Message"),
     ("plain.take_one()", ValueError, "take_one: 0 descriptors came"),
     ("closed_message.detach_all()", ValueError,
-     "the message was closed, and with it what was not taken; take() comes before that"),
+     "the message is closed, and so are the descriptors that were not taken"),
     ("message.fds[5]", IndexError,
-     "fds: index out of range, 1 descriptors came with this message"),
+     "fds: index out of range; 1 descriptors came with this message"),
     # from Python functions: the same wording
     ("cmsgx.send_all(sock, 'text')", TypeError,
      "data: a bytes-like object, or an iterable of them, is needed, not str; encode it: "

@@ -308,7 +308,7 @@ def test_A10_taken_and_closed_once(pair: Pair) -> None:
             kept = msg.fds[1]
             numbers = [fd.fileno() for fd in msg.fds]
             taken = msg.take(0)
-            with pytest.raises(ValueError, match="taken before"):
+            with pytest.raises(ValueError, match="already taken"):
                 msg.take(0)
         assert kept.closed
         assert not taken.closed

@@ -519,7 +519,7 @@ def test_a_tcp_socket_delivers_none_of_them() -> None:
         msg = rx.receive()
         assert msg.control == ()
         for kind in wanted:
-            with pytest.raises(KeyError, match="though it is switched on"):
+            with pytest.raises(KeyError, match="although it is enabled"):
                 msg[kind]
 
 

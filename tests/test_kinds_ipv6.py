@@ -461,7 +461,7 @@ def test_a_tcp_socket_delivers_none_of_them() -> None:
         client.sendall(b"x")
         msg = rx.receive()
         assert msg.control == ()
-        with pytest.raises(KeyError, match="though it is switched on"):
+        with pytest.raises(KeyError, match="although it is enabled"):
             msg[kinds.HopLimit]
 
 

@@ -301,10 +301,10 @@ def test_what_is_not_a_kind_is_a_type_error(
 @pytest.mark.parametrize(
     ("kind", "want", "says"),
     [
-        (cmsgx.Credentials, [], "not switched on"),
-        (cmsgx.PidFd, [cmsgx.Credentials], "not switched on"),
-        (cmsgx.SecurityLabel, [cmsgx.SecurityLabel], "though it is switched on"),
-        (cmsgx.SecurityLabel, None, "neither sets nor asks for options"),
+        (cmsgx.Credentials, [], "not enabled"),
+        (cmsgx.PidFd, [cmsgx.Credentials], "not enabled"),
+        (cmsgx.SecurityLabel, [cmsgx.SecurityLabel], "although it is enabled"),
+        (cmsgx.SecurityLabel, None, "does not enable options"),
         (cmsgx.kinds.AlgIv, [], "only sent, never received"),
         (cmsgx.kinds.AlgIv, None, "only sent, never received"),
     ],
@@ -330,7 +330,10 @@ def test_a_key_error_says_how_many_descriptors_were_asked_for(stream: Pair, fds:
     )
     for receive in ways:
         stream[0].send(b"x")
-        with receive() as msg, pytest.raises(KeyError, match=f"descriptors.*fds={fds} was asked"):
+        with (
+            receive() as msg,
+            pytest.raises(KeyError, match=f"descriptors.*fds={fds} was requested"),
+        ):
             msg[cmsgx.Rights]
 
 
@@ -340,7 +343,7 @@ def test_a_key_error_says_what_others_switched_on(stream: Pair) -> None:
     msg = cmsgx.Receiver(stream[1], 10).receive()
     with pytest.raises(KeyError) as caught:
         msg[cmsgx.SecurityLabel]
-    assert "not switched on" not in str(caught.value)
+    assert "not enabled" not in str(caught.value)
 
 
 def test_decoding_leaves_the_message_as_it_was(full: cmsgx.Message) -> None:

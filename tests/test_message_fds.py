@@ -79,16 +79,16 @@ def test_using_it_after_the_with_is_a_value_error(pair: Pair, look_first: bool) 
 def test_take_twice(pair: Pair) -> None:
     with receive_with(pair, 2, want=[cmsgx.PidFd]) as msg:
         fd, pidfd = msg.take(0), msg.take(cmsgx.PidFd)
-        with pytest.raises(ValueError, match="descriptor 0 was taken before"):
+        with pytest.raises(ValueError, match="descriptor 0 was already taken"):
             msg.take(0)
-        with pytest.raises(ValueError, match="descriptor 0 was taken before"):
+        with pytest.raises(ValueError, match="descriptor 0 was already taken"):
             msg.take(-2)
-        with pytest.raises(ValueError, match="PidFd was taken before"):
+        with pytest.raises(ValueError, match="PidFd was already taken"):
             msg.take(cmsgx.PidFd)
         rest = msg.take_all()
         assert [content(one) for one in rest] == ["1"]
         assert msg.take_all() == []
-        with pytest.raises(ValueError, match="descriptor 1 was taken before"):
+        with pytest.raises(ValueError, match="descriptor 1 was already taken"):
             msg.take(1)
     assert pidfd.pid == os.getpid()
     for one in (fd, pidfd, *rest):
@@ -139,11 +139,11 @@ def test_take_one_of_one(pair: Pair) -> None:
         fd = msg.take_one()
         assert type(fd) is cmsgx.Fd
         assert msg.fds[0] is fd
-        with pytest.raises(ValueError, match="descriptor 0 was taken before"):
+        with pytest.raises(ValueError, match="descriptor 0 was already taken"):
             msg.take_one()
     assert content(fd) == "0"
     fd.close()
-    with pytest.raises(ValueError, match="the message was closed"):
+    with pytest.raises(ValueError, match="the message is closed"):
         msg.take_one()
 
 
@@ -183,7 +183,10 @@ def test_take_one_counts_those_that_were_closed(pair: Pair, sent: int, fds: int,
 def test_take_one_knows_that_the_kernel_dropped_some(pair: Pair) -> None:
     with receive_with(pair, 3, fds=1) as msg:
         assert msg.closed_fds is None
-        with pytest.raises(ValueError, match="1 descriptor is here, and the kernel dropped others"):
+        with pytest.raises(
+            ValueError,
+            match="1 descriptor came, and the kernel dropped an unknown number of others",
+        ):
             msg.take_one()
         assert content(msg.fds[0]) == "0"
 
@@ -204,7 +207,7 @@ def test_detach_all_gives_numbers(pair: Pair, sent: int, looked_at: int, close: 
         assert msg.detach_all() == []
         assert msg.take_all() == []
         if sent:
-            with pytest.raises(ValueError, match="descriptor 0 was taken before"):
+            with pytest.raises(ValueError, match="descriptor 0 was already taken"):
                 msg.take(0)
     assert [os.pread(number, 9, 0) for number in numbers] == [b"%d" % at for at in range(sent)]
     for number in numbers:
@@ -223,7 +226,7 @@ def test_detach_all_leaves_what_was_taken_and_the_pidfd(pair: Pair) -> None:
         taken.close()
         for number in numbers:
             os.close(number)
-    with pytest.raises(ValueError, match="the message was closed"):
+    with pytest.raises(ValueError, match="the message is closed"):
         msg.detach_all()
 
 
@@ -318,7 +321,7 @@ def test_what_is_taken_is_of_the_class_that_was_asked_for(
         assert seen is None or seen.closed
         assert msg.fds[0].closed
         assert len(msg.fds) == 1
-        with pytest.raises(ValueError, match="descriptor 0 was taken before"):
+        with pytest.raises(ValueError, match="descriptor 0 was already taken"):
             msg.take(0)
     assert content(fd) == "0"
     assert os.get_inheritable(fd.fileno()) is False
@@ -380,7 +383,7 @@ def test_a_pidfd_is_taken_as_a_subclass_of_pidfd(pair: Pair, look_first: bool) -
             ):
                 msg.take(cmsgx.PidFd, fd_class=wrong)  # type: ignore[type-var]
         peer = msg.take(cmsgx.PidFd, fd_class=Peer)
-        with pytest.raises(ValueError, match="PidFd was taken before"):
+        with pytest.raises(ValueError, match="PidFd was already taken"):
             msg.take(cmsgx.PidFd)
     assert type(peer) is Peer
     assert (peer.pid, peer.error) == (os.getpid(), None)

@@ -80,7 +80,7 @@ def test_one_option_need_not_be_in_a_list(udp: socket.socket, ask: Any) -> None:
 def test_an_instance_instead_of_a_class_is_a_type_error(
     udp: socket.socket, ask: Any, wrong: Any
 ) -> None:
-    with pytest.raises(TypeError, match=r"Ttl\(ttl=3\).*give the class, Ttl, or Ttl\.option\("):
+    with pytest.raises(TypeError, match=r"Ttl\(ttl=3\).*pass its class, Ttl, or Ttl\.option\("):
         ask(udp, wrong)
     assert udp.getsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS) == 0
 
@@ -366,7 +366,7 @@ def test_what_was_not_asked_for_is_not_reported_as_switched_on(udp: socket.socke
     udp.sendto(b"x", udp.getsockname())
     message = receiver.receive()
     for kind in (kinds.TcpStats, kinds.TimestampingPacketInfo):
-        with pytest.raises(KeyError, match="it was not switched on"):
+        with pytest.raises(KeyError, match="it was not enabled"):
             message[kind]
     known = _options.switched_on(udp, udp.family)
     assert set(known) - {kinds.TlsRecordType} == {kinds.Timestamping}

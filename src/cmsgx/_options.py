@@ -87,8 +87,7 @@ def as_option(kind: Any, argument: str) -> KindOption:
             f", or {name}.option(...) where its option has a value"
         )  # fmt: skip
         raise TypeError(
-            f"{argument}: {kind!r} is one control message, and not a kind: give the class, {name}"
-            f"{value}"
+            f"{argument}: {kind!r} is a control message, not a kind: pass its class, {name}{value}"
         )
     if not isinstance(kind, type):
         error = needed(argument, "a kind of control message", kind)

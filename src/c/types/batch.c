@@ -6,11 +6,11 @@
 
 typedef struct {
     cmsgx_buffer *buffer;   /* owned use */
-    PyObject *message;      /* owned, or NULL: then the batch owns what is in the buffer */
+    PyObject *message;      /* owned, or NULL: then the batch owns the descriptors in the buffer */
 } slot;
 
 typedef struct {
-    PyObject_VAR_HEAD       /* ob_size: room */
+    PyObject_VAR_HEAD       /* ob_size: capacity */
     cmsgx_busy busy;
     cmsgx_flag closed;
     size_t count;
@@ -44,8 +44,8 @@ cmsgx_batch_add(PyObject *batch, cmsgx_buffer *buffer)
     self->slots[self->count++] = (slot){cmsgx_buffer_share(buffer), NULL};
 }
 
-/* The descriptors of a message that are still its own are moved to buffer->fds; how many places
-   there are. */
+/* Moves the descriptors that a message still owns back to buffer->fds.  Returns how many elements
+   of it are in use. */
 static size_t
 collect(slot *one)
 {
@@ -55,7 +55,7 @@ collect(slot *one)
     return one->buffer->received.fds + one->buffer->received.pidfds;
 }
 
-/* Closes everything that was not taken, many by one call.  How many there were. */
+/* Closes all descriptors that were not taken, many at a time.  Returns how many there were. */
 static size_t
 close_rest(cmsgx_batch *self)
 {
@@ -95,7 +95,7 @@ cmsgx_batch_close(PyObject *batch)
         cmsgx_raise_busy(batch);
         return -1;
     }
-    /* All or none: a message that another thread is at is left, and with it the others. */
+    /* All or none: if another thread uses one of the messages, none is closed. */
     size_t held = 0;
     while (held < self->count && (self->slots[held].message == NULL
                                   || cmsgx_message_hold(self->slots[held].message))) {
@@ -137,7 +137,7 @@ batch_dealloc(PyObject *object)
     size_t others = 0;
     PyObject_GC_UnTrack(object);
 
-    /* A message looks after itself: somebody may hold it. */
+    /* A message closes its own descriptors: somebody may still hold it. */
     for (size_t i = 0; i < self->count; i++) {
         if (self->slots[i].message == NULL) {
             self->slots[others++] = self->slots[i];
@@ -222,7 +222,7 @@ batch_subscript(PyObject *object, PyObject *key)
 
 PyDoc_STRVAR(close_doc,
 "close($self, /)\n--\n\n"
-"Closes each descriptor of each message that was not taken; what `with` does at its end.");
+"Closes each descriptor that was not taken from its message, as the end of a `with` block does.");
 
 static PyObject *
 batch_close_method(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -257,11 +257,11 @@ batch_repr(PyObject *self)
 
 PyDoc_STRVAR(batch_enter_doc,
 "__enter__($self, /)\n--\n\n"
-"Gives itself, for `as`.");
+"Returns the batch itself, for `as`.");
 
 PyDoc_STRVAR(batch_exit_doc,
 "__exit__($self, /, *exc_info)\n--\n\n"
-"Closes the descriptors of each message that was not taken.");
+"Closes each descriptor that was not taken from its message.");
 
 static PyMethodDef batch_methods[] = {
     {"close", batch_close_method, METH_NOARGS, close_doc},
@@ -272,13 +272,13 @@ static PyMethodDef batch_methods[] = {
 };
 
 static PyGetSetDef batch_getset[] = {
-    {"closed", batch_closed, NULL, "Whether close() was called, or `with` ended.", NULL},
+    {"closed", batch_closed, NULL, "Whether close() was called, or a `with` block ended.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 PyDoc_STRVAR(batch_doc,
-"The messages of one receive, in order, with a length, indexes and slices.  It owns the\n"
-"descriptors that are not taken, and closes them at the end of its `with`.");
+"The messages of one receive, in order: a sequence with length, indexing and slicing.  It owns\n"
+"the descriptors that are not taken, and closes them at the end of a `with` block.");
 
 static PyType_Slot batch_slots[] = {
     {Py_tp_dealloc, batch_dealloc},

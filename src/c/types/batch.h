@@ -1,20 +1,20 @@
-/* Batch: what one receive call brought for a BatchReceiver, a sequence of Messages that are made
-   when they are looked at.  Until then the batch owns what arrived. */
+/* Batch: the result of one receive of a BatchReceiver, a sequence of Messages that are created on
+   access.  Until then the batch owns the descriptors. */
 
 #ifndef CMSGX_BATCH_H
 #define CMSGX_BATCH_H
 
 #include "types/received.h"
 
-/* Room for `count` messages, none in it yet: a new reference. */
+/* An empty batch with a capacity of `count` messages: a new reference. */
 PyObject *cmsgx_batch_new(cmsgx_receive_config *config, size_t count);
 
-/* Adds what arrived in `buffer`, which the batch owns from then on, with its descriptors.  Cannot
-   fail; not more often than there is room. */
+/* Adds the message in `buffer`; the batch owns its descriptors from then on.  Cannot fail.  The
+   batch must have capacity for it. */
 void cmsgx_batch_add(PyObject *batch, cmsgx_buffer *buffer);
 
-/* Closes what was not taken out of any message.  0, or -1 with RuntimeError where another thread
-   uses it. */
+/* Closes the descriptors that were not taken.  0, or -1 with RuntimeError if another thread uses
+   the batch or one of its messages. */
 int cmsgx_batch_close(PyObject *batch);
 
 /* Adds its types to the module.  0, or -1 with an exception. */

@@ -40,8 +40,8 @@ cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
     return buffer;
 }
 
-/* Data has a block of its own.  The rest is about 8 KB whatever the size of the data, and is
-   kept: to allocate it each time would take longer than the rest of a call that receives little. */
+/* The data has a block of its own.  The rest is about 8 KB, whatever the size of the data, and is
+   kept: allocating it each time would take longer than the rest of a call that receives little. */
 cmsgx_buffer *
 cmsgx_buffer_once(cmsgx_state *state, size_t data_size)
 {
@@ -183,7 +183,7 @@ into_traverse(PyObject *object, visitproc visit, void *arg)
     return 0;
 }
 
-/* No tp_clear: in each cycle there is an object that can be changed, and so clears itself. */
+/* No tp_clear: each cycle contains another object that is mutable and so has a tp_clear. */
 static PyType_Slot into_slots[] = {
     {Py_tp_dealloc, into_dealloc},
     {Py_tp_traverse, into_traverse},

@@ -10,19 +10,19 @@
 
 #include <sys/uio.h>
 
-/* Buffers of the caller (`into=`).  A Python object, as they may refer to the message that is
-   received into them, and the garbage collector has to see that. */
+/* Buffers of the caller (`into=`).  This is a Python object because they may refer to the message
+   that is received into them, which the garbage collector has to see. */
 typedef struct {
     PyObject_HEAD
     Py_ssize_t count;
     struct iovec *iov;
-    struct iovec *cut;      /* as many, for a call that fills less than all.  Only for the receiver,
-                               while it is marked as in use */
+    struct iovec *cut;      /* as many, for a call that fills only some of them.  Used only by the
+                               receiver, while it is marked as in use */
     Py_buffer *views;       /* owned exports */
     size_t size;            /* bytes in total */
 } cmsgx_into;
 
-/* What is known of one message besides its bytes. */
+/* The facts about one received message, apart from its bytes. */
 typedef struct {
     char truncated;
     char eof;               /* 0, 1, or 2: unknown */
@@ -46,8 +46,8 @@ typedef struct cmsgx_buffer {
     unsigned char *data;
     unsigned char *block;   /* owned: memory of `data`; NULL: it follows in this block */
     cmsgx_state *keeper;    /* borrowed: may keep the memory for reuse; or NULL */
-    size_t capacity;        /* bytes that a call may fill, here or in `into`; after a call: those
-                               that it could have filled */
+    size_t capacity;        /* bytes that a call may fill, or could have filled, here or in
+                               `into` */
     cmsgx_into *into;       /* the data is there, or NULL.  Borrowed: each object that uses the
                                buffer holds a reference, and visits it */
     /* The socket that it was received from, if cmsgx_names_need_socket(); -1: unknown. */

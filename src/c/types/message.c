@@ -56,7 +56,8 @@ cmsgx_message_close(PyObject *object)
     return 0;
 }
 
-/* Descriptors that are still plain numbers: objects look after themselves. */
+/* The number of descriptors that are still plain numbers.  Those that are objects close
+   themselves. */
 static size_t
 unclaimed(const cmsgx_message *self)
 {
@@ -99,7 +100,7 @@ cmsgx_message_dealloc(PyObject *object)
 
     if (count > 0) {
         PyObject *pending = cmsgx_save_exception();
-        /* First out of harm's way, then the warning, which may run Python code. */
+        /* They are closed before the warning, which may run Python code. */
         cmsgx_close_numbers(self->config->row, self->buffer->fds, fds);
         if (PyErr_ResourceWarning(NULL, 1, "Message with %zu descriptors was never closed",
                                   count)) {

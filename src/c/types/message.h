@@ -1,11 +1,11 @@
-/* Message: what one receive call brought, and the owner of each descriptor in it. */
+/* Message: the result of one receive call, and the owner of its descriptors. */
 
 #ifndef CMSGX_MESSAGE_H
 #define CMSGX_MESSAGE_H
 
 #include "types/received.h"
 
-/* A descriptor that was given out as an object, or not yet. */
+/* One descriptor of a message, which may have been handed out as an object. */
 typedef struct {
     PyObject *object;       /* owned, or NULL: then the number is in buffer->fds */
     int taken;              /* the caller owns it */
@@ -17,33 +17,36 @@ typedef struct {
     PyObject_HEAD
     cmsgx_busy busy;
     cmsgx_flag closed;
-    char is_traced;         /* as its config */
-    cmsgx_buffer *buffer;   /* owned use: what came, and the numbers of its descriptors */
+    char is_traced;         /* the same as that of its config */
+    cmsgx_buffer *buffer;   /* owned use: the received data and descriptor numbers */
     cmsgx_receive_config *config; /* owned use */
     PyObject *data;         /* owned, made on first use */
     PyObject *address;      /* owned, made on first use */
-    cmsgx_slot *slots;      /* NULL until an object is asked for */
+    cmsgx_slot *slots;      /* NULL until an object is needed */
     cmsgx_slot inline_slots[CMSGX_INLINE_SLOTS + 1];
 } cmsgx_message;
 
-/* Gives back the memory that is kept for the next ones, and keeps none from then on. */
+/* Frees the memory that is kept for new messages, and keeps none from then on. */
 void cmsgx_message_free_all(cmsgx_state *state);
 
-/* For who closes many at once.  While a message is held (0: another thread has it),
-   cmsgx_message_collect() ends its ownership: what was not taken stands in buffer->fds from then
-   on, in as many places as it returns, -1 where there is none. */
+/* For callers that close the descriptors of many messages at once.  cmsgx_message_hold() returns 0
+   if another thread uses the message.  While it is held, cmsgx_message_collect() ends its
+   ownership, and returns the number of elements of buffer->fds that then contain the descriptors
+   which were not taken, or -1 in place of one that was. */
 int cmsgx_message_hold(PyObject *self);
 size_t cmsgx_message_collect(PyObject *self);
 void cmsgx_message_let_go(PyObject *self);
 
-/* Closes what was not taken, of a message that the caller holds. */
+/* Closes the descriptors that were not taken from a message that the caller holds. */
 void cmsgx_message_close_rest(cmsgx_message *self);
 
-/* Closes what was not taken.  0, or -1 with RuntimeError where another thread uses it. */
+/* Closes the descriptors that were not taken.  0, or -1 with RuntimeError if another thread uses
+   the message. */
 int cmsgx_message_close(PyObject *self);
 
-/* A Message of what arrived in `buffer`, which owns its descriptors from then on; NULL with an
-   exception, and then the buffer still has them.  Inline, as each receive makes one. */
+/* A Message of the data in `buffer`, which owns the descriptors in it from then on: a new
+   reference.  NULL with an exception, and then the buffer still has the descriptors.  Inline,
+   because every receive creates one. */
 static inline __attribute__((always_inline)) PyObject *
 cmsgx_message_new(cmsgx_state *state, cmsgx_buffer *buffer, cmsgx_receive_config *config)
 {
@@ -63,7 +66,7 @@ cmsgx_message_new(cmsgx_state *state, cmsgx_buffer *buffer, cmsgx_receive_config
             return NULL;
         }
     }
-    /* One by one: gcc makes a slow `rep stos` of a memset of this size. */
+    /* One by one, because gcc turns a memset of this size into a slow `rep stos`. */
     self->busy = 0;
     self->closed = 0;
     self->buffer = cmsgx_buffer_share(buffer);
@@ -78,7 +81,7 @@ cmsgx_message_new(cmsgx_state *state, cmsgx_buffer *buffer, cmsgx_receive_config
     return (PyObject *)self;
 }
 
-/* For the type. */
+/* Slots of the type. */
 int cmsgx_message_traverse(PyObject *object, visitproc visit, void *arg);
 void cmsgx_message_dealloc(PyObject *object);
 

@@ -7,8 +7,9 @@
 
 #define SELF(object) ((cmsgx_message *)(object))
 
-/* Whether credentials were attached at all: pid 0 with the overflow ids, mostly 65534, is also what
-   was never sent, and only a pidfd that was asked for tells.  Noted in the record. */
+/* Whether credentials were attached to the message at all, for the record.  Pid 0 with the overflow
+   ids (usually 65534) is also what the kernel reports when none were; only a pidfd that was
+   requested tells the two cases apart. */
 static int
 attached(const cmsgx_message *self, const unsigned char *ucred)
 {
@@ -36,7 +37,7 @@ decode(cmsgx_message *self, cmsgx_state *state, PyObject *kind, cmsgx_codec *cod
     return record;
 }
 
-/* The object of a kind whose payload is descriptors: a new reference. */
+/* The object of a kind whose payload is one or more descriptors: a new reference. */
 static PyObject *
 descriptor_kind(cmsgx_message *self, cmsgx_state *state, PyObject *kind)
 {
@@ -80,8 +81,8 @@ has_descriptor_kind(const cmsgx_message *self, const cmsgx_state *state, PyObjec
                                               : self->buffer->received.fds > 0;
 }
 
-/* 1 and *codec, a new reference; 0 for a kind that this system does not have, so that none came; -1
-   with TypeError. */
+/* 1 and *codec, a new reference; 0 for a kind that this system does not support, so none can have
+   been received; -1 with TypeError. */
 static int
 codec_or_raise(cmsgx_state *state, PyObject *kind, cmsgx_codec **codec)
 {
@@ -94,7 +95,7 @@ codec_or_raise(cmsgx_state *state, PyObject *kind, cmsgx_codec **codec)
     }
     if (PyObject_TypeCheck(kind, state->Record)) {
         PyErr_Format(PyExc_TypeError,
-                     "%R is one control message, and not a kind: give the class, %s", kind,
+                     "%R is a control message, not a kind: pass its class, %s", kind,
                      Py_TYPE(kind)->tp_name);
     }
     else {
@@ -107,8 +108,7 @@ codec_or_raise(cmsgx_state *state, PyObject *kind, cmsgx_codec **codec)
     return -1;
 }
 
-/* Finds the next message that `codec` stands for: the form in which it came, or NULL at the
-   end. */
+/* Finds the next control message that `codec` decodes: its wire format, or NULL at the end. */
 static const cmsgx_wire_format *
 find(const cmsgx_message *self, const cmsgx_codec *codec, size_t *offset, cmsgx_header *header)
 {
@@ -123,7 +123,7 @@ find(const cmsgx_message *self, const cmsgx_codec *codec, size_t *offset, cmsgx_
     return NULL;
 }
 
-/* Those of no registered kind: a new list. */
+/* The control messages without a registered kind: a new list. */
 static PyObject *
 unknown_ones(cmsgx_message *self, cmsgx_state *state)
 {
@@ -139,7 +139,8 @@ unknown_ones(cmsgx_message *self, cmsgx_state *state)
     return list;
 }
 
-/* The first of its kind: 1 and *result, 0 where there is none, -1 with an exception. */
+/* The first control message of that kind: 1 and *result, 0 if there is none, -1 with an
+   exception. */
 static int
 look_up(cmsgx_message *self, PyObject *kind, PyObject **result)
 {
@@ -187,7 +188,7 @@ cmsgx_message_subscript(PyObject *object, PyObject *kind)
     }
     if (kind == (PyObject *)SELF(object)->config->state->Rights) {
         return PyErr_Format(PyExc_KeyError,
-                            "no descriptors came with this message; fds=%zu was asked",
+                            "no descriptors came with this message; fds=%zu was requested",
                             SELF(object)->config->fds);
     }
     PyObject *want = SELF(object)->config->want;
@@ -199,7 +200,7 @@ cmsgx_message_subscript(PyObject *object, PyObject *kind)
     if (kind == (PyObject *)SELF(object)->config->state->PidFd) {
         is_elsewhere = SELF(object)->config->family != AF_UNIX;
     }
-    const char *reason = ": receive() neither sets nor asks for options";
+    const char *reason = ": receive() does not enable options";
     int is_to_be_wanted = 1;
     if (cmsgx_is_unsupported(SELF(object)->config->state, kind)) {
         reason = ": not supported on this system";
@@ -210,7 +211,7 @@ cmsgx_message_subscript(PyObject *object, PyObject *kind)
         is_to_be_wanted = 0;
     }
     else if (is_elsewhere) {
-        reason = ": sockets of this family do not bring it";
+        reason = ": sockets of this family never deliver it";
         is_to_be_wanted = 0;
     }
     else if (want != NULL) {
@@ -218,15 +219,15 @@ cmsgx_message_subscript(PyObject *object, PyObject *kind)
         if (is_wanted < 0) {
             return NULL;
         }
-        reason = is_wanted ? ", though it is switched on" : ": it was not switched on";
+        reason = is_wanted ? ", although it is enabled" : ": it was not enabled";
         is_to_be_wanted = !is_wanted;
     }
-    /* Only now: what ran may have renamed it. */
+    /* Read only now, because the code that ran before may have renamed the class. */
     const char *name = ((PyTypeObject *)kind)->tp_name;
     return is_to_be_wanted
         ? PyErr_Format(PyExc_KeyError,
-                       "no %s came with this message%s; Receiver(want=[%s]) switches it on, or "
-                       "enable(sock, %s)",
+                       "no %s came with this message%s; Receiver(want=[%s]) or "
+                       "enable(sock, %s) enables it",
                        name, reason, name, name)
         : PyErr_Format(PyExc_KeyError, "no %s came with this message%s", name, reason);
 }
@@ -334,7 +335,8 @@ cmsgx_message_control(PyObject *object, void *Py_UNUSED(closure))
             break;
         }
         if (is_descriptor_kind(state, kind)) {
-            /* What came in several is shown as one; what was closed at once, not at all. */
+            /* Descriptors from several control messages are shown as one; those that were closed at
+               once are not shown. */
             int *shown = &has_shown[kind == (PyObject *)state->PidFd];
             if (*shown || !has_descriptor_kind(self, state, kind)) {
                 Py_DECREF(kind);
@@ -355,7 +357,7 @@ cmsgx_message_control(PyObject *object, void *Py_UNUSED(closure))
         Py_DECREF(kind);
         if (record == NULL && (self->buffer->received.flags & MSG_CTRUNC)
             && PyErr_ExceptionMatches(state->MalformedControlError)) {
-            /* The one that was cut: it must not hide those that arrived whole. */
+            /* The one that was truncated: it must not hide those that are complete. */
             PyErr_Clear();
             record = unknown(state, &header);
         }

@@ -38,7 +38,7 @@ cmsgx_message_number(const cmsgx_message *self, size_t at, int *error)
     return -1;
 }
 
-/* For a place without a number: an object that says why.  NULL with an exception. */
+/* An object without a number, whose error messages say why.  NULL with an exception. */
 static PyObject *
 object_of_none(PyTypeObject *type, const cmsgx_slot *slot, int error)
 {
@@ -74,7 +74,7 @@ cmsgx_message_object(cmsgx_message *self, size_t at)
     return slot->object;
 }
 
-/* MessageFds: the read-only sequence that is msg.fds. */
+/* MessageFds: the type of msg.fds, a read-only sequence. */
 
 typedef struct {
     PyObject_HEAD
@@ -163,7 +163,7 @@ message_fds_item(PyObject *self, Py_ssize_t index)
     PyObject *message = ((cmsgx_message_fds *)self)->message;
     if (index < 0 || index >= (Py_ssize_t)SELF(message)->buffer->received.fds) {
         return PyErr_Format(PyExc_IndexError,
-                            "fds: index out of range, %zu descriptors came with this message",
+                            "fds: index out of range; %zu descriptors came with this message",
                             SELF(message)->buffer->received.fds);
     }
     if (!cmsgx_enter(&SELF(message)->busy)) {
@@ -190,7 +190,7 @@ message_fds_subscript(PyObject *self, PyObject *key)
     return message_fds_item(self, index < 0 ? index + message_fds_length(self) : index);
 }
 
-/* By the method of that name that a tuple of the same items has. */
+/* Calls the method of that name of a tuple of the same items. */
 static PyObject *
 call_on_tuple(PyObject *self, const char *name, PyObject *args)
 {
@@ -204,7 +204,7 @@ call_on_tuple(PyObject *self, const char *name, PyObject *args)
 
 PyDoc_STRVAR(index_doc,
 "index($self, value, start=0, stop=sys.maxsize, /)\n--\n\n"
-"The first place where it is; ValueError where it is in none.");
+"The index of the first item that is equal to `value`.  Raises ValueError if there is none.");
 
 static PyObject *
 message_fds_index(PyObject *self, PyObject *args)
@@ -214,7 +214,7 @@ message_fds_index(PyObject *self, PyObject *args)
 
 PyDoc_STRVAR(count_doc,
 "count($self, value, /)\n--\n\n"
-"How often it is there: 0 or 1.");
+"The number of items that are equal to `value`: 0 or 1.");
 
 static PyObject *
 message_fds_count(PyObject *self, PyObject *args)

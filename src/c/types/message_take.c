@@ -12,16 +12,16 @@ need_open(cmsgx_message *self)
 {
     if (cmsgx_flag_get(&self->closed)) {
         PyErr_SetString(PyExc_ValueError,
-                        "the message was closed, and with it what was not taken; take() comes "
-                        "before that");
+                        "the message is closed, and so are the descriptors that were not "
+                        "taken");
         return -1;
     }
     return 0;
 }
 
-/* Moves what is in place `at`, of which there is room in `slots`, to an object of another class,
-   which owns nothing yet: runs no Python code and cannot fail.  The message does not refer to that
-   object, which may have attributes that refer to the message. */
+/* Moves descriptor `at`, for which `slots` exist, to an object of another class, which owns nothing
+   yet.  Runs no Python code and cannot fail.  The message does not keep a reference to that object,
+   which may have attributes that refer to the message. */
 static void
 move_to(cmsgx_message *self, size_t at, PyObject *owner)
 {
@@ -42,14 +42,14 @@ move_to(cmsgx_message *self, size_t at, PyObject *owner)
     }
     ((cmsgx_fd *)owner)->error = error;
     if (self->config->row != NULL) {
-        /* With the place there that the number has. */
+        /* Together with the place that is reserved for the number. */
         cmsgx_fd_set_row(owner, self->config->row);
     }
     slot->taken = 1;
 }
 
-/* What `fd_class=` names, or NULL where it is the class that an object has anyway: 0, or -1 with
-   TypeError. */
+/* Sets *type to the class given as `fd_class=`, or to NULL if that is the usual class.  0, or -1
+   with TypeError. */
 static int
 parse_class(cmsgx_state *state, PyObject *given, PyTypeObject *usual, PyTypeObject **type)
 {
@@ -70,7 +70,7 @@ parse_class(cmsgx_state *state, PyObject *given, PyTypeObject *usual, PyTypeObje
     return 0;
 }
 
-/* `object`: what owned it, and says how it went, or NULL. */
+/* `object` owned the descriptor, and its repr says what became of it; or NULL. */
 static void
 raise_not_here(const char *call, const cmsgx_message *self, size_t at, PyObject *object)
 {
@@ -82,12 +82,13 @@ raise_not_here(const char *call, const cmsgx_message *self, size_t at, PyObject 
                      object);
     }
     else {
-        PyErr_Format(PyExc_ValueError, "%s: descriptor %zu is not here", call, at);
+        PyErr_Format(PyExc_ValueError, "%s: descriptor %zu is gone", call, at);
     }
 }
 
-/* Whether who looked at the one in place `at` left it here: 0, or -1 with ValueError.  What came as
-   an errno is here, and owns nothing. */
+/* 0 if descriptor `at` is still owned here, or -1 with ValueError if a user of msg.fds closed it or
+   gave it away.  An errno in place of a descriptor counts as owned, although there is nothing to
+   own. */
 static int
 need_here(const char *call, const cmsgx_message *self, size_t at)
 {
@@ -100,7 +101,7 @@ need_here(const char *call, const cmsgx_message *self, size_t at)
     return 0;
 }
 
-/* As an object of `type`, NULL for the usual class: a new reference. */
+/* Takes descriptor `at` as an object of `type`, or of the usual class for NULL: a new reference. */
 static PyObject *
 take_at(const char *call, cmsgx_message *self, size_t at, PyTypeObject *type)
 {
@@ -109,17 +110,17 @@ take_at(const char *call, cmsgx_message *self, size_t at, PyTypeObject *type)
     }
     if (self->slots[at].taken) {
         if (at < self->buffer->received.fds) {
-            PyErr_Format(PyExc_ValueError, "descriptor %zu was taken before", at);
+            PyErr_Format(PyExc_ValueError, "descriptor %zu was already taken", at);
         }
         else {
-            PyErr_SetString(PyExc_ValueError, "the PidFd was taken before");
+            PyErr_SetString(PyExc_ValueError, "the PidFd was already taken");
         }
         return NULL;
     }
     PyObject *object;
     if (type != NULL) {
-        /* What this runs (the garbage collector) may close an Fd that somebody looked at, but finds
-           the message in use. */
+        /* This may run the garbage collector, and so code that closes an Fd from msg.fds; but for
+           that code the message is in use. */
         object = cmsgx_fd_new(type, -1, 0);
         if (object != NULL && need_here(call, self, at) < 0) {
             Py_CLEAR(object);
@@ -137,7 +138,7 @@ take_at(const char *call, cmsgx_message *self, size_t at, PyTypeObject *type)
     return Py_NewRef(object);
 }
 
-/* Which place take() is asked for: -1 with an exception. */
+/* The index in buffer->fds of the descriptor that take() is asked for; -1 with an exception. */
 static Py_ssize_t
 place_of(const cmsgx_message *self, PyObject *which)
 {
@@ -145,7 +146,7 @@ place_of(const cmsgx_message *self, PyObject *which)
     if (which == (PyObject *)self->config->state->PidFd) {
         if (self->buffer->received.pidfds == 0) {
             PyErr_SetString(PyExc_KeyError,
-                            "no PidFd came with this message; Receiver(want=[PidFd]) asks for it");
+                            "no PidFd came with this message; Receiver(want=[PidFd]) requests it");
             return -1;
         }
         return count;
@@ -199,7 +200,7 @@ cmsgx_message_take(PyObject *object, PyObject *const *args, Py_ssize_t nargs, Py
     return result;
 }
 
-/* Whether exactly one descriptor came: 0, or -1 with ValueError. */
+/* 0 if exactly one descriptor came, or -1 with ValueError. */
 static int
 need_one(const cmsgx_message *self)
 {
@@ -207,8 +208,8 @@ need_one(const cmsgx_message *self)
     Py_ssize_t closed = self->buffer->received.closed_fds;
     if (closed < 0) {
         PyErr_Format(PyExc_ValueError,
-                     "take_one: %zu %s here, and the kernel dropped others, uncounted", count,
-                     count == 1 ? "descriptor is" : "descriptors are");
+                     "take_one: %zu %s, and the kernel dropped an unknown number of others", count,
+                     count == 1 ? "descriptor came" : "descriptors came");
         return -1;
     }
     if (closed > 0) {
@@ -239,7 +240,8 @@ parse_just_class(const cmsgx_message *self, const cmsgx_signature *signature,
     return parse_class(state, given, state->Fd, type);
 }
 
-/* What take_one() and take_all() do first: parses, and calls `take` while the message is held. */
+/* The common part of take_one() and take_all(): parses the arguments, and calls `take` while the
+   message is held. */
 static PyObject *
 take_by_class(PyObject *object, const cmsgx_signature *signature, PyObject *const *args,
               Py_ssize_t nargs, PyObject *kwnames,
@@ -273,7 +275,7 @@ cmsgx_message_take_one(PyObject *object, PyObject *const *args, Py_ssize_t nargs
     return take_by_class(object, &signature, args, nargs, kwnames, take_only);
 }
 
-/* All that are left, as a list: a new reference. */
+/* Takes all descriptors that are left: a new list. */
 static PyObject *
 take_rest(cmsgx_message *self, PyTypeObject *type)
 {
@@ -281,7 +283,8 @@ take_rest(cmsgx_message *self, PyTypeObject *type)
         return NULL;
     }
     PyObject *list = PyList_New(0);
-    /* Objects first, taken second: what fails half way leaves all with the message. */
+    /* All objects are created before any descriptor is taken, so a failure leaves all with the
+       message. */
     for (size_t i = 0; list != NULL && i < self->buffer->received.fds; i++) {
         if (self->slots[i].taken) {
             continue;
@@ -316,7 +319,8 @@ cmsgx_message_take_all(PyObject *object, PyObject *const *args, Py_ssize_t nargs
     return take_by_class(object, &signature, args, nargs, kwnames, take_rest);
 }
 
-/* The number in place `at`, still owned here; -1 with an exception where there is none. */
+/* The number of descriptor `at`, which is still owned here; -1 with an exception if there is
+   none. */
 static int
 number_to_detach(const cmsgx_message *self, size_t at)
 {
@@ -325,7 +329,7 @@ number_to_detach(const cmsgx_message *self, size_t at)
     int number = object != NULL ? cmsgx_fd_number(object)
                                 : cmsgx_message_number(self, at, &error);
     if (number < 0 && error != 0) {
-        cmsgx_raise_errno(error, "detach_all: the kernel gave no descriptor %zu", at);
+        cmsgx_raise_errno(error, "detach_all: the kernel did not deliver descriptor %zu", at);
     }
     else if (number < 0) {
         raise_not_here("detach_all", self, at, object);
@@ -333,8 +337,8 @@ number_to_detach(const cmsgx_message *self, size_t at)
     return number;
 }
 
-/* Takes the numbers in `list` away from the objects that own them, or from none of these: 0, or -1
-   with ValueError where another thread was faster. */
+/* Takes the numbers in `list` away from the objects that own them: all of them and 0, or none and
+   -1 with ValueError if another thread was faster. */
 static int
 detach_from_objects(cmsgx_message *self, PyObject *list)
 {
@@ -387,7 +391,7 @@ cmsgx_message_detach_all(PyObject *object, PyObject *Py_UNUSED(ignored))
         for (size_t i = 0; i < self->buffer->received.fds; i++) {
             count += !self->slots[i].taken;
         }
-        /* All memory first.  From the list on no Python code runs. */
+        /* All memory is allocated first.  After the list, no Python code runs. */
         list = PyList_New(count);
         for (size_t i = 0; list != NULL && i < self->buffer->received.fds; i++) {
             if (!self->slots[i].taken) {

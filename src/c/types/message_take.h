@@ -1,4 +1,4 @@
-/* The methods of Message that move descriptors out: to objects, or as numbers. */
+/* The methods of Message that move descriptors out of it, as objects or as numbers. */
 
 #ifndef CMSGX_MESSAGE_TAKE_H
 #define CMSGX_MESSAGE_TAKE_H

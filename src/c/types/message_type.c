@@ -25,7 +25,8 @@ joined(const cmsgx_into *into, size_t nbytes)
     return bytes;
 }
 
-/* With MSG_TRUNC passed, the kernel returns more than there is. */
+/* The number of bytes in the buffer.  For a call with MSG_TRUNC, the kernel returns the length of
+   the whole datagram. */
 static size_t
 bytes_here(const cmsgx_message *self)
 {
@@ -60,7 +61,7 @@ message_view(PyObject *object, void *Py_UNUSED(closure))
     const cmsgx_into *into = self->buffer->into;
     const unsigned char *start = self->buffer->data;
     if (into != NULL) {
-        /* What lies in several buffers has no view; one buffer of the caller's has. */
+        /* Data in several buffers has no view; data in a single buffer of the caller has. */
         if (into->count != 1) {
             return message_data(object, NULL);
         }
@@ -96,8 +97,8 @@ message_segments(PyObject *object, void *Py_UNUSED(closure))
     if (into != NULL) {
         if (into->count != 1) {
             PyErr_SetString(PyExc_ValueError,
-                            "segments: the data lies in several buffers (into=), which segments "
-                            "would cross");
+                            "segments: the data is in several buffers (into=), and a segment "
+                            "may not be contiguous");
             return NULL;
         }
         start = into->iov[0].iov_base;
@@ -106,8 +107,8 @@ message_segments(PyObject *object, void *Py_UNUSED(closure))
                               segment_size(self));
 }
 
-/* The socket that its name is of.  It may be closed by now, and the number another file's, which
-   says nothing then. */
+/* The socket that the address came from.  It may be closed by now, and its number in use for
+   another file, which is then ignored. */
 static cmsgx_whence
 whence_of(const cmsgx_buffer *buffer)
 {
@@ -195,8 +196,8 @@ message_closed_fds(PyObject *object, void *Py_UNUSED(closure))
 
 PyDoc_STRVAR(close_doc,
 "close($self, /)\n--\n\n"
-"Closes each descriptor that was not taken; what `with` does at its end.  The data and the\n"
-"control messages stay.");
+"Closes each descriptor that was not taken, as the end of a `with` block does.  The data and the\n"
+"control messages stay available.");
 
 static PyObject *
 message_close_method(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -229,43 +230,46 @@ message_repr(PyObject *object)
 
 PyDoc_STRVAR(take_doc,
 "take($self, which, /, *, fd_class=None)\n--\n\n"
-"Moves one descriptor out: `which` is an index of `fds`, or the class PidFd.  The caller owns\n"
-"the Fd that is returned; closing the message leaves it open.  IndexError or KeyError where\n"
-"there is none; ValueError where it was taken before, or who looked at it closed it or gave it\n"
-"away, or the message is closed.\n\n"
-"`fd_class` is a subclass of Fd, of PidFd for the PidFd, of which the returned object is.  Its\n"
-"memory is there before it owns the descriptor, and neither its __new__() nor its __init__() is\n"
-"called, so nothing can fail in between.  `fds` then has an Fd in that place that owns nothing.");
+"Moves one descriptor out of the message: `which` is an index of `fds`, or the class PidFd.  The\n"
+"caller owns the returned Fd; closing the message leaves it open.  Raises IndexError or KeyError\n"
+"if there is no such descriptor, and ValueError if it was already taken, if its object was\n"
+"closed or given away, or if the message is closed.\n\n"
+"`fd_class` is the class of the returned object: a subclass of Fd, or of PidFd for the PidFd.\n"
+"Its memory is allocated before it owns the descriptor, and neither its __new__() nor its\n"
+"__init__() is called, so nothing can fail in between.  The Fd that `fds` then has at that index\n"
+"owns nothing.");
 
 PyDoc_STRVAR(take_one_doc,
 "take_one($self, /, *, fd_class=None)\n--\n\n"
-"Moves the one descriptor out that came with the message, as take(0) does.  ValueError that says\n"
-"how many came where that is not one, those that were closed for want of room in `fds=` among\n"
-"them, and then the message still owns what is here.");
+"Moves the only descriptor out of the message, as take(0) does.  Raises ValueError with the\n"
+"number of descriptors that came if that is not one, including those that were closed because of\n"
+"`fds=`; the message then still owns the descriptors that it has.");
 
 PyDoc_STRVAR(take_all_doc,
 "take_all($self, /, *, fd_class=None)\n--\n\n"
-"Moves each descriptor of `fds` that was not taken yet out, as a list of Fd that the caller\n"
-"owns, or of `fd_class`, as take() does: all of them or, where it raises, none.  ValueError where\n"
-"the message is closed, or who looked at one of them closed it or gave it away.");
+"Moves each descriptor of `fds` that was not taken yet out of the message.  Returns a list of\n"
+"Fd, or of `fd_class` as for take(), which the caller owns: all of them or, if it raises, none.\n"
+"Raises ValueError if the message is closed, or if the Fd of one of them was closed or given\n"
+"away.");
 
 PyDoc_STRVAR(detach_all_doc,
 "detach_all($self, /)\n--\n\n"
-"Moves each descriptor of `fds` that was not taken yet out, as a list of numbers that the caller\n"
-"owns and has to close: all of them or, where it raises, none.  ValueError where the message, or\n"
-"one of them, was closed; OSError where the kernel gave an errno in place of one.");
+"Moves each descriptor of `fds` that was not taken yet out of the message.  Returns a list of\n"
+"numbers, which the caller owns and must close: all of them or, if it raises, none.  Raises\n"
+"ValueError if the message or one of them was closed, and OSError if the kernel delivered an\n"
+"errno in place of one.");
 
 PyDoc_STRVAR(get_doc,
 "get($self, kind, default=None, /)\n--\n\n"
-"The first control message of that kind, or `default`.");
+"The first control message of that kind, or `default` if there is none.");
 
 PyDoc_STRVAR(get_all_doc,
 "get_all($self, kind, /)\n--\n\n"
-"Each control message of that kind, as a tuple in the order of arrival.");
+"All control messages of that kind, as a tuple in the order in which they came.");
 
 PyDoc_STRVAR(message_enter_doc,
 "__enter__($self, /)\n--\n\n"
-"Gives itself, for `as`.");
+"Returns the message itself, for `as`.");
 
 PyDoc_STRVAR(message_exit_doc,
 "__exit__($self, /, *exc_info)\n--\n\n"
@@ -291,39 +295,40 @@ static PyMethodDef message_methods[] = {
 static PyGetSetDef message_getset[] = {
     {"data", message_data, NULL, "The bytes, copied out on first use.", NULL},
     {"view", message_view, NULL,
-     "The bytes without a copy: a read-only bytes-like object that keeps them as they are.",
+     "The bytes without a copy: a read-only bytes-like object.",
      NULL},
     {"flags", message_flags, NULL,
      "msg_flags of recvmsg(2): MSG_CTRUNC, MSG_TRUNC, MSG_EOR, ...", NULL},
-    {"nbytes", message_nbytes, NULL, "What recvmsg(2) returned.", NULL},
+    {"nbytes", message_nbytes, NULL, "The return value of recvmsg(2).", NULL},
     {"segments", message_segments, NULL,
-     "The datagrams that UDP_GRO joined, a sequence of View; just one when none were joined.",
+     "The datagrams that UDP_GRO coalesced, a sequence of View; just one if none were coalesced.",
      NULL},
     {"fds", message_fds, NULL, "The descriptors, a read-only sequence of Fd.", NULL},
-    {"control", cmsgx_message_control, NULL, "The control messages, a tuple, decoded now.", NULL},
+    {"control", cmsgx_message_control, NULL,
+     "The control messages, a tuple, decoded on each access.", NULL},
     {"address", message_address, NULL,
-     "Where it came from, as the socket module gives it: a tuple, which is an Address too, or str\n"
-     "or bytes for AF_UNIX.  None where it has none, and on a stream, which has one peer:\n"
-     "getpeername().", NULL},
+     "The address of the sender, as the socket module returns it: a tuple, which is an Address\n"
+     "too, or str or bytes for AF_UNIX.  None if there is none, and on a stream, which has one\n"
+     "peer: getpeername().", NULL},
     {"sender", message_sender, NULL,
-     "The same in the raw form of Address: hashable, and made without text.", NULL},
+     "The same in the raw form of Address: hashable, and created without formatting text.", NULL},
     {"truncated", message_truncated, NULL,
-     "Whether data, control data or surplus descriptors were cut off.", NULL},
+     "Whether data or control data was truncated, or surplus descriptors were dropped.", NULL},
     {"eof", message_eof, NULL,
-     "Whether this is the end of the stream; None where an empty message looks the same.", NULL},
+     "Whether this is the end of the stream; None if an empty message would look the same.", NULL},
     {"closed_fds", message_closed_fds, NULL,
-     "How many descriptors beyond those asked for were closed; None where the kernel dropped\n"
-     "some, which it does not count.",
+     "How many descriptors beyond those requested were closed; None if the kernel dropped some,\n"
+     "because it does not report how many.",
      NULL},
-    {"closed", message_closed, NULL, "Whether close() was called, or `with` ended.", NULL},
+    {"closed", message_closed, NULL, "Whether close() was called, or a `with` block ended.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 PyDoc_STRVAR(message_doc,
-"What one receive brought: data, descriptors, control messages, address.  It owns the\n"
-"descriptors that are not taken, and closes them at the end of its `with`.\n\n"
-"msg[K] is the first control message of kind K, K in msg whether there is one, and iterating\n"
-"yields them all.");
+"The result of one receive: data, descriptors, control messages, address.  It owns the\n"
+"descriptors that are not taken, and closes them at the end of a `with` block.\n\n"
+"msg[K] is the first control message of kind K, `K in msg` says whether there is one, and\n"
+"iterating over msg yields all control messages.");
 
 static PyType_Slot message_slots[] = {
     {Py_tp_dealloc, cmsgx_message_dealloc},

@@ -1,4 +1,4 @@
-/* Message as Python sees it: the attributes, the methods, the type. */
+/* The Python type Message: its attributes and methods. */
 
 #ifndef CMSGX_MESSAGE_TYPE_H
 #define CMSGX_MESSAGE_TYPE_H

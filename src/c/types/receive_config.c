@@ -87,14 +87,14 @@ void
 cmsgx_receive_config_inherit(cmsgx_receive_config *config, const cmsgx_receive_config *before)
 {
     if (before != NULL && before->row != NULL && config->row != NULL) {
-        /* What is stuck there still counts for this receiver. */
+        /* Descriptors that are stuck in that row still count for this receiver. */
         cmsgx_row_drop(config->row);
         config->row = cmsgx_row_hold(before->row);
     }
 }
 
-/* Whether these are kinds of the package, which live as long as it does: no cycle with them is
-   garbage. */
+/* Whether all of these are kinds of the package itself, which live as long as it does, so a cycle
+   through them is never garbage. */
 static int
 are_lasting(cmsgx_state *state, PyObject *kinds)
 {
@@ -120,7 +120,7 @@ typedef struct {
     char takes_pidfd;
     char raise_truncated;
     char in_background;
-    char is_lasting;        /* nothing that it refers to can be in a cycle */
+    char is_lasting;        /* nothing that it refers to can be in a reference cycle */
 } config_object;
 
 #define SELF(object) ((config_object *)(object))
@@ -186,7 +186,7 @@ config_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         cmsgx_raise_needed("want", -1, "a tuple of kinds", want);
         return NULL;
     }
-    /* 32 bits have no nearer one than INT_MAX to what is larger. */
+    /* On 32-bit systems cmsgx_as_nearest() turns any larger number into INT_MAX. */
     if (control_size < 0 || control_size >= INT_MAX) {
         PyErr_Format(PyExc_ValueError, "control_size: %R; it is 0 to %d", size_given, INT_MAX - 1);
         return NULL;
@@ -197,7 +197,7 @@ config_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     int may_bring_fds = cmsgx_may_bring_fds(family);
-    /* At most as many as can come, so that none can be missing. */
+    /* Not more than can come, so that none can be missing. */
     self->fds = may_bring_fds ? fds : 0;
     self->control_size = (size_t)control_size;
     self->want = Py_NewRef(want);
@@ -207,7 +207,8 @@ config_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->raise_truncated = (char)raise_truncated;
     self->in_background = (char)(in_background && may_bring_fds);
     self->is_lasting = (char)is_lasting;
-    /* What the kernel has no room for it closes, in the thread that receives. */
+    /* Descriptors that do not fit in the control buffer are closed by the kernel, in the thread
+       that receives. */
     if (self->in_background && self->control_size < CMSGX_MAX_CONTROL_SIZE) {
         self->control_size = CMSGX_MAX_CONTROL_SIZE;
     }
@@ -234,20 +235,20 @@ config_dealloc(PyObject *object)
 
 static PyMemberDef config_members[] = {
     {"fds", Py_T_PYSSIZET, offsetof(config_object, fds), Py_READONLY,
-     "Descriptors at most for each message."},
+     "The maximum number of descriptors for each message."},
     {"control_size", Py_T_PYSSIZET, offsetof(config_object, control_size), Py_READONLY,
-     "Bytes of room for control data."},
+     "The size of the control buffer, in bytes."},
     {"want", Py_T_OBJECT_EX, offsetof(config_object, want), Py_READONLY,
-     "The kinds that are switched on, a tuple."},
-    {"family", Py_T_INT, offsetof(config_object, family), Py_READONLY, "AF_*, -1: unknown."},
+     "The kinds that are enabled, a tuple."},
+    {"family", Py_T_INT, offsetof(config_object, family), Py_READONLY, "AF_*; -1: unknown."},
     {"type", Py_T_INT, offsetof(config_object, type), Py_READONLY,
-     "SOCK_*, -1: the kernel is asked when it matters."},
+     "SOCK_*; -1: unknown, so the kernel is asked when it matters."},
     {"takes_pidfd", Py_T_BOOL, offsetof(config_object, takes_pidfd), Py_READONLY,
-     "Whether a PidFd was asked for."},
+     "Whether a PidFd was requested."},
     {"raise_truncated", Py_T_BOOL, offsetof(config_object, raise_truncated), Py_READONLY,
-     "Whether a receive raises where data or descriptors are missing."},
+     "Whether a receive raises if data or descriptors are missing."},
     {"in_background", Py_T_BOOL, offsetof(config_object, in_background), Py_READONLY,
-     "Whether the background closer closes what is not taken."},
+     "Whether the background closer closes the descriptors that are not taken."},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -259,8 +260,8 @@ static PyMethodDef config_methods[] = {
 PyDoc_STRVAR(config_doc,
 "ReceiveConfig(*, fds, control_size, want, family=-1, type=-1, takes_pidfd=False, "
 "raise_truncated=True, in_background=False)\n--\n\n"
-"What receivers are asked for, and the room for it.  It never changes, so many of them can be\n"
-"given the same one.");
+"The settings of a receiver, and the size of its control buffer.  It is immutable, so any number\n"
+"of receivers can share one.");
 
 static PyType_Slot config_slots[] = {
     {Py_tp_new, config_make},

@@ -1,39 +1,40 @@
-/* What a receiver was asked for. */
+/* The settings of a receiver: ReceiveConfig, and the struct that its messages share. */
 
 #ifndef CMSGX_RECEIVE_CONFIG_H
 #define CMSGX_RECEIVE_CONFIG_H
 
 #include "state.h"
 
-/* What one receiver was asked for: its messages share it. */
+/* The settings of one receiver, which its messages share. */
 typedef struct cmsgx_receive_config {
     cmsgx_count users;
-    cmsgx_state *state;     /* borrowed: who has a config has an object of the module */
-    size_t fds;             /* descriptors asked for */
-    size_t control_size;    /* room given to the kernel */
-    int family;             /* AF_*, -1 unknown */
-    int type;               /* SOCK_*, -1: asked of the kernel when it matters */
+    cmsgx_state *state;     /* borrowed: whoever has a config has an object of the module */
+    size_t fds;             /* descriptors requested */
+    size_t control_size;    /* size of the control buffer that the kernel may fill */
+    int family;             /* AF_*; -1: unknown */
+    int type;               /* SOCK_*; -1: unknown, so the kernel is asked when it matters */
     int raise_truncated;
     cmsgx_row *row;         /* owned use: closes in the background; or NULL */
-    int takes_pidfd;        /* PidFd was asked for, or the call takes what comes */
-    int asked_pidfd;        /* PidFd was asked for */
-    PyObject *want;         /* owned: tuple of kinds that were switched on, or NULL: unknown */
-    int is_traced;          /* what uses it may be in a cycle, by a kind of the user's or by `into`:
-                               then each object that does holds a reference to `want` instead, and
-                               the garbage collector tracks it; the others are spared that */
+    int takes_pidfd;        /* PidFd was requested, or the call takes any that comes */
+    int asked_pidfd;        /* PidFd was requested */
+    PyObject *want;         /* owned: tuple of the enabled kinds; NULL: unknown */
+    int is_traced;          /* its users may be in a reference cycle, through a kind that the user
+                               defined or through `into`.  Then each user holds a reference to
+                               `want`, and is tracked by the garbage collector, at a cost that the
+                               other configs avoid */
 } cmsgx_receive_config;
 
 /* One use, the caller's. */
 cmsgx_receive_config *cmsgx_receive_config_new(cmsgx_state *state);
 void cmsgx_receive_config_release(cmsgx_receive_config *config);
 
-/* That of a call which asks for no kinds: the one of the last such call where it is the same.  One
-   use, the caller's, or NULL with MemoryError.  Steals the use of `row`, also where it fails; NULL
-   closes here. */
+/* The config for one call that enables no kinds; that of the last such call if it is the same.  One
+   use, the caller's, or NULL with MemoryError.  Steals the use of `row`, even on failure; with NULL
+   descriptors are closed by the receiving thread. */
 cmsgx_receive_config *cmsgx_receive_config_once(cmsgx_state *state, size_t fds, int family,
                                                 int type, int raise_truncated, cmsgx_row *row);
 
-/* Gives back the one that is kept. */
+/* Releases the config that is kept for the next call. */
 void cmsgx_receive_config_free_all(cmsgx_state *state);
 
 static inline cmsgx_receive_config *
@@ -56,14 +57,14 @@ cmsgx_receive_config_visit(const cmsgx_receive_config *config, visitproc visit, 
     return 0;
 }
 
-/* One use, the caller's, of what one receiver needs for a ReceiveConfig: that object is shared, its
-   row of the closer is not.  NULL with an exception. */
+/* A new config for one receiver, from a ReceiveConfig: one use, the caller's.  Receivers can share
+   that object, but each has its own row in the closer.  NULL with an exception. */
 cmsgx_receive_config *cmsgx_receive_config_of(cmsgx_state *state, PyObject *object);
 
-/* Keeps the row of the one (or NULL) whose place it takes. */
+/* Takes over the row of the config that it replaces, which may be NULL. */
 void cmsgx_receive_config_inherit(cmsgx_receive_config *config, const cmsgx_receive_config *before);
 
-/* Whether descriptors can come with a message of that family, -1 for one that is not known. */
+/* Whether a message of that family can carry descriptors.  -1: unknown, so it may. */
 static inline int
 cmsgx_may_bring_fds(int family)
 {

@@ -13,7 +13,8 @@ cmsgx_close_numbers(cmsgx_row *row, int *fds, size_t count)
         return;
     }
     if (row != NULL) {
-        /* With the GIL: a fork in Python finds them here or there, and never on the way. */
+        /* With the GIL held, so a fork in Python finds each number either here or in the closer,
+           and never in between. */
         cmsgx_row_submit(row, fds, open);
     }
     else {
@@ -22,12 +23,12 @@ cmsgx_close_numbers(cmsgx_row *row, int *fds, size_t count)
         Py_END_ALLOW_THREADS
     }
     for (size_t i = 0; i < count; i++) {
-        /* The errno that came in place of one stays. */
+        /* An errno that came in place of a descriptor stays. */
         fds[i] = fds[i] < 0 ? fds[i] : -1;
     }
 }
 
-/* Gives back the places that a message did not need. */
+/* Gives back the reserved places that a message did not need. */
 static void
 settle(cmsgx_row *row, int *fds, size_t count)
 {
@@ -39,7 +40,8 @@ settle(cmsgx_row *row, int *fds, size_t count)
         cmsgx_row_unreserve(row, CMSGX_MAX_PLACES - open);
     }
     else if (cmsgx_row_reserve(row, open - CMSGX_MAX_PLACES) < 0) {
-        /* More than a kernel sends, as an emulator might, and no memory for it. */
+        /* More than a kernel delivers, which an emulator might do, and no memory for their
+           places. */
         for (size_t i = count; open > CMSGX_MAX_PLACES; i--) {
             if (fds[i - 1] >= 0) {
                 cmsgx_close_all(&fds[i - 1], 1);
@@ -50,8 +52,9 @@ settle(cmsgx_row *row, int *fds, size_t count)
     }
 }
 
-/* Whether nobody sent it, by its credentials: the pid is 0, and there is no pidfd.  It is so also
-   for a sender of another pid namespace, who then stays unknown. */
+/* Whether, judging by its credentials, nobody sent this: the pid is 0, and there is no pidfd.  The
+   same is true of a sender in a pid namespace that is not visible here, which then stays
+   unknown. */
 static int
 is_invented(const cmsgx_buffer *buffer)
 {
@@ -76,14 +79,14 @@ cmsgx_received_set_eof(cmsgx_buffer *buffer, const cmsgx_receive_config *config,
 {
     cmsgx_received *received = &buffer->received;
     if (type == SOCK_SEQPACKET) {
-        /* The end has neither. */
+        /* At the end there is neither. */
         received->eof = buffer->control_used > 0 || buffer->name_size > 0 ? 0 : 2;
     }
     else if (type == SOCK_STREAM) {
         received->eof = buffer->capacity > 0 ? 1 : 2;
         if (received->fds == 0 && (received->eof == 1 || is_invented(buffer))) {
-            /* The kernel invents credentials here: root, also for a peer that is nobody.  What
-               was cut of them is no loss. */
+            /* At the end the kernel makes up credentials: those of root, even for a peer that is
+               not root.  It does not matter if they were truncated. */
             cmsgx_close_numbers(config->row, buffer->fds, received->pidfds);
             received->pidfds = 0;
             buffer->control_used = 0;
@@ -132,7 +135,7 @@ cmsgx_take_received(cmsgx_buffer *buffer, const cmsgx_receive_config *config,
     if (msg->msg_flags & MSG_CTRUNC) {
         received->closed_fds = -1;
     }
-    /* What is kept stands in front. */
+    /* The descriptors that are kept come first. */
     if (keep_pidfds) {
         int pidfd = fds[found.rights];
         fds[found.rights] = fds[keep];
@@ -141,8 +144,8 @@ cmsgx_take_received(cmsgx_buffer *buffer, const cmsgx_receive_config *config,
     return found.rights + found.pidfds - keep - keep_pidfds;
 }
 
-/* Whether the kernel had room for a descriptor more than it gave: then something else kept it
-   back. */
+/* Whether the control buffer had space for one more descriptor than the kernel delivered, so
+   something else kept it back. */
 int
 cmsgx_received_had_room(const cmsgx_buffer *buffer)
 {

@@ -13,7 +13,8 @@ typedef struct {
     Py_ssize_t count;
 } segments;
 
-/* The iterator of any sequence would add half of the cost of creating a view. */
+/* An own iterator, because that of the sequence protocol would add half the cost of creating a
+   view. */
 typedef struct {
     PyObject_HEAD
     segments *of;           /* owned */
@@ -120,8 +121,8 @@ static PyGetSetDef segments_getset[] = {
 };
 
 PyDoc_STRVAR(segments_doc,
-"The datagrams that the kernel joined (UDP_GRO), in order: a sequence of Views, which are created\n"
-"on access.");
+"The datagrams that the kernel coalesced (UDP_GRO), in order: a sequence of Views, which are\n"
+"created on access.");
 
 static PyMethodDef segments_methods[] = {
     CMSGX_NO_COPY,

@@ -1,4 +1,4 @@
-/* Segments: the datagrams that the kernel joined (UDP_GRO, udp(7)), as views that are created on
+/* Segments: the datagrams that the kernel coalesced (UDP_GRO, udp(7)), as views that are created on
    access. */
 
 #ifndef CMSGX_SEGMENTS_H

@@ -206,7 +206,7 @@ static PyMethodDef view_methods[] = {
 };
 
 static PyGetSetDef view_getset[] = {
-    {"nbytes", view_nbytes, NULL, "Its length in bytes.", NULL},
+    {"nbytes", view_nbytes, NULL, "The length in bytes.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
