@@ -228,7 +228,7 @@ ARGUMENTS: list[tuple[str, type[BaseException], str]] = [
     ("kinds.RdsReceiveLatency.option([1, 1])", ValueError,
      "stages: [1, 1]; give each once"),
     ("restored.__enter__()", RuntimeError,
-     "Ttl: the options were restored, and are not switched on again by another `with`; call "
+     "Ttl: the options were restored, and another `with` does not switch them on again; call "
      "enable() again, or make another receiver"),
     ("message.take('0')", TypeError, "take(): an index, or PidFd, is needed, not str"),
     ("message.take(cmsgx.Credentials)", TypeError,
@@ -279,7 +279,7 @@ ARGUMENTS: list[tuple[str, type[BaseException], str]] = [
     ("fd.check(path='/etc/shadow')", TypeError,
      "path: True or False, whether O_PATH descriptors will do, is needed, not str"),
     ("cmsgx.share(b'x', name=3)", TypeError, "name: a str is needed, not int"),
-    ("cmsgx.share(b'x', name='x' * 250)", ValueError, "name: 250 bytes; it has 249 at most"),
+    ("cmsgx.share(b'x', name='x' * 250)", ValueError, "name: 250 bytes; at most 249 are allowed"),
     ("memory.map(seals=b'write')", TypeError,
      f"seals: one of {SEALS}, 'exec', several of them, or F_SEAL_* bits, is needed, not bytes"),
     ("cmsgx.BatchResult('x')", TypeError, "sent: an int is needed, not str"),

@@ -68,10 +68,10 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
      "TLS_TX); by this one, of IPPROTO_TCP without it, the kernel would drop it without an error, "
      "or refuse it, and send the data as plain text"),
     ("cmsgx.receive(udp, 5, fds=1)", cmsgx.NotSupportedError,
-     "[EOPNOTSUPP] fds=1: what brings descriptors is of AF_UNIX sockets; this one's family is "
+     "[EOPNOTSUPP] fds=1: receiving descriptors is for AF_UNIX sockets; the family of this one is "
      "AF_INET"),
     ("cmsgx.Receiver(udp, 5, fds=1)", cmsgx.NotSupportedError,
-     "[EOPNOTSUPP] fds=1: what brings descriptors is of AF_UNIX sockets; this one's family is "
+     "[EOPNOTSUPP] fds=1: receiving descriptors is for AF_UNIX sockets; the family of this one is "
      "AF_INET"),
     ("kinds.Ttl(1, 2)", TypeError,
      "Ttl() takes 1 fields (2 given)"),
@@ -125,7 +125,7 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
     ("pickle.dumps(receiver)", TypeError,
      "cannot copy or pickle a Receiver"),
     ("pickle.dumps(enabled)", TypeError,
-     "cannot copy or pickle an Enabled: what it undoes is undone once"),
+     "cannot copy or pickle an Enabled: it restores options only once"),
     ("pickle.dumps(zero_copy)", TypeError,
      "cannot copy or pickle a ZeroCopySender: the kernel reads the buffers it holds"),
     ("cmsgx.send(sock, b'x', fds=[closed_file])", ValueError,
@@ -232,10 +232,10 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
     ("cmsgx.enable(sock, 5)", TypeError,
      "enable: a kind of control message is needed, not int"),
     ("cmsgx.enable(sock, kinds.Ttl)", cmsgx.NotSupportedError,
-     "[EOPNOTSUPP] Ttl (IP_RECVTTL, Linux 2.2) is of AF_INET and AF_INET6 sockets; this one's "
-     "family is AF_UNIX"),
+     "[EOPNOTSUPP] Ttl (IP_RECVTTL, Linux 2.2) is for AF_INET and AF_INET6 sockets; the family "
+     "of this one is AF_UNIX"),
     ("cmsgx.enable(sock, kinds.UdpSegment)", TypeError,
-     "UdpSegment is only sent, never received: there is nothing to switch on; it goes with a send, "
+     "UdpSegment is only sent, never received: there is nothing to switch on; pass it to a send, "
      "as control=UdpSegment(size)"),
     ("cmsgx.socket.sendmsg()", TypeError,
      "unbound method sendmsg() needs a socket"),
@@ -291,7 +291,7 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
     ("kinds.RxrpcCallTimeouts(1, normal=1)", ValueError,
      "RxrpcCallTimeouts: without `idle` there can be no `normal`"),
     ("cmsgx.peer_credentials(udp)", cmsgx.NotSupportedError,
-     "[EOPNOTSUPP] peer_credentials is of AF_UNIX sockets; this one's family is AF_INET"),
+     "[EOPNOTSUPP] peer_credentials is for AF_UNIX sockets; the family of this one is AF_INET"),
     ("cmsgx.ZeroCopySender.__init__(zero_copy, udp)", TypeError,
      "a ZeroCopySender is initialised once"),
     ("zero_copy.acknowledge(5)", TypeError,
@@ -405,9 +405,9 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
      "[EMFILE] 1 descriptor arrived, with space for 3; a limit or a security module withheld "
      "others"),
     ("copied_zero_copy.send(b'x')", RuntimeError,
-     "this ZeroCopySender is the copy that a fork made: it can be closed and released; the "
-     "completions are for the process that made it. Make a new one to send here, with next_id=0 "
-     "where the other process sends no more"),
+     "this ZeroCopySender is a copy made by fork(), which can only be closed or released: the "
+     "completions belong to the process that made it. To send here, make a new one, with next_id=0 "
+     "if the other process sends no more"),
     ("cmsgx.ZeroCopySender(sock, max_pending='x')", TypeError,
      "max_pending: an int is needed, not str"),
     ("cmsgx.ZeroCopySender(sock, next_id='x')", TypeError, "next_id: an int is needed, not str"),
@@ -415,10 +415,10 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
      "want: a kind of control message, or an iterable of them, is needed, not int"),
     ("cmsgx.Receiver(sock, 5, want=kinds.Ttl(1))", TypeError,
      "want: Ttl(ttl=1) is a control message, not a kind: pass its class, Ttl, or "
-     "Ttl.option(...) where its option has a value"),
+     "Ttl.option(...) if its option has a value"),
     ("cmsgx.enable(udp, kinds.TxTime.option(1), kinds.TxTime.option(2))", ValueError,
      "enable: TxTime.option(CLOCK_MONOTONIC) and TxTime.option(CLOCK_PROCESS_CPUTIME_ID); "
-     "SO_TXTIME has one value"),
+     "SO_TXTIME can have only one value"),
     ("kinds.ExtendedError.option(errors=False)", ValueError,
      "errors: False, and nothing else is asked for"),
     ("kinds.RdsReceiveLatency.option([])", ValueError,

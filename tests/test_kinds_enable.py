@@ -98,7 +98,7 @@ def check_refused(sock: cmsgx.socket, kind: Any) -> None:
     ):
         with pytest.raises(
             cmsgx.NotSupportedError,
-            match=rf"{kind.__name__}\b.* is of AF_.*; this one's family is ",
+            match=rf"{kind.__name__}\b.* is for AF_.*; the family of this one is ",
         ) as caught:
             call()
         assert caught.value.errno == errno.EOPNOTSUPP
@@ -199,7 +199,7 @@ def test_a_kind_is_switched_on_and_off_again(name: str, sort: str) -> None:
             with pytest.raises(cmsgx.NotSupportedError) as caught:
                 cmsgx.enable(sock, row.kind)
             assert caught.value.errno in NOT_THERE
-            expected = f"{name}: this kernel or socket has no {options[0].text}"
+            expected = f"{name}: this kernel or socket lacks {options[0].text}"
             assert expected in str(caught.value)
             if options[0].since:
                 assert f"(Linux {options[0].since})" in str(caught.value)

@@ -294,7 +294,7 @@ def test_a_name_has_249_bytes_at_most(size: int) -> None:
         with cmsgx.share(b"x", name="x" * size) as fd:
             assert ("x" * size) in os.readlink(f"/proc/self/fd/{fd.fileno()}")
     else:
-        with pytest.raises(ValueError, match="name: 250 bytes; it has 249 at most"):
+        with pytest.raises(ValueError, match="name: 250 bytes; at most 249 are allowed"):
             cmsgx.share(b"x", name="x" * size)
 
 

@@ -73,9 +73,9 @@ ELSEWHERE = {
     "tuple": ("test_send_batch_stopped.py", "messages was an iterator"),
     "messages[{}]{} had an iterator, which is used up now: the same message again would go without "
     "what was in it; give a list or a tuple": ("test_send_batch_stopped.py", "had an iterator"),
-    "a signal handler called install() or uninstall() in the middle of one of them: call it once "
-    "that is done": ("test_which_socket_installed.py", "middle of one of them"),
-    "{}.{} was patched by something else: {}; take that out first":
+    "a signal handler called install() or uninstall() while one of them was running: call it "
+    "after that has returned": ("test_which_socket_installed.py", "while one of them was running"),
+    "{}.{} was patched by something else: {}; undo that first":
         ("test_which_socket_installed.py", "patched by something"),
     "map: size {}, and {} has pages of {} bytes, which are mapped whole":
         ("test_memfd.py", "pages of"),
@@ -153,7 +153,7 @@ UNMET = {
     "{}: an item of {} bytes is too large": "takes 2 GiB of control data",
     "{}: the items are too large together": "takes 2 GiB of control data",
     "socket.socket is {}, which is not derived from the standard library's class: nothing was "
-    "installed; the functions of cmsgx take its sockets as they are":
+    "installed; the functions of cmsgx accept its sockets without it":
         "with gevent or eventlet: tests/interop/test_green.py",
     "control{}: Rights with its descriptors is needed, not {}": "a Rights that cannot be iterated",
     "{}: {} bytes; {} at most": _PRIVATE,

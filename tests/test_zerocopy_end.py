@@ -283,7 +283,7 @@ def test_a_child_gets_an_error_that_the_completions_are_not_its_own(
         sender.send(bytearray(SIZE))
 
         def child() -> None:
-            with pytest.raises(RuntimeError, match=r"copy that a fork made.* next_id=1 "):
+            with pytest.raises(RuntimeError, match=r"copy made by fork\(\).* next_id=1 "):
                 use(sender)
             assert len(sender.close()) == 1
 

@@ -1,4 +1,4 @@
-"""In place of the socket module's functions: as functions, as a class, or patched in."""
+"""Replacements for the functions of the socket module: as functions, as a class, or patched in."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ __all__ = ["fromfd", "install", "socket", "socketpair", "uninstall"]
 
 
 def library_class(cls: Any) -> Any:
-    """The standard library's own class, or None where the class is not derived from it.
+    """The standard library's socket class among the bases of `cls`, or None if it is not one.
 
-    What stands as socket.socket may derive from it, as PySocks' and pytest-socket's classes do.
-    Those of gevent and eventlet hold a socket instead.
+    The class that stands as socket.socket may derive from it, as those of PySocks and pytest-socket
+    do. Those of gevent and eventlet hold a socket instead.
     """
     mro = getattr(cls, "__mro__", ())
     return mro[mro.index(_socket.socket) - 1] if _socket.socket in mro[1:] else None
 
 
-# What stood there at the import of this: a patch that comes later does not reach what is made here.
+# What stood there when this was imported: a later patch does not affect the sockets made here.
 _is_green: Final = library_class(_stdlib.socket) is None
 _kept_socketpair: Final = _stdlib.socketpair
 _kept_fromfd: Final = _stdlib.fromfd
 
 
 class socket(_stdlib.socket):
-    """socket.socket, with the calls of cmsgx as its methods; accept() returns a cmsgx.socket."""
+    """socket.socket with the calls of cmsgx as methods; accept() returns a cmsgx.socket."""
 
     __slots__ = ()
 
-    if TYPE_CHECKING:  # where each has its types
+    if TYPE_CHECKING:  # the types of each method
 
         def sendmsg(
             self,
@@ -80,14 +80,14 @@ class socket(_stdlib.socket):
         ) -> tuple[bytes, list[int], int, Any]: ...
         def accept(self) -> tuple[socket, Any]: ...
 
-    elif _is_green:  # and so are its methods, which are inherited
+    elif _is_green:  # then it inherits methods that are green too
 
         def send_fds(self, *args, **kwargs):
-            """cmsgx.send_fds(), by the sendmsg() of this socket"""
+            """cmsgx.send_fds() with the sendmsg() of this socket"""
             return _cmsg.send_fds(self, *args, **kwargs)
 
         def recv_fds(self, *args, **kwargs):
-            """cmsgx.recv_fds(), by the recvmsg() of this socket"""
+            """cmsgx.recv_fds() with the recvmsg() of this socket"""
             return _cmsg.recv_fds(self, *args, **kwargs)
 
         if hasattr(_stdlib.socket, "accept"):
@@ -107,11 +107,11 @@ class socket(_stdlib.socket):
         def accept(self):
             """accept() -> (cmsgx.socket, address): accept(2)"""
             fd, (_, address) = _cmsg.own_result(Fd, self._accept)
-            # Not of a subclass, as in socket.accept(): its constructor may take other arguments.
+            # Never a subclass, as in socket.accept(): its constructor may take other arguments.
             with fd:
                 accepted = _socket_of(fd, self.family, self.type, self.proto)
-            # As there, too: with a timeout of its own a listener is non-blocking, and so may be
-            # what it accepts.
+            # As in socket.accept(): a listener with a timeout is non-blocking, and the accepted
+            # socket may inherit that.
             if _stdlib.getdefaulttimeout() is None and self.gettimeout():
                 accepted.setblocking(True)
             return accepted, address
@@ -120,7 +120,7 @@ class socket(_stdlib.socket):
 def socketpair(
     family: int | None = None, type: int = _stdlib.SOCK_STREAM, proto: int = 0
 ) -> tuple[socket, socket]:
-    """socket.socketpair(), of cmsgx.socket: socketpair(2)"""
+    """socket.socketpair() that returns cmsgx.socket objects: socketpair(2)"""
     if _is_green:
         pair = _kept_socketpair(family, type, proto)
         return _ours(pair[0]), _ours(pair[1])
@@ -132,7 +132,7 @@ def socketpair(
 
 
 def fromfd(fd: int, family: int, type: int, proto: int = 0) -> socket:
-    """socket.fromfd(), of cmsgx.socket: a duplicate of `fd`, which stays the caller's."""
+    """socket.fromfd() that returns a cmsgx.socket; it owns a duplicate of `fd`, still yours."""
     if _is_green:
         return _ours(_kept_fromfd(fd, family, type, proto))
     with _cmsg.own_result(Fd, functools.partial(_socket.dup, fd))[0] as duplicate:
@@ -140,20 +140,20 @@ def fromfd(fd: int, family: int, type: int, proto: int = 0) -> socket:
 
 
 def _ours(sock: Any) -> socket:
-    # The object itself changes its class: at no time do two own the descriptor.
+    # The object changes its class, so that the descriptor never has two owners.
     sock.__class__ = socket
     ours: socket = sock
     return ours
 
 
 def adopt(fd: Fd) -> socket:
-    """A socket that owns the descriptor of `fd`; changes no flag of the description, unless it is
-    a green one, which makes it non-blocking.
+    """A socket that takes over the descriptor of `fd`. It changes no flag of the open file
+    description, except that a green socket makes it non-blocking.
     """
     with fd._pinned() as number:
         family = _cmsg.getfamily(number)
         kind = _option(number, _cmsg.SO_TYPE)
-        # Where the system does not tell it, as macOS and NetBSD: that of the type.
+        # 0, the default of the type, if the system does not report it, as on macOS and NetBSD.
         proto = _option(number, _SO_PROTOCOL) if _SO_PROTOCOL is not None else 0
         non_blocking = bool(fcntl.fcntl(number, fcntl.F_GETFL) & os.O_NONBLOCK)
         if _is_green:
@@ -161,24 +161,24 @@ def adopt(fd: Fd) -> socket:
             try:
                 fd._detach_to_socket()
             except ValueError:
-                green.detach()  # another thread has closed `fd`: it goes when it is not pinned
+                green.detach()  # another thread has closed `fd`, which takes effect after the pin
                 raise
             if non_blocking:
                 green.setblocking(False)
             return green
     if non_blocking or _stdlib.getdefaulttimeout() is not None:
-        # Told so, the constructor neither asks for the default timeout nor sets O_NONBLOCK.
+        # With this flag the constructor neither uses the default timeout nor sets O_NONBLOCK.
         kind |= _SOCK_NONBLOCK
     made = _socket_of(fd, family, kind, proto, is_blocking=not non_blocking)
     if made.gettimeout() != (0.0 if non_blocking else None) or not _SOCK_NONBLOCK:
-        # macOS cannot be told: what the constructor may have set is put back.
+        # macOS lacks the flag, so this undoes what the constructor may have set.
         made.setblocking(not non_blocking)
     return made
 
 
 def _socket_of(fd: Fd, family: int, type: int, proto: int, *, is_blocking: bool = False) -> socket:
-    """Made so that at no time two own the descriptor, or nobody does. `is_blocking`: it has no
-    timeout, though `type` says SOCK_NONBLOCK."""
+    """A socket from `fd`, made so that the descriptor has exactly one owner at every instant.
+    `is_blocking`: it has no timeout, although `type` has SOCK_NONBLOCK."""
     made: Any = socket.__new__(socket)
     made._io_refs = 0
     made._closed = False
@@ -239,25 +239,25 @@ _METHODS: Final[dict[bool, dict[str, Any]]] = {
 _FUNCTIONS: Final = {cloexec: _functions(cloexec) for cloexec in (True, False)}
 _ALL_FUNCTIONS: Final = (*_FUNCTIONS[True].values(), *_FUNCTIONS[False].values())
 
-# What stood in each place before install(). Whether something of ours stands there now is seen
-# there: so where a call was interrupted, the next one knows what is left to do.
+# What stood in each place before install(). The places themselves show whether ours stands there
+# now, so after an interrupted call the next one knows what is left to do.
 _before: dict[_Place, Any] = {}
-# Two threads at once would lose what stood there. A child of fork, where the thread that holds it
-# may not exist, starts with a free one.
+# Two threads at once could lose what stood there. A child of fork() starts with a free lock, as the
+# thread that held it may not exist there.
 _lock: Any = RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_lock._at_fork_reinit)
 
 
 def install(*, cloexec: bool = True) -> None:
-    """Puts the calls of cmsgx in place of socket's, for programs that cannot be edited.
+    """Replaces the calls of the socket module with those of cmsgx, for programs you cannot edit.
 
-    Received descriptors are close-on-exec from then on; with cloexec=False they stay inheritable.
-    recv_fds() loses none to SO_PASSCRED and the like, and closes a surplus and a pidfd that nobody
-    asked for. Does nothing where that is installed already. It cannot reach `_socket.socket`, nor
-    names that were imported before (`from socket import send_fds`). RuntimeError where another
-    patch stands, and where socket.socket is a class of gevent's or eventlet's. Where it raises,
-    nothing is changed.
+    From then on received descriptors are close-on-exec; with cloexec=False they stay inheritable.
+    recv_fds() loses no descriptor because of SO_PASSCRED and the like, and closes surplus
+    descriptors, and a pidfd that nobody asked for. Calling it again with the same `cloexec` does
+    nothing. It cannot change `_socket.socket`, nor names that were imported before (`from socket
+    import send_fds`). RuntimeError if another patch is in place, or if socket.socket is the class
+    of gevent or eventlet. If it raises, nothing has changed.
     """
     _alone(functools.partial(_install, bool(cloexec)))
 
@@ -269,7 +269,7 @@ def _install(cloexec: bool) -> None:
         name = f"{there.__module__}.{getattr(there, '__qualname__', there)}"
         raise RuntimeError(
             f"socket.socket is {name}, which is not derived from the standard library's class: "
-            "nothing was installed; the functions of cmsgx take its sockets as they are"
+            "nothing was installed; the functions of cmsgx accept its sockets without it"
         )
     functions: dict[_Place, Any] = {
         **{(cls, name): function for name, function in _METHODS[cloexec].items()},
@@ -288,7 +288,7 @@ def _install(cloexec: bool) -> None:
 
 
 def uninstall() -> None:
-    """Takes out what install() put in. RuntimeError where another patch was put over it."""
+    """Undoes install(). RuntimeError if another patch was applied over it."""
     _alone(_uninstall)
 
 
@@ -301,8 +301,8 @@ def _uninstall() -> None:
 def _alone(function: Callable[[], None]) -> None:
     if _lock._is_owned():
         raise RuntimeError(
-            "a signal handler called install() or uninstall() in the middle of one of them: call "
-            "it once that is done"
+            "a signal handler called install() or uninstall() while one of them was running: call "
+            "it after that has returned"
         )
     _cmsg.with_lock(_lock, function)
 
@@ -320,7 +320,7 @@ def _is_ours(value: Any) -> bool:
 
 
 def _is_sockets_own(place: _Place, value: Any) -> bool:
-    """As the standard library made it, whoever put it back."""
+    """Whether it is the standard library's original, whoever put it there."""
     owner, name = place
     if owner is not _stdlib:
         return value is _NOTHING or value is vars(_socket.socket)[name]
@@ -335,12 +335,12 @@ def _refuse_other_patches(places: Iterable[_Place]) -> None:
             owner, name = place
             where = "socket" if owner is _stdlib else "socket.socket"
             raise RuntimeError(
-                f"{where}.{name} was patched by something else: {here!r}; take that out first"
+                f"{where}.{name} was patched by something else: {here!r}; undo that first"
             )
 
 
 def _change(wanted: dict[_Place, Any]) -> None:
-    """All of it or nothing."""
+    """Makes all of these changes, or none."""
     before = {place: _standing(place) for place in wanted}
     try:
         _put(wanted)
@@ -357,23 +357,23 @@ def _put(values: dict[_Place, Any]) -> None:
         for place, value in values.items()
         if _standing(place) is not value
     ]
-    # The loop is in C: no signal handler and no trace function runs between two of them.
+    # The loop runs in C: no signal handler or trace function runs between two steps.
     tuple(map(operator.call, steps))
 
 
 def recvmsg_foreign(
     name: str, sock: Any, first: Any, ancbufsize: int, flags: int = 0
 ) -> tuple[Any, list[tuple[int, int, bytes]], int, Any]:
-    """recvmsg() or recvmsg_into() of a type that brings its own, with close-on-exec."""
+    """recvmsg() or recvmsg_into() of a socket type with its own, made close-on-exec."""
     flags = operator.index(flags)
     unasked = _cmsg.MSG_CMSG_CLOEXEC & ~flags
     if getattr(sock, "family", _stdlib.AF_UNIX) != _stdlib.AF_UNIX:
-        unasked = 0  # no other family brings descriptors, and some refuse the flag
+        unasked = 0  # other families carry no descriptors, and some refuse the flag
     result, ancdata, msg_flags, address = _cmsg.call_foreign(
         name, sock, first, ancbufsize, flags | unasked
     )
     if not _cmsg.MSG_CMSG_CLOEXEC:
-        # macOS: as soon as they are known; C does it right after its own calls.
+        # macOS lacks the flag: as soon as the numbers are known, as C does after its own calls.
         for level, kind, payload in ancdata:
             if level == _cmsg.SOL_SOCKET and kind == _cmsg.SCM_RIGHTS:
                 for number in _numbers_in(payload):
@@ -390,11 +390,11 @@ def _numbers_in(payload: bytes) -> array.array[int]:
 def recv_fds_through(
     method: Any, sock: Any, bufsize: int, maxfds: int, flags: int, cloexec: int
 ) -> tuple[bytes, list[int], int, Any]:
-    """recv_fds() by `method`, socket's own, or, where that is None, by what the type brings."""
+    """recv_fds() with `method`, a recvmsg(); if None, with the one that the socket's type has."""
     receive = method or functools.partial(
         recvmsg_foreign if cloexec else _cmsg.call_foreign, "recvmsg"
     )
-    given = (flags,) if flags else ()  # as in socket, the method gets no more
+    given = (flags,) if flags else ()  # as socket calls it
     data, ancdata, msg_flags, address = receive(sock, bufsize, _CONTROL_SIZE, *given)
     try:
         fds = array.array("i")
@@ -410,14 +410,14 @@ def recv_fds_through(
     except BaseException:
         for level, kind, payload in ancdata:
             if level == _cmsg.SOL_SOCKET and kind in _CARRY_DESCRIPTORS:
-                with suppress(TypeError):  # it may be what failed
+                with suppress(TypeError):  # this payload may be what failed
                     _cmsg.close_each(payload)
         raise
     _cmsg.close_each(unasked)
     return result
 
 
-# As in C: for all descriptors that can come, and what else the kernel attaches.
+# As in C: space for all descriptors that can come, and for what else the kernel attaches.
 _CONTROL_SIZE = _cmsg.CMSG_SPACE(_cmsg.MAX_FDS * 4) + 512
 _CARRY_DESCRIPTORS = {
     getattr(_cmsg, name) for name in ("SCM_RIGHTS", "SCM_PIDFD") if hasattr(_cmsg, name)

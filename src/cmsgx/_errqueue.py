@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ErrorReceiver", "receive_errors"]
 
-# The longest packet, and the headers in front of it.
+# The longest packet, with the headers before it.
 _BUFSIZE = 65 << 10
-# The kernel writes the error last, so everything else has to fit before it: of IPv6, four kinds of
-# extension headers of 2 KiB each.
+# The kernel writes the error last, so everything else has to fit before it: over IPv6, four kinds
+# of extension headers with 2 KiB each.
 _CONTROL_SIZE = 10 << 10
-# It never waits in the kernel; but where it is not known, the call would be for ordinary data.
+# MSG_ERRQUEUE never waits in the kernel. If the system lacks it, a call would take ordinary data.
 _FLAGS = getattr(_cmsg, "MSG_ERRQUEUE", 0) | MSG_DONTWAIT
 _NOTHING = os.strerror(errno.EAGAIN)
-# None where the system has no error queue, and so no such kind.
+# Empty if the system has no error queue, and so lacks ExtendedError.
 _FAMILIES = frozenset(
     family
     for row in rows()
@@ -47,22 +47,23 @@ _FAMILIES = frozenset(
 
 
 class ErrorReceiver(Restoring):
-    """Reads the error queue of `sock` again and again: MSG_ERRQUEUE, ip(7).
+    """Reads the error queue of `sock`, any number of times: MSG_ERRQUEUE, ip(7).
 
     sock     a socket, an Fd, an int, or an object with fileno()
-    bufsize  bytes at most of the packet that an entry is about; `message.truncated` says that
-             there was more
-    want     a kind to switch on, or several, see enable(): ExtendedError for errors,
+    bufsize  maximum number of bytes of the packet that an entry is about; `message.truncated` says
+             that there were more
+    want     a kind, or several, to switch on: see enable(). ExtendedError for errors,
              Timestamping.option() for time stamps, ExtendedError.option(zerocopy=True) for
-             completions. The end of a `with` restores what was switched on,
-             once, as the handle of enable() does.
+             completions. The end of a `with` restores the options, once, as the handle of enable()
+             does.
 
-    As receive_errors(), with the memory made once, so that a look at an empty queue costs hardly
-    more than its system call: try_receive(). receive() waits. Iterating yields what is there and
-    ends when the queue is empty, without waiting; it can be done again.
+    It does what receive_errors() does, but allocates its memory only once: try_receive() on an
+    empty queue costs little more than its system call. receive() waits. Iterating yields the
+    entries that are there and stops when the queue is empty, without waiting; it can be repeated.
 
-    NotSupportedError where the socket's family has no error queue. Of two threads that use one at
-    once, one gets a RuntimeError. The descriptor stays the caller's, and open.
+    NotSupportedError if the socket's family has no error queue. If two threads use one
+    ErrorReceiver at once, one of them gets a RuntimeError. The descriptor stays the caller's, and
+    open.
     """
 
     __slots__ = ("__weakref__", "_enabled", "_receiver", "_try")
@@ -85,16 +86,17 @@ class ErrorReceiver(Restoring):
 
     @property
     def sock(self) -> FileDescriptorLike:
-        """What it receives from."""
+        """The socket that it reads, as it was given."""
         return self._receiver.sock
 
     def receive(self, *, timeout: float | EllipsisType | None = ...) -> ErrorReport:
-        """The next entry of the queue, waited for: one ErrorReport, as receive_errors() has it.
+        """Waits for the next entry of the queue, and returns it as an ErrorReport.
 
-        `timeout` is seconds or None, by default the socket's own; with 0 BlockingIOError says that
-        nothing is there, otherwise TimeoutError that the time is up. Of a number, or an object with
-        just a fileno(), nothing is waited for unless there is a timeout. Raises what the kernel
-        reports, but never the error that an entry is about, nor one that is pending on the socket.
+        `timeout` is in seconds, or None for no limit; the default is the socket's own. If nothing
+        comes in time, TimeoutError, or BlockingIOError with a timeout of 0. An int, or an object
+        with only a fileno(), has no timeout of its own: by default it does not wait. It raises
+        errors of the call itself, but never one that an entry reports, nor one that is pending on
+        the socket.
         """
         timeout = _own_timeout(self._receiver.sock, timeout)
         if timeout != 0:
@@ -105,7 +107,7 @@ class ErrorReceiver(Restoring):
         return _report_of(message)
 
     def try_receive(self) -> ErrorReport | None:
-        """The next entry of the queue, or None where it is empty. Waits for nothing."""
+        """The next entry of the queue, or None if the queue is empty. Never waits."""
         message = self._try(_FLAGS)
         return None if message is None else _report_of(message)
 
@@ -123,27 +125,27 @@ def receive_errors(
     limit: int | None = None,
     timeout: float | EllipsisType | None = 0,
 ) -> Iterator[ErrorReport]:
-    """Yields what is on the error queue of `sock`, one ErrorReport for each entry: ip(7).
+    """Yields the entries of the error queue of `sock`, each as an ErrorReport: ip(7).
 
-    An IcmpError, a LocalError, a SentTimestamp, a WifiReport, a ZeroCopyCompletion, a TxTimeError
-    or an UnknownReport, all of cmsgx.kinds. Ends when the queue is empty, and waits for the first
-    entry only, and only with a timeout: poll(2) says POLLERR, unasked, when there is something. Who
-    reads a queue often makes an ErrorReceiver of it, once.
+    Each is an IcmpError, LocalError, SentTimestamp, WifiReport, ZeroCopyCompletion, TxTimeError or
+    UnknownReport of cmsgx.kinds. It stops when the queue is empty. It waits for the first entry
+    only, and only if it has a timeout: poll(2) always reports POLLERR while there are entries. To
+    read a queue often, make an ErrorReceiver once.
 
-    bufsize  bytes at most of the packet that an entry is about; `message.truncated` says that
-             there was more
-    limit    entries at most: peers can queue as fast as they are read
-    timeout  seconds, or None: the first step waits that long, and raises TimeoutError where nothing
-             came. `...` is the socket's own. With 0, which is the default, nothing is waited for,
-             whatever the timeout of the socket is.
+    bufsize  maximum number of bytes of the packet that an entry is about; `message.truncated` says
+             that there were more
+    limit    maximum number of entries: peers can cause new ones as fast as they are read
+    timeout  seconds that the first step waits, or None for no limit; TimeoutError if nothing came.
+             `...` is the socket's own timeout. The default, 0, never waits, whatever the timeout of
+             the socket is.
 
-    Each step takes one entry out, so what is not asked for stays queued. What is put there is
-    switched on by enable(): ExtendedError for errors, Timestamping.option() for time stamps,
-    ExtendedError.option(zerocopy=True) for completions. An ICMP error is pending as well, and the
-    next call on the socket fails with it; the kernel takes that back when the entry is read.
+    Each step takes one entry out; the others stay queued. enable() switches on what the kernel
+    queues: ExtendedError for errors, Timestamping.option() for time stamps,
+    ExtendedError.option(zerocopy=True) for completions. An ICMP error is also pending on the
+    socket, whose next call fails with it; the kernel clears it when the entry is read.
 
-    NotSupportedError where the socket's family has no error queue: there, MSG_ERRQUEUE would take
-    ordinary data. Where a socket of another family does that, the error has it as `message`.
+    NotSupportedError if the socket's family has no error queue, as MSG_ERRQUEUE would take ordinary
+    data there. If that happens all the same, the error keeps that data in `message`.
     """
     if limit is not None:
         limit = as_int("limit", limit, minimum=0)
@@ -152,14 +154,14 @@ def receive_errors(
 
 
 def reader(sock: FileDescriptorLike, bufsize: int, what: str) -> _cmsg.Receiver:
-    """A receiver with the room that an entry of the error queue takes."""
+    """A receiver whose buffers are large enough for an entry of the error queue."""
     family = family_of(sock)
     if family not in _FAMILIES:
         raise NotSupportedError(
             errno.EOPNOTSUPP, f"{what}: {family_name(family)} sockets have no error queue"
         )
     receiver = _Reader(sock, bufsize, None)
-    # Also for SOCK_STREAM the destination is of interest: as if the type were unknown.
+    # type=-1, unknown: the destination is wanted for SOCK_STREAM too.
     receiver._configure(
         _cmsg.ReceiveConfig(
             fds=0,
@@ -177,12 +179,12 @@ class _Reader(_cmsg.Receiver):
     __slots__ = ()
 
 
-# For its RuntimeError, which names the class.
+# The RuntimeError about two threads names the class.
 _Reader.__name__ = "ErrorReceiver"
 
 
 def no_error_queue(what: str, message: _cmsg.Message) -> NotSupportedError:
-    """Of a socket that gave ordinary data instead."""
+    """The error for a socket that gave ordinary data instead."""
     error = NotSupportedError(errno.EOPNOTSUPP, f"{what}: this kind of socket has no error queue")
     error.message = message  # type: ignore[attr-defined]
     return error
@@ -191,7 +193,7 @@ def no_error_queue(what: str, message: _cmsg.Message) -> NotSupportedError:
 def _own_timeout(
     sock: FileDescriptorLike, timeout: float | EllipsisType | None
 ) -> float | EllipsisType | None:
-    """What to wait with: that of a socket that blocks is None, where `...` would be one try."""
+    """The timeout to wait with. For a blocking socket `...` is None; C would try only once."""
     if isinstance(timeout, EllipsisType):
         is_socket = isinstance(sock, _socket_class)
         return _socket_class.gettimeout(sock) if is_socket else timeout  # type: ignore[arg-type]

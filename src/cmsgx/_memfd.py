@@ -1,4 +1,4 @@
-"""Large payloads between processes: memory that is sent as a descriptor."""
+"""Large payloads between processes: memory that is passed as a descriptor."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ if TYPE_CHECKING:
 
 __all__ = ["share"]
 
-# NAME_MAX without what the kernel puts before it, "memfd:".
+# NAME_MAX minus the length of "memfd:", which the kernel puts before the name.
 _LONGEST_NAME = 249
 
 
 def share(data: Buffer, name: str = "cmsgx") -> Fd:
-    """A memfd that holds a copy of `data`, which nobody can change any more: memfd_create(2)
+    """Returns a sealed memfd with a copy of `data`, which nobody can change: memfd_create(2).
 
-    The Fd is the caller's, and goes to another process as any descriptor does; who receives it
-    reads the bytes in place with Fd.map(). Its size and its content are sealed, and so are the
-    seals: fcntl(2). `name` is for people: /proc shows it; 249 bytes at most.
+    The caller owns the Fd, and can send it like any descriptor; the receiver reads the bytes in
+    place with Fd.map(). Size and content are sealed, and no seal can be added: fcntl(2). `name`, at
+    most 249 bytes, is what /proc shows.
 
-    The memory is charged to the process that calls this, and is freed when the last descriptor and
-    the last mapping of it are closed, in whichever process that is. NotSupportedError where the
-    platform has no memfd_create(2) with seals.
+    The memory is charged to the calling process. It is freed once every process has closed its
+    descriptors and mappings of it. NotSupportedError if the system lacks memfd_create(2) or seals.
     """
     if not hasattr(os, "memfd_create") or not hasattr(fcntl, "F_ADD_SEALS"):
         raise NotSupportedError(
@@ -43,14 +42,14 @@ def share(data: Buffer, name: str = "cmsgx") -> Fd:
     except TypeError:
         raise needed("name", "a str", name) from None
     if len(encoded) > _LONGEST_NAME:
-        raise ValueError(f"name: {len(encoded)} bytes; it has {_LONGEST_NAME} at most")
+        raise ValueError(f"name: {len(encoded)} bytes; at most {_LONGEST_NAME} are allowed")
     with as_view("data", data) as rest:
         fd = _cmsg.memfd_create(name, flags)
         try:
             done = 0
-            # Nobody else has it yet: no other thread can close it.
+            # No other thread can close it yet.
             number = fd.fileno()
-            # write(2) takes 2 GiB at most.
+            # write(2) takes at most 2 GiB.
             while done < rest.nbytes:
                 with rest[done:] as part:
                     done += os.write(number, part)

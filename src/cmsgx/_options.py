@@ -1,4 +1,4 @@
-"""Which control messages are switched on, and the room that they need."""
+"""Which kinds of control messages are switched on, and the control buffer that they need."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .kinds._row import KindOption, Option
 from .kinds._sending import family_name
 from .kinds._table import row_of, rows
 
-# No generator expression runs in here, nor in the rest of what calls use: CPython 3.12 and 3.13
-# crash where there is no memory for one.
+# No generator expressions here, nor in other code that calls use: CPython 3.12 and 3.13 crash if
+# there is no memory for one.
 if TYPE_CHECKING:
     from typing import Self
 
@@ -32,7 +32,7 @@ _INT = 4
 _NOT_THERE = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
 # The kernel's internal number, which older releases return for SO_ZEROCOPY.
 _ENOTSUPP = 524
-# What says that an option is there, and not with that value.
+# The errors that mean: the option exists, but not with this value.
 _REFUSED = (errno.EINVAL, errno.EPERM, errno.EOPNOTSUPP)
 
 
@@ -46,12 +46,12 @@ def set_int(sock: FileDescriptorLike, level: int, name: int, value: int) -> None
 
 
 def family_of(sock: FileDescriptorLike) -> int:
-    """AF_* of the socket, asked of the kernel."""
+    """AF_* of the socket, as the kernel reports it."""
     return _cmsg.getfamily(sock)
 
 
 def type_of(sock: FileDescriptorLike) -> int:
-    """SOCK_* of the socket, asked of the kernel."""
+    """SOCK_* of the socket, as the kernel reports it."""
     return get_int(sock, _cmsg.SOL_SOCKET, _cmsg.SO_TYPE)
 
 
@@ -60,7 +60,7 @@ def _need_family(family: int, families: frozenset[int], what: str) -> None:
         names = " and ".join(map(family_name, sorted(families)))
         raise NotSupportedError(
             errno.EOPNOTSUPP,
-            f"{what} is of {names} sockets; this one's family is {family_name(family)}",
+            f"{what} is for {names} sockets; the family of this one is {family_name(family)}",
         )
 
 
@@ -69,22 +69,23 @@ def need_unix(sock: FileDescriptorLike, what: str) -> None:
 
 
 def need_fds(family: int, fds: int) -> None:
-    """NotSupportedError if `fds` asks for some and none can come; MAX_FDS takes whatever comes."""
+    """NotSupportedError if no descriptor can come; MAX_FDS means whatever comes, so it passes."""
     if fds and fds < _cmsg.MAX_FDS and family != _socket.AF_UNIX:
-        _need_family(family, frozenset({_socket.AF_UNIX}), f"fds={fds}: what brings descriptors")
+        _need_family(family, frozenset({_socket.AF_UNIX}), f"fds={fds}: receiving descriptors")
 
 
 def as_option(kind: Any, argument: str) -> KindOption:
-    """A kind, or what its option() gave, as the latter. `argument` is the caller's, for an error.
+    """The KindOption for a kind; one that is given is returned as it is.
 
-    NotSupportedError for a kind that this system lacks, TypeError for what is not a kind.
+    NotSupportedError for a kind that this system lacks, TypeError for anything else, which names
+    the caller's `argument`.
     """
     if isinstance(kind, KindOption):
         return kind
     if isinstance(kind, (ControlMessage, PidFd)):
         name = type(kind).__name__
         value = "" if isinstance(kind, PidFd) else (
-            f", or {name}.option(...) where its option has a value"
+            f", or {name}.option(...) if its option has a value"
         )  # fmt: skip
         raise TypeError(
             f"{argument}: {kind!r} is a control message, not a kind: pass its class, {name}{value}"
@@ -98,13 +99,13 @@ def as_option(kind: Any, argument: str) -> KindOption:
 
 
 class Asked(tuple[KindOption, ...]):
-    """What as_options() made of an argument."""
+    """What as_options() returns."""
 
     __slots__ = ()
 
 
 def as_options(kinds: Any, argument: str) -> Asked:
-    """One kind or many, each once: those last whose option was given a value, for that to stand."""
+    """One or more kinds, each once. Those with a value come last, so that their values prevail."""
     if isinstance(kinds, (type, KindOption, ControlMessage, PidFd, str, bytes)):
         kinds = (kinds,)
     several = as_tuple(argument, "a kind of control message, or an iterable of them,", kinds)
@@ -112,13 +113,13 @@ def as_options(kinds: Any, argument: str) -> Asked:
     chosen = [*dict.fromkeys([one for one in given if one.arguments])]
     if len(chosen) > 1:
         _check_agreement(chosen, argument)
-    # By the class: the hash of all that is set takes longer than to set it.
+    # The key is the class: hashing all the options takes longer than setting them.
     plain = {one.kind: one for one in given if not one.arguments}
     return Asked((*plain.values(), *chosen))
 
 
 def _check_agreement(chosen: list[KindOption], argument: str) -> None:
-    """ValueError for two values of one option: the second would undo the first in silence."""
+    """ValueError for two values of one option: the second would silently replace the first."""
     values: dict[tuple[int, int], tuple[bytes, KindOption]] = {}
     for one in chosen:
         for option in [option for step in one.steps for option in step]:
@@ -128,19 +129,19 @@ def _check_agreement(chosen: list[KindOption], argument: str) -> None:
             first = values.setdefault((option.level, option.name), (value, one))
             if first[0] != value:
                 raise ValueError(
-                    f"{argument}: {first[1]!r} and {one!r}; {option.text} has one value"
+                    f"{argument}: {first[1]!r} and {one!r}; {option.text} can have only one value"
                 )
 
 
 def _need_received(asked: KindOption) -> None:
-    """TypeError for what no option switches on, as it is only sent."""
+    """TypeError for a kind that is only sent, so that no option switches it on."""
     kind = asked.kind
     row = row_of(kind)
     if row.direction == "send" and not row.options:
         fields = ", ".join(getattr(kind, "__match_args__", ()))
         raise TypeError(
-            f"{kind.__name__} is only sent, never received: there is nothing to switch on; it goes "
-            f"with a send, as control={kind.__name__}({fields})"
+            f"{kind.__name__} is only sent, never received: there is nothing to switch on; pass it "
+            f"to a send, as control={kind.__name__}({fields})"
         )
 
 
@@ -149,9 +150,10 @@ def _name(asked: KindOption) -> str:
 
 
 def _need_family_of(asked: KindOption, family: int) -> None:
-    """Raises if that family lacks the kind: the number of its option means another option there.
+    """NotSupportedError if the family lacks the kind: its option number has another meaning there.
 
-    A family that a form names and no option does gets the kind without one, but no value of it.
+    A family that is named by a form, but by no option, gets the kind without an option, and so
+    cannot set a value of it.
     """
     row = row_of(asked.kind)
     by_form = [wire.families for wire in row.formats]
@@ -177,24 +179,24 @@ def _need_family_of_step(
 
 
 def not_supported(error: OSError, what: str, option: str, since: str | None) -> NotSupportedError:
-    text = f"{what}: this kernel or socket has no {option}"
+    text = f"{what}: this kernel or socket lacks {option}"
     number = error.errno if error.errno in _NOT_THERE else errno.EOPNOTSUPP
     return NotSupportedError(number, text + (f" (Linux {since})" if since else ""))
 
 
 class Enabled:
-    """What enable() did, to be undone: by restore(), or at the end of its `with`.
+    """What enable() returns: restores the options, by restore() or at the end of its `with`.
 
-    kinds     what was enabled: each class, or what Kind.option() gave, with a value last
-    left_out  the names of the options that this kernel or socket does not have, where a kind has
-              several and the first was set: IP_RECVTTL, say, on a raw IPv6 socket
+    kinds     what was enabled: classes, or results of Kind.option(); those with a value come last
+    left_out  names of options that this kernel or socket lacks, if a kind has several and the first
+              was set: for example IP_RECVTTL on a raw IPv6 socket
 
-    Handles on one socket, those of a Receiver included, are restored in the reverse of the order
-    in which they were made: each gives back what was there when it was made. A handle is good for
-    one `with`: to enter it once it was restored is a RuntimeError. In a child of fork() it restores
-    nothing, as the socket is the parent's too.
+    Restore the handles of one socket, including those of receivers, in the reverse of the order in
+    which they were made: each brings back the values that it found. A handle works for one `with`;
+    entering it after it was restored is a RuntimeError. In a child of fork() it restores nothing,
+    because the parent shares the socket.
 
-    The end of a `with` does nothing for a socket that was closed in it; restore() raises OSError
+    If the socket was closed inside the `with`, its end does nothing; restore() raises OSError
     (EBADF) then.
     """
 
@@ -208,16 +210,16 @@ class Enabled:
         self._generation = _cmsg.generation()
         self._is_restored = False
         self.left_out: tuple[str, ...] = ()
-        # Each option, what it was before, and what it was set to.
+        # For each option: the value before, and the value that was set.
         self._before: list[tuple[Option, bytes, bytes]] = []
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """What was enabled: each class, or what Kind.option() gave."""
+        """What was enabled: classes, or results of Kind.option()."""
         return tuple([one if one.arguments else one.kind for one in self._asked])
 
-    # What fails or is interrupted in here has to be undone by who calls it, by _undo(): it has
-    # this object before the first option is set, and each option is noted before it is.
+    # If these methods fail or are interrupted, their caller has to call _undo(). It holds this
+    # object before the first option is set, and each option is noted before it is set.
 
     def _set_all(self) -> None:
         for asked in self._asked:
@@ -238,7 +240,8 @@ class Enabled:
         try:
             _cmsg.setsockopt(self._sock, option.level, option.name, after)
         except OSError as error:
-            # A signal handler may have raised it once the option was set: TimeoutError is one, too.
+            # It may come from a signal handler after the option was set: TimeoutError, for one, is
+            # an OSError too.
             is_of_kernel = error.errno is not None
             if is_noted and is_of_kernel and _read(self._sock, option) == before:
                 self._before.pop()
@@ -247,8 +250,8 @@ class Enabled:
     def _enable(self, asked: KindOption, step: tuple[Option, ...], family: int) -> None:
         options = [option for option in step if not option.families or family in option.families]
         others = [option for option in options if option.is_watched_only]
-        # Where setting one puts out another (SO_TIMESTAMP and SO_TIMESTAMPNS), that one is set
-        # again after this one is undone: the first of them last.
+        # Setting one option can switch off another (SO_TIMESTAMP and SO_TIMESTAMPNS). The other is
+        # set again after this one is undone, so it is noted first.
         for option in others:
             if _is_on(self._sock, option):
                 value = _read(self._sock, option)
@@ -263,8 +266,8 @@ class Enabled:
                 if option.needs and error.errno in _REFUSED:
                     error.add_note(f"{_name(asked)}: {option.needs}")
                     raise
-                # EINVAL: a flag that this kernel lacks, or an option that this type of socket
-                # lacks (IP_RECVFRAGSIZE on TCP).
+                # EINVAL: the kernel lacks a flag, or this type of socket lacks the option
+                # (IP_RECVFRAGSIZE on TCP).
                 if error.errno not in (*_NOT_THERE, errno.EINVAL, _ENOTSUPP):
                     raise
                 if is_first:
@@ -273,16 +276,16 @@ class Enabled:
             is_first = False
 
     def restore(self) -> None:
-        """Sets the options to what they were before. Does nothing the second time.
+        """Sets the options back to their previous values. Does nothing the second time.
 
-        Of an option that is a word of flags, those that this handle added are cleared: what others
-        added meanwhile stays.
+        If an option is a set of flags, only those that this handle added are cleared; flags that
+        others added meanwhile stay.
 
-        What cannot be set stops none of the others, is tried again by the next restore(), and is
-        raised in the end: the first OSError, with notes that name its option and the others. Of a
-        socket that is closed it is EBADF, and nothing is left to be tried again.
+        If an option cannot be set, the others still are; then the first OSError is raised, with
+        notes that name its option and any others that failed. The next restore() tries those again.
+        If the socket is closed, the error is EBADF, and there is nothing to try again.
 
-        In a child of fork() it does nothing: the options are those of the parent's socket.
+        In a child of fork() it does nothing, because the parent shares the socket.
         """
         if self._generation != _cmsg.generation():
             return
@@ -305,7 +308,7 @@ class Enabled:
                 else:
                     first.add_note(f"{option.text} could not be restored: {error}")
             else:
-                # One before it that is restored later switches it off: it has to be set again.
+                # An option that is still to be restored will switch this one off again.
                 if left and option.is_watched_only:
                     left.append(entry)
         self._before = left[::-1]
@@ -314,20 +317,20 @@ class Enabled:
         self._is_restored = True
 
     def _undo(self, error: BaseException) -> None:
-        """restore() while `error` is raised, which gets a note of what could not be restored."""
+        """restore() while `error` is being raised: it gets a note of what could not be restored."""
         try:
             self.restore()
         except OSError as failure:
             if failure.errno != errno.EBADF:
-                notes = getattr(failure, "__notes__", ())  # none on what a signal handler raised
+                notes = getattr(failure, "__notes__", ())  # no notes if a signal handler raised it
                 error.add_note(f"and {'; '.join([*notes, str(failure)])}")
 
     def __enter__(self) -> Self:
         if self._is_restored and self._asked:
             names = ", ".join(map(_name, self._asked))
             raise RuntimeError(
-                f"{names}: the options were restored, and are not switched on again by another "
-                "`with`; call enable() again, or make another receiver"
+                f"{names}: the options were restored, and another `with` does not switch them on "
+                "again; call enable() again, or make another receiver"
             )
         return self
 
@@ -347,7 +350,7 @@ class Enabled:
                 raise
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        raise TypeError("cannot copy or pickle an Enabled: what it undoes is undone once")
+        raise TypeError("cannot copy or pickle an Enabled: it restores options only once")
 
     def __repr__(self) -> str:
         names = ", ".join([_name(asked) for asked in self._asked]) or "nothing"
@@ -355,7 +358,7 @@ class Enabled:
 
 
 def _added(option: Option, before: bytes) -> bytes:
-    """What an option is set to that has the value `before`."""
+    """The value to set for an option that has the value `before`."""
     after = option.on[: len(before)]
     if option.is_mask:
         after = bytes([old | new for old, new in zip(before, after, strict=True)])
@@ -365,7 +368,7 @@ def _added(option: Option, before: bytes) -> bytes:
 
 
 def _removed(sock: FileDescriptorLike, option: Option, before: bytes, after: bytes) -> bytes:
-    """What flags are set back to that were set from `before` to `after`."""
+    """The value that takes back the flags that `after` added to `before`."""
     now = _read(sock, option)
     value = bytes([n & ~(a & ~b) for n, a, b in zip(now, after, before, strict=False)])
     if option.tail and isinstance(option.value, bytes):
@@ -374,8 +377,8 @@ def _removed(sock: FileDescriptorLike, option: Option, before: bytes, after: byt
 
 
 def _read(sock: FileDescriptorLike, option: Option) -> bytes:
-    """The option's value; zeros where the kernel takes it, but does not tell it (SO_INQ), or tells
-    it in another size (MISDN_TIME_STAMP).
+    """The option's value; zeros if the kernel can set it, but does not report it (SO_INQ), or
+    reports it in another size (MISDN_TIME_STAMP).
     """
     try:
         return _cmsg.getsockopt(sock, option.level, option.name, option.size)
@@ -388,32 +391,32 @@ def _read(sock: FileDescriptorLike, option: Option) -> bytes:
 def enable(sock: FileDescriptorLike, *kinds: Kind) -> Enabled:
     """Makes the kernel attach these kinds to what `sock` receives: setsockopt(2).
 
-    Where the option of a kind has a value, Kind.option(value) is that kind with it: flags are added
-    to those that the socket has, another value replaces what it has, and both are restored. Two
+    If the option of a kind has a value, pass Kind.option(value) in place of the class. Flags are
+    added to those that the socket has; any other value replaces the old one. Both are restored. Two
     values for one option are a ValueError, an instance instead of a class is a TypeError.
 
-    Returns a handle that restores what was before, by restore() or at the end of its `with`; not
-    when it is collected. Handles on one socket are restored in the reverse of the order in which
-    they were made: the first one would switch off what the second still wants, and the second then
-    set what it had found.
+    Returns a handle that restores the previous values, by restore() or at the end of its `with`,
+    but not when it is garbage collected. Restore the handles of one socket in the reverse of the
+    order in which they were made. Otherwise the first switches off what the second still needs, and
+    the second then brings back what it had found.
 
-    Enable before bind(), as does a Receiver with `want=` that is made before it: what was queued
-    earlier comes without the kind, or with another value in it (PacketInfo with zeros, see
-    PacketInfo.reply(); Timestamp may have the time at which it is read). An accepted socket
+    Enable kinds before bind(); so does a Receiver with `want=` that is made before bind(). What was
+    queued earlier comes without the kind, or with a wrong value in it (zeros in PacketInfo, see
+    PacketInfo.reply(); in Timestamp perhaps the time at which it is read). An accepted socket
     inherits the options of the listener: enable them there before listen(), or what is queued
-    before accept() carries none. On an AF_INET6 socket a kind of IPv6 is enabled for IPv4-mapped
+    before accept() lacks them. On an AF_INET6 socket, a kind of IPv6 is enabled for IPv4-mapped
     peers too.
 
-    NotSupportedError where the kernel, or the family of the socket, does not have a kind;
-    TypeError for one that is only sent, and needs no option for that. Where the kernel refuses a
-    value, a note of the OSError says what it needs. Whatever it raises, no option stays changed;
-    one that could not be set back is named in a note. Where a kind has several options, `left_out`
-    of the handle names those that the socket does not have.
+    NotSupportedError if the kernel or the family of the socket lacks a kind; TypeError for one that
+    is only sent, which needs no option. If the kernel refuses a value, a note on the OSError says
+    what the value needs. Whatever it raises, no option stays changed; a note names one that could
+    not be restored. If a kind has several options, `left_out` of the handle names those that the
+    socket lacks.
     """
     enabled = Enabled(sock, as_options(kinds, "enable"))
     try:
         enabled._set_all()
-        return enabled  # here: no signal handler runs between this and the caller
+        return enabled  # inside `try`: no signal handler runs between this and the caller
     except BaseException as error:
         enabled._undo(error)
         raise
@@ -423,7 +426,7 @@ def _is_on(sock: FileDescriptorLike, option: Option) -> bool:
     try:
         value = _cmsg.getsockopt(sock, option.level, option.name, option.size)
     except OSError as error:
-        # EBADFD: of HCI, a socket of another channel than the raw one.
+        # EBADFD: an HCI socket whose channel is not the raw one.
         if error.errno in (*_NOT_THERE, errno.EINVAL, getattr(errno, "EBADFD", None)):
             return False
         raise
@@ -433,7 +436,7 @@ def _is_on(sock: FileDescriptorLike, option: Option) -> bool:
     return any(value)
 
 
-# The kernel writes these after the descriptors, where a surplus of those would push them out.
+# The kernel writes these after the descriptors, so surplus descriptors would take their space.
 _AFTER_RIGHTS = {
     getattr(_cmsg, name) for name in ("SO_PASSPIDFD", "SO_INQ") if hasattr(_cmsg, name)
 }
@@ -442,9 +445,9 @@ _AFTER_RIGHTS = {
 def switched_on(
     sock: FileDescriptorLike, family: int, wanted: Iterable[Any] = ()
 ) -> dict[Any, tuple[Option, ...]]:
-    """The kinds that the kernel attaches now, whoever asked for them, and their options.
+    """The kinds that the kernel now attaches, whoever asked for them, with their options.
 
-    Those of `wanted`, which were set just now, also where the kernel does not tell them.
+    Kinds in `wanted` were just switched on, and count even if the kernel does not report them.
     """
     wanted = frozenset(wanted)
     found: dict[Any, tuple[Option, ...]] = {}
@@ -467,17 +470,17 @@ _IPV6 = getattr(_cmsg, "SOL_IPV6", None)
 
 
 def is_on_for(kind: Any, family: int, options: Iterable[Option]) -> bool:
-    """Whether those options bring the kind for each packet: one of IPv4 brings a kind of IPv6 with
-    the packets of IPv4-mapped peers only."""
+    """Whether these options bring the kind with every packet: an option of IPv4 brings a kind of
+    IPv6 only with packets of IPv4-mapped peers."""
     if family != getattr(_socket, "AF_INET6", None) or row_of(kind).level != _IPV6:
         return True
     return any(option.level == _IPV6 for option in options)
 
 
 def control_size_for(family: int, fds: int, known: Mapping[Any, Iterable[Option]]) -> int:
-    """The size of the control buffer for `fds` descriptors and all that is switched on.
+    """The size of the control buffer, in bytes, for `fds` descriptors and all that is switched on.
 
-    Exactly CMSG_LEN(4 * fds) where that is nothing: the kernel keeps a surplus out then.
+    Exactly CMSG_LEN(4 * fds) if nothing is switched on: then no surplus descriptor fits.
     """
     options = [option for some in known.values() for option in some]
     others = 0
@@ -492,7 +495,7 @@ def control_size_for(family: int, fds: int, known: Mapping[Any, Iterable[Option]
         return others
     if not _AFTER_RIGHTS.isdisjoint([option.name for option in options]):
         return others + _cmsg.CMSG_SPACE(_INT * _cmsg.MAX_FDS)
-    # More are refused where they are told, and not here for the size.
+    # Others refuse more than MAX_FDS; it is not an error here.
     return others + (_cmsg.CMSG_LEN(_INT * min(fds, _cmsg.MAX_FDS)) if fds else 0)
 
 

@@ -1,4 +1,4 @@
-"""Who is at the other end: who connected, which is not who sent a message."""
+"""Who is at the other end of a connection, which need not be who sent a message."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ __all__ = [
 
 
 class PeerCredentials(_cmsg.Struct, IdMapped):
-    """Who connected, or listened, or made the pair: SO_PEERCRED, unix(7). Fixed at that time.
+    """Who connected, listened, or made the socket pair: SO_PEERCRED, unix(7).
 
-    pid, uid, gid, in the namespaces of this process; `pid` is None where it is not visible here,
-    and where the system does not tell it.
-    The uid and gid are the effective ones of that time. It says nothing of who writes now: a
-    socket can be inherited, or passed on, and a privileged program that writes to it lends it
-    nothing here. Never equal to Credentials, which are of one message.
+    The kernel recorded `pid`, `uid` and `gid` at that time, the effective ids; they are given in
+    the namespaces of this process. `pid` is None if the process is not visible here, or if the
+    system does not report it. This does not say who writes now: a socket can be inherited or passed
+    on, and a privileged program that writes to it does not change these ids. Never equal to
+    Credentials, which are those of one message.
     """
 
     __slots__ = ()
@@ -53,7 +53,7 @@ bind(PeerCredentials, (), "peer")
 
 
 def _option(what: str, name: str) -> int:
-    """The number of an option of SOL_SOCKET; NotSupportedError where the system has none."""
+    """The number of an option of SOL_SOCKET; NotSupportedError if this system lacks it."""
     found = number(name)
     if found is None:
         raise NotSupportedError(errno.ENOPROTOOPT, f"{what}: this system has no {name}")
@@ -61,14 +61,14 @@ def _option(what: str, name: str) -> int:
 
 
 def _no_peer() -> OSError:
-    """For what Linux answers with (None, -1, -1), or with ENODATA."""
+    """The error for a socket without a peer, for which Linux gives (0, -1, -1), or ENODATA."""
     return os_error(errno.ENOTCONN, "sock: it has no peer")
 
 
 def peer_credentials(sock: FileDescriptorLike) -> PeerCredentials:
-    """Who connected: SO_PEERCRED, unix(7). LOCAL_PEERCRED or LOCAL_PEEREID where that is it.
+    """Who connected: SO_PEERCRED, unix(7); LOCAL_PEERCRED or LOCAL_PEEREID on the BSDs and macOS.
 
-    NotSupportedError on a socket that is not AF_UNIX; OSError ENOTCONN on one without a peer.
+    NotSupportedError if the socket is not AF_UNIX; OSError ENOTCONN if it has no peer.
     """
     need_unix(sock, "peer_credentials")
     peer: PeerCredentials = PeerCredentials.unpack(_cmsg.getpeer(sock))
@@ -78,11 +78,11 @@ def peer_credentials(sock: FileDescriptorLike) -> PeerCredentials:
 
 
 def peer_pidfd(sock: FileDescriptorLike) -> PidFd:
-    """A PidFd of who connected, which the caller owns: SO_PEERPIDFD, Linux 6.5.
+    """A PidFd, owned by the caller, of the process that connected: SO_PEERPIDFD, Linux 6.5.
 
-    Unlike a pid it cannot come to mean another process. NotSupportedError where the kernel has it
-    not, and on a socket that is not AF_UNIX; OSError ENOTCONN on one without a peer;
-    ProcessLookupError where an older kernel no longer knows that process.
+    Unlike a pid, it cannot come to mean another process. NotSupportedError if the kernel lacks the
+    option, or the socket is not AF_UNIX; OSError ENOTCONN if it has no peer; ProcessLookupError if
+    an older kernel no longer knows the process.
     """
     need_unix(sock, "peer_pidfd")
     name = _option("peer_pidfd", "SO_PEERPIDFD")
@@ -94,16 +94,16 @@ def peer_pidfd(sock: FileDescriptorLike) -> PidFd:
         if error.errno == errno.ENODATA:
             raise _no_peer() from None
         if error.errno == errno.EINVAL:
-            # What older releases say of it.
+            # Older kernels report a process that is gone by EINVAL.
             raise os_error(errno.ESRCH, "peer_pidfd: the process is gone") from None
         raise
 
 
 def peer_groups(sock: FileDescriptorLike) -> tuple[int, ...]:
-    """The supplementary groups of who connected: SO_PEERGROUPS, Linux 4.13.
+    """The supplementary groups of the process that connected: SO_PEERGROUPS, Linux 4.13.
 
-    NotSupportedError where the kernel does not have it, and on a socket that is not AF_UNIX;
-    OSError ENOTCONN on one without a peer.
+    NotSupportedError if the kernel lacks the option, or the socket is not AF_UNIX; OSError ENOTCONN
+    if it has no peer.
     """
     need_unix(sock, "peer_groups")
     name = _option("peer_groups", "SO_PEERGROUPS")
@@ -128,9 +128,10 @@ _MOST_GROUPS = 65536  # NGROUPS_MAX
 
 
 def peer_security(sock: FileDescriptorLike) -> bytes | None:
-    """The security label of who connected: SO_PEERSEC, unix(7). None where there is none.
+    """The security label of the process that connected: SO_PEERSEC, unix(7). None if it has none.
 
-    NotSupportedError on a socket that is not AF_UNIX.
+    Without the NUL that some security modules append. NotSupportedError if the socket is not
+    AF_UNIX.
     """
     need_unix(sock, "peer_security")
     name = number("SO_PEERSEC")
@@ -150,12 +151,13 @@ def peer_security(sock: FileDescriptorLike) -> bytes | None:
 
 
 def accept_rights(sock: FileDescriptorLike, accept: bool) -> None:
-    """Whether peers may queue descriptors on `sock`: SO_PASSRIGHTS, Linux 6.16.
+    """Sets whether peers may send descriptors to `sock`: SO_PASSRIGHTS, Linux 6.16.
 
-    With False a peer that tries gets EPERM. An accepted socket inherits it, so set it on the
-    listener, and allow descriptors once the peer has proved who it is; what is queued already
-    still arrives. NotSupportedError where the kernel does not have it, and on a socket that is not
-    AF_UNIX: there, receive with fds=0 until then, which has them dropped.
+    If `accept` is False, a peer that tries gets EPERM. Accepted sockets inherit the setting: switch
+    it off on the listener, and allow descriptors once the peer has proved who it is. Descriptors
+    that are already queued still arrive. NotSupportedError if the kernel lacks the option (then
+    receive with fds=0 until that point, so that the kernel drops them), or if the socket is not
+    AF_UNIX.
     """
     need_unix(sock, "accept_rights")
     name = _option("accept_rights", "SO_PASSRIGHTS")

@@ -46,34 +46,34 @@ _R = TypeVar("_R")
 
 _FLAG = getattr(_cmsg, "MSG_ZEROCOPY", 0)
 _ERRQUEUE = getattr(_cmsg, "MSG_ERRQUEUE", 0)
-# One in so many sends looks for completions: the kernel puts what is there together.
+# One send out of this many looks for completions: the kernel merges those that are queued.
 _EVERY = 8
 _KEPT_REPORTS = 1024
-# Of the packet that another report is about: enough for the extensions of RFC 4884.
+# Bytes of the packet that another report is about: enough for the extensions of RFC 4884.
 _REPORT_SIZE = 2048
 _IDS = 1 << 32
-# Seconds, after which a wait looks again: another thread may have taken the completion.
+# Seconds until a wait looks again: another thread may have taken the completion.
 _TURN = 0.5
-# The kernel's internal ENOTSUPP, which older releases return.
+# 524 is the kernel's internal ENOTSUPP, which older releases return.
 _NOT_THERE = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, 524)
 
-# What a try says that was not made, as too much is in flight.
+# The result of a try that was not made, because too much is in flight.
 _FULL = OSError()
 
-# What a sender still had in flight when it was collected. For good: what would use that memory
-# next would go to the peer, and nobody is left who hears when the kernel is done.
+# Buffers that were still in flight when their sender was garbage collected. They are never freed:
+# whatever reused that memory could be sent to the peer, and nobody reads the completions any more.
 _abandoned: list[tuple[memoryview, ...]] = []
 
 
 class Pending(NamedTuple):
-    """What is in flight: how many sends, and their bytes."""
+    """What is in flight: the number of sends, and of their bytes."""
 
     sends: int
     bytes: int
 
 
 class _Sending:
-    """One send and its buffers. `sent` has the number of bytes, 0 until they have gone."""
+    """One send and its buffers. `sent[0]` is the number of bytes that were sent, at first 0."""
 
     __slots__ = ("id", "sent", "views")
 
@@ -88,46 +88,46 @@ class _Sending:
 
 
 class ZeroCopySender:
-    """Sends by MSG_ZEROCOPY, and holds each buffer until the kernel says that it is done with it.
+    """Sends with MSG_ZEROCOPY, and holds each buffer until the kernel is done with it.
 
     sock         a TCP, UDP or VSOCK socket, an Fd, an int, or an object with fileno(). SO_ZEROCOPY
-                 is set, and stays so.
-    max_bytes    bytes in flight at most; a send that is larger goes alone
-    max_pending  sends in flight at most
-    on_copied    "stop" sends without MSG_ZEROCOPY from when the kernel says that it copied after
-                 all, as it does on loopback: that costs more than a plain send. "keep" goes on.
-    next_id      how many sends this socket has made with MSG_ZEROCOPY before, modulo 2**32
+                 is set, and stays set.
+    max_bytes    maximum number of bytes in flight; a larger send goes alone
+    max_pending  maximum number of sends in flight
+    on_copied    "stop" sends without MSG_ZEROCOPY once the kernel reports that it copied the data
+                 anyway, as it does on loopback: that costs more than a plain send. "keep" goes on.
+    next_id      how many sends with MSG_ZEROCOPY this socket has made before, modulo 2**32
 
-    A buffer in flight is exported, so a bytearray cannot be resized; but its bytes can be written,
-    and must not be, as what is written may go out. Immutable bytes need no care. The kernel takes
-    buffers of some 10 KB and more faster so; smaller ones a plain send.
+    A buffer in flight is exported, so a bytearray cannot be resized. Its bytes could be changed,
+    but must not be: the new ones may be sent. Immutable bytes are safe. Zero copy pays off for
+    buffers of about 10 KB or more; send smaller ones with a plain send.
 
-    One in eight sends, and each that finds too much in flight, looks for completions; reap() does
-    at once. They arrive on the error queue, which only this may read, or give what it read to
-    acknowledge(). What else is there goes to `reports`, a deque to be emptied by popleft();
-    `lost_reports` counts the oldest, dropped where it is full.
+    Every eighth send looks for completions, and so does each send that finds too much in flight;
+    reap() does so at once. Completions arrive on the error queue. Nothing else may read that queue,
+    unless it passes what it read to acknowledge(). Other entries go to `reports`, a deque that you
+    empty with popleft(); `lost_reports` counts the oldest ones, dropped when it was full.
 
-    Threads may share a sender; a signal handler must not use it. Close it before the socket: at
-    the end of a `with` it waits for what is in flight, as long as the socket's timeout allows, and
-    raises TimeoutError or BlockingIOError where that is not enough. Then, or where the `with`
-    ends by another exception, which waits for nothing, the buffers are still held: release() or
-    close(timeout=0) hands them over. Memory that is in flight when the sender is collected is
-    kept for good, with a ResourceWarning. A forked child has a copy, to be closed or dropped only:
-    the completions are left to the process that made it, and what would take them raises
-    RuntimeError.
+    Threads may share a sender; a signal handler must not use it. Close it before the socket. The
+    end of a `with` waits until nothing is in flight, for as long as the socket's timeout allows;
+    after that TimeoutError or BlockingIOError. After such an error, or if another exception ends
+    the `with` (which then does not wait), the buffers are still held: release() or
+    close(timeout=0) hands them over. If the sender is garbage collected, memory in flight is never
+    freed, with a ResourceWarning. A child of fork() has a copy, which can only be closed or
+    dropped: completions belong to the process that made the sender, and a call that would take
+    them raises RuntimeError.
     """
 
-    # With what help() says of those that are public.
+    # The values are what help() says about the public ones.
     __slots__ = {
         **dict.fromkeys((
             "__weakref__", "_arrived", "_bytes", "_generation", "_in_flight", "_is_closed",
             "_is_copied", "_is_green", "_is_sure", "_lock", "_next_id", "_receive", "_stops",
             "_unsettled",
         )),
-        "sock": "What it sends by, as it was given.",
-        "max_bytes": "Bytes in flight at most; a send that is larger goes alone.",
-        "max_pending": "Sends in flight at most.",
-        "reports": "Entries of the error queue that are not completions, a deque: see popleft().",
+        "sock": "The socket that it sends on, as it was given.",
+        "max_bytes": "Maximum number of bytes in flight; a larger send goes alone.",
+        "max_pending": "Maximum number of sends in flight.",
+        "reports": "A deque of error queue entries that are not completions: use popleft().",
         "lost_reports": "How many of the oldest reports were dropped because `reports` was full.",
     }  # fmt: skip
 
@@ -141,7 +141,7 @@ class ZeroCopySender:
         next_id: int = 0,
     ) -> None:
         if hasattr(self, "_in_flight"):
-            # Or it would forget what the kernel reads.
+            # A second time it would forget buffers that the kernel still reads.
             raise TypeError("a ZeroCopySender is initialised once")
         check_word("on_copied", on_copied, ("keep", "stop"))
         max_bytes = as_int("max_bytes", max_bytes, minimum=1)
@@ -162,12 +162,12 @@ class ZeroCopySender:
         self._stops = on_copied == "stop"
         self._is_closed = False
         self._unsettled: _Sending | None = None
-        # Whether _next_id is what the kernel gives next.
+        # Whether _next_id is certain to be the id that the kernel assigns next.
         self._is_sure = True
         self._arrived: list[_cmsg.Message] = []
         self._lock = Lock()
         self._generation = _cmsg.generation()
-        was_on = True  # until it is known: there is nothing to set back
+        was_on = True  # until it is known, so that nothing is reset
         try:
             was_on = self._option() != 0
             self._option(1)
@@ -176,13 +176,13 @@ class ZeroCopySender:
                 flags=_ERRQUEUE | _socket.MSG_DONTWAIT, timeout=0,
             )  # fmt: skip
         except BaseException:
-            if not was_on:  # a sender that was not made leaves no option on
+            if not was_on:  # a failed constructor leaves no option on
                 with suppress(OSError):
                     self._option(0)
             raise
 
     def _option(self, value: int | None = None) -> int:
-        """SO_ZEROCOPY, set before where there is a value."""
+        """Sets SO_ZEROCOPY if `value` is given; returns its value."""
         try:
             if not _FLAG:
                 raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
@@ -199,22 +199,22 @@ class ZeroCopySender:
 
     @property
     def pending(self) -> Pending:
-        """What is in flight, as far as completions were looked for: (sends, bytes)."""
+        """(sends, bytes) in flight, as of the last look for completions."""
         return Pending(len(self._in_flight), self._bytes)
 
     @property
     def copied(self) -> bool | None:
-        """Whether the kernel copied the bytes of a send after all; None before it told."""
+        """Whether the kernel copied the bytes of a send anyway; None if none is complete."""
         return self._is_copied
 
     @property
     def stopped(self) -> bool:
-        """Whether sends go without MSG_ZEROCOPY now: see on_copied."""
+        """Whether it now sends without MSG_ZEROCOPY: see on_copied."""
         return self._stops and bool(self._is_copied)
 
     @property
     def next_id(self) -> int:
-        """The id that the next send gets: how many there were, modulo 2**32."""
+        """The id of the next send: the number of sends before it, modulo 2**32."""
         return self._next_id
 
     @property
@@ -232,13 +232,13 @@ class ZeroCopySender:
         address: Any = None,
         timeout: float | EllipsisType | None = ...,
     ) -> int:
-        """Sends `data`, a buffer or several, and returns how many bytes went: sendmsg(2).
+        """Sends `data`, one buffer or several; returns the number of bytes sent: sendmsg(2).
 
-        On a stream that may be fewer, also where the socket blocks; the buffers are held all the
-        same. Waits, `timeout` seconds at most, by default the socket's own, for room in the
-        socket, and for completions where as much is in flight as may be. Where the kernel has no
-        memory left for completions, or RLIMIT_MEMLOCK is reached (ENOBUFS), it waits for what is
-        in flight, and sends without MSG_ZEROCOPY once nothing is.
+        On a stream that may be fewer than given, even if the socket blocks; all buffers are held
+        anyway. It waits for space in the send buffer of the socket, and for completions if the
+        maximum is in flight: `timeout` seconds at most, by default the socket's own. If the kernel
+        has no memory for completions, or RLIMIT_MEMLOCK is reached (ENOBUFS), it waits until
+        nothing is in flight, and then sends without MSG_ZEROCOPY.
         """
         kinds = as_kinds(control)
         deadline = self._deadline(timeout)
@@ -257,10 +257,11 @@ class ZeroCopySender:
         control: ControlMessage | Iterable[ControlMessage] = (),
         timeout: float | EllipsisType | None = ...,
     ) -> None:
-        """Sends all of `data`, in as many sends as it takes.
+        """Sends all of `data`, with as many sends as that takes.
 
-        The control messages go once, with the first byte. `timeout` is for all of it. Where it
-        raises, the attribute `sent` of the error is the number of bytes that were sent.
+        The control messages are sent once, with the first byte. `timeout`, in seconds, limits the
+        whole call. If it raises, the attribute `sent` of the exception is the number of bytes that
+        were sent.
         """
         kinds = as_kinds(control)
         deadline = self._deadline(timeout)
@@ -275,9 +276,9 @@ class ZeroCopySender:
                 note_used_up(error, data=data, control=control)
                 raise
             while before + sending.sent[0] < total:
-                deadline.timeout()  # raises where none is left
+                deadline.timeout()  # raises if no time is left
                 following = _Sending(views_of(views_after(views, before + sending.sent[0])))
-                # No call in between, after which a signal handler could raise.
+                # No calls between these: after one, a signal handler could raise.
                 before, sending = before + sending.sent[0], following
                 self._send(sending, (), None, deadline)
         except BaseException as error:
@@ -302,7 +303,7 @@ class ZeroCopySender:
         size = sum([view.nbytes for view in sending.views])
         must_copy = False
         deadline.rounds = 0
-        # The wait is not left to C: there, poll(2) would say at once that completions are here.
+        # C must not wait here: its poll(2) would return at once because of completions.
         call = partial(
             send_tracked, sending.sent, self.sock, sending.views,
             control=control, address=address, timeout=0,
@@ -311,7 +312,7 @@ class ZeroCopySender:
             if self._is_closed:
                 raise ValueError("send: the ZeroCopySender is closed")
             self._refuse_copy()
-            # TCP gives nothing at all an id, and UDP does not: so it gets none.
+            # For an empty send TCP uses up an id and UDP does not, so it goes without MSG_ZEROCOPY.
             if must_copy or not size or self.stopped:
                 sending.id = -1
                 refusal = call()
@@ -336,7 +337,7 @@ class ZeroCopySender:
     def _try(
         self, sending: _Sending, size: int, call: Callable[[], OSError | None]
     ) -> OSError | None:
-        """One try: what it was refused with, _FULL where too much is in flight. With the lock."""
+        """One try, with the lock held: None, the error, or _FULL if too much is in flight."""
         self._settle()
         if not self._is_sure or self._next_id % _EVERY == 0 or self._is_full(size):
             self._take_completions()
@@ -346,8 +347,7 @@ class ZeroCopySender:
         self._unsettled = sending
         self._in_flight[sending.id] = sending
         try:
-            # Its C counts: a signal handler that raises cannot come between the system call and
-            # `sending.sent`, which says that it was made.
+            # C sets `sending.sent`: no signal handler can raise between that and the system call.
             return call()
         finally:
             self._settle()
@@ -357,10 +357,10 @@ class ZeroCopySender:
         return count >= self.max_pending or (count > 0 and self._bytes + size > self.max_bytes)
 
     def _settle(self) -> None:
-        """Counts the last send, or forgets it where it was none; also after an interruption.
+        """Counts the last send, or forgets it if it failed; also after an interruption.
 
-        In here, as in _complete(), no call stands between two changes that belong together: a
-        signal handler could raise there.
+        Here, as in _complete(), no call stands between two changes that belong together: a signal
+        handler could raise there.
         """
         sending = self._unsettled
         if sending is None:
@@ -371,7 +371,7 @@ class ZeroCopySender:
             self._next_id = next_id
             self._unsettled = None
         else:
-            # UDP gives also a send that fails late an id, as a completion will show.
+            # UDP may have used up an id for a send that failed late; a completion will show it.
             self._is_sure = False
             self._in_flight.pop(sending.id, None)
             self._unsettled = None
@@ -379,20 +379,20 @@ class ZeroCopySender:
     # Completions -----------------------------------------------------------------------------
 
     def reap(self) -> int:
-        """Frees the buffers of the sends that are complete, without waiting; says how many."""
+        """Frees the buffers of completed sends, without waiting; returns the number of sends."""
         return self._locked(self._take_completions)
 
     def acknowledge(self, report: ErrorReport) -> int:
-        """What somebody else read from the error queue, as by receive_errors().
+        """Takes a report that other code read from the error queue, as with receive_errors().
 
-        Returns how many sends it completes; a report that is not a completion goes to `reports`.
+        Returns how many sends it completes. A report that is not a completion goes to `reports`.
         """
         return self._locked(self._take_settled, report)
 
     def wait(self, timeout: float | EllipsisType | None = ...) -> None:
         """Waits until nothing is in flight; TimeoutError after `timeout` seconds.
 
-        By default the socket's own timeout; BlockingIOError where that is 0.
+        The default is the socket's own timeout. If it is 0, BlockingIOError instead.
         """
         self._wait(self._deadline(timeout))
 
@@ -402,24 +402,24 @@ class ZeroCopySender:
             self._await(0, deadline)
 
     def release(self) -> tuple[memoryview, ...]:
-        """Hands over the buffers in flight, in order, and forgets them.
+        """Returns the buffers in flight, in order, and forgets them.
 
-        From now on it is for the caller to keep them, unchanged: the kernel may still read them.
-        The end of that shows nowhere but on the error queue. A socket that is closed with
-        SO_LINGER at 0 seconds drops what it has not sent.
+        The caller now has to keep them, unchanged, because the kernel may still read them. Only the
+        error queue shows when it is done. A socket that is closed with SO_LINGER at 0 seconds drops
+        what it has not sent.
         """
         return self._give_up() if self._is_copy() else self._locked(self._give_up)
 
     def _is_copy(self) -> bool:
-        """Whether a fork made it: its lock may be one that is held, and never given back."""
+        """Whether fork() made it: then its lock may be held by a thread that no longer exists."""
         return _cmsg.generation() != self._generation
 
     def _refuse_copy(self) -> None:
         if self._is_copy():
             raise RuntimeError(
-                "this ZeroCopySender is the copy that a fork made: it can be closed and released; "
-                "the completions are for the process that made it. Make a new one to send here, "
-                f"with next_id={self._next_id} where the other process sends no more"
+                "this ZeroCopySender is a copy made by fork(), which can only be closed or "
+                "released: the completions belong to the process that made it. To send here, make "
+                f"a new one, with next_id={self._next_id} if the other process sends no more"
             )
 
     def _give_up(self) -> tuple[memoryview, ...]:
@@ -430,10 +430,10 @@ class ZeroCopySender:
         return views
 
     def close(self, timeout: float | EllipsisType | None = ...) -> tuple[memoryview, ...]:
-        """Waits as wait() does, and hands over what is in flight still, as release() does.
+        """Waits as wait() does, and returns what is still in flight, as release() does.
 
-        An empty tuple says that the kernel is done with every buffer. Not the socket is closed;
-        where it was before, nothing is waited for.
+        An empty tuple means that the kernel is done with every buffer. Running out of time raises
+        nothing. The socket stays open; if it is already closed, this does not wait.
         """
         deadline = None
         try:
@@ -441,7 +441,7 @@ class ZeroCopySender:
                 deadline = self._deadline(timeout)
                 self._wait(deadline)
         except OSError as error:
-            # That of a signal handler is not for us to keep.
+            # An error that a signal handler raised has to pass through.
             if error.errno != errno.EBADF and (deadline is None or error is not deadline.error):
                 raise
         self._is_closed = True
@@ -453,8 +453,9 @@ class ZeroCopySender:
         is_empty = False
         while not is_empty:
             try:
-                # In C, as above: what was taken off the queue is in the list. One by one, as a
-                # number may be another socket's by now, whose messages are not for us.
+                # In C, so that each message taken off the queue is in the list before a signal
+                # handler can raise. One by one: `sock` may be a number that now belongs to another
+                # socket, whose messages are not ours.
                 self._arrived += islice(iter(self._receive, None), 1)
             except BlockingIOError:
                 is_empty = True
@@ -488,7 +489,7 @@ class ZeroCopySender:
             done = [id for id in report if id in in_flight]
         else:
             done = [id for id in in_flight if id in report]
-        # An id that was not given yet: the kernel gave it to a send that failed after that.
+        # An id beyond _next_id: the kernel gave it to a send that failed later.
         next_id = (report.last + 1) % _IDS
         if 0 < (next_id - self._next_id) % _IDS < _IDS // 2:
             self._next_id = next_id
@@ -496,7 +497,7 @@ class ZeroCopySender:
             self._is_copied = bool(self._is_copied) or report.was_copied
         for id in done:
             sending = in_flight[id]
-            rest = self._bytes - sending.sent[0]  # which can want memory, so before the rest
+            rest = self._bytes - sending.sent[0]  # first, because it can fail for lack of memory
             del in_flight[id]
             self._bytes = rest
             sending.free()
@@ -506,7 +507,7 @@ class ZeroCopySender:
 
     def _deadline(self, timeout: float | EllipsisType | None) -> Deadline:
         if self._is_green:
-            # To wait here would stop all greenlets: what would have to is a BlockingIOError.
+            # Waiting here would stop all greenlets: BlockingIOError instead.
             Deadline(None if timeout is ... else timeout)
             return Deadline(0)
         if timeout is not ...:
@@ -518,15 +519,15 @@ class ZeroCopySender:
             return Deadline(None if os.get_blocking(number) else 0)
 
     def _await(self, events: int, deadline: Deadline) -> None:
-        """Waits for one of `events`, or a completion; may return before."""
+        """Waits for one of `events` or a completion; may return earlier."""
         left = deadline.left()
         found, deadline.rounds = _cmsg.wait_for(
             self.sock, events, _TURN if left is None else min(left, _TURN), deadline.rounds
         )
         if found & select.POLLNVAL:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        # POLLERR says that something is on the queue; or that an error is pending, again and again,
-        # which is not for us to take.
+        # POLLERR means that the queue has an entry, or that an error is pending on the socket. We
+        # must not take that error, so poll(2) reports it again each time.
         if self.reap():
             deadline.rounds = 0
 
@@ -547,7 +548,7 @@ class ZeroCopySender:
                 self.wait()
             self._is_closed = True
             return
-        # The error is what the caller has to see.
+        # The caller has to see the original exception.
         with suppress(OSError):
             self.reap()
         self._is_closed = True
@@ -560,7 +561,7 @@ class ZeroCopySender:
         if views := self.release():
             _abandoned.append(views)
             warnings.warn(
-                f"collected with {len(views)} buffers in flight: {self!r}",
+                f"garbage collected with {len(views)} buffers in flight: {self!r}",
                 ResourceWarning,
                 stacklevel=2,
                 source=self,
