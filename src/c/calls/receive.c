@@ -146,8 +146,8 @@ cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs, Py
             PyObject *name = PyObject_CallFunction(state->family_name, "i", family);
             if (name != NULL) {
                 cmsgx_raise_not_supported(state->NotSupportedError, EOPNOTSUPP,
-                                          "fds=%zu: what brings descriptors is of AF_UNIX "
-                                          "sockets; this one's family is %U",
+                                          "fds=%zu: receiving descriptors is for AF_UNIX "
+                                          "sockets; the family of this one is %U",
                                           fds, name);
                 Py_DECREF(name);
             }
