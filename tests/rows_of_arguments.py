@@ -61,9 +61,9 @@ ARGUMENTS: list[tuple[str, type[BaseException], str]] = [
      f"length: -1; CMSG_LEN() takes 0 to {INT_MAX - socket.CMSG_LEN(0)}"),
     ("cmsgx.BatchReceiver(sock, '5', 5)", TypeError, "count: an int is needed, not str"),
     ("cmsgx.Receiver(sock, 5).receive(bufsize=6)", ValueError,
-     "bufsize: 6; this Receiver was made for 5 bytes at most"),
+     "bufsize: 6; this Receiver was created for at most 5 bytes"),
     ("cmsgx.Receiver(sock, into=bytearray(5)).receive(bufsize=6)", ValueError,
-     "bufsize: 6; the buffers of into= have 5 bytes"),
+     "bufsize: 6; the buffers of into= hold 5 bytes"),
     ("cmsgx.BatchReceiver(sock, 0, 5)", ValueError, "count: 0; it is 1 to 1048576"),
     # times
     ("cmsgx.receive(sock, 5, timeout='1')", TypeError,

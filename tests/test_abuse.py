@@ -226,7 +226,7 @@ def test_a_receiver_that_is_initialised_while_its_buffers_are_read(kind: Any, st
         initialise(stream[1], inner)
         yield outer
 
-    with pytest.raises(TypeError, match="initialised once"):
+    with pytest.raises(TypeError, match="initialised only once"):
         initialise(stream[0], buffers())
     assert kept[0].sock is stream[1]
     outer.append(0)  # it is not exported
@@ -244,7 +244,7 @@ def test_a_batch_receiver_that_is_initialised_while_its_arguments_are_read(strea
             _cmsg.BatchReceiver.__init__(receiver, stream[1], 3, 10)
             return 7
 
-    with pytest.raises(TypeError, match="initialised once"):
+    with pytest.raises(TypeError, match="initialised only once"):
         cast(Any, _cmsg.BatchReceiver.__init__)(receiver, stream[0], Count(), 10)
     assert (receiver.sock, receiver.count) == (stream[1], 3)
 
@@ -294,7 +294,7 @@ def test_a_zero_copy_sender_is_initialised_once() -> None:
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
         cmsgx.ZeroCopySender(udp) as sender,
-        pytest.raises(TypeError, match="initialised once"),
+        pytest.raises(TypeError, match="initialised only once"),
     ):
         sender.__init__(udp)  # type: ignore[misc]
 

@@ -199,7 +199,7 @@ def test_it_is_initialised_once(packets: Pair) -> None:
     with pytest.raises(ValueError, match="was not initialised"):
         raw.__new__(raw).receive()
     rx: Any = cmsgx.BatchReceiver(packets[1], 1, 1)
-    with pytest.raises(TypeError, match="initialised once"):
+    with pytest.raises(TypeError, match="initialised only once"):
         rx.__init__(packets[1], 1, 1)
     assert rx.sock is packets[1]
     for wrong in ({"flag": 1}, {"flags": "1"}, {"flags": 1 << 40}, {"timeout": -1}):

@@ -346,7 +346,7 @@ def refused(error, receive):
     try:
         receive()
     except error as caught:
-        return "41 descriptors wait for the background closer" in str(caught)
+        return "41 descriptors are waiting for the background closer" in str(caught)
 """
 )
 

@@ -55,10 +55,10 @@ ELSEWHERE = {
         ("test_messages.py", "make one for each"),
     "this {} is in use by another thread, or by code that a signal handler interrupted; use it in "
     "one thread at a time": ("test_threads.py", "is in use"),
-    "{} descriptors wait for the background closer, too many for more to be received":
-        ("test_closer.py", "wait for the background closer"),
-    "timed out: {} descriptors wait for the background closer":
-        ("test_closer.py", "wait for the background closer"),
+    "{} descriptors are waiting for the background closer, too many to receive more":
+        ("test_closer.py", "waiting for the background closer"),
+    "timed out: {} descriptors are waiting for the background closer":
+        ("test_closer.py", "waiting for the background closer"),
     "{}.{}: its length changed while it was read, from {} to {}":
         ("test_abuse_records.py", "its length changed"),
     "min_value: {}; no member() of {} has bounds": ("test_route.py", "no member"),
@@ -142,7 +142,7 @@ UNMET = {
     "dup of descriptor {}": _KERNEL,
     "poll(2) failed, so an empty message cannot be told from the end; call receive() instead of "
     "the loop": _KERNEL,
-    "the control data that arrived is malformed: a length in it does not fit; what it carried was "
+    "the received control data is malformed: it contains an invalid length; its descriptors were "
     "closed": _KERNEL,
     "{}: this kind of socket has no error queue": _KERNEL,
     "peer_pidfd: the process is gone": "Linux before 6.15",

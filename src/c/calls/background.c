@@ -8,12 +8,12 @@
 #include <errno.h>
 #include <fcntl.h>
 
-/* Nanoseconds.  A wait is cut into slices, as a signal does not wake it. */
+/* Nanoseconds.  A wait is cut into slices, because a signal does not end it. */
 #define SLICE INT64_C(20000000)
 
 /* Before a receive --------------------------------------------------------------------------- */
 
-/* Whether the call would wait for a message, in cmsgx_call() or in the kernel. */
+/* Whether the receive would wait for a message, in cmsgx_call() or in the kernel. */
 static int
 would_wait(cmsgx_sock *sock, int flags)
 {
@@ -29,14 +29,15 @@ would_wait(cmsgx_sock *sock, int flags)
         status = fcntl(number, F_GETFL);
         cmsgx_sock_give_back(sock);
     }
-    /* A closed socket fails in the call itself. */
+    /* For a closed socket the receive itself fails. */
     return status >= 0 && !(status & O_NONBLOCK);
 }
 
 static int
 wait_for_room(cmsgx_sock *sock, cmsgx_row *row, int flags)
 {
-    /* Usually there is room at once.  This may have to close some itself, though. */
+    /* Usually the row is below its limit at once.  The GIL is released because this may have to
+       close descriptors itself. */
     size_t waiting;
     Py_BEGIN_ALLOW_THREADS
     waiting = cmsgx_row_wait(row, 0);
@@ -49,8 +50,8 @@ wait_for_room(cmsgx_sock *sock, cmsgx_row *row, int flags)
     }
     if (!would_wait(sock, flags)) {
         cmsgx_raise_errno(EAGAIN,
-                          "%zu descriptors wait for the background closer, too many for more to be "
-                          "received",
+                          "%zu descriptors are waiting for the background closer, too many to "
+                          "receive more",
                           waiting);
         return -1;
     }
@@ -59,7 +60,8 @@ wait_for_room(cmsgx_sock *sock, cmsgx_row *row, int flags)
         int64_t left = deadline > 0 ? deadline - cmsgx_now() : SLICE;
         if (left <= 0) {
             PyErr_Format(PyExc_TimeoutError,
-                         "timed out: %zu descriptors wait for the background closer", waiting);
+                         "timed out: %zu descriptors are waiting for the background closer",
+                         waiting);
             return -1;
         }
         Py_BEGIN_ALLOW_THREADS
@@ -73,7 +75,7 @@ wait_for_room(cmsgx_sock *sock, cmsgx_row *row, int flags)
         }
     }
     if (deadline > 0) {
-        /* The rest is for the message; never 0, which would not wait at all. */
+        /* The rest of the time is for the message; never 0, which would not wait at all. */
         int64_t left = deadline - cmsgx_now();
         sock->timeout = left > 0 ? left : 1;
     }
@@ -111,8 +113,8 @@ submit_socket(cmsgx_state *state, PyObject *sock)
         PyErr_NoMemory();
         return -1;
     }
-    /* The detach() of the C type, which runs no Python code: nothing can raise while the number has
-       no owner. */
+    /* The detach() of the C type, which runs no Python code, so nothing can raise while the number
+       has no owner. */
     number = PyObject_CallMethod((PyObject *)state->socket, "detach", "O", sock);
     int fd = number == NULL ? -1 : (int)PyLong_AsLong(number);
     if (fd >= 0) {
@@ -164,7 +166,7 @@ cmsgx_closer_submit(PyObject *module, PyObject *descriptor)
         return NULL;
     }
     if (fcntl(fd, F_GETFD) < 0) {
-        /* Refused now, as later the number may be another file's. */
+        /* Refused now, because later the number may refer to another file. */
         return cmsgx_raise_errno(errno, "descriptor: %d is not open", fd);
     }
     cmsgx_row *row = cmsgx_row_shared(state->closer, fd);

@@ -1,5 +1,5 @@
-/* Headers, room and buffers are made once; a buffer that somebody still reads is replaced before
-   the next call. */
+/* Headers and buffers are allocated once.  A buffer that is still in use elsewhere is replaced
+   before the next call. */
 
 #include "calls/batch_receiver.h"
 
@@ -15,15 +15,15 @@
 #include <poll.h>
 #include <sys/resource.h>
 
-/* Linux has no bound for recvmmsg(2), as it has for sendmmsg(2), and memory is kept for each: more
-   is a mistake. */
+/* Linux does not limit the count of recvmmsg(2), as it does for sendmmsg(2).  Memory is kept for
+   each message, so a larger count is a mistake. */
 #define MOST_MESSAGES (1 << 20)
 
 typedef struct {
     cmsgx_receiver_base base;
     size_t count;
-    cmsgx_buffer **buffers;     /* owned uses, NULL until the first call: what is filled next */
-    cmsgx_buffer **spares;      /* owned uses, or NULL: the batch before mostly still holds these */
+    cmsgx_buffer **buffers;     /* owned uses, filled next; NULL until the first call */
+    cmsgx_buffer **spares;      /* owned uses, or NULL: usually held by the previous batch */
     struct cmsgx_mmsg *headers;
     struct iovec *iov;
 } batch_receiver;
@@ -46,7 +46,7 @@ is_free(const cmsgx_buffer *buffer)
     return buffer != NULL && cmsgx_count_get(&buffer->users) == 1;
 }
 
-/* Sees to it that nobody reads what a call with these flags will fill.  0, or -1 with
+/* Ensures that nobody else uses the buffers that a call with these flags will fill.  0, or -1 with
    MemoryError. */
 static int
 free_buffers(batch_receiver *self, int flags)
@@ -75,8 +75,8 @@ free_buffers(batch_receiver *self, int flags)
     return 0;
 }
 
-/* How many descriptors a message may bring, a surplus included, which is closed only when all are
-   there. */
+/* How many descriptors a message may carry, including a surplus, which is closed only after all
+   messages have been received. */
 static size_t
 most_of_each(const batch_receiver *self)
 {
@@ -91,8 +91,8 @@ most_of_each(const batch_receiver *self)
     return room > CMSG_LEN(0) ? (room - CMSG_LEN(0)) / sizeof(int) : 0;
 }
 
-/* How many messages may be received before the descriptors in them could fill the table: the
-   kernel goes on when it is full, and drops them. */
+/* How many messages may be received before their descriptors could fill the descriptor table: when
+   it is full, the kernel continues, and drops descriptors. */
 static size_t
 bounded(size_t count, size_t each)
 {
@@ -110,7 +110,8 @@ bounded(size_t count, size_t each)
     return left == 0 ? 1 : left < count ? left : count;
 }
 
-/* How many messages may be received before more descriptors wait in the closer than may. */
+/* How many messages may be received before their descriptors could exceed the limit of the
+   closer. */
 static size_t
 within_closer(const batch_receiver *self, size_t count)
 {
@@ -120,8 +121,8 @@ within_closer(const batch_receiver *self, size_t count)
 
 typedef struct {
     const batch_receiver *self;
-    size_t count;               /* messages at most */
-    size_t asked;               /* of those, in the last try */
+    size_t count;               /* maximum number of messages */
+    size_t asked;               /* of those, requested in the last try */
     socklen_t name_size;
 } call_context;
 
@@ -135,8 +136,8 @@ receive_some(int fd, call_context *call, size_t count, int flags)
         cmsgx_msghdr_prepare(&self->headers[i].msg_hdr, buffer->control, buffer->control_size,
                              &buffer->name, call->name_size, 0);
     }
-    /* Waits for the first only.  The timeout of recvmmsg(2) itself is looked at between messages,
-       so that it can wait for ever: it is not used. */
+    /* Waits only for the first message.  The timeout of recvmmsg(2) is not used: it is checked only
+       after a message was received, so the call could wait for ever (recvmmsg(2), BUGS). */
     int result =
         cmsgx_recvmmsg(fd, self->headers, (unsigned)count, flags | CMSGX_MSG_WAITFORONE);
     for (int i = 0; CMSGX_EXTRA_CONTROL > 0 && i < result; i++) {
@@ -161,14 +162,14 @@ try_recvmmsg(int fd, void *context, int flags)
             if (result >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) {
                 return result;
             }
-            /* The bound is of now, and the table may be fuller when the wait is over. */
+            /* The bound holds only now: the table may be fuller at the end of the wait. */
             count = 1;
         }
     }
     return receive_some(fd, call, count, flags);
 }
 
-/* What is malformed is no error of the batch, but nothing in it is to be believed. */
+/* A malformed message is not an error of the batch, but nothing in it can be trusted. */
 static void
 disown_malformed(cmsgx_buffer *buffer, const cmsgx_receive_config *config)
 {
@@ -177,8 +178,9 @@ disown_malformed(cmsgx_buffer *buffer, const cmsgx_receive_config *config)
     buffer->received.closed_fds = -1;
 }
 
-/* The messages at the end of a stream, each empty, are one: it is left out after others.  Empty
-   messages that cannot be told from it are taken for it where the peer has hung up. */
+/* The number of messages without the end of a stream.  The end can be received many times, each
+   time as an empty message: all of these count as one, which is omitted after other messages.
+   Empty messages that cannot be distinguished from it are taken for it if the peer has hung up. */
 static size_t
 without_end(const batch_receiver *self, size_t count, int has_hung_up)
 {
@@ -193,7 +195,7 @@ without_end(const batch_receiver *self, size_t count, int has_hung_up)
     return last;
 }
 
-/* Whether nothing but the end was read: 1, 0, or the negative errno where that cannot be told. */
+/* Whether only the end was received: 1, 0, or a negative errno if that cannot be determined. */
 static int
 is_just_end(const batch_receiver *self, size_t count, size_t kept, int has_hung_up, int error)
 {
@@ -209,8 +211,8 @@ is_just_end(const batch_receiver *self, size_t count, size_t kept, int has_hung_
     return -error;
 }
 
-/* With the receiver marked as in use.  *is_end (may be NULL) is whether the batch is just the end
-   of what there is to receive: 1, 0, or a negative errno where that cannot be told. */
+/* Receives one batch; the receiver is marked as in use.  Sets *is_end (unless NULL) to whether the
+   batch is only the end of the stream: 1, 0, or a negative errno if that cannot be determined. */
 static PyObject *
 receive_batch(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
 {
@@ -224,7 +226,7 @@ receive_batch(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
     if (batch == NULL) {
         return NULL;
     }
-    /* Each one that is peeked at is the same. */
+    /* Peeking returns the same message each time. */
     call_context call = {self, flags & MSG_PEEK ? 1 : self->count, 0,
                          cmsgx_name_size(self->base.config->type, flags)};
     if (self->base.config->row != NULL) {
@@ -248,7 +250,8 @@ receive_batch(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
             disown_malformed(self->buffers[i], self->base.config);
         }
     }
-    /* Once the end was read, so is all that was asked for: it can be read again and again. */
+    /* The end can be received again and again, so a call that reaches it returns as many messages
+       as were requested. */
     int is_full = (size_t)count == call.asked;
     int has_hung_up = count > 0 && is_full && self->buffers[count - 1]->received.eof == 2
         ? cmsgx_sock_has_hung_up(&sock) : 0;
@@ -270,10 +273,12 @@ receive_batch(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
 
 PyDoc_STRVAR(receive_doc,
 "receive($self, /, *, flags=0, timeout=...)\n--\n\n"
-"Receives what there is, one message at least: recvmmsg(2).  `flags` are MSG_* bits, `timeout`\n"
-"seconds or None, by default the socket's own, for the first message; nothing waits for more.\n"
-"Returns a Batch.  Raises what the kernel reports for the first message, and TimeoutError; never\n"
-"for what one message lacks: see its `truncated`.  With MSG_PEEK it is one message.");
+"Receives the messages that have arrived, and waits for the first one: recvmmsg(2).  `flags` are\n"
+"MSG_* bits.  `timeout` is in seconds, or None for no limit; by default it is the timeout of the\n"
+"socket.  It is for the first message; the call does not wait for more.  Returns a Batch.\n"
+"Raises OSError for errors that the kernel reports for the first message, and TimeoutError, but\n"
+"never because a message is incomplete: see its `truncated`.  With MSG_PEEK the batch has one\n"
+"message.");
 
 static PyObject *
 batch_receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
@@ -299,7 +304,7 @@ batch_receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs
     return batch;
 }
 
-/* The step of a loop. */
+/* One step of a loop. */
 static PyObject *
 receive_next_batch(PyObject *object, int *is_end)
 {
@@ -314,7 +319,7 @@ batch_receiver_next(PyObject *object)
 
 PyDoc_STRVAR(configure_doc,
 "_configure($self, config, /)\n--\n\n"
-"Takes a ReceiveConfig, for the calls from now on.");
+"Applies a ReceiveConfig to all calls from now on.");
 
 static void
 renew_batch_receiver(PyObject *object)
@@ -379,14 +384,14 @@ batch_receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
                      MOST_MESSAGES);
         return -1;
     }
-    /* From here on no Python code runs, which could come here once more; another thread can. */
+    /* From here on no Python code runs that could call __init__() again, but another thread can. */
     if (!cmsgx_enter(&self->base.busy)) {
         cmsgx_raise_receiver_busy(object);
         return -1;
     }
     int result = -1;
     if (self->base.sock != NULL) {
-        PyErr_SetString(PyExc_TypeError, "a BatchReceiver is initialised once");
+        PyErr_SetString(PyExc_TypeError, "a BatchReceiver can be initialised only once");
     }
     else if (allocate(self, (size_t)count) == 0) {
         self->base.size = size;
@@ -427,9 +432,9 @@ static PyMethodDef batch_receiver_methods[] = {
 
 static PyMemberDef batch_receiver_members[] = {
     {"sock", Py_T_OBJECT_EX, offsetof(batch_receiver, base.sock), Py_READONLY,
-     "What it receives from."},
+     "The socket that it receives from."},
     {"count", Py_T_PYSSIZET, offsetof(batch_receiver, count), Py_READONLY,
-     "Messages at most for each call."},
+     "The maximum number of messages for each call."},
     {NULL, 0, 0, 0, NULL},
 };
 

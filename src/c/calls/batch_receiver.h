@@ -1,4 +1,4 @@
-/* BatchReceiver: many messages for one system call, recvmmsg(2). */
+/* BatchReceiver: receives many messages with one system call, recvmmsg(2). */
 
 #ifndef CMSGX_BATCH_RECEIVER_H
 #define CMSGX_BATCH_RECEIVER_H

@@ -1,4 +1,4 @@
-/* One call of recvmsg, recvmsg_into or recv_fds: the room for what comes, the try, the result. */
+/* One call of recvmsg, recvmsg_into or recv_fds: its buffers, the system call, the result. */
 
 #ifndef CMSGX_DROP_IN_CALL_H
 #define CMSGX_DROP_IN_CALL_H
@@ -22,11 +22,12 @@ typedef struct {
     unsigned char small[CMSGX_SMALL_CONTROL + CMSGX_EXTRA_CONTROL] __attribute__((aligned(16)));
 } cmsgx_drop_in;
 
-/* For cmsgx_drop_in_init(): a control buffer that does not fit into `small`, or an exception. */
+/* For cmsgx_drop_in_init(): allocates a control buffer that does not fit in `small`.  0, or -1 with
+   an exception. */
 int cmsgx_drop_in_allocate(cmsgx_drop_in *call, Py_ssize_t control_size);
 
 /* Prepares a call with a control buffer of that size: 0, or -1 with an exception.
-   cmsgx_drop_in_clear() frees it, also after a failure. */
+   cmsgx_drop_in_clear() frees it, and must be called even after a failure. */
 static inline int
 cmsgx_drop_in_init(cmsgx_drop_in *call, cmsgx_sock *sock, Py_ssize_t control_size, int flags)
 {
@@ -51,8 +52,8 @@ cmsgx_drop_in_clear(cmsgx_drop_in *call)
     }
 }
 
-/* Whether C converts the addresses of that family; otherwise the socket's own method is called,
-   which knows them all. */
+/* Whether C converts the addresses of the socket's family.  If not, the socket's own method is
+   called, which converts all of them. */
 static inline int
 cmsgx_drop_in_is_known_family(cmsgx_sock *sock)
 {
@@ -63,12 +64,13 @@ cmsgx_drop_in_is_known_family(cmsgx_sock *sock)
     return family == AF_UNIX || family == AF_INET || family == AF_INET6;
 }
 
-/* Warns of malformed control data, as socket does: 0, or -1 with the warning as an exception. */
+/* Warns about malformed control data, as the socket module does: 0, or -1 if the warning was turned
+   into an exception. */
 int cmsgx_drop_in_warn(void);
 
-/* (data, second, msg_flags, address): a new reference.  Steals `data` and `second`, also where it
-   fails, and takes NULL for either where that raised.  The descriptors that arrived stay the
-   caller's: after NULL it closes them. */
+/* (data, second, msg_flags, address): a new reference.  Steals `data` and `second`, even on
+   failure; either may be NULL with an exception set.  The caller keeps the received descriptors,
+   and closes them if this returns NULL. */
 PyObject *cmsgx_drop_in_result(const cmsgx_drop_in *call, PyObject *data, PyObject *second);
 
 static inline size_t
@@ -86,11 +88,11 @@ cmsgx_drop_in_try(int fd, void *context, int flags)
                                 &call->name, sizeof(call->name), 0);
 }
 
-/* For one message whose data become a bytes object, `size` of them at most.  0, and then the
-   descriptors that arrived are the caller's to pass on or to close, and *data is a new reference,
-   or NULL where that raised; -1 where nothing was received, with an exception.
+/* Receives one message of at most `size` bytes into a new bytes object.  Returns 0 if a message was
+   received: the caller then owns its descriptors, and *data is a new reference, or NULL with an
+   exception.  Returns -1 with an exception if nothing was received.
 
-   Inline, for the reason that stands at cmsgx_call(). */
+   Inline, for the reason given at cmsgx_call(). */
 static inline __attribute__((always_inline)) int
 cmsgx_drop_in_receive_bytes(cmsgx_drop_in *call, cmsgx_sock *sock, Py_ssize_t size, int flags,
                             PyObject **data)

@@ -42,11 +42,11 @@ drop_in_ancdata(cmsgx_drop_in *call)
             break;
         }
         if (step == CMSGX_BROKEN) {
-            /* The caller never sees these, so they are closed here. */
+            /* The caller never sees these descriptors, so they are closed here. */
             Py_BEGIN_ALLOW_THREADS
             cmsgx_close_message(&header, step);
             Py_END_ALLOW_THREADS
-            /* And no longer there, should what follows fail. */
+            /* Removed from the control data, so they are not closed again if a later step fails. */
             call->msg.msg_controllen = (__typeof__(call->msg.msg_controllen))header.offset;
             break;
         }
@@ -59,7 +59,7 @@ drop_in_ancdata(cmsgx_drop_in *call)
     return list;
 }
 
-/* Closes each descriptor that arrived, for a call that fails after all. */
+/* Closes all received descriptors, for a call that fails after the receive. */
 static void
 drop_in_close(const cmsgx_drop_in *call)
 {
@@ -68,7 +68,7 @@ drop_in_close(const cmsgx_drop_in *call)
     Py_END_ALLOW_THREADS
 }
 
-/* Steals `data`, the first item of the result. */
+/* The result of recvmsg and recvmsg_into.  Steals `data`, its first item. */
 static PyObject *
 message_result(cmsgx_drop_in *call, PyObject *data)
 {
@@ -80,8 +80,8 @@ message_result(cmsgx_drop_in *call, PyObject *data)
     return result;
 }
 
-/* By the method that the object has of its own, which is asked for close-on-exec too where there is
-   room for descriptors. */
+/* Calls the method that the object defines itself, with a request for close-on-exec if the control
+   buffer has space for descriptors. */
 static PyObject *
 receive_foreign(cmsgx_state *state, cmsgx_name name, PyObject *const *args, Py_ssize_t nargs,
                 int more_flags)
@@ -104,8 +104,8 @@ takes(Py_ssize_t nargs)
 
 typedef PyObject *(*drop_in_method)(cmsgx_state *, PyObject *const *, Py_ssize_t);
 
-/* What the functions of the module do first: they ask whether the object has a method of its own,
-   which `method` does not.  Inline, so that `method` is called directly. */
+/* The first step of the module functions: checks whether the object defines the method itself,
+   which `method` does not do.  Inline, so that `method` is called directly. */
 static inline __attribute__((always_inline)) PyObject *
 receive_by_name(PyObject *module, cmsgx_name name, PyObject *const *args, Py_ssize_t nargs,
                 int more_flags, drop_in_method method)
@@ -118,8 +118,8 @@ receive_by_name(PyObject *module, cmsgx_name name, PyObject *const *args, Py_ssi
     return method(state, args, nargs);
 }
 
-/* What both have after the first argument.  1, 0 where *result has the answer (or the exception)
-   of the socket's own method, -1 with an exception. */
+/* Parses the arguments that recvmsg and recvmsg_into share.  1; 0 if the socket's own method was
+   called, with *result as its result, or NULL with its exception; -1 with an exception. */
 static int
 drop_in_parse(cmsgx_state *state, cmsgx_name name, const char *function, PyObject *const *args,
             Py_ssize_t nargs, cmsgx_sock *sock, Py_ssize_t *control_size, int *flags,
@@ -183,8 +183,8 @@ recvmsg_with(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, int mo
     return result;
 }
 
-/* Not inlined: the functions below may call Python code that comes back, and need little of the
-   stack themselves. */
+/* Not inlined, so that the functions below use little stack themselves: they may call Python code
+   that calls them again. */
 __attribute__((noinline)) PyObject *
 cmsgx_recvmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs)
 {

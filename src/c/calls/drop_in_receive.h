@@ -12,7 +12,7 @@ PyObject *cmsgx_recvmsg_inheritable(PyObject *module, PyObject *const *args, Py_
 PyObject *cmsgx_recvmsg_into_inheritable(PyObject *module, PyObject *const *args,
                                          Py_ssize_t nargs);
 
-/* The same as methods: they do it themselves, whatever methods the type of args[0] has. */
+/* The same as methods: they receive themselves, whatever methods the type of args[0] defines. */
 PyObject *cmsgx_recvmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs);
 PyObject *cmsgx_recvmsg_into_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs);
 PyObject *cmsgx_recvmsg_inheritable_method(cmsgx_state *state, PyObject *const *args,

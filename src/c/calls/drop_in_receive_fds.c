@@ -23,7 +23,7 @@ numbers_list(const int *fds, size_t count)
     return list;
 }
 
-/* Steals `data`.  Whatever is not in the list that is returned is closed. */
+/* Steals `data`.  Closes all descriptors that are not in the returned list. */
 static PyObject *
 rights_result(cmsgx_drop_in *call, PyObject *data, size_t most)
 {
@@ -32,7 +32,7 @@ rights_result(cmsgx_drop_in *call, PyObject *data, size_t most)
     size_t keep = found.rights < most ? found.rights : most;
 
     if (found.rights > keep) {
-        /* As if the room had been for no more. */
+        /* As if the control buffer had had space for no more. */
         call->msg.msg_flags |= MSG_CTRUNC;
     }
     cmsgx_close_numbers(NULL, fds + keep, found.rights + found.pidfds - keep);
@@ -87,7 +87,8 @@ rights_parse(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, PyObje
     return 0;
 }
 
-/* `method` takes the socket first; None for the one that the object has of its own. */
+/* Receives by `method`, whose first argument is the socket; None is the method that the object
+   defines itself. */
 static PyObject *
 rights_through(cmsgx_state *state, PyObject *method, const rights_asked *asked)
 {

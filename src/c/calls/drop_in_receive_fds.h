@@ -8,7 +8,7 @@
 PyObject *cmsgx_recv_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                          PyObject *kwnames);
 
-/* The same as a method: it does it itself, whatever methods the type of args[0] has. */
+/* The same as a method: it receives itself, whatever methods the type of args[0] defines. */
 PyObject *cmsgx_recv_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs,
                                 PyObject *kwnames);
 

@@ -25,8 +25,9 @@ try_recvmsg(int fd, void *context, int flags)
     ssize_t result =
         cmsgx_msghdr_receive(fd, &call->msg, flags, buffer->control, buffer->control_size,
                              &buffer->name, call->name_size, buffer->is_zeroed);
-    /* Only a peek leaves something behind where nothing came: who looks often, and mostly in vain,
-       is spared the zeroing, which for a large room is most of the work. */
+    /* When nothing arrived, only a peek may have written to the buffer.  So a caller that polls
+       often, and mostly in vain, is spared the zeroing, which for a large buffer is most of the
+       work. */
     buffer->is_zeroed = result < 0 && errno == EAGAIN && !(flags & MSG_PEEK);
     return result;
 }
@@ -47,8 +48,8 @@ check(cmsgx_message *self, cmsgx_sock *sock)
     if (self->buffer->received.malformed) {
         cmsgx_message_close_rest(self);
         PyErr_SetString(state->MalformedControlError,
-                        "the control data that arrived is malformed: a length in it does not "
-                        "fit; what it carried was closed");
+                        "the received control data is malformed: it contains an invalid length; "
+                        "its descriptors were closed");
         return -1;
     }
     if (!config->raise_truncated) {
@@ -142,7 +143,8 @@ cmsgx_receive_once(PyObject *module, PyObject *const *args, Py_ssize_t nargs, Py
     int type = sock.kind == CMSGX_SOCKET ? cmsgx_sock_type(&sock) : -1;
     if (!cmsgx_may_bring_fds(family)) {
         if (fds > 0 && fds < CMSGX_MAX_FDS) {
-            /* As a Receiver has it.  The family of a number is not asked for with each message. */
+            /* As for a Receiver.  The family of a descriptor number is not queried for each
+               message. */
             PyObject *name = PyObject_CallFunction(state->family_name, "i", family);
             if (name != NULL) {
                 cmsgx_raise_not_supported(state->NotSupportedError, EOPNOTSUPP,

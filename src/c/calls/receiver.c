@@ -6,13 +6,14 @@
 #include "errors.h"
 #include "types/message.h"
 
-/* Buffers kept beside the one in use: in a loop the message before still holds its own. */
+/* Buffers kept in addition to the one in use: in a loop, the previous message still holds its
+   own. */
 #define SPARES 2
 
 typedef struct {
-    cmsgx_receiver_base base;   /* size: of the data, here or in `into` */
+    cmsgx_receiver_base base;   /* size: of the data buffer, here or in `into` */
     cmsgx_into *into;           /* owned, or NULL */
-    cmsgx_buffer *buffers[SPARES + 1];  /* owned uses; the first is filled next, if it is free */
+    cmsgx_buffer *buffers[SPARES + 1];  /* owned uses; the first is filled next if it is free */
 } cmsgx_receiver;
 
 #define SELF(object) ((cmsgx_receiver *)(object))
@@ -26,7 +27,7 @@ drop_message_buffers(cmsgx_receiver *self)
     }
 }
 
-/* A buffer that nobody reads: one of ours, or a new one in the place of the oldest. */
+/* A buffer that nobody else uses: one of ours, or a new one that replaces the oldest. */
 static cmsgx_buffer *
 free_buffer(cmsgx_receiver *self)
 {
@@ -47,8 +48,9 @@ free_buffer(cmsgx_receiver *self)
     return buffer;
 }
 
-/* With the receiver marked as in use.  *sock is what it received from.  With `once` the one try of
-   CMSGX_ONE_TRY.  Inlined: two of its callers are on the fastest path. */
+/* Receives one message; the receiver is marked as in use.  Sets *sock to the socket.  `once` makes
+   only one try, as for CMSGX_ONE_TRY.  Inlined, because two of its callers are on the fastest
+   path. */
 static inline __attribute__((always_inline)) PyObject *
 receive_message(cmsgx_receiver *self, size_t size, int flags, PyObject *timeout, int once,
                 cmsgx_sock *sock)
@@ -69,7 +71,7 @@ receive_message(cmsgx_receiver *self, size_t size, int flags, PyObject *timeout,
 
 PyDoc_STRVAR(try_doc,
 "_try($self, flags, /)\n--\n\n"
-"receive(), which waits for nothing, and gives None where nothing is there.");
+"Like receive(), but does not wait: returns None if no message has arrived.");
 
 static PyObject *
 receiver_try(PyObject *object, PyObject *flags_given)
@@ -92,16 +94,17 @@ receiver_try(PyObject *object, PyObject *flags_given)
 
 PyDoc_STRVAR(receive_doc,
 "receive($self, /, *, bufsize=None, flags=0, timeout=...)\n--\n\n"
-"Receives one message: recvmsg(2).  `bufsize` is the most bytes of data, for this call only: of\n"
-"a header, say, and then of what it says that follows.  By default, and at most, it is what the\n"
-"Receiver was made for; beyond that it is a ValueError.  0 bytes of an AF_UNIX stream come with\n"
-"the descriptors of what waits.  `flags` are MSG_* bits, `timeout` seconds or None, by default\n"
-"the socket's own.\n\n"
-"Raises what the kernel reports; TimeoutError; ControlTruncatedError and FdLimitError where\n"
-"descriptors that were asked for are missing; DataTruncatedError where a datagram was cut;\n"
-"MalformedControlError.  Then no descriptor stays open.");
+"Receives one message: recvmsg(2).  `bufsize` is the maximum number of bytes of data for this\n"
+"call only: to receive a header, for example, and then the bytes whose number it contains.  The\n"
+"default, and the maximum, is the size that the Receiver was created with; more raises\n"
+"ValueError.  With 0 bytes, on an AF_UNIX stream, the descriptors of the waiting data are\n"
+"received without the data.  `flags` are MSG_* bits.  `timeout` is in seconds, or None for no\n"
+"limit; by default it is the timeout of the socket.\n\n"
+"Raises OSError for errors that the kernel reports; TimeoutError; ControlTruncatedError or\n"
+"FdLimitError if requested descriptors are missing; DataTruncatedError if a datagram was\n"
+"truncated; MalformedControlError.  If it raises, no received descriptor stays open.");
 
-/* `bufsize=` of one call: 0, or -1 with an exception. */
+/* Parses the `bufsize=` of one call: 0, or -1 with an exception. */
 static int
 parse_size(const cmsgx_receiver *self, PyObject *given, size_t *size)
 {
@@ -111,8 +114,8 @@ parse_size(const cmsgx_receiver *self, PyObject *given, size_t *size)
     if (*size > self->base.size && self->base.sock != NULL) {
         PyErr_Format(PyExc_ValueError,
                      self->into != NULL
-                         ? "bufsize: %R; the buffers of into= have %zu bytes"
-                         : "bufsize: %R; this Receiver was made for %zu bytes at most",
+                         ? "bufsize: %R; the buffers of into= hold %zu bytes"
+                         : "bufsize: %R; this Receiver was created for at most %zu bytes",
                      given, self->base.size);
         return -1;
     }
@@ -146,7 +149,7 @@ receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyOb
     return message;
 }
 
-/* The step of a loop. */
+/* One step of a loop. */
 static inline __attribute__((always_inline)) PyObject *
 receive_next_message(PyObject *object, int *is_end)
 {
@@ -170,7 +173,7 @@ receiver_next(PyObject *object)
 
 PyDoc_STRVAR(configure_doc,
 "_configure($self, config, /)\n--\n\n"
-"Takes a ReceiveConfig, for the calls from now on.");
+"Applies a ReceiveConfig to all calls from now on.");
 
 static void
 renew_receiver(PyObject *object)
@@ -201,7 +204,7 @@ receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
         || cmsgx_allow(self->base.state, sock, CMSGX_RECEIVING, &is_green) < 0) {
         return -1;
     }
-    /* First all that can run Python code, which may come here once more. */
+    /* First everything that can run Python code, because that may call __init__() again. */
     cmsgx_into *filled = NULL;
     if (into != Py_None && (filled = cmsgx_into_new(self->base.state, into)) == NULL) {
         return -1;
@@ -215,7 +218,7 @@ receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
     if (is_first) {
         self->into = filled;
         if (self->base.config != NULL) {
-            /* As in configure(): nobody has received anything by it yet. */
+            /* As in _configure(): nothing has been received with it yet. */
             self->base.config->is_traced |= filled != NULL;
         }
         self->base.size = filled != NULL ? filled->size : size;
@@ -224,7 +227,7 @@ receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
     cmsgx_leave(&self->base.busy);
     if (!is_first) {
         Py_XDECREF(filled);
-        PyErr_SetString(PyExc_TypeError, "a Receiver is initialised once");
+        PyErr_SetString(PyExc_TypeError, "a Receiver can be initialised only once");
         return -1;
     }
     return 0;
@@ -268,7 +271,7 @@ static PyMethodDef receiver_methods[] = {
 
 static PyMemberDef receiver_members[] = {
     {"sock", Py_T_OBJECT_EX, offsetof(cmsgx_receiver, base.sock), Py_READONLY,
-     "What it receives from."},
+     "The socket that it receives from."},
     {NULL, 0, 0, 0, NULL},
 };
 

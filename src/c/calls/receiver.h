@@ -1,4 +1,4 @@
-/* Receiver: the memory, the room and the configuration of many receives, made once. */
+/* Receiver: receives many messages with the same buffers and settings. */
 
 #ifndef CMSGX_RECEIVER_H
 #define CMSGX_RECEIVER_H

@@ -55,5 +55,6 @@ PyObject *
 cmsgx_raise_not_initialised(const char *name)
 {
     return PyErr_Format(PyExc_ValueError,
-                        "the %s was not initialised: a subclass calls super().__init__()", name);
+                        "the %s was not initialised: a subclass must call super().__init__()",
+                        name);
 }

@@ -1,4 +1,4 @@
-/* What Receiver and BatchReceiver share: the socket, the configuration, the step of a loop. */
+/* The common part of Receiver and BatchReceiver: the socket, the settings, the step of a loop. */
 
 #ifndef CMSGX_RECEIVER_BASE_H
 #define CMSGX_RECEIVER_BASE_H
@@ -8,32 +8,32 @@
 #include "errors.h"
 #include "types/receive_config.h"
 
-/* The head of both. */
+/* The first member of both. */
 typedef struct {
     PyObject_HEAD
     cmsgx_busy busy;
     cmsgx_state *state;
     PyObject *sock;             /* owned */
     cmsgx_receive_config *config;   /* owned use */
-    size_t size;                /* bytes of data for each message at most */
-    PyObject *last;             /* owned: what the previous step of a loop returned */
+    size_t size;                /* maximum number of bytes of data for each message */
+    PyObject *last;             /* owned: the result of the previous step of a loop */
 } cmsgx_receiver_base;
 
 /* tp_new. */
 PyObject *cmsgx_receiver_make(PyTypeObject *type, PyObject *args, PyObject *kwargs);
 
-/* _configure(): takes a ReceiveConfig for the calls from now on.  `renew` replaces what was made
-   for the previous one, while the receiver is marked as in use. */
+/* _configure(): applies a ReceiveConfig to the calls from now on.  `renew` replaces the buffers
+   that were made for the previous one, while the receiver is marked as in use. */
 PyObject *cmsgx_receiver_configure(PyObject *object, PyObject *given, void (*renew)(PyObject *));
 
 int cmsgx_receiver_traverse(PyObject *object, visitproc visit, void *arg);
 void cmsgx_receiver_clear(cmsgx_receiver_base *self);
 
-/* ValueError for one whose __init__() was never called. */
+/* ValueError for a receiver whose __init__() was never called. */
 PyObject *cmsgx_raise_not_initialised(const char *name);
 
-/* What each call begins with, once the receiver is marked as in use: *sock is what it receives
-   from.  0, or -1 with an exception.  Inline, as it is on the fastest path. */
+/* The first step of each call, once the receiver is marked as in use: sets *sock to the socket.  0,
+   or -1 with an exception.  Inline, because it is on the fastest path. */
 static inline __attribute__((always_inline)) int
 cmsgx_receiver_begin(const cmsgx_receiver_base *self, const char *name, PyObject *timeout,
                      int flags, cmsgx_sock *sock)
@@ -50,9 +50,9 @@ cmsgx_receiver_begin(const cmsgx_receiver_base *self, const char *name, PyObject
     return 0;
 }
 
-/* tp_iternext, the step of a loop: closes what is left of the previous one, and receives the next.
-   `receive` says in *is_end whether that is just the end: 1, 0, or a negative errno where it cannot
-   be told.  Inline, and both functions with it. */
+/* tp_iternext, one step of a loop: closes the result of the previous step, and receives the next.
+   `receive` sets *is_end to whether that is only the end of the stream: 1, 0, or a negative errno
+   if that cannot be determined.  Inlined together with both functions. */
 static inline __attribute__((always_inline)) PyObject *
 cmsgx_receiver_next(PyObject *object, int (*close)(PyObject *),
                     PyObject *(*receive)(PyObject *, int *is_end))
@@ -65,7 +65,7 @@ cmsgx_receiver_next(PyObject *object, int (*close)(PyObject *),
         return cmsgx_raise_receiver_busy(object);
     }
     if (self->last == NULL || close(self->last) == 0) {
-        /* Gone before the next is received, so that its buffers may be free. */
+        /* Released before the next receive, so that its buffers may be reused. */
         Py_CLEAR(self->last);
         next = receive(object, &is_end);
     }

@@ -3,7 +3,7 @@
 #include "arguments.h"
 #include "calls/outgoing_control.h"
 
-/* With the limits of the socket module, so that results and errors are the same. */
+/* Parses a length with the limits of the socket module, so that results and errors are the same. */
 static int
 as_length(PyObject *number, const char *name, size_t max, size_t *length)
 {

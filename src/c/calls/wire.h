@@ -1,4 +1,5 @@
-/* Control buffers for Python: the CMSG_* macros of the platform, reading and building one. */
+/* Control buffers for Python: the CMSG_* macros of the platform, and functions that read and build
+   one. */
 
 #ifndef CMSGX_WIRE_H
 #define CMSGX_WIRE_H

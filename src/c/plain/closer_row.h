@@ -1,5 +1,6 @@
-/* What the closer is made of: rows of descriptors that wait to be closed, their places, how many
-   may wait, and who uses them.  closer.h has the threads that close them.  Plain C, no Python.h. */
+/* The data structures of the closer: rows of descriptors that wait to be closed, their places,
+   their limits, and their users. closer.h has the threads that close them.  Plain C, no
+   Python.h. */
 
 #ifndef CMSGX_CLOSER_ROW_H
 #define CMSGX_CLOSER_ROW_H
@@ -11,11 +12,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The most threads, and the rows for descriptors that no receiver received. */
+/* The maximum number of threads, and the number of rows for descriptors without a receiver. */
 #define CMSGX_CLOSER_THREADS 8
 #define CMSGX_CLOSER_ROWS 64
 
-/* Up to this backlog nobody asks for the limit, and no lingering thread is woken early. */
+/* Up to this backlog the limit is not checked, and no lingering thread is woken early. */
 #define CMSGX_CLOSER_FEW 64
 
 /* Plain numbers, and counts of users. */
@@ -55,10 +56,10 @@ struct cmsgx_row {
 
 typedef struct {
     cmsgx_closer *closer;
-    cmsgx_row *row;         /* the row it works on, and the place of what it closes */
+    cmsgx_row *row;         /* the row it works on, and the place of the descriptor it closes */
     cmsgx_place *place;
     char is_used;
-    char is_stuck;          /* in one close(2) for so long that other threads go on */
+    char is_stuck;          /* in one close(2) for so long that other threads continue */
 } cmsgx_closing;
 
 struct cmsgx_closer {
@@ -67,7 +68,7 @@ struct cmsgx_closer {
     atomic_size_t backlog;  /* queued or being closed */
     atomic_size_t reserved; /* places promised or in use: never more than `places` */
     atomic_size_t places;
-    atomic_size_t few;      /* backlog up to which nobody asks for the limit */
+    atomic_size_t few;      /* backlog up to which the limit is not checked */
     cmsgx_fork_hook hook;
 
     /* Used with the lock: */
@@ -98,24 +99,25 @@ struct cmsgx_closer {
 /* Gives up one use of the closer; the last one frees it.  Without its lock. */
 void cmsgx_closer_drop(cmsgx_closer *closer);
 
-/* How many descriptors may wait, at present, before receivers take no more. */
+/* How many descriptors may currently wait before receivers accept no more. */
 size_t cmsgx_closer_limit(cmsgx_closer *closer);
 
-/* A new row, one use; NULL where there is no memory. */
+/* A new row, one use; NULL if there is no memory. */
 cmsgx_row *cmsgx_row_new(cmsgx_closer *closer);
 
-/* The row for descriptors without one of their own, by a number that tells peers apart: one use. */
+/* The row for descriptors without a row of their own, chosen by a number that distinguishes peers:
+   one use. */
 cmsgx_row *cmsgx_row_shared(cmsgx_closer *closer, int number);
 
 cmsgx_row *cmsgx_row_hold(cmsgx_row *row);
 void cmsgx_row_drop(cmsgx_row *row);
 
-/* Promises places, before there are descriptors for them: 0, or -1 where there is no memory.  Each
-   is used by cmsgx_row_submit() or given back by cmsgx_row_unreserve(). */
+/* Reserves places for descriptors to come: 0, or -1 if there is no memory.  Each place is used by
+   cmsgx_row_submit() or given back by cmsgx_row_unreserve(). */
 int cmsgx_row_reserve(cmsgx_row *row, size_t count);
 void cmsgx_row_unreserve(cmsgx_row *row, size_t count);
 
-/* Whether a receiver with that row may take more: the first check, and mostly the only one. */
+/* Whether a receiver with that row may accept more: the first check, and usually the only one. */
 static inline int
 cmsgx_row_has_room(const cmsgx_row *row)
 {
@@ -125,7 +127,7 @@ cmsgx_row_has_room(const cmsgx_row *row)
 /* The second check, against the limits. */
 int cmsgx_row_is_over(cmsgx_row *row);
 
-/* How many descriptors a receiver may take at once, beyond those of one message. */
+/* How many descriptors a receiver may accept at once, beyond those of one message. */
 size_t cmsgx_row_max(const cmsgx_row *row);
 
 /* Takes back a place whose descriptor was closed.  With the lock held. */

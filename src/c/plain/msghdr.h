@@ -1,8 +1,8 @@
-/* One try of recvmsg(2) or recvmmsg(2): what it needs before the call, what has to be done after
-   it, and what stands in for what a system lacks.  Plain C, no Python.h.
+/* One try of recvmsg(2) or recvmmsg(2): the preparation, the call, the work after it, and
+   substitutes for features that a system lacks.  Plain C, no Python.h.
 
-   What every try runs is inline, for the reason given at cmsgx_call(): no further level of calls
-   around the system call. */
+   The code that every try runs is inline, for the reason given at cmsgx_call(): no further level of
+   calls around the system call. */
 
 #ifndef CMSGX_MSGHDR_H
 #define CMSGX_MSGHDR_H
@@ -13,26 +13,26 @@
 #include <string.h>
 #include <sys/uio.h>
 
-/* Room for everything that one message can bring, where it is not known which options are on:
-   descriptors, then security labels, credentials, time stamps. */
+/* A control buffer size that is enough for all control data of one message, whatever options are
+   enabled: descriptors, security labels, credentials, timestamps. */
 #define CMSGX_MAX_CONTROL_SIZE (CMSG_SPACE(CMSGX_MAX_FDS * sizeof(int)) + 3072)
 
-/* How much of a control buffer is zeroed at most: see cmsgx_msghdr_prepare(). */
+/* The maximum number of bytes of a control buffer that are zeroed: see cmsgx_msghdr_prepare(). */
 #define CMSGX_MAX_ZEROED (CMSGX_MAX_CONTROL_SIZE + CMSGX_EXTRA_CONTROL)
 
 #define CMSGX_PIECE 1024
 
 /* recvmsg(2) -------------------------------------------------------------------------------- */
 
-/* Sets close-on-exec on each descriptor that arrived: without CMSGX_HAS_CLOEXEC. */
+/* Sets close-on-exec on each received descriptor, on systems without CMSGX_HAS_CLOEXEC. */
 void cmsgx_set_cloexec(struct msghdr *msg);
 
-/* Puts -1 in place of each number that a peek showed: without CMSGX_PEEK_INSTALLS, where these are
-   not descriptors. */
+/* Replaces each number that a peek returned with -1, on systems without CMSGX_PEEK_INSTALLS, where
+   they are not descriptors of this process. */
 void cmsgx_disown_peeked(struct msghdr *msg);
 
-/* recvmsg(2) with CMSGX_MSG_CMSG_CLOEXEC in `flags` on each system.  `msg` describes what arrived
-   as on Linux, except for the larger control buffer: see cmsgx_msghdr_finish(). */
+/* recvmsg(2) that accepts CMSGX_MSG_CMSG_CLOEXEC in `flags` on every system.  Fills `msg` as on
+   Linux, except for the larger control buffer: see cmsgx_msghdr_finish(). */
 static inline __attribute__((always_inline)) ssize_t
 cmsgx_sys_recvmsg(int fd, struct msghdr *msg, int flags)
 {
@@ -87,10 +87,10 @@ cmsgx_recvmmsg_by_one(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int f
 }
 
 /* recvmmsg(2).  Returns how many of `count` messages were received, each with its length in
-   msg_len; -1 with errno where the first fails.  `flags` may have CMSGX_MSG_WAITFORONE and
-   CMSGX_MSG_CMSG_CLOEXEC.  An error after the first message ends the call.  Linux reports it at
-   the next call; the loop loses it, as that of FreeBSD's lib/libc/gen/recvmmsg.c does.  The caller
-   runs cmsgx_msghdr_prepare() and cmsgx_msghdr_finish() on each message. */
+   msg_len; -1 with errno if the first fails.  `flags` may have CMSGX_MSG_WAITFORONE and
+   CMSGX_MSG_CMSG_CLOEXEC.  An error after the first message ends the call.  Linux reports it at the
+   next call; the loop loses it, as does the loop in FreeBSD's lib/libc/gen/recvmmsg.c does.  The
+   caller runs cmsgx_msghdr_prepare() and cmsgx_msghdr_finish() on each message. */
 static inline __attribute__((always_inline)) int
 cmsgx_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
 {
@@ -106,7 +106,7 @@ cmsgx_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
 
 /* Before and after a try ---------------------------------------------------------------------- */
 
-/* How many bytes of a control buffer are zeroed. */
+/* How many bytes of a control buffer of that size are zeroed. */
 static inline size_t
 cmsgx_msghdr_zeroed(size_t capacity)
 {
@@ -118,7 +118,7 @@ cmsgx_msghdr_zeroed(size_t capacity)
 
 /* Makes `msg` receive its data into `data`, through *iov; both are borrowed until the call has
    returned.  With flags for which the kernel counts bytes that it never writes, the memory is
-   zeroed, so that nothing older shows in their place. */
+   zeroed, so that no older data appears in their place. */
 static inline __attribute__((always_inline)) void
 cmsgx_msghdr_set_data(struct msghdr *msg, struct iovec *iov, void *data, size_t size, int flags)
 {
@@ -134,15 +134,15 @@ cmsgx_msghdr_set_data(struct msghdr *msg, struct iovec *iov, void *data, size_t 
 /* Prepares everything but msg_iov for the next try.  The kernel shortens the lengths even in a
    call that fails, so they are restored before every try.
 
-   The part of the control buffer that the kernel does not write is zeroed: a walk may go on into
-   it, where the kernel did not shorten the length and after a peek that failed.  A walk ends at
-   the first header of zeros, and one message is all that is written before it, so no more is
-   zeroed than the largest message needs, however large the buffer is.  Nothing is where
-   `is_zeroed`: the buffer still has the zeros of a try for which nothing had arrived.
+   The control buffer is zeroed, because a walk may go on into the part that the kernel did not
+   write: if the kernel did not shorten the length, and after a peek that failed.  A walk ends at
+   the first header of zeros, and the control data of one message is all that comes before it, so no
+   more is zeroed than the largest message needs, however large the buffer is.  Nothing is zeroed if
+   `is_zeroed`: then the buffer still has the zeros of a try for which nothing had arrived.
 
-   `control` and `name` stay the caller's, and are borrowed until the call has returned.  Both
-   point to memory even where their size is 0, which asks the kernel for neither.  After the
-   `control_size` bytes that are asked for the buffer has CMSGX_EXTRA_CONTROL more. */
+   `control` and `name` stay the caller's, and are borrowed until the call has returned.  Both must
+   point to memory even if their size is 0, for which the kernel returns neither.  The buffer must
+   have CMSGX_EXTRA_CONTROL more bytes after the requested `control_size`. */
 static inline __attribute__((always_inline)) void
 cmsgx_msghdr_prepare(struct msghdr *msg, void *control, size_t control_size, void *name,
                      socklen_t name_size, int is_zeroed)
@@ -150,8 +150,8 @@ cmsgx_msghdr_prepare(struct msghdr *msg, void *control, size_t control_size, voi
     size_t capacity = control_size + CMSGX_EXTRA_CONTROL;
     if (!is_zeroed) {
         size_t zeroed = cmsgx_msghdr_zeroed(capacity);
-        /* In pieces: glibc uses a slow `rep stosb` from 2048 bytes on, and gcc a `rep stos` where
-           it knows the size. */
+        /* In pieces, because glibc uses a slow `rep stosb` from 2048 bytes on, and gcc a `rep stos`
+           if it knows the size. */
         while (zeroed > CMSGX_PIECE) {
             size_t piece = CMSGX_PIECE;
             __asm__("" : "+r"(piece));
@@ -168,8 +168,9 @@ cmsgx_msghdr_prepare(struct msghdr *msg, void *control, size_t control_size, voi
     msg->msg_flags = 0;
 }
 
-/* After a call that succeeded, for each message at once: cuts the control data down to what was
-   asked for where the buffer was larger, and closes the descriptors after that. */
+/* To be called for each message right after a call that succeeded.  If the buffer was larger than
+   requested, shortens the control data to the requested size, and closes the descriptors past
+   it. */
 static inline __attribute__((always_inline)) void
 cmsgx_msghdr_finish(struct msghdr *msg, size_t control_size)
 {
@@ -184,7 +185,7 @@ cmsgx_msghdr_finish(struct msghdr *msg, size_t control_size)
     }
 }
 
-/* After a call that failed. */
+/* To be called after a call that failed. */
 static inline __attribute__((always_inline)) void
 cmsgx_msghdr_failed(const void *control, size_t control_size, int flags)
 {
