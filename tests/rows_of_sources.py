@@ -293,7 +293,7 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
     ("cmsgx.peer_credentials(udp)", cmsgx.NotSupportedError,
      "[EOPNOTSUPP] peer_credentials is for AF_UNIX sockets; the family of this one is AF_INET"),
     ("cmsgx.ZeroCopySender.__init__(zero_copy, udp)", TypeError,
-     "a ZeroCopySender is initialised once"),
+     "a ZeroCopySender can be initialised only once"),
     ("zero_copy.acknowledge(5)", TypeError,
      "report: an ErrorReport is needed, not int"),
     ("wire.parse(b'\\xff' * 40)", cmsgx.MalformedControlError,

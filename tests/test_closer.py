@@ -394,7 +394,7 @@ for _ in range(2000):
     try:
         receiver.receive(timeout=0)
     except BlockingIOError as error:
-        waiting = int(re.search(r"(\\d+) descriptors wait", str(error))[1])
+        waiting = int(re.search(r"(\\d+) descriptors are waiting", str(error))[1])
         assert waiting > 8, error
         receiver.receive(timeout=60)
 """

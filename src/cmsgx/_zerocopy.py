@@ -142,7 +142,7 @@ class ZeroCopySender:
     ) -> None:
         if hasattr(self, "_in_flight"):
             # A second time it would forget buffers that the kernel still reads.
-            raise TypeError("a ZeroCopySender is initialised once")
+            raise TypeError("a ZeroCopySender can be initialised only once")
         check_word("on_copied", on_copied, ("keep", "stop"))
         max_bytes = as_int("max_bytes", max_bytes, minimum=1)
         max_pending = as_int("max_pending", max_pending, minimum=1)
