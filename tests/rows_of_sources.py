@@ -15,7 +15,7 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
      "[EBADF] descriptor: 1048576 is not open\nin descriptors[0]"),
     ("cmsgx.close_in_background(closed_fd, 'x')", TypeError,
      "descriptor: an Fd, a socket object or an int is needed, not str\n"
-     "in descriptors[1]: those before it were handed over"),
+     "in descriptors[1]; those before it were handed over"),
     ("cmsgx.close_in_background(-1)", ValueError,
      "descriptor: -1 is not a file descriptor\nin descriptors[0]"),
     ("batch[5]", IndexError,
@@ -308,7 +308,7 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
     ("wire.parse_multishot(b'x', 0, 0)", cmsgx.MalformedControlError,
      "1 bytes, which is too short for a header of 16 bytes, a name of 0 and control data of 0"),
     ("wire.parse_multishot(b'\\xff' * 100, 0, 0)", cmsgx.MalformedControlError,
-     "4294967295 bytes of control data, for which the request had no room if it was 0"),
+     "4294967295 bytes of control data, more than the control_size of 0 that the request had"),
     ("copy.copy(kinds.Rights.unpack(zeros).fds)", TypeError,
      "unowned descriptors can be owned once: they are neither copied nor pickled"),
     ("copy.copy(cmsgx.PidFd.unpack(zeros))", TypeError,

@@ -126,7 +126,7 @@ def test_each_sender_is_identified(report: Report, of: str, process: str) -> Non
         ["Credentials", person, f"/proc/{pid}/status", "ok"],
         ["PidFd", f"pid {pid}", "the pid in Credentials", "ok"]
         if has_passpidfd()
-        else ["PidFd", "-", "this kernel has no SO_PASSPIDFD (Linux 6.5)", "-"],
+        else ["PidFd", "-", "this kernel lacks SO_PASSPIDFD (Linux 6.5)", "-"],
     ]
 
 
@@ -195,7 +195,7 @@ def test_a_kernel_without_passpidfd_is_reported() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     report = Report(done.stdout)
     pidfds = [row[2:] for row in report.senders if row[1] == "PidFd"]
-    assert pidfds == [["-", "this kernel has no SO_PASSPIDFD (Linux 6.5)", "-"]] * 2
+    assert pidfds == [["-", "this kernel lacks SO_PASSPIDFD (Linux 6.5)", "-"]] * 2
     marks = [row[-1] for row in (*report.used, *report.senders)]
     assert set(marks) == {"ok", "-"}
     assert report.last == f"All {marks.count('ok') + 2} checks passed."

@@ -135,11 +135,19 @@ ALL = "F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE"
         (0, ..., "F_SEAL_SHRINK, F_SEAL_WRITE: .* SIGBUS"),
         (0, "shrink", "F_SEAL_SHRINK: .* SIGBUS"),
         (GROW | WRITE, ..., "F_SEAL_SHRINK: .* SIGBUS"),
-        (SHRINK, ..., "F_SEAL_WRITE: others .* seals='shrink' says"),
-        (SHRINK, WRITE, "F_SEAL_WRITE: others .* seals='shrink' says"),
-        (SHRINK, ["write"], "F_SEAL_WRITE: others .* seals='shrink' says"),
-        (SHRINK | FUTURE_WRITE, ..., "F_SEAL_WRITE: others .* seals='future-write' says"),
-        (SHRINK | FUTURE_WRITE, "write", "F_SEAL_WRITE: others .* seals='future-write' says"),
+        (SHRINK, ..., "F_SEAL_WRITE: others .* with seals='shrink'"),
+        (SHRINK, WRITE, "F_SEAL_WRITE: others .* with seals='shrink'"),
+        (SHRINK, ["write"], "F_SEAL_WRITE: others .* with seals='shrink'"),
+        (
+            SHRINK | FUTURE_WRITE,
+            ...,
+            "F_SEAL_WRITE: others .* allow that with seals='future-write'",
+        ),
+        (
+            SHRINK | FUTURE_WRITE,
+            "write",
+            "F_SEAL_WRITE: others .* allow that with seals='future-write'",
+        ),
         (SHRINK, "future-write", "F_SEAL_FUTURE_WRITE: the sender"),
         (0, GROW | WRITE, f"{ALL}: .* SIGBUS"),
         (0, ("write", "grow"), f"{ALL}: .* SIGBUS"),
@@ -151,7 +159,7 @@ ALL = "F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE"
 )
 def test_a_missing_seal_is_named(has: int, asked: Any, text: str) -> None:
     arguments = {} if asked is ... else {"seals": asked}
-    with memfd(seals=has) as fd, pytest.raises(ValueError, match=f"^map: {fd} has no {text}"):
+    with memfd(seals=has) as fd, pytest.raises(ValueError, match=f"^map: {fd} lacks {text}"):
         fd.map(**arguments)
 
 
@@ -169,7 +177,9 @@ def test_another_seal_is_required_in_addition_to_that_against_writing(
     """Only "future-write", and "shrink" alone, say that others may write."""
     with memfd() as fd, mmap.mmap(fd.fileno(), 7):
         fcntl.fcntl(fd.fileno(), fcntl.F_ADD_SEALS, SHRINK | GROW | SEAL | has)
-        with pytest.raises(ValueError, match=f"has no F_SEAL_WRITE: .* seals='{hint}' says"):
+        with pytest.raises(
+            ValueError, match=f"lacks F_SEAL_WRITE: .* allow that with seals='{hint}'"
+        ):
             fd.map(seals=asked)
 
 
@@ -200,7 +210,7 @@ def test_by_default_nobody_can_write_what_is_mapped() -> None:
     """F_SEAL_FUTURE_WRITE does not stop a process that mapped it before from writing."""
     with memfd() as fd, mmap.mmap(fd.fileno(), 7) as older:
         fcntl.fcntl(fd.fileno(), fcntl.F_ADD_SEALS, SHRINK | GROW | FUTURE_WRITE | SEAL)
-        with pytest.raises(ValueError, match="has no F_SEAL_WRITE: others may still write"):
+        with pytest.raises(ValueError, match="lacks F_SEAL_WRITE: others may still write"):
             fd.map()
         with fd.map(seals="future-write") as mapping:
             older[:3] = b"CON"
@@ -306,7 +316,7 @@ def test_an_empty_mapping_has_what_one_has_for_reading() -> None:
 
 
 def test_an_empty_memfd_without_seals_is_refused() -> None:
-    with memfd(b"") as fd, pytest.raises(ValueError, match="has no F_SEAL_SHRINK"):
+    with memfd(b"") as fd, pytest.raises(ValueError, match="lacks F_SEAL_SHRINK"):
         fd.map()
 
 
@@ -321,7 +331,7 @@ def test_of_huge_pages_whole_ones_are_mapped() -> None:
         os.ftruncate(number, 2 * page)
         fcntl.fcntl(number, fcntl.F_ADD_SEALS, SHRINK | WRITE)
         for size in (1, mmap.PAGESIZE, page + 1):
-            with pytest.raises(ValueError, match=f"size {size}, and .* pages of {page} bytes"):
+            with pytest.raises(ValueError, match=f"size {size}, but .* pages of {page} bytes"):
                 fd.map(size=size)
         with fd.map(size=0) as nothing:
             assert len(nothing) == 0
@@ -336,14 +346,14 @@ def test_size() -> None:
             with fd.map(size=size) as mapping:
                 assert mapping[:] == b"content"[:size]
         for size in (-1, 8, LARGE):
-            with pytest.raises(ValueError, match=f"size {size}, and <.*> has 7 bytes"):
+            with pytest.raises(ValueError, match=f"size {size}, but <.*> has 7 bytes"):
                 fd.map(size=size)
 
 
 def test_what_cannot_be_mapped() -> None:
     left, right = unix_pair()
     for number in (os.open(__file__, os.O_RDONLY), os.dup(left.fileno()), os.dup(0)):
-        with cmsgx.Fd(number) as fd, pytest.raises(ValueError, match="is not a memfd with seals"):
+        with cmsgx.Fd(number) as fd, pytest.raises(ValueError, match="is not a sealed memfd"):
             fd.map()
     left.close()
     right.close()

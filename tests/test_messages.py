@@ -77,7 +77,7 @@ ELSEWHERE = {
     "after that has returned": ("test_which_socket_installed.py", "while one of them was running"),
     "{}.{} was patched by something else: {}; undo that first":
         ("test_which_socket_installed.py", "patched by something"),
-    "map: size {}, and {} has pages of {} bytes, which are mapped whole":
+    "map: size {}, but {} has pages of {} bytes, which can only be mapped whole":
         ("test_memfd.py", "pages of"),
     "{} could not be restored": ("test_options.py", "could not be restored"),
     "{} could not be restored: {}": ("test_options.py", "could not be restored"),
@@ -135,9 +135,9 @@ UNMET = {
     "{} owns no descriptor: the kernel could not create one: {}": "takes a table that is full",
     "memfd_create(2) of {}": "takes a table that is full",
     "detach_all: the kernel did not deliver descriptor {}": "takes a table that is full",
-    "{}: a memfd is told by comparing it with a new one, for which there is no room":
+    "{}: no descriptor is left to recognise a memfd, by comparing it with a new one":
         "takes a table that is full",
-    "{}: check: whether it is one of {} only /proc/self/fd/{} tells": "takes no /proc",
+    "{}: check: only /proc/self/fd/{} shows whether it is one of {}": "takes no /proc",
     "close of descriptor {}": _KERNEL,
     "dup of descriptor {}": _KERNEL,
     "poll(2) failed, so an empty message cannot be told from the end; call receive() instead of "

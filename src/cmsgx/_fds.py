@@ -1,4 +1,4 @@
-"""Descriptors that an object owns."""
+"""Objects that own a descriptor, and the background closer."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class _HasFileno(Protocol):
 
 
 FileDescriptorLike: TypeAlias = int | _HasFileno
-"""What a descriptor can be given as: a number, or an object with fileno()."""
+"""A descriptor as an argument: a number, or an object with fileno()."""
 
 FileDescriptors: TypeAlias = "_HasFileno | Iterable[FileDescriptorLike]"
-"""What `fds` of a call that sends can be: one object with fileno(), or an iterable."""
+"""The `fds` argument of a call that sends: one object with fileno(), or an iterable."""
 
 FdKind: TypeAlias = Literal[
     "file", "directory", "socket", "pipe", "character", "block", "symlink", "memfd", "pidfd",
@@ -80,15 +80,15 @@ _O_PATH = getattr(os, "O_PATH", 0)
 class Fd(_cmsg.FdBase):
     """Owns one file descriptor: `Fd(number)` takes it over.
 
-    Closes it at the end of a `with`, by close(), or, with a ResourceWarning, when it is
-    collected; each time in the background where it came by a receiver with close="background".
-    Equal by identity; neither copied nor pickled, but multiprocessing can send one (the other
-    process gets a duplicate). Raises ValueError where it owns none any more.
+    The end of a `with` closes it, and so does close(), or, with a ResourceWarning, garbage
+    collection. If it came from a receiver with close="background", all of these close it in the
+    background. Equal by identity. It cannot be copied or pickled, but multiprocessing can send it:
+    the other process gets a duplicate. Once it owns nothing, its methods raise ValueError.
     """
 
     __slots__ = ()
 
-    # How socket() makes one: set by _drop_in, which is above this layer.
+    # Makes the result of socket(): set by _bind, because _drop_in is above this layer.
     _make_socket: ClassVar[Callable[[Fd], socket]]
 
     def open(
@@ -99,15 +99,14 @@ class Fd(_cmsg.FdBase):
         errors: str | None = None,
         newline: str | None = None,
     ) -> IO[Any]:
-        """A file object that owns the descriptor from now on, as `open()` makes it.
+        """Gives the descriptor to a file object, made as the built-in `open()` makes it.
 
-        It has the same number: no second descriptor is made, so the table may be full, and locks
-        that this process has on the file stay. Where it raises, the descriptor is still owned here.
-        The file is not truncated, whatever the mode; "a" moves the offset to its end.
+        The file has the same number. No second descriptor is made, so the descriptor table may be
+        full, and locks that this process has on the file stay. If it raises, this Fd still owns the
+        descriptor. No mode truncates the file; "a" moves the offset to its end.
         """
-        # open() closes a number that it was to own where it fails late, as for an unknown encoding.
-        # So all that can fail is done by one that is not to close it, and that changes as the last
-        # step.
+        # If open() fails late, as for an unknown encoding, it closes a number that it was to own.
+        # So the file is first made with closefd=False, and takes ownership as the last step.
         with self._pinned() as number:
             file: Any = open(  # noqa: SIM115
                 number, mode, buffering, encoding, errors, newline, closefd=False
@@ -117,11 +116,11 @@ class Fd(_cmsg.FdBase):
         return cast("IO[Any]", file)
 
     def socket(self) -> socket:
-        """A cmsgx.socket that owns the descriptor from now on.
+        """Gives the descriptor to a new cmsgx.socket.
 
-        Changes no flag of the open file description, which the sender shares: where it is
-        non-blocking, the socket has a timeout of 0. Where it raises, the descriptor is still
-        owned here.
+        No flag of the open file description, which the sender shares, changes: if it is
+        non-blocking, the socket has a timeout of 0. If it raises, this Fd still owns the
+        descriptor.
         """
         return self._make_socket()
 
@@ -135,21 +134,21 @@ class Fd(_cmsg.FdBase):
         path: bool = False,
         device: int | None = None,
     ) -> bool:
-        """Whether it is what the receiver expects, before it is used: fstat(2), fcntl(2).
+        """Whether the descriptor is what the receiver expects: fstat(2), fcntl(2).
 
-        kind     one of, or several of: file, directory, socket, pipe, character, block, symlink,
-                 memfd, pidfd, eventfd, epoll, anonymous. A memfd is a file too.
-        access   it can at least be read, written, or both
-        seals    it has at least these: one of, or several of seal, shrink, grow, write,
-                 future-write, exec; or fcntl.F_SEAL_* bits. (So it is a memfd, except for "seal"
-                 alone, which each file of a tmpfs has.)
-        size     it has at least that many bytes
-        path     True: O_PATH descriptors, which can be neither read nor written, will do too. Not
-                 the name of a file
-        device   st_dev of the file system that it must be on
+        kind     what it is, one or several of: file, directory, socket, pipe, character, block,
+                 symlink, memfd, pidfd, eventfd, epoll, anonymous. A memfd is a file too.
+        access   it allows at least this: "r", "w" or "rw"
+        seals    it has at least these: one or several of seal, shrink, grow, write, future-write,
+                 exec; or fcntl.F_SEAL_* bits. This implies a memfd, except for "seal" alone, which
+                 every file on a tmpfs has.
+        size     it has at least this many bytes
+        path     True also accepts O_PATH descriptors, which can be neither read nor written. It is
+                 not the name of a file.
+        device   st_dev of the file system that it has to be on
 
-        OSError where the kind cannot be told: without /proc an eventfd and an epoll look alike, and
-        the first look for a memfd takes a descriptor, to compare it with.
+        OSError if the kind cannot be determined: without /proc an eventfd and an epoll look alike,
+        and the first check for a memfd needs a free descriptor, for one to compare it with.
         """
         if access is not None:
             check_word("access", access, ("r", "w", "rw"))
@@ -162,7 +161,7 @@ class Fd(_cmsg.FdBase):
         bits = _seal_bits(seals)
         size = None if size is None else as_int("size", size, minimum=0)
         if not isinstance(cast("object", path), bool):
-            raise needed("path", "True or False, whether O_PATH descriptors will do,", path)
+            raise needed("path", "True or False, whether to accept O_PATH descriptors,", path)
         device = None if device is None else as_int("device", device)
         with self._pinned() as number:
             flags = fcntl.fcntl(number, fcntl.F_GETFL)
@@ -182,48 +181,49 @@ class Fd(_cmsg.FdBase):
     def map(
         self, *, size: int | None = None, seals: int | Seal | Iterable[Seal] = "write"
     ) -> mmap.mmap | EmptyMapping:
-        """The content of a sealed memfd, as share() makes it, read-only and in place: mmap(2)
+        """Maps a sealed memfd, such as share() makes, read-only: mmap(2).
 
-        size   it has at least that many bytes, and those are mapped; by default all that it has
-        seals  what it is sealed against, besides shrinking, which is always asked for: a sender
-               that shrinks the file kills its readers with SIGBUS. As for check(). By default
-               "write": nobody can change the bytes any more. What else is named ("grow", "seal",
-               "exec") is asked for as well as that. What is weaker has to be named: "future-write",
-               where those who mapped it before the seal can still write, and "shrink" alone, where
-               everybody can; the bytes may then change between two looks at them.
+        size   how many bytes to map; it has to have at least that many. The default is all of them.
+        seals  which seals it has to have, as for check(), besides "shrink", which is always
+               required: a sender that shrinks the file would kill its readers with SIGBUS. The
+               default is "write": nobody can change the bytes any more. Seals such as "grow",
+               "seal" and "exec" are required in addition to that one. To accept less, name it:
+               "future-write" lets those write who mapped the file before it was sealed, and
+               "shrink" alone lets everybody write. The bytes may then change while you read them.
 
-        ValueError says which seal is missing, or what the size is. No bytes give an EmptyMapping,
-        which reads as a mapping does, since mmap(2) has none of length 0. Of a memfd of huge pages
-        whole pages are mapped, and another size is refused.
-        The mapping is the caller's: it lives on when the Fd is closed, with a duplicate of the
-        descriptor, for which the table needs room, until its own close() or until it and all views
-        of it are collected.
+        ValueError names a missing seal, or the size. For a size of 0, which mmap(2) refuses, the
+        result is an EmptyMapping, which reads like a mapping. A memfd with huge pages is mapped in
+        whole pages, and any other size is refused.
+
+        The caller owns the mapping. It outlives the Fd, because it holds a duplicate of the
+        descriptor (for which the descriptor table needs a free place), until it is closed, or until
+        it and all views of it are garbage collected.
         """
         bits = _seal_bits(seals)
         if not bits:
             raise ValueError(
-                "map: seals names none; the weakest is 'shrink', where others may write meanwhile"
+                "map: seals names none; the weakest is 'shrink', which lets others write meanwhile"
             )
         if size is not None:
             size = as_int("size", size)
-        # Pinned: what is checked stays what is mapped, whoever closes this Fd meanwhile.
+        # Pinned: what was checked is what is mapped, even if another thread closes this Fd.
         with self._pinned() as number:
             if not _allows(fcntl.fcntl(number, fcntl.F_GETFL), "r"):
                 raise ValueError(f"map: {self!r} cannot be read")
-            # The seals first, of the descriptor itself: none can be taken off, so what is there now
-            # is there while it is mapped, and sealed against shrinking the size only grows.
+            # Seals first: they cannot be removed, and with the one against shrinking the size can
+            # only grow from now on.
             _need_seals(self, number, _seals_to_map(bits))
             status = os.fstat(number)
             wanted = status.st_size if size is None else size
             if not 0 <= wanted <= status.st_size:
-                raise ValueError(f"map: size {wanted}, and {self!r} has {status.st_size} bytes")
+                raise ValueError(f"map: size {wanted}, but {self!r} has {status.st_size} bytes")
             if wanted == 0:
                 return EmptyMapping()
             if wanted % status.st_blksize and _has_huge_pages(status):
-                # munmap(2) takes whole ones only, so this one would never go.
+                # munmap(2) takes whole pages only, so this mapping could never be removed.
                 raise ValueError(
-                    f"map: size {wanted}, and {self!r} has pages of {status.st_blksize} bytes, "
-                    "which are mapped whole"
+                    f"map: size {wanted}, but {self!r} has pages of {status.st_blksize} bytes, "
+                    "which can only be mapped whole"
                 )
             # Private: before Linux 6.7 a memfd sealed against writing could not be mapped shared.
             return mmap.mmap(number, wanted, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
@@ -263,14 +263,14 @@ def _kinds_of(number: int, status: os.stat_result, expected: set[str]) -> set[st
 
 
 def _asks_for_memfd(kinds: set[str], expected: set[str]) -> bool:
-    """Whether the answer depends on it: the first time, telling takes a descriptor."""
+    """Whether the answer depends on that. If not, save the descriptor that the check may need."""
     return "memfd" in expected and not expected & kinds
 
 
 def _kinds_without_proc(
     number: int, status: os.stat_result, expected: set[str], kinds: set[str], error: OSError
 ) -> set[str]:
-    """As in a chroot. What cannot be told so, and would be the answer, is an error and no guess."""
+    """For a chroot, say. If the answer depends on /proc, this raises instead of guessing."""
     if _is_pidfd(number):
         return {"pidfd", "anonymous"}
     may_be = "file" in kinds and _asks_for_memfd(kinds, expected)
@@ -279,8 +279,8 @@ def _kinds_without_proc(
     if "anonymous" in kinds and not expected & kinds and expected & {"eventfd", "epoll"}:
         raise OSError(
             error.errno,
-            f"{error.strerror}: check: whether it is one of {sorted(expected)} only "
-            f"/proc/self/fd/{number} tells",
+            f"{error.strerror}: check: only /proc/self/fd/{number} shows whether it is one of "
+            f"{sorted(expected)}",
         )
     return kinds
 
@@ -296,10 +296,10 @@ def _is_pidfd(number: int) -> bool:
 
 
 def _is_where_memfds_are(status: os.stat_result) -> bool:
-    """Whether it has no name, and is in a file system where only the kernel makes files.
+    """Whether it has no name, and lies in a file system where only the kernel makes files.
 
-    The link alone can be forged by whoever may mount: it shows a path in the root of a file system
-    that was unmounted while the file was open.
+    The link in /proc is not enough. Whoever may mount can forge it, because it shows a path in the
+    root of a file system that was unmounted while the file was open.
     """
     return status.st_nlink == 0 and (
         status.st_dev == _device_of_memfds(0) or _has_huge_pages(status)
@@ -307,8 +307,8 @@ def _is_where_memfds_are(status: os.stat_result) -> bool:
 
 
 def _has_huge_pages(status: os.stat_result) -> bool:
-    """Whether it is of MFD_HUGETLB; blocks of that size other files have too."""
-    # Huge pages of each size have a file system of their own, with blocks of that size.
+    """Whether it was made with MFD_HUGETLB. Large blocks are not enough: other files have them."""
+    # Each size of huge pages has its own file system, with blocks of that size.
     huge = _MFD_HUGETLB | (status.st_blksize.bit_length() - 1) << _MFD_HUGE_SHIFT
     return status.st_blksize > mmap.PAGESIZE and status.st_dev == _device_of_memfds(huge)
 
@@ -320,17 +320,17 @@ _MFD_HUGE_SHIFT = 26
 
 @functools.cache
 def _device_of_memfds(flags: int) -> int | None:
-    """st_dev of memfds that are made with these flags; None where the system makes none."""
+    """st_dev of memfds that are made with these flags; None if the system cannot make them."""
     try:
         with _cmsg.memfd_create("cmsgx", flags | _MFD_CLOEXEC) as fd:
             return os.fstat(fd.fileno()).st_dev
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
-            # Not for good: it would be another time.
+            # Raised, so that the cache does not keep it: next time may be different.
             raise OSError(
                 error.errno,
-                f"{error.strerror}: a memfd is told by comparing it with a new one, for "
-                "which there is no room",
+                f"{error.strerror}: no descriptor is left to recognise a memfd, by comparing it "
+                "with a new one",
             ) from None
         return None
 
@@ -350,7 +350,7 @@ def _constant_of(seal: str) -> str:
 
 
 _SEALS: dict[str, int] = {
-    # Some are younger than the fcntl of older Pythons. Of what a system lacks no file has the bit.
+    # Some seals are newer than the fcntl module of older Pythons. 1 << 30: a bit that no file has.
     name: getattr(fcntl, constant, getattr(_cmsg, constant, 1 << 30))
     for name, constant in ((name, _constant_of(name)) for name in get_args(Seal))
 }
@@ -370,7 +370,7 @@ def _seal_bits(seals: int | Seal | Iterable[Seal]) -> int:
 
 
 def _seals_of(number: int) -> int | None:
-    """None where it cannot be sealed: each memfd can, and little else."""
+    """Its seals as bits; None if it cannot be sealed: only memfds and a few other files can."""
     command = getattr(fcntl, "F_GET_SEALS", None)
     if command is None:
         return None
@@ -381,9 +381,9 @@ def _seals_of(number: int) -> int | None:
 
 
 def _seals_to_map(named: int) -> int:
-    """What a memfd that is mapped needs. The names of what is weaker than F_SEAL_WRITE take the
-    place of that; all others come on top. "shrink" is no such name beside others: it is always
-    asked for, so who writes ["shrink", "grow"] may just be complete."""
+    """The seals that map() requires. A seal weaker than F_SEAL_WRITE replaces that one; all others
+    are added to it. "shrink" counts as weaker only by itself: as it is always required, a caller
+    who writes ["shrink", "grow"] may only want to be complete."""
     needed = named | _SEALS["shrink"]
     if named & _SEALS["future-write"] or named == _SEALS["shrink"]:
         return needed
@@ -391,10 +391,10 @@ def _seals_to_map(named: int) -> int:
 
 
 def _need_seals(fd: Fd, number: int, wanted: int) -> None:
-    """ValueError where it lacks one of `wanted`."""
+    """ValueError if it lacks one of the seals in `wanted`."""
     there = _seals_of(number)
     if there is None:
-        raise ValueError(f"map: {fd!r} is not a memfd with seals, as share() makes it")
+        raise ValueError(f"map: {fd!r} is not a sealed memfd, such as share() makes")
     if there & _SEALS["write"]:
         there |= _SEALS["future-write"]
     missing = wanted & ~there
@@ -404,13 +404,12 @@ def _need_seals(fd: Fd, number: int, wanted: int) -> None:
     bits = [1 << i for i in range(missing.bit_length()) if missing & 1 << i]
     reason = "the sender has to add that, as share() does"
     if missing & _SEALS["shrink"]:
-        reason = f"one that shrinks it would end this process by SIGBUS; {reason}"
+        reason = f"whoever shrinks it would kill this process with SIGBUS; {reason}"
     elif missing == _SEALS["write"]:
         weaker = "future-write" if there & _SEALS["future-write"] else "shrink"
-        reason = f"others may still write; {reason}, or seals={weaker!r} says that they may"
+        reason = f"others may still write; {reason}, or allow that with seals={weaker!r}"
     raise ValueError(
-        f"map: {fd!r} has no {', '.join(names.get(bit, f'seal {bit:#x}') for bit in bits)}: "
-        f"{reason}"
+        f"map: {fd!r} lacks {', '.join(names.get(bit, f'seal {bit:#x}') for bit in bits)}: {reason}"
     )
 
 
@@ -418,33 +417,33 @@ def _need_seals(fd: Fd, number: int, wanted: int) -> None:
 
 
 def close_in_background(*descriptors: Fd | socket_module.socket | int) -> None:
-    """Hands descriptors of peers that are not trusted to threads in the background that close them.
+    """Hands over descriptors from untrusted peers, for background threads to close.
 
-    The peer chose what it sent, and closing it can block: a socket that lingers, a file on a file
-    system of the peer's. So can closing a socket on which descriptors are queued. Takes Fds and
-    socket objects, which own nothing afterwards, and numbers. Waited for at exit, two seconds at
-    most; see wait_closed().
+    The peer chose what it sent, and closing that can block: a socket that lingers, a file on a file
+    system that the peer controls. Closing a socket on which descriptors are queued can block too.
+    Each argument is an Fd or a socket object, which then owns nothing, or a number. The exit of the
+    process waits up to two seconds for them; see also wait_closed().
     """
     for index, descriptor in enumerate(descriptors):
         try:
             _cmsg.closer_submit(descriptor)
         except Exception as error:
             error.add_note(
-                f"in descriptors[{index}]" + (": those before it were handed over" if index else "")
+                f"in descriptors[{index}]" + ("; those before it were handed over" if index else "")
             )
             raise
 
 
 def wait_closed(timeout: float | None = None) -> int:
-    """Waits until all that was handed to the background is closed, `timeout` seconds at most.
+    """Waits until the background threads have closed everything, at most `timeout` seconds.
 
-    Returns how many descriptors are still to be closed: 0 unless the time is up. Of those that
-    other interpreters of this process handed over it knows nothing.
+    None means no limit. Returns how many descriptors are still to be closed: 0 unless the time is
+    up. It does not know about those that other interpreters of this process handed over.
     """
     return _cmsg.closer_wait(timeout)
 
 
-# The rest runs before any hook in Python: see process.c. No thread can be started there yet.
+# The rest happens before any hook in Python: see process.c. No thread can be started there yet.
 os.register_at_fork(after_in_child=_cmsg.closer_resume)
 atexit.register(_cmsg.closer_wait, 2.0)
 
@@ -453,8 +452,8 @@ atexit.register(_cmsg.closer_wait, 2.0)
 
 
 def reduce_fd(descriptor: Fd) -> tuple[Callable[..., Fd], tuple[type[Fd], Any]]:
-    # It duplicates the number, but for a process that is being started: then it is passed on later,
-    # as that of a socket is, and nobody may close it before.
+    # DupFd duplicates the number, except for a process that is being started: that gets the number
+    # itself, later, as with a socket, and nobody may close it before.
     with descriptor._pinned() as number:
         return _rebuild, (type(descriptor), reduction.DupFd(number))
 
@@ -471,5 +470,5 @@ def _rebuild(cls: type[Fd], duplicate: Any) -> Fd:
 
 reduction.register(Fd, reduce_fd)
 
-_sequence: Any = Sequence  # that it is an ABC the types do not tell
+_sequence: Any = Sequence  # the types do not show that it is an ABC
 _sequence.register(_cmsg.MessageFds)

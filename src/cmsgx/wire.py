@@ -1,6 +1,6 @@
-"""How control messages lie in memory: the macros of cmsg(3), over any buffer, without a copy.
+"""The layout of control messages in memory: the macros of cmsg(3), on any buffer, without a copy.
 
-And the types of received memory: View, Segments, Batch.
+Also the types of received data: View, Segments, Batch.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ __all__ = [
 class Header:
     """A struct cmsghdr in a buffer, which it keeps alive: cmsg(3).
 
-    `len` is cmsg_len as it stands there, which need not be true; `offset` is in bytes from the
-    start of the buffer. `fits` is whether `len` is one that fits.
+    `level` and `type` are cmsg_level and cmsg_type. `len` is cmsg_len as it was found, in bytes,
+    header included; it can be wrong. `fits` is whether it fits in the buffer. `offset` is in bytes
+    from the start of the buffer.
     """
 
     __slots__ = ("_control", "_end", "_next", "_start", "fits", "len", "level", "offset", "type")
@@ -66,14 +67,14 @@ def _header_at(control: Any, offset: int) -> Header | None:
 
 
 def CMSG_FIRSTHDR(control: Buffer) -> Header | None:
-    """The first header of a control buffer (as long as what the kernel returned), or None."""
+    """The first header of `control`, cut to the length that the kernel returned; None if none."""
     return _header_at(control, 0)
 
 
 def CMSG_NXTHDR(control: Buffer, header: Header) -> Header | None:
     """The header after `header`, or None.
 
-    Also finds a last message that lacks its padding, and one that is a header only. None after a
+    It also finds a last message that lacks its padding, or that is only a header. None after a
     header whose length does not fit.
     """
     try:
@@ -84,9 +85,9 @@ def CMSG_NXTHDR(control: Buffer, header: Header) -> Header | None:
 
 
 def CMSG_DATA(header: Header) -> memoryview:
-    """The payload, a slice of the buffer: writable where the buffer is.
+    """The payload, a slice of the buffer: writable if the buffer is.
 
-    It ends with the buffer where the header's length reaches beyond it.
+    If the header's length reaches past the buffer, the payload ends with the buffer.
     """
     try:
         return header._control[header._start : header._end]
@@ -95,14 +96,15 @@ def CMSG_DATA(header: Header) -> memoryview:
 
 
 def parse(control: Buffer, family: int = -1) -> tuple[Any, ...]:
-    """Each control message of a buffer, typed as by decode(): owns no descriptor.
+    """The control messages of a buffer, each typed as by decode(). Owns no descriptor.
 
-    Whoever wrote the buffer: recvmsg(2), io_uring, or getsockopt(2) with IP_PKTOPTIONS or
-    IPV6_2292PKTOPTIONS. `family`, AF_* of the socket, tells apart what has the same numbers.
+    The buffer may come from recvmsg(2), io_uring, or getsockopt(2) with IP_PKTOPTIONS or
+    IPV6_2292PKTOPTIONS. `family`, AF_* of the socket, distinguishes kinds with the same level and
+    type.
 
-    MalformedControlError where a length does not fit, or a payload is not of its layout. Where
-    several calls parse one buffer, each gives a Rights (or PidFd) with the same numbers: own() one
-    of them only.
+    MalformedControlError if a length does not fit, or a payload does not match its layout. If you
+    parse one buffer several times, each result has a Rights (or PidFd) with the same numbers: call
+    own() on one of them only.
     """
     messages: list[Any] = []
     header = CMSG_FIRSTHDR(control)
@@ -118,9 +120,9 @@ def parse(control: Buffer, family: int = -1) -> tuple[Any, ...]:
 
 
 def build(control: ControlMessage | Iterable[ControlMessage]) -> bytes:
-    """A control buffer with one control message or these, as sendmsg(2) takes it; padding zeroed.
+    """A control buffer with one control message, or those of an iterable; padding is zeroed.
 
-    So does setsockopt(2) with IPV6_2292PKTOPTIONS.
+    For sendmsg(2), or for setsockopt(2) with IPV6_2292PKTOPTIONS.
     """
     return _cmsg.build(control)
 
@@ -129,7 +131,7 @@ def build(control: ControlMessage | Iterable[ControlMessage]) -> bytes:
 
 
 class _RecvmsgOut(StructMessage):
-    """struct io_uring_recvmsg_out, and the name after it."""
+    """struct io_uring_recvmsg_out with the name that follows it."""
 
     __slots__ = ()
 
@@ -146,38 +148,38 @@ if "io_uring_recvmsg_out" in _cmsg.LAYOUTS:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Multishot:
-    """A message in a buffer that io_uring filled, which it keeps alive: IORING_RECV_MULTISHOT.
+    """A message in a buffer that io_uring filled, and that it keeps alive: IORING_RECV_MULTISHOT.
 
-    Owns no descriptor: numbers that are in `control` belong to nobody until own() of the Rights or
-    PidFd that messages() gives.
+    Owns no descriptor: nobody owns the numbers in `control` until you call own() on the Rights or
+    PidFd from messages().
     """
 
     name: bytes
-    """The struct sockaddr of the sender, as far as there was room; empty for none."""
+    """The struct sockaddr of the sender, as much as fitted; empty if there is none."""
     address: Any
-    """The same as the socket module gives it, as `Message.address`; None for none, or where it had
-    not the room."""
+    """The sender in the form of the socket module, as `Message.address`; None if there is none, or
+    if the name was cut."""
     sender: Address | None
-    """The same in the raw form, hashable, made without text."""
+    """The sender in raw form: hashable, and not converted to text."""
     control: memoryview
-    """The control data that came."""
+    """The control data that arrived."""
     payload: memoryview
-    """The data, as far as there was room."""
+    """The data, as much as fitted."""
     flags: int
-    """MSG_* of the message: MSG_CTRUNC where control data was lost, MSG_TRUNC where data was."""
+    """MSG_* of the message: MSG_CTRUNC if control data was lost, MSG_TRUNC if data was."""
     namelen: int
-    """Of the name in bytes, also where it was cut."""
+    """Length of the name in bytes, even if it was cut."""
     controllen: int
-    """Of the control data that came, in bytes."""
+    """Length in bytes of the control data that arrived."""
     payloadlen: int
-    """What recvmsg(2) returns: with MSG_TRUNC asked for, also what was cut."""
+    """What recvmsg(2) returns, in bytes; if MSG_TRUNC was requested, including what was cut."""
 
     def messages(self, family: int = -1) -> tuple[Any, ...]:
-        """Each control message, as by parse(): owns no descriptor.
+        """The control messages, as parse() gives them. Owns no descriptor.
 
-        Each call makes new ones: of those that hold the same numbers, own() one only.
-        MalformedControlError also where the last was cut, for want of room (MSG_CTRUNC):
-        CMSG_FIRSTHDR and CMSG_NXTHDR find what is before it.
+        Each call makes new objects with the same numbers: call own() on one of them only.
+        MalformedControlError also if the last one was cut for lack of space (MSG_CTRUNC): use
+        CMSG_FIRSTHDR and CMSG_NXTHDR to find those before it.
         """
         return parse(self.control, family)
 
@@ -189,15 +191,16 @@ class Multishot:
 
 
 def parse_multishot(buffer: Buffer, name_size: int, control_size: int) -> Multishot:
-    """Takes apart what a multishot recvmsg of io_uring wrote to a provided buffer, without a copy.
+    """Splits what a multishot recvmsg of io_uring wrote to a provided buffer, without a copy.
 
-    buffer                   as long as `res` of the completion; the provided one may be longer
-    name_size, control_size  msg_namelen and msg_controllen of the struct msghdr of the request
+    buffer                   the provided buffer, cut to `res` of the completion
+    name_size, control_size  msg_namelen and msg_controllen in the struct msghdr of the request
 
-    There lie struct io_uring_recvmsg_out, the room for the name, the room for control data, and
-    the payload. MalformedControlError where the buffer is too short for the first three, or more
-    control data came than there was room for, so that the sizes are not those of the request; and
-    where the name is shorter than the struct of its family.
+    The buffer holds struct io_uring_recvmsg_out, then `name_size` bytes for the name, then
+    `control_size` bytes for control data, then the payload: io_uring_prep_recvmsg_multishot(3).
+    MalformedControlError if it is too short for the first three; if it has more control data than
+    `control_size`, so that the sizes are not those of the request; or if the name is shorter than
+    the struct of its family. NotSupportedError if the system lacks io_uring.
     """
     if "io_uring_recvmsg_out" not in _cmsg.LAYOUTS:
         raise NotSupportedError(errno.EOPNOTSUPP, "parse_multishot: this system has no io_uring")
@@ -215,8 +218,8 @@ def parse_multishot(buffer: Buffer, name_size: int, control_size: int) -> Multis
     out = _RecvmsgOut.unpack(view[:name_at])
     if out.controllen > control_size:
         raise MalformedControlError(
-            f"{out.controllen} bytes of control data, for which the request had no room if it was "
-            f"{control_size}"
+            f"{out.controllen} bytes of control data, more than the control_size of "
+            f"{control_size} that the request had"
         )
     name_end = name_at + min(out.namelen, name_size)
     is_whole = out.namelen <= name_size

@@ -1,6 +1,6 @@
-"""The command line. Each module here without an underscore is one command, of the module's name.
+"""The command line. Each module here whose name has no underscore is a command of that name.
 
-It has a docstring, whose first line is the help, and two functions: add_arguments(parser), and
+The first line of its docstring is its help. It has two functions: add_arguments(parser), and
 run(arguments), which returns the exit status.
 """
 
@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `cmsgx` with these arguments, by default those of the process; the exit status."""
+    """Runs `cmsgx` with these arguments, or those of the process; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="cmsgx", description="Ancillary data: descriptors, credentials, control messages."
     )
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         status: int = arguments.run(arguments)
-        # Here: at exit Python could only complain.
+        # Flush here: at exit Python could only print that it failed.
         sys.stdout.flush()
     except OSError as error:
         return _cannot_write(error)
@@ -47,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _cannot_write(error: OSError) -> int:
-    """As any tool: silent, with the status of SIGPIPE, where nobody reads on; else it says why."""
+    """If the reader has gone, exits silently with the status of SIGPIPE; else prints the error."""
     with open(os.devnull, "wb") as nothing:
-        os.dup2(nothing.fileno(), sys.stdout.fileno())  # for what is still buffered
+        os.dup2(nothing.fileno(), sys.stdout.fileno())  # swallows what is still buffered
     if isinstance(error, BrokenPipeError):
         return 128 + signal.SIGPIPE
     print(f"cmsgx: {error}", file=sys.stderr)

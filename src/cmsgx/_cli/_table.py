@@ -1,4 +1,4 @@
-"""Tables of plain text."""
+"""Plain-text tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _GAP = "  "
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int]) -> list[str]:
-    """The lines of a table. No column gets wider than `widths` has it: longer cells are wrapped."""
+    """The lines of a table. `widths` are the maximum column widths: longer cells are wrapped."""
     lines = [header, *rows]
     shown = [
         min(limit, max(len(row[column]) for row in lines)) for column, limit in enumerate(widths)

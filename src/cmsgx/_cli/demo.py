@@ -1,9 +1,9 @@
 """Pass descriptors and an identity to a second process, which uses and checks each of them.
 
-The first process starts a second one and sends it, in one message over an AF_UNIX socket: an open
-file at an offset, both ends of a pipe, a listening TCP socket, a sealed memfd and its credentials;
-the kernel adds a pidfd. The second process answers with a descriptor of its own. The exit status
-is 0 only if everything was verified.
+The first process starts a second one, and sends it one message over an AF_UNIX socket, with an open
+file at an offset, both ends of a pipe, a listening TCP socket, a sealed memfd and its own
+credentials; the kernel adds a pidfd. The second process answers with a descriptor of its own. The
+exit status is 0 only if every check passed.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from ._table import table
 
 __all__ = ["add_arguments", "run"]
 
-_SECONDS: Final = 20.0  # until either process gives the other one up
+_SECONDS: Final = 20.0  # until either process gives up on the other
 _SEALS: Final = sum(
     getattr(fcntl, f"F_SEAL_{name}", 0) for name in ("SEAL", "SHRINK", "GROW", "WRITE")
 )
-_NO_PIDFD: Final = "this kernel has no SO_PASSPIDFD (Linux 6.5)"
+_NO_PIDFD: Final = "this kernel lacks SO_PASSPIDFD (Linux 6.5)"
 
 _FILE_READ: Final = b"The first process read this; "
 _FILE_LEFT: Final = b"the second read on."
@@ -46,14 +46,15 @@ _MEMORY: Final = b"sealed memory"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    # How the first process starts the second one: the number of its socket.
+    # The first process passes this to the second one: the number of its socket.
     parser.add_argument("--peer", type=int, metavar="FD", help=argparse.SUPPRESS)
 
 
 def run(arguments: argparse.Namespace) -> int:
     if sys.platform != "linux":
         print(
-            "cmsgx demo: it shows memfds, pidfds and what Linux says of a sender", file=sys.stderr
+            "cmsgx demo: needs Linux: it shows memfds, pidfds and the identity of a sender",
+            file=sys.stderr,
         )
         return 2
     if arguments.peer is not None:
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class _CheckError(Exception):
-    """Something is not as it must be."""
+    """A check failed."""
 
 
 def _expect(condition: object, text: str) -> None:
@@ -71,7 +72,7 @@ def _expect(condition: object, text: str) -> None:
 
 
 class _Use(NamedTuple):
-    """What became of one descriptor."""
+    """How one descriptor was used."""
 
     arrived: str
     number: int | None
@@ -80,7 +81,7 @@ class _Use(NamedTuple):
 
 
 class _Identity(NamedTuple):
-    """One thing that the kernel said about a sender; `ok` is None where it has not got it."""
+    """One fact that the kernel reported about a sender; `ok` is None if the kernel cannot."""
 
     kind: str
     says: str
@@ -101,7 +102,7 @@ def _receiver(sock: cmsgx.socket, fds: int) -> tuple[cmsgx.Receiver, bool]:
 
 
 def _identify(message: cmsgx.Message, has_pidfd: bool, expected: int) -> list[_Identity]:
-    """Who sent a message: is it that process, and does /proc say the same of it?"""
+    """Checks that the `expected` process sent the message, and that /proc agrees."""
     who = message[cmsgx.Credentials]
     says = _person(who.pid, who.uid, who.gid)
     there = _person_in_proc(who.pid)
@@ -139,7 +140,7 @@ def _sealed(name: str, content: bytes) -> cmsgx.Fd:
 
 
 def _mapped(fd: cmsgx.Fd) -> bytes:
-    """What a memfd of the peer's holds: once its seals are checked, it can be mapped safely."""
+    """The content of a memfd from the peer. Once its seals are checked, mapping it is safe."""
     _expect(
         fd.check(kind="memfd", access="r", seals=_SEALS, size=1), "not a sealed memfd with content"
     )
@@ -149,7 +150,7 @@ def _mapped(fd: cmsgx.Fd) -> bytes:
 
 
 def _read(number: int) -> bytes:
-    """Reads a pipe, and does not wait for ever."""
+    """Reads from a pipe, with a time limit."""
     poll = select.poll()
     poll.register(number, select.POLLIN)
     if not poll.poll(_SECONDS * 1000):
@@ -169,7 +170,7 @@ def _be_second(number: int) -> int:
     with cmsgx.Fd(number).socket() as sock:
         sock.settimeout(_SECONDS)
         receiver, has_pidfd = _receiver(sock, fds=len(_USES))
-        # Only what is sent from now on carries all that was just switched on.
+        # Only messages sent from now on carry the kinds that were just switched on.
         cmsgx.send(sock, b"ready", control=cmsgx.Credentials())
         with receiver.receive() as message:
             names = json.loads(message.data)
@@ -246,11 +247,11 @@ _USES: Final[dict[str, tuple[str, Callable[[cmsgx.Fd], str]]]] = {
 
 
 class _Result(NamedTuple):
-    """What there is to print."""
+    """What is printed."""
 
     pids: tuple[int, int]
     nbytes: int
-    used: list[tuple[str, int, _Use]]  # what was sent, its number there, what became of it
+    used: list[tuple[str, int, _Use]]  # what was sent, its number in the sender, how it was used
     senders: list[tuple[str, _Identity]]
     opened: tuple[int, int]  # descriptors in the second process, before and after
 
@@ -358,7 +359,7 @@ def _mark(ok: bool | None) -> str:
 
 
 class _Parcel:
-    """What the first process sends."""
+    """The descriptors that the first process sends."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
@@ -396,8 +397,8 @@ class _Parcel:
         return connection
 
     def check(self, uses: list[_Use], connection: socket.socket) -> list[tuple[str, int, _Use]]:
-        """What was sent, its number, and what the second process reports of it, after a look at
-        what can be seen from here."""
+        """For each descriptor: what it is, its number here, and the report of the second process,
+        compared with what can be seen here."""
         return [
             (text, item.fileno(), self._check(name, use, connection) if use.ok else use)
             for (name, (text, item)), use in zip(self.items.items(), uses, strict=True)
@@ -428,7 +429,7 @@ def _second_process(number: int) -> Generator[subprocess.Popen[bytes]]:
         try:
             yield second
         except BaseException:
-            # It may be about to say what is wrong; but nobody answers it any more.
+            # It may be about to print what is wrong, but it gets no more answers.
             with suppress(subprocess.TimeoutExpired):
                 second.wait(1)
             second.kill()
