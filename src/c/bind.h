@@ -12,7 +12,7 @@ PyObject *cmsgx_bind(PyObject *module, PyObject *const *args, Py_ssize_t nargs, 
    calling or raising one raises a RuntimeError that says so.  The classes are NULL. */
 int cmsgx_add_unbound(PyObject *module);
 
-/* Whether bind() was called: 0, or -1 with RuntimeError.  For what needs one of the classes. */
+/* 0 if bind() was called, or -1 with RuntimeError.  For code that needs one of the classes. */
 int cmsgx_raise_unbound(void);
 
 static inline int

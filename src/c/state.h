@@ -30,7 +30,7 @@ typedef enum {
 
 typedef struct {
     PyObject *name;         /* interned */
-    PyObject *method;       /* the class's own */
+    PyObject *method;       /* that of the class itself */
 } cmsgx_stdlib_method;
 
 /* A socket class that was checked: see overrides.h.  One bit for each cmsgx_name. */

@@ -64,9 +64,9 @@ cmsgx_receive_take(cmsgx_sock *sock, cmsgx_buffer *buffer, const cmsgx_receive_c
     }
 }
 
-/* Receives one message into `buffer`, of which the caller is the only user; the message becomes
-   another.  Returns a new Message, or NULL with an exception, and then no received descriptor is
-   left open.  With CMSGX_ONE_TRY, NULL without an exception if no message has arrived. */
+/* Receives one message into `buffer`, of which the caller is the only user; the message becomes its
+   second user.  Returns a new Message, or NULL with an exception, and then no received descriptor
+   is left open.  With CMSGX_ONE_TRY, NULL without an exception if no message has arrived. */
 PyObject *cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_receive_config *config,
                         int flags);
 

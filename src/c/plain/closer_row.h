@@ -66,7 +66,7 @@ struct cmsgx_closer {
     /* Used without the lock: */
     atomic_size_t users;    /* the module, each thread, each row that has users */
     atomic_size_t backlog;  /* queued or being closed */
-    atomic_size_t reserved; /* places promised or in use: never more than `places` */
+    atomic_size_t reserved; /* places reserved or in use: never more than `places` */
     atomic_size_t places;
     atomic_size_t few;      /* backlog up to which the limit is not checked */
     cmsgx_fork_hook hook;
@@ -96,7 +96,7 @@ struct cmsgx_closer {
     cmsgx_row rows[CMSGX_CLOSER_ROWS];
 };
 
-/* Gives up one use of the closer; the last one frees it.  Without its lock. */
+/* Releases one use of the closer; the last release frees it.  Call it without the lock. */
 void cmsgx_closer_drop(cmsgx_closer *closer);
 
 /* How many descriptors may currently wait before receivers accept no more. */
@@ -130,7 +130,7 @@ int cmsgx_row_is_over(cmsgx_row *row);
 /* How many descriptors a receiver may accept at once, beyond those of one message. */
 size_t cmsgx_row_max(const cmsgx_row *row);
 
-/* Takes back a place whose descriptor was closed.  With the lock held. */
+/* Frees the place of a descriptor that was closed.  Call it with the lock held. */
 void cmsgx_row_free_place(cmsgx_row *row, cmsgx_place *place);
 
 #endif

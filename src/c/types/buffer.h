@@ -32,7 +32,7 @@ typedef struct {
     size_t nbytes;
     size_t fds;             /* kept: buffer->fds[0 .. fds) */
     size_t pidfds;          /* buffer->fds[fds .. fds + pidfds): 0 or 1 */
-    Py_ssize_t closed_fds;  /* -1: the kernel dropped some, uncounted */
+    Py_ssize_t closed_fds;  /* -1: the kernel dropped an unknown number */
 } cmsgx_received;
 
 typedef struct cmsgx_buffer {
@@ -41,7 +41,8 @@ typedef struct cmsgx_buffer {
     unsigned char *control;
     size_t control_size;    /* as requested; CMSGX_EXTRA_CONTROL more bytes follow */
     size_t control_used;    /* bytes that the kernel wrote */
-    int is_zeroed;          /* what cmsgx_msghdr_prepare() zeroes is still zero; Receivers only */
+    int is_zeroed;          /* the part that cmsgx_msghdr_prepare() zeroes is still zero; only for
+                               Receivers */
     int *fds;               /* owned by the message or its batch; -1 once moved out */
     unsigned char *data;
     unsigned char *block;   /* owned: memory of `data`; NULL: it follows in this block */
@@ -57,7 +58,7 @@ typedef struct cmsgx_buffer {
     struct sockaddr_storage name;
 } cmsgx_buffer;
 
-/* Its only user is the caller.  NULL with MemoryError. */
+/* A new buffer, whose only user is the caller.  NULL with MemoryError. */
 cmsgx_buffer *cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into);
 
 /* The same for a single call, with the maximum space for control data; its memory is kept for the
@@ -90,7 +91,8 @@ cmsgx_buffer_share(cmsgx_buffer *buffer)
    of into->cut. */
 struct iovec *cmsgx_into_cut(cmsgx_into *into, size_t size, size_t *count);
 
-/* From one writable buffer or a sequence of them: a new reference, or NULL with an exception. */
+/* Made from one writable buffer or a sequence of them: a new reference, or NULL with an
+   exception. */
 cmsgx_into *cmsgx_into_new(cmsgx_state *state, PyObject *buffers);
 
 /* Adds its types to the module.  0, or -1 with an exception. */

@@ -17,7 +17,7 @@ typedef struct {
     PyObject_HEAD
     cmsgx_busy busy;
     cmsgx_flag closed;
-    char is_traced;         /* the same as that of its config */
+    char is_traced;         /* copied from its config */
     cmsgx_buffer *buffer;   /* owned use: the received data and descriptor numbers */
     cmsgx_receive_config *config; /* owned use */
     PyObject *data;         /* owned, made on first use */

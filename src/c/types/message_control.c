@@ -9,7 +9,7 @@
 
 /* Whether credentials were attached to the message at all, for the record.  Pid 0 with the overflow
    ids (usually 65534) is also what the kernel reports when none were; only a pidfd that was
-   requested tells the two cases apart. */
+   requested distinguishes the two cases. */
 static int
 attached(const cmsgx_message *self, const unsigned char *ucred)
 {

@@ -190,7 +190,7 @@ message_fds_subscript(PyObject *self, PyObject *key)
     return message_fds_item(self, index < 0 ? index + message_fds_length(self) : index);
 }
 
-/* Calls the method of that name of a tuple of the same items. */
+/* Calls the named method on a tuple of the same items. */
 static PyObject *
 call_on_tuple(PyObject *self, const char *name, PyObject *args)
 {

@@ -119,8 +119,8 @@ take_at(const char *call, cmsgx_message *self, size_t at, PyTypeObject *type)
     }
     PyObject *object;
     if (type != NULL) {
-        /* This may run the garbage collector, and so code that closes an Fd from msg.fds; but for
-           that code the message is in use. */
+        /* This may run the garbage collector, and so code that closes an Fd from msg.fds; but that
+           code finds the message in use. */
         object = cmsgx_fd_new(type, -1, 0);
         if (object != NULL && need_here(call, self, at) < 0) {
             Py_CLEAR(object);
@@ -226,7 +226,7 @@ need_one(const cmsgx_message *self)
     return 0;
 }
 
-/* The arguments of a method that takes only fd_class=. */
+/* Parses the arguments of a method that takes only fd_class=. */
 static int
 parse_just_class(const cmsgx_message *self, const cmsgx_signature *signature,
                  PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, PyTypeObject **type)

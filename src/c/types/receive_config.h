@@ -28,9 +28,9 @@ typedef struct cmsgx_receive_config {
 cmsgx_receive_config *cmsgx_receive_config_new(cmsgx_state *state);
 void cmsgx_receive_config_release(cmsgx_receive_config *config);
 
-/* The config for one call that enables no kinds; that of the last such call if it is the same.  One
-   use, the caller's, or NULL with MemoryError.  Steals the use of `row`, even on failure; with NULL
-   descriptors are closed by the receiving thread. */
+/* The config for one call that enables no kinds; the one of the last such call is reused if it is
+   the same.  One use, the caller's, or NULL with MemoryError.  Steals the use of `row`, even on
+   failure; if it is NULL, the receiving thread closes the descriptors. */
 cmsgx_receive_config *cmsgx_receive_config_once(cmsgx_state *state, size_t fds, int family,
                                                 int type, int raise_truncated, cmsgx_row *row);
 

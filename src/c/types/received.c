@@ -40,8 +40,8 @@ settle(cmsgx_row *row, int *fds, size_t count)
         cmsgx_row_unreserve(row, CMSGX_MAX_PLACES - open);
     }
     else if (cmsgx_row_reserve(row, open - CMSGX_MAX_PLACES) < 0) {
-        /* More than a kernel delivers, which an emulator might do, and no memory for their
-           places. */
+        /* These are more than a kernel delivers (an emulator might), and there is no memory for
+           their places. */
         for (size_t i = count; open > CMSGX_MAX_PLACES; i--) {
             if (fds[i - 1] >= 0) {
                 cmsgx_close_all(&fds[i - 1], 1);

@@ -13,7 +13,7 @@ typedef struct {
     Py_ssize_t count;
 } segments;
 
-/* An own iterator, because that of the sequence protocol would add half the cost of creating a
+/* A dedicated iterator: the generic one for sequences would add half the cost of creating a
    view. */
 typedef struct {
     PyObject_HEAD
