@@ -509,7 +509,7 @@ def test_a_kind_of_ipv6_is_not_on_by_the_option_of_ipv4(kind: Any) -> None:
     with connected("IPv6") as (sender, receiver):
         rx = cmsgx.Receiver(receiver, 10, want=ipv4)
         sender.send(b"x")
-        with pytest.raises(KeyError, match=rf"not switched on; Receiver\(want=\[{kind.__name__}"):
+        with pytest.raises(KeyError, match=rf"not enabled; Receiver\(want=\[{kind.__name__}"):
             rx.receive()[kind]
         rx = cmsgx.Receiver(receiver, 10, want=[*ipv4, kind])
         sender.send(b"x")
