@@ -181,6 +181,20 @@ def test_nothing_is_found_in_a_right_tree() -> None:
             [("not defined", "types/fd: fd_table")],
             id="a header that declares what is not there",
         ),
+        *(
+            pytest.param(
+                {"src/c/types/fd.h": f"{FD}{text}", "src/c/plain/walk.h": text},
+                [("two meanings", "look")],
+                id=f"{what} in two files",
+            )
+            for what, text in [
+                ("a static function", "static inline int *\nlook(int n)\n{\n}\n"),
+                ("a table", 'static const char *const look[] = {"a"};\n'),
+                ("a docstring", 'PyDoc_STRVAR(look,\n"look()");\n'),
+                ("a type", "typedef struct {\n    int n;\n} look;\n"),
+                ("a struct", "struct look {\n    struct { int n; } in;\n};\n"),
+            ]
+        ),
         pytest.param(
             {"src/c/types/fd.h": f"#ifdef SCM_PIDFD\n{FD}#elif defined(__linux__)\n#endif\n"},
             [
@@ -259,6 +273,8 @@ def test_a_feature_may_be_asked_for() -> None:
         ("src/c/types/fd.h", f"typedef int (*no)(int);\nstruct no;\nenum {{ NO = 1 }};\n{FD}"),
         ("src/c/types/fd.h", f'static const char no[] = "int no2(void) {{";\n{FD}'),
         ("src/c/types/fd.c", "int fd_of(int n)\n{\n    if (n) {\n        no(n);\n    }\n}\n"),
+        ("src/c/types/fd.h", f"static int walk(void);\ntypedef struct walk walk;\n{FD}"),
+        ("src/c/plain/platform.h", "#if A\nstruct no { };\n#else\nstruct no { int n; };\n#endif\n"),
         ("src/c/types/fd.h", f"#ifndef FD_H\n#define FD_H\n{FD}#endif\n"),
         ("src/c/compat.h", "#define CMSGX_HAS_GIL 1\n#if CMSGX_HAS_GIL\n#endif\n"),
         ("src/c/plain/platform.h", "#ifdef __linux__\n#endif\n"),

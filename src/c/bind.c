@@ -49,7 +49,7 @@ static const struct {
 #define EXPECTED (sizeof(expected) / sizeof(expected[0]))
 
 static PyObject **
-slot_of(cmsgx_state *state, size_t offset)
+state_slot(cmsgx_state *state, size_t offset)
 {
     return (PyObject **)(void *)((char *)state + offset);
 }
@@ -83,7 +83,7 @@ cmsgx_add_unbound(PyObject *module)
         return -1;
     }
     for (size_t i = 0; i < EXPECTED; i++) {
-        PyObject **slot = slot_of(state, expected[i].slot);
+        PyObject **slot = state_slot(state, expected[i].slot);
         if (expected[i].sort == FUNCTION) {
             *slot = Py_NewRef(function);
         }
@@ -99,7 +99,7 @@ cmsgx_add_unbound(PyObject *module)
 
 /* 0, or -1 with TypeError. */
 static int
-check(cmsgx_state *state, size_t i, PyObject *given)
+check_bound(cmsgx_state *state, size_t i, PyObject *given)
 {
     if (expected[i].sort == FUNCTION) {
         if (!PyCallable_Check(given)) {
@@ -108,7 +108,7 @@ check(cmsgx_state *state, size_t i, PyObject *given)
         }
         return 0;
     }
-    PyObject *base = expected[i].sort == CLASS ? *slot_of(state, expected[i].base)
+    PyObject *base = expected[i].sort == CLASS ? *state_slot(state, expected[i].base)
         : expected[i].sort == BUILTIN ? (PyObject *)expected[i].builtin
         : *(PyObject **)expected[i].builtin;
     if (!PyType_Check(given)
@@ -180,12 +180,12 @@ cmsgx_bind(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
         }
     }
     for (size_t i = 0; i < EXPECTED; i++) {
-        if (check(state, i, given[i]) < 0) {
+        if (check_bound(state, i, given[i]) < 0) {
             return NULL;
         }
     }
     for (size_t i = 0; i < EXPECTED; i++) {
-        Py_XSETREF(*slot_of(state, expected[i].slot), Py_NewRef(given[i]));
+        Py_XSETREF(*state_slot(state, expected[i].slot), Py_NewRef(given[i]));
     }
     Py_RETURN_NONE;
 }

@@ -124,10 +124,10 @@ typedef struct {
     size_t count;               /* maximum number of messages */
     size_t asked;               /* of those, requested in the last try */
     socklen_t name_size;
-} call_context;
+} batch_call;
 
 static inline __attribute__((always_inline)) int
-receive_some(int fd, call_context *call, size_t count, int flags)
+receive_some(int fd, batch_call *call, size_t count, int flags)
 {
     const batch_receiver *self = call->self;
     call->asked = count;
@@ -152,7 +152,7 @@ receive_some(int fd, call_context *call, size_t count, int flags)
 static ssize_t
 try_recvmmsg(int fd, void *context, int flags)
 {
-    call_context *call = context;
+    batch_call *call = context;
     size_t count = call->count;
     size_t each = count > 1 ? most_of_each(call->self) : 0;
     if (each > 0) {
@@ -227,7 +227,7 @@ receive_batch(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
         return NULL;
     }
     /* Peeking returns the same message each time. */
-    call_context call = {self, flags & MSG_PEEK ? 1 : self->count, 0,
+    batch_call call = {self, flags & MSG_PEEK ? 1 : self->count, 0,
                          cmsgx_name_size(self->base.config->type, flags)};
     if (self->base.config->row != NULL) {
         call.count = within_closer(self, call.count);
@@ -271,7 +271,7 @@ receive_batch(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
     return batch;
 }
 
-PyDoc_STRVAR(receive_doc,
+PyDoc_STRVAR(batch_receiver_receive_doc,
 "receive($self, /, *, flags=0, timeout=...)\n--\n\n"
 "Receives the messages that have arrived, and waits for the first one: recvmmsg(2).  `flags` are\n"
 "MSG_* bits.  `timeout` is in seconds, or None for no limit; by default it is the timeout of the\n"
@@ -317,7 +317,7 @@ batch_receiver_next(PyObject *object)
     return cmsgx_receiver_next(object, cmsgx_batch_close, receive_next_batch);
 }
 
-PyDoc_STRVAR(configure_doc,
+PyDoc_STRVAR(batch_receiver_configure_doc,
 "_configure($self, config, /)\n--\n\n"
 "Applies a ReceiveConfig to all calls from now on.");
 
@@ -424,8 +424,8 @@ batch_receiver_dealloc(PyObject *object)
 
 static PyMethodDef batch_receiver_methods[] = {
     {"receive", (PyCFunction)(void (*)(void))batch_receiver_receive,
-     METH_FASTCALL | METH_KEYWORDS, receive_doc},
-    {"_configure", batch_receiver_configure, METH_O, configure_doc},
+     METH_FASTCALL | METH_KEYWORDS, batch_receiver_receive_doc},
+    {"_configure", batch_receiver_configure, METH_O, batch_receiver_configure_doc},
     CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},
 };

@@ -15,12 +15,12 @@ typedef struct {
     cmsgx_buffer *buffer;
     socklen_t name_size;
     struct iovec iov;
-} call_context;
+} receive_call;
 
 static ssize_t
 try_recvmsg(int fd, void *context, int flags)
 {
-    call_context *call = context;
+    receive_call *call = context;
     cmsgx_buffer *buffer = call->buffer;
     ssize_t result =
         cmsgx_msghdr_receive(fd, &call->msg, flags, buffer->control, buffer->control_size,
@@ -33,14 +33,14 @@ try_recvmsg(int fd, void *context, int flags)
 }
 
 static ssize_t
-receive_into(cmsgx_sock *sock, call_context *call, const cmsgx_receive_config *config, int flags)
+receive_into(cmsgx_sock *sock, receive_call *call, const cmsgx_receive_config *config, int flags)
 {
     return cmsgx_call(sock, cmsgx_events_of(flags), try_recvmsg, call,
                       flags | cmsgx_cloexec_flag(config->family), NULL, NULL);
 }
 
 static int
-check(cmsgx_message *self, cmsgx_sock *sock)
+check_received(cmsgx_message *self, cmsgx_sock *sock)
 {
     const cmsgx_receive_config *config = self->config;
     cmsgx_state *state = sock->state;
@@ -83,7 +83,7 @@ cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_receive_config *conf
         Py_DECREF(message);
         return NULL;
     }
-    call_context call;
+    receive_call call;
     memset(&call.msg, 0, sizeof(call.msg));
     call.buffer = buffer;
     call.name_size = cmsgx_name_size(config->type, flags);
@@ -104,7 +104,7 @@ cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_receive_config *conf
     }
     cmsgx_receive_take(sock, buffer, config, &call.msg, (size_t)nbytes, flags);
     if ((buffer->received.malformed | buffer->received.truncated)
-        && check((cmsgx_message *)message, sock) < 0) {
+        && check_received((cmsgx_message *)message, sock) < 0) {
         Py_DECREF(message);
         return NULL;
     }

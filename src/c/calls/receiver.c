@@ -92,7 +92,7 @@ receiver_try(PyObject *object, PyObject *flags_given)
     return message != NULL || PyErr_Occurred() ? message : Py_NewRef(Py_None);
 }
 
-PyDoc_STRVAR(receive_doc,
+PyDoc_STRVAR(receiver_receive_doc,
 "receive($self, /, *, bufsize=None, flags=0, timeout=...)\n--\n\n"
 "Receives one message: recvmsg(2).  `bufsize` is the maximum number of bytes of data for this\n"
 "call only: to receive a header, for example, and then the bytes whose number it contains.  The\n"
@@ -171,7 +171,7 @@ receiver_next(PyObject *object)
     return cmsgx_receiver_next(object, cmsgx_message_close, receive_next_message);
 }
 
-PyDoc_STRVAR(configure_doc,
+PyDoc_STRVAR(receiver_configure_doc,
 "_configure($self, config, /)\n--\n\n"
 "Applies a ReceiveConfig to all calls from now on.");
 
@@ -262,9 +262,9 @@ receiver_dealloc(PyObject *object)
 
 static PyMethodDef receiver_methods[] = {
     {"receive", (PyCFunction)(void (*)(void))receiver_receive, METH_FASTCALL | METH_KEYWORDS,
-     receive_doc},
+     receiver_receive_doc},
     {"_try", receiver_try, METH_O, try_doc},
-    {"_configure", receiver_configure, METH_O, configure_doc},
+    {"_configure", receiver_configure, METH_O, receiver_configure_doc},
     CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},
 };

@@ -23,7 +23,7 @@ unpin(const cmsgx_pins *pins, size_t count)
 
 /* How many were pinned: all, or those before the first that cannot be. */
 static size_t
-pin(const cmsgx_pins *pins)
+pin_all(const cmsgx_pins *pins)
 {
     size_t i = 0;
     while (i < pins->count
@@ -86,7 +86,7 @@ cmsgx_before_try(cmsgx_sock *sock, const cmsgx_pins *pins, int *error)
         cmsgx_raise_unpinnable("sock", -1, sock->owner);
         return -1;
     }
-    size_t pinned = pins != NULL ? pin(pins) : 0;
+    size_t pinned = pins != NULL ? pin_all(pins) : 0;
     if (pins != NULL && pinned < pins->count) {
         *error = EBADF;
         unpin(pins, pinned);

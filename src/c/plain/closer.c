@@ -214,7 +214,7 @@ mark_stuck(cmsgx_closer *closer)
 
 /* Waits until the thread that is closing makes progress, or is stuck. */
 static void
-watch(cmsgx_closer *closer)
+watch_for_progress(cmsgx_closer *closer)
 {
     size_t seen = closer->progress;
     int64_t until = now() + STUCK;
@@ -263,7 +263,7 @@ run(void *argument)
             has_lingered = 0;
         }
         else if (closer->ready_first != NULL && closer->watching == 0) {
-            watch(closer);
+            watch_for_progress(closer);
         }
         else if (!has_lingered && !is_over) {
             closer->lingering++;

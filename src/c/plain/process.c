@@ -59,7 +59,7 @@ cmsgx_stamp_is_ours(uint64_t stamp)
 }
 
 static void
-watch(void)
+register_handlers(void)
 {
     cmsgx_process.watch_error = pthread_atfork(before, in_parent, in_child);
 }
@@ -67,7 +67,7 @@ watch(void)
 int
 cmsgx_process_watch(void)
 {
-    int error = pthread_once(&cmsgx_process.watched, watch);
+    int error = pthread_once(&cmsgx_process.watched, register_handlers);
     return error != 0 ? error : cmsgx_process.watch_error;
 }
 

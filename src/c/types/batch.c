@@ -220,7 +220,7 @@ batch_subscript(PyObject *object, PyObject *key)
     return batch_item(object, index < 0 ? index + count : index);
 }
 
-PyDoc_STRVAR(close_doc,
+PyDoc_STRVAR(batch_close_doc,
 "close($self, /)\n--\n\n"
 "Closes each descriptor that was not taken from its message, as the end of a `with` block does.");
 
@@ -264,7 +264,7 @@ PyDoc_STRVAR(batch_exit_doc,
 "Closes each descriptor that was not taken from its message.");
 
 static PyMethodDef batch_methods[] = {
-    {"close", batch_close_method, METH_NOARGS, close_doc},
+    {"close", batch_close_method, METH_NOARGS, batch_close_doc},
     {"__enter__", batch_enter, METH_NOARGS, batch_enter_doc},
     {"__exit__", (PyCFunction)(void (*)(void))batch_exit, METH_FASTCALL, batch_exit_doc},
     CMSGX_NO_COPY,

@@ -104,7 +104,7 @@ cmsgx_field_may_be_sent(const cmsgx_field *field, const cmsgx_wire_format *forma
 
 /* The descriptor of a slot of its instances: a new reference, or NULL with an exception. */
 static PyMemberDescrObject *
-slot_of(PyTypeObject *kind, PyObject *name)
+member_slot(PyTypeObject *kind, PyObject *name)
 {
     PyObject *member = PyObject_GetAttr((PyObject *)kind, name);
     if (member != NULL && Py_IS_TYPE(member, &PyMemberDescr_Type)
@@ -135,7 +135,7 @@ add_field(cmsgx_codec *codec, cmsgx_state *state, PyObject *item)
                      codec->kind->tp_name, item, codec->max_size);
         return -1;
     }
-    if (is_object && (codec->slots[codec->count] = slot_of(codec->kind, field->name)) == NULL) {
+    if (is_object && (codec->slots[codec->count] = member_slot(codec->kind, field->name)) == NULL) {
         return -1;
     }
     if (!is_object && field->kind == NULL) {

@@ -66,7 +66,7 @@ descriptor_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
     return number < 0 ? raise_not_owned(self) : PyLong_FromLong(number);
 }
 
-PyDoc_STRVAR(close_doc,
+PyDoc_STRVAR(descriptor_close_doc,
 "close($self, /, *, now=False)\n--\n\n"
 "Closes the descriptor; does nothing if there is none.  Of several threads exactly one closes it.\n"
 "Releases the GIL, and is never retried: close(2).  While another thread sends it, it is closed\n"
@@ -390,7 +390,7 @@ static PyMethodDef fd_base_methods[] = {
     {"_own_all", descriptor_own_all, METH_VARARGS | METH_CLASS, own_all_doc},
     {"fileno", descriptor_fileno, METH_NOARGS, fileno_doc},
     {"close", (PyCFunction)(void (*)(void))descriptor_close, METH_FASTCALL | METH_KEYWORDS,
-     close_doc},
+     descriptor_close_doc},
     {"detach", descriptor_detach, METH_NOARGS, detach_doc},
     {"dup", descriptor_dup, METH_NOARGS, dup_doc},
     {"_pinned", descriptor_pinned, METH_NOARGS, pinned_doc},

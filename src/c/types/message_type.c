@@ -194,7 +194,7 @@ message_closed_fds(PyObject *object, void *Py_UNUSED(closure))
     return count < 0 ? Py_NewRef(Py_None) : PyLong_FromSsize_t(count);
 }
 
-PyDoc_STRVAR(close_doc,
+PyDoc_STRVAR(message_close_doc,
 "close($self, /)\n--\n\n"
 "Closes each descriptor that was not taken, as the end of a `with` block does.  The data and the\n"
 "control messages stay available.");
@@ -285,7 +285,7 @@ static PyMethodDef message_methods[] = {
     {"detach_all", cmsgx_message_detach_all, METH_NOARGS, detach_all_doc},
     {"get", (PyCFunction)(void (*)(void))cmsgx_message_get, METH_FASTCALL, get_doc},
     {"get_all", cmsgx_message_get_all, METH_O, get_all_doc},
-    {"close", message_close_method, METH_NOARGS, close_doc},
+    {"close", message_close_method, METH_NOARGS, message_close_doc},
     {"__enter__", message_enter, METH_NOARGS, message_enter_doc},
     {"__exit__", (PyCFunction)(void (*)(void))message_exit, METH_FASTCALL, message_exit_doc},
     CMSGX_NO_COPY,
