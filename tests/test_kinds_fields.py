@@ -179,7 +179,7 @@ def test_a_layout_by_places_honours_the_members() -> None:
         assert kind(b=2).pack() == struct.pack("=ii", -7, 2)
         with pytest.raises(TypeError, match="is missing field 'b'"):
             kind()
-        with pytest.raises(ValueError, match="layout: it has no 'other'"):
+        with pytest.raises(ValueError, match="layout: it lacks 'other'"):
             kinds.register(
                 fresh(other=kinds.member()), level=SOL_SOCKET, type=0x7E22,
                 layout=(("a", 0, "i"),), size=4,

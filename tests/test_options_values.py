@@ -250,7 +250,7 @@ def test_ids_on_tcp_before_it_is_connected_say_why() -> None:
             cmsgx.enable(sock, kinds.Timestamping.option(Flags.TX_SOFTWARE | Flags.OPT_ID))
         assert caught.value.errno == errno.EINVAL
         [note] = caught.value.__notes__
-        assert "OPT_ID on TCP needs a socket that is connected" in note
+        assert "OPT_ID on TCP needs a connected socket" in note
         assert stamping(sock) == 0
 
 

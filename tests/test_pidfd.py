@@ -200,7 +200,7 @@ def test_pidfd_from_a_payload_is_owned_once() -> None:
 def test_pidfd_from_a_payload_that_is_an_errno() -> None:
     unowned = cmsgx.PidFd.unpack((-errno.EMFILE).to_bytes(4, sys.byteorder, signed=True))
     assert (unowned.number, unowned.error) == (None, errno.EMFILE)
-    with pytest.raises(OSError, match="no pidfd") as caught:
+    with pytest.raises(OSError, match="not make a pidfd") as caught:
         unowned.own()
     assert caught.value.errno == errno.EMFILE
 

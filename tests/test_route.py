@@ -252,7 +252,7 @@ def test_a_header_that_is_there_stays_as_it_is(family: int, control: Any, as_num
             if protocol == 253 and not is_set:
                 assert cmsgx.send(one, b"x", control=control, address=where) == 1
                 continue
-            with pytest.raises(cmsgx.NotSupportedError, match="where the kernel makes the IP hea"):
+            with pytest.raises(cmsgx.NotSupportedError, match="if the kernel makes the IP hea"):
                 cmsgx.send(one, packet, control=control, address=where)
             raw = (control.level, control.type, control.pack())
             assert cmsgx.send(one, packet, control=[raw], address=where) == len(packet), "dropped"
@@ -420,8 +420,8 @@ def test_a_note_names_each_once() -> None:
     with connected("IPv4") as (sender, _):
         note = note_of(sender, [(SOL_IP, 9999, b""), kinds.Tos(1)], errno.EINVAL)
         assert (
-            note == "sent with (0, 9999); Tos (or TrafficClass, which goes as that with a "
-            "packet of IPv4) needs 0 to 255"
+            note == "sent with (0, 9999); Tos (or TrafficClass, which is sent as that in an "
+            "IPv4 packet) needs 0 to 255"
         )
         # Without control messages there is no note about them.
         with pytest.raises(OSError) as caught:  # noqa: PT011
@@ -439,7 +439,7 @@ def test_a_note_says_what_another_errno_is_about() -> None:
         assert caught.value.errno in (errno.ENETUNREACH, errno.EINVAL)
         assert needs in caught.value.__notes__[0]
         wrong = (SOL_IP, socket.IP_TTL, struct.pack("=i", 300))
-        assert "packet of IPv4) needs 1 to 255" in note_of(sender, [wrong], errno.EINVAL)
+        assert "in an IPv4 packet) needs 1 to 255" in note_of(sender, [wrong], errno.EINVAL)
     with network.open_socket(V4, DGRAM, 136) as lite:
         lite.connect(("127.0.0.1", 9))
         note = note_of(lite, [kinds.Ttl(3), kinds.UdpSegment(1)], errno.EIO)

@@ -1,4 +1,4 @@
-"""Types of the C half. What each thing does stands in its docstring."""
+"""The types of the C half; its docstrings say what each object does."""
 
 import socket as _socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,7 +39,7 @@ _Fd = TypeVar("_Fd", bound=Fd)
 _PidFd = TypeVar("_PidFd", bound=PidFd)
 _K = TypeVar("_K", bound=ControlMessage | PidFd)
 
-# As the socket module has them, and besides what only cmsgx takes.
+# The types of the socket module, plus what only cmsgx accepts.
 _Received: TypeAlias = tuple[int, int, bytes]
 _Raw: TypeAlias = tuple[int, int, ReadableBuffer]
 _Control: TypeAlias = ControlMessage | _Raw
@@ -336,7 +336,7 @@ class BatchReceiver:
     def __next__(self) -> Batch: ...
     def _configure(self, config: ReceiveConfig, /) -> None: ...
 
-# What the classes of the Python layer are made of --------------------------------------------
+# Base classes of the Python layer -------------------------------------------------------------
 
 @final
 class Pin:
@@ -383,7 +383,7 @@ class Struct(Record):
     @classmethod
     def _unpack_as(cls, level: int, type: int, data: ReadableBuffer, /) -> Self: ...
     @classmethod
-    def _restore(cls, payload: ReadableBuffer, note: int, /) -> Self: ...
+    def _restore(cls, payload: ReadableBuffer, attached_state: int, /) -> Self: ...
 
 class IP(Struct): ...
 
@@ -538,7 +538,7 @@ def bind(
     not_a_kind: Callable[[Any], str],
 ) -> None: ...
 
-# Constants of the headers. One that the platform has not is absent. --------------------------
+# Constants of the C headers; one that the platform lacks is absent ----------------------------
 
 AF_ALG: Final[int]
 AF_ATMPVC: Final[int]
@@ -912,4 +912,5 @@ WPAN_WANTLQI: Final[int]
 MAX_FDS: Final = 253
 
 LAYOUTS: Final[dict[str, tuple[int, int, dict[str, tuple[int, str, int]]]]]
-"""What the C headers say of a payload: least and most bytes, and (offset, format, size)."""
+"""For each payload in the C headers: its minimum and maximum size in bytes, and for each member
+(offset, format, size)."""

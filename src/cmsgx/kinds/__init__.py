@@ -1,7 +1,7 @@
 """Every kind of control message, and the table of them.
 
-A kind is a class: what the kernel calls a level and a type, and a layout. `msg[Kind]` finds it in
-a message, `want=[Kind]` switches it on, `control=[Kind(...)]` sends it.
+A kind is a class for one level and type of the kernel, with the layout of the payload. `msg[Kind]`
+finds it in a message, `want=[Kind]` switches it on, `control=[Kind(...)]` sends it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""IP addresses as they lie in control messages."""
+"""IP addresses in control messages."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     )
 
     class IPMember:
-        """The type of a field that gives an IPAddress, and takes what means one."""
+        """The type of a field that returns an IPAddress and accepts an IPAddressLike."""
 
         def __get__(self, record: Any, kind: Any = None, /) -> IPAddress: ...
         def __set__(self, record: Any, value: IPAddressLike, /) -> None: ...
 
     class AddressMember:
-        """The type of a field that gives a socket address as `Message.address` does."""
+        """The type of a field that returns a socket address as `Message.address` does."""
 
         def __get__(self, record: Any, kind: Any = None, /) -> _cmsg.AddressTuple: ...
         def __set__(self, record: Any, value: _cmsg.Address | tuple[Any, ...], /) -> None: ...
@@ -35,13 +35,14 @@ __all__ = ["IPAddress"]
 
 
 class IPAddress(_cmsg.IP):
-    """An IPv4 or IPv6 address: 4 or 16 bytes, made text only on demand.
+    """An IPv4 or IPv6 address: 4 or 16 bytes, converted to text only on demand.
 
-    From text, from the bytes, or from an address of `ipaddress`; one with a scope (fe80::1%eth0) is
-    a ValueError, as a control message has that elsewhere. str() is its text, `packed` its bytes in
-    network order, `ip` the object of `ipaddress`, which it equals and hashes like: one finds the
-    other in a set or a dict. It is formatted as `ipaddress` does it (`b`, `n`, `x`, `X`), and
-    otherwise as its text, `>40` without an `s` too. It cannot be subclassed.
+    Made from text, from the bytes, or from an address of `ipaddress`. An address with a scope
+    (fe80::1%eth0) is a ValueError, because control messages have the interface in another field.
+    str() is the text, `packed` the bytes in network order, and `ip` the object of `ipaddress`. It
+    equals that object and has the same hash, so that either finds the other in a set or a dict.
+    format() accepts what `ipaddress` accepts (`b`, `n`, `x`, `X`), and otherwise formats the text,
+    also for `>40` without an `s`. It cannot be subclassed.
     """
 
     __slots__ = ()
@@ -49,7 +50,7 @@ class IPAddress(_cmsg.IP):
     packed: bytes
 
     def __init_subclass__(cls) -> NoReturn:
-        # One that decoding does not make, and that equals no IPAddress.
+        # Decoding would never make one, and it would equal no IPAddress.
         raise TypeError(f"{cls.__name__}: IPAddress cannot be subclassed; hold one in an attribute")
 
     def __new__(cls, value: IPAddressLike, /) -> Self:
@@ -62,7 +63,7 @@ class IPAddress(_cmsg.IP):
                 raise ValueError(f"{value!r} is not an IP address") from None
         elif scope := getattr(value, "scope_id", None):
             raise ValueError(
-                f"{value!r}: no control message has an address and its scope in one; give the "
+                f"{value!r}: control messages do not hold the scope in the address; give the "
                 f"address without the scope {scope!r}, and that as the interface"
             )
         try:
@@ -81,7 +82,7 @@ class IPAddress(_cmsg.IP):
 
     @property
     def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-        """The same as an address of the module `ipaddress`."""
+        """The same address as an object of the module `ipaddress`."""
         import ipaddress
 
         packed = self.packed

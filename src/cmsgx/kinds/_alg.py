@@ -20,7 +20,7 @@ _ALG = families("AF_ALG")
 
 
 class AlgDirection(OpenEnum):
-    """ALG_OP_*: which way a cipher goes. linux/if_alg.h"""
+    """ALG_OP_*: the direction of a cipher. linux/if_alg.h"""
 
     DECRYPT = constant("ALG_OP_DECRYPT")
     ENCRYPT = constant("ALG_OP_ENCRYPT")
@@ -79,15 +79,15 @@ class AlgIv(ShownAsMade, StructMessage):
 
     @classmethod
     def unpack(cls, data: Buffer, /) -> Self:
-        """Makes one from a payload (without its header), a bytes-like object.
+        """Makes an object from a payload, a bytes-like object without the header.
 
-        MalformedControlError if its length does not match the layout, or the vector.
+        MalformedControlError if its length does not match the layout, or that of the vector.
         """
         made = super().unpack(data)
         if len(made.iv) != made._length:
             cut = " (truncated)" if len(made.iv) < made._length else ""
             raise MalformedControlError(
-                f"{cls.__name__}: a vector of {made._length} bytes, and {len(made.iv)} came{cut}"
+                f"{cls.__name__}: a vector of {made._length} bytes, but {len(made.iv)} came{cut}"
             )
         return made
 

@@ -1,4 +1,4 @@
-"""The classes that kinds of control messages derive from, and how they name their fields."""
+"""The base classes of kinds of control messages, and member(), which declares their fields."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REQUIRED: Any = _Required()
 
 
 class Member:
-    """The arguments of member(), until register() makes a Field of them."""
+    """The arguments of member(), until register() makes a Field from them."""
 
     __slots__ = ("bounds", "convert", "default", "doc", "name")
 
@@ -56,11 +56,11 @@ def member(
 ) -> Any:
     """A field of a StructMessage: the member `name` of its C struct.
 
-    Without a name: the only one of its layout. `default` is what the constructor takes where the
-    field is not given; `convert` is called with what is read. `bounds` are the least and the most
-    that the constructor takes, and a send: of a field of 32 or 64 bits its value, of one that is
-    all bytes that follow how many those are. What is decoded may be anything. `doc` says what the
-    field is, for help(): its unit and range.
+    Without a name, it is the only member of its layout. `default` is the value that the constructor
+    uses if the field is not given; `convert` is applied to the value when it is read. `bounds` are
+    the minimum and maximum that the constructor and a send accept: of the value, for a field of 32
+    or 64 bits; of the number of bytes, for a field that takes all bytes that follow. Decoding
+    accepts any value. `doc` describes the field for help(): its unit and range.
     """
     return Member(name, default, convert, bounds, doc)
 
@@ -75,7 +75,7 @@ def public_members_of(kind: Any) -> list[str]:
 
 
 class Signature:
-    """inspect.Signature of a constructor in C, made on request."""
+    """The inspect.Signature of a constructor in C, made when it is asked for."""
 
     def __get__(self, record: object, kind: Any) -> Any:
         import inspect
@@ -110,13 +110,13 @@ class Signature:
 
 
 class ControlMessage(_cmsg.Record):
-    """The base of every kind: a small immutable object, equal only within its class.
+    """The base class of every kind: small immutable objects, equal only within one class.
 
-    `level` and `type` are those of struct cmsghdr, cmsg(3). pack() gives the payload, unpack()
-    makes one from a payload; neither needs a socket.
+    `level` and `type` are those of struct cmsghdr, cmsg(3). pack() returns the payload, unpack()
+    makes an object from a payload; neither needs a socket.
 
-    A kind that derives from this one directly has its fields in `__slots__`, and packs and
-    unpacks itself. StructMessage is for those that C can read.
+    A kind that derives from ControlMessage directly has its fields in `__slots__`, and defines
+    pack() and unpack(). If the payload is a C struct, derive from StructMessage instead.
     """
 
     __slots__ = ()
@@ -128,12 +128,12 @@ class ControlMessage(_cmsg.Record):
         __signature__ = Signature()
 
     def pack(self) -> bytes:
-        """The payload as the kernel has it, without header or padding: cmsg(3)."""
+        """The payload in the kernel's layout, without header or padding: cmsg(3)."""
         raise TypeError(f"{type(self).__name__} does not say how it is packed")
 
     @classmethod
     def unpack(cls, data: Buffer, /) -> Self:
-        """Makes one from a payload (without its header), a bytes-like object."""
+        """Makes an object from a payload, a bytes-like object without the header."""
         raise TypeError(f"{cls.__name__} does not say how it is unpacked")
 
     if TYPE_CHECKING:
@@ -145,10 +145,10 @@ class ControlMessage(_cmsg.Record):
 
         @classmethod
         def option(cls, *values, **named):
-            """The kind with the value of its socket option, for `want=` and enable().
+            """The kind together with a value for its socket option, for `want=` and enable().
 
-            Most options are on or off: for those this is the same as the class. NotSupportedError
-            where this system does not have the kind.
+            Most options are just on or off; then this is equivalent to the class. NotSupportedError
+            if this system lacks the kind.
             """
             if values or named:
                 name = cls.__name__
@@ -161,9 +161,9 @@ class ControlMessage(_cmsg.Record):
 
 @dataclass_transform(eq_default=False, frozen_default=True, field_specifiers=(member,))
 class StructMessage(_cmsg.Struct, ControlMessage):
-    """A kind whose payload is a C struct: it holds the payload, and its fields are read from it.
+    """A kind whose payload is a C struct. It holds the payload, and reads its fields from that.
 
-    The class body names the fields, `ttl: int = member("...")`; register() gives the layout.
+    The class body declares the fields, `ttl: int = member("...")`; register() gives the layout.
     """
 
     __slots__ = ()

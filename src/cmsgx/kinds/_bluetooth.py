@@ -25,7 +25,7 @@ _BLUETOOTH = families("AF_BLUETOOTH")
     option=option("SOL_BLUETOOTH", "BT_PKT_STATUS", 1, "5.9"),
 )
 class BluetoothPacketStatus(StructMessage):
-    """How well a frame of SCO or ISO came through: BT_PKT_STATUS. Linux 5.9.
+    """How well an SCO or ISO frame was received: BT_PKT_STATUS. Linux 5.9.
 
     The Packet_Status_Flag of the Core Specification, volume 4, part E: 0 is good.
     """
@@ -44,7 +44,7 @@ class BluetoothPacketStatus(StructMessage):
     option=option("SOL_BLUETOOTH", "BT_PKT_SEQNUM", 2, "6.17"),
 )
 class BluetoothSequenceNumber(StructMessage):
-    """The number of a packet of ISO in its stream: BT_PKT_SEQNUM. Linux 6.17. Wraps at 2**16."""
+    """The number of an ISO packet in its stream: BT_PKT_SEQNUM. Linux 6.17. Wraps at 2**16."""
 
     __slots__ = ()
 
@@ -68,7 +68,7 @@ class BluetoothSequenceNumber(StructMessage):
     ],
 )
 class HciDirection(StructMessage):
-    """Whether a frame came from the controller: HCI_DATA_DIR. Of raw HCI sockets.
+    """Whether a frame came from the controller: HCI_DATA_DIR. For raw HCI sockets.
 
     FreeBSD and NetBSD have it too: SO_HCI_RAW_DIRECTION, SO_HCI_DIRECTION.
     """
@@ -88,7 +88,7 @@ class HciDirection(StructMessage):
     option=option("SOL_HCI", "HCI_TIME_STAMP", 16, "2.4.19"),
 )
 class HciTimestamp(StructMessage):
-    """When a frame passed, by the realtime clock: HCI_TIME_STAMP. Of raw HCI sockets.
+    """When a frame passed, by the realtime clock: HCI_TIME_STAMP. For raw HCI sockets.
 
     `nanoseconds` since the epoch, in whole microseconds (pack() drops the remainder); None if the
     kernel had no time.

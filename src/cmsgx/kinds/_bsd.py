@@ -1,6 +1,7 @@
 """FreeBSD, NetBSD, OpenBSD, macOS: kinds that Linux lacks.
 
-Kinds that Linux has too are with their family: Timestamp, PacketInfo, Ttl, HopLimit, SctpInit, ...
+Kinds that Linux has too are in the module of their family: Timestamp, PacketInfo, Ttl, HopLimit,
+SctpInit, ...
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _IP = _IPV4 | _IPV6
 _IS_NETBSD = sys.platform.startswith("netbsd")
 
 
-# When it came ---------------------------------------------------------------------------
+# Time of arrival ------------------------------------------------------------------------
 
 
 @register(
@@ -70,8 +71,8 @@ _IS_NETBSD = sys.platform.startswith("netbsd")
 class MonotonicTimestamp(StructMessage):
     """When the kernel received it, by CLOCK_MONOTONIC: SO_TS_CLOCK, setsockopt(2). FreeBSD.
 
-    `nanoseconds`, int. It replaces Timestamp, because a socket has one clock. If one is sent over
-    AF_UNIX, the kernel fills in the time of the send.
+    `nanoseconds` is an int. It replaces Timestamp, because a socket has only one clock. If one is
+    sent over AF_UNIX, the kernel fills in the time of the send.
     """
 
     __slots__ = ()
@@ -82,12 +83,12 @@ class MonotonicTimestamp(StructMessage):
 
 
 class TimestampInfoFlags(enum.IntFlag, boundary=enum.KEEP):
-    """ST_INFO_*: who made a time stamp. FreeBSD, sys/socket.h"""
+    """ST_INFO_*: what made a time stamp. FreeBSD, sys/socket.h"""
 
     HW = constant("ST_INFO_HW")
     """The network adapter."""
     HW_HPREC = constant("ST_INFO_HW_HPREC")
-    """The network adapter, by a clock of high precision."""
+    """The network adapter, with a high-precision clock."""
 
 
 @register(
@@ -99,9 +100,9 @@ class TimestampInfoFlags(enum.IntFlag, boundary=enum.KEEP):
     option=option("SOL_SOCKET", "SO_TIMESTAMP", 64),
 )
 class TimestampInfo(StructMessage):
-    """How the time stamp beside it was made: SCM_TIME_INFO, setsockopt(2). FreeBSD.
+    """How the time stamp in the same message was made: SCM_TIME_INFO, setsockopt(2). FreeBSD.
 
-    Attached only to a time stamp that the network adapter made.
+    Attached only if the network adapter made the time stamp.
     """
 
     __slots__ = ()
@@ -142,7 +143,7 @@ class MonotonicTicks(StructMessage):
 class ContinuousTicks(StructMessage):
     """When the kernel received it, in mach_continuous_time(): SCM_TIMESTAMP_CONTINUOUS. macOS.
 
-    As MonotonicTicks, but the clock keeps running while the machine sleeps. From a private header.
+    Like MonotonicTicks, but the clock runs on while the machine sleeps. From a private header.
     """
 
     __slots__ = ()
@@ -150,7 +151,7 @@ class ContinuousTicks(StructMessage):
     ticks: int = member(doc="Time in ticks of mach_continuous_time().")
 
 
-# Where it came in -----------------------------------------------------------------------
+# Place of arrival -----------------------------------------------------------------------
 
 
 @register(
@@ -162,16 +163,16 @@ class ContinuousTicks(StructMessage):
     option=option("SOL_IP", "IP_RECVIF", 64),
 )
 class ReceiveInterface(StructMessage, OnInterface):
-    """The interface an IPv4 packet came in by, struct sockaddr_dl: IP_RECVIF, ip(4). BSD and macOS.
+    """The interface of an IPv4 packet's arrival, struct sockaddr_dl: IP_RECVIF, ip(4). BSD, macOS.
 
-    `interface` is its index, 0 if the kernel does not tell; `link` its IFT_*, net/if_types.h.
+    `interface` is its index, 0 if the kernel reports none; `link` is its IFT_* of net/if_types.h.
     `data` holds its name, `name_size` bytes, and then its address, `address_size` bytes.
     """
 
     __slots__ = ()
 
     interface: int = member(
-        "sdl_index", doc="Index of the interface; 0 if the kernel does not tell."
+        "sdl_index", doc="Index of the interface; 0 if the kernel reports none."
     )
     link: int = member("sdl_type", default=0, doc="Type of the interface, IFT_* of net/if_types.h.")
     name_size: int = member(
@@ -186,12 +187,12 @@ class ReceiveInterface(StructMessage, OnInterface):
 
     @property
     def name(self) -> str:
-        """Its name at that time; empty if the kernel does not tell."""
+        """Its name at that time; empty if the kernel reports none."""
         return self.data[: self.name_size].decode("ascii", "replace")
 
     @property
     def address(self) -> bytes:
-        """Its link-layer address, six bytes for Ethernet; empty if the kernel does not tell."""
+        """Its link-layer address, six bytes for Ethernet; empty if the kernel reports none."""
         return self.data[self.name_size : self.name_size + self.address_size]
 
 
@@ -205,9 +206,9 @@ class ReceiveInterface(StructMessage, OnInterface):
     option=option("SOL_IP", "IP_RECVPKTINFO", 8),
 )
 class SourcePacketInfo(StructMessage, OnInterface):
-    """Where an IPv4 packet came in, and from which address: IP_RECVPKTINFO, ip(4). NetBSD.
+    """The interface and source address of an IPv4 packet: IP_RECVPKTINFO, ip(4). NetBSD.
 
-    PacketInfo has the address that it was sent to.
+    PacketInfo has the address that the packet was sent to.
     """
 
     __slots__ = ()
@@ -231,7 +232,7 @@ class SourcePacketInfo(StructMessage, OnInterface):
     other_forms=[wire_format("SOL_IPV6", "IPV6_RECVDSTPORT", families=_IPV6)],
 )
 class DestinationPort(StructMessage):
-    """The port a datagram was sent to, before pf diverted it: IP_RECVDSTPORT, ip(4). OpenBSD.
+    """The port that a datagram was sent to before pf diverted it: IP_RECVDSTPORT, ip(4). OpenBSD.
 
     IPv6 has it too: IPV6_RECVDSTPORT.
     """
@@ -250,11 +251,11 @@ class DestinationPort(StructMessage):
     option=option("SOL_IP", "IP_RECVRTABLE", 4),
 )
 class RoutingTable(StructMessage):
-    """The routing table that an IPv4 packet came in by: IP_RECVRTABLE, ip(4). OpenBSD."""
+    """The routing table in which an IPv4 packet arrived: IP_RECVRTABLE, ip(4). OpenBSD."""
 
     __slots__ = ()
 
-    table: int = member(doc="Number of the routing table by which the packet arrived.")
+    table: int = member(doc="Number of the routing table in which the packet arrived.")
 
 
 @register(
@@ -273,7 +274,7 @@ class IpsecFlowInfo(StructMessage):
 
 
 def _flow(name: str, switch: str) -> dict[str, Any]:
-    """The arguments of register() for the three kinds that FreeBSD has for both IPv4 and IPv6."""
+    """The arguments of register() for three kinds that FreeBSD has for both IPv4 and IPv6."""
     return {
         "level": "SOL_IP",
         "type": f"IP_{name}",
@@ -325,7 +326,7 @@ class RssBucketId(StructMessage):
     bucket: int = member(doc="Number of the receive side scaling bucket.")
 
 
-# How it goes ----------------------------------------------------------------------------
+# Sending --------------------------------------------------------------------------------
 
 
 @register(
@@ -422,10 +423,10 @@ class PacketLogReceive(StructMessage):
     unsolicited_size=6,
 )
 class TlsRecordHeader(StructMessage):
-    """The header of a record of kTLS, struct tls_get_record: TLS_GET_RECORD, ktls(4). FreeBSD 13.
+    """The header of a kTLS record, struct tls_get_record: TLS_GET_RECORD, ktls(4). FreeBSD 13.
 
-    `length` is that of the data, in bytes. Each receive from a socket with TCP_RXTLS_ENABLE takes
-    one record. Linux has TlsRecordType instead, which is also what FreeBSD sends.
+    `length` is the length of the data in bytes. Each receive from a socket with TCP_RXTLS_ENABLE
+    returns one record. Linux has TlsRecordType instead; FreeBSD sends that one too.
     """
 
     __slots__ = ()
@@ -445,11 +446,11 @@ class TlsRecordHeader(StructMessage):
     option=(EVENTS, option("SOL_SCTP", "SCTP_USE_EXT_RCVINFO", 0)),
 )
 class SctpExtendedReceiveInfo(StructMessage):
-    """SctpSendReceiveInfo, and what the next message will be: RFC 6458 section 5.3.3. FreeBSD.
+    """SctpSendReceiveInfo with facts about the next message: RFC 6458 section 5.3.3. FreeBSD.
 
-    Deprecated there in favour of SctpNextInfo. It replaces SctpSendReceiveInfo. `next_flags` has
-    SCTP_NEXT_MSG_AVAIL if there is a next message; `key` is valid if `key_valid`. The other fields
-    are those of SctpSendReceiveInfo.
+    The RFC prefers SctpNextInfo. It replaces SctpSendReceiveInfo. `next_flags` has
+    SCTP_NEXT_MSG_AVAIL if there is a next message; `key` is valid if `key_valid` is not 0. The
+    other fields are those of SctpSendReceiveInfo.
     """
 
     __slots__ = ()

@@ -22,12 +22,13 @@ __all__ = ["Cmsgcred", "NetlinkSender", "Sockcred", "Sockcred2"]
 
 _UNIX = families("AF_UNIX")
 _IS_NETBSD = sys.platform.startswith("netbsd")
-# The most groups that a kernel lists: CMGROUP_MAX of FreeBSD, NGROUPS_MAX of NetBSD; 4 bytes each.
+# The size in bytes of the groups that a kernel lists at most: CMGROUP_MAX of FreeBSD, NGROUPS_MAX
+# of NetBSD; 4 bytes each.
 _GROUPS = 16 * 4
 
 
 class _WithGroups(ShownAsMade, StructMessage):
-    """For the credentials that end with an array of groups."""
+    """For credentials that end with an array of groups."""
 
     __slots__ = ()
 
@@ -84,14 +85,14 @@ class Cmsgcred(_WithGroups):
         cls, pid: int = 0, uid: int = 0, euid: int = 0, gid: int = 0, groups: Iterable[int] = ()
     ) -> Self:
         groups = tuple(groups)
-        # Not a Field if the class is not registered; then its base raises.
+        # _groups is not a Field if the class is not registered; then the base class raises.
         packed = packed_numbers("I", groups, getattr(cls._groups, "size", None))
         return super().__new__(cls, pid, uid, euid, gid, len(groups), packed)
 
 
 @register(
     level="SOL_SOCKET",
-    # FreeBSD has it under the number of Cmsgcred, told apart by an option of the receiver.
+    # On FreeBSD it has the number of Cmsgcred; an option of the receiver decides which one it is.
     type="SCM_CREDS" if _IS_NETBSD else "",
     layout="sockcred",
     direction="receive",
@@ -101,7 +102,7 @@ class Cmsgcred(_WithGroups):
 class Sockcred(_WithGroups):
     """Who sent this message, struct sockcred: LOCAL_CREDS, unix(4). NetBSD 8.
 
-    Attached by the kernel, with each datagram, and once on a connection.
+    The kernel attaches it to each datagram, or once per connection.
     """
 
     __slots__ = ()

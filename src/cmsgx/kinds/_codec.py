@@ -1,4 +1,4 @@
-"""How C reads and packs a kind: the codec of a class, made from its layout and its fields."""
+"""The codec of a class, with which C reads and packs it: made from its layout and its fields."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ._base import REQUIRED, Member, members_of
 from ._row import DIRECTIONS, ENCODINGS, WireFormat
 from ._way import READERS, way_of
 
-# By the name in the class body; None for a member that this platform's struct lacks.
+# By the name in the class body; None for a member that the struct of this system lacks.
 _Fields: TypeAlias = dict[str, _cmsg.Field | None]
 _PACKAGE = f"{__package__}."
 
@@ -46,7 +46,7 @@ def _field(spec: Member | None, *place: Any) -> _cmsg.Field:
 
 
 def _fields_of(kind: Any, layout: dict[str, tuple[int, str, int]]) -> _Fields:
-    """A Field for each member() of the class, by a layout of the C headers."""
+    """A Field for each member() of the class, from a layout of the C headers."""
     found: _Fields = {}
     for name, spec in members_of(kind).items():
         place = layout.get(spec.name or next(iter(layout)))
@@ -55,15 +55,15 @@ def _fields_of(kind: Any, layout: dict[str, tuple[int, str, int]]) -> _Fields:
 
 
 def _fields_at(kind: Any, places: tuple[tuple[str, int, str], ...]) -> _Fields:
-    """A Field for each place, with what a member() of that name says."""
+    """A Field for each place, with the arguments of the member() of that name."""
     members = members_of(kind)
     found: _Fields = {}
     for place in as_tuple("layout", "an iterable of (name, offset, format)", places):
         if place[0] in found:
-            raise ValueError(f"layout: {place[0]!r} is there twice")
+            raise ValueError(f"layout: {place[0]!r} appears twice")
         found[place[0]] = _field(members.get(place[0]), *place)
     if missing := members.keys() - found.keys():
-        raise ValueError(f"layout: it has no {', '.join(map(repr, sorted(missing)))}")
+        raise ValueError(f"layout: it lacks {', '.join(map(repr, sorted(missing)))}")
     return found
 
 
@@ -89,7 +89,7 @@ def bind(
         fields = [field for field in windows.values() if field is not None]
         for field in fields:
             if field.format == "t" and not isinstance(layout, str):
-                # All that follows: any number of bytes.
+                # All bytes that follow, so there is no maximum.
                 min_size, max_size = max(min_size, field.offset), -1
     is_own = kind.__module__.startswith(_PACKAGE)
     packed = tuple(map(_packed_format, formats))
@@ -107,6 +107,6 @@ def bind(
 
 
 def set_match_args(kind: Any, fields: Iterable[str]) -> None:
-    """`case Kind(a, b)`: the fields in the order of the constructor, which is what repr() shows."""
+    """For `case Kind(a, b)`: the fields that repr() shows, in the order of the constructor."""
     if "__match_args__" not in vars(kind):
         type.__setattr__(kind, "__match_args__", tuple(getattr(kind, "_SHOWN", fields)))

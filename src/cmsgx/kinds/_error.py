@@ -1,4 +1,4 @@
-"""The error queue: what went wrong with a packet that was sent, or when it went. ip(7)"""
+"""The error queue: what went wrong with a sent packet, or when it was sent. ip(7)"""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SentStage(OpenEnum):
     """The controller reported that it was sent (Bluetooth). Linux 6.15."""
 
 
-# Those of both versions, because an AF_INET6 socket may have an IPv4-mapped peer.
+# The options of both IP versions, because an AF_INET6 socket may have an IPv4-mapped peer.
 _RFC4884 = (
     option("SOL_IPV6", "IPV6_RECVERR_RFC4884", 0, "5.9", families=_IPV6),
     option("SOL_IP", "IP_RECVERR_RFC4884", 0, "5.9", families=_IP),
@@ -80,9 +80,9 @@ class ExtendedError(ShownAsMade, StructMessage):
     """An entry of the error queue, struct sock_extended_err: IP_RECVERR, ip(7).
 
     The meaning of `ee_info`, `ee_data`, `ee_type` and `ee_code` depends on `ee_origin`;
-    receive_errors() gives objects that name what they say. `offender` is the address, in the form
-    of `Message.address`, that sent an ICMP error; None for any other origin. For TCP, UDP and raw
-    sockets; AF_PACKET, CAN, Bluetooth, vsock and RDS have the like.
+    receive_errors() returns objects with named fields for them. `offender` is the address that sent
+    an ICMP error, in the form of `Message.address`; None for any other origin. For TCP, UDP and raw
+    sockets; AF_PACKET, CAN, Bluetooth, vsock and RDS have similar entries.
     """
 
     __slots__ = ()
@@ -144,14 +144,14 @@ class ExtendedError(ShownAsMade, StructMessage):
         rfc4884: bool | None = None,
         zerocopy: bool | None = None,
     ) -> KindOption:
-        """What is queued, for `want=` and enable().
+        """Chooses what the kernel queues, for `want=` and enable().
 
         errors    ICMP and local errors, as for the class: IP_RECVERR, IPV6_RECVERR. False leaves
                   the option unchanged.
         rfc4884   whether an IcmpError has `extensions`: IP_RECVERR_RFC4884, IPV6_RECVERR_RFC4884.
                   Linux 5.9
-        zerocopy  whether MSG_ZEROCOPY is accepted, whose completions are queued: SO_ZEROCOPY.
-                  Linux 4.14. ZeroCopySender sets that by itself.
+        zerocopy  whether sends may use MSG_ZEROCOPY, whose completions are queued: SO_ZEROCOPY.
+                  Linux 4.14. A ZeroCopySender sets that itself.
 
         None leaves the option unchanged.
         """
@@ -167,13 +167,13 @@ class ExtendedError(ShownAsMade, StructMessage):
                 steps.append(tuple(chosen))
                 shown.append(f"{name}={value}")
         if not steps:
-            raise ValueError("errors: False, and nothing else is asked for")
+            raise ValueError("errors: False, but nothing else is requested")
         return KindOption(cls, tuple(steps), ", ".join(shown))
 
     @property
     def offender(self) -> _cmsg.AddressTuple | None:
-        """Who sent the ICMP error; its port is 0."""
-        # Over IPv6 the kernel leaves a stale address there for other origins too.
+        """The address that sent the ICMP error; its port is 0."""
+        # Over IPv6, the kernel leaves a stale address there for other origins.
         is_icmp = self.ee_origin in (ErrorOrigin.ICMP, ErrorOrigin.ICMP6)
         return self._offender if is_icmp else None
 

@@ -36,13 +36,13 @@ __all__ = [
 IP = families("AF_INET", "AF_INET6")
 # The BSDs and macOS name what they deliver by the option, and it is one byte there.
 _BY_OPTION = not IS_LINUX
-# Size of what these also send, in bytes; the other BSDs send none.
+# Size in bytes of a Tos that these systems send; the other BSDs cannot send one.
 _TOS = {"freebsd": 1, "darwin": 4}.get(sys.platform.rstrip("0123456789"), 0)
 
 # Not an IPAddress: such an object is not tracked by the garbage collector, and the class that
 # holds one would never be collected with its interpreter.
 _ANY = bytes(4)
-# NetBSD has one address in the struct, to receive and to send.
+# The struct of NetBSD has only one address, for receiving and for sending.
 _HAS_LOCAL = "ipi_spec_dst" in _cmsg.LAYOUTS.get("in_pktinfo", (0, 0, {}))[2]
 
 
@@ -60,18 +60,19 @@ _HAS_LOCAL = "ipi_spec_dst" in _cmsg.LAYOUTS.get("in_pktinfo", (0, 0, {}))[2]
     "subnet before the option was set, which reply() cannot tell from an address of this host",
 )
 class PacketInfo(StructMessage, OnInterface):
-    """Where an IPv4 packet came in, and to which address: IP_PKTINFO, ip(7).
+    """The interface and address at which an IPv4 packet arrived: IP_PKTINFO, ip(7).
 
-    `interface` is the index of the interface it arrived on, `destination` the address in its
-    header, `local` the address to answer from (they differ for a broadcast). To send: `local` is
-    the source address, `interface` (if not 0) the outgoing interface; `destination` is ignored.
+    `interface` is the index of that interface, `destination` the address in the packet's header,
+    and `local` the address to answer from (they differ for a broadcast). To send: `local` is the
+    source address, `interface` (if not 0) the outgoing interface; `destination` is ignored.
 
-    A server on all addresses enables it before bind(), and answers with `control=info.reply()`:
-    what was queued before the option was set has 0 as `interface` and `local`. If that came to the
-    broadcast address of a subnet, its answer fails with ENETUNREACH, as reply() cannot tell that
-    from a host's: send it again without `control=`. Sending the info itself back pins the way out
-    to the way in, and a `local` of 0.0.0.0 puts the address that the
-    kernel chooses in place of the one that the socket is bound to.
+    A server that is bound to all addresses should enable it before bind(), and answer with
+    `control=info.reply()`. A packet that was queued before the option was set has 0 as `interface`
+    and `local`. If it was sent to the broadcast address of a subnet, the answer fails with
+    ENETUNREACH, because reply() cannot tell that address from one of a host: send it again without
+    `control=`. Do not send back the object itself: it forces the answer out of the interface on
+    which the packet arrived, and with a `local` of 0.0.0.0 the kernel chooses the source address
+    instead of using the one that the socket is bound to.
     """
 
     __slots__ = ()
@@ -85,16 +86,16 @@ class PacketInfo(StructMessage, OnInterface):
     )
 
     def reply(self) -> PacketInfo:
-        """What to send, as `control=`, to answer this packet from the address that it was sent to.
+        """The `control=` with which to answer this packet from the address that it was sent to.
 
-        That is `local`. Where a packet has none, as it was queued before the option was set (or
-        macOS received it), it is `destination`; if that is a group, or 255.255.255.255, nothing is
-        pinned, and the kernel chooses. The broadcast address of a subnet cannot be told from a
-        host's there, and sending fails with ENETUNREACH: enable the kind before bind(), or send
-        again without `control=` then.
+        That address is `local`. If the packet has none, because it was queued before the option was
+        set (or on macOS), it is `destination`. If that is a multicast group or 255.255.255.255, the
+        kernel chooses the source address. The broadcast address of a subnet looks like one of a
+        host there, and the send fails with ENETUNREACH: enable the kind before bind(), or send
+        again without `control=`.
 
-        The interface is not pinned, as the way back may be another one; but for a link-local
-        address (169.254.0.0/16), which each interface may have.
+        The interface is left open, because the route back may use another one, unless the address
+        is link-local (169.254.0.0/16), which can exist on every interface.
         """
         source = self.local.packed if _HAS_LOCAL else _ANY
         if source == _ANY:
@@ -181,9 +182,9 @@ class ReceivedOptions(StructMessage):
     needs="options as RFC 791 has them; CAP_NET_RAW for some",
 )
 class ReturnOptions(StructMessage):
-    """The options for an answer, with the route filled in: IP_RETOPTS, ip(7).
+    """The IPv4 options for an answer, with the route filled in: IP_RETOPTS, ip(7).
 
-    To send: the options of this packet, at most 40 bytes.
+    To send: the IPv4 options of this packet, at most 40 bytes.
     """
 
     __slots__ = ()
@@ -219,9 +220,9 @@ class OriginalDestination(StructMessage):
     option=option("SOL_IP", "IP_CHECKSUM", 4, "4.0"),
 )
 class Checksum(StructMessage):
-    """The sum over the payload of an IPv4 packet that the network adapter made: IP_CHECKSUM.
+    """The checksum of an IPv4 packet's payload, computed by the network adapter: IP_CHECKSUM.
 
-    Linux 4.0. Folded to 32 bits, not complemented. Absent if no adapter computed one.
+    Linux 4.0. Folded to 32 bits, not complemented. Absent if no adapter computed it.
     """
 
     __slots__ = ()
@@ -242,9 +243,9 @@ class Checksum(StructMessage):
     other_forms=[wire_format("SOL_IPV6", "IPV6_RECVFRAGSIZE", families=families("AF_INET6"))],
 )
 class FragmentSize(StructMessage):
-    """The largest fragment of a datagram that came in several: IP_RECVFRAGSIZE. Linux 4.10.
+    """The size of the largest fragment of a datagram: IP_RECVFRAGSIZE. Linux 4.10.
 
-    In bytes, IPv4 and IPv6. Absent if the datagram was not fragmented.
+    In bytes; IPv4 and IPv6. Absent if the datagram was not fragmented.
     """
 
     __slots__ = ()
@@ -262,10 +263,10 @@ class FragmentSize(StructMessage):
     needs="1 to 255, on a raw socket whose packets bring their own header",
 )
 class FlowProtocol(StructMessage):
-    """The protocol by which the route of a raw packet is chosen: IP_PROTOCOL. Linux 6.4.
+    """The protocol number for which a raw packet is routed: IP_PROTOCOL. Linux 6.4.
 
-    For raw sockets whose packets include their own header (IP_HDRINCL); 1 to 255. The header is
-    not changed.
+    For raw sockets whose packets bring their own header (IP_HDRINCL); 1 to 255. The header is not
+    changed.
     """
 
     __slots__ = ()

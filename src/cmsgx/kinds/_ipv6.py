@@ -1,9 +1,9 @@
 """IPv6: ipv6(7), RFC 3542.
 
 On a dual-stack socket (AF_INET6 with IPv4-mapped peers as well), HopLimit, TrafficClass and
-PacketInfo6 serve both families, received and sent: with an IPv4 packet they go as Ttl, Tos and
-PacketInfo do, because the kernel silently ignores the form of IPv6 there. The others are for IPv6
-packets only: sending one with an IPv4 packet is refused.
+PacketInfo6 serve both families, received and sent: with an IPv4 packet they are sent in the form of
+Ttl, Tos and PacketInfo, because the kernel silently ignores the form of IPv6 there. The others are
+for IPv6 packets only: sending one with an IPv4 packet is refused.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _ANY = bytes(16)
 # The largest header whose length one byte can hold, in units of 8 bytes.
 _HEADER = 2048
 _WHOLE = "a whole header, a multiple of 8 bytes, whose second byte says its length"
-# Before a routing header and after it.
+# One before a routing header, and one after it.
 _TWO_HEADERS = _HEADER + _cmsg.CMSG_SPACE(_HEADER)
 
 
@@ -59,7 +59,7 @@ _TWO_HEADERS = _HEADER + _cmsg.CMSG_SPACE(_HEADER)
     option=(
         option("SOL_IPV6", "IPV6_RECVPKTINFO", 20, "2.6.14", families=_IPV6),
         option("SOL_IPV6", "IPV6_2292PKTINFO", 20, families=_IPV6, is_watched_only=True),
-        # An AF_INET6 socket reports an IPv4-mapped peer's in the form of IPv6.
+        # For an IPv4-mapped peer, an AF_INET6 socket reports it in the form of IPv6.
         option("SOL_IP", "IP_PKTINFO", 12, families=families("AF_INET")) if IS_LINUX else None,
     ),
     other_forms=[
@@ -72,17 +72,18 @@ _TWO_HEADERS = _HEADER + _cmsg.CMSG_SPACE(_HEADER)
     "not 0 for a link-local one, nor other than its scope_id",
 )
 class PacketInfo6(StructMessage, OnInterface):
-    """Where a packet came in, and to which address: IPV6_PKTINFO, RFC 3542.
+    """The interface and address at which a packet arrived: IPV6_PKTINFO, RFC 3542.
 
-    `address` is the destination in its header, `interface` the index of the interface it arrived
-    on. To send: `address` is the source address, `interface` (if not 0) the outgoing interface.
+    `address` is the destination in the packet's header, `interface` the index of that interface. To
+    send: `address` is the source address, `interface` (if not 0) the outgoing interface.
 
-    A server on all addresses enables it before bind(), and answers with `control=info.reply()`: a
-    request to a group that is sent back as it came is refused, EINVAL, and any other pins the way
-    out to the way in. Of an IPv4-mapped peer, what was queued before the option was set has 0 as
-    `interface`. A server that IPv4 hosts reach by the broadcast address of a subnet wants
-    PacketInfo too, and answers with `(msg.get(PacketInfo) or msg[PacketInfo6]).reply()`: that
-    address cannot be told from a host's here, and sending from it fails with ENETUNREACH.
+    A server that is bound to all addresses should enable it before bind(), and answer with
+    `control=info.reply()`. Do not send back the object itself: if the packet was sent to a group,
+    that is refused with EINVAL; otherwise it forces the answer out of the interface on which the
+    packet arrived. A packet from an IPv4-mapped peer that was queued before the option was set has
+    0 as `interface`. If IPv4 hosts reach the server by the broadcast address of a subnet, enable
+    PacketInfo too, and answer with `(msg.get(PacketInfo) or msg[PacketInfo6]).reply()`: here that
+    address looks like one of a host, and sending from it fails with ENETUNREACH.
     """
 
     __slots__ = ()
@@ -93,12 +94,12 @@ class PacketInfo6(StructMessage, OnInterface):
     interface: int = member("ipi6_ifindex", default=0, doc="Index of the interface; sent, 0: any.")
 
     def reply(self) -> PacketInfo6:
-        """What to send, as `control=`, to answer this packet from the address that it was sent to.
+        """The `control=` with which to answer this packet from the address that it was sent to.
 
-        That is `address`; if that is a group, or 255.255.255.255, no address is pinned, and the
-        kernel chooses one. The interface is not pinned, as the way back may be another one; but for
-        an address, or a group, of one link only (fe80::/10, ff02::/16, 169.254.0.0/16,
-        224.0.0.0/24, 255.255.255.255), which each interface may have.
+        That address is `address`. If it is a multicast group or 255.255.255.255, the kernel chooses
+        the source address. The interface is left open, because the route back may use another one,
+        unless the address or group is valid on one link only (fe80::/10, ff02::/16, 169.254.0.0/16,
+        224.0.0.0/24, 255.255.255.255), so that it can exist on every interface.
         """
         source = self.address.packed
         can_be, is_of_link = source_of_answer(source)
@@ -125,8 +126,8 @@ class PacketInfo6(StructMessage, OnInterface):
 class HopLimit(StructMessage):
     """The hop limit of a packet: IPV6_HOPLIMIT, RFC 3542.
 
-    Sent: 0 to 255, -1 for the default; to IPv4 1 to 255. If a datagram is sent in parts, with
-    MSG_MORE, the control data of the first part applies.
+    To send: 0 to 255, or -1 for the default; over IPv4 1 to 255. If a datagram is sent in parts,
+    with MSG_MORE, the control data of the first part applies.
     """
 
     __slots__ = ()
@@ -169,13 +170,13 @@ class TrafficClass(StructMessage, WithTrafficClass):
 class FlowInfo(StructMessage):
     """Traffic class and flow label, as in the header: IPV6_FLOWINFO. Linux 2.2.7.
 
-    Absent if both are 0. When sent, the label has to be one that the socket may use, and the class
-    is taken from TrafficClass or from the socket.
+    Absent if both are 0. To send: the label has to be one that the socket may use; the traffic
+    class is taken from TrafficClass or from the socket.
     """
 
     __slots__ = ()
 
-    # The kernel drops the 4 bits above, where a header has its version.
+    # The kernel drops the upper 4 bits, which are the version in a header.
     value: int = member(
         bounds=(0, 0xFFFFFFF),
         doc="Traffic class (8 bits) and flow label (20 bits), 0 to 0xFFFFFFF.",
@@ -188,7 +189,7 @@ class FlowInfo(StructMessage):
 
     @property
     def traffic_class(self) -> int:
-        """The traffic class, the 8 bits above."""
+        """The traffic class, the 8 bits above the flow label."""
         return self.value >> 20 & 0xFF
 
 
@@ -202,8 +203,8 @@ class _Header(StructMessage):
         view = memoryview(header).cast("B")
         if len(view) < 8 or len(view) != 8 * (view[1] + 1):
             raise ValueError(
-                f"{cls.__name__}.header: {len(view)} bytes; a header has 8, and 8 for each that "
-                "its second byte counts"
+                f"{cls.__name__}.header: {len(view)} bytes; a header has 8 bytes, plus 8 times its "
+                "second byte"
             )
         return super().__new__(cls, header)
 
@@ -223,7 +224,7 @@ class _Header(StructMessage):
 class HopByHopOptions(_Header):
     """The hop-by-hop options header, whole: IPV6_HOPOPTS, RFC 3542.
 
-    A multiple of 8 bytes. To send it takes CAP_NET_RAW (EPERM); at most one in a message.
+    A multiple of 8 bytes. To send: at most one per message; it needs CAP_NET_RAW (otherwise EPERM).
     """
 
     __slots__ = ()
@@ -303,7 +304,7 @@ class RoutingDestinationOptions(_Header):
     since="2.6.35",
 )
 class DontFragment(StructMessage):
-    """Whether a datagram that is too long fails with EMSGSIZE: IPV6_DONTFRAG, RFC 3542. 0 or 1."""
+    """Whether a datagram that is too long fails, with EMSGSIZE: IPV6_DONTFRAG, RFC 3542. 0 or 1."""
 
     __slots__ = ()
 
@@ -340,11 +341,11 @@ class OriginalDestination6(StructMessage):
     option=option("SOL_IPV6", "IPV6_RECVPATHMTU", 32, "2.6.35"),
 )
 class PathMtu(StructMessage):
-    """The path MTU, after a datagram was too long for it: IPV6_PATHMTU, RFC 3542.
+    """The path MTU in bytes, after a datagram exceeded it: IPV6_PATHMTU, RFC 3542.
 
-    In bytes. On Linux only if DontFragment or IPV6_DONTFRAG kept it from being fragmented. It comes
-    by itself, in a message without data, from an ordinary receive; poll(2) does not announce it.
-    `destination` is where the datagram was to go.
+    On Linux only if DontFragment or IPV6_DONTFRAG prevented fragmentation. It arrives in a message
+    of its own without data, from an ordinary receive; poll(2) does not announce it. `destination`
+    is the destination of that datagram.
     """
 
     __slots__ = ()

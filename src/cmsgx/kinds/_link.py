@@ -1,4 +1,4 @@
-"""Link layers and others beside IP: LLC, IEEE 802.15.4, ISDN, IUCV."""
+"""Link layers, and protocols other than IP: LLC, IEEE 802.15.4, ISDN, IUCV."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ __all__ = ["IucvTargetClass", "LinkQuality", "LlcPacketInfo", "MisdnTimestamp"]
 class LlcPacketInfo(StructMessage, OnInterface):
     """Where a packet of IEEE 802.2 came in, and to which address: LLC_OPT_PKTINFO. Linux 2.6.34.
 
-    `interface` is the index of the interface, `sap` the service access point and `mac` the 6 bytes
-    of the address that it was sent to. linux/llc.h
+    `interface` is the index of the interface, `sap` the service access point, and `mac` the 6-byte
+    address that it was sent to. linux/llc.h
     """
 
     __slots__ = ()
@@ -88,7 +88,7 @@ class MisdnTimestamp(StructMessage):
 class IucvTargetClass(StructMessage):
     """The target class of a message between guests of z/VM: SCM_IUCV_TRGCLS. Linux 2.6.31.
 
-    Attached without an option. Sent: at most once in a message, otherwise EINVAL.
+    Attached without an option. To send: at most one per message, otherwise EINVAL.
     """
 
     __slots__ = ()

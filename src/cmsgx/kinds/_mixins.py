@@ -1,4 +1,4 @@
-"""What kinds of several families share."""
+"""Properties that kinds of several families share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 __all__ = ["Ecn"]
 
-# Of an IPv4 address in the form of IPv6: RFC 4291 section 2.5.5.2.
+# The prefix of an IPv4-mapped IPv6 address: RFC 4291 section 2.5.5.2.
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
@@ -59,12 +59,12 @@ class OnInterface:
 
 
 def source_of_answer(asked: bytes) -> tuple[bool, bool]:
-    """For the address that a packet was sent to, 4 or 16 bytes: whether an answer can come from it,
-    and whether the answer has to leave by the interface that the packet arrived on.
+    """Whether an answer can have this source address, 4 or 16 bytes, to which a packet was sent;
+    and whether the answer has to leave by the interface on which the packet arrived.
 
-    No packet comes from a group, or from all hosts. An address of one link only, a group's
-    (RFC 4291, RFC 5771) or a host's (RFC 3927), may be on each interface, and the routes do not
-    tell which. The broadcast address of a subnet looks like a host's.
+    A multicast group or 255.255.255.255 cannot be a source. A link-local address, of a group
+    (RFC 4291, RFC 5771) or of a host (RFC 3927), can exist on every interface, and the routing
+    table does not say which one is meant. The broadcast address of a subnet looks like a host's.
     """
     if len(asked) == 16 and not asked.startswith(_MAPPED):
         is_group = asked[0] == 0xFF
@@ -79,7 +79,7 @@ def source_of_answer(asked: bytes) -> tuple[bool, bool]:
 
 
 def error_of(number: int) -> OSError:
-    """The exception for that errno, whatever number the payload has."""
+    """The exception for that errno, which can be any number because it comes from a payload."""
     try:
         return OSError(number, os.strerror(number))
     except OverflowError:
@@ -87,7 +87,7 @@ def error_of(number: int) -> OSError:
 
 
 class ShownAsMade:
-    """For kinds whose struct has more than the constructor takes: `_SHOWN` lists what it takes."""
+    """For kinds whose struct has more members than the constructor takes: `_SHOWN` lists those."""
 
     __slots__ = ()
 
@@ -99,7 +99,7 @@ class ShownAsMade:
 
 
 def numbers(format: Literal["I", "Q"]) -> Callable[[bytes], tuple[int, ...]]:
-    """A function for convert= that reads an array's bytes as numbers. `format` as in `struct`."""
+    """A function for convert= that reads the bytes of an array as numbers; `format` of `struct`."""
 
     def convert(raw: bytes) -> tuple[int, ...]:
         whole = len(raw) - len(raw) % struct.calcsize(format)
@@ -118,5 +118,5 @@ def packed_numbers(format: str, values: Iterable[int], size: int | None = None) 
     if size is None:
         return packed
     if len(packed) > size:
-        raise ValueError(f"{values}: there is room for {size // struct.calcsize(format)} at most")
+        raise ValueError(f"{values}: at most {size // struct.calcsize(format)} are allowed")
     return packed.ljust(size, b"\0")

@@ -12,7 +12,7 @@ __all__ = ["PacketAuxdata", "PacketStatus"]
 
 
 class PacketStatus(enum.IntFlag, boundary=enum.KEEP):
-    """TP_STATUS_*: what is known about a packet, and about what came with it. linux/if_packet.h"""
+    """TP_STATUS_*: what is known about a packet and its other fields. linux/if_packet.h"""
 
     USER = constant("TP_STATUS_USER")
     COPY = constant("TP_STATUS_COPY")
@@ -41,11 +41,11 @@ class PacketStatus(enum.IntFlag, boundary=enum.KEEP):
     option=option("SOL_PACKET", "PACKET_AUXDATA", 20, "2.6.21"),
 )
 class PacketAuxdata(StructMessage):
-    """What a packet's data does not show, struct tpacket_auxdata: PACKET_AUXDATA, packet(7).
+    """Facts that a packet's data does not show, struct tpacket_auxdata: PACKET_AUXDATA, packet(7).
 
-    `length` is that of the packet on the wire, `snaplen` how much a filter kept, `mac` and `net`
-    where the link and network headers begin, each in bytes. A VLAN tag is removed from the data
-    and stands here.
+    `length` is the length of the packet on the wire, `snaplen` how much of it a filter kept, `mac`
+    and `net` are the offsets of the link and network headers, all in bytes. A VLAN tag is removed
+    from the data and given here.
     """
 
     __slots__ = ()

@@ -1,4 +1,4 @@
-"""Which process: descriptors that name one, as the kernel attaches them. SCM_PIDFD"""
+"""Pidfds: descriptors that refer to a process, as the kernel attaches them. SCM_PIDFD"""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from ._table import row_of
 
 
 class PidFd(Fd):
-    """Owns a pidfd: names one process for good, unlike its pid, which can be reused. pidfd_open(2)
+    """Owns a pidfd, which refers to one process for good; a pid can be reused. pidfd_open(2)
 
-    As a control message (SCM_PIDFD, Linux 6.5) it names the process that sent the message. Where
-    the kernel could make none, because this process's table was full, which a peer can cause, it
-    owns nothing and `error` is the errno: the identity is unknown, so refuse.
+    As a control message (SCM_PIDFD, Linux 6.5) it refers to the process that sent the message. If
+    the kernel could not make one, because the descriptor table of this process was full, which a
+    peer can cause, it owns nothing, and `error` is the errno. The sender is then unknown: refuse
+    the message.
     """
 
     __slots__ = ()
@@ -41,17 +42,17 @@ class PidFd(Fd):
 
     @property
     def pid(self) -> int | None:
-        """Its pid here; None where it is not visible here, was reaped, or cannot be told.
+        """Its pid in this namespace; None if it is not visible here, was reaped, or is unknown.
 
-        The kernel is asked by PIDFD_GET_INFO, Linux 6.13; before that it is read in /proc, if that
-        is mounted and the table has room for a descriptor: proc_pid_fdinfo(5)
+        From PIDFD_GET_INFO, Linux 6.13. On older kernels it is read from /proc, if that is mounted
+        and a descriptor is free: proc_pid_fdinfo(5)
         """
         with self._pinned() as number:
             pid = _cmsg.pidfd_pid(number)
             return (_pid_in_proc(self, number) if pid is None else pid) or None
 
     def send_signal(self, number: int) -> None:
-        """Sends a signal: pidfd_send_signal(2). ProcessLookupError where it has ended."""
+        """Sends a signal: pidfd_send_signal(2). ProcessLookupError if the process has ended."""
         number = as_int("number", number)
         with self._pinned() as pidfd:
             try:
@@ -64,11 +65,12 @@ class PidFd(Fd):
                 raise
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Waits until the process has ended; TimeoutError after `timeout` seconds.
+        """Waits until the process has ended; TimeoutError after `timeout` seconds. waitid(2)
 
-        A child of this process is reaped, and its exit status returned as by subprocess (negative
-        for a signal); of others None. Where another thread closes the PidFd meanwhile, this waits
-        on, for the same process, and the descriptor goes when it returns. waitid(2), poll(2)
+        A child of this process is reaped, and its exit status returned as subprocess does it
+        (negative for a signal). For any other process the result is None. If another thread closes
+        the PidFd meanwhile, this goes on waiting for the same process, and the descriptor is closed
+        when it returns.
         """
         timeout = as_seconds(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -93,14 +95,14 @@ class PidFd(Fd):
 
     @classmethod
     def unpack(cls, data: bytes | bytearray | memoryview, /) -> UnownedPidFd:
-        """From the payload of SCM_PIDFD: holds the number, and owns nothing until own()."""
+        """Makes an UnownedPidFd from a payload of SCM_PIDFD; it owns nothing until own()."""
         return UnownedPidFd(data)
 
 
 def _pid_in_proc(pidfd: PidFd, number: int) -> int | None:
     try:
         if os.readlink("/proc/self") != str(os.getpid()):
-            return None  # /proc is of another pid namespace, and so are the numbers in it
+            return None  # /proc, and the numbers in it, belong to another pid namespace
         with open(f"/proc/self/fdinfo/{number}", encoding="ascii") as info:
             lines = [line.split() for line in info]
     except OSError:
@@ -112,7 +114,7 @@ def _pid_in_proc(pidfd: PidFd, number: int) -> int | None:
 
 
 def _milliseconds_until(deadline: float) -> float:
-    # The most that poll(2) takes: a longer wait asks again.
+    # The longest wait that poll(2) takes; for a longer one it is called again.
     return max(0.0, min((deadline - time.monotonic()) * 1000, 0x7FFFFFFF))
 
 
@@ -131,14 +133,14 @@ class UnownedPidFd:
         self._tickets = [True]
 
     def own(self) -> PidFd:
-        """The PidFd that owns it, once; then ValueError. OSError where an errno came."""
+        """The PidFd that owns it. A second call is a ValueError. OSError if an errno arrived."""
         if self.number is None:
             assert self.error is not None
-            raise os_error(self.error, "the kernel could make no pidfd for the sender")
+            raise os_error(self.error, "the kernel could not make a pidfd for the sender")
         return PidFd._own_all((self.number,), self._tickets)[0]
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        raise TypeError("UnownedPidFd can be owned once: it is neither copied nor pickled")
+        raise TypeError("UnownedPidFd can be owned only once: it cannot be copied or pickled")
 
     def __repr__(self) -> str:
         if self.error is not None:

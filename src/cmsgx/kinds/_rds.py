@@ -43,7 +43,7 @@ class RdsFlags(enum.IntFlag, boundary=enum.KEEP):
     READWRITE = constant("RDS_RDMA_READWRITE")
     """Writes to the peer's memory, or lets it write; without it, reads."""
     FENCE = constant("RDS_RDMA_FENCE")
-    """What follows waits until the read is done."""
+    """Later operations wait until the read is done."""
     INVALIDATE = constant("RDS_RDMA_INVALIDATE")
     """The key is invalidated when the mapping is freed."""
     USE_ONCE = constant("RDS_RDMA_USE_ONCE")
@@ -51,7 +51,7 @@ class RdsFlags(enum.IntFlag, boundary=enum.KEEP):
     DONTWAIT = constant("RDS_RDMA_DONTWAIT")
     """The mapping is freed without waiting."""
     NOTIFY_ME = constant("RDS_RDMA_NOTIFY_ME")
-    """RdsRdmaStatus tells how it ended."""
+    """RdsRdmaStatus reports how it ended."""
     SILENT = constant("RDS_RDMA_SILENT")
     """It is sent without a message."""
 
@@ -67,7 +67,7 @@ class RdsStatus(OpenEnum):
 
 
 class RdsReceiveStage(OpenEnum):
-    """RDS_MSG_RX_*: a stage of a message's way through the kernel. linux/rds.h"""
+    """RDS_MSG_RX_*: a stage of a message's path through the kernel. linux/rds.h"""
 
     HDR_TO_DGRAM_START = constant("RDS_MSG_RX_HDR_TO_DGRAM_START")
     DGRAM_REASSEMBLE = constant("RDS_MSG_RX_DGRAM_REASSEMBLE")
@@ -86,10 +86,10 @@ class RdsReceiveStage(OpenEnum):
 class RdsRdmaArgs(StructMessage):
     """An RDMA read or write that accompanies the message, struct rds_rdma_args: rds-rdma(7).
 
-    The peer's memory is named by the `cookie` that it sent, and `remote_address` and `remote_size`
-    (in bytes) within that. `local_vector` is the address of `local_count` structs rds_iovec, whose
-    memory has to stay until RdsRdmaStatus says so, with `user_token`. Not with RdsRdmaDestination
-    or RdsRdmaMap: EINVAL.
+    The `cookie` that the peer sent names its memory; `remote_address` and `remote_size` (in bytes)
+    are a range within that. `local_vector` is the address of an array of `local_count` struct
+    rds_iovec. Their memory has to stay valid until an RdsRdmaStatus with this `user_token` arrives.
+    EINVAL together with RdsRdmaDestination or RdsRdmaMap.
     """
 
     __slots__ = ()
@@ -114,9 +114,9 @@ class RdsRdmaArgs(StructMessage):
     since="2.6.30",
 )
 class RdsRdmaDestination(StructMessage):
-    """The name of memory for the peer's RDMA, sent to it and received from it: rds-rdma(7).
+    """The cookie that names memory for the peer's RDMA, sent and received: rds-rdma(7).
 
-    The cookie of RDS_GET_MR. Received without an option.
+    It comes from RDS_GET_MR. Received without an option.
     """
 
     __slots__ = ()
@@ -136,7 +136,7 @@ class RdsRdmaDestination(StructMessage):
 class RdsRdmaMap(StructMessage):
     """Maps memory and tells the peer its cookie, struct rds_get_mr_args: rds-rdma(7).
 
-    `size` bytes at `address`. Where `cookie_address` is not 0 the cookie is written there too.
+    `size` bytes at `address`. If `cookie_address` is not 0, the cookie is also written there.
     Arrives as RdsRdmaDestination.
     """
 
@@ -165,8 +165,8 @@ class RdsRdmaMap(StructMessage):
 class RdsRdmaStatus(StructMessage):
     """How an RDMA or atomic operation with RdsFlags.NOTIFY_ME ended: rds-rdma(7).
 
-    `user_token` is that of the operation. Arrives in a message without data, as many in one as
-    there is room for. enable() sets RDS_RECVERR, which reports failures without NOTIFY_ME too.
+    `user_token` is that of the operation. Arrives in a message without data, which has as many as
+    fit. enable() sets RDS_RECVERR, which reports failures without NOTIFY_ME too.
     """
 
     __slots__ = ()
@@ -205,8 +205,8 @@ class RdsCongestionUpdate(StructMessage):
 class RdsAtomicAdd(StructMessage):
     """Adds to 64 bits of the peer's memory: RDS_CMSG_ATOMIC_FADD. Linux 2.6.37.
 
-    At `remote_address` within what `cookie` names. The previous value is written to the 8 bytes at
-    `local_address`, which have to stay valid until RdsRdmaStatus arrives.
+    They are at `remote_address` in the memory that `cookie` names. The previous value is written to
+    the 8 bytes at `local_address`, which have to stay valid until RdsRdmaStatus arrives.
     """
 
     __slots__ = ()
@@ -257,9 +257,9 @@ class RdsAtomicCompareSwap(StructMessage):
     since="2.6.37",
 )
 class RdsMaskedAtomicAdd(StructMessage):
-    """RdsAtomicAdd to several numbers in the 64 bits: RDS_CMSG_MASKED_ATOMIC_FADD. Linux 2.6.37.
+    """RdsAtomicAdd for several numbers in the 64 bits: RDS_CMSG_MASKED_ATOMIC_FADD. Linux 2.6.37.
 
-    Nothing is carried out of a bit that is set in `nocarry_mask`.
+    There is no carry out of the bits that are set in `nocarry_mask`.
     """
 
     __slots__ = ()
@@ -284,9 +284,9 @@ class RdsMaskedAtomicAdd(StructMessage):
     since="2.6.37",
 )
 class RdsMaskedAtomicCompareSwap(StructMessage):
-    """RdsAtomicCompareSwap of some of the 64 bits: RDS_CMSG_MASKED_ATOMIC_CSWP. Linux 2.6.37.
+    """RdsAtomicCompareSwap for some of the 64 bits: RDS_CMSG_MASKED_ATOMIC_CSWP. Linux 2.6.37.
 
-    Those of `compare_mask` are compared, those of `swap_mask` set.
+    The bits in `compare_mask` are compared, and those in `swap_mask` are set.
     """
 
     __slots__ = ()
@@ -305,7 +305,7 @@ class RdsMaskedAtomicCompareSwap(StructMessage):
 
 
 def _traces(stages: Iterable[int]) -> Option | None:
-    """struct rds_rx_trace_so: how many stages, and which."""
+    """The option with a struct rds_rx_trace_so: the number of stages, and their numbers."""
     some = tuple(stages)
     value = bytes([len(some), *some])
     return option("SOL_RDS", "SO_RDS_MSG_RXPATH_LATENCY", 32, "4.11", value=value)
@@ -320,10 +320,10 @@ def _traces(stages: Iterable[int]) -> Option | None:
     option=_traces(RdsReceiveStage),
 )
 class RdsReceiveLatency(ShownAsMade, StructMessage):
-    """How long a message took on its way through the kernel: SO_RDS_MSG_RXPATH_LATENCY. Linux 4.11.
+    """How long a message took to pass through the kernel: SO_RDS_MSG_RXPATH_LATENCY. Linux 4.11.
 
-    `latencies` has the nanoseconds of each stage. enable() asks for all of them;
-    RdsReceiveLatency.option() for some.
+    `latencies` maps each stage to nanoseconds. enable() requests all stages,
+    RdsReceiveLatency.option() some of them.
     """
 
     __slots__ = ()
@@ -350,10 +350,10 @@ class RdsReceiveLatency(ShownAsMade, StructMessage):
 
     @classmethod
     def option(cls, stages: Iterable[int] | None = None) -> KindOption:
-        """Which stages are timed, for `want=` and enable(): SO_RDS_MSG_RXPATH_LATENCY.
+        """Chooses the stages that are timed, for `want=` and enable(): SO_RDS_MSG_RXPATH_LATENCY.
 
-        `stages`, of RdsReceiveStage, each once, in the order in which `latencies` is to have them;
-        None: all. This replaces what was set.
+        `stages` are members of RdsReceiveStage, each once, in the order in which `latencies` will
+        have them; None means all. This replaces the previous setting.
         """
         row_of(cls)
         if stages is None:
@@ -388,10 +388,10 @@ class RdsReceiveLatency(ShownAsMade, StructMessage):
     needs="the flag MSG_ZEROCOPY, and SO_ZEROCOPY on the socket: enable(sock, RdsZeroCopyCookie)",
 )
 class RdsZeroCopyCookie(StructMessage):
-    """The name of a message that is sent with MSG_ZEROCOPY: RDS_CMSG_ZCOPY_COOKIE. Linux 4.17.
+    """A number for a message that is sent with MSG_ZEROCOPY: RDS_CMSG_ZCOPY_COOKIE. Linux 4.17.
 
-    RdsZeroCopyCompletion tells when its memory is free again. enable() of either sets SO_ZEROCOPY,
-    which MSG_ZEROCOPY needs.
+    RdsZeroCopyCompletion reports that its memory is free again. Enabling either kind sets
+    SO_ZEROCOPY, which MSG_ZEROCOPY needs.
     """
 
     __slots__ = ()
@@ -408,9 +408,9 @@ class RdsZeroCopyCookie(StructMessage):
     option=option("SOL_SOCKET", "SO_ZEROCOPY", 36, "4.17"),
 )
 class RdsZeroCopyCompletion(ShownAsMade, StructMessage):
-    """The messages whose memory the kernel is done with, by their RdsZeroCopyCookie. Linux 4.17.
+    """The cookies of messages whose memory the kernel is done with: RdsZeroCopyCookie. Linux 4.17.
 
-    At most 8. Arrives with an ordinary receive, not on the error queue.
+    At most 8 of them. Arrives with an ordinary receive, not on the error queue.
     """
 
     __slots__ = ()
@@ -432,6 +432,6 @@ class RdsZeroCopyCompletion(ShownAsMade, StructMessage):
 
     @property
     def cookies(self) -> tuple[int, ...]:
-        """Those of the messages."""
+        """The cookies of the messages, each as in its RdsZeroCopyCookie."""
         found: tuple[int, ...] = self._cookies[: self._count]
         return found

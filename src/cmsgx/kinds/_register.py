@@ -27,9 +27,9 @@ from ._row import (
 )
 
 K = TypeVar("K", bound=type)
-# Where an argument has its name.
+# `type` is the name of an argument of register().
 _Type = type
-# The codec has a bit for each.
+# The codec has one bit per family.
 _FAMILIES = 64
 
 
@@ -101,37 +101,38 @@ def register(
     min_value: int | None = None,
     needs: str = "",
 ) -> Any:
-    """Makes a subclass of ControlMessage the kind of (level, type), and returns it.
+    """Makes a subclass of ControlMessage the kind for (level, type), and returns it.
 
-    Without a class, a decorator of one.
+    Without a class, it returns a decorator.
 
-    level, type  of struct cmsghdr, or their names in the C headers
-    layout       of a StructMessage: (field, offset in bytes, format) for each field. A format is
+    level, type  cmsg_level and cmsg_type, or their names in the C headers
+    layout       for a StructMessage: (field, offset in bytes, format) for each field. A format is
                  one of bBhHiIqQ as in `struct`, native; n or N: 16 or 32 bits in network order;
-                 P: an i where 0 stands for None; T: a q of nanoseconds, likewise; a or A: an
-                 IPv4 or IPv6 address; t: all bytes that follow. A name: a layout of the C
-                 headers, which the member()s of the class name. Neither: the class has pack() and
-                 unpack() of its own.
-    size         the payload in bytes, with `layout`; with a t, at least
-    families     the AF_* of the sockets it travels over, by number; empty for any
-    option       what enable() sets for it; the first of several is the one that has to be there
+                 P: an i in which 0 means None; T: a q of nanoseconds in which 0 means None;
+                 a or A: an IPv4 or IPv6 address; t: all bytes that follow. Or the name of a layout
+                 of the C headers, whose members the member()s of the class name. Without a layout,
+                 the class defines pack() and unpack().
+    size         size of the payload in bytes, with `layout`; the minimum, if there is a t
+    direction    "send", "receive" or "both"
+    families     AF_* numbers of the sockets it is for; empty for any
+    option       what enable() sets for it; of several, the first has to be supported
     encoding     how the payload differs from the layout, whose bytes are then exactly an int
                  ("integer"), one or three times 64 bits (times), or a struct in6_pktinfo
-    other_forms  further WireFormats in which it is received or sent
+    other_forms  more WireFormats in which it is received or sent
     unsolicited_size
-                 bytes of payload that come without an option
-    since        the first Linux release that has it, where that was verified
-    min_value    the least value that is sent, where the `bounds` of its member() let in less
-    needs        what a send of it asks for, in words, for the error of a kernel that refuses it
+                 size in bytes of a payload that comes without an option
+    since        the first Linux release that has it, if that was verified
+    min_value    the smallest value that is sent, if the `bounds` of its member() allow smaller ones
+    needs        what sending it requires, in words, for the note on the error if a kernel refuses
 
-    A send refuses a kind over other `families`, as most kernels drop it there without an error; a
-    level of IP, TCP, UDP, SCTP or TLS also over a socket of another type, and one of IPv4 or IPv6
-    (SOL_IP, SOL_IPV6) where the packet is of the other: an AF_INET6 socket sends IPv4 to an
-    IPv4-mapped address. What names no families goes over any.
+    A send refuses a kind on a socket whose family is not in `families`, because most kernels would
+    drop it without an error. For the levels of IP, TCP, UDP, SCTP and TLS it also refuses sockets
+    of the wrong type, and for SOL_IP and SOL_IPV6 packets of the other IP version: an AF_INET6
+    socket sends IPv4 to an IPv4-mapped address. A kind without families is sent on any socket.
 
-    ValueError where that level and type, or that class, is registered already; TypeError if the
-    class is not one of control messages. A name that the platform lacks leaves the class
-    unregistered: NotSupportedError if it is made or switched on, and no message has one.
+    ValueError if that level and type, or that class, is already registered; TypeError if the class
+    does not derive from ControlMessage. If this system lacks one of the names, the class stays
+    unregistered: no message has it, and using it raises NotSupportedError.
     """
     if kind is None:
         return partial(
@@ -199,7 +200,7 @@ def register(
 def _mark_unsupported(kind: K) -> K:
     _table.add_unsupported(kind)
     if issubclass(kind, _cmsg.Record):
-        # C tells it by this from a class that nobody registered.
+        # By this, C can tell it from a class that nobody registered.
         type.__setattr__(kind, "_codec", None)
         set_match_args(kind, public_members_of(kind))
     return kind

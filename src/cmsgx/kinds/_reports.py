@@ -1,4 +1,4 @@
-"""What receive_errors() gives: the entries of the error queue, in words. ip(7)"""
+"""What receive_errors() yields: entries of the error queue, with named fields. ip(7)"""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TxTimeFailure(OpenEnum):
     """SO_EE_CODE_TXTIME_*: why the qdisc etf dropped a packet. linux/errqueue.h"""
 
     INVALID_PARAMETER = constant("SO_EE_CODE_TXTIME_INVALID_PARAM")
-    """It had no time, or the time of a different clock."""
+    """It had no time, or a time of a different clock."""
     MISSED = constant("SO_EE_CODE_TXTIME_MISSED")
     """Its time had passed."""
 
@@ -59,10 +59,10 @@ class IcmpExtension:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ErrorReport:
-    """The base of what receive_errors() yields: one entry of a socket's error queue.
+    """The base class of what receive_errors() yields: one entry of a socket's error queue.
 
-    `message` is what it came in: its bytes, its control messages. `error` is the ExtendedError
-    among them. `payload` is the bytes, as far as they are of a packet.
+    `message` is the whole message, with its bytes and control messages. `error` is the
+    ExtendedError among them. `payload` is the bytes of the packet that the entry is about.
     """
 
     message: _cmsg.Message
@@ -70,13 +70,13 @@ class ErrorReport:
 
     _SHOWN: ClassVar[tuple[str, ...]] = ("error",)
     _ALWAYS: ClassVar[tuple[str, ...]] = ()
-    """Of those, what is shown also where it is None."""
+    """Of those, the ones that are shown even if they are None."""
     _ASKED_BY: ClassVar[str] = "ExtendedError"
-    """What enable() takes to have it queued."""
+    """What enable() takes so that the kernel queues it."""
 
     @property
     def payload(self) -> bytes:
-        """What the error queue reports about a packet."""
+        """The bytes of the packet that the entry is about."""
         return self.message.data
 
     def __repr__(self) -> str:
@@ -97,12 +97,12 @@ class _Failure(ErrorReport):
 
     @property
     def errno(self) -> int:
-        """What a call on a connected socket would fail with."""
+        """The errno with which a call on a connected socket would fail."""
         return self.error.ee_errno
 
     @property
     def destination(self) -> _cmsg.AddressTuple | None:
-        """What the packet was sent to, as `Message.address`."""
+        """The address that the packet was sent to, as `Message.address`."""
         address: _cmsg.AddressTuple | None = self.message.address
         return address
 
@@ -119,25 +119,25 @@ class _Failure(ErrorReport):
 class IcmpError(_Failure):
     """An ICMP or ICMPv6 error that came back for a packet: IP_RECVERR, IPV6_RECVERR. ip(7)
 
-    `errno`, what the kernel makes of it; `version`, 4 or 6, of `icmp_type` and `icmp_code`;
-    `offender`, the address of the router or host that sent it; `destination`, the address that
-    the packet was sent to; `payload`, the start of its data, as far as the error quoted it (on TCP
-    with the TCP header); `mtu`, in bytes, where it was too long, else None; `extensions`, those of
-    RFC 4884, where ExtendedError.option(rfc4884=True) asked for them.
+    `errno` is what the kernel translates it to; `version`, 4 or 6, says how to read `icmp_type` and
+    `icmp_code`; `offender` is the address of the router or host that sent it; `destination` is the
+    address that the packet was sent to; `payload` is the start of its data, as much as the error
+    quoted (on TCP with the TCP header); `mtu` is in bytes if the packet was too long, else None;
+    `extensions` are those of RFC 4884, if ExtendedError.option(rfc4884=True) requested them.
 
-    Anybody on the path can forge one: it proves only that its sender has seen the packet.
+    Anyone on the path can forge one: it proves only that its sender has seen the packet.
     """
 
     _SHOWN = ("errno", "icmp_type", "icmp_code", "offender", "destination", "mtu", "extensions")
 
     @property
     def version(self) -> int:
-        """4 for ICMP, also of an IPv4-mapped address; 6 for ICMPv6."""
+        """4 for ICMP, including that about an IPv4-mapped address; 6 for ICMPv6."""
         return 6 if self.error.ee_origin == ErrorOrigin.ICMP6 else 4
 
     @property
     def icmp_type(self) -> int:
-        """The type of the ICMP error, which means another thing in each version."""
+        """The type of the ICMP error, whose meaning depends on `version`."""
         return self.error.ee_type
 
     @property
@@ -147,7 +147,7 @@ class IcmpError(_Failure):
 
     @property
     def offender(self) -> _cmsg.AddressTuple | None:
-        """Who sent the error; its port is 0."""
+        """The address that sent the error; its port is 0."""
         return self.error.offender
 
     @property
@@ -159,7 +159,7 @@ class IcmpError(_Failure):
     def has_broken_extensions(self) -> bool:
         """Whether there are extensions whose checksum or lengths are wrong.
 
-        They are left in `payload`, as what the kernel takes for them may be none.
+        They stay in `payload`, because the kernel may have mistaken other bytes for extensions.
         """
         return bool(self._rfc4884[1] & constant("SO_EE_RFC4884_FLAG_INVALID"))
 
@@ -171,7 +171,7 @@ class IcmpError(_Failure):
 
     @property
     def _rfc4884(self) -> tuple[int, int]:
-        """Where the extensions begin, 0 for none, and the flags: struct sock_ee_data_rfc4884."""
+        """Offset of the extensions, 0 for none, and the flags: struct sock_ee_data_rfc4884."""
         at, flags = struct.unpack("=HBx", self.error.ee_data.to_bytes(4, sys.byteorder))
         return at, flags
 
@@ -181,7 +181,7 @@ class IcmpError(_Failure):
 
 
 def _extensions(data: bytes, at: int) -> Iterator[IcmpExtension]:
-    """The objects after the header of 4 bytes at `at`. They end where the data was cut off."""
+    """The objects after the header of 4 bytes at `at`, up to where the data was cut off."""
     at += 4
     while at + 4 <= len(data):
         size, class_num, c_type = struct.unpack_from("!HBB", data, at)
@@ -193,11 +193,11 @@ def _extensions(data: bytes, at: int) -> Iterator[IcmpExtension]:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LocalError(_Failure):
-    """An error of this machine's own for a packet, which was not sent: IP_RECVERR. ip(7)
+    """A local error, because of which a packet was not sent: IP_RECVERR. ip(7)
 
-    `errno`; `destination`, the address that it was to be sent to, over IPv4 without the port if the
-    socket is not connected; for EMSGSIZE `mtu`, that of the path in bytes, headers included.
-    A J1939 transfer that failed is one, too, without a destination.
+    `errno` is the error. `destination` is the address that it was to be sent to; over IPv4 it has
+    no port if the socket is not connected. For EMSGSIZE, `mtu` is the MTU of the path in bytes,
+    headers included. A failed J1939 transfer is a LocalError too, without a destination.
     """
 
     _SHOWN = ("errno", "destination", "mtu")
@@ -205,15 +205,15 @@ class LocalError(_Failure):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SentTimestamp(ErrorReport):
-    """When a packet went: Timestamping.option(), Documentation/networking/timestamping.rst
+    """When a packet was sent: Timestamping.option(), Documentation/networking/timestamping.rst
 
-    `id`, with TimestampingFlags.OPT_ID, counts datagrams from 0, or is what a TimestampingId
-    chose; on TCP it is the offset in the stream of the last byte that this is about; it wraps at
-    2**32. `stage` is how far the packet had come. `software` and `hardware` are nanoseconds by
-    the two clocks, one of them None; both, where nothing reports them (SOFTWARE, RAW_HARDWARE).
-    `stats` are the TcpStats of that moment, where OPT_STATS asks for them; J1939Stats on a J1939
-    socket. `payload` is the whole packet, with the headers in front that it had by then, and
-    nothing with OPT_TSONLY.
+    `id`, with TimestampingFlags.OPT_ID, counts datagrams from 0, or is the one that a
+    TimestampingId chose; on TCP it is the offset in the stream of the last byte concerned. It wraps
+    at 2**32. `stage` is how far the packet had got. `software` and `hardware` are nanoseconds of
+    the two clocks. One of them is None, and both are if no flag reports them (SOFTWARE,
+    RAW_HARDWARE). `stats` are the TcpStats of that moment (J1939Stats on a J1939 socket), if
+    OPT_STATS requested them. `payload` is the whole packet, with the headers that it had by then;
+    empty with OPT_TSONLY.
     """
 
     error: ExtendedError
@@ -225,46 +225,46 @@ class SentTimestamp(ErrorReport):
 
     @property
     def id(self) -> int:
-        """Which packet; 0 without OPT_ID."""
+        """The id of the packet; 0 without OPT_ID."""
         return self.error.ee_data
 
     @property
     def stage(self) -> SentStage:
-        """Which stage it had reached."""
+        """The stage that the packet had reached."""
         return SentStage(self.error.ee_info)
 
     @property
     def timestamping(self) -> Timestamping | None:
-        """The control message that has the times; None where SO_TIMESTAMPING reports none."""
+        """The control message with the times; None if SO_TIMESTAMPING reports none."""
         return self.message.get(Timestamping)
 
     @property
     def software(self) -> int | None:
-        """The time by the kernel's realtime clock, in nanoseconds."""
+        """The time of the kernel's realtime clock, in nanoseconds since the epoch; or None."""
         times = self.timestamping
         return None if times is None else times.software
 
     @property
     def hardware(self) -> int | None:
-        """The time by the clock of the network adapter, in nanoseconds."""
+        """The time of the network adapter's clock, in nanoseconds; or None."""
         times = self.timestamping
         return None if times is None else times.hardware
 
     @property
     def stats(self) -> TcpStats | J1939Stats | None:
-        """How the connection was doing, where OPT_STATS asks for that."""
+        """The state of the connection, if OPT_STATS requested it."""
         return self.message.get(TcpStats) or self.message.get(J1939Stats)
 
     @property
     def payload(self) -> bytes:
-        """The packet, headers included; nothing with OPT_TSONLY."""
-        # The kernel gives the statistics a second time, as data.
+        """The packet, headers included; empty with OPT_TSONLY."""
+        # The kernel also puts the statistics into the data.
         return b"" if self.stats is not None else self.message.data
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class WifiReport(ErrorReport):
-    """Whether a wireless frame arrived: SO_WIFI_STATUS. `payload` is the frame.
+    """Whether a wireless frame arrived: SO_WIFI_STATUS. `payload` is that frame.
 
     `acked` is whether the receiver acknowledged it.
     """
@@ -282,13 +282,13 @@ class WifiReport(ErrorReport):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ZeroCopyCompletion(ErrorReport):
-    """Memory that was sent with MSG_ZEROCOPY, and is free again: msg_zerocopy.rst
+    """The kernel is done with memory that was sent with MSG_ZEROCOPY: msg_zerocopy.rst
 
-    MSG_ZEROCOPY takes ExtendedError.option(zerocopy=True), or a ZeroCopySender.
-    Each such send of the socket has an id, counted from 0. This is about `count` of them, from
-    `first` to `last`, both included. Iterating yields the ids, `id in report` asks for one. Ids
-    wrap at 2**32, so `last` may be less than `first`. If `was_copied`, the kernel copied the data
-    anyway, as it does on loopback; a send without MSG_ZEROCOPY would have been cheaper.
+    MSG_ZEROCOPY requires ExtendedError.option(zerocopy=True), or a ZeroCopySender. Each such send
+    on the socket has an id, counted from 0. This report covers `count` of them, from `first` to
+    `last`, both included. Iterating yields the ids, and `id in report` tests for one. Ids wrap at
+    2**32, so `last` may be less than `first`. If `was_copied`, the kernel copied the data anyway,
+    as it does on loopback; a send without MSG_ZEROCOPY would have been cheaper.
     """
 
     error: ExtendedError
@@ -317,7 +317,7 @@ class ZeroCopyCompletion(ErrorReport):
         return bool(self.error.ee_code & constant("SO_EE_CODE_ZEROCOPY_COPIED"))
 
     def __iter__(self) -> Iterator[int]:
-        # No generator: CPython 3.12 and 3.13 crash where they have no memory for one.
+        # Not a generator: CPython 3.12 and 3.13 crash if there is no memory for one.
         end = self.first + self.count
         return chain(range(self.first, min(end, _U32)), range(end - _U32))
 
@@ -327,11 +327,11 @@ class ZeroCopyCompletion(ErrorReport):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TxTimeError(ErrorReport):
-    """A packet that was to leave at its TxTime, but was dropped: TxTime.option(report_errors=True).
+    """A packet with a TxTime that was dropped instead of sent: TxTime.option(report_errors=True).
 
-    `txtime` is that time, in nanoseconds of the clock of SO_TXTIME; `reason` a TxTimeFailure;
-    `errno` EINVAL or ECANCELED. `payload` is the packet, headers included. The qdisc etf reports
-    them.
+    `txtime` is that time, in nanoseconds of the clock of SO_TXTIME; `reason` is a TxTimeFailure;
+    `errno` is EINVAL or ECANCELED. `payload` is the packet, headers included. The qdisc etf sends
+    these reports.
     """
 
     error: ExtendedError
@@ -351,15 +351,15 @@ class TxTimeError(ErrorReport):
 
     @property
     def txtime(self) -> int:
-        """When it was to leave, in nanoseconds."""
+        """When it should have left, in nanoseconds."""
         return self.error.ee_data * _U32 + self.error.ee_info
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class UnknownReport(ErrorReport):
-    """An entry of an origin that has no class here; `error` is None if it could not be decoded.
+    """An entry whose origin has no class here; `error` is None if it could not be decoded.
 
-    Everything that it brought is in `message`.
+    `message` has everything that it contained.
     """
 
 
@@ -374,14 +374,14 @@ _BY_ORIGIN: dict[int, type[ErrorReport]] = {
 
 
 def report_of(message: _cmsg.Message) -> ErrorReport:
-    """What a message that MSG_ERRQUEUE brought says. Never raises for what is in it."""
+    """The report for a message received with MSG_ERRQUEUE. Never raises because of its content."""
     try:
         error = message.get(ExtendedError)
     except MalformedControlError:
         error = None
     if error is None:
         return UnknownReport(message, None)
-    # Both have one number, and a companion tells them apart.
+    # Both have the same origin; the second control message distinguishes them.
     if error.ee_origin == ErrorOrigin.TIMESTAMPING and WifiStatus in message:
         return WifiReport(message, error)
     return _BY_ORIGIN.get(error.ee_origin, UnknownReport)(message, error)

@@ -1,4 +1,4 @@
-"""What the table says of a kind: its numbers, the options that bring it, its other forms."""
+"""What the table says about a kind: its numbers, the options that bring it, its other forms."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Encoding: TypeAlias = Literal[
     "", "without NUL", "integer", "timeval", "timespec", "timeval64", "timespec64", "bintime",
     "stamping", "stamping64", "pktinfo",
 ]  # fmt: skip
-"""How a form differs from the payload that the kind holds: encoding.h, in that order."""
+"""How the payload of a form differs from the payload of the kind: encoding.h, in the same order."""
 
 
 IS_LINUX = sys.platform == "linux"
-# struct sock_extended_err and the address of who sent the error: the most that it takes.
+# The largest payload in bytes: struct sock_extended_err and the address of the offender.
 ENTRY = 44
 
 
 class OpenEnum(enum.IntEnum):
-    """An enumeration of the kernel's: a value that a later kernel adds is a member too."""
+    """An enumeration of the kernel: a value that a later kernel adds becomes a member too."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
@@ -51,32 +51,34 @@ class Option:
     control_size: int
     """The largest payload that it brings, in bytes."""
     since: str | None = None
-    """The first Linux release that has it, where that was verified."""
+    """The first Linux release that has it, if that was verified."""
     value: int | bytes = 1
-    """What switches it on; with `is_mask`, the bits that are added to those that are set."""
+    """The value that switches it on; with `is_mask`, the bits to add to those that are set."""
     is_mask: bool = False
+    """Whether the value is a set of flags."""
     sign: bytes = b""
-    """With `is_mask`: bits, any of which shows that it brings the kind; empty, those of `value`."""
+    """With `is_mask`: if any of these bits is set, the option brings the kind. Empty: `value`."""
     tail: bytes = b""
-    """With `is_mask`: what replaces the bytes after the bits; empty, those are kept."""
+    """With `is_mask`: what replaces the bytes after the flags. Empty: they stay."""
     families: frozenset[int] = frozenset()
-    """AF_* of the sockets that take it; empty for any."""
+    """AF_* of the sockets that have it; empty for any."""
     is_watched_only: bool = False
-    """Attaches the kind if something else has set it, but enable() does not set it. With no
-    `control_size` it attaches nothing: what enable() sets switches it off, and undoing that sets
-    it again."""
+    """It attaches the kind if something else has set it, but enable() does not set it. Without a
+    `control_size` it attaches nothing: the option that enable() sets switches it off, and restoring
+    sets it again."""
     size: int = 4
-    """Of the option's value in bytes."""
+    """Size of the option's value in bytes."""
     is_permanent: bool = False
-    """The kernel cannot switch it off again, and its value while it is off must not be set."""
+    """The kernel cannot switch it off again, and the value that it reports while it is off must not
+    be set."""
     entry: int = 0
-    """The payload of the ExtendedError that comes with it on the error queue, in bytes."""
+    """Size in bytes of the ExtendedError that comes with it on the error queue."""
     needs: str = ""
-    """What this value needs, for the note of the OSError if the kernel refuses it."""
+    """What this value needs, for the note on the OSError if the kernel refuses it."""
 
     @property
     def on(self) -> bytes:
-        """What switches it on, as setsockopt(2) takes it."""
+        """The value that switches it on, as setsockopt(2) takes it."""
         if isinstance(self.value, int):
             return self.value.to_bytes(self.size, sys.byteorder)
         return self.value.ljust(self.size, b"\0")
@@ -84,18 +86,18 @@ class Option:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class KindOption:
-    """A kind with the value of its option: what Kind.option() makes, for `want=` and enable().
+    """A kind with a value for its option: what Kind.option() returns, for `want=` and enable().
 
-    Immutable and hashable; equal where kind and value are.
+    Immutable and hashable; equal if kind and value are.
     """
 
     kind: Any
     """The class."""
     steps: tuple[tuple[Option, ...], ...]
-    """What is set, in order. Of each step, the first that is for the socket's family has to be
-    there."""
+    """The options to set, in order. In each step, the first option for the socket's family has to
+    be supported."""
     arguments: str = ""
-    """Those of option() that give it its value, as text; empty where it is that of the class."""
+    """The arguments of option(), as text; empty if it is equivalent to the class."""
 
     def __repr__(self) -> str:
         return f"{self.kind.__name__}.option({self.arguments})"
@@ -103,21 +105,21 @@ class KindOption:
 
 @dataclass(frozen=True, slots=True)
 class WireFormat:
-    """One more level and type that a kind comes or goes as."""
+    """One more level and type as which a kind is received or sent."""
 
     level: int
     type: int
     encoding: Encoding = ""
     families: frozenset[int] = frozenset()
-    """Empty: those of the kind."""
+    """AF_* of the sockets; empty for those of the kind."""
     direction: Direction | None = None
-    """None: that of the kind."""
+    """None for that of the kind."""
     size: int = 0
-    """Of the payload that is sent, in bytes, where the encoding leaves it open."""
+    """Size in bytes of the payload that is sent, if the encoding allows several."""
     is_ipv4: bool = False
-    """That of another kind, which this one takes the place of where a packet is of IPv4."""
+    """The form of another kind, used if the packet is IPv4."""
     min_value: int | None = None
-    """The least value that is sent, where the constructor takes less, as that can arrive."""
+    """The smallest value that is sent, if the constructor takes smaller ones, which can arrive."""
 
 
 class Row(NamedTuple):
@@ -128,14 +130,14 @@ class Row(NamedTuple):
     type: int
     direction: Direction
     families: frozenset[int]
-    """AF_* of the sockets that any form of its own travels over; empty for any."""
+    """AF_* of the sockets over which any of its own forms is sent or received; empty for any."""
     options: tuple[Option, ...]
     formats: tuple[WireFormat, ...]
     unsolicited_size: int
-    """The payload that comes without being asked for, in bytes; 0 for none."""
+    """Size in bytes of a payload that comes without an option; 0 if none does."""
     since: str | None
     needs: str
-    """What a send of it asks for, in words, where a kernel refuses it by EINVAL or EPERM."""
+    """What sending it requires, in words: for the note on EINVAL or EPERM from the kernel."""
 
 
 ENCODINGS: dict[str, int] = {name: i for i, name in enumerate(get_args(Encoding))}
@@ -143,18 +145,18 @@ DIRECTIONS: dict[str, int] = {"receive": 1, "send": 2, "both": 3}
 
 
 def number(name: int | str) -> int | None:
-    """A constant of the C headers by its name; None if the platform lacks it."""
+    """A constant of the C headers by its name; None if this system lacks it."""
     return name if isinstance(name, int) else getattr(_cmsg, name, None)
 
 
 def constant(name: str) -> int:
-    """The same for a flag or an enumerator; 0 if the platform lacks it."""
+    """The same for a flag or an enumerator; 0 if this system lacks it."""
     value: int = getattr(_cmsg, name, 0)
     return value
 
 
 def families(*names: str) -> frozenset[int]:
-    """AF_* numbers by their names; those that the platform lacks are omitted."""
+    """AF_* numbers by their names; those that this system lacks are omitted."""
     return frozenset(
         value
         for name in names
@@ -170,7 +172,7 @@ def option(
     since: str | None = None,
     **more: Any,
 ) -> Option | None:
-    """An Option by the names of the headers, or None if the platform lacks it."""
+    """An Option by its names in the headers, or None if this system lacks it."""
     at, what = number(level), number(name)
     return (
         None if at is None or what is None else Option(at, what, name, control_size, since, **more)
@@ -178,7 +180,7 @@ def option(
 
 
 def wire_format(level: str, type: str, encoding: Encoding = "", **more: Any) -> WireFormat | None:
-    """A WireFormat by the names of the headers, or None if the platform lacks it."""
+    """A WireFormat by its names in the headers, or None if this system lacks it."""
     at, what = number(level), number(type)
     return None if at is None or what is None else WireFormat(at, what, encoding, **more)
 

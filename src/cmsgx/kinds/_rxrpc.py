@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 _RXRPC = families("AF_RXRPC")
-# It brings no payload, and its header needs room.
+# It has no payload, but its header needs space in the control buffer.
 _HEADER = 1
 
 
@@ -60,7 +60,7 @@ class _Failed(StructMessage):
 class RxrpcCallId(StructMessage):
     """The call that a message belongs to: RXRPC_USER_CALL_ID, rxrpc.rst.
 
-    Any unsigned long that the program chooses. Required when sending; received without an option.
+    An unsigned long that the program chooses. Required when sending; received without an option.
     """
 
     __slots__ = ()
@@ -79,9 +79,9 @@ class RxrpcCallId(StructMessage):
     needs="a code that is not 0",
 )
 class RxrpcAbort(StructMessage):
-    """Aborts the call, or (received) the call was aborted, by either side: RXRPC_ABORT, rxrpc.rst.
+    """Aborts the call, or (received) says that either side aborted it: RXRPC_ABORT, rxrpc.rst.
 
-    `code` is chosen by the program, unsigned and not 0. Received without an option, as the last
+    The program chooses `code`, which is unsigned and not 0. Received without an option, as the last
     message of the call.
     """
 
@@ -100,7 +100,7 @@ class RxrpcAbort(StructMessage):
     since="2.6.22",
 )
 class RxrpcAck(StructMessage):
-    """The client has all of the reply: RXRPC_ACK, rxrpc.rst.
+    """The client has received the whole reply: RXRPC_ACK, rxrpc.rst.
 
     Received by a server, without an option, as the last message of the call.
     """
@@ -202,9 +202,9 @@ class RxrpcExclusiveCall(StructMessage):
     since="4.13",
 )
 class RxrpcUpgradeService(StructMessage):
-    """Asks the server for a better service than the one of the address: RXRPC_UPGRADE_SERVICE.
+    """Asks the server for a better service than the one in the address: RXRPC_UPGRADE_SERVICE.
 
-    Linux 4.13. The address of what is received says which service it became. rxrpc.rst
+    Linux 4.13. The address of the reply has the service that was chosen. rxrpc.rst
     """
 
     __slots__ = ()
@@ -220,9 +220,9 @@ class RxrpcUpgradeService(StructMessage):
     needs="the first message of a call",
 )
 class RxrpcTxLength(StructMessage):
-    """How much will be sent in all, in bytes: RXRPC_TX_LENGTH, rxrpc.rst. Linux 4.13.
+    """The total number of bytes that will be sent: RXRPC_TX_LENGTH, rxrpc.rst. Linux 4.13.
 
-    Sent with the first message of a call; not negative. EINVAL the second time.
+    Send it with the first message of a call; not negative. EINVAL the second time.
     """
 
     __slots__ = ()
@@ -239,11 +239,11 @@ class RxrpcTxLength(StructMessage):
     since="4.15",
 )
 class RxrpcCallTimeouts(StructMessage):
-    """When a call is given up: RXRPC_SET_CALL_TIMEOUT, rxrpc.rst. Linux 4.15.
+    """When the kernel gives up a call: RXRPC_SET_CALL_TIMEOUT, rxrpc.rst. Linux 4.15.
 
-    `hard` after that many seconds in any case, `idle` after that many milliseconds without a packet
-    of data, `normal` after that many without any packet of the call. None leaves it as it is, and
-    so does 0 for `hard`; `normal` needs an `idle`.
+    `hard`: after that many seconds in any case. `idle`: after that many milliseconds without a data
+    packet. `normal`: after that many milliseconds without any packet of the call; it needs an
+    `idle`. None leaves a value unchanged, and so does 0 for `hard`.
     """
 
     __slots__ = ()
@@ -258,7 +258,7 @@ class RxrpcCallTimeouts(StructMessage):
 
     def __new__(cls, hard: int, idle: int | None = None, normal: int | None = None) -> Self:
         if idle is None and normal is not None:
-            raise ValueError("RxrpcCallTimeouts: without `idle` there can be no `normal`")
+            raise ValueError("RxrpcCallTimeouts: `normal` needs an `idle`")
         return super().__new__(cls, hard, idle, normal)
 
 
@@ -306,10 +306,10 @@ class RxrpcOobId(StructMessage):
     option=option("SOL_RXRPC", "RXRPC_MANAGE_RESPONSE", 8, "6.16"),
 )
 class RxrpcChallenged(StructMessage):
-    """The server wants to know who calls: RXRPC_CHALLENGED. Linux 6.16.
+    """The server asks for proof of who calls: RXRPC_CHALLENGED. Linux 6.16.
 
-    With an RxrpcOobId. `security` is RXRPC_SECURITY_*; `enctype`, the Kerberos encryption type, is
-    there where that is RxGK. The answer is an RxrpcRespond, or an RxrpcAbort with it.
+    It arrives with an RxrpcOobId. `security` is RXRPC_SECURITY_*; for RxGK, `enctype` is the
+    Kerberos encryption type. Answer with an RxrpcRespond, or with an RxrpcAbort, and that id.
     """
 
     __slots__ = ()
@@ -344,7 +344,7 @@ class RxrpcRespond(StructMessage):
     since="6.16",
 )
 class RxrpcResponded(StructMessage):
-    """What a client's response held, to a server: RXRPC_RESPONDED. Linux 6.16 has the number."""
+    """For a server, what a client's response held: RXRPC_RESPONDED. Linux 6.16 has the number."""
 
     __slots__ = ()
 

@@ -29,8 +29,8 @@ __all__ = [
 ]
 
 _IP = families("AF_INET", "AF_INET6")
-# struct sctp_event_subscribe is a byte for each event, sctp_data_io_event first. Linux takes and
-# gives as many as there is room for, FreeBSD all of them.
+# struct sctp_event_subscribe has one byte per event, sctp_data_io_event first. Linux accepts and
+# returns as many as fit, FreeBSD only all of them.
 EVENTS = option(
     "SOL_SCTP",
     "SCTP_EVENTS",
@@ -45,7 +45,7 @@ EVENTS = option(
 class SctpFlags(enum.IntFlag, boundary=enum.KEEP):
     """How an SCTP message is sent, or was received: RFC 6458 section 5.3.2. linux/sctp.h
 
-    Linux adds the policy of SctpSendReceiveInfo and SctpSendInfo: one of SctpPolicy.
+    On Linux the flags of SctpSendReceiveInfo and SctpSendInfo also contain a SctpPolicy.
     """
 
     UNORDERED = constant("SCTP_UNORDERED")
@@ -55,7 +55,7 @@ class SctpFlags(enum.IntFlag, boundary=enum.KEEP):
     ABORT = constant("SCTP_ABORT")
     """Ends the association at once."""
     SACK_IMMEDIATELY = constant("SCTP_SACK_IMMEDIATELY")
-    """The peer shall acknowledge it without delay."""
+    """Asks the peer to acknowledge it without delay."""
     SENDALL = constant("SCTP_SENDALL")
     """To each association of the socket."""
     PR_SCTP_ALL = constant("SCTP_PR_SCTP_ALL")
@@ -76,7 +76,7 @@ class SctpPolicy(OpenEnum):
     RTX = constant("SCTP_PR_SCTP_RTX")
     """After that many retransmissions."""
     PRIO = constant("SCTP_PR_SCTP_PRIO")
-    """If there is no room for one of a higher priority (a lower number)."""
+    """If there is no space for one with a higher priority (a lower number)."""
 
 
 @register(
@@ -89,10 +89,11 @@ class SctpPolicy(OpenEnum):
     needs="a one-to-many socket, and a send that makes the association",
 )
 class SctpInit(StructMessage):
-    """How the association that this send makes begins, struct sctp_initmsg: RFC 6458 section 5.3.1.
+    """How the association that this send makes starts, struct sctp_initmsg: RFC 6458 section 5.3.1.
 
-    `streams` out, and `max_streams` in; the INIT is sent `max_attempts` times, at most
-    `max_timeout` milliseconds apart. 0: what the socket has. Of one-to-many sockets.
+    `streams` outbound streams, at most `max_streams` inbound ones; the INIT is sent up to
+    `max_attempts` times, at most `max_timeout` milliseconds apart. 0 means the socket's default.
+    For one-to-many sockets.
     """
 
     __slots__ = ()
@@ -129,11 +130,12 @@ class SctpInit(StructMessage):
 class SctpSendReceiveInfo(StructMessage):
     """How a message is sent, or was received, struct sctp_sndrcvinfo: RFC 6458 section 5.3.2.
 
-    Deprecated there in favour of SctpSendInfo and SctpReceiveInfo. Sent: `stream`, `flags`,
-    `ppid`, `context`, `lifetime` (in milliseconds, 0 for ever) and `association` count. Received:
-    `ssn` is its number in the stream, `tsn` its own, `cumulative_tsn` the last one that came in
-    order. `ppid` is opaque: its bytes go as they lie in memory, so that one in network order, as
-    IANA has them, is socket.htonl(number). enable() sets sctp_data_io_event of SCTP_EVENTS.
+    The RFC prefers SctpSendInfo and SctpReceiveInfo. To send: only `stream`, `flags`, `ppid`,
+    `context`, `lifetime` (in milliseconds, 0 for ever) and `association` matter. Received: `ssn` is
+    its number in the stream, `tsn` its transmission sequence number, `cumulative_tsn` the last one
+    that arrived in order. `ppid` is opaque: its bytes are sent as they lie in memory, so a number
+    that IANA has assigned, which is sent in network order, is socket.htonl(number). enable() sets
+    sctp_data_io_event of SCTP_EVENTS.
     """
 
     __slots__ = ()
@@ -180,9 +182,9 @@ class SctpSendReceiveInfo(StructMessage):
 class SctpSendInfo(StructMessage):
     """How this message is sent, struct sctp_sndinfo: RFC 6458 section 5.3.4. Linux 3.17.
 
-    `ppid` is opaque: its bytes go as they lie in memory, so that one in network order, as IANA has
-    them, is socket.htonl(number). `context` comes back where the message fails, `association` is
-    of one-to-many sockets.
+    `ppid` is opaque: its bytes are sent as they lie in memory, so a number that IANA has assigned,
+    which is sent in network order, is socket.htonl(number). `context` comes back if the send fails;
+    `association` is for one-to-many sockets.
     """
 
     __slots__ = ()
@@ -213,9 +215,9 @@ class SctpSendInfo(StructMessage):
 class SctpReceiveInfo(StructMessage):
     """How this message was received, struct sctp_rcvinfo: RFC 6458 section 5.3.5. Linux 3.17.
 
-    `ssn` is its number in the stream, `tsn` its own, `cumulative_tsn` the last one that came in
-    order. `ppid` is the peer's, its bytes as they came: socket.ntohl(ppid) for one in network
-    order, as IANA has them.
+    `ssn` is its number in the stream, `tsn` its transmission sequence number, `cumulative_tsn` the
+    last one that arrived in order. `ppid` has the bytes that the peer sent: socket.ntohl(ppid) is a
+    number that IANA has assigned, which is sent in network order.
     """
 
     __slots__ = ()
@@ -251,10 +253,10 @@ class SctpReceiveInfo(StructMessage):
     option=option("SOL_SCTP", "SCTP_RECVNXTINFO", 16, "3.17"),
 )
 class SctpNextInfo(StructMessage):
-    """What the next message will be, struct sctp_nxtinfo: RFC 6458 section 5.3.6. Linux 3.17.
+    """Facts about the next message, struct sctp_nxtinfo: RFC 6458 section 5.3.6. Linux 3.17.
 
-    `length` in bytes, of what has arrived of it. Absent if none is waiting. `ppid` as in
-    SctpReceiveInfo.
+    `length` is the number of bytes of it that have arrived. Absent if no message is waiting. `ppid`
+    is as in SctpReceiveInfo.
     """
 
     __slots__ = ()
@@ -371,10 +373,10 @@ class SctpDestination6(StructMessage):
     needs="the policy DCCPQ_POLICY_PRIO on the socket: enable(sock, DccpPriority)",
 )  # fmt: skip
 class DccpPriority(StructMessage):
-    """The place of a packet of DCCP in the send queue: DCCP_SCM_PRIORITY. Linux 2.6.38 to 6.15.
+    """The priority of a DCCP packet in the send queue: DCCP_SCM_PRIORITY. Linux 2.6.38 to 6.15.
 
-    Higher ones are sent first. enable() sets the policy that uses it, DCCPQ_POLICY_PRIO, before
-    the socket is connected; any other gives EINVAL.
+    Higher priorities are sent first. enable() sets the policy that uses them, DCCPQ_POLICY_PRIO;
+    call it before the socket is connected. With any other policy, sending one is EINVAL.
     """
 
     __slots__ = ()

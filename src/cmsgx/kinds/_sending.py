@@ -1,4 +1,4 @@
-"""What a send with control messages says where it is refused: by this package, or by the kernel."""
+"""The errors of a send whose control messages are refused, by this package or by the kernel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ._way import IP_FAMILIES, READERS, Reader, Way, way_of
 
 
 def family_name(family: int) -> str:
-    """AF_* as the headers have it."""
+    """AF_* as in the headers."""
     if family in set(_socket.AddressFamily):
         return _socket.AddressFamily(family).name
     for name in dir(_cmsg):
@@ -44,7 +44,7 @@ def _sorted_names(numbers: Iterable[int], name: Callable[[int], str]) -> str:
 
 
 def _of_both(wire: WireFormat) -> str | None:
-    """The kind that takes the place of that form where a packet is of IPv4."""
+    """The name of the kind that is sent in that form if the packet is IPv4."""
     for row in rows():
         for other in row.formats:
             if other.is_ipv4 and (other.level, other.type) == (wire.level, wire.type):
@@ -57,7 +57,7 @@ def _sent_formats(row: Row) -> list[WireFormat]:
     return [wire for wire in row.formats if wire.direction != "receive"]
 
 
-# What has to read it, as a send says where that is something else: what does, and what was found.
+# For the error if the wrong thing would read it: what has to read it, and what was found instead.
 _READERS: dict[Reader, tuple[str, str]] = {
     "UDP": ("sent by UDP sockets", "of {protocol}"),
     "TCP": ("sent over a stream by TCP without kTLS", "of {protocol}"),
@@ -67,7 +67,7 @@ _READERS: dict[Reader, tuple[str, str]] = {
     ),
     "SCTP": ("sent by SCTP sockets", "of {protocol}"),
     "no header": (
-        "sent where the kernel makes the IP header",
+        "sent if the kernel makes the IP header",
         "whose packets bring their own (IP_HDRINCL)",
     ),
     "header": (
@@ -84,7 +84,7 @@ _DEFAULT_PROTOCOLS: dict[int, int] = {
 
 
 def _protocol_name(protocol: int, type: int) -> str:
-    """IPPROTO_* as the headers have it; 0 is the one that the type has."""
+    """IPPROTO_* as in the headers; 0 stands for the default protocol of the type."""
     protocol = protocol or _DEFAULT_PROTOCOLS.get(type, 0)
     for name, value in vars(_socket).items():
         if name.startswith("IPPROTO_") and value == protocol:
@@ -95,16 +95,16 @@ def _protocol_name(protocol: int, type: int) -> str:
 def refusal(
     kind: Any, family: int, peer: int, type: int, protocol: int, readers: int
 ) -> NotSupportedError:
-    """What is raised for a kind that such a socket does not send.
+    """The error for a kind that such a socket does not send.
 
-    `peer` is AF_INET or AF_INET6, by what the packet is, or -1; `readers` has a bit for each of
-    READERS: whether that reads what the socket sends.
+    `peer` is the family of the packet, AF_INET or AF_INET6, or -1. `readers` has one bit for each
+    of READERS, set if that reads what the socket sends.
     """
     formats = _sent_formats(row_of(next(base for base in kind.__mro__ if _is_registered(base))))
     ways = [way_of(wire) for wire in formats]
     name = kind.__name__
     loss = "the kernel would drop it without an error, or refuse it"
-    # By the type before the packet: where no packet of the socket takes it, no other kind helps.
+    # Type before packet: if no packet of this socket can take it, no other kind helps.
     in_family = [way for way in ways if _is_over(way, family)]
     by_type = [way for way in in_family if not way.by or type in way.by]
     read = [way for way in by_type if readers >> READERS.index(way.reader) & 1]
@@ -125,7 +125,7 @@ def refusal(
         )
         is_stream = type in (_socket.SOCK_STREAM, _socket.SOCK_SEQPACKET)
         if is_stream and any(_is_option(wire) for wire in formats):
-            remedy = "; what all of a stream goes with is set by setsockopt(2)"
+            remedy = "; to set it for the whole stream, use setsockopt(2)"
     elif not read:
         reader, found = _READERS[by_type[0].reader]
         found = found.format(protocol=_protocol_name(protocol, type))
@@ -149,7 +149,7 @@ def _is_over(way: Way, family: int) -> bool:
 
 
 def _is_option(wire: WireFormat) -> bool:
-    """Whether an option of the socket says the same for all that it sends."""
+    """Whether a socket option can set the same for everything that is sent."""
     return way_of(wire).is_by_peer or (wire.level, wire.type) in _OPTIONS
 
 
@@ -162,10 +162,10 @@ def _is_registered(kind: Any) -> bool:
 
 
 def note_needs(error: OSError, items: list[tuple[int, int, bytes]], family: int) -> None:
-    """Adds a note to the error of a send that says what went, and what each needs.
+    """Adds a note to the error of a send: which control messages it had, and what they need.
 
-    To EINVAL and EPERM; to others of what they may be about: ENODEV and ENETUNREACH of an interface
-    or a source address, EIO of segments.
+    For EINVAL and EPERM all of them; for other errors those that may be the cause: an interface or
+    source address for ENODEV and ENETUNREACH, segments for EIO.
     """
     said: list[str] = []
     for level, type, _ in items:
@@ -183,7 +183,7 @@ def note_needs(error: OSError, items: list[tuple[int, int, bytes]], family: int)
             text = kind.__name__
             other = _of_both(WireFormat(level, type))
             if other is not None:
-                text += f" (or {other}, which goes as that with a packet of IPv4)"
+                text += f" (or {other}, which is sent as that in an IPv4 packet)"
             if row.needs:
                 text += f" needs {row.needs}"
         if text not in said:

@@ -1,4 +1,4 @@
-"""What any socket may have: socket(7)."""
+"""Kinds that are not specific to one protocol: socket(7)."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _SENT = _IP | families("AF_PACKET", "AF_CAN")
 class ReceiveQueueOverflow(StructMessage):
     """How many datagrams the socket has dropped since it was made: SO_RXQ_OVFL, socket(7).
 
-    Its receive queue was full. Absent before the first drop; wraps at 2**32. With UdpGro the
-    kernel counts packets as they were queued, each of which may be many datagrams that were joined:
-    `drops` is then the least that was lost, and how many datagrams that were is not told.
+    They were dropped because the receive queue was full. Absent before the first drop; wraps at
+    2**32. With UdpGro the kernel counts packets as they were queued, each of which may be many
+    coalesced datagrams: `drops` is then the minimum number of lost datagrams.
     """
 
     __slots__ = ()
@@ -60,8 +60,8 @@ class ReceiveQueueOverflow(StructMessage):
 class Mark(StructMessage):
     """The firewall mark of this packet: SO_MARK, socket(7).
 
-    Received since Linux 5.19. Sent, by datagram and raw sockets, it needs CAP_NET_ADMIN or
-    CAP_NET_RAW: EPERM. That of a stream is set by setsockopt(SO_MARK).
+    Received since Linux 5.19. Datagram and raw sockets can send it, with CAP_NET_ADMIN or
+    CAP_NET_RAW (otherwise EPERM). For a stream use setsockopt(SO_MARK).
     """
 
     __slots__ = ()
@@ -83,8 +83,8 @@ class Mark(StructMessage):
 class Priority(StructMessage):
     """The queueing priority of this packet: SO_PRIORITY, socket(7). Linux 6.14.
 
-    Sent, by datagram and raw sockets, above 6 it needs CAP_NET_ADMIN or CAP_NET_RAW: EPERM. That of
-    a stream is set by setsockopt(SO_PRIORITY).
+    Datagram and raw sockets can send it; above 6 it needs CAP_NET_ADMIN or CAP_NET_RAW (otherwise
+    EPERM). For a stream use setsockopt(SO_PRIORITY).
     """
 
     __slots__ = ()
@@ -122,7 +122,8 @@ class WifiStatus(StructMessage):
 class DevmemLinear(StructMessage):
     """Part of a TCP stream, copied to the buffer: SCM_DEVMEM_LINEAR. Linux 6.12.
 
-    In the order of the stream, among DevmemDmabuf. `size` in bytes. Only with MSG_SOCK_DEVMEM.
+    `size` is in bytes. In the order of the stream, together with DevmemDmabuf. Only with
+    MSG_SOCK_DEVMEM.
     Documentation/networking/devmem.rst
     """
 
@@ -146,7 +147,7 @@ class DevmemLinear(StructMessage):
 class DevmemDmabuf(StructMessage):
     """Part of a TCP stream, in device memory: SCM_DEVMEM_DMABUF. Linux 6.12.
 
-    `size` bytes at `offset` of the dma-buf `dmabuf`. `token` is given back by
+    `size` bytes at `offset` of the dma-buf `dmabuf`. Give `token` back with
     setsockopt(SO_DEVMEM_DONTNEED). Only with MSG_SOCK_DEVMEM; if the control buffer is too small,
     the kernel fails instead of truncating. Documentation/networking/devmem.rst
     """
@@ -174,7 +175,7 @@ class DevmemDmabuf(StructMessage):
 class DevmemSend(StructMessage):
     """Sends from the dma-buf of that id, with MSG_ZEROCOPY: SCM_DEVMEM_DMABUF. Linux 6.16.
 
-    The addresses of the data are then offsets in it. enable() sets SO_ZEROCOPY, which it needs.
+    The addresses of the data are then offsets into it. enable() sets SO_ZEROCOPY, which it needs.
     Documentation/networking/devmem.rst
     """
 

@@ -66,7 +66,7 @@ def row_of(kind: Any) -> Row:
 
 
 def not_a_kind(kind: Any) -> str:
-    """What to say of what is not a kind: what would do in its place, where that can be told."""
+    """The error text for what is not a kind; if possible, it names what to use instead."""
     if isinstance(kind, KindOption):
         return f"{kind!r} is for want= and enable(): give the class here, {kind.kind.__name__}"
     # A report of the error queue.
@@ -85,17 +85,17 @@ def rows() -> tuple[Row, ...]:
 
 
 def lookup(level: int, type: int, family: int = -1) -> Any:
-    """The kind that (level, type) of a socket of that family is; None for none.
+    """The kind for (level, type) on a socket of that family, or None.
 
-    Without a family that of IP, else the first that was registered; one that is received before
-    one that is sent.
+    Without a family, the kind of IP, or else the first that was registered. Kinds that are received
+    come before kinds that are sent.
     """
     kind = _look_up(_received, level, type, family)
     return lookup_sent(level, type, family) if kind is None else kind
 
 
 def lookup_sent(level: int, type: int, family: int = -1) -> Any:
-    """The same of what is sent."""
+    """The same, but only for kinds that are sent."""
     return _look_up(_sent, level, type, family)
 
 

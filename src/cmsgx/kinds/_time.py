@@ -1,4 +1,4 @@
-"""Time stamps: when a packet came or went. Documentation/networking/timestamping.rst"""
+"""Time stamps: when a packet was received or sent. Documentation/networking/timestamping.rst"""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _IP = families("AF_INET", "AF_INET6")
 
 
 class TimestampingFlags(enum.IntFlag, boundary=enum.KEEP):
-    """SOF_TIMESTAMPING_*: what is stamped, and what is reported. linux/net_tstamp.h"""
+    """SOF_TIMESTAMPING_*: what gets a time stamp, and what is reported. linux/net_tstamp.h"""
 
     TX_HARDWARE = constant("SOF_TIMESTAMPING_TX_HARDWARE")
     TX_SOFTWARE = constant("SOF_TIMESTAMPING_TX_SOFTWARE")
@@ -80,10 +80,10 @@ _SENT_STAMPS = (
     _Flags.TX_HARDWARE | _Flags.TX_SOFTWARE | _Flags.TX_SCHED | _Flags.TX_ACK
     | _Flags.TX_COMPLETION
 )  # fmt: skip
-# Flags that the kernel requires for another, whatever the socket.
+# Flags for which the kernel requires another one, on any socket.
 _GOES_WITH = {_Flags.OPT_ID_TCP: _Flags.OPT_ID, _Flags.OPT_STATS: _Flags.OPT_TSONLY}
 _NEEDS = {
-    _Flags.OPT_ID: "OPT_ID on TCP needs a socket that is connected",
+    _Flags.OPT_ID: "OPT_ID on TCP needs a connected socket",
     _Flags.BIND_PHC: "phc= needs a socket that is bound to a device (SO_BINDTODEVICE), and the "
     "number of one of that device's virtual clocks",
     _Flags.TX_COMPLETION: "TX_COMPLETION needs Linux 6.15",
@@ -92,7 +92,7 @@ _NEEDS = {
 
 def _needs(flags: TimestampingFlags) -> str:
     found = [text for flag, text in _NEEDS.items() if flag in flags]
-    return "; ".join([*found, "the kernel has to know each flag"])
+    return "; ".join([*found, "the kernel has to know every flag"])
 
 
 # struct so_timestamping: the flags, and (Linux 5.14) the clock that BIND_PHC names.
@@ -107,15 +107,15 @@ def _stamping(
     entry: int = 0,
     **more: Any,
 ) -> tuple[Option | None, ...]:
-    """Adds flags to SO_TIMESTAMPING. One bit of the socket says for all its time stamps whether
-    they come in the form for the year 2038, and this clears it."""
+    """Adds flags to SO_TIMESTAMPING. One bit of the socket says whether all its time stamps come in
+    the form that lasts beyond the year 2038; setting this option clears that bit."""
     return (
         option(
             "SOL_SOCKET", "SO_TIMESTAMPING", control_size, since, entry=entry,
             value=int(flags).to_bytes(4, sys.byteorder), size=_STAMPING_SIZE, is_mask=True,
             sign=int(sign).to_bytes(4, sys.byteorder), **more,
         ),
-        # Linux tells SO_TIMESTAMPNS_NEW by the other name too.
+        # Linux also reports SO_TIMESTAMPNS_NEW under the name SO_TIMESTAMP_NEW.
         option("SOL_SOCKET", "SO_TIMESTAMPNS_NEW", 0, is_watched_only=True),
         option("SOL_SOCKET", "SO_TIMESTAMP_NEW", 0, is_watched_only=True),
         option(
@@ -134,8 +134,8 @@ def _stamping(
     option=(
         option("SOL_SOCKET", "SO_TIMESTAMPNS", 32, "2.6.22")
         or option("SOL_SOCKET", "SO_TIMESTAMP", 16),
-        # The kernel switches one off for another. It reports each only under its own name, except
-        # SO_TIMESTAMPNS_NEW, which SO_TIMESTAMP_NEW tells too.
+        # Switching one on switches the others off. The kernel reports each only under its own name,
+        # except SO_TIMESTAMPNS_NEW, which it also reports as SO_TIMESTAMP_NEW.
         option("SOL_SOCKET", "SO_TIMESTAMPNS_OLD", 32, is_watched_only=True),
         option("SOL_SOCKET", "SO_TIMESTAMPNS_NEW", 32, is_watched_only=True),
         option("SOL_SOCKET", "SO_TIMESTAMP_OLD", 32, is_watched_only=True),
@@ -148,7 +148,7 @@ def _stamping(
         wire_format("SOL_SOCKET", "SO_TIMESTAMP_NEW", "timeval64"),
         wire_format("SOL_SOCKET", "SCM_REALTIME", "timespec"),
         wire_format("SOL_SOCKET", "SCM_BINTIME", "bintime"),
-        # FreeBSD takes one over AF_UNIX, and fills it in.
+        # FreeBSD accepts one over AF_UNIX, and fills in the time.
         wire_format(
             "SOL_SOCKET",
             "SCM_TIMESTAMP",
@@ -161,12 +161,12 @@ def _stamping(
     ],
 )
 class Timestamp(StructMessage):
-    """When the kernel received it, by the realtime clock: SO_TIMESTAMPNS, socket(7).
+    """When the kernel received the message, by its realtime clock: SO_TIMESTAMPNS, socket(7).
 
-    `nanoseconds` since the epoch, int; None where the kernel had no time. enable() asks for
-    nanoseconds, in a form that with 32 bits goes up to 2038, and whichever form comes is read:
-    SCM_TIMESTAMP (microseconds) or SCM_TIMESTAMPNS, for the time after that or not. Enable it
-    before bind(): a packet that was queued earlier may have the time at which it is read.
+    `nanoseconds` since the epoch, an int; None if the kernel had no time. enable() requests
+    nanoseconds, in a form that on 32-bit systems ends in 2038. Every form is decoded: SCM_TIMESTAMP
+    (microseconds) and SCM_TIMESTAMPNS, each in its old and its new form. Enable it before bind(): a
+    packet that was queued earlier may get the time at which it is read.
     """
 
     __slots__ = ()
@@ -187,12 +187,13 @@ class Timestamp(StructMessage):
     other_forms=[wire_format("SOL_SOCKET", "SO_TIMESTAMPING_NEW", "stamping64")],
 )
 class Timestamping(StructMessage):
-    """When it came, or (on the error queue) went, by each clock that stamped it: SCM_TIMESTAMPING.
+    """When a packet was received, or (on the error queue) sent, by two clocks: SCM_TIMESTAMPING.
 
-    `software` by the kernel's realtime clock, `hardware` by the network adapter's own, each in
-    nanoseconds, int, or None; `transformed` is None on all current kernels. enable() asks for the
-    receive time by both. What went is asked for by Timestamping.option() with the TX_* of
-    TimestampingFlags, or for one packet by a TimestampingRequest, and read by receive_errors().
+    `software` is the time of the kernel's realtime clock, `hardware` that of the network adapter's
+    clock, each an int of nanoseconds, or None; `transformed` is None on all current kernels.
+    enable() requests both receive times. Request transmit times with Timestamping.option() and the
+    TX_* of TimestampingFlags, or for one packet with a TimestampingRequest, and read them with
+    receive_errors().
     """
 
     __slots__ = ()
@@ -203,7 +204,7 @@ class Timestamping(StructMessage):
         doc="Time of the kernel's realtime clock in ns since the epoch, or None.",
     )
     transformed: int | None = member(
-        "transformed", default=None, doc="Not used by today's kernels: None."
+        "transformed", default=None, doc="Not used by current kernels: None."
     )
     hardware: int | None = member(
         "hardware",
@@ -213,19 +214,22 @@ class Timestamping(StructMessage):
 
     @classmethod
     def option(cls, flags: int | None = None, *, phc: int | None = None) -> KindOption:
-        """What to stamp and how to tell, for `want=` and enable(): SO_TIMESTAMPING.
+        """Chooses what gets a time stamp, and how that is reported: SO_TIMESTAMPING.
 
-        flags  TimestampingFlags: TX_* and RX_* say what is stamped, OPT_* how that is told. None:
-               the receive time by both clocks, as for the class.
-        phc    the number of the virtual hardware clock that stamps: BIND_PHC. Linux 5.14
+        The result is for `want=` and enable().
 
-        The flags that report the stamps are added, SOFTWARE for those of the kernel and
-        RAW_HARDWARE for those of an adapter; both, where the flags stamp nothing and a
-        TimestampingRequest is to. Flags that the socket has already stay: OPT_ID counts on where it
-        was on. `phc` replaces the clock that was bound.
+        flags  TimestampingFlags: TX_* and RX_* say what gets a time stamp, OPT_* how it is
+               reported. None: the receive time of both clocks, as for the class.
+        phc    the number of the virtual hardware clock to use: BIND_PHC. Linux 5.14
 
-        ValueError for flags that need one that is missing, or that do not exist; enable() raises
-        NotSupportedError for TX_* on a socket whose family stamps nothing that is sent, as AF_UNIX.
+        The flags that report time stamps are added: SOFTWARE for those of the kernel, RAW_HARDWARE
+        for those of an adapter, and both if no flag requests any (a TimestampingRequest will).
+        Flags that the socket already has stay; if OPT_ID was on, its count continues. `phc`
+        replaces the clock that was bound.
+
+        ValueError for a flag that does not exist, or that needs another one that is missing.
+        enable() raises NotSupportedError for TX_* on a socket whose family has no transmit times,
+        such as AF_UNIX.
         """
         row_of(cls)
         if flags is None and phc is None:
@@ -250,7 +254,7 @@ class Timestamping(StructMessage):
         if chosen & _BY_ADAPTER or not is_stamping:
             chosen |= _Flags.RAW_HARDWARE
         if chosen & _SENT_STAMPS:
-            more["families"] = _SENT  # the others take the flags, and stamp nothing that goes
+            more["families"] = _SENT  # the others accept the flags, but have no transmit times
         options = _stamping(48, "2.6.30", chosen, chosen, ENTRY, needs=_needs(chosen), **more)
         step = tuple([one for one in options if one is not None])
         return KindOption(cls, (step,), ", ".join(shown))
@@ -268,18 +272,18 @@ class Timestamping(StructMessage):
     "enable(sock, Timestamping.option(flags))",
 )
 class TimestampingRequest(StructMessage):
-    """Asks when this one packet leaves: the TX_* of TimestampingFlags. Linux 4.7.
+    """Requests the transmit time of this one packet: the TX_* of TimestampingFlags. Linux 4.7.
 
-    The answer comes on the error queue: receive_errors(). That it has a time, and an id, takes
-    enable(sock, Timestamping.option(TimestampingFlags.OPT_ID)), since SOFTWARE, RAW_HARDWARE and
-    the OPT_* are flags of the socket: one of those in here is EINVAL. Of the streams TCP has it,
-    without kTLS; MPTCP does not.
+    The answer arrives on the error queue: receive_errors(). For a time and an id in it, call
+    enable(sock, Timestamping.option(TimestampingFlags.OPT_ID)): SOFTWARE, RAW_HARDWARE and the
+    OPT_* are flags of the socket, and one of those in a request is EINVAL. Among streams it works
+    on TCP without kTLS, but not on MPTCP.
     """
 
     __slots__ = ()
 
     flags: TimestampingFlags = member(
-        convert=TimestampingFlags, doc="TX_* of TimestampingFlags: when a time stamp is taken."
+        convert=TimestampingFlags, doc="TX_* of TimestampingFlags: which time stamps are taken."
     )
 
 
@@ -296,7 +300,7 @@ class TimestampingRequest(StructMessage):
 class TimestampingId(StructMessage):
     """The id by which the transmit time stamp of this packet is reported: SCM_TS_OPT_ID.
 
-    Replaces the count of packets that OPT_ID reports. For datagram and raw sockets; EINVAL without
+    Replaces the packet count that OPT_ID reports. For datagram and raw sockets; EINVAL without
     OPT_ID: enable(sock, Timestamping.option(TimestampingFlags.OPT_ID)). Linux 6.13.
     """
 
@@ -306,7 +310,7 @@ class TimestampingId(StructMessage):
 
 
 _MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 1)
-# MAX_CLOCKS of linux/time.h. The kernel keeps 8 bits of any other.
+# MAX_CLOCKS of linux/time.h. The kernel cuts larger numbers to 8 bits.
 _CLOCKS = 16
 _CLOCK_NAMES = {
     value: name
@@ -315,11 +319,11 @@ _CLOCK_NAMES = {
 }
 
 
-_CLOCK_NEEDS = "another clock than CLOCK_MONOTONIC needs CAP_NET_ADMIN"
+_CLOCK_NEEDS = "a clock other than CLOCK_MONOTONIC needs CAP_NET_ADMIN"
 
 
 def _txtime(clock: int, flags: int, needs: str = "") -> Option | None:
-    """struct sock_txtime: the clock, and flags."""
+    """SO_TXTIME with a struct sock_txtime: the clock and the flags."""
     value = clock.to_bytes(4, sys.byteorder) + flags.to_bytes(4, sys.byteorder)
     return option(
         "SOL_SOCKET", "SO_TXTIME", 0, "4.19",
@@ -333,8 +337,8 @@ def _txtime(clock: int, flags: int, needs: str = "") -> Option | None:
     layout="u64",
     direction="send",
     families=families("AF_INET", "AF_INET6", "AF_PACKET", "AF_CAN"),
-    # CLOCK_MONOTONIC, as the qdisc fq has it. A socket without the option tells CLOCK_REALTIME, and
-    # to set that takes a capability.
+    # CLOCK_MONOTONIC is the clock of the qdisc fq. A socket without the option reports
+    # CLOCK_REALTIME, which only a privileged process can set.
     option=_txtime(_MONOTONIC, 0),
     since="4.19",
     needs="SO_TXTIME on the socket: enable(sock, TxTime), or TxTime.option(clock) there",
@@ -342,10 +346,10 @@ def _txtime(clock: int, flags: int, needs: str = "") -> Option | None:
 class TxTime(StructMessage):
     """When to send this packet, in nanoseconds of the clock of SO_TXTIME. Linux 4.19.
 
-    enable() sets SO_TXTIME with CLOCK_MONOTONIC, which the qdisc fq takes; etf wants another:
+    enable() sets SO_TXTIME with CLOCK_MONOTONIC, for the qdisc fq. For etf choose another clock:
     enable(sock, TxTime.option(time.CLOCK_TAI)). Without such a qdisc the packet is sent at once.
-    Of datagram and raw sockets; EINVAL where SO_TXTIME is not set. Linux cannot unset it: restore()
-    gives back the clock and the flags that another had set, no more.
+    For datagram and raw sockets; EINVAL if SO_TXTIME is not set. Linux cannot unset the option, so
+    restore() only brings back a clock and flags that were set before.
     """
 
     __slots__ = ()
@@ -356,14 +360,14 @@ class TxTime(StructMessage):
     def option(
         cls, clock: int | None = None, *, deadline_mode: bool = False, report_errors: bool = False
     ) -> KindOption:
-        """The clock of the times, for `want=` and enable(): SO_TXTIME.
+        """Chooses the clock of the times, for `want=` and enable(): SO_TXTIME.
 
-        clock          a CLOCK_* of `time`; None: CLOCK_MONOTONIC. Another one takes CAP_NET_ADMIN,
-                       and has to be that of the qdisc.
-        deadline_mode  the packet may go earlier: the time is the latest one
-        report_errors  what is dropped is a TxTimeError of receive_errors()
+        clock          a CLOCK_* of `time`; None means CLOCK_MONOTONIC. Any other needs
+                       CAP_NET_ADMIN, and has to be the clock of the qdisc.
+        deadline_mode  whether the packet may be sent earlier: the time is then a deadline
+        report_errors  whether receive_errors() reports dropped packets, each as a TxTimeError
 
-        A socket has one clock: this replaces what was set, flags included.
+        A socket has one clock: this replaces the previous setting, flags included.
         """
         row_of(cls)
         number = _MONOTONIC if clock is None else check_int("clock", clock, 0, _CLOCKS - 1)
@@ -393,10 +397,10 @@ class TxTime(StructMessage):
     ),
 )
 class TimestampingPacketInfo(StructMessage, OnInterface):
-    """Where a packet with a hardware time stamp came in: SCM_TIMESTAMPING_PKTINFO. Linux 4.13.
+    """The interface of a packet with a hardware time stamp: SCM_TIMESTAMPING_PKTINFO. Linux 4.13.
 
-    `interface` is the index of the adapter itself, even under a bridge or a bond; `length` is that
-    of the packet at layer 2, in bytes.
+    `interface` is the index of the adapter itself, even if that is part of a bridge or a bond;
+    `length` is the length of the packet at layer 2, in bytes.
     """
 
     __slots__ = ()
@@ -414,7 +418,7 @@ def names_of(prefix: str) -> dict[int, str]:
 
 
 class AttributeRun(StructMessage):
-    """A run of struct nlattr, netlink(7), each of which is one number."""
+    """A sequence of struct nlattr, netlink(7), each with one number."""
 
     __slots__ = ()
 
@@ -424,7 +428,7 @@ class AttributeRun(StructMessage):
 
     @property
     def values(self) -> dict[str, int]:
-        """Each number by its name; by its number, as text, where it has none here."""
+        """The values by name; the key of an unknown attribute is its number, as text."""
         found: dict[str, int] = {}
         payload = self.attributes
         at = 0
@@ -455,11 +459,11 @@ _STATS_ON = _Flags.OPT_STATS | _Flags.OPT_TSONLY | _Flags.TX_ACK | _Flags.SOFTWA
     option=_stamping(512, "4.10", _STATS_ON, _Flags.OPT_STATS, ENTRY),
 )
 class TcpStats(AttributeRun):
-    """How a TCP connection was doing when a transmit time stamp was taken: OPT_STATS, Linux 4.10.
+    """The state of a TCP connection when a transmit time stamp was taken: OPT_STATS, Linux 4.10.
 
-    `values` has them by the names of TCP_NLA_* in linux/tcp.h: "busy" (microseconds), "snd_cwnd"
-    (segments), "min_rtt" and "srtt" (microseconds), "bytes_sent", ...; `attributes` is the payload.
-    On the error queue. enable() asks for them with each acknowledgement.
+    `values` maps the names of TCP_NLA_* in linux/tcp.h to numbers: "busy" (microseconds),
+    "snd_cwnd" (segments), "min_rtt" and "srtt" (microseconds), "bytes_sent", ...; `attributes` is
+    the payload. On the error queue. enable() requests them for each acknowledgement.
     """
 
     __slots__ = ()
@@ -478,7 +482,7 @@ class TcpStats(AttributeRun):
     option=_stamping(128, "5.4", _STATS_ON, _Flags.OPT_STATS, ENTRY),
 )
 class J1939Stats(AttributeRun):
-    """How far a J1939 transfer has come: `values` has J1939_NLA_* by name, linux/can/j1939.h.
+    """How far a J1939 transfer has got: `values` maps J1939_NLA_* of linux/can/j1939.h to numbers.
 
     "bytes_acked", "total_size", "pgn", "src_addr", ... On the error queue.
     """

@@ -38,11 +38,11 @@ class TipcError(OpenEnum):
     since="2.6.18",
 )
 class TipcReturned(StructMessage):
-    """A sent message was returned, and why: TIPC_ERRINFO, tipc(7).
+    """Why a sent message was returned: TIPC_ERRINFO, tipc(7).
 
-    `length` is that of its data, in bytes; TipcReturnedData has the data. Attached without an
-    option, to a message without data. On a SOCK_DGRAM nothing is returned unless enable() has
-    cleared TIPC_DEST_DROPPABLE.
+    `length` is the length of its data in bytes; TipcReturnedData has the data. Attached without an
+    option, to a message without data. On a SOCK_DGRAM socket nothing is returned unless enable()
+    has cleared TIPC_DEST_DROPPABLE.
     """
 
     __slots__ = ()
@@ -66,7 +66,7 @@ class TipcReturned(StructMessage):
 class TipcReturnedData(StructMessage):
     """The data of a returned message, with TipcReturned: TIPC_RETDATA, tipc(7).
 
-    The first 1024 bytes of it.
+    At most its first 1024 bytes.
     """
 
     __slots__ = ()

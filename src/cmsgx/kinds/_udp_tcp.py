@@ -24,7 +24,7 @@ _IP = families("AF_INET", "AF_INET6")
 class UdpSegment(StructMessage):
     """Splits the data into datagrams of `size` bytes, the last maybe shorter: UDP_SEGMENT, udp(7).
 
-    Linux 4.18. At most 64 of them (128 since 6.12), 65507 bytes in all; `size` with its headers
+    Linux 4.18. At most 64 datagrams (128 since 6.12), 65507 bytes in all; `size` with the headers
     has to fit in the MTU. For UDP sockets; UDP-Lite refuses it (EIO).
     """
 
@@ -63,7 +63,7 @@ class UdpGro(StructMessage):
     option=option("SOL_TCP", "TCP_INQ", 4, "4.18"),
 )
 class TcpInq(StructMessage):
-    """Bytes left in the receive queue after these; 1 at the end: TCP_INQ. Linux 4.18."""
+    """Bytes left in the receive queue; 1 at the end of the stream: TCP_INQ. Linux 4.18."""
 
     __slots__ = ()
 
@@ -98,10 +98,10 @@ class TlsType(OpenEnum):
 class TlsRecordType(StructMessage):
     """The type of a record of kTLS, received and sent: TLS_GET_RECORD_TYPE, TLS_SET_RECORD_TYPE.
 
-    Each receive from a socket with TLS_RX takes records of one type. What is sent without one is
-    application data; one that is sent may not come with MSG_MORE. FreeBSD sends it too, and has
-    TlsRecordHeader for what is received. Without kTLS (TLS_TX) a send of one is refused: the data
-    would go as plain text.
+    Each receive from a socket with TLS_RX returns records of one type. Data that is sent without a
+    TlsRecordType is application data; with one, MSG_MORE is not allowed. FreeBSD can send it too,
+    but receives a TlsRecordHeader. Without kTLS (TLS_TX), sending one is refused, because the data
+    would go out as plain text.
     """
 
     __slots__ = ()

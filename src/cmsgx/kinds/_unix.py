@@ -1,4 +1,4 @@
-"""What travels over AF_UNIX sockets: descriptors and identities. unix(7)"""
+"""AF_UNIX sockets: descriptors and identities. unix(7)"""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _IP = families("AF_INET", "AF_INET6")
 
 
 class _Unowned(tuple[int, ...]):
-    """Numbers that came out of a buffer: own() takes them over once."""
+    """Numbers read from a buffer: own() takes them over, once."""
 
     tickets: list[bool]
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError(
-            "unowned descriptors can be owned once: they are neither copied nor pickled"
+            "unowned descriptors can be owned only once: they cannot be copied or pickled"
         )
 
 
 class Rights(ControlMessage):
     """Descriptors, in order: SCM_RIGHTS, unix(7). At most 253 in one message.
 
-    Rights(fds) is for sending, and borrows: an iterable of descriptors, or one object with
-    fileno(). In a received message its items are the Fds of `msg.fds`, which the message owns. From
-    unpack() they are numbers that nobody owns, until own().
+    Rights(fds) is for sending: `fds` is an iterable of descriptors, or one object with fileno(),
+    and the caller keeps owning them. In a received message its items are the Fds of `msg.fds`,
+    which the message owns. From unpack() they are numbers that nobody owns, until own().
     """
 
     __slots__ = {"fds": "The descriptors, in order: numbers, or objects with fileno()."}
@@ -78,7 +78,7 @@ class Rights(ControlMessage):
 
     @classmethod
     def unpack(cls, data: Buffer, /) -> Self:
-        """From a payload, int fd[n]: holds the numbers, and owns none of them."""
+        """Makes one from a payload, int fd[n]. It holds the numbers, but owns none of them."""
         numbers = array.array("i")
         raw = as_bytes(data)
         if len(raw) % numbers.itemsize:
@@ -91,16 +91,16 @@ class Rights(ControlMessage):
         return cls(unowned)
 
     def own(self) -> tuple[Fd, ...]:
-        """The Fds that own the descriptors, once; then ValueError."""
+        """Fds that own the descriptors. A second call is a ValueError."""
         if not isinstance(self.fds, _Unowned):
             raise ValueError(
-                "only what unpack() or decode() made can be owned so; a message has take()"
+                "only the result of unpack() or decode() can be owned; for a message use take()"
             )
         return Fd._own_all(tuple(self.fds), self.fds.tickets)
 
 
 class IdMapped:
-    """For kinds whose `uid` and `gid` were translated into this user namespace."""
+    """For kinds whose `uid` and `gid` are translated into this user namespace."""
 
     __slots__ = ()
 
@@ -109,10 +109,10 @@ class IdMapped:
 
     @property
     def uid_mapped(self) -> bool | None:
-        """Whether `uid` is a user of this user namespace: user_namespaces(7).
+        """Whether `uid` is the id of a user in this user namespace: user_namespaces(7).
 
-        False where it stands for a user that has no id here; None where it may be either: the
-        overflow id (65534) is an id like another here, or /proc, which tells, cannot be read.
+        False if it stands for a user without an id here. None if that is unknown: the overflow id
+        (65534) is also an ordinary id here, or /proc, which shows that, cannot be read.
         """
         return _is_mapped(self.uid, "uid")
 
@@ -123,28 +123,28 @@ class IdMapped:
 
 
 def _overflow_id(which: str) -> int:
-    """What stands for an id that has no number in this user namespace: user_namespaces(7)."""
+    """The id that stands for all those without an id in this user namespace: user_namespaces(7)."""
     try:
         with open(f"/proc/sys/kernel/overflow{which}", encoding="ascii") as file:
             return int(file.read())
     except (OSError, ValueError):
-        return 65534  # no such file: the default
+        return 65534  # the kernel's default
 
 
-# Once, and not with each message: later there may be no /proc.
+# Read once, not for each message: later there may be no /proc.
 _OVERFLOW_IDS = {"uid": _overflow_id("uid"), "gid": _overflow_id("gid")}
 _cmsg.set_overflow_ids(_OVERFLOW_IDS["uid"], _OVERFLOW_IDS["gid"])
 
 
 def _is_mapped(number: int, which: Literal["uid", "gid"]) -> bool | None:
-    # Nothing else is translated, and elsewhere nothing at all.
+    # Only Linux translates ids, and only to the overflow id.
     if not IS_LINUX or number != _OVERFLOW_IDS[which]:
         return True
     try:
         with open(f"/proc/self/{which}_map", encoding="ascii") as file:
             ranges = [tuple(map(int, line.split())) for line in file]
     except OSError:
-        return None  # no /proc, or no descriptor left to read it by
+        return None  # no /proc, or no free descriptor to read it with
     return None if any(first <= number < first + count for first, _, count in ranges) else False
 
 
@@ -196,7 +196,7 @@ class Credentials(StructMessage, IdMapped):
 
     @property
     def attached(self) -> bool | None:
-        """Whether they were attached at all, or None."""
+        """Whether credentials were attached at all; None if that is unknown."""
         return (None, False, True)[self._attached_state]
 
 

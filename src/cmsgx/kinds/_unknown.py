@@ -1,4 +1,4 @@
-"""What no kind is registered for; a payload as the kind that it is of."""
+"""Decoding a payload to its kind; Unknown, for what no kind is registered for."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ._table import lookup
 
 
 class Unknown(ControlMessage):
-    """A control message of no registered kind: its level, type and payload, as they came."""
+    """A control message for which no kind is registered: its level, type and payload."""
 
     __slots__ = {  # noqa: RUF023 (the order of the constructor)
         "level": "`cmsg_level`: the protocol, SOL_* or IPPROTO_*.",
-        "type": "`cmsg_type`: what it is at that level.",
+        "type": "`cmsg_type`: the number at that level.",
         "data": "The payload, without header and padding.",
     }
     __match_args__ = ("level", "type", "data")
@@ -34,21 +34,22 @@ class Unknown(ControlMessage):
 
     @classmethod
     def unpack(cls, data: Buffer, /) -> Unknown:
-        """Not without the level and the type: use Unknown(level, type, data)."""
-        raise TypeError("Unknown(level, type, data) has to be told its level and type")
+        """Always raises TypeError: use Unknown(level, type, data)."""
+        raise TypeError("Unknown.unpack() lacks the level and type: use Unknown(level, type, data)")
 
 
 bind(Unknown, (), None)
 
 
 def decode(level: int, type: int, data: Buffer, family: int = -1) -> Any:
-    """The typed control message for what recvmsg() gave as (level, type, data).
+    """The typed control message for a tuple (level, type, data) from recvmsg().
 
-    `family`, AF_* of the socket, tells apart what has the same numbers: level 0 is that of IP, of
-    Bluetooth's HCI, of IEEE 802.15.4 and of mISDN. Without it that is IP.
+    `family`, AF_* of the socket, distinguishes kinds with the same numbers: level 0 is IP, but also
+    Bluetooth HCI, IEEE 802.15.4 and mISDN. Without a family it is IP.
 
-    Owns no descriptor: Rights and the payload of PidFd hold numbers until their own() is called.
-    MalformedControlError where the payload is not of the layout; Unknown for no registered kind.
+    Owns no descriptor: the result for SCM_RIGHTS or SCM_PIDFD only holds numbers until you call its
+    own(). MalformedControlError if the payload does not match the layout. The result is an Unknown
+    if no kind is registered.
     """
     kind = lookup(level, type, family)
     if kind is None:
@@ -59,5 +60,5 @@ def decode(level: int, type: int, data: Buffer, family: int = -1) -> Any:
 
 
 def kind_of(family: int, level: int, type: int) -> Any:
-    """The kind of an item of a message, for C."""
+    """For C: the kind of a control message in a message."""
     return lookup(level, type, family) or Unknown

@@ -1,4 +1,4 @@
-"""Where a form of a control message can be sent: over which sockets, and with which packets."""
+"""Where a form of a control message can be sent: on which sockets, and with which packets."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 from .. import _cmsg
 from ._row import WireFormat, number
 
-# The IP sockets whose protocol reads what is sent at a level. Others drop it without an error: TCP
-# a Ttl, UDP the type of a TLS record.
+# For each level, the types of IP sockets that read what is sent at it. Others drop it without an
+# error: TCP drops a Ttl, UDP the type of a TLS record.
 _DATAGRAM_OR_RAW = frozenset({_socket.SOCK_DGRAM, _socket.SOCK_RAW})
-# SOCK_PACKET: the socket's own mark and priority are what its packets have.
+# 10 is SOCK_PACKET, whose packets always have the mark and priority of the socket.
 _ANY_PACKET = _DATAGRAM_OR_RAW | {10}
 _SENT_BY: dict[int, frozenset[int]] = {
     value: types
@@ -29,8 +29,8 @@ _SENT_BY: dict[int, frozenset[int]] = {
 
 
 Reader: TypeAlias = Literal["", "UDP", "TCP", "kTLS", "SCTP", "no header", "header"]
-"""Who has to read what is sent, if family and type of a socket do not decide it: codec.h, in that
-order."""
+"""What has to read the control message, if the socket's family and type do not decide that:
+codec.h, in the same order."""
 
 
 READERS: tuple[Reader, ...] = get_args(Reader)
@@ -41,8 +41,8 @@ _READER: dict[int, Reader] = {
 }
 
 
-# Of some the level alone does not tell it: nearly all datagram and raw sockets read those of
-# SOL_SOCKET, of the streams only TCP some; and a header that is there already stays as it is.
+# For these the level is not enough. Nearly all datagram and raw sockets read those of SOL_SOCKET,
+# but of the streams only TCP reads some; and a header that the packet brings is not changed.
 _KINDS_READ_BY: tuple[tuple[str, str, frozenset[int], Reader], ...] = (
     ("SOL_SOCKET", "SO_MARK", _DATAGRAM_OR_RAW, ""),
     ("SOL_SOCKET", "SO_PRIORITY", _DATAGRAM_OR_RAW, ""),
@@ -74,7 +74,7 @@ _READ_BY: dict[tuple[int, int], tuple[frozenset[int], Reader]] = {
 
 
 IP_FAMILIES = frozenset({_socket.AF_INET, _socket.AF_INET6})
-# What reads the control messages of these is the version of IP that the packet is of.
+# At these levels, only a packet of that IP version reads the control message.
 _PACKET_LEVELS: dict[int, int] = {
     value: family
     for name, family in {"SOL_IP": _socket.AF_INET, "SOL_IPV6": _socket.AF_INET6}.items()
@@ -83,7 +83,7 @@ _PACKET_LEVELS: dict[int, int] = {
 
 
 class Way(NamedTuple):
-    """Where a form is sent."""
+    """Where a form can be sent."""
 
     over: frozenset[int]
     """AF_* of the socket; empty for any."""
@@ -91,11 +91,11 @@ class Way(NamedTuple):
     """SOCK_* of the socket; empty for any."""
     reader: Reader = ""
     is_by_peer: bool = False
-    """`over` is about the packet: an AF_INET6 socket sends one of IPv4 to a mapped address."""
+    """`over` is the family of the packet: an AF_INET6 socket sends IPv4 to a mapped address."""
 
 
 def way_of(wire: WireFormat) -> Way:
-    """Where that form is sent. What names no families is for the kernel to judge."""
+    """Where that form can be sent. If it names no families, the kernel decides."""
     if not wire.families & IP_FAMILIES:
         return Way(wire.families, frozenset())
     by, reader = _READ_BY.get(
