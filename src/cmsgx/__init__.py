@@ -42,7 +42,7 @@ from ._drop_in import fromfd, install, socket, socketpair, uninstall
 from ._errqueue import ErrorReceiver, receive_errors
 from ._fds import Fd, FileDescriptorLike, close_in_background, wait_closed
 from ._memfd import share
-from ._names import publish
+from ._names import Dir, publish
 from ._options import Enabled, enable
 from ._peer import (
     PeerCredentials,
@@ -130,4 +130,4 @@ __all__ = [
     "wait_closed",
 ]
 
-__dir__ = publish(globals(), "cmsgx._")
+__dir__: Dir = publish(globals(), "cmsgx._")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
+
+Dir: TypeAlias = Callable[[], list[str]]
 
 
-def publish(module: dict[str, Any], private: str) -> Callable[[], list[str]]:
+def publish(module: dict[str, Any], private: str) -> Dir:
     """Sets `__module__` of the objects in `__all__` to this module; returns its `__dir__()`.
 
     `module` is the globals() of the public module. Only objects whose `__module__` starts with

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ._names import publish
+from ._names import Dir, publish
 
 if TYPE_CHECKING:
     from ._cmsg import Message
@@ -79,4 +79,4 @@ class NotSupportedError(CmsgError, OSError):
         super().__init__(number, f"{os.strerror(number)}: {text}")
 
 
-__dir__ = publish(globals(), "cmsgx._")
+__dir__: Dir = publish(globals(), "cmsgx._")

@@ -13,7 +13,7 @@ from typing import Any
 from . import _cmsg
 from ._arguments import Buffer, as_int, as_view, needed
 from ._cmsg import CMSG_ALIGN, CMSG_LEN, CMSG_SPACE, Address, Batch, Segments, View
-from ._names import publish
+from ._names import Dir, publish
 from .errors import MalformedControlError, NotSupportedError
 from .kinds import ControlMessage, StructMessage, decode
 from .kinds._base import member
@@ -236,4 +236,4 @@ def parse_multishot(buffer: Buffer, name_size: int, control_size: int) -> Multis
     )
 
 
-__dir__ = publish(globals(), "cmsgx._")
+__dir__: Dir = publish(globals(), "cmsgx._")

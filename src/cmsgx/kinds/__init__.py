@@ -6,7 +6,7 @@ finds it in a message, `want=[Kind]` switches it on, `control=[Kind(...)]` sends
 
 from __future__ import annotations
 
-from .._names import publish
+from .._names import Dir, publish
 from . import (
     _alg,
     _bluetooth,
@@ -91,4 +91,4 @@ __all__ += _tipc.__all__
 __all__ += _udp_tcp.__all__
 __all__ += _unix.__all__
 
-__dir__ = publish(globals(), "cmsgx.")
+__dir__: Dir = publish(globals(), "cmsgx.")
