@@ -250,12 +250,106 @@ def test_nothing_is_found_in_a_right_tree() -> None:
             [("long file", name) for name in ("tests/c/a.c", "tests/test_a.py", "tools/a")],
             id="long files",
         ),
+        pytest.param(
+            {"tests/test_a.py": "\n" * 600 + "# no newline"},
+            [("long file", "tests/test_a.py")],
+            id="a long file whose last line is not ended",
+        ),
+        pytest.param(
+            {"src/odd.c": "static int odd;\n"},
+            [("no header", "../odd"), ("no layer", "../odd")],
+            id="a C file beside that of the module",
+        ),
+        pytest.param(
+            {"src/c/calls/send.c": 'void f(void) { PyImport_ImportModule("cmsgx._sync"); }\n',
+             "src/c/calls/send.h": "void f(void);\n"},
+            [("C imports", "calls/send -> cmsgx._sync")],
+            id="C that imports Python",
+        ),
     ],
 )  # fmt: skip
 def test_what_breaks_a_rule_is_found(
     changes: dict[str, str], expected: list[tuple[str, str]]
 ) -> None:
     assert found_in(RIGHT | changes) == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "#include <calls/wait.h>",
+        '#inc\\\nlude \\\n "calls/wait.h"',
+        '#include /* above */ "calls/wait.h"',
+        '/* above */ # /**/ include "calls/wait.h" // above',
+        '%:include "calls/wait.h"',
+    ],
+)
+def test_an_include_is_seen_however_it_is_written(line: str) -> None:
+    changes = {"src/c/types/fd.h": f"{line}\n{FD}", "src/c/calls/wait.h": ""}
+    assert found_in(RIGHT | changes) == [("upward", "types/fd -> calls/wait")]
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ('#define X "calls/wait.h"\n#include X', "#include X"),
+        ('#include_next "calls/wait.h"', '#include_next "calls/wait.h"'),
+        ('#import "calls/wait.h"', '#import "calls/wait.h"'),
+        ("#  include CAT(a, b)  /* why */", "#include CAT(a, b)"),
+    ],
+)
+def test_an_include_of_what_is_not_read_is_a_fault(line: str, shown: str) -> None:
+    sources = RIGHT | {"src/c/types/fd.h": f"{line}\n{FD}", "src/c/calls/wait.h": ""}
+    assert found_in(sources) == [("unclear", f"types/fd: {shown}")]
+
+
+@pytest.mark.parametrize(
+    "header", ["structmember.h", "pyconfig.h", "frameobject.h", "cpython/object.h", "datetime.h"]
+)
+def test_plain_includes_no_header_of_python(header: str) -> None:
+    sources = RIGHT | {"src/c/plain/walk.h": f"#include <string.h>\n#include <{header}>\n"}
+    assert found_in(sources) == [("Python.h", "plain/walk")]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('__import__("cmsgx._sync")', ["__import__"]),
+        ("import builtins\nbuiltins.__import__(name)", ["__import__"]),
+        ('exec("from cmsgx import _sync")', ["exec"]),
+        (
+            "from importlib import import_module as load\nload('cmsgx._sync')",
+            ["from importlib import import_module"],
+        ),
+        ("import importlib\nload = importlib.import_module", ["import_module"]),
+        ("import importlib\ngetattr(importlib, 'import_module')", ["'import_module'"]),
+        (
+            "from pkgutil import resolve_name as f\nf('cmsgx._sync')",
+            ["from pkgutil import resolve_name"],
+        ),
+    ],
+)
+def test_an_import_of_what_is_not_read_is_a_fault(text: str, shown: list[str]) -> None:
+    sources = RIGHT | {"src/cmsgx/errors.py": f"{text}\n"}
+    assert found_in(sources) == [("unclear", f"errors: {words}") for words in shown]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "import_module('cmsgx._sync')",
+        "import_module(name='cmsgx._sync')",
+        "import_module('._sync', 'cmsgx')",
+        "import_module('._sync', package='cmsgx')",
+        "import_module('.._sync', __package__)",
+    ],
+)
+def test_import_module_is_read(call: str) -> None:
+    changes = {
+        "src/cmsgx/kinds/_unix.py": f"from importlib import import_module\n{call}\n",
+        "src/cmsgx/_sync.py": "",
+    }
+    assert found_in(RIGHT | changes) == [("upward", "kinds._unix -> _sync")]
 
 
 def test_a_feature_may_be_asked_for() -> None:
@@ -280,6 +374,12 @@ def test_a_feature_may_be_asked_for() -> None:
         ("src/c/plain/platform.h", "#ifdef __linux__\n#endif\n"),
         ("src/cmsgx/errors.py", "if TYPE_CHECKING:\n    from ._sync import send\n"),
         ("tests/test_a.py", "\n" * 600),
+        ("tests/test_a.py", "\n" * 599 + "# no newline"),
+        ("src/c/types/fd.h", f'/*\n#include "calls/send.h"\n*/\n{FD}'),
+        ("src/c/types/fd.h", f'// \\\n#include "calls/send.h"\n{FD}'),
+        ("src/c/types/fd.h", f'static const char no[] = "/*";\n{FD}static int no2 = "*/";\n'),
+        ("src/c/types/fd.h", f'static const char no[] = "cmsgx._cmsg";\n{FD}'),
+        ("src/c/plain/walk.h", "#include <sys/socket.h>\n#include <string.h>\n"),
     ],
 )  # fmt: skip
 def test_what_breaks_no_rule_is_not_found(path: str, text: str) -> None:
@@ -298,6 +398,7 @@ def test_sources_are_distinguished_from_other_files(tmp_path: Path) -> None:
         "tests/data/c.csv": "",
         "src/c/d.h": "",
         "build/e.c": "",
+        "src/cmsgx/f.pyi": "",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
