@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 if not (ROOT / "tools" / "layers").is_file():
     pytest.skip(f"not in a checkout: there are no tools in {ROOT}", allow_module_level=True)
+sys.path.insert(0, str(ROOT / "tools"))  # as for a program that is started there
 TOOL = runpy.run_path(str(ROOT / "tools" / "layers"))
 RULES: tuple[str, ...] = TOOL["RULES"]
 check: Callable[[dict[str, str]], list[Any]] = TOOL["check"]
