@@ -273,7 +273,7 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
     ("kinds.register(int, level=1, type=900)", TypeError,
      "<class 'int'> is not a subclass of ControlMessage"),
     ("kinds.register(kinds.Ttl, level=1, type=900)", ValueError,
-     "Ttl is registered already"),
+     "Ttl is already registered"),
     ("kinds.register(New, level=900, type=900, layout='struct in_pktinfo', direction='x')",
      ValueError,
      "direction: 'x'; it is 'receive', 'send' or 'both'"),
@@ -346,7 +346,7 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
      "[EMSGSIZE] the datagram was longer than the buffer: 2 bytes of it arrived; receive with "
      "a larger bufsize, or with on_truncation='keep'"),
     ("kinds.register(New, level=1, type=2)", ValueError,
-     "(1, 2) is Credentials already"),
+     "(1, 2) is already Credentials"),
     ("kinds.register(New, level=2**40, type=1)", ValueError,
      "level: 1099511627776; it is -2147483648 to 2147483647"),
     ("kinds.register(Struct, level=900, type=900, layout='in_pktinfo', encoding='stamping')",

@@ -140,7 +140,7 @@ def test_a_number_has_one_kind() -> None:
     class Other(kinds.ControlMessage):
         __slots__ = ()
 
-    with pytest.raises(ValueError, match=r"\(1, 2\) is Credentials already"):
+    with pytest.raises(ValueError, match=r"\(1, 2\) is already Credentials"):
         kinds.register(Other, level=SOL_SOCKET, type=2)
     with pytest.raises(TypeError, match="not a registered kind"):
         Other()
@@ -388,7 +388,7 @@ def test_what_is_not_a_class_of_control_messages_is_not_registered(wrong: Any) -
 
 
 def test_all_that_have_the_number_are_named() -> None:
-    with pytest.raises(ValueError, match=r"\(0, 1\) is HciDirection, .*MisdnTimestamp already"):
+    with pytest.raises(ValueError, match=r"\(0, 1\) is already HciDirection, .*MisdnTimestamp"):
         kinds.register(fresh(), level=0, type=1, layout=())
 
 

@@ -142,7 +142,7 @@ _OF_PATH = (errno.EIO, errno.EINVAL)
 _REFUSED = (*_OF_PATH, errno.EMSGSIZE)
 # Until it is split, the data of all segments is one IP datagram.
 _MOST_BYTES = 65507
-# UDP_MAX_SEGMENTS, and what it is since Linux 6.12.
+# UDP_MAX_SEGMENTS before Linux 6.12, and since.
 _MOST_SEGMENTS = 64
 _MANY_SEGMENTS = 128
 # The largest value of UDP_SEGMENT, which exceeds any MTU.

@@ -34,7 +34,7 @@ __all__ = [
 
 # An AF_INET6 socket has these too, if it accepts IPv4.
 IP = families("AF_INET", "AF_INET6")
-# The BSDs and macOS name what they deliver by the option, and it is one byte there.
+# The BSDs and macOS use the number of the option as the type, and the payload is one byte.
 _BY_OPTION = not IS_LINUX
 # Size in bytes of a Tos that these systems send; the other BSDs cannot send one.
 _TOS = {"freebsd": 1, "darwin": 4}.get(sys.platform.rstrip("0123456789"), 0)

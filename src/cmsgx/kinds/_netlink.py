@@ -41,9 +41,9 @@ class NetlinkPacketInfo(StructMessage):
 class NetworkNamespaceId(StructMessage):
     """The network namespace of an event: NETLINK_LISTEN_ALL_NSID, netlink(7). Linux 4.2.
 
-    `nsid` is the id that this socket's namespace has for it; absent for an event of that namespace
-    itself. Enabling it brings the events of every namespace with an id, and takes
-    CAP_NET_BROADCAST (EPERM).
+    `nsid` is its id in this socket's namespace; absent for an event of that namespace itself.
+    Enabling it brings the events of every namespace with an id, and needs CAP_NET_BROADCAST
+    (otherwise EPERM).
     """
 
     __slots__ = ()

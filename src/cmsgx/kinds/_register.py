@@ -141,7 +141,7 @@ def register(
             unsolicited_size=unsolicited_size, since=since, min_value=min_value, needs=needs,
         )  # fmt: skip
     if _table.is_registered(kind):
-        raise ValueError(f"{kind.__name__} is registered already")
+        raise ValueError(f"{kind.__name__} is already registered")
     if not isinstance(kind, _Type) or not issubclass(kind, (ControlMessage, PidFd)):
         raise TypeError(f"{kind!r} is not a subclass of ControlMessage")
     check_word("direction", direction, DIRECTIONS)

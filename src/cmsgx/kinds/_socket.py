@@ -17,12 +17,12 @@ __all__ = [
 ]
 
 _IP = families("AF_INET", "AF_INET6")
-# Those that receive by sock_recv_cmsgs().
+# Families that receive with sock_recv_cmsgs().
 _DATAGRAMS = _IP | families(
     "AF_PACKET", "AF_CAN", "AF_BLUETOOTH", "AF_NFC", "AF_KEY", "AF_MCTP", "AF_IEEE802154",
     "AF_ATMPVC", "AF_ATMSVC",
 )  # fmt: skip
-# Those that send by sock_cmsg_send(), and use what it finds.
+# Families that send with sock_cmsg_send(), and use what it finds.
 _SENT = _IP | families("AF_PACKET", "AF_CAN")
 
 

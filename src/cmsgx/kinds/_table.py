@@ -1,4 +1,4 @@
-"""The table of kinds: what a level and a type stand for, and what was declared of each kind."""
+"""The table of kinds: the kind for each level and type, and what was declared about each kind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_registered(kind: Any) -> bool:
 
 
 def check_free(received: Iterable[WireFormat], sent: Iterable[WireFormat]) -> None:
-    """ValueError where another kind has one of these already."""
+    """ValueError if another kind already has one of these."""
     for table, formats in ((_received, received), (_sent, sent)):
         for wire in formats:
             _check_free(table, wire)
@@ -37,7 +37,7 @@ def _check_free(table: _Table, wire: WireFormat) -> None:
         if not others or not wire.families or others & wire.families
     ]
     if found:
-        raise ValueError(f"({wire.level}, {wire.type}) is {', '.join(found)} already")
+        raise ValueError(f"({wire.level}, {wire.type}) is already {', '.join(found)}")
 
 
 def add(row: Row, received: Iterable[WireFormat], sent: Iterable[WireFormat]) -> None:

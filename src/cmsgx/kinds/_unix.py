@@ -167,15 +167,17 @@ def _is_mapped(number: int, which: Literal["uid", "gid"]) -> bool | None:
 class Credentials(StructMessage, IdMapped):
     """Who sent this message, as the kernel checked it then: SCM_CREDENTIALS, unix(7).
 
-    pid, uid, gid, in the namespaces of this process. `pid` is None where the sender is not
-    visible here. Without arguments: one's own, the real ids. Linux attaches the sender's real
-    uid and gid, where it gives none itself. A sender with CAP_SYS_ADMIN may give any pid, one
-    with CAP_SETUID or CAP_SETGID any uid or gid: then this is what a privileged process asserts.
-    A pid can be reused as soon as the process is reaped; PidFd cannot.
+    `pid`, `uid` and `gid` are given in the namespaces of this process. `pid` is None if the sender
+    is not visible here. Credentials() without arguments has your own pid and real ids. If the
+    sender passes none, Linux attaches its real uid and gid. A sender with CAP_SYS_ADMIN may pass
+    any pid, and one with CAP_SETUID or CAP_SETGID any uid or gid: then this is only what a
+    privileged process asserts. A pid can be reused as soon as the process is reaped; a PidFd
+    cannot.
 
-    `attached` is False where no credentials were attached, which looks like (None, 65534, 65534):
-    data that was queued before SO_PASSCRED was set. It is None where that cannot be told: only a
-    PidFd that was asked for too tells it from a nobody of another pid namespace.
+    `attached` is False if no credentials were attached, because the data was queued before
+    SO_PASSCRED was set; they then look like (None, 65534, 65534). It is None if that is unknown:
+    only a PidFd, if you request that too, distinguishes it from the user nobody in another pid
+    namespace.
     """
 
     __slots__ = ()
@@ -216,9 +218,9 @@ class Credentials(StructMessage, IdMapped):
 class SecurityLabel(StructMessage):
     """The label that the Linux security module gave the sender's process: SCM_SECURITY, unix(7).
 
-    `label` is bytes, without the NUL that some modules append. Only attached where a module that
-    has labels (SELinux, Smack) is active. Of an IPv4 packet it is the packet's own, by labeled
-    IPsec or NetLabel: IP_PASSSEC, ip(7).
+    `label` is bytes, without the NUL that some modules append. Attached only if a module with
+    labels (SELinux, Smack) is active. For an IPv4 packet it is the label of the packet, from
+    labeled IPsec or NetLabel: IP_PASSSEC, ip(7).
     """
 
     __slots__ = ()
@@ -256,9 +258,9 @@ register(
     option=option("SOL_SOCKET", "SO_INQ", 4, "6.17"),
 )
 class Inq(StructMessage):
-    """Bytes that were still queued after what this message took: SO_INQ, Linux 6.17.
+    """The number of bytes still queued after this message: SO_INQ, Linux 6.17.
 
-    On a SOCK_STREAM only.
+    On SOCK_STREAM sockets only.
     """
 
     __slots__ = ()
