@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import inspect
 import pkgutil
+import pydoc
 import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType
+from types import GetSetDescriptorType, MethodDescriptorType
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ import cmsgx
 import cmsgx.errors
 import cmsgx.kinds
 import cmsgx.wire
+from cmsgx import kinds, wire
+from cmsgx.kinds._base import Member
 
 MOST_AT_THE_TOP = 62
 
@@ -121,24 +124,49 @@ def test_each_method_and_property_has_a_docstring() -> None:
     assert lacking == set()
 
 
-def is_slot(value: object) -> bool:
-    return type(value) is MemberDescriptorType
-
-
-def test_the_ends_of_a_with_and_the_slots_have_a_docstring() -> None:
+def test_the_ends_of_a_with_have_a_docstring() -> None:
     lacking = {
         f"{name}.{member}"
         for name, cls in CLASSES.items()
         for base in cls.__mro__
         if base.__module__.startswith("cmsgx")
-        for member, value in vars(base).items()
-        if (
-            (member in ("__enter__", "__exit__") and type(value) is MethodDescriptorType)
-            or (cls is cmsgx.ZeroCopySender and member[0] != "_" and is_slot(value))
-        )
+        for member in ("__enter__", "__exit__")
+        if type(vars(base).get(member)) is MethodDescriptorType
         and not (inspect.getdoc(getattr(cls, member)) or "").strip()
     }
     assert lacking == set()
+
+
+def fields() -> dict[str, str | None]:
+    """What help() says about each public field: slots, properties and so on, but not methods."""
+    found: dict[str, str | None] = {}
+    for name, cls in CLASSES.items():
+        for base in cls.__mro__:
+            for member, value in vars(base).items():
+                if member.startswith("_") or not base.__module__.startswith("cmsgx"):
+                    continue
+                if isinstance(value, Member):  # of a kind that this platform lacks
+                    found.setdefault(f"{name}.{member}", value.doc)
+                elif inspect.isdatadescriptor(value):
+                    found.setdefault(f"{name}.{member}", inspect.getdoc(value))
+    return found
+
+
+def test_each_field_has_a_docstring_of_its_own() -> None:
+    lacking = [
+        name
+        for name, text in fields().items()
+        if len((text or "").split()) < 2 or (text or "").startswith("Alias for field")
+    ]
+    assert lacking == []
+
+
+@pytest.mark.parametrize("cls", [wire.Header, wire.Multishot, kinds.Option, kinds.IcmpError])
+def test_help_shows_what_a_field_is(cls: type) -> None:
+    text = pydoc.plain(pydoc.render_doc(cls))
+    shown = [doc for name, doc in fields().items() if f".{cls.__name__}." in name]
+    assert len(shown) > 3
+    assert [doc for doc in shown if (doc or "").split("\n")[0] not in text] == []
 
 
 def test_peer_credentials_have_a_signature() -> None:

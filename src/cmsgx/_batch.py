@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 from . import _cmsg
 from ._arguments import as_fds, as_int, as_kinds, as_view, check_word
 from ._cmsg import note_used_up, send, send_batch_tracked, send_tracked
+from ._names import describe
 from ._options import Enabled, as_options, get_int, kinds_of, type_of
 from ._receiving import Asked, Configured
 from .errors import NotSupportedError
@@ -89,6 +90,12 @@ _Data: TypeAlias = "Buffer | Iterable[Buffer]"
 _Control: TypeAlias = "ControlMessage | Iterable[ControlMessage | tuple[int, int, Buffer]]"
 
 
+@describe(
+    data="The bytes: a bytes-like object, or an iterable of them.",
+    fds="The descriptors: an object with fileno(), or an iterable of such objects and numbers.",
+    control="The control messages: one, or an iterable of them or of (level, type, data) tuples.",
+    address="Where to send it; None for the peer of a connected socket.",
+)
 class Outgoing(NamedTuple):
     """A message for send_batch(): each field is as the argument of send()."""
 

@@ -1,12 +1,13 @@
-"""What dir() and repr() show of a public module."""
+"""What dir(), repr() and help() show of public modules and classes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 Dir: TypeAlias = Callable[[], list[str]]
+_C = TypeVar("_C", bound=type)
 
 
 def publish(module: dict[str, Any], private: str) -> Dir:
@@ -33,3 +34,21 @@ def publish(module: dict[str, Any], private: str) -> Dir:
         return sorted({*module["__all__"], *modules, *dunders})
 
     return listed
+
+
+def describe(**docs: str) -> Callable[[_C], _C]:
+    """A class decorator: what help() says about fields, of a NamedTuple or a dataclass with slots.
+
+    For slots inspect.getdoc() looks in `__slots__`, and @dataclass cannot be given a dict for that.
+    """
+
+    def described(cls: _C) -> _C:
+        slots: tuple[str, ...] = vars(cls)["__slots__"]
+        if slots:
+            type.__setattr__(cls, "__slots__", {name: docs.get(name) for name in slots})
+        else:
+            for name, doc in docs.items():
+                vars(cls)[name].__doc__ = doc
+        return cls
+
+    return described

@@ -200,7 +200,11 @@ class Enabled:
     (EBADF) then.
     """
 
-    __slots__ = ("_asked", "_before", "_generation", "_is_restored", "_sock", "left_out")
+    # The value is what help() says about the public one.
+    __slots__ = {
+        **dict.fromkeys(("_asked", "_before", "_generation", "_is_restored", "_sock")),
+        "left_out": "Names of the options of these kinds that this kernel or socket lacks.",
+    }
 
     def __init__(self, sock: FileDescriptorLike, asked: Asked, /) -> None:
         if type(asked) is not Asked:

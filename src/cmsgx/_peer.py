@@ -44,9 +44,11 @@ class PeerCredentials(_cmsg.Struct, IdMapped):
     if not TYPE_CHECKING:
         __signature__ = Signature()
 
-    pid: int | None = member("pid")
-    uid: int = member("uid")
-    gid: int = member("gid")
+    pid: int | None = member(
+        "pid", doc="The process; None if it is not visible here, or the system does not report it."
+    )
+    uid: int = member("uid", doc="The effective user id of the process.")
+    gid: int = member("gid", doc="The effective group id of the process.")
 
 
 bind(PeerCredentials, (), "peer")

@@ -29,6 +29,7 @@ from ._arguments import as_int, as_kinds, check_word, needed
 from ._cmsg import note_used_up, send_tracked
 from ._deadline import Deadline
 from ._errqueue import no_error_queue, reader
+from ._names import describe
 from ._options import get_int, not_supported, set_int
 from ._sync import views_after, views_of
 from .kinds._reports import ErrorReport, ZeroCopyCompletion, report_of
@@ -65,6 +66,7 @@ _FULL = OSError()
 _abandoned: list[tuple[memoryview, ...]] = []
 
 
+@describe(sends="How many sends are in flight.", bytes="How many bytes they have together.")
 class Pending(NamedTuple):
     """What is in flight: the number of sends, and of their bytes."""
 

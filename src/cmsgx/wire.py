@@ -13,7 +13,7 @@ from typing import Any
 from . import _cmsg
 from ._arguments import Buffer, as_int, as_view, needed
 from ._cmsg import CMSG_ALIGN, CMSG_LEN, CMSG_SPACE, Address, Batch, Segments, View
-from ._names import Dir, publish
+from ._names import Dir, describe, publish
 from .errors import MalformedControlError, NotSupportedError
 from .kinds import ControlMessage, StructMessage, decode
 from .kinds._base import member
@@ -40,12 +40,19 @@ __all__ = [
 class Header:
     """A struct cmsghdr in a buffer, which it keeps alive: cmsg(3).
 
-    `level` and `type` are cmsg_level and cmsg_type. `len` is cmsg_len as it was found, in bytes,
-    header included; it can be wrong. `fits` is whether it fits in the buffer. `offset` is in bytes
-    from the start of the buffer.
+    `level` and `type` are cmsg_level and cmsg_type. `len` is the raw cmsg_len, which may be wrong;
+    `fits` says whether it lies within the buffer. `offset` is where the header starts.
     """
 
-    __slots__ = ("_control", "_end", "_next", "_start", "fits", "len", "level", "offset", "type")
+    # The values are what help() says about the public ones.
+    __slots__ = {
+        **dict.fromkeys(("_control", "_end", "_next", "_start")),
+        "level": "`cmsg_level`: the protocol, SOL_* or IPPROTO_*.",
+        "type": "`cmsg_type`: what it is at that level.",
+        "len": "The raw `cmsg_len` in bytes, header included; it may be wrong: see `fits`.",
+        "fits": "Whether `len` lies within the buffer, and is no shorter than a header.",
+        "offset": "Where the header starts, in bytes from the start of the buffer.",
+    }
 
     def __init__(self, control: memoryview, offset: int, found: tuple[Any, ...]) -> None:
         self._control = control
@@ -146,6 +153,17 @@ if "io_uring_recvmsg_out" in _cmsg.LAYOUTS:
     bind(_RecvmsgOut, (), "io_uring_recvmsg_out")
 
 
+@describe(
+    name="The sender's struct sockaddr, as much as fitted in `name_size`; empty if there is none.",
+    address="The sender as `Message.address` has it; None if absent or truncated.",
+    sender="The sender in raw form: hashable, and not converted to text. None like `address`.",
+    control="The control data that arrived.",
+    payload="The data, as much as fitted.",
+    flags="MSG_* of the message: MSG_CTRUNC if control data was lost, MSG_TRUNC if data was.",
+    namelen="Full length of the name in bytes, even if truncated.",
+    controllen="Length in bytes of the control data that arrived.",
+    payloadlen="What recvmsg(2) returns, in bytes; with MSG_TRUNC in the request the full length.",
+)
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Multishot:
     """A message in a buffer that io_uring filled, and that it keeps alive: IORING_RECV_MULTISHOT.
@@ -155,24 +173,14 @@ class Multishot:
     """
 
     name: bytes
-    """The struct sockaddr of the sender, as much as fitted; empty if there is none."""
     address: Any
-    """The sender in the form of the socket module, as `Message.address`; None if there is none, or
-    if the name was cut."""
     sender: Address | None
-    """The sender in raw form: hashable, and not converted to text."""
     control: memoryview
-    """The control data that arrived."""
     payload: memoryview
-    """The data, as much as fitted."""
     flags: int
-    """MSG_* of the message: MSG_CTRUNC if control data was lost, MSG_TRUNC if data was."""
     namelen: int
-    """Length of the name in bytes, even if it was cut."""
     controllen: int
-    """Length in bytes of the control data that arrived."""
     payloadlen: int
-    """What recvmsg(2) returns, in bytes; if MSG_TRUNC was requested, including what was cut."""
 
     def messages(self, family: int = -1) -> tuple[Any, ...]:
         """The control messages, as parse() gives them. Owns no descriptor.
@@ -196,8 +204,8 @@ def parse_multishot(buffer: Buffer, name_size: int, control_size: int) -> Multis
     buffer                   the provided buffer, cut to `res` of the completion
     name_size, control_size  msg_namelen and msg_controllen in the struct msghdr of the request
 
-    The buffer holds struct io_uring_recvmsg_out, then `name_size` bytes for the name, then
-    `control_size` bytes for control data, then the payload: io_uring_prep_recvmsg_multishot(3).
+    The buffer contains struct io_uring_recvmsg_out, space for the name, space for control data, and
+    the payload, in that order: io_uring_prep_recvmsg_multishot(3).
     MalformedControlError if it is too short for the first three; if it has more control data than
     `control_size`, so that the sizes are not those of the request; or if the name is shorter than
     the struct of its family. NotSupportedError if the system lacks io_uring.

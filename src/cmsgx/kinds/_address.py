@@ -107,6 +107,6 @@ class IPAddress(_cmsg.IP):
         return f"IPAddress('{self}')"
 
 
-_packed = _cmsg.Field("packed", 0, "t")
+_packed = _cmsg.Field("packed", 0, "t", doc="The 4 or 16 bytes, in network order.")
 type.__setattr__(IPAddress, "packed", _packed)
 type.__setattr__(IPAddress, "_codec", _cmsg.Codec(IPAddress, (), 4, 16, (_packed,), True))

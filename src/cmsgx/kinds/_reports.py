@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, ClassVar
 
+from .._names import describe
 from ..errors import MalformedControlError
 from ._error import ErrorOrigin, ExtendedError, SentStage
 from ._row import OpenEnum, constant
@@ -44,6 +45,11 @@ class TxTimeFailure(OpenEnum):
     """Its time had passed."""
 
 
+@describe(
+    class_num="The class of the object, which says what `c_type` and `data` mean.",
+    c_type="The type of the object within its class.",
+    data="The bytes of the object, without its header of 4 bytes.",
+)
 @dataclass(frozen=True, slots=True)
 class IcmpExtension:
     """An object that a router added to an ICMP error: RFC 4884 section 7.
@@ -57,6 +63,10 @@ class IcmpExtension:
     data: bytes
 
 
+@describe(
+    message="The Message that it came in: its bytes, its control messages.",
+    error="The ExtendedError of that message; None if it could not be decoded.",
+)
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ErrorReport:
     """The base class of what receive_errors() yields: one entry of a socket's error queue.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 from .. import _cmsg
 from .._arguments import needed
+from .._names import describe
 
 if TYPE_CHECKING:
     from typing import Self
@@ -40,6 +41,30 @@ class OpenEnum(enum.IntEnum):
         return other
 
 
+@describe(
+    level="The level of the option: SOL_* or IPPROTO_*.",
+    name="The number of the option.",
+    text="The name of the option in the headers.",
+    control_size="Size in bytes of the largest payload that it makes the kernel attach.",
+    since="The first Linux release that has the option; None if that was not verified.",
+    value="The value that switches it on. If `is_mask`, the bits to add to those already set.",
+    is_mask="Whether its value is a set of flags, to which `value` is added.",
+    sign="If `is_mask`: bits, any of which shows that the option is on. Empty: those of `value`.",
+    tail="If `is_mask`: what replaces the bytes after the flags. Empty: they are kept.",
+    families="AF_* of the sockets that have the option; empty for any.",
+    is_watched_only=(
+        "Whether enable() only watches it: it attaches the kind if something else has set it. If "
+        "`control_size` is 0 it attaches nothing, but what enable() sets switches it off, so "
+        "undoing that sets it again."
+    ),
+    size="Size in bytes of the value of the option.",
+    is_permanent=(
+        "Whether the kernel cannot switch it off again. The value that it reports while it is off "
+        "must not be set."
+    ),
+    entry="Size in bytes of the ExtendedError payload that comes with it on the error queue.",
+    needs="What this value needs, for the note of the OSError if the kernel refuses it.",
+)
 @dataclass(frozen=True, slots=True)
 class Option:
     """The socket option that makes the kernel attach a kind: setsockopt(2)."""
@@ -47,34 +72,19 @@ class Option:
     level: int
     name: int
     text: str
-    """Its name in the headers."""
     control_size: int
-    """The largest payload that it brings, in bytes."""
     since: str | None = None
-    """The first Linux release that has it, if that was verified."""
     value: int | bytes = 1
-    """The value that switches it on; with `is_mask`, the bits to add to those that are set."""
     is_mask: bool = False
     """Whether the value is a set of flags."""
     sign: bytes = b""
-    """With `is_mask`: if any of these bits is set, the option brings the kind. Empty: `value`."""
     tail: bytes = b""
-    """With `is_mask`: what replaces the bytes after the flags. Empty: they stay."""
     families: frozenset[int] = frozenset()
-    """AF_* of the sockets that have it; empty for any."""
     is_watched_only: bool = False
-    """It attaches the kind if something else has set it, but enable() does not set it. Without a
-    `control_size` it attaches nothing: the option that enable() sets switches it off, and restoring
-    sets it again."""
     size: int = 4
-    """Size of the option's value in bytes."""
     is_permanent: bool = False
-    """The kernel cannot switch it off again, and the value that it reports while it is off must not
-    be set."""
     entry: int = 0
-    """Size in bytes of the ExtendedError that comes with it on the error queue."""
     needs: str = ""
-    """What this value needs, for the note on the OSError if the kernel refuses it."""
 
     @property
     def on(self) -> bytes:
@@ -84,42 +94,51 @@ class Option:
         return self.value.ljust(self.size, b"\0")
 
 
+@describe(
+    kind="The class.",
+    steps=(
+        "What to set, in order. Of each step the first option that applies to the socket's family "
+        "is required."
+    ),
+    arguments="The arguments of option() as text; empty if the class alone means the same.",
+)
 @dataclass(frozen=True, slots=True, repr=False)
 class KindOption:
-    """A kind with a value for its option: what Kind.option() returns, for `want=` and enable().
+    """A kind with the value of its option: what Kind.option() returns, for `want=` and enable().
 
-    Immutable and hashable; equal if kind and value are.
+    Immutable and hashable; equal if kind and value are equal.
     """
 
     kind: Any
-    """The class."""
     steps: tuple[tuple[Option, ...], ...]
-    """The options to set, in order. In each step, the first option for the socket's family has to
-    be supported."""
     arguments: str = ""
-    """The arguments of option(), as text; empty if it is equivalent to the class."""
 
     def __repr__(self) -> str:
         return f"{self.kind.__name__}.option({self.arguments})"
 
 
+@describe(
+    level="`cmsg_level`: the protocol, SOL_* or IPPROTO_*.",
+    type="`cmsg_type`: what it is at that level.",
+    encoding="How the payload differs from the one that the kind holds; empty: not at all.",
+    families="AF_* of the sockets that use this wire format; empty: those of the kind.",
+    direction="'send', 'receive' or 'both'; None: that of the kind.",
+    size="Size in bytes of a payload that is sent, if the encoding does not determine it.",
+    is_ipv4="Whether it is the format of an IPv4 kind, which replaces this kind for IPv4 packets.",
+    min_value="The minimum value that may be sent, if the kind allows smaller ones for receiving.",
+)
 @dataclass(frozen=True, slots=True)
 class WireFormat:
-    """One more level and type as which a kind is received or sent."""
+    """An additional (level, type) under which a kind is received or sent."""
 
     level: int
     type: int
     encoding: Encoding = ""
     families: frozenset[int] = frozenset()
-    """AF_* of the sockets; empty for those of the kind."""
     direction: Direction | None = None
-    """None for that of the kind."""
     size: int = 0
-    """Size in bytes of the payload that is sent, if the encoding allows several."""
     is_ipv4: bool = False
-    """The form of another kind, used if the packet is IPv4."""
     min_value: int | None = None
-    """The smallest value that is sent, if the constructor takes smaller ones, which can arrive."""
 
 
 class Row(NamedTuple):
