@@ -520,8 +520,8 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
      "layout: an iterable of (name, offset, format) is needed, not int"),
     ("kinds.register(Struct, level=9, type=9, "
      "other_forms=[kinds.WireFormat(9, 8, 'integer', size=3)], layout=[('a', 0, 'i')])", ValueError,
-     "Struct: (0, 9, 8, 3, 3, 2, 0, 0, -9223372036854775808, 0) is not a form: size: 3; it is "
-     "1, 2 or 4 for 'integer', and not to be chosen for another encoding"),
+     "Struct: (0, 9, 8, 3, 3, 2, 0, 0, -9223372036854775808, 0) is not a wire format: size: 3; it "
+     "is 1, 2 or 4 for 'integer', and not to be chosen for another encoding"),
     ("kinds.register(Struct, level=900, type=900, other_forms=[5], "
      "layout=[('a', 0, 'i')])", TypeError,
      "other_forms: a WireFormat is needed, not int"),

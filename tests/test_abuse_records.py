@@ -349,7 +349,7 @@ def test_a_layout_that_does_not_fit_is_refused(size: int, field: tuple[str, int,
     "form", [(0, 1, 2, 3, 0, 99), (0, 1, 2, 3, 0, -1), (0, 1, 2, 3, -4, 0), (0, 1, 2, 3, 3, 2)]
 )
 def test_a_wrong_form_is_refused(form: Any) -> None:
-    with pytest.raises(ValueError, match="is not a form"):
+    with pytest.raises(ValueError, match="is not a wire format"):
         _cmsg.Codec(Small, (form,), 4, 4, ())
 
 

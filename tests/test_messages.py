@@ -98,7 +98,7 @@ UNMET = {
     "field {} is not of a {}": _PRIVATE,
     "{}: field {} must be one of its __slots__": _PRIVATE,
     "{} is not a Field": _PRIVATE,
-    "{}: {} is not a form": _PRIVATE,
+    "{}: {} is not a wire format": _PRIVATE,
     "min_size: {}; it is more than max_size: {}": _PRIVATE,
     "numbers: an int is needed, not {}": _PRIVATE,
     "numbers{}: a {}bytes-like object is needed, not {}": _PRIVATE,

@@ -20,20 +20,20 @@
 #include <sys/uio.h>
 
 #define FEW 8
-#define ROOM 512
-#define RIGHTS_CONTROL_SIZE (CMSG_SPACE(CMSGX_MAX_FDS * sizeof(int)) + ROOM)
+#define SMALL_CONTROL 512
+#define RIGHTS_CONTROL_SIZE (CMSG_SPACE(CMSGX_MAX_FDS * sizeof(int)) + SMALL_CONTROL)
 
 typedef struct {
     PyObject *name;
     PyObject *method;       /* the class's own */
     unsigned int version;
-} own_method;
+} stdlib_method;
 
 typedef struct {
     PyTypeObject *socket;           /* _socket.socket */
     PyTypeObject *socket_class;     /* socket.socket */
     PyTypeObject *Method;
-    own_method sendmsg, recvmsg;
+    stdlib_method sendmsg, recvmsg;
     PyCFunction fileno, gettimeout;
     Py_ssize_t family_at;
     PyObject *audit, *str_audit, *str_fileno, *str_gettimeout;
@@ -71,10 +71,10 @@ shrink(PyObject **bytes, Py_ssize_t size)
 
 /* There is neither _PyType_Lookup nor a type version: the attribute is read each time. */
 static int
-is_ours(heart_state *state, PyTypeObject *type, own_method *own)
+is_ours(heart_state *state, PyTypeObject *type, stdlib_method *method)
 {
-    PyObject *found = PyObject_GetAttr((PyObject *)type, own->name);
-    int ours = found == own->method || (found != NULL && Py_IS_TYPE(found, state->Method));
+    PyObject *found = PyObject_GetAttr((PyObject *)type, method->name);
+    int ours = found == method->method || (found != NULL && Py_IS_TYPE(found, state->Method));
     Py_XDECREF(found);
     return ours;
 }
@@ -101,22 +101,22 @@ audit(heart_state *state, PyObject *sock, PyObject *address)
 #define audit(state, sock, address) PySys_Audit("socket.sendmsg", "OO", sock, address)
 
 static int
-is_ours(heart_state *state, PyTypeObject *type, own_method *own)
+is_ours(heart_state *state, PyTypeObject *type, stdlib_method *method)
 {
     unsigned int version =
         type == state->socket_class && PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG)
         ? type->tp_version_tag : 0;
-    if (version != 0 && version == own->version) {
+    if (version != 0 && version == method->version) {
         return 1;
     }
 #if PY_VERSION_HEX >= 0x030D0000
-    PyObject *found = _PyType_LookupRef(type, own->name);
+    PyObject *found = _PyType_LookupRef(type, method->name);
 #else
-    PyObject *found = Py_XNewRef(_PyType_Lookup(type, own->name));
+    PyObject *found = Py_XNewRef(_PyType_Lookup(type, method->name));
 #endif
-    int ours = found == own->method || (found != NULL && Py_IS_TYPE(found, state->Method));
+    int ours = found == method->method || (found != NULL && Py_IS_TYPE(found, state->Method));
     Py_XDECREF(found);
-    own->version = ours ? version : 0;
+    method->version = ours ? version : 0;
     return ours;
 }
 
@@ -166,11 +166,11 @@ typedef struct {
 } sock_argument;
 
 static int
-resolve(heart_state *state, PyObject *object, own_method *own, sock_argument *sock)
+resolve(heart_state *state, PyObject *object, stdlib_method *method, sock_argument *sock)
 {
     int family;
     if ((!Py_IS_TYPE(object, state->socket_class) && !PyObject_TypeCheck(object, state->socket))
-        || !is_ours(state, Py_TYPE(object), own)) {
+        || !is_ours(state, Py_TYPE(object), method)) {
         PyErr_SetString(PyExc_TypeError, "a socket.socket whose methods are its own");
         return -1;
     }
@@ -271,11 +271,11 @@ result_of(PyObject *data, PyObject *list, const struct msghdr *msg)
 }
 
 static PyObject *
-number_list(const struct msghdr *msg, size_t most)
+number_list(const struct msghdr *msg, size_t max_fds)
 {
     int fds[RIGHTS_CONTROL_SIZE / sizeof(int)];
     cmsgx_found found = cmsgx_gather(msg->msg_control, msg->msg_controllen, fds);
-    size_t keep = found.rights < most ? found.rights : most;
+    size_t keep = found.rights < max_fds ? found.rights : max_fds;
     size_t surplus = found.rights + found.pidfds - keep;
     if (surplus > 0) {
         Py_BEGIN_ALLOW_THREADS
@@ -300,7 +300,7 @@ number_list(const struct msghdr *msg, size_t most)
 
 static PyObject *
 receive(PyObject *module, PyObject *const *args, void *control, size_t control_size,
-        Py_ssize_t most)
+        Py_ssize_t max_fds)
 {
     heart_state *state = PyModule_GetState(module);
     struct sockaddr_storage name;
@@ -327,8 +327,8 @@ receive(PyObject *module, PyObject *const *args, void *control, size_t control_s
     if (received < size) {
         shrink(&data, received);
     }
-    PyObject *list = data == NULL ? NULL : most < 0 ? PyList_New(0)
-                                                    : number_list(&msg, (size_t)most);
+    PyObject *list = data == NULL ? NULL : max_fds < 0 ? PyList_New(0)
+                                                       : number_list(&msg, (size_t)max_fds);
     return result_of(data, list, &msg);
 }
 
@@ -336,7 +336,7 @@ receive(PyObject *module, PyObject *const *args, void *control, size_t control_s
 static PyObject *
 heart_recvmsg(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    unsigned char control[ROOM] __attribute__((aligned(16)));
+    unsigned char control[SMALL_CONTROL] __attribute__((aligned(16)));
     if (nargs != 2) {
         return PyErr_Format(PyExc_TypeError, "recvmsg() takes 2 arguments (%zd given)", nargs);
     }
@@ -348,14 +348,14 @@ static PyObject *
 heart_recv_fds(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     unsigned char control[RIGHTS_CONTROL_SIZE] __attribute__((aligned(16)));
-    Py_ssize_t most;
+    Py_ssize_t max_fds;
     if (nargs != 3) {
         return PyErr_Format(PyExc_TypeError, "recv_fds() takes 3 arguments (%zd given)", nargs);
     }
-    if (as_size(args[2], &most) < 0) {
+    if (as_size(args[2], &max_fds) < 0) {
         return NULL;
     }
-    return receive(module, args, control, sizeof(control), most);
+    return receive(module, args, control, sizeof(control), max_fds);
 }
 
 /* Sending ---------------------------------------------------------------------------------- */
@@ -537,11 +537,11 @@ attribute(const char *module, const char *name)
 }
 
 static int
-set_own(heart_state *state, own_method *own, const char *name)
+set_stdlib_method(heart_state *state, stdlib_method *method, const char *name)
 {
-    own->name = PyUnicode_InternFromString(name);
-    own->method = PyObject_GetAttrString((PyObject *)state->socket, name);
-    return own->name == NULL || own->method == NULL ? -1 : 0;
+    method->name = PyUnicode_InternFromString(name);
+    method->method = PyObject_GetAttrString((PyObject *)state->socket, name);
+    return method->name == NULL || method->method == NULL ? -1 : 0;
 }
 
 static int
@@ -554,8 +554,8 @@ heart_exec(PyObject *module)
         || (state->str_audit = PyUnicode_InternFromString("socket.sendmsg")) == NULL
         || (state->str_fileno = PyUnicode_InternFromString("fileno")) == NULL
         || (state->str_gettimeout = PyUnicode_InternFromString("gettimeout")) == NULL
-        || set_own(state, &state->sendmsg, "sendmsg") < 0
-        || set_own(state, &state->recvmsg, "recvmsg") < 0) {
+        || set_stdlib_method(state, &state->sendmsg, "sendmsg") < 0
+        || set_stdlib_method(state, &state->recvmsg, "recvmsg") < 0) {
         return -1;
     }
     state->fileno = function_of(state->socket, "fileno");

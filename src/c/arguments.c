@@ -235,13 +235,13 @@ int
 cmsgx_as_bufsize(PyObject *object, size_t *size)
 {
     /* MAX_RW_COUNT of Linux, with the smallest page size. */
-    const int most = INT_MAX - 4095;
+    const int max_size = INT_MAX - 4095;
     if (as_not_negative(object, "bufsize", size) < 0) {
         return -1;
     }
-    if (*size > (size_t)most) {
+    if (*size > (size_t)max_size) {
         PyErr_Format(PyExc_ValueError, "bufsize: %R; one call brings %d bytes at most", object,
-                     most);
+                     max_size);
         return -1;
     }
     return 0;

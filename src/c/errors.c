@@ -124,7 +124,7 @@ cmsgx_raise_of_sock(int error, int fd)
 }
 
 PyObject *
-cmsgx_raise_no_room(size_t bufsize)
+cmsgx_raise_memory_error(size_t bufsize)
 {
     return PyErr_Format(PyExc_MemoryError, "bufsize: there is no memory for %zu bytes", bufsize);
 }

@@ -31,7 +31,7 @@ void cmsgx_name_argument(const char *name, Py_ssize_t index);
 PyObject *cmsgx_raise_of_sock(int error, int fd);
 
 /* MemoryError for a buffer of `bufsize` bytes. */
-PyObject *cmsgx_raise_no_room(size_t bufsize);
+PyObject *cmsgx_raise_memory_error(size_t bufsize);
 
 /* TypeError for an object that is not a descriptor. */
 PyObject *cmsgx_raise_no_descriptor(const char *what, Py_ssize_t index, PyObject *object);

@@ -29,7 +29,7 @@
     } while (0)
 
 #define ROOM 256
-#define MOST 8
+#define MAX_COUNT 8
 
 typedef struct {
     struct iovec iov;
@@ -47,9 +47,9 @@ set(int fd, int name, int value)
 
 /* A message of `size` bytes with `count` descriptors, in `where`. */
 static void
-letter(struct msghdr *msg, place *where, size_t size, size_t count)
+build_message(struct msghdr *msg, place *where, size_t size, size_t count)
 {
-    int fds[MOST];
+    int fds[MAX_COUNT];
     for (size_t i = 0; i < count; i++) {
         fds[i] = null;
     }
@@ -66,11 +66,11 @@ letter(struct msghdr *msg, place *where, size_t size, size_t count)
 }
 
 static void
-send_letter(int fd, size_t size, size_t count)
+send_message(int fd, size_t size, size_t count)
 {
     struct msghdr msg;
     place where;
-    letter(&msg, &where, size, count);
+    build_message(&msg, &where, size, count);
     CHECK(cmsgx_sys_sendmsg(fd, &msg, 0) == (ssize_t)size);
 }
 
@@ -96,7 +96,7 @@ print_control(const struct msghdr *msg)
 }
 
 static void
-receive_letter(int fd, int flags, size_t room)
+receive_message(int fd, int flags, size_t control_size)
 {
     struct msghdr msg;
     place where;
@@ -106,8 +106,8 @@ receive_letter(int fd, int flags, size_t room)
     msg.msg_iov = &where.iov;
     msg.msg_iovlen = 1;
     errno = 0;
-    ssize_t size = cmsgx_msghdr_receive(fd, &msg, flags, where.control, room, NULL, 0, 0);
-    printf("room %zu: %zd %s", room, size, size < 0 ? strerror(errno) : "");
+    ssize_t size = cmsgx_msghdr_receive(fd, &msg, flags, where.control, control_size, NULL, 0, 0);
+    printf("control_size %zu: %zd %s", control_size, size, size < 0 ? strerror(errno) : "");
     if (size < 0) {
         printf("\n");
         return;
@@ -116,23 +116,23 @@ receive_letter(int fd, int flags, size_t room)
 }
 
 static void
-receive_letters(int fd, unsigned count, int flags, size_t room)
+receive_batch(int fd, unsigned count, int flags, size_t control_size)
 {
-    struct cmsgx_mmsg msgs[MOST];
-    static place where[MOST];
+    struct cmsgx_mmsg msgs[MAX_COUNT];
+    static place where[MAX_COUNT];
 
     memset(msgs, 0, sizeof(msgs));
     for (unsigned i = 0; i < count; i++) {
         where[i].iov = (struct iovec){where[i].data, sizeof(where[i].data)};
         msgs[i].msg_hdr.msg_iov = &where[i].iov;
         msgs[i].msg_hdr.msg_iovlen = 1;
-        cmsgx_msghdr_prepare(&msgs[i].msg_hdr, where[i].control, room, NULL, 0, 0);
+        cmsgx_msghdr_prepare(&msgs[i].msg_hdr, where[i].control, control_size, NULL, 0, 0);
     }
     errno = 0;
     int done = cmsgx_recvmmsg(fd, msgs, count, flags);
-    printf("%u letters: %d %s\n", count, done, done < 0 ? strerror(errno) : "");
+    printf("%u messages: %d %s\n", count, done, done < 0 ? strerror(errno) : "");
     for (int i = 0; i < done; i++) {
-        cmsgx_msghdr_finish(&msgs[i].msg_hdr, room);
+        cmsgx_msghdr_finish(&msgs[i].msg_hdr, control_size);
         printf("  %u bytes", msgs[i].msg_len);
         print_control(&msgs[i].msg_hdr);
     }
@@ -148,10 +148,10 @@ truncation(int type, int with_credentials, int with_pidfd)
         set(pair[1], SO_PASSPIDFD, 1);
     }
     for (size_t count = 0; count < 4; count++) {
-        for (size_t room = 0; room < 120; room++) {
+        for (size_t control_size = 0; control_size < 120; control_size++) {
             printf("%d %d %d %zu descriptors, ", type, with_credentials, with_pidfd, count);
-            send_letter(pair[0], 4, count);
-            receive_letter(pair[1], room % 3 ? CMSGX_MSG_CMSG_CLOEXEC : 0, room);
+            send_message(pair[0], 4, count);
+            receive_message(pair[1], control_size % 3 ? CMSGX_MSG_CMSG_CLOEXEC : 0, control_size);
         }
     }
     close(pair[0]);
@@ -163,11 +163,11 @@ peeking(void)
 {
     int pair[2];
     CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) == 0);
-    receive_letter(pair[1], MSG_PEEK, 64);
-    send_letter(pair[0], 4, 2);
-    receive_letter(pair[1], MSG_PEEK | CMSGX_MSG_CMSG_CLOEXEC, 64);
-    receive_letter(pair[1], MSG_PEEK, CMSG_LEN(sizeof(int)));
-    receive_letter(pair[1], 0, 64);
+    receive_message(pair[1], MSG_PEEK, 64);
+    send_message(pair[0], 4, 2);
+    receive_message(pair[1], MSG_PEEK | CMSGX_MSG_CMSG_CLOEXEC, 64);
+    receive_message(pair[1], MSG_PEEK, CMSG_LEN(sizeof(int)));
+    receive_message(pair[1], 0, 64);
     close(pair[0]);
     close(pair[1]);
 }
@@ -178,18 +178,18 @@ many(int type)
     int pair[2];
     CHECK(socketpair(AF_UNIX, type | SOCK_NONBLOCK, 0, pair) == 0);
     for (size_t i = 1; i <= 5; i++) {
-        send_letter(pair[0], i, i % 3);
+        send_message(pair[0], i, i % 3);
     }
-    receive_letters(pair[1], 0, 0, 64);
-    receive_letters(pair[1], 2, CMSGX_MSG_CMSG_CLOEXEC, CMSG_LEN(sizeof(int)));
-    receive_letters(pair[1], MOST, CMSGX_MSG_CMSG_CLOEXEC, 64);
-    receive_letters(pair[1], MOST, 0, 64);
+    receive_batch(pair[1], 0, 0, 64);
+    receive_batch(pair[1], 2, CMSGX_MSG_CMSG_CLOEXEC, CMSG_LEN(sizeof(int)));
+    receive_batch(pair[1], MAX_COUNT, CMSGX_MSG_CMSG_CLOEXEC, 64);
+    receive_batch(pair[1], MAX_COUNT, 0, 64);
     close(pair[0]);
-    receive_letters(pair[1], 3, 0, 64);
+    receive_batch(pair[1], 3, 0, 64);
     close(pair[1]);
 }
 
-/* One blocks for the first letter, and not for a second. */
+/* One blocks for the first message, and not for the second. */
 static void
 waiting_for_one(void)
 {
@@ -199,11 +199,11 @@ waiting_for_one(void)
     pid_t child = fork();
     if (child == 0) {
         usleep(50000);
-        send_letter(pair[0], 3, 1);
+        send_message(pair[0], 3, 1);
         pause();
         _exit(0);
     }
-    receive_letters(pair[1], MOST, CMSGX_MSG_WAITFORONE, 64);
+    receive_batch(pair[1], MAX_COUNT, CMSGX_MSG_WAITFORONE, 64);
     kill(child, SIGKILL);
     CHECK(waitpid(child, &status, 0) == child);
     close(pair[0]);
@@ -219,7 +219,7 @@ sending(void)
     CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) == 0);
     memset(msgs, 0, sizeof(msgs));
     for (size_t i = 0; i < 4; i++) {
-        letter(&msgs[i].msg_hdr, &where[i], i + 1, 1);
+        build_message(&msgs[i].msg_hdr, &where[i], i + 1, 1);
     }
     int none = -1;
     memcpy(where[2].control + CMSG_LEN(0), &none, sizeof(none));
@@ -233,7 +233,7 @@ sending(void)
         }
         printf("\n");
     }
-    receive_letters(pair[1], MOST, CMSGX_MSG_WAITFORONE, 64);
+    receive_batch(pair[1], MAX_COUNT, CMSGX_MSG_WAITFORONE, 64);
     close(pair[0]);
     close(pair[1]);
 }

@@ -17,7 +17,7 @@
 
 /* Linux does not limit the count of recvmmsg(2), as it does for sendmmsg(2).  Memory is kept for
    each message, so a larger count is a mistake. */
-#define MOST_MESSAGES (1 << 20)
+#define MAX_MESSAGES (1 << 20)
 
 typedef struct {
     cmsgx_receiver_base base;
@@ -78,17 +78,17 @@ free_buffers(batch_receiver *self, int flags)
 /* How many descriptors a message may carry, including a surplus, which is closed only after all
    messages have been received. */
 static size_t
-most_of_each(const batch_receiver *self)
+max_fds_each(const batch_receiver *self)
 {
     const cmsgx_receive_config *config = self->base.config;
     if (config->row != NULL) {
         return CMSGX_MAX_PLACES;
     }
-    size_t room = config->fds > 0 || config->takes_pidfd ? config->control_size : 0;
+    size_t control_size = config->fds > 0 || config->takes_pidfd ? config->control_size : 0;
     if (config->family == AF_UNIX) {
-        room += CMSGX_EXTRA_CONTROL;
+        control_size += CMSGX_EXTRA_CONTROL;
     }
-    return room > CMSG_LEN(0) ? (room - CMSG_LEN(0)) / sizeof(int) : 0;
+    return control_size > CMSG_LEN(0) ? (control_size - CMSG_LEN(0)) / sizeof(int) : 0;
 }
 
 /* How many messages may be received before their descriptors could fill the descriptor table: when
@@ -104,9 +104,9 @@ bounded(size_t count, size_t each)
         return count;
     }
     size_t open = cmsgx_count_open();
-    size_t most = (size_t)limit.rlim_cur;
-    size_t left = (open == SIZE_MAX ? cmsgx_count_free(most, count * each)
-                   : open < most ? most - open : 0) / each;
+    size_t max_open = (size_t)limit.rlim_cur;
+    size_t left = (open == SIZE_MAX ? cmsgx_count_free(max_open, count * each)
+                   : open < max_open ? max_open - open : 0) / each;
     return left == 0 ? 1 : left < count ? left : count;
 }
 
@@ -115,8 +115,8 @@ bounded(size_t count, size_t each)
 static size_t
 within_closer(const batch_receiver *self, size_t count)
 {
-    size_t most = cmsgx_row_max(self->base.config->row) / CMSGX_MAX_PLACES;
-    return most == 0 ? 1 : most < count ? most : count;
+    size_t max_messages = cmsgx_row_max(self->base.config->row) / CMSGX_MAX_PLACES;
+    return max_messages == 0 ? 1 : max_messages < count ? max_messages : count;
 }
 
 typedef struct {
@@ -154,7 +154,7 @@ try_recvmmsg(int fd, void *context, int flags)
 {
     batch_call *call = context;
     size_t count = call->count;
-    size_t each = count > 1 ? most_of_each(call->self) : 0;
+    size_t each = count > 1 ? max_fds_each(call->self) : 0;
     if (each > 0) {
         count = bounded(count, each);
         if (count > 1 && !(flags & MSG_DONTWAIT)) {
@@ -379,9 +379,9 @@ batch_receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
         || cmsgx_allow(self->base.state, sock, CMSGX_RECEIVING, &is_green) < 0) {
         return -1;
     }
-    if (count < 1 || count > MOST_MESSAGES) {
+    if (count < 1 || count > MAX_MESSAGES) {
         PyErr_Format(PyExc_ValueError, "count: %R; it is 1 to %d", count_given,
-                     MOST_MESSAGES);
+                     MAX_MESSAGES);
         return -1;
     }
     /* From here on no Python code runs that could call __init__() again, but another thread can. */

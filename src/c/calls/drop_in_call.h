@@ -102,7 +102,7 @@ cmsgx_drop_in_receive_bytes(cmsgx_drop_in *call, cmsgx_sock *sock, Py_ssize_t si
     if (*data == NULL) {
         if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
             PyErr_Clear();
-            cmsgx_raise_no_room((size_t)size);
+            cmsgx_raise_memory_error((size_t)size);
         }
         return -1;
     }

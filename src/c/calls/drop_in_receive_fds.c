@@ -25,11 +25,11 @@ numbers_list(const int *fds, size_t count)
 
 /* Steals `data`.  Closes all descriptors that are not in the returned list. */
 static PyObject *
-rights_result(cmsgx_drop_in *call, PyObject *data, size_t most)
+rights_result(cmsgx_drop_in *call, PyObject *data, size_t max_fds)
 {
     int fds[RIGHTS_CONTROL_SIZE / sizeof(int)];
     cmsgx_found found = cmsgx_gather(call->control, cmsgx_drop_in_used(call), fds);
-    size_t keep = found.rights < most ? found.rights : most;
+    size_t keep = found.rights < max_fds ? found.rights : max_fds;
 
     if (found.rights > keep) {
         /* As if the control buffer had had space for no more. */
@@ -49,7 +49,7 @@ rights_result(cmsgx_drop_in *call, PyObject *data, size_t most)
 
 typedef struct {
     PyObject *sock;             /* borrowed */
-    Py_ssize_t size, most;
+    Py_ssize_t size, max_fds;
     int flags, cloexec;
 } rights_asked;
 
@@ -66,7 +66,7 @@ rights_parse(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, PyObje
     asked->flags = 0;
     if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
         || cmsgx_as_size(values[1], "bufsize", &asked->size) < 0
-        || cmsgx_as_size(values[2], "maxfds", &asked->most) < 0
+        || cmsgx_as_size(values[2], "maxfds", &asked->max_fds) < 0
         || (values[3] != NULL && cmsgx_as_int(values[3], "flags", &asked->flags) < 0)) {
         return -1;
     }
@@ -75,9 +75,9 @@ rights_parse(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, PyObje
     if (asked->cloexec < 0) {
         return -1;
     }
-    const Py_ssize_t most = (Py_ssize_t)((INT_MAX - CMSG_LEN(0)) / sizeof(int));
-    if (asked->most < 0 || asked->most > most) {
-        PyErr_Format(PyExc_OverflowError, "maxfds: %zd; it is 0 to %zd", asked->most, most);
+    const Py_ssize_t max_value = (Py_ssize_t)((INT_MAX - CMSG_LEN(0)) / sizeof(int));
+    if (asked->max_fds < 0 || asked->max_fds > max_value) {
+        PyErr_Format(PyExc_OverflowError, "maxfds: %zd; it is 0 to %zd", asked->max_fds, max_value);
         return -1;
     }
     if (asked->size < 0) {
@@ -93,7 +93,7 @@ static PyObject *
 rights_through(cmsgx_state *state, PyObject *method, const rights_asked *asked)
 {
     return PyObject_CallFunction(state->recv_fds_through, "OOnnii", method, asked->sock,
-                                 asked->size, asked->most, asked->flags, asked->cloexec);
+                                 asked->size, asked->max_fds, asked->flags, asked->cloexec);
 }
 
 /* Not inlined, as in recvmsg. */
@@ -101,7 +101,7 @@ __attribute__((noinline)) PyObject *
 cmsgx_recv_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs,
                       PyObject *kwnames)
 {
-    unsigned char room[RIGHTS_CONTROL_SIZE + CMSGX_EXTRA_CONTROL] __attribute__((aligned(16)));
+    unsigned char control[RIGHTS_CONTROL_SIZE + CMSGX_EXTRA_CONTROL] __attribute__((aligned(16)));
     cmsgx_sock sock;
     cmsgx_drop_in call;
     rights_asked asked;
@@ -114,7 +114,7 @@ cmsgx_recv_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t narg
         return rights_through(state, state->stdlib_methods[CMSGX_RECVMSG].method, &asked);
     }
     (void)cmsgx_drop_in_init(&call, &sock, 0, asked.flags);
-    call.control = room;
+    call.control = control;
     call.control_size = RIGHTS_CONTROL_SIZE;
     PyObject *data;
     if (cmsgx_drop_in_receive_bytes(&call, &sock, asked.size,
@@ -122,7 +122,7 @@ cmsgx_recv_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t narg
         < 0) {
         return NULL;
     }
-    return rights_result(&call, data, (size_t)asked.most);
+    return rights_result(&call, data, (size_t)asked.max_fds);
 }
 
 PyObject *

@@ -6,8 +6,8 @@
 #include "calls/overrides.h"
 #include "errors.h"
 
-typedef PyObject *(*plain_function)(PyObject *, PyObject *const *, Py_ssize_t);
-typedef PyObject *(*plain_method)(cmsgx_state *, PyObject *const *, Py_ssize_t);
+typedef PyObject *(*positional_function)(PyObject *, PyObject *const *, Py_ssize_t);
+typedef PyObject *(*positional_method)(cmsgx_state *, PyObject *const *, Py_ssize_t);
 typedef PyObject *(*keyword_function)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 typedef PyObject *(*keyword_method)(cmsgx_state *, PyObject *const *, Py_ssize_t, PyObject *);
 
@@ -16,7 +16,7 @@ typedef struct {
     vectorcallfunc vectorcall;
     cmsgx_state *state;         /* borrowed: the function holds its module */
     PyObject *function;         /* owned: a function of the module */
-    plain_method plain;         /* its work as a method: one of these two */
+    positional_method positional;   /* its work as a method: one of these two */
     keyword_method with_keywords;
     Py_ssize_t calls;
 } cmsgx_method;
@@ -46,14 +46,14 @@ method_vectorcall(PyObject *self, PyObject *const *args, size_t nargsf, PyObject
             && !cmsgx_is_socket_class(method->state, Py_TYPE(args[0])))) {
         return refuse(method, args, nargs);
     }
-    if (method->plain == NULL) {
+    if (method->positional == NULL) {
         return method->with_keywords(method->state, args, nargs, kwnames);
     }
     if (kwnames != NULL && PyTuple_GET_SIZE(kwnames) > 0) {
         return PyErr_Format(PyExc_TypeError, "%s() takes no keyword arguments",
                             ((PyCFunctionObject *)method->function)->m_ml->ml_name);
     }
-    return method->plain(method->state, args, nargs);
+    return method->positional(method->state, args, nargs);
 }
 
 /* Finds what does the work of a function of the module when it is called as a method. */
@@ -61,9 +61,9 @@ static int
 find_work(cmsgx_method *self)
 {
     const struct {
-        plain_function function;
-        plain_method method;
-    } plain[] = {
+        positional_function function;
+        positional_method method;
+    } positional[] = {
         {cmsgx_sendmsg, cmsgx_sendmsg_method},
         {cmsgx_recvmsg, cmsgx_recvmsg_method},
         {cmsgx_recvmsg_into, cmsgx_recvmsg_into_method},
@@ -79,9 +79,9 @@ find_work(cmsgx_method *self)
     };
     void (*given)(void) = (void (*)(void))PyCFunction_GET_FUNCTION(self->function);
 
-    for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++) {
-        if ((void (*)(void))plain[i].function == given) {
-            self->plain = plain[i].method;
+    for (size_t i = 0; i < sizeof(positional) / sizeof(positional[0]); i++) {
+        if ((void (*)(void))positional[i].function == given) {
+            self->positional = positional[i].method;
             return 1;
         }
     }

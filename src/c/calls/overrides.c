@@ -13,9 +13,9 @@ found_in(PyTypeObject *type, PyObject *name)
     return found;
 }
 
-/* Whether `found` is what that base of the class has. */
+/* Whether `type` inherits `found` from `base`. */
 static int
-stands_on(PyTypeObject *base, PyTypeObject *type, PyObject *name, PyObject *found)
+inherits_from(PyTypeObject *base, PyTypeObject *type, PyObject *name, PyObject *found)
 {
     return base != NULL && PyType_IsSubtype(type, base) && found == found_in(base, name);
 }
@@ -26,17 +26,18 @@ examine(cmsgx_state *state, PyTypeObject *type, int names, cmsgx_class *result)
 {
     result->called = result->overridden = 0;
     for (int i = 0; i < CMSGX_NAMES; i++) {
-        const cmsgx_stdlib_method *own = &state->stdlib_methods[i];
-        PyObject *found = names >> i & 1 ? cmsgx_type_lookup(type, own->name) : own->method;
-        if (found == own->method || (found != NULL && Py_IS_TYPE(found, state->Method))) {
-            /* That of socket itself, or ours. */
+        const cmsgx_stdlib_method *stdlib_method = &state->stdlib_methods[i];
+        PyObject *name = stdlib_method->name;
+        PyObject *found = names >> i & 1 ? cmsgx_type_lookup(type, name) : stdlib_method->method;
+        if (found == stdlib_method->method || (found != NULL && Py_IS_TYPE(found, state->Method))) {
+            /* The stdlib's own method, or ours. */
         }
         else {
             result->called |= (unsigned char)(1 << i);
             /* What socket.socket or cmsgx.socket itself has was put there by somebody who watches
                all sockets; it does not mean that a subclass sends in its own way. */
-            if (!stands_on(state->socket_class, type, own->name, found)
-                && !stands_on(state->our_socket, type, own->name, found)) {
+            if (!inherits_from(state->socket_class, type, name, found)
+                && !inherits_from(state->our_socket, type, name, found)) {
                 result->overridden |= (unsigned char)(1 << i);
             }
         }

@@ -62,7 +62,7 @@ check_received(cmsgx_message *self, cmsgx_sock *sock)
         return 0;
     }
     Py_ssize_t delivered = (Py_ssize_t)self->buffer->received.fds;
-    int withheld = cmsgx_received_had_room(self->buffer);
+    int withheld = cmsgx_received_had_space(self->buffer);
     cmsgx_message_close_rest(self);
     PyObject *result = PyObject_CallFunction(state->raise_truncated, "Onniii", self,
                                              (Py_ssize_t)config->fds, delivered, misses,

@@ -512,18 +512,18 @@ send_batch(PyObject *module, const cmsgx_signature *signature, PyObject *const *
         return -1;
     }
     Py_ssize_t count = PyTuple_GET_SIZE(messages);
-    size_t most = count < CHUNK ? (size_t)count : CHUNK;
+    size_t max_entries = count < CHUNK ? (size_t)count : CHUNK;
     batch self = {.state = state, .sock = &sock, .flags = flags | CMSGX_MSG_NOSIGNAL,
                   .messages = messages, .is_iterator = PyIter_Check(values[MESSAGES]),
                   .names_messages = result != NULL, .retried = -1};
     int failed = -1;
 
-    self.entries = PyMem_Malloc((most + 1) * (sizeof(batch_entry) + sizeof(*self.headers)));
+    self.entries = PyMem_Malloc((max_entries + 1) * (sizeof(batch_entry) + sizeof(*self.headers)));
     if (self.entries == NULL) {
         PyErr_NoMemory();
     }
     else if (!skips || (self.skipped = PyList_New(0)) != NULL) {
-        self.headers = (struct cmsgx_mmsg *)(void *)(self.entries + most + 1);
+        self.headers = (struct cmsgx_mmsg *)(void *)(self.entries + max_entries + 1);
         failed = send_all(&self, sent, error);
         if (self.part_sent > 0) {
             /* A message was sent in part: that must be raised. */

@@ -8,7 +8,7 @@
 #include <errno.h>
 
 /* Bytes.  No option has more: the longest list of groups takes a quarter of it. */
-#define MOST_OF_OPTION (1 << 20)
+#define MAX_OPTION_SIZE (1 << 20)
 
 PyObject *
 cmsgx_getsockopt(PyObject *module, PyObject *args)
@@ -21,9 +21,9 @@ cmsgx_getsockopt(PyObject *module, PyObject *args)
         || cmsgx_as_nearest(size_given, "size", &size) < 0) {
         return NULL;
     }
-    if (size < 0 || size > MOST_OF_OPTION) {
+    if (size < 0 || size > MAX_OPTION_SIZE) {
         return PyErr_Format(PyExc_ValueError, "size: %R; it is 0 to %d", size_given,
-                            MOST_OF_OPTION);
+                            MAX_OPTION_SIZE);
     }
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);
     if (bytes == NULL) {
@@ -58,8 +58,8 @@ cmsgx_setsockopt(PyObject *module, PyObject *args)
         return NULL;
     }
     PyObject *result = NULL;
-    if (value.len > MOST_OF_OPTION) {
-        PyErr_Format(PyExc_ValueError, "value: %zd bytes; %d at most", value.len, MOST_OF_OPTION);
+    if (value.len > MAX_OPTION_SIZE) {
+        PyErr_Format(PyExc_ValueError, "value: %zd bytes; %d at most", value.len, MAX_OPTION_SIZE);
     }
     else if (cmsgx_borrow(cmsgx_state_of(module), object, &fd, &owner) == 0) {
         int done = setsockopt(fd, level, name, value.buf, (socklen_t)value.len);

@@ -14,7 +14,7 @@
    pause: other threads or processes may wait for the same messages. */
 #define FREE_ROUNDS 16
 /* From here on each nap is the longest. */
-#define MOST_ROUNDS (FREE_ROUNDS + 5)
+#define MAX_ROUNDS (FREE_ROUNDS + 5)
 
 int64_t
 cmsgx_now(void)
@@ -28,7 +28,7 @@ static int64_t
 nap_after(int rounds)
 {
     return rounds <= FREE_ROUNDS  ? 0
-         : rounds >= MOST_ROUNDS  ? LONGEST_NAP
+         : rounds >= MAX_ROUNDS   ? LONGEST_NAP
                                   : MILLISECOND << (rounds - FREE_ROUNDS - 1);
 }
 
@@ -39,7 +39,7 @@ count_round(cmsgx_wait *wait, int is_asked_for)
     if (!is_asked_for && wait->rounds < FREE_ROUNDS) {
         wait->rounds = FREE_ROUNDS;
     }
-    if (wait->rounds < MOST_ROUNDS) {
+    if (wait->rounds < MAX_ROUNDS) {
         wait->rounds++;
     }
 }

@@ -63,12 +63,12 @@ number_at(const cmsgx_header *header, size_t index)
 static size_t
 count_numbers(const cmsgx_header *header, cmsgx_step step)
 {
-    size_t most = header->size / sizeof(int);
+    size_t max_count = header->size / sizeof(int);
     if (step == CMSGX_MESSAGE) {
-        return most;
+        return max_count;
     }
     size_t count = 0;
-    while (count < most && number_at(header, count) > STDERR_FILENO
+    while (count < max_count && number_at(header, count) > STDERR_FILENO
            && fcntl(number_at(header, count), F_GETFD) >= 0) {
         count++;
     }
@@ -141,7 +141,7 @@ cmsgx_close_received(const void *control, size_t used)
 }
 
 size_t
-cmsgx_shorten(void *control, size_t used, size_t room, int *cut)
+cmsgx_shorten(void *control, size_t used, size_t control_size, int *cut)
 {
     unsigned char *start = control;
     cmsgx_header header;
@@ -149,9 +149,9 @@ cmsgx_shorten(void *control, size_t used, size_t room, int *cut)
     size_t offset = 0, end = 0;
 
     while ((step = cmsgx_walk(control, used, &offset, &header)) == CMSGX_MESSAGE
-           && header.offset + CMSG_LEN(header.size) <= room) {
+           && header.offset + CMSG_LEN(header.size) <= control_size) {
         /* The last one may lack its padding. */
-        end = offset < room ? offset : room;
+        end = offset < control_size ? offset : control_size;
     }
     *cut = step != CMSGX_END;
     if (step == CMSGX_END) {
@@ -160,9 +160,9 @@ cmsgx_shorten(void *control, size_t used, size_t room, int *cut)
     /* The first that does not fit: part of it may.  A malformed one is left as it is. */
     int in_numbers = carries_rights(&header) || carries_pidfd(&header);
     size_t kept = 0;
-    if (header.offset + CMSG_LEN(in_numbers ? sizeof(int) : 0) <= room) {
-        size_t size = room - header.offset - CMSG_LEN(0);
-        end = room;
+    if (header.offset + CMSG_LEN(in_numbers ? sizeof(int) : 0) <= control_size) {
+        size_t size = control_size - header.offset - CMSG_LEN(0);
+        end = control_size;
         kept = size / sizeof(int);
         *cut = step == CMSGX_MESSAGE;
         if (step == CMSGX_MESSAGE) {
@@ -171,7 +171,7 @@ cmsgx_shorten(void *control, size_t used, size_t room, int *cut)
             memcpy(&raw, start + header.offset, sizeof(raw));
             raw.cmsg_len = (__typeof__(raw.cmsg_len))CMSG_LEN(size);
             memcpy(start + header.offset, &raw, sizeof(raw));
-            if (header.offset + CMSG_SPACE(size) < room) {
+            if (header.offset + CMSG_SPACE(size) < control_size) {
                 end = header.offset + CMSG_SPACE(size);
             }
         }

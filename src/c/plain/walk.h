@@ -53,11 +53,11 @@ void cmsgx_close_received(const void *control, size_t used);
 /* The same for the one message that a step found. */
 void cmsgx_close_message(const cmsgx_header *header, cmsgx_step step);
 
-/* Shortens the contents of a buffer to the `room` bytes that were asked for, as Linux fills a
-   buffer of that size: the descriptors of an SCM_RIGHTS that fit stay, with the cmsg_len for them,
-   and those after them are closed.  Returns the bytes in use; *cut is whether more than padding
-   was removed. */
-size_t cmsgx_shorten(void *control, size_t used, size_t room, int *cut);
+/* Shortens the contents of a buffer to the `control_size` bytes that were asked for, as Linux fills
+   a buffer of that size: the descriptors of an SCM_RIGHTS that fit stay, with the cmsg_len for
+   them, and those after them are closed.  Returns the bytes in use; *cut is whether more than
+   padding was removed. */
+size_t cmsgx_shorten(void *control, size_t used, size_t control_size, int *cut);
 
 /* Writes header, data and zeroed padding at `control`, which has CMSG_SPACE(size) bytes.  Where
    `data` is NULL the caller writes the data itself, at CMSG_LEN(0).  Returns the bytes used, with

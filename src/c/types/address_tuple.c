@@ -8,8 +8,8 @@
 static inline PyObject *
 tuple_new(cmsgx_state *state, Py_ssize_t count, const void *name, size_t size)
 {
-    size_t room = sizeof(cmsgx_hidden_name) + size;
-    Py_ssize_t places = (Py_ssize_t)((room + sizeof(PyObject *) - 1) / sizeof(PyObject *));
+    size_t hidden_size = sizeof(cmsgx_hidden_name) + size;
+    Py_ssize_t places = (Py_ssize_t)((hidden_size + sizeof(PyObject *) - 1) / sizeof(PyObject *));
     PyObject *tuple = (PyObject *)PyObject_GC_NewVar(PyTupleObject, state->AddressTuple,
                                                      count + places);
     if (tuple == NULL) {
@@ -52,7 +52,7 @@ static PyObject *
 inet_tuple(cmsgx_state *state, const struct sockaddr_storage *name, PyObject *used)
 {
     struct sockaddr_in in;
-    char text[CMSGX_IPV4_ROOM];
+    char text[CMSGX_IPV4_TEXT_SIZE];
     memcpy(&in, name, sizeof(in));
     size_t length = cmsgx_ipv4_text((const unsigned char *)&in.sin_addr, text);
     PyObject *host = PyUnicode_New((Py_ssize_t)length, 127);

@@ -23,7 +23,7 @@ cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
     unsigned char *memory = data_size > PY_SSIZE_T_MAX - data_at - LINE
         ? NULL : PyMem_Malloc(data_at + LINE + data_size);
     if (memory == NULL) {
-        cmsgx_raise_no_room(data_size);
+        cmsgx_raise_memory_error(data_size);
         return NULL;
     }
     cmsgx_buffer *buffer = (cmsgx_buffer *)(void *)memory;
@@ -47,7 +47,7 @@ cmsgx_buffer_once(cmsgx_state *state, size_t data_size)
 {
     unsigned char *block = PyMem_Malloc(data_size + LINE);
     if (block == NULL) {
-        cmsgx_raise_no_room(data_size);
+        cmsgx_raise_memory_error(data_size);
         return NULL;
     }
     cmsgx_buffer *buffer = NULL;

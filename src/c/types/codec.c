@@ -193,14 +193,14 @@ read_format(cmsgx_codec *codec, PyObject *item)
     Py_ssize_t size;
     int encoding, reader = CMSGX_BY_ANY;
     if (!PyArg_ParseTuple(item,
-                          "Kiiini|KILi;a form is (families, level, type, directions, size, "
+                          "Kiiini|KILi;a wire format is (families, level, type, directions, size, "
                           "encoding, sent_over=0, sent_by=0, min_value=-2**63, reader=0)",
                           &families, &format->level, &format->type, &format->directions, &size,
                           &encoding, &sent_over, &format->sent_by, &min_value, &reader)) {
         return -1;
     }
     if (encoding < 0 || encoding >= CMSGX_ENCODINGS || reader < 0 || reader >= CMSGX_READERS) {
-        PyErr_Format(PyExc_ValueError, "%s: %R is not a form", codec->kind->tp_name, item);
+        PyErr_Format(PyExc_ValueError, "%s: %R is not a wire format", codec->kind->tp_name, item);
         return -1;
     }
     format->encoding = (cmsgx_encoding)encoding;
@@ -209,8 +209,8 @@ read_format(cmsgx_codec *codec, PyObject *item)
     if (encoding == CMSGX_INTEGER ? size != 1 && size != 2 && size != 4
                                    : size < 0 || (size != 0 && (size_t)size != format->size)) {
         PyErr_Format(PyExc_ValueError,
-                     "%s: %R is not a form: size: %zd; it is 1, 2 or 4 for 'integer', and not to "
-                     "be chosen for another encoding",
+                     "%s: %R is not a wire format: size: %zd; it is 1, 2 or 4 for 'integer', and "
+                     "not to be chosen for another encoding",
                      codec->kind->tp_name, item, size);
         return -1;
     }
@@ -370,7 +370,7 @@ static PyGetSetDef codec_getset[] = {
 
 PyDoc_STRVAR(codec_doc,
 "Codec(kind, formats, min_size, max_size, fields, is_lasting=False)\n--\n\n"
-"What a kind is in a control message; `is_lasting`: a class of this package.  Each form is\n"
+"What a kind is in a control message; `is_lasting`: a class of this package.  Each wire format is\n"
 "(families, level, type, directions, size, encoding, sent_over=0, sent_by=0, min_value=-2**63,\n"
 "reader=0).  `families`: a bit mask of AF_*, 0 for any; `directions`: 1 received, 2 sent, 4 sent\n"
 "by the family of the packet; `size`: bytes of the payload, for CMSGX_INTEGER only; `sent_over`,\n"

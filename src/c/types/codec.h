@@ -1,5 +1,6 @@
 /* Codec: what a class is in a control message.  It has the class's fields, each a window into
-   the payload, and the forms in which the payload is received and sent: level, type and family. */
+   the payload, and the wire formats in which the payload is received and sent: level, type and
+   family. */
 
 #ifndef CMSGX_CODEC_H
 #define CMSGX_CODEC_H
@@ -28,7 +29,7 @@ typedef struct {
     int64_t max_value;
 } cmsgx_field;
 
-/* What a form is used for. */
+/* What a wire format is used for. */
 enum {
     CMSGX_RECEIVED = 1,
     CMSGX_SENT = 2,
@@ -36,8 +37,8 @@ enum {
                                IPv4 packets to an IPv4-mapped address */
 };
 
-/* The protocol that has to read a form that is sent, if family and type of a socket do not tell:
-   kinds/_way.py has their names, in this order. */
+/* The protocol that has to read a wire format that is sent, if the family and type of a socket do
+   not tell: kinds/_way.py has their names, in this order. */
 typedef enum {
     CMSGX_BY_ANY,
     CMSGX_BY_UDP,           /* including UDP-Lite, which refuses it */
@@ -93,7 +94,7 @@ int cmsgx_is_unsupported(cmsgx_state *state, PyObject *kind);
    TypeError.  NULL. */
 PyObject *cmsgx_raise_unregistered(cmsgx_state *state, PyTypeObject *kind);
 
-/* The form of this kind that is received as (level, type) from a socket of that family (-1:
+/* The wire format of this kind that is received as (level, type) from a socket of that family (-1:
    unknown); or NULL. */
 static inline const cmsgx_wire_format *
 cmsgx_codec_received(const cmsgx_codec *codec, int family, int level, int type)
@@ -109,14 +110,14 @@ cmsgx_codec_received(const cmsgx_codec *codec, int family, int level, int type)
     return NULL;
 }
 
-/* Whether it is received in any form. */
+/* Whether it is received in any wire format. */
 int cmsgx_codec_comes(const cmsgx_codec *codec);
 
 /* The same over sockets of that family (-1: unknown, and so any). */
 int cmsgx_codec_comes_over(const cmsgx_codec *codec, int family);
 
-/* Whether the value of a field with bounds may be sent in that form.  A decoded value, or one that
-   another form accepts, may be out of bounds. */
+/* Whether the value of a field with bounds may be sent in that wire format.  A decoded value, or
+   one that another wire format accepts, may be out of bounds. */
 int cmsgx_field_may_be_sent(const cmsgx_field *field, const cmsgx_wire_format *format,
                             const unsigned char *payload, size_t size);
 

@@ -212,8 +212,8 @@ as_sockaddr(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field, Py
 static int
 check_size(PyTypeObject *kind, const cmsgx_field *field, Py_ssize_t size)
 {
-    Py_ssize_t room = (Py_ssize_t)field->size;
-    if (size == room || (size < room && field->format == 'S')) {
+    Py_ssize_t field_size = (Py_ssize_t)field->size;
+    if (size == field_size || (size < field_size && field->format == 'S')) {
         return 1;
     }
     PyErr_Format(PyExc_ValueError, "%s.%U: %zd bytes; its size is %zu", kind->tp_name, field->name,

@@ -30,8 +30,8 @@ joined(const cmsgx_into *into, size_t nbytes)
 static size_t
 bytes_here(const cmsgx_message *self)
 {
-    size_t room = self->buffer->capacity;
-    return self->buffer->received.nbytes < room ? self->buffer->received.nbytes : room;
+    size_t capacity = self->buffer->capacity;
+    return self->buffer->received.nbytes < capacity ? self->buffer->received.nbytes : capacity;
 }
 
 static PyObject *

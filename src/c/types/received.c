@@ -147,7 +147,7 @@ cmsgx_take_received(cmsgx_buffer *buffer, const cmsgx_receive_config *config,
 /* Whether the control buffer had space for one more descriptor than the kernel delivered, so
    something else kept it back. */
 int
-cmsgx_received_had_room(const cmsgx_buffer *buffer)
+cmsgx_received_had_space(const cmsgx_buffer *buffer)
 {
     cmsgx_header header;
     size_t offset = 0;

@@ -40,6 +40,6 @@ void cmsgx_received_close(cmsgx_buffer *buffer, const cmsgx_receive_config *conf
 
 /* Whether the control buffer had space for one more descriptor than the kernel delivered, so
    something else kept it back. */
-int cmsgx_received_had_room(const cmsgx_buffer *buffer);
+int cmsgx_received_had_space(const cmsgx_buffer *buffer);
 
 #endif

@@ -45,7 +45,7 @@ static PyObject *
 inet_to_object(const struct sockaddr_storage *name)
 {
     struct sockaddr_in in;
-    char text[CMSGX_IPV4_ROOM];
+    char text[CMSGX_IPV4_TEXT_SIZE];
     memcpy(&in, name, sizeof(in));
     size_t length = cmsgx_ipv4_text((const unsigned char *)&in.sin_addr, text);
     return Py_BuildValue("s#i", text, (Py_ssize_t)length, (int)ntohs(in.sin_port));
@@ -192,7 +192,7 @@ write_inet(int family, const host_bytes *host, unsigned port, uint32_t flowinfo,
 static int
 numbers_of(PyObject *tuple, long *values)
 {
-    static const long most[] = {0, 65535, 0xfffff, INT_MAX};
+    static const long max_values[] = {0, 65535, 0xfffff, INT_MAX};
     for (Py_ssize_t i = 1; i < PyTuple_GET_SIZE(tuple); i++) {
         PyObject *item = PyTuple_GET_ITEM(tuple, i);
         int overflow;
@@ -200,7 +200,7 @@ numbers_of(PyObject *tuple, long *values)
             return 0;
         }
         long value = PyLong_AsLongAndOverflow(item, &overflow);
-        if (overflow != 0 || value < 0 || value > most[i]) {
+        if (overflow != 0 || value < 0 || value > max_values[i]) {
             return 0;
         }
         values[i] = value;
@@ -212,9 +212,9 @@ static int
 inet_from_plain(int family, PyObject *object, struct sockaddr_storage *name, socklen_t *size)
 {
     long values[4] = {0, 0, 0, 0};
-    Py_ssize_t most = family == AF_INET ? 2 : 4;
+    Py_ssize_t max_items = family == AF_INET ? 2 : 4;
     if (!PyTuple_Check(object) || PyTuple_GET_SIZE(object) < 2
-        || PyTuple_GET_SIZE(object) > most || !PyUnicode_Check(PyTuple_GET_ITEM(object, 0))
+        || PyTuple_GET_SIZE(object) > max_items || !PyUnicode_Check(PyTuple_GET_ITEM(object, 0))
         || !numbers_of(object, values)) {
         return 0;
     }

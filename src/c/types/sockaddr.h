@@ -20,7 +20,7 @@ cmsgx_names_need_socket(int family)
 
 /* Writes the text of an IPv4 address; its length.  snprintf() would cost more than the rest of a
    call. */
-#define CMSGX_IPV4_ROOM 16
+#define CMSGX_IPV4_TEXT_SIZE 16
 size_t cmsgx_ipv4_text(const unsigned char *bytes, char *text);
 
 /* The name in the form of the socket module: a tuple, str, bytes, int, or None for no name.  A new

@@ -193,8 +193,8 @@ struct_pack(PyObject *self, PyObject *Py_UNUSED(ignored))
     return bytes;
 }
 
-/* Reads one from a buffer: in the form of level number[0] and type number[1]; with NULL in the
-   kind's first form, or with `plain` in the canonical one. */
+/* Reads one from a buffer: in the wire format of level number[0] and type number[1]; with NULL in
+   the kind's first wire format, or with `plain` in the canonical one. */
 static PyObject *
 read_buffer(PyObject *type, PyObject *data, const int *number, int plain)
 {

@@ -83,7 +83,7 @@ _PACKET_LEVELS: dict[int, int] = {
 
 
 class Way(NamedTuple):
-    """Where a form can be sent."""
+    """Where a wire format can be sent."""
 
     over: frozenset[int]
     """AF_* of the socket; empty for any."""
