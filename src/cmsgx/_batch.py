@@ -149,9 +149,9 @@ _OF_PATH = (errno.EIO, errno.EINVAL)
 _REFUSED = (*_OF_PATH, errno.EMSGSIZE)
 # Until it is split, the data of all segments is one IP datagram.
 _MOST_BYTES = 65507
-# UDP_MAX_SEGMENTS before Linux 6.12, and since.
-_MOST_SEGMENTS = 64
-_MANY_SEGMENTS = 128
+# UDP_MAX_SEGMENTS since Linux 6.12, and before.
+_MANY_SEGMENTS: int = getattr(_cmsg, "UDP_MAX_SEGMENTS", 0)
+_MOST_SEGMENTS = _MANY_SEGMENTS // 2
 # The largest value of UDP_SEGMENT, which exceeds any MTU.
 _LARGEST = 65535
 

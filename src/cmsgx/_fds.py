@@ -315,7 +315,7 @@ def _has_huge_pages(status: os.stat_result) -> bool:
 
 _MFD_CLOEXEC: int = getattr(os, "MFD_CLOEXEC", 1)
 _MFD_HUGETLB: int = getattr(os, "MFD_HUGETLB", 0)
-_MFD_HUGE_SHIFT = 26
+_MFD_HUGE_SHIFT: int = getattr(_cmsg, "MFD_HUGE_SHIFT", 0)
 
 
 @functools.cache

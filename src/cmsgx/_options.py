@@ -31,7 +31,7 @@ Kind: TypeAlias = "type[ControlMessage] | type[PidFd] | KindOption"
 _INT = 4
 _NOT_THERE = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)
 # The kernel's internal number, which older releases return for SO_ZEROCOPY.
-_ENOTSUPP = 524
+ENOTSUPP: int = getattr(_cmsg, "ENOTSUPP", 0)
 # The errors that mean: the option exists, but not with this value.
 _REFUSED = (errno.EINVAL, errno.EPERM, errno.EOPNOTSUPP)
 
@@ -272,7 +272,7 @@ class Enabled:
                     raise
                 # EINVAL: the kernel lacks a flag, or this type of socket lacks the option
                 # (IP_RECVFRAGSIZE on TCP).
-                if error.errno not in (*_NOT_THERE, errno.EINVAL, _ENOTSUPP):
+                if error.errno not in (*_NOT_THERE, errno.EINVAL, ENOTSUPP):
                     raise
                 if is_first:
                     raise not_supported(error, _name(asked), option.text, option.since) from error

@@ -30,7 +30,7 @@ from ._cmsg import note_used_up, send_tracked
 from ._deadline import Deadline
 from ._errqueue import no_error_queue, reader
 from ._names import describe
-from ._options import get_int, not_supported, set_int
+from ._options import ENOTSUPP, get_int, not_supported, set_int
 from ._sync import views_after, views_of
 from .kinds._reports import ErrorReport, ZeroCopyCompletion, report_of
 
@@ -55,8 +55,7 @@ _REPORT_SIZE = 2048
 _IDS = 1 << 32
 # Seconds until a wait looks again: another thread may have taken the completion.
 _TURN = 0.5
-# 524 is the kernel's internal ENOTSUPP, which older releases return.
-_NOT_THERE = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, 524)
+_NOT_THERE = (errno.ENOPROTOOPT, errno.EOPNOTSUPP, ENOTSUPP)
 
 # The result of a try that was not made, because too much is in flight.
 _FULL = OSError()

@@ -33,6 +33,7 @@
 #include <linux/if_packet.h>
 #include <linux/io_uring.h>
 #include <linux/llc.h>
+#include <linux/memfd.h>
 #include <linux/net_tstamp.h>
 #include <linux/netlink.h>
 #include <linux/qrtr.h>

@@ -12,6 +12,8 @@
 #define CMSGX_UAPI_6_1(X) \
     /* linux/fcntl.h */ \
     X(F_SEAL_FUTURE_WRITE, 0x0010) \
+    /* linux/memfd.h */ \
+    X(MFD_HUGE_SHIFT, 26) \
     /* linux/errqueue.h */ \
     X(SO_EE_ORIGIN_NONE, 0) \
     X(SO_EE_ORIGIN_LOCAL, 1) \
@@ -226,8 +228,15 @@
     X(RXRPC_RESP_RXGK_APPDATA, 19) \
     X(VSOCK_RECVERR, 1)
 
-/* These are in no header that is installed, or in one that goes away (DCCP left in 6.16): */
+/* These are in no header that is installed, in one that goes away (DCCP left in 6.16), or in one
+   that clashes with a header of the C library: */
 #define CMSGX_UAPI_NONE(X) \
+    /* linux/errno.h, of the kernel alone: what older releases return for SO_ZEROCOPY */ \
+    X(ENOTSUPP, 524) \
+    /* linux/time.h */ \
+    X(MAX_CLOCKS, 16) \
+    /* linux/udp.h, since Linux 6.12; it was half of this */ \
+    X(UDP_MAX_SEGMENTS, 128) \
     /* net/tls_prot.h */ \
     X(TLS_RECORD_TYPE_CHANGE_CIPHER_SPEC, 20) \
     X(TLS_RECORD_TYPE_ALERT, 21) \

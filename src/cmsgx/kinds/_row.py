@@ -26,7 +26,7 @@ Encoding: TypeAlias = Literal[
 
 IS_LINUX = sys.platform == "linux"
 # The largest payload in bytes: struct sock_extended_err and the address of the offender.
-ENTRY = 44
+ENTRY = sum([_cmsg.LAYOUTS.get(name, (0,))[0] for name in ("sock_extended_err", "sockaddr_in6")])
 
 
 class OpenEnum(enum.IntEnum):

@@ -310,8 +310,8 @@ class TimestampingId(StructMessage):
 
 
 _MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 1)
-# MAX_CLOCKS of linux/time.h. The kernel cuts larger numbers to 8 bits.
-_CLOCKS = 16
+# The kernel cuts larger numbers to 8 bits.
+_CLOCKS: int = getattr(_cmsg, "MAX_CLOCKS", 0)
 _CLOCK_NAMES = {
     value: name
     for name, value in vars(time).items()
