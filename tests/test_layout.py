@@ -3,6 +3,7 @@ makes."""
 
 from __future__ import annotations
 
+import re
 import runpy
 import subprocess
 import sys
@@ -75,6 +76,20 @@ def test_each_layer_that_is_declared_is_there() -> None:
             assert TOOL["fnmatch"].filter(modules, name), f"PYTHON_LAYERS: there is no {name}"
     folders = {str(Path(unit).parent) for unit in TOOL["includes"](sources)[0]}
     assert folders == {folder or "." for folder in TOOL["C_LAYERS"]}
+
+
+def test_the_table_of_the_documents_has_the_layers_that_are_declared() -> None:
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Layers\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]*) \|", section, re.MULTILINE)
+    shown = [set(re.findall(r"`([^`]+)`", row.partition(" of ")[0])) for row in rows]
+    python = [set(names) for names in TOOL["PYTHON_LAYERS"].values()]
+    assert python.pop() == {"_cmsg"}, "the lowest layer, which the rows of C are about"
+    assert shown[: len(python)] == python
+    units = TOOL["includes"](TOOL["from_folder"](ROOT))[0]
+    of_root = {unit for unit in units if "/" not in unit} - {TOOL["FRONT"]}
+    c = [{f"{folder}/"} if folder else of_root for folder in TOOL["C_LAYERS"]]
+    assert shown[len(python) :] == c
 
 
 def test_the_documents_name_where_conditions_stand() -> None:
