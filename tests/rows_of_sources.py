@@ -503,7 +503,7 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
      "the port from 0 to 65535, flowinfo up to 1048575"),
     ("cmsgx.send(udp.fileno(), b'x', address=('localhost', 5))", ValueError,
      "address: ('localhost', 5) is a host name to resolve, or of a family that needs a "
-     "socket object; give that in place of its number"),
+     "socket object; pass the socket object instead of its number"),
     ("cmsgx.send(udp.fileno(), b'x', address=('::1', 9))", ValueError,
      "address: ('::1', 9) is of AF_INET6, but the socket is of AF_INET"),
     ("cmsgx.send_batch(udp6.fileno(), [(b'x', (), (), ('127.0.0.1', 9))])", ValueError,

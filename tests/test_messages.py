@@ -95,7 +95,7 @@ UNMET = {
     "bounds: (min_value, max_value) is needed, not {}": _PRIVATE,
     "field {}: bounds {} are not (min_value, max_value) of a format that has them": _PRIVATE,
     "__signature__": _PRIVATE,
-    "field {} is not of a {}": _PRIVATE,
+    "field {} does not belong to {}": _PRIVATE,
     "{}: field {} must be one of its __slots__": _PRIVATE,
     "{} is not a Field": _PRIVATE,
     "{}: {} is not a wire format": _PRIVATE,

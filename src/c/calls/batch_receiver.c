@@ -92,7 +92,7 @@ max_fds_each(const batch_receiver *self)
 }
 
 /* How many messages may be received before their descriptors could fill the descriptor table: when
-   it is full, the kernel continues, and drops descriptors. */
+   it is full, the kernel continues, and drops descriptors: unix(7), SCM_RIGHTS. */
 static size_t
 bounded(size_t count, size_t each)
 {

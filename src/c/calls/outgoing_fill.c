@@ -10,8 +10,8 @@
 
 /* The address ------------------------------------------------------------------------------ */
 
-/* Converts an address in any form that the socket module takes.  1: done; 0: it is a host name and
-   there is no socket object, or its family is unknown here; -1 with an exception. */
+/* Converts an address in any form that the socket module accepts.  1: done; 0: it is a host name
+   and no socket object was given, or its family is unknown here; -1 with an exception. */
 static int
 convert_as_socket(cmsgx_sock *sock, int family, PyObject *address, struct sockaddr_storage *name,
                   socklen_t *size)
@@ -40,7 +40,7 @@ cmsgx_outgoing_convert_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *
         known = convert_as_socket(sock, family, address, &out->name, &size);
     }
     if (known == 0 && family < 0) {
-        /* Closed, or not a socket. */
+        /* It is closed, or not a socket. */
         cmsgx_raise_of_sock(error, cmsgx_sock_number(sock));
         return -1;
     }
@@ -81,15 +81,16 @@ cmsgx_raise_no_conversion(cmsgx_sock *sock, PyObject *address)
                      ? "address: only the socket's own sendmsg() can convert %R, and that takes "
                        "neither fds= nor timeout="
                      : "address: %R is a host name to resolve, or of a family that needs a socket "
-                       "object; give that in place of its number",
+                       "object; pass the socket object instead of its number",
                  address);
 }
 
 /* The message ------------------------------------------------------------------------------ */
 
-/* On a stream of AF_UNIX or TCP a message without data is nothing, and its control messages are
-   dropped.  One of another level may be the message itself: the type of an empty TLS record, the
-   end of an SCTP association. */
+/* On an AF_UNIX or TCP stream the kernel sends nothing for a message without data, and drops its
+   control messages: unix(7), and unix_stream_sendmsg() in net/unix/af_unix.c, Linux 6.18.  One of
+   another level may be the message itself: the type of an empty TLS record, the end of an SCTP
+   association. */
 int
 cmsgx_outgoing_check_dropped(const cmsgx_outgoing *out, cmsgx_sock *sock)
 {
@@ -143,7 +144,7 @@ int
 cmsgx_outgoing_fill_head(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *fds, PyObject *control,
                          PyObject *address)
 {
-    /* The address first: control messages have another format on their way to an IPv4 address. */
+    /* The address first: control messages are encoded differently for an IPv4 destination. */
     int known = cmsgx_outgoing_set_address(out, sock, address);
     if (known < 0 || (fds != NULL && cmsgx_outgoing_add_fds(out, fds, 1) < 0)
         || (control != NULL && cmsgx_outgoing_add_control(out, control) < 0)

@@ -2,12 +2,12 @@
 
 #include "types/fd_ownership.h"
 
-/* What is asked of a class ---------------------------------------------------------------- */
+/* Classes --------------------------------------------------------------------------------- */
 
 static PyObject *
 found_in(PyTypeObject *type, PyObject *name)
 {
-    /* The caller holds the class, and the class holds this; it is only compared. */
+    /* Borrowed: the caller holds the class, which holds this.  It is only compared. */
     PyObject *found = cmsgx_type_lookup(type, name);
     Py_XDECREF(found);
     return found;
@@ -20,7 +20,7 @@ inherits_from(PyTypeObject *base, PyTypeObject *type, PyObject *name, PyObject *
     return base != NULL && PyType_IsSubtype(type, base) && found == found_in(base, name);
 }
 
-/* Looks up the methods in `names`, bits, in a subclass of _socket.socket. */
+/* Looks up the methods in `names`, a bit mask, in a subclass of _socket.socket. */
 static void
 examine(cmsgx_state *state, PyTypeObject *type, int names, cmsgx_class *result)
 {
@@ -34,8 +34,8 @@ examine(cmsgx_state *state, PyTypeObject *type, int names, cmsgx_class *result)
         }
         else {
             result->called |= (unsigned char)(1 << i);
-            /* What socket.socket or cmsgx.socket itself has was put there by somebody who watches
-               all sockets; it does not mean that a subclass sends in its own way. */
+            /* A method that was set on socket.socket or cmsgx.socket itself is there to observe all
+               sockets; it does not mean that a subclass sends in its own way. */
             if (!inherits_from(state->socket_class, type, name, found)
                 && !inherits_from(state->our_socket, type, name, found)) {
                 result->overridden |= (unsigned char)(1 << i);
@@ -47,13 +47,13 @@ examine(cmsgx_state *state, PyTypeObject *type, int names, cmsgx_class *result)
     }
 }
 
-/* The same, and caches the answer if the class has a version. */
+/* The same, and caches the result if the class has a version. */
 static void
 look_at_class(cmsgx_state *state, PyTypeObject *type, int names, cmsgx_class *result)
 {
     unsigned int version = cmsgx_type_version(type);
     examine(state, type, version != 0 ? (1 << CMSGX_NAMES) - 1 : names, result);
-    /* A lookup may have given it a version; it runs no code that could change the class. */
+    /* The lookup may have assigned the version; it runs no code that could change the class. */
     if (version != 0 && version == cmsgx_type_version(type)) {
         result->type = type;
         result->version = version;
@@ -81,7 +81,7 @@ cmsgx_is_socket_class(cmsgx_state *state, PyTypeObject *type)
     return 1;
 }
 
-/* What is asked of an object -------------------------------------------------------------- */
+/* Objects --------------------------------------------------------------------------------- */
 
 /* Whether the object has the method, from its type or, like a proxy, by __getattr__(): 1, 0, or -1
    with an exception. */
@@ -108,8 +108,8 @@ cmsgx_look_closer(cmsgx_state *state, PyObject *object, cmsgx_name name)
     return has_method(object, state->stdlib_methods[name].name);
 }
 
-/* Which of `names` a subclass of cmsgx.socket defines, if cmsgx.socket derives from a green class:
-   a bit, or 0. */
+/* The first of `names` that a subclass of cmsgx.socket defines, if cmsgx.socket derives from a
+   green class: its bit, or 0. */
 static int
 overridden_below(cmsgx_state *state, PyTypeObject *type, int names)
 {
@@ -122,7 +122,7 @@ overridden_below(cmsgx_state *state, PyTypeObject *type, int names)
     return 0;
 }
 
-/* Whether it is the restricted socket that an asyncio transport shows: 1, 0, or -1 with an
+/* Whether it is the restricted socket that an asyncio transport exposes: 1, 0, or -1 with an
    exception. */
 static int
 is_of_a_transport(cmsgx_state *state, PyObject *object)
@@ -138,7 +138,7 @@ is_of_a_transport(cmsgx_state *state, PyObject *object)
     return result;
 }
 
-/* The name by which its type is imported, for an error: a new reference. */
+/* The qualified name of its type, for error messages: a new reference. */
 static PyObject *
 import_name(PyObject *object)
 {
@@ -215,9 +215,9 @@ cmsgx_check_socket(PyObject *module, PyObject *sock)
     return PyBool_FromLong(is_green);
 }
 
-/* Calling it ------------------------------------------------------------------------------ */
+/* Calls of an object's own method ---------------------------------------------------------- */
 
-/* Adds one note for each name, though each call on the way out comes here. */
+/* Adds the note only once per method name, although every level of the recursion gets here. */
 static void
 note_recursion(PyObject *name)
 {
@@ -233,12 +233,12 @@ note_recursion(PyObject *name)
     }
     Py_XDECREF(notes);
     Py_XDECREF(note);
-    /* If there was no stack left for a note, a call further out has some. */
+    /* If no stack was left for the note, an outer call adds it. */
     PyErr_Clear();
     cmsgx_restore_exception(error);
 }
 
-/* Raises, and returns NULL.  Steals `result`. */
+/* Raises TypeError and returns NULL.  Steals `result`. */
 static PyObject *
 refuse_awaitable(PyObject *object, PyObject *name, PyObject *result)
 {

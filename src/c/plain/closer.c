@@ -10,8 +10,8 @@
 #include <time.h>
 
 #define MILLISECOND INT64_C(1000000)
-/* A thread with nothing to do looks again after LINGER, so that callers need not wake it, then
-   sleeps, and ends after IDLE. */
+/* A thread with nothing to do lingers for LINGER, during which callers need not wake it, then
+   sleeps, and exits after IDLE. */
 #define LINGER MILLISECOND
 #define IDLE (5000 * MILLISECOND)
 /* A close(2) that takes longer counts as blocked. */
@@ -42,7 +42,7 @@ now(void)
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-/* Whether it was woken: 0 where the time is up. */
+/* Returns 1 if woken, 0 on timeout. */
 static int
 wait_until(cmsgx_closer *closer, pthread_cond_t *condition, int64_t until)
 {
@@ -52,7 +52,7 @@ wait_until(cmsgx_closer *closer, pthread_cond_t *condition, int64_t until)
     return pthread_cond_timedwait(condition, &closer->lock, &time) == 0;
 }
 
-/* Threads; all of it with the lock held ------------------------------------------------------ */
+/* Threads; the lock is held throughout ------------------------------------------------------- */
 
 static void
 make_ready(cmsgx_closer *closer, cmsgx_row *row)
@@ -67,7 +67,8 @@ make_ready(cmsgx_closer *closer, cmsgx_row *row)
     closer->ready_last = row;
 }
 
-/* A thread is done with the row for now: it is ready for the next thread, or empty. */
+/* Called when a thread is done with the row: puts it back among the ready rows, or releases it if
+   it is empty. */
 static void
 leave_row(cmsgx_closer *closer, cmsgx_row *row)
 {
@@ -80,8 +81,9 @@ leave_row(cmsgx_closer *closer, cmsgx_row *row)
     }
 }
 
-/* After a fork the child has none of the threads.  What they were closing is no longer in the
-   table: before_fork() waited until each close(2) had got that far.  Nobody waits here, either. */
+/* After a fork the child has none of the threads.  The descriptors that they were closing are no
+   longer in its table: before_fork() waited until each close(2) had removed its own.  The child
+   has no waiters either. */
 static void
 adopt(cmsgx_closer *closer)
 {
@@ -92,7 +94,7 @@ adopt(cmsgx_closer *closer)
     if (init_conditions(closer) < 0) {
         abort();
     }
-    /* The module or a row still uses the closer; otherwise this little memory is never freed. */
+    /* The module or a row still uses the closer; otherwise this small allocation is leaked. */
     cmsgx_subtract(&closer->users, (size_t)closer->threads);
     closer->threads = closer->active = 0;
     closer->sleeping = closer->lingering = closer->watching = closer->coming = closer->woken = 0;
@@ -130,7 +132,7 @@ start(cmsgx_closer *closer)
     if (self == NULL) {
         return;
     }
-    /* Signals are for the threads of the interpreter. */
+    /* Signals are handled by the threads of the interpreter. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int failed = pthread_create(&thread, NULL, run, self);
@@ -144,8 +146,8 @@ start(cmsgx_closer *closer)
     }
 }
 
-/* Makes a thread look at what is ready: at once, or soon where another thread is closing, which
-   may get stuck.  Where no thread can be started now, the next caller tries again. */
+/* Ensures that a thread will process ready rows: at once, or after STUCK if another thread is
+   closing.  If no thread can be started now, the next caller tries again. */
 static void
 attend(cmsgx_closer *closer)
 {
@@ -168,7 +170,7 @@ attend(cmsgx_closer *closer)
     }
 }
 
-/* Closes the next descriptor of the first ready row; gives up the lock meanwhile. */
+/* Closes the next descriptor of the first ready row; releases the lock during close(2). */
 static void
 close_next(cmsgx_closing *self)
 {
@@ -178,7 +180,7 @@ close_next(cmsgx_closing *self)
 
     closer->ready_first = row->next;
     if (place == NULL) {
-        leave_row(closer, row);     /* as adopt() may leave it in the child of a fork */
+        leave_row(closer, row);     /* adopt() may leave one empty in the child of a fork */
         return;
     }
     row->first = place->next;
@@ -212,7 +214,7 @@ mark_stuck(cmsgx_closer *closer)
     closer->active = 0;
 }
 
-/* Waits until the thread that is closing makes progress, or is stuck. */
+/* Waits until the thread that is closing makes progress, or marks it as stuck after STUCK. */
 static void
 watch_for_progress(cmsgx_closer *closer)
 {
@@ -229,7 +231,7 @@ watch_for_progress(cmsgx_closer *closer)
     }
 }
 
-/* 0 after so long a sleep that the thread may end. */
+/* Returns 0 if it slept for IDLE, so the thread may exit. */
 static int
 sleep_on(cmsgx_closer *closer)
 {
@@ -282,8 +284,8 @@ run(void *argument)
     return NULL;
 }
 
-/* For callers that wait: closes one descriptor here where no thread can be started.  Whether it
-   did. */
+/* For callers that wait: closes one descriptor in the calling thread if there is no other thread.
+   Returns whether it closed one. */
 static int
 help(cmsgx_closer *closer)
 {
@@ -357,7 +359,7 @@ cmsgx_row_wait(cmsgx_row *row, int64_t nanoseconds)
             break;
         }
     }
-    /* Under the lock the backlog does not fall. */
+    /* The backlog does not shrink while the lock is held. */
     size_t waiting = is_full ? cmsgx_get(&closer->backlog) : 0;
     pthread_mutex_unlock(&closer->lock);
     return waiting;
@@ -406,8 +408,8 @@ before_fork(cmsgx_fork_hook *hook)
 
     pthread_mutex_lock(&closer->lock);
     adopt(closer);
-    /* A close(2) that has just begun may not have taken the number out of the table yet, which the
-       child could not know.  After this wait it has returned, or blocks and has taken it out. */
+    /* A close(2) that has just begun may not have removed the number from the table yet, and the
+       child could not tell.  After this wait it has returned, or it blocks and has removed it. */
     closer->is_forking = 1;
     closer->waiters++;
     while (closer->active > 0 && wait_until(closer, &closer->changed, until)) {
@@ -428,7 +430,7 @@ after_fork_in_parent(cmsgx_fork_hook *hook)
     pthread_mutex_unlock(&closer->lock);
 }
 
-/* Only what a handler of pthread_atfork(3) may do; the first caller does the rest, by adopt(). */
+/* Does only what is safe in a pthread_atfork(3) handler; adopt() does the rest in the next call. */
 static void
 after_fork_in_child(cmsgx_fork_hook *hook)
 {
@@ -449,7 +451,7 @@ resume(cmsgx_fork_hook *hook)
     pthread_mutex_unlock(&closer->lock);
 }
 
-/* Life ------------------------------------------------------------------------------------- */
+/* Creation and release --------------------------------------------------------------------- */
 
 cmsgx_closer *
 cmsgx_closer_new(void)

@@ -10,7 +10,7 @@
 
 /* One field between memory and object --------------------------------------------------- */
 
-/* Size of a format in bytes; 0 for one without a fixed size. */
+/* Size of a format in bytes; 0 if it has no fixed size. */
 static size_t
 size_of(char format)
 {
@@ -110,8 +110,8 @@ check_integer(PyTypeObject *kind, const cmsgx_field *field, PyObject *object)
     if ((format == 'P' || format == 'T') && object == Py_None) {
         return 0;
     }
-    int is_truth = field->convert == (PyObject *)&PyBool_Type;
-    if (!PyLong_Check(object) || (PyBool_Check(object) && !is_truth)) {
+    int is_bool = field->convert == (PyObject *)&PyBool_Type;
+    if (!PyLong_Check(object) || (PyBool_Check(object) && !is_bool)) {
         PyErr_Format(PyExc_TypeError, "%s.%U: an int is needed, not %.200s", kind->tp_name,
                      field->name, Py_TYPE(object)->tp_name);
         return -1;
@@ -135,7 +135,7 @@ check_integer(PyTypeObject *kind, const cmsgx_field *field, PyObject *object)
     return overflow != 0 || value > top || value < bottom ? does_not_fit(kind, field, object) : 0;
 }
 
-/* Of an object that was checked. */
+/* The object has passed check_integer(). */
 static void
 store_integer(char format, PyObject *object, unsigned char *to)
 {
@@ -187,7 +187,7 @@ store_ip(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field, PyObj
     return is_right ? 0 : -1;
 }
 
-/* Bytes of the socket address; -1 with an exception. */
+/* Converts a socket address.  Returns its size in bytes, or -1 with an exception. */
 static Py_ssize_t
 as_sockaddr(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field, PyObject *value,
             struct sockaddr_storage *name)
@@ -208,7 +208,7 @@ as_sockaddr(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field, Py
     return known > 0 ? (Py_ssize_t)size : -1;
 }
 
-/* Whether the value has the size of the field; of a socket address: at most.  Else ValueError. */
+/* 1 if the size matches the field (a socket address may be shorter); else 0 with ValueError. */
 static int
 check_size(PyTypeObject *kind, const cmsgx_field *field, Py_ssize_t size)
 {
@@ -221,7 +221,7 @@ check_size(PyTypeObject *kind, const cmsgx_field *field, Py_ssize_t size)
     return 0;
 }
 
-/* The value as a buffer.  An error names the field.  0, or -1 with an exception. */
+/* Gets the value as a buffer.  0, or -1 with an exception that names the field. */
 static int
 as_buffer(const PyTypeObject *kind, const cmsgx_field *field, PyObject *value, Py_buffer *buffer)
 {
@@ -278,7 +278,8 @@ cmsgx_field_end(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *field
     return (Py_ssize_t)field->offset + size;
 }
 
-/* Whether the value still has the length that was measured: Python code may have run since. */
+/* 1 if the value still has the length that was measured, else 0 with ValueError: Python code may
+   have run since. */
 static int
 is_as_before(PyTypeObject *kind, const cmsgx_field *field, Py_ssize_t length, size_t measured)
 {
@@ -335,8 +336,8 @@ cmsgx_field_store(cmsgx_state *state, PyTypeObject *kind, const cmsgx_field *fie
    object of the instance, not in the payload.
 
    `convert` is called with the value that is read.  `bounds` are the (min_value, max_value) that a
-   constructor takes, of an i, I, N or q, or of how many bytes a t has; a value that is read may be
-   anything.  `doc` says what the field is.
+   constructor accepts: the value of an i, I, N or q, or the length of a t in bytes.  A value that
+   is read may be out of bounds.  `doc` says what the field is.
 
    The type itself has no docstring, as its __doc__ is that of each field. */
 static PyObject *
@@ -420,7 +421,7 @@ field_get(PyObject *self, PyObject *object, PyObject *Py_UNUSED(type))
         return Py_NewRef(self);
     }
     if (!PyObject_TypeCheck(object, state->Struct)) {
-        return PyErr_Format(PyExc_TypeError, "field %R is not of a %.200s",
+        return PyErr_Format(PyExc_TypeError, "field %R does not belong to %.200s",
                             ((cmsgx_field *)self)->name, Py_TYPE(object)->tp_name);
     }
     if (!cmsgx_struct_is_own(object)) {
@@ -484,7 +485,8 @@ field_bounds(PyObject *object, void *Py_UNUSED(closure))
 
 static PyGetSetDef field_getset[] = {
     {"bounds", field_bounds, NULL,
-     "(min_value, max_value) that a constructor takes; of bytes: how many.  Or None.", NULL},
+     "(min_value, max_value) that a constructor accepts (for bytes: of the length), or\n"
+     "None.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -494,7 +496,7 @@ static PyMemberDef field_members[] = {
     {"offset", Py_T_PYSSIZET, offsetof(cmsgx_field, offset), Py_READONLY,
      "Offset in the payload, in bytes."},
     {"size", Py_T_PYSSIZET, offsetof(cmsgx_field, size), Py_READONLY,
-     "Size in bytes; 0: all bytes that follow."},
+     "Size in bytes; 0 for all bytes that follow."},
     {"default", Py_T_OBJECT_EX, offsetof(cmsgx_field, fallback), Py_READONLY,
      "The default of the constructor's argument; absent if that is required."},
     {"format", Py_T_CHAR, offsetof(cmsgx_field, format), Py_READONLY, "Its format."},

@@ -86,7 +86,8 @@ cmsgx_received_set_eof(cmsgx_buffer *buffer, const cmsgx_receive_config *config,
         received->eof = buffer->capacity > 0 ? 1 : 2;
         if (received->fds == 0 && (received->eof == 1 || is_invented(buffer))) {
             /* At the end the kernel makes up credentials: those of root, even for a peer that is
-               not root.  It does not matter if they were truncated. */
+               not root, as unix_stream_read_generic() passes on a zeroed scm_cookie
+               (net/unix/af_unix.c, Linux 6.18).  It does not matter if they were truncated. */
             cmsgx_close_numbers(config->row, buffer->fds, received->pidfds);
             received->pidfds = 0;
             buffer->control_used = 0;

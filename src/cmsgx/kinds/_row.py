@@ -21,7 +21,7 @@ Encoding: TypeAlias = Literal[
     "", "without NUL", "integer", "timeval", "timespec", "timeval64", "timespec64", "bintime",
     "stamping", "stamping64", "pktinfo",
 ]  # fmt: skip
-"""How the payload of a wire format differs from the payload of the kind: encoding.h, in the same order."""
+"""How the payload of a wire format differs from that of the kind: encoding.h, in the same order."""
 
 
 IS_LINUX = sys.platform == "linux"
@@ -149,7 +149,7 @@ class Row(NamedTuple):
     type: int
     direction: Direction
     families: frozenset[int]
-    """AF_* of the sockets over which any of its own wire formats is sent or received; empty for any."""
+    """AF_* of the sockets that send or receive any of its own wire formats; empty for any."""
     options: tuple[Option, ...]
     formats: tuple[WireFormat, ...]
     unsolicited_size: int
