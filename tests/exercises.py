@@ -310,20 +310,22 @@ def owners() -> None:
         cmsgx.Fd(os.dup(left.fileno())).socket().close()
 
 
-@exercises(cmsgx.share)
+@exercises(cmsgx.share, cmsgx.EmptyMapping)
 def shared_memory() -> None:
     with cmsgx.share(b"content") as fd:
         with fd.map() as mapping:
             assert mapping[:] == b"content"
         with suppress(ValueError):
             fd.map(size=8)
+        with fd.map(size=0) as mapping:
+            assert mapping.read() == b""
     with cmsgx.Fd(os.memfd_create("x")) as fd, suppress(ValueError):
         fd.map(seals=1)
     with suppress(TypeError):
         cmsgx.share("text")  # type: ignore[arg-type]
 
 
-@exercises(cmsgx.ZeroCopySender)
+@exercises(cmsgx.ZeroCopySender, cmsgx.Pending)
 def without_a_copy() -> None:
     with (
         cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
@@ -369,7 +371,7 @@ def in_background() -> None:
     assert cmsgx.wait_closed(10.0) == 0
 
 
-@exercises(cmsgx.PidFd, cmsgx.peer_pidfd)
+@exercises(cmsgx.PidFd, cmsgx.kinds.UnownedPidFd, cmsgx.peer_pidfd)
 def pidfds() -> None:
     with cmsgx.PidFd(os.pidfd_open(os.getpid())) as fd:
         assert fd.pid == os.getpid()

@@ -14,13 +14,11 @@ import pytest
 from support import TESTS
 
 from cmsgx import wire
-from cmsgx.kinds import _pidfd
 
 PROMISES = Path(TESTS) / "data" / "promised.txt"
 # Objects without a public name of their own.
 OBJECTS = {
     "Header": wire.Header,
-    "UnownedPidFd": _pidfd.UnownedPidFd,
 }
 ANY = object()
 

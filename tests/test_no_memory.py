@@ -86,12 +86,14 @@ CALLS: dict[str, Call] = {
     "DataTruncatedError": Call(
         a_message, lambda message: cmsgx.DataTruncatedError(1, "text", message)
     ),
+    "EmptyMapping": Call(nothing, lambda _: cmsgx.EmptyMapping()),
     "Fd": Call(a_number, lambda number: cmsgx.Fd(number), os.close),
     "FdLimitError": Call(a_message, lambda message: cmsgx.FdLimitError(1, "text", message)),
     "MalformedControlError": Call(nothing, lambda _: cmsgx.MalformedControlError("text")),
     "NotSupportedError": Call(nothing, lambda _: cmsgx.NotSupportedError(errno.ENOPROTOOPT, "x")),
     "BatchResult": Call(nothing, lambda _: cmsgx.BatchResult(1, [(1, OSError())])),
     "Outgoing": Call(nothing, lambda _: cmsgx.Outgoing(b"data", [0])),
+    "Pending": Call(nothing, lambda _: cmsgx.Pending(1000, 2000)),
     "PeerCredentials": Call(nothing, lambda _: cmsgx.PeerCredentials(1000, 1000, 1000)),
     "PidFd": Call(a_number, lambda number: cmsgx.PidFd(number), os.close),
     "Receiver": Call(
@@ -166,6 +168,7 @@ NO_CALLS = {
     "Batch": "comes with a call",
     "Enabled": "comes with a call",
     "FileDescriptorLike": "a type, for annotations",
+    "FileDescriptors": "a type, for annotations",
     "MAX_FDS": "a number",
     "Message": "comes with a call",
     "MessageFds": "comes with a call",
@@ -180,11 +183,13 @@ OBJECTS: dict[type, Maker] = {
     cmsgx.BatchReceiver: a_batch_receiver,
     cmsgx.BatchResult: lambda _: cmsgx.BatchResult(1, [(1, OSError())]),
     cmsgx.Credentials: lambda _: cmsgx.Credentials(1, 2, 3),
+    cmsgx.EmptyMapping: lambda _: cmsgx.EmptyMapping(),
     cmsgx.Enabled: lambda stack: cmsgx.enable(a_queue(stack)[1], cmsgx.Credentials),
     cmsgx.ErrorReceiver: lambda stack: cmsgx.ErrorReceiver(a_report(stack)),
     cmsgx.Fd: a_file,
     cmsgx.Message: a_message,
     cmsgx.Outgoing: lambda _: cmsgx.Outgoing(b"data"),
+    cmsgx.Pending: lambda _: cmsgx.Pending(1000, 2000),
     cmsgx.PeerCredentials: lambda _: cmsgx.PeerCredentials(1, 2, 3),
     cmsgx.PidFd: a_pidfd,
     cmsgx.Receiver: a_receiver,
@@ -229,6 +234,9 @@ def take_the_one(message: cmsgx.Message) -> cmsgx.Fd | None:
 # lambda: pure Python crashes CPython 3.12 if there is no memory for the cell of a variable that the
 # inner one uses.
 MEMBERS: dict[tuple[type, str], Callable[[Any], Any]] = {
+    (cmsgx.EmptyMapping, "__getitem__"): lambda mapping: mapping[:],
+    (cmsgx.EmptyMapping, "madvise"): lambda mapping: mapping.madvise(0),
+    (cmsgx.EmptyMapping, "seek"): lambda mapping: mapping.seek(0),
     (cmsgx.Fd, "check"): lambda fd: fd.check(kind="memfd", access="r", size=1, seals=1),
     (cmsgx.Fd, "detach"): lambda fd: os.close(fd.detach()),
     (cmsgx.Fd, "open"): lambda fd: fd.open("rb"),
@@ -270,6 +278,7 @@ PROTOCOLS: dict[str, Callable[[Any], Any]] = {
     "__repr__": repr,
 }
 UNASKED = {
+    (cmsgx.EmptyMapping, "read_byte"): "always raises ValueError: there is no byte",
     (
         cmsgx.ZeroCopySender,
         "acknowledge",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import pydoc
+import socket
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -63,6 +64,10 @@ def test_annotations_with_these_names_can_be_evaluated() -> None:
     ) -> cmsgx.MessageFds | cmsgx.Batch | cmsgx.Enabled:
         raise AssertionError
 
+    def with_kinds(a: cmsgx.FileDescriptors, b: cmsgx.kinds.Kind) -> cmsgx.kinds.UnownedPidFd:
+        raise AssertionError
+
+    assert typing.get_type_hints(with_kinds)["b"] == cmsgx.kinds.Kind
     hints = typing.get_type_hints(function)
     assert hints["a"] == cmsgx.FileDescriptorLike
     assert (hints["b"], hints["c"]) == (cmsgx.View, cmsgx.Segments)
@@ -79,13 +84,34 @@ GIVEN: dict[type, Callable[[Pair], Any]] = {
 }
 
 
-@pytest.mark.parametrize(("kind", "make"), GIVEN.items(), ids=[kind.__name__ for kind in GIVEN])
+def a_pending_count(pair: Pair) -> Any:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        return cmsgx.ZeroCopySender(udp).pending
+
+
+def an_empty_mapping(pair: Pair) -> Any:
+    with cmsgx.share(b"") as fd:
+        return fd.map()
+
+
+PLAIN: dict[type, Callable[[Pair], Any]] = {
+    cmsgx.EmptyMapping: an_empty_mapping,
+    cmsgx.Pending: a_pending_count,
+    cmsgx.kinds.UnownedPidFd: lambda pair: cmsgx.PidFd.unpack(bytes(4)),
+}
+"""Those that a program could make, too."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "make"), (GIVEN | PLAIN).items(), ids=[kind.__name__ for kind in GIVEN | PLAIN]
+)
 def test_calls_give_what_is_public(kind: type, make: Callable[[Pair], Any], pair: Pair) -> None:
     pair[0].send(b"data")
     given = make(pair)
     assert type(given) is kind
-    assert f"{kind.__module__}.{kind.__qualname__}" == f"cmsgx.{kind.__name__}"
-    assert getattr(cmsgx, kind.__name__) is kind
+    module = cmsgx.kinds if kind is cmsgx.kinds.UnownedPidFd else cmsgx
+    assert f"{kind.__module__}.{kind.__qualname__}" == f"{module.__name__}.{kind.__name__}"
+    assert getattr(module, kind.__name__) is kind
     assert kind.__name__ in repr(given) or kind in (cmsgx.Batch, cmsgx.Segments, cmsgx.View)
     assert (inspect.getdoc(kind) or "").endswith(".")
 

@@ -40,7 +40,8 @@ from ._cmsg import (
 )
 from ._drop_in import fromfd, install, socket, socketpair, uninstall
 from ._errqueue import ErrorReceiver, receive_errors
-from ._fds import Fd, FileDescriptorLike, close_in_background, wait_closed
+from ._fds import Fd, FileDescriptorLike, FileDescriptors, close_in_background, wait_closed
+from ._mapping import EmptyMapping
 from ._memfd import share
 from ._names import Dir, publish
 from ._options import Enabled, enable
@@ -54,7 +55,7 @@ from ._peer import (
 )
 from ._sync import Receiver, send_all
 from ._version import __version__
-from ._zerocopy import ZeroCopySender
+from ._zerocopy import Pending, ZeroCopySender
 from .errors import (
     CmsgError,
     ControlTruncatedError,
@@ -79,11 +80,13 @@ __all__ = [
     "ControlTruncatedError",
     "Credentials",
     "DataTruncatedError",
+    "EmptyMapping",
     "Enabled",
     "ErrorReceiver",
     "Fd",
     "FdLimitError",
     "FileDescriptorLike",
+    "FileDescriptors",
     "MalformedControlError",
     "Message",
     "MessageFds",
@@ -91,6 +94,7 @@ __all__ = [
     "Outgoing",
     "OutgoingLike",
     "PeerCredentials",
+    "Pending",
     "PidFd",
     "Receiver",
     "Rights",

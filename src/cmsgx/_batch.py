@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from ._arguments import Buffer
     from ._fds import FileDescriptorLike, FileDescriptors
-    from ._options import Kind
     from .kinds import ControlMessage
+    from .kinds._base import Kind
 
 __all__ = [
     "BatchReceiver",

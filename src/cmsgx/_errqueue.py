@@ -23,8 +23,8 @@ from .kinds._table import rows
 
 if TYPE_CHECKING:
     from ._fds import FileDescriptorLike
-    from ._options import Kind
     from .kinds import ErrorReport
+    from .kinds._base import Kind
 
 __all__ = ["ErrorReceiver", "receive_errors"]
 

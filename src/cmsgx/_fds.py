@@ -44,14 +44,16 @@ __all__ = [
 
 
 @runtime_checkable
-class _HasFileno(Protocol):
+class HasFileno(Protocol):
+    """An object with fileno(): a socket, a file, an Fd."""
+
     def fileno(self) -> int: ...
 
 
-FileDescriptorLike: TypeAlias = int | _HasFileno
+FileDescriptorLike: TypeAlias = int | HasFileno
 """A descriptor as an argument: a number, or an object with fileno()."""
 
-FileDescriptors: TypeAlias = "_HasFileno | Iterable[FileDescriptorLike]"
+FileDescriptors: TypeAlias = HasFileno | Iterable[int | HasFileno]
 """The `fds` argument of a call that sends: one object with fileno(), or an iterable."""
 
 FdKind: TypeAlias = Literal[

@@ -7,12 +7,12 @@ import socket as _socket
 import sys
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
 from . import _cmsg
 from ._arguments import as_tuple, needed
 from .errors import NotSupportedError
-from .kinds._base import ControlMessage
+from .kinds._base import ControlMessage, Kind
 from .kinds._pidfd import PidFd
 from .kinds._row import KindOption, Option
 from .kinds._sending import family_name
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ._fds import FileDescriptorLike
-
-Kind: TypeAlias = "type[ControlMessage] | type[PidFd] | KindOption"
-"""What `want=` and enable() take."""
 
 _INT = 4
 _NOT_THERE = (errno.ENOPROTOOPT, errno.EOPNOTSUPP)

@@ -32,7 +32,7 @@ from . import (
 )
 from ._address import IPAddress
 from ._alg import *
-from ._base import ControlMessage, StructMessage, member
+from ._base import ControlMessage, Kind, StructMessage, member
 from ._bluetooth import *
 from ._bsd import *
 from ._bsd_senders import *
@@ -44,6 +44,7 @@ from ._link import *
 from ._mixins import *
 from ._netlink import *
 from ._packet import *
+from ._pidfd import UnownedPidFd
 from ._rds import *
 from ._register import register
 from ._reports import *
@@ -60,10 +61,12 @@ from ._unknown import Unknown, decode
 __all__ = [
     "ControlMessage",
     "IPAddress",
+    "Kind",
     "KindOption",
     "Option",
     "StructMessage",
     "Unknown",
+    "UnownedPidFd",
     "WireFormat",
     "decode",
     "member",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, dataclass_transform
+from typing import TYPE_CHECKING, Any, TypeAlias, dataclass_transform
 
 from .. import _cmsg
 from ._address import IPAddress
+from ._pidfd import PidFd
 from ._row import KindOption
 from ._table import row_of
 
@@ -157,6 +158,10 @@ class ControlMessage(_cmsg.Record):
                     "class alone switches it on"
                 )
             return KindOption(cls, (row_of(cls).options,))
+
+
+Kind: TypeAlias = type[ControlMessage] | type[PidFd] | KindOption
+"""What `want=` and enable() take: the class of a kind, or what its option() returns."""
 
 
 @dataclass_transform(eq_default=False, frozen_default=True, field_specifiers=(member,))

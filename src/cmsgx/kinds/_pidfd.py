@@ -121,7 +121,12 @@ def _milliseconds_until(deadline: float) -> float:
 class UnownedPidFd:
     """The payload of SCM_PIDFD: a number that nobody owns yet, or an errno."""
 
-    __slots__ = ("_tickets", "error", "number")
+    # The values are what help() says about the public ones.
+    __slots__ = {
+        "_tickets": None,
+        "error": "The errno that arrived in place of a descriptor, or None.",
+        "number": "The number of the descriptor; None if an errno arrived in its place.",
+    }
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         raw = as_bytes(data)
