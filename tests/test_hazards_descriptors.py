@@ -230,6 +230,19 @@ def test_A9_peek_at_the_data_alone(pair: Pair) -> None:
         assert count_open() == before
 
 
+def test_A9_the_drop_ins_are_as_in_socket(pair: Pair) -> None:
+    left, right = pair
+    with open_files(2) as files:
+        before = count_open()
+        cmsgx.send(left, b"data", fds=files)
+        for receive in (right.recvmsg, lambda *given: cmsgx.recvmsg(right, *given)):
+            data, ancdata, _, _ = receive(16, cmsgx.CMSG_LEN(8), socket.MSG_PEEK)
+            numbers = numbers_in(ancdata)
+            assert (data, len(numbers), count_open()) == (b"data", 2, before + 2)
+            close_all(numbers)
+        close_all(cmsgx.recv_fds(right, 16, 2)[1])
+
+
 # A10: one close ---------------------------------------------------------------------------------
 
 

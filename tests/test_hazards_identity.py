@@ -111,6 +111,24 @@ def test_I2_a_privileged_sender_may_forge() -> None:
     assert msg[cmsgx.Credentials] == forged
     close_pair(pair)
 
+    # The pidfd is of the process that the credentials name.
+    want = [cmsgx.Credentials, cmsgx.PidFd]
+    msg, child, pair = received_from(lambda sock: cmsgx.send(sock, b"x", control=forged), want)
+    with msg:
+        assert (msg[cmsgx.Credentials], msg[cmsgx.PidFd].pid) == (forged, 1)
+        with pytest.raises(TypeError, match="control"):
+            cmsgx.send(pair[0], b"x", control=msg[cmsgx.PidFd])  # type: ignore[arg-type]
+    close_pair(pair)
+
+    def nobody(sock: cmsgx.socket) -> None:
+        with pytest.raises(ProcessLookupError):
+            cmsgx.send(sock, b"x", control=cmsgx.Credentials(pid=child))  # which was reaped
+        sock.send(b"end")
+
+    msg, _, pair = received_from(nobody)
+    assert msg.data == b"end"
+    close_pair(pair)
+
     def as_nobody(sock: cmsgx.socket) -> None:
         become(NOBODY)
         for who in (forged, cmsgx.Credentials(pid=1), cmsgx.Credentials(uid=0)):
