@@ -282,7 +282,8 @@ cmsgx_hash_bytes(const void *bytes, Py_ssize_t size)
 #endif
 }
 
-/* Whether the socket module supports all parts of Bluetooth addresses: since 3.14. */
+/* Whether the socket module supports all parts of Bluetooth addresses: since 3.14, see
+   https://github.com/python/cpython/issues/70145. */
 #define CMSGX_WHOLE_BLUETOOTH_NAMES (PY_VERSION_HEX >= 0x030E0000)
 
 #ifdef PYPY_VERSION

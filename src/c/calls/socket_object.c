@@ -86,8 +86,9 @@ keeps(PyObject *sock, Py_ssize_t at, const char *seconds, int64_t nanoseconds)
 }
 
 /* Where a socket object keeps its descriptor and its timeout: before its family, and after its
-   protocol number and a pointer, in every CPython so far.  Trusted only if an unopened socket shows
-   the expected values there; otherwise the object's methods are called each time. */
+   protocol number and a pointer, in every CPython so far (PySocketSockObject in
+   Modules/socketmodule.h).  Trusted only if an unopened socket shows the expected values there;
+   otherwise the object's methods are called each time. */
 static void
 find_places(cmsgx_state *state, PyTypeObject *type, const PyMemberDef *family,
             const PyMemberDef *proto)

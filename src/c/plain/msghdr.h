@@ -60,9 +60,10 @@ int cmsgx_refuses_cloexec(int fd, int flags);
 /* The same for a send with MSG_NOSIGNAL.  None of these families raises SIGPIPE. */
 int cmsgx_refuses_nosignal(int fd, int flags);
 
-/* Linux 6.18 was seen to install a pidfd for some peeks that then fail with EAGAIN.  Closes the
-   descriptors that the kernel wrote to a control buffer, which was zeroed before the call.  Keeps
-   errno. */
+/* Linux 6.18 was seen to install a pidfd for some peeks that then fail with EAGAIN:
+   unix_stream_read_generic() in net/unix/af_unix.c calls scm_recv_unix() after an error too.
+   Closes the descriptors that the kernel wrote to a control buffer, which was zeroed before the
+   call.  Keeps errno. */
 void cmsgx_close_after_failed_peek(const void *control, size_t capacity);
 
 /* recvmmsg(2) ------------------------------------------------------------------------------- */
@@ -90,8 +91,8 @@ cmsgx_recvmmsg_by_one(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int f
 /* recvmmsg(2).  Returns how many of `count` messages were received, each with its length in
    msg_len; -1 with errno if the first fails.  `flags` may have CMSGX_MSG_WAITFORONE and
    CMSGX_MSG_CMSG_CLOEXEC.  An error after the first message ends the call.  Linux reports it at the
-   next call; the loop loses it, as FreeBSD's lib/libc/gen/recvmmsg.c does.  The caller runs
-   cmsgx_msghdr_prepare() and cmsgx_msghdr_finish() on each message. */
+   next call, see recvmmsg(2); the loop loses it, as FreeBSD's lib/libc/gen/recvmmsg.c does.  The
+   caller runs cmsgx_msghdr_prepare() and cmsgx_msghdr_finish() on each message. */
 static inline __attribute__((always_inline)) int
 cmsgx_recvmmsg(int fd, struct cmsgx_mmsg *msgs, unsigned int count, int flags)
 {

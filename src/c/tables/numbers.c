@@ -341,7 +341,8 @@ static const struct {
     CONSTANT(SO_INQ), CONSTANT(SO_PEERGROUPS), CONSTANT(SO_PEERPIDFD), CONSTANT(SO_PEERSEC),
     /* The options have two numbers each, of the sizes of time_t.  The names without OLD and NEW are
        the old ones here, also where time_t is longer than long and the headers mean the new ones:
-       the kernel tells SO_TIMESTAMPING_NEW only where it was set by that name. */
+       the kernel reports SO_TIMESTAMPING_NEW only if it was set by that name: Linux commit
+       7f6ca95d16b9. */
     {"SO_TIMESTAMPNS", SO_TIMESTAMPNS_OLD}, {"SCM_TIMESTAMPNS", SO_TIMESTAMPNS_OLD},
     {"SO_TIMESTAMPING", SO_TIMESTAMPING_OLD}, {"SCM_TIMESTAMPING", SO_TIMESTAMPING_OLD},
     CONSTANT(SO_TIMESTAMP_OLD), CONSTANT(SO_TIMESTAMP_NEW),

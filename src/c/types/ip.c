@@ -61,8 +61,8 @@ ip_compare(PyObject *self, PyObject *other, int operation)
     return result;
 }
 
-/* As ipaddress does it in Python 3.11 to 3.15: hash(hex(int(ip))); for IPv6 hash((int(ip), None)),
-   the None for the scope, which an IPAddress lacks. */
+/* As __hash__() in Lib/ipaddress.py, Python 3.11 to 3.15: hash(hex(int(ip))); for IPv6
+   hash((int(ip), None)), the None for the scope, which an IPAddress lacks. */
 static Py_hash_t
 ip_hash(PyObject *self)
 {

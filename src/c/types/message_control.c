@@ -8,8 +8,8 @@
 #define SELF(object) ((cmsgx_message *)(object))
 
 /* Whether credentials were attached to the message at all, for the record.  Pid 0 with the overflow
-   ids (usually 65534) is also what the kernel reports when none were; only a pidfd that was
-   requested distinguishes the two cases. */
+   ids (usually 65534: user_namespaces(7)) is also what the kernel reports when none were; only a
+   pidfd that was requested distinguishes the two cases. */
 static int
 attached(const cmsgx_message *self, const unsigned char *ucred)
 {

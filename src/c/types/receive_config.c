@@ -208,7 +208,7 @@ config_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->in_background = (char)(in_background && may_bring_fds);
     self->is_lasting = (char)is_lasting;
     /* Descriptors that do not fit in the control buffer are closed by the kernel, in the thread
-       that receives. */
+       that receives: unix(7), SCM_RIGHTS. */
     if (self->in_background && self->control_size < CMSGX_MAX_CONTROL_SIZE) {
         self->control_size = CMSGX_MAX_CONTROL_SIZE;
     }

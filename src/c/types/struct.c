@@ -119,7 +119,7 @@ cmsgx_struct_read(cmsgx_state *state, cmsgx_codec *codec, const cmsgx_wire_forma
             ptrdiff_t length = cmsgx_encoding_read(format->encoding, data, size, canonical);
             if (format->encoding == CMSGX_INTEGER
                 && (length < 0 || (size == sizeof(uint16_t) && format->size != size))) {
-                /* Kernels send an int as one byte or as a whole int. */
+                /* Kernels send an int as one byte (IP_TOS) or as a whole int (IP_TTL): ip(7). */
                 size_t right = format->size > 1 ? format->size : sizeof(int);
                 PyErr_Format(state->MalformedControlError,
                              "%s: %zu bytes received; expected 1 or %zu%s",
