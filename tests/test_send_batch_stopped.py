@@ -323,7 +323,7 @@ def stops_after(most: int) -> None:
     """A sendmmsg(2) that sends fewer than it is given, each time."""
     left, right = unix_pair(socket.SOCK_SEQPACKET)
     shim = Shim()
-    shim.send_most(most)
+    shim.send_max(most)
     with open_files(10) as files:
         owners = [cmsgx.Fd(os.dup(number)) for number in files]
         messages = [(str(i).encode(), [owners[i]]) for i in range(10)]

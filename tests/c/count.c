@@ -353,39 +353,39 @@ fcntl64(int fd, int command, ...)
 /* What _FORTIFY_SOURCE makes of the calls. */
 
 PUBLIC int
-__poll_chk(struct pollfd *fds, nfds_t length, int timeout, size_t room)
+__poll_chk(struct pollfd *fds, nfds_t length, int timeout, size_t capacity)
 {
     NEXT(int, __poll_chk, struct pollfd *, nfds_t, int, size_t);
     count(ID_poll);
-    return real(fds, length, timeout, room);
+    return real(fds, length, timeout, capacity);
 }
 
 PUBLIC int
 __ppoll_chk(struct pollfd *fds, nfds_t length, const struct timespec *timeout,
-            const sigset_t *mask, size_t room)
+            const sigset_t *mask, size_t capacity)
 {
     NEXT(int, __ppoll_chk, struct pollfd *, nfds_t, const struct timespec *, const sigset_t *,
          size_t);
     count(ID_ppoll);
-    return real(fds, length, timeout, mask, room);
+    return real(fds, length, timeout, mask, capacity);
 }
 
 PUBLIC ssize_t
-__recv_chk(int fd, void *data, size_t size, size_t room, int flags)
+__recv_chk(int fd, void *data, size_t size, size_t capacity, int flags)
 {
     NEXT(ssize_t, __recv_chk, int, void *, size_t, size_t, int);
     count(ID_recv);
-    return real(fd, data, size, room, flags);
+    return real(fd, data, size, capacity, flags);
 }
 
 PUBLIC ssize_t
-__recvfrom_chk(int fd, void *restrict data, size_t size, size_t room, int flags,
+__recvfrom_chk(int fd, void *restrict data, size_t size, size_t capacity, int flags,
                struct sockaddr *restrict from, socklen_t *restrict from_size)
 {
     NEXT(ssize_t, __recvfrom_chk, int, void *, size_t, size_t, int, struct sockaddr *,
          socklen_t *);
     count(ID_recvfrom);
-    return real(fd, data, size, room, flags, from, from_size);
+    return real(fd, data, size, capacity, flags, from, from_size);
 }
 #endif
 

@@ -27,15 +27,15 @@
 
 /* Stubs ------------------------------------------------------------------------------------ */
 
-#define MOST_CLOSED 65536
+#define MAX_CLOSED 65536
 
-static int closed[MOST_CLOSED];
+static int closed[MAX_CLOSED];
 static size_t closed_count;
 
 static void
 note_closed(long number)
 {
-    if (closed_count < MOST_CLOSED) {
+    if (closed_count < MAX_CLOSED) {
         closed[closed_count++] = (int)number;
     }
 }
@@ -113,7 +113,7 @@ stub_fcntl(int fd, int command, ...)
 #define CHECK(condition) \
     ((condition) ? (void)0 : (fprintf(stderr, "line %d: %s\n", __LINE__, #condition), abort()))
 
-#define MOST 4096
+#define MAX_SIZE 4096
 
 static uint64_t steps_seen[4];
 
@@ -149,7 +149,7 @@ compare(const void *a, const void *b)
 static void
 check_control(const unsigned char *control, size_t used)
 {
-    static int expected[MOST], pidfds[MOST], all[2 * MOST];
+    static int expected[MAX_SIZE], pidfds[MAX_SIZE], all[2 * MAX_SIZE];
     cmsgx_header header;
     cmsgx_step step, last = CMSGX_MESSAGE;
     size_t offset = 0, count = 0, sum = 0, end = 0;
@@ -190,7 +190,7 @@ check_control(const unsigned char *control, size_t used)
     CHECK(cmsgx_walk(control, used, &offset, &header) == CMSGX_END);
 
     /* Room for `used / sizeof(int)` numbers, as the callers have: ASan watches the end. */
-    static int fds[MOST / sizeof(int) + 8];
+    static int fds[MAX_SIZE / sizeof(int) + 8];
     ASAN_POISON_MEMORY_REGION(fds + used / sizeof(int), 32);
     cmsgx_found found = cmsgx_gather(control, used, fds);
     ASAN_UNPOISON_MEMORY_REGION(fds + used / sizeof(int), 32);
@@ -235,32 +235,32 @@ check_control(const unsigned char *control, size_t used)
 static void
 check_put(const unsigned char *data, size_t size)
 {
-    unsigned char room[CMSG_SPACE(256) + 32], at = 0;
+    unsigned char memory[CMSG_SPACE(256) + 32], at = 0;
     size_t shift = size > 0 ? data[0] % 16 : 0;
     size_t payload = size > 0 ? size - 1 : 0;
     payload = payload < 256 ? payload : 256;
     const unsigned char *bytes = payload > 0 ? data + 1 : NULL;
 
-    memset(room, 0xAA, sizeof(room));
-    size_t space = cmsgx_put(room + shift, 7, -9, bytes, payload);
+    memset(memory, 0xAA, sizeof(memory));
+    size_t space = cmsgx_put(memory + shift, 7, -9, bytes, payload);
     CHECK(space == CMSG_SPACE(payload));
     for (at = 0; at < shift; at++) {
-        CHECK(room[at] == 0xAA);
+        CHECK(memory[at] == 0xAA);
     }
-    for (size_t i = shift + space; i < sizeof(room); i++) {
-        CHECK(room[i] == 0xAA);
+    for (size_t i = shift + space; i < sizeof(memory); i++) {
+        CHECK(memory[i] == 0xAA);
     }
     for (size_t i = CMSG_LEN(payload); i < space; i++) {
-        CHECK(room[shift + i] == 0);
+        CHECK(memory[shift + i] == 0);
     }
     cmsgx_header header;
     size_t offset = 0;
-    CHECK(cmsgx_walk(room + shift, space, &offset, &header) == CMSGX_MESSAGE);
+    CHECK(cmsgx_walk(memory + shift, space, &offset, &header) == CMSGX_MESSAGE);
     CHECK(header.level == 7 && header.type == -9 && header.size == payload);
     CHECK(payload == 0 || memcmp(header.data, bytes, payload) == 0);
     CHECK(offset == space);
     offset = 0;
-    CHECK(cmsgx_walk(room + shift, CMSG_LEN(payload), &offset, &header) == CMSGX_MESSAGE);
+    CHECK(cmsgx_walk(memory + shift, CMSG_LEN(payload), &offset, &header) == CMSGX_MESSAGE);
     CHECK(header.size == payload);
 }
 
@@ -268,10 +268,10 @@ check_put(const unsigned char *data, size_t size)
 static void
 check(const uint8_t *data, size_t size)
 {
-    if (size == 0 || size > MOST) {
+    if (size == 0 || size > MAX_SIZE) {
         return;
     }
-    static _Alignas(16) unsigned char memory[16 + MOST + 128];
+    static _Alignas(16) unsigned char memory[16 + MAX_SIZE + 128];
     size_t shift = data[0] % 16, used = size - 1;
     unsigned char *control = memory + 32 + shift;
     memcpy(control, data + 1, used);
@@ -306,12 +306,12 @@ below(uint32_t limit)
 }
 
 static size_t
-put_random(unsigned char *to, size_t room)
+put_random(unsigned char *to, size_t capacity)
 {
     static const int types[] = {SCM_RIGHTS, SCM_RIGHTS, SCM_PIDFD, SCM_CREDENTIALS, 29, 99};
     unsigned char payload[128];
     size_t size = below(4) == 0 ? below(sizeof(payload)) : 4 * below(sizeof(payload) / 4);
-    if (CMSG_SPACE(size) > room) {
+    if (CMSG_SPACE(size) > capacity) {
         return 0;
     }
     for (size_t i = 0; i + sizeof(int) <= size; i += sizeof(int)) {
@@ -339,7 +339,7 @@ random_length(size_t used)
 }
 
 static size_t
-random_input(unsigned char *data, size_t room)
+random_input(unsigned char *data, size_t capacity)
 {
     size_t used = 1;
     data[0] = (unsigned char)below(256);
@@ -351,7 +351,7 @@ random_input(unsigned char *data, size_t room)
         return used;
     }
     for (uint32_t n = below(7); n > 0; n--) {
-        used += put_random(data + used, room - used);
+        used += put_random(data + used, capacity - used);
     }
     if (used > CMSG_LEN(0) && below(2) == 0) {      /* a length lies */
         size_t at = 1 + below((uint32_t)(used - CMSG_LEN(0))) / 8 * 8;
@@ -375,7 +375,7 @@ random_input(unsigned char *data, size_t room)
 int
 main(int count, char **arguments)
 {
-    unsigned char data[MOST];
+    unsigned char data[MAX_SIZE];
     uint64_t runs = count > 1 ? strtoull(arguments[1], NULL, 0) : 1000000;
     state = (count > 2 ? strtoull(arguments[2], NULL, 0) : 1) * UINT64_C(0x9E3779B97F4A7C15) | 1;
     for (uint64_t i = 0; i < runs; i++) {
@@ -388,17 +388,17 @@ main(int count, char **arguments)
     return 0;
 }
 #else
-size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most);
-size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned seed);
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed);
 
 /* Now and then a new structured input. */
 size_t
-LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned seed)
+LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed)
 {
     state = (seed * UINT64_C(0x9E3779B97F4A7C15)) | 1;
-    if (seed % 4 == 0 && most >= MOST / 2) {
-        return random_input(data, most - 64);
+    if (seed % 4 == 0 && max_size >= MAX_SIZE / 2) {
+        return random_input(data, max_size - 64);
     }
-    return LLVMFuzzerMutate(data, size, most);
+    return LLVMFuzzerMutate(data, size, max_size);
 }
 #endif

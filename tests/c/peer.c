@@ -23,7 +23,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define MOST 253
+#define MAX_FDS 253
 
 #define CHECK(condition) \
     ((condition) ? (void)0 \
@@ -32,7 +32,7 @@
 
 typedef union {
     struct cmsghdr align;
-    char room[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(MOST * sizeof(int))];
+    char bytes[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(MAX_FDS * sizeof(int))];
 } control_buffer;
 
 static char parts[3][8] = {"one ", "two ", "three"};
@@ -75,7 +75,7 @@ send_message(int fd, size_t count, const char *credentials)
     static control_buffer control;
     struct iovec iov[3];
     struct msghdr msg = {0};
-    int fds[MOST];
+    int fds[MAX_FDS];
 
     for (size_t i = 0; i < count; i++) {
         char text[16];
@@ -84,7 +84,7 @@ send_message(int fd, size_t count, const char *credentials)
         CHECK(pwrite(fds[i], text, (size_t)length, 0) == length);
     }
     set_data(&msg, iov);
-    msg.msg_control = control.room;
+    msg.msg_control = control.bytes;
     msg.msg_controllen =
         (strcmp(credentials, "none") != 0 ? CMSG_SPACE(sizeof(struct ucred)) : 0)
         + (count > 0 ? CMSG_SPACE(count * sizeof(int)) : 0);
@@ -112,7 +112,7 @@ receive_message(int fd, size_t count, const char *credentials)
     struct iovec iov[2] = {{data, 5}, {data + 5, sizeof(data) - 5}};
     struct msghdr msg = {0};
     struct ucred who = {0, 0, 0};
-    int fds[MOST];
+    int fds[MAX_FDS];
     size_t received = 0;
     int is_known = 0;
 
@@ -122,8 +122,8 @@ receive_message(int fd, size_t count, const char *credentials)
     }
     msg.msg_iov = iov;
     msg.msg_iovlen = 2;
-    msg.msg_control = control.room;
-    msg.msg_controllen = sizeof(control.room);
+    msg.msg_control = control.bytes;
+    msg.msg_controllen = sizeof(control.bytes);
     CHECK(recvmsg(fd, &msg, MSG_CMSG_CLOEXEC) == 13);
     CHECK(memcmp(data, "one two three", 13) == 0);
     CHECK(!(msg.msg_flags & (MSG_CTRUNC | MSG_TRUNC)));
@@ -131,7 +131,7 @@ receive_message(int fd, size_t count, const char *credentials)
         CHECK(h->cmsg_level == SOL_SOCKET);
         if (h->cmsg_type == SCM_RIGHTS) {
             received = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-            CHECK(received <= MOST);
+            CHECK(received <= MAX_FDS);
             memcpy(fds, CMSG_DATA(h), received * sizeof(int));
         }
         else {
@@ -166,8 +166,8 @@ echo(int fd)
     struct msghdr msg = {
         .msg_iov = &iov,
         .msg_iovlen = 1,
-        .msg_control = control.room,
-        .msg_controllen = sizeof(control.room),
+        .msg_control = control.bytes,
+        .msg_controllen = sizeof(control.bytes),
     };
     ssize_t size = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC);
     CHECK(size >= 0);
@@ -186,7 +186,7 @@ main(int count, char **arguments)
     int fd = atoi(arguments[2]);
     const char *credentials = count > 4 ? arguments[4] : "none";
     size_t fds = count > 3 ? strtoul(arguments[3], NULL, 10) : 0;
-    CHECK(fds <= MOST);
+    CHECK(fds <= MAX_FDS);
     if (strcmp(arguments[1], "send") == 0) {
         send_message(fd, fds, credentials);
     }

@@ -16,7 +16,7 @@
        bare                       a header without data behind the rest
        odd                        three bytes more in SCM_RIGHTS than its descriptors
        short-pidfd=X              an SCM_PIDFD of X bytes, 0 to 3, behind the rest
-       withheld                   no descriptors, MSG_CTRUNC, though there was room
+       withheld                   no descriptors, MSG_CTRUNC, though there was space
        random                     several messages of all sorts, then some length or other forged,
                                   by shim_seed()
 
@@ -31,7 +31,7 @@
 
    Calls of poll() and ppoll() are counted.
 
-   shim_send_most(n) has sendmmsg() end after n messages, as a signal does.
+   shim_send_max(n) has sendmmsg() end after n messages, as a signal does.
    shim_fail_send(n, error) has the sending of the message behind the next n fail, once;
    shim_fail_sends(n, error, times) as often.
    shim_option_length(n) has the next getsockopt() tell that length, whatever it wrote.
@@ -62,7 +62,7 @@ static atomic_int is_guarded, interrupts, send_delay, is_sending;
 static atomic_long strangers, closes[MOST], polls;
 static unsigned char captured[8192];
 static size_t captured_size;
-static unsigned send_most;
+static unsigned send_max;
 static long fail_after, segments_after, refusals;
 static int fail_error, fail_times, segment_error;
 
@@ -95,9 +95,9 @@ shim_is_sending(void)
 
 /* 0: without a bound. */
 void
-shim_send_most(unsigned count)
+shim_send_max(unsigned count)
 {
-    send_most = count;
+    send_max = count;
 }
 
 void
@@ -257,18 +257,18 @@ delay_sending(void)
 PUBLIC int
 sendmmsg(int fd, struct mmsghdr *messages, unsigned count, FLAGS flags)
 {
-    unsigned most = send_most > 0 && send_most < count ? send_most : count;
-    if (fail_error != 0 && fail_after < (long)most) {
+    unsigned max_count = send_max > 0 && send_max < count ? send_max : count;
+    if (fail_error != 0 && fail_after < (long)max_count) {
         if (fail_after == 0) {
             errno = fail_error;
             fail_error = --fail_times > 0 ? fail_error : 0;
             return -1;
         }
-        most = (unsigned)fail_after;
+        max_count = (unsigned)fail_after;
     }
     delay_sending();
     /* Not musl's, which is a loop around its sendmsg(). */
-    int result = (int)raw(SYS_sendmmsg, fd, (long)messages, (long)most, (long)flags, 0, 0);
+    int result = (int)raw(SYS_sendmmsg, fd, (long)messages, (long)max_count, (long)flags, 0, 0);
     fail_after -= fail_error != 0 && result > 0 ? result : 0;
     return result;
 }

@@ -40,7 +40,7 @@ PUBLIC void shim_delay_send(int milliseconds);
 PUBLIC int shim_is_sending(void);
 PUBLIC void shim_at(int index);
 PUBLIC void shim_hang_up(int fd);
-PUBLIC void shim_send_most(unsigned count);
+PUBLIC void shim_send_max(unsigned count);
 PUBLIC void shim_fail_send(long after, int error);
 PUBLIC void shim_fail_sends(long after, int error, int times);
 PUBLIC void shim_refuse_segments(int error);

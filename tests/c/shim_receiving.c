@@ -157,7 +157,7 @@ random_below(uint32_t limit)
     return (uint32_t)(seed >> 32) % limit;
 }
 
-/* 1 where it was put; 0 where there is no room, as put_cmsg() of the kernel. */
+/* 1 where it was put; 0 where there is no space, as put_cmsg() of the kernel. */
 static int
 put(control_data *control, int level, int type, const void *data, size_t size)
 {
@@ -465,7 +465,7 @@ note_delivered(const unsigned char *control, size_t used)
 static ssize_t
 receive(int fd, struct msghdr *msg, int flags, int is_forged)
 {
-    static _Alignas(16) unsigned char room[8192], rest[8192];
+    static _Alignas(16) unsigned char enlarged[8192], rest[8192];
     int fds[MANY], pidfds[MANY];
     size_t fd_count = 0, pidfd_count = 0, offsets[MANY];
     size_t capacity = msg->msg_control == NULL ? 0 : msg->msg_controllen;
@@ -482,8 +482,8 @@ receive(int fd, struct msghdr *msg, int flags, int is_forged)
         }
         return result;
     }
-    msg->msg_control = room;
-    msg->msg_controllen = sizeof(room);
+    msg->msg_control = enlarged;
+    msg->msg_controllen = sizeof(enlarged);
     ssize_t result = raw(SYS_recvmsg, fd, (long)msg, flags, 0, 0, 0);
     size_t used = msg->msg_controllen;
     msg->msg_control = control;
@@ -492,11 +492,11 @@ receive(int fd, struct msghdr *msg, int flags, int is_forged)
         return result;
     }
     control_data others = {rest, 0, sizeof(rest), 0};
-    size_t n = offsets_of(room, used, offsets);
+    size_t n = offsets_of(enlarged, used, offsets);
     for (size_t i = 0; i < n; i++) {
         struct cmsghdr header;
-        read_header(room, offsets[i], &header);
-        const unsigned char *data = room + offsets[i] + CMSG_LEN(0);
+        read_header(enlarged, offsets[i], &header);
+        const unsigned char *data = enlarged + offsets[i] + CMSG_LEN(0);
         size_t size = header.cmsg_len - CMSG_LEN(0);
         if (is_rights(&header)) {
             memcpy(fds + fd_count, data, size);
