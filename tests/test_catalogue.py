@@ -77,7 +77,7 @@ def fields_of(kind: Any) -> dict[str, _cmsg.Field]:
 UNITS = {"timeval": 1000, "timeval64": 1000, "timespec": 1, "timespec64": 1}
 
 
-def transformed(encoding: str, one: Made) -> list[Any]:
+def decoded_numbers(encoding: str, one: Made) -> list[Any]:
     numbers = one.numbers
     if encoding == "integer":
         return list(numbers)
@@ -111,7 +111,7 @@ def expected(kind: Any, encoding: str, one: Made) -> dict[str, Any]:
     """The values of the fields, without optional ones that are missing."""
     fields = fields_of(kind)
     if encoding:
-        return dict(zip(fields, transformed(encoding, one), strict=True))
+        return dict(zip(fields, decoded_numbers(encoding, one), strict=True))
     return {
         name: in_payload(field, one)
         for name, field in fields.items()

@@ -81,9 +81,9 @@ STEPS = 40  # calls on one set of sockets
 class World:
     """A set of twins."""
 
-    def __init__(self, setup: Setup, tally: Counter[str]) -> None:
+    def __init__(self, setup: Setup, counts: Counter[str]) -> None:
         self.setup = setup
-        self.tally = tally
+        self.counts = counts
         self.messages: Counter[tuple[str, str, str]] = Counter()
 
     def __enter__(self) -> World:
@@ -131,11 +131,11 @@ class World:
         outcome, our_message = self.ours.evaluate(code)
         grown = open_descriptors() - between
         name = step.partition("(")[0]
-        self.tally[f"{name} {expected[0]}"] += 1
+        self.counts[f"{name} {expected[0]}"] += 1
         if expected[0] == "raised":
             self.messages[f"{name} {expected[1].__name__}", message, our_message] += 1
         elif isinstance(expected[1], tuple) and expected[1][2]:
-            self.tally[f"{name} with control messages"] += 1
+            self.counts[f"{name} with control messages"] += 1
         if IS_MUSL and expected[:3] in MUSL_REFUSES and expected != outcome:
             raise Parted
         if expected != outcome:
@@ -210,7 +210,7 @@ def usable_kinds() -> list[str]:
 
 
 class Findings(NamedTuple):
-    tally: Counter[str]
+    counts: Counter[str]
     messages: Counter[tuple[str, str, str]]
     mismatches: list[str]
 
@@ -233,7 +233,7 @@ def fuzz(calls: int, seed: int, most_mismatches: int = 1) -> Findings:
         setup = Setup(kind, chance.choice(APIS), timeouts, tuple(options))
         author = Author(setup, chance)
         steps: list[str] = []
-        with World(setup, findings.tally) as world:
+        with World(setup, findings.counts) as world:
             for _ in range(STEPS):
                 name = chance.choice("ab")
                 steps.append(author.step(name, world.pending(name)))
@@ -270,10 +270,10 @@ def test_same_answers_as_socket(calls: int) -> None:
     # Enough of the calls succeeded.
     if calls >= 5000:
         for name in CALLED:
-            assert findings.tally[f"{name} returned"] > calls / 40
-            assert findings.tally[f"{name} raised"] > calls / 200
+            assert findings.counts[f"{name} returned"] > calls / 40
+            assert findings.counts[f"{name} raised"] > calls / 200
         for name in ("recvmsg", "recvmsg_into", "recv_fds"):
-            assert findings.tally[f"{name} with control messages"] > calls / 200
+            assert findings.counts[f"{name} with control messages"] > calls / 200
 
 
 def test_macros_give_the_same_answers_as_socket() -> None:
@@ -293,7 +293,7 @@ def test_macros_give_the_same_answers_as_socket() -> None:
 def main(calls: int = CALLS, seed: int = SEED) -> int:
     start = time.monotonic()
     findings = fuzz(calls, seed, most_mismatches=10)
-    for name, count in sorted(findings.tally.items()):
+    for name, count in sorted(findings.counts.items()):
         print(f"{count:8} {name}")
     if "--messages" in sys.argv:
         for (name, stock, ours), count in sorted(findings.messages.items()):

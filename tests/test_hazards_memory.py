@@ -124,10 +124,10 @@ def short_of_memory(pair: Pair, files: list[int]) -> dict[str, dict[str, Act]]:
     batches = cmsgx.BatchReceiver(right, 4, 16, fds=20, want=[cmsgx.Credentials])
     cut = cmsgx.BatchReceiver(right, 2, 2, fds=2)
     in_background = cmsgx.BatchReceiver(right, 4, 16, fds=2, close="background")
-    letters: list[Any] = [
+    messages: list[Any] = [
         (b"x", owners), b"y", (b"z", many, cmsgx.Credentials()), ([b"x"] * 20, files)
     ]  # fmt: skip
-    wrong: list[Any] = [*letters, (b"bad", [-1])]
+    wrong: list[Any] = [*messages, (b"bad", [-1])]
 
     return {
         "receive": {
@@ -182,7 +182,7 @@ def short_of_memory(pair: Pair, files: list[int]) -> dict[str, dict[str, Act]]:
             "repr(batch)": of_batch(lambda batch: repr(batch)),
             "batch.close": of_batch(lambda batch: batch.close()),
             "segments": of_batch(lambda batch: tuple(batch[0].segments)),
-            "send_batch": sending(lambda p: cmsgx.send_batch(p[0], letters)),
+            "send_batch": sending(lambda p: cmsgx.send_batch(p[0], messages)),
             "send_batch, a bad one": sending(lambda p: cmsgx.send_batch(p[0], wrong)),
         },
         "message": {

@@ -248,7 +248,7 @@ def layout_of(size: int, *, open_end: bool = False) -> dict[str, Any]:
     return {"layout": (*places, ("rest", size, "t")) if open_end else places, "size": size}
 
 
-def test_each_transform_is_tried() -> None:
+def test_each_encoding_is_tried() -> None:
     assert set(ALL) == {"", "without NUL", *CANONICAL}
 
 
@@ -293,7 +293,7 @@ def test_an_encoding_that_keeps_the_payload_accepts_any_layout(encoding: Any, si
             assert one.pack() == bytes(range(1, size + 1)) + b"more" * open_end
 
 
-def test_a_transform_by_the_name_of_a_layout_is_checked_too() -> None:
+def test_an_encoding_with_the_name_of_a_layout_is_checked_too() -> None:
     class Named(kinds.StructMessage):
         __slots__ = ()
 
@@ -305,7 +305,7 @@ def test_a_transform_by_the_name_of_a_layout_is_checked_too() -> None:
 
 
 @pytest.mark.parametrize("encoding", [one for one in ALL if one])
-def test_a_class_that_packs_itself_has_no_transform(encoding: Any) -> None:
+def test_a_class_that_packs_itself_has_no_encoding(encoding: Any) -> None:
     kind = type("Own", (kinds.ControlMessage,), {"__slots__": ("value",)})
     with unregistered(), pytest.raises(ValueError, match=r"^encoding: .*packs and unpacks itself"):
         kinds.register(kind, level=SOL_SOCKET, type=0x7E45, encoding=encoding)
@@ -323,7 +323,7 @@ def test_a_class_that_packs_itself_has_no_transform(encoding: Any) -> None:
         ("without NUL", 4, ValueError),
     ],
 )
-def test_a_form_has_no_size_that_its_transform_does_not_take(
+def test_a_wire_format_has_no_size_that_its_encoding_does_not_take(
     encoding: Any, size: Any, error: type[Exception]
 ) -> None:
     form = kinds.WireFormat(SOL_SOCKET, 0x7E47, encoding, size=size)

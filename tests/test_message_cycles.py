@@ -65,7 +65,7 @@ FROM_BATCHES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.fixture
-def letters(packets: Pair) -> Pair:
+def queued(packets: Pair) -> Pair:
     """With three messages in the queue, longer than most buffers here."""
     for _ in range(3):
         packets[0].send(b"data, and more")
@@ -80,13 +80,13 @@ def is_gone(reference: weakref.ref[Any]) -> bool:
 @pytest.mark.parametrize("buffers", [1, 2])
 @pytest.mark.parametrize("name", FROM_INTO)
 def test_a_cycle_through_the_buffers_of_the_caller_is_collected(
-    letters: Pair, name: str, buffers: int
+    queued: Pair, name: str, buffers: int
 ) -> None:
     into = [Buffer(6) for _ in range(buffers)]
     keeps = "raise" if name == "error" else "keep"
     if buffers > 1 and "egments" in name:
         into = into[:1]  # several segments are refused
-    receiver = cmsgx.Receiver(letters[1], into=into, on_truncation=keeps)  # type: ignore[arg-type]
+    receiver = cmsgx.Receiver(queued[1], into=into, on_truncation=keeps)  # type: ignore[arg-type]
     into[-1].it = FROM_INTO[name](receiver)
     reference = weakref.ref(into[0])
     del receiver, into
@@ -94,27 +94,27 @@ def test_a_cycle_through_the_buffers_of_the_caller_is_collected(
 
 
 @pytest.mark.parametrize("name", [*FROM_RECEIVER, *FROM_BATCHES])
-def test_a_cycle_through_a_kind_that_was_wanted_is_collected(letters: Pair, name: str) -> None:
+def test_a_cycle_through_a_kind_that_was_wanted_is_collected(queued: Pair, name: str) -> None:
     need_classes_that_go()
     more: Any = {} if name == "error" else {"on_truncation": "keep"}
     with unregistered():
         kind = own_kind()
         if name in FROM_BATCHES:
-            kind.it = FROM_BATCHES[name](cmsgx.BatchReceiver(letters[1], 2, 10, want=[kind]))
+            kind.it = FROM_BATCHES[name](cmsgx.BatchReceiver(queued[1], 2, 10, want=[kind]))
         else:
-            kind.it = FROM_RECEIVER[name](cmsgx.Receiver(letters[1], 10, want=[kind], **more))
+            kind.it = FROM_RECEIVER[name](cmsgx.Receiver(queued[1], 10, want=[kind], **more))
     reference = weakref.ref(kind)
     del kind
     assert is_gone(reference)
 
 
 @pytest.mark.parametrize("make", [cmsgx.Receiver, partial(cmsgx.BatchReceiver, count=2)])
-def test_a_cycle_through_what_a_receiver_reads_is_collected(letters: Pair, make: Any) -> None:
+def test_a_cycle_through_what_a_receiver_reads_is_collected(queued: Pair, make: Any) -> None:
     class Referring:
         it: Any
 
         def fileno(self) -> int:
-            return letters[1].fileno()
+            return queued[1].fileno()
 
     sock = Referring()
     sock.it = make(sock, bufsize=10)
@@ -141,7 +141,7 @@ def test_a_cycle_gives_back_the_descriptors_that_are_in_it(stream: Pair) -> None
 
 
 @pytest.mark.parametrize("name", [name for name in (*FROM_INTO, *FROM_BATCHES) if name != "error"])
-def test_what_is_held_elsewhere_outlives_the_cycle(letters: Pair, name: str) -> None:
+def test_what_is_held_elsewhere_outlives_the_cycle(queued: Pair, name: str) -> None:
     """The garbage collector sees each reference once: no buffer is freed while it is used."""
     need_classes_that_go()
     buffer = Buffer(10)
@@ -149,10 +149,10 @@ def test_what_is_held_elsewhere_outlives_the_cycle(letters: Pair, name: str) -> 
         kind = own_kind()
         held: Any
         if name in FROM_BATCHES:
-            held = FROM_BATCHES[name](cmsgx.BatchReceiver(letters[1], 2, 10, want=[kind]))
+            held = FROM_BATCHES[name](cmsgx.BatchReceiver(queued[1], 2, 10, want=[kind]))
             references = [weakref.ref(kind)]
         else:
-            receiver = cmsgx.Receiver(letters[1], into=buffer, want=[kind], on_truncation="keep")
+            receiver = cmsgx.Receiver(queued[1], into=buffer, want=[kind], on_truncation="keep")
             held = FROM_INTO[name](receiver)
             references = [weakref.ref(buffer)]
             del receiver
@@ -169,16 +169,16 @@ def test_what_is_held_elsewhere_outlives_the_cycle(letters: Pair, name: str) -> 
     assert [is_gone(reference) for reference in references] == [True]
 
 
-def test_what_can_be_in_no_cycle_is_not_tracked(letters: Pair) -> None:
+def test_what_can_be_in_no_cycle_is_not_tracked(queued: Pair) -> None:
     """Otherwise each message would cost the garbage collector's bookkeeping."""
     buffer = Buffer(10)
-    into = cmsgx.Receiver(letters[1], into=buffer, on_truncation="keep")
+    into = cmsgx.Receiver(queued[1], into=buffer, on_truncation="keep")
     traced: list[Any] = [into.receive()]
     traced += [traced[0].fds, traced[0].view, traced[0].segments, iter(traced[0].segments)]
     assert [gc.is_tracked(one) for one in traced] == [True] * 5
     del traced, into
-    letters[0].send(b"data")
-    message = cmsgx.Receiver(letters[1], 100, want=[cmsgx.Credentials, cmsgx.PidFd]).receive()
+    queued[0].send(b"data")
+    message = cmsgx.Receiver(queued[1], 100, want=[cmsgx.Credentials, cmsgx.PidFd]).receive()
     plain: list[Any] = [
         message,
         message.fds,
@@ -188,12 +188,12 @@ def test_what_can_be_in_no_cycle_is_not_tracked(letters: Pair) -> None:
     ]
     assert [gc.is_tracked(one) for one in plain] == [False] * 5
     assert not gc.is_tracked(message[cmsgx.Credentials])
-    letters[0].send(b"data")
-    batch = cmsgx.BatchReceiver(letters[1], 2, 100).receive()
+    queued[0].send(b"data")
+    batch = cmsgx.BatchReceiver(queued[1], 2, 100).receive()
     assert [gc.is_tracked(one) for one in (batch, batch[0])] == [False] * 2
 
 
-def test_the_collector_may_run_at_any_time(letters: Pair) -> None:
+def test_the_collector_may_run_at_any_time(queued: Pair) -> None:
     """Half created, in use, or returned: it visits only complete objects."""
     threshold = gc.get_threshold()
     gc.set_threshold(1)
@@ -203,12 +203,12 @@ def test_the_collector_may_run_at_any_time(letters: Pair) -> None:
                 kind = own_kind()
                 buffer = Buffer(5)
                 receiver = cmsgx.Receiver(
-                    letters[1], into=[buffer, Buffer(9)], want=[kind], on_truncation="keep"
+                    queued[1], into=[buffer, Buffer(9)], want=[kind], on_truncation="keep"
                 )
-                letters[0].send(b"data")
+                queued[0].send(b"data")
                 message = receiver.receive()
                 buffer.it = [message, message.fds, message.data, message.view, receiver]
-                kind.it = [kind(1), cmsgx.BatchReceiver(letters[1], 1, 1, want=[kind])]
+                kind.it = [kind(1), cmsgx.BatchReceiver(queued[1], 1, 1, want=[kind])]
                 receiver.refresh()
     finally:
         gc.set_threshold(*threshold)

@@ -289,7 +289,7 @@ def test_interrupted_at_each_instruction_no_option_stays_changed(
     """By a signal handler that raises."""
     sock = stream[1]
     package = str(Path(cmsgx.__file__).parent)
-    is_left_out = {"switched_on", "_is_on", "rows", "row_of"}  # of the whole table, for each kind
+    untraced = {"switched_on", "_is_on", "rows", "row_of"}  # of the whole table, for each kind
     sock.setsockopt(socket.SOL_SOCKET, PASSCRED, before)
     at = 0
     while True:
@@ -298,7 +298,7 @@ def test_interrupted_at_each_instruction_no_option_stays_changed(
         def trace(frame: FrameType, event: str, argument: object, at: int = at) -> Any:
             nonlocal seen
             code = frame.f_code
-            if not code.co_filename.startswith(package) or code.co_name in is_left_out:
+            if not code.co_filename.startswith(package) or code.co_name in untraced:
                 return None
             frame.f_trace_opcodes = True
             if event == "opcode" and follows_a_look_for_signals(frame):
