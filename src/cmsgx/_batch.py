@@ -167,7 +167,7 @@ _MOST_PATHS = 1024
 class _Kernel(NamedTuple):
     """What no socket option reports."""
 
-    most: int
+    max_segments: int
     """UDP_MAX_SEGMENTS."""
     names_size: bool
     """Whether it reports EMSGSIZE if a segment exceeds the MTU."""
@@ -190,9 +190,9 @@ def _kernel() -> _Kernel:
                 return False
             return True
 
-        most = _MANY_SEGMENTS if takes(_MANY_SEGMENTS, 1) else _MOST_SEGMENTS
+        max_segments = _MANY_SEGMENTS if takes(_MANY_SEGMENTS, 1) else _MOST_SEGMENTS
         # Kernels that report EMSGSIZE accept this, because one byte is not split.
-        return _Kernel(most, takes(1, _LARGEST))
+        return _Kernel(max_segments, takes(1, _LARGEST))
 
 
 def segment_support(sock: FileDescriptorLike) -> int:
@@ -219,7 +219,7 @@ def _most(sock: Any, address: Any, kinds: tuple[Any, ...], size: int) -> int:
     if _own_size(sock) is None:
         return 0
     try:
-        return _kernel().most
+        return _kernel().max_segments
     except OSError:
         return _MOST_SEGMENTS
 

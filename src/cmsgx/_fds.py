@@ -85,7 +85,7 @@ class Fd(_cmsg.FdBase):
     The end of a `with` closes it, and so does close(), or, with a ResourceWarning, garbage
     collection. If it came from a receiver with close="background", all of these close it in the
     background. Equal by identity. It cannot be copied or pickled, but multiprocessing can send it:
-    the other process gets a duplicate. Once it owns nothing, its methods raise ValueError.
+    the other process gets a duplicate. Its methods raise ValueError once it no longer owns one.
     """
 
     __slots__ = ()
@@ -107,8 +107,8 @@ class Fd(_cmsg.FdBase):
         full, and locks that this process has on the file stay. If it raises, this Fd still owns the
         descriptor. No mode truncates the file; "a" moves the offset to its end.
         """
-        # If open() fails late, as for an unknown encoding, it closes a number that it was to own.
-        # So the file is first made with closefd=False, and takes ownership as the last step.
+        # The built-in open() takes ownership at once, and closes the number if it fails late, as
+        # for an unknown encoding. So the file is made with closefd=False, and gets ownership last.
         with self._pinned() as number:
             file: Any = open(  # noqa: SIM115
                 number, mode, buffering, encoding, errors, newline, closefd=False
@@ -265,7 +265,7 @@ def _kinds_of(number: int, status: os.stat_result, expected: set[str]) -> set[st
 
 
 def _asks_for_memfd(kinds: set[str], expected: set[str]) -> bool:
-    """Whether the answer depends on that. If not, save the descriptor that the check may need."""
+    """Whether it matters if a file is a memfd: that check may need a free descriptor."""
     return "memfd" in expected and not expected & kinds
 
 
@@ -300,8 +300,8 @@ def _is_pidfd(number: int) -> bool:
 def _is_where_memfds_are(status: os.stat_result) -> bool:
     """Whether it has no name, and lies in a file system where only the kernel makes files.
 
-    The link in /proc is not enough. Whoever may mount can forge it, because it shows a path in the
-    root of a file system that was unmounted while the file was open.
+    The link in /proc is not proof. A process that may mount file systems can forge "/memfd:...": a
+    file of that name, at the root of a file system that is unmounted while the file is open.
     """
     return status.st_nlink == 0 and (
         status.st_dev == _device_of_memfds(0) or _has_huge_pages(status)
@@ -328,7 +328,7 @@ def _device_of_memfds(flags: int) -> int | None:
             return os.fstat(fd.fileno()).st_dev
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
-            # Raised, so that the cache does not keep it: next time may be different.
+            # Raised, not returned, so that it is not cached: a later call may find a free one.
             raise OSError(
                 error.errno,
                 f"{error.strerror}: no descriptor is left to recognise a memfd, by comparing it "
@@ -352,7 +352,8 @@ def _constant_of(seal: str) -> str:
 
 
 _SEALS: dict[str, int] = {
-    # Some seals are newer than the fcntl module of older Pythons. 1 << 30: a bit that no file has.
+    # From our own constants if the fcntl module is too old to have the seal. A system without the
+    # seal gets 1 << 30, a bit that no file has, so that a check for it fails.
     name: getattr(fcntl, constant, getattr(_cmsg, constant, 1 << 30))
     for name, constant in ((name, _constant_of(name)) for name in get_args(Seal))
 }
@@ -383,9 +384,12 @@ def _seals_of(number: int) -> int | None:
 
 
 def _seals_to_map(named: int) -> int:
-    """The seals that map() requires. A seal weaker than F_SEAL_WRITE replaces that one; all others
-    are added to it. "shrink" counts as weaker only by itself: as it is always required, a caller
-    who writes ["shrink", "grow"] may only want to be complete."""
+    """The seals that map() requires: "shrink" always, "write" by default, and those that are named.
+
+    To do without "write", a caller names a weaker seal: "future-write", or "shrink" alone. "shrink"
+    beside others, as in ["shrink", "grow"], does not count: it is required anyway, and a caller who
+    lists it may only want to be complete.
+    """
     needed = named | _SEALS["shrink"]
     if named & _SEALS["future-write"] or named == _SEALS["shrink"]:
         return needed
@@ -454,8 +458,8 @@ atexit.register(_cmsg.closer_wait, 2.0)
 
 
 def reduce_fd(descriptor: Fd) -> tuple[Callable[..., Fd], tuple[type[Fd], Any]]:
-    # DupFd duplicates the number, except for a process that is being started: that gets the number
-    # itself, later, as with a socket, and nobody may close it before.
+    # DupFd duplicates the descriptor. Only for a process that is being started it does not: that
+    # process inherits the number itself, so this Fd must stay open until then, as a socket must.
     with descriptor._pinned() as number:
         return _rebuild, (type(descriptor), reduction.DupFd(number))
 

@@ -149,8 +149,8 @@ def _name(asked: KindOption) -> str:
 def _need_family_of(asked: KindOption, family: int) -> None:
     """NotSupportedError if the family lacks the kind: its option number has another meaning there.
 
-    A family that is named by a form, but by no option, gets the kind without an option, and so
-    cannot set a value of it.
+    A family that is named by a wire format, but by no option, gets the kind without an option, and
+    so cannot set a value of it.
     """
     row = row_of(asked.kind)
     by_form = [wire.families for wire in row.formats]
@@ -427,7 +427,7 @@ def _is_on(sock: FileDescriptorLike, option: Option) -> bool:
     try:
         value = _cmsg.getsockopt(sock, option.level, option.name, option.size)
     except OSError as error:
-        # EBADFD: an HCI socket whose channel is not the raw one.
+        # EBADFD: an HCI socket that is not bound to HCI_CHANNEL_RAW, net/bluetooth/hci_sock.c.
         if error.errno in (*_NOT_THERE, errno.EINVAL, getattr(errno, "EBADFD", None)):
             return False
         raise
@@ -437,7 +437,8 @@ def _is_on(sock: FileDescriptorLike, option: Option) -> bool:
     return any(value)
 
 
-# The kernel writes these after the descriptors, so surplus descriptors would take their space.
+# The kernel writes these after the descriptors, so surplus descriptors would take their space:
+# scm_recv_unix() in net/core/scm.c, unix_stream_read_generic() in net/unix/af_unix.c.
 _AFTER_RIGHTS = {
     getattr(_cmsg, name) for name in ("SO_PASSPIDFD", "SO_INQ") if hasattr(_cmsg, name)
 }

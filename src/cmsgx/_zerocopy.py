@@ -313,7 +313,8 @@ class ZeroCopySender:
             if self._is_closed:
                 raise ValueError("send: the ZeroCopySender is closed")
             self._refuse_copy()
-            # For an empty send TCP uses up an id and UDP does not, so it goes without MSG_ZEROCOPY.
+            # An empty send uses up an id over UDP, but not over TCP (tcp_sendmsg_locked() in
+            # net/ipv4/tcp.c), so it goes without MSG_ZEROCOPY.
             if must_copy or not size or self.stopped:
                 sending.id = -1
                 refusal = call()
@@ -373,6 +374,7 @@ class ZeroCopySender:
             self._unsettled = None
         else:
             # UDP may have used up an id for a send that failed late; a completion will show it.
+            # __ip_append_data() in net/ipv4/ip_output.c gives it back only if it fails itself.
             self._is_sure = False
             self._in_flight.pop(sending.id, None)
             self._unsettled = None

@@ -27,9 +27,9 @@ from ._row import (
 )
 
 K = TypeVar("K", bound=type)
-# `type` is the name of an argument of register().
+# The builtin, which the parameter `type` shadows.
 _Type = type
-# The codec has one bit per family.
+# The codec keeps one bit per family.
 _FAMILIES = 64
 
 
@@ -103,7 +103,7 @@ def register(
 ) -> Any:
     """Makes a subclass of ControlMessage the kind for (level, type), and returns it.
 
-    Without a class, it returns a decorator.
+    Without `kind`, returns a class decorator.
 
     level, type  cmsg_level and cmsg_type, or their names in the C headers
     layout       for a StructMessage: (field, offset in bytes, format) for each field. A format is
@@ -112,23 +112,23 @@ def register(
                  a or A: an IPv4 or IPv6 address; t: all bytes that follow. Or the name of a layout
                  of the C headers, whose members the member()s of the class name. Without a layout,
                  the class defines pack() and unpack().
-    size         size of the payload in bytes, with `layout`; the minimum, if there is a t
+    size         size of the payload in bytes, with `layout`; the minimum if there is a t
     direction    "send", "receive" or "both"
     families     AF_* numbers of the sockets it is for; empty for any
-    option       what enable() sets for it; of several, the first has to be supported
+    option       what enable() sets for it; of several, the first one is mandatory
     encoding     how the payload differs from the layout, whose bytes are then exactly an int
                  ("integer"), one or three times 64 bits (times), or a struct in6_pktinfo
     other_forms  more WireFormats in which it is received or sent
     unsolicited_size
                  size in bytes of a payload that comes without an option
     since        the first Linux release that has it, if that was verified
-    min_value    the smallest value that is sent, if the `bounds` of its member() allow smaller ones
+    min_value    minimum value that may be sent, if `bounds` allows smaller ones for receiving
     needs        what sending it requires, in words, for the note on the error if a kernel refuses
 
     A send refuses a kind on a socket whose family is not in `families`, because most kernels would
     drop it without an error. For the levels of IP, TCP, UDP, SCTP and TLS it also refuses sockets
     of the wrong type, and for SOL_IP and SOL_IPV6 packets of the other IP version: an AF_INET6
-    socket sends IPv4 to an IPv4-mapped address. A kind without families is sent on any socket.
+    socket sends IPv4 to an IPv4-mapped address. Without `families` there is no restriction.
 
     ValueError if that level and type, or that class, is already registered; TypeError if the class
     does not derive from ControlMessage. If this system lacks one of the names, the class stays
@@ -200,7 +200,7 @@ def register(
 def _mark_unsupported(kind: K) -> K:
     _table.add_unsupported(kind)
     if issubclass(kind, _cmsg.Record):
-        # By this, C can tell it from a class that nobody registered.
+        # This lets C distinguish it from an unregistered class.
         type.__setattr__(kind, "_codec", None)
         set_match_args(kind, public_members_of(kind))
     return kind

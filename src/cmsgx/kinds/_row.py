@@ -1,4 +1,4 @@
-"""What the table says about a kind: its numbers, the options that bring it, its other forms."""
+"""What the table says about a kind: its numbers, the options that bring it, its wire formats."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def _sorted_names(numbers: Iterable[int], name: Callable[[int], str]) -> str:
 
 
 def _of_both(wire: WireFormat) -> str | None:
-    """The name of the kind that is sent in that form if the packet is IPv4."""
+    """The name of the kind that is sent in this wire format if the packet is IPv4."""
     for row in rows():
         for other in row.formats:
             if other.is_ipv4 and (other.level, other.type) == (wire.level, wire.type):

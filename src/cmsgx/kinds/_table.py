@@ -41,7 +41,7 @@ def _check_free(table: _Table, wire: WireFormat) -> None:
 
 
 def add(row: Row, received: Iterable[WireFormat], sent: Iterable[WireFormat]) -> None:
-    """Adds a kind, by the forms that are its own."""
+    """Adds a kind, by the wire formats that are its own."""
     _rows[row.kind] = row
     for table, formats in ((_received, received), (_sent, sent)):
         for wire in formats:

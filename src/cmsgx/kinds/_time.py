@@ -107,15 +107,17 @@ def _stamping(
     entry: int = 0,
     **more: Any,
 ) -> tuple[Option | None, ...]:
-    """Adds flags to SO_TIMESTAMPING. One bit of the socket says whether all its time stamps come in
-    the form that lasts beyond the year 2038; setting this option clears that bit."""
+    """Adds flags to SO_TIMESTAMPING. A socket has one bit for all its time stamps: whether they use
+    the 64-bit (post-2038) format. Setting this option clears it: SOCK_TSTAMP_NEW in
+    sock_set_timestamping(), net/core/sock.c."""
     return (
         option(
             "SOL_SOCKET", "SO_TIMESTAMPING", control_size, since, entry=entry,
             value=int(flags).to_bytes(4, sys.byteorder), size=_STAMPING_SIZE, is_mask=True,
             sign=int(sign).to_bytes(4, sys.byteorder), **more,
         ),
-        # Linux also reports SO_TIMESTAMPNS_NEW under the name SO_TIMESTAMP_NEW.
+        # Linux also reports SO_TIMESTAMPNS_NEW under the old name SO_TIMESTAMP_NEW: sk_getsockopt()
+        # in net/core/sock.c does not look at SOCK_RCVTSTAMPNS there.
         option("SOL_SOCKET", "SO_TIMESTAMPNS_NEW", 0, is_watched_only=True),
         option("SOL_SOCKET", "SO_TIMESTAMP_NEW", 0, is_watched_only=True),
         option(
@@ -134,8 +136,8 @@ def _stamping(
     option=(
         option("SOL_SOCKET", "SO_TIMESTAMPNS", 32, "2.6.22")
         or option("SOL_SOCKET", "SO_TIMESTAMP", 16),
-        # Switching one on switches the others off. The kernel reports each only under its own name,
-        # except SO_TIMESTAMPNS_NEW, which it also reports as SO_TIMESTAMP_NEW.
+        # Switching one on switches the others off: __sock_set_timestamps() in net/core/sock.c. The
+        # kernel reports each only under its own name, except SO_TIMESTAMPNS_NEW: see _stamping().
         option("SOL_SOCKET", "SO_TIMESTAMPNS_OLD", 32, is_watched_only=True),
         option("SOL_SOCKET", "SO_TIMESTAMPNS_NEW", 32, is_watched_only=True),
         option("SOL_SOCKET", "SO_TIMESTAMP_OLD", 32, is_watched_only=True),
@@ -148,7 +150,8 @@ def _stamping(
         wire_format("SOL_SOCKET", "SO_TIMESTAMP_NEW", "timeval64"),
         wire_format("SOL_SOCKET", "SCM_REALTIME", "timespec"),
         wire_format("SOL_SOCKET", "SCM_BINTIME", "bintime"),
-        # FreeBSD accepts one over AF_UNIX, and fills in the time.
+        # FreeBSD accepts one over AF_UNIX, and fills in the time: unp_internalize() in
+        # sys/kern/uipc_usrreq.c.
         wire_format(
             "SOL_SOCKET",
             "SCM_TIMESTAMP",
@@ -164,9 +167,9 @@ class Timestamp(StructMessage):
     """When the kernel received the message, by its realtime clock: SO_TIMESTAMPNS, socket(7).
 
     `nanoseconds` since the epoch, an int; None if the kernel had no time. enable() requests
-    nanoseconds, in a form that on 32-bit systems ends in 2038. Every form is decoded: SCM_TIMESTAMP
-    (microseconds) and SCM_TIMESTAMPNS, each in its old and its new form. Enable it before bind(): a
-    packet that was queued earlier may get the time at which it is read.
+    nanoseconds, in a format that on 32-bit systems ends in 2038; every format is understood:
+    SCM_TIMESTAMP (microseconds) and SCM_TIMESTAMPNS, each with 32 or 64 bits. Enable it before
+    bind(): a packet that was queued earlier may get the time at which it is read.
     """
 
     __slots__ = ()
@@ -191,9 +194,9 @@ class Timestamping(StructMessage):
 
     `software` is the time of the kernel's realtime clock, `hardware` that of the network adapter's
     clock, each an int of nanoseconds, or None; `transformed` is None on all current kernels.
-    enable() requests both receive times. Request transmit times with Timestamping.option() and the
-    TX_* of TimestampingFlags, or for one packet with a TimestampingRequest, and read them with
-    receive_errors().
+    enable() requests both receive times. Request transmit time stamps with Timestamping.option()
+    and the TX_* of TimestampingFlags, or for one packet with a TimestampingRequest, and read them
+    with receive_errors().
     """
 
     __slots__ = ()
@@ -223,7 +226,8 @@ class Timestamping(StructMessage):
         phc    the number of the virtual hardware clock to use: BIND_PHC. Linux 5.14
 
         The flags that report time stamps are added: SOFTWARE for those of the kernel, RAW_HARDWARE
-        for those of an adapter, and both if no flag requests any (a TimestampingRequest will).
+        for those of an adapter, and both, if no flag stamps anything because a TimestampingRequest
+        will.
         Flags that the socket already has stay; if OPT_ID was on, its count continues. `phc`
         replaces the clock that was bound.
 
@@ -254,7 +258,9 @@ class Timestamping(StructMessage):
         if chosen & _BY_ADAPTER or not is_stamping:
             chosen |= _Flags.RAW_HARDWARE
         if chosen & _SENT_STAMPS:
-            more["families"] = _SENT  # the others accept the flags, but have no transmit times
+            # sock_set_timestamping() in net/core/sock.c accepts these flags for every family, but
+            # the others have no transmit times.
+            more["families"] = _SENT
         options = _stamping(48, "2.6.30", chosen, chosen, ENTRY, needs=_needs(chosen), **more)
         step = tuple([one for one in options if one is not None])
         return KindOption(cls, (step,), ", ".join(shown))
@@ -268,16 +274,16 @@ class Timestamping(StructMessage):
     families=_SENT,
     other_forms=[wire_format("SOL_SOCKET", "SO_TIMESTAMPING_NEW", direction="send")],
     since="4.7",
-    needs="flags that are all TX_*: the others, OPT_ID among them, are of the socket: "
+    needs="flags that are all TX_*; the others, such as OPT_ID, are set on the socket: "
     "enable(sock, Timestamping.option(flags))",
 )
 class TimestampingRequest(StructMessage):
     """Requests the transmit time of this one packet: the TX_* of TimestampingFlags. Linux 4.7.
 
-    The answer arrives on the error queue: receive_errors(). For a time and an id in it, call
-    enable(sock, Timestamping.option(TimestampingFlags.OPT_ID)): SOFTWARE, RAW_HARDWARE and the
-    OPT_* are flags of the socket, and one of those in a request is EINVAL. Among streams it works
-    on TCP without kTLS, but not on MPTCP.
+    The answer arrives on the error queue: receive_errors(). For it to contain a time and an id,
+    call enable(sock, Timestamping.option(TimestampingFlags.OPT_ID)): SOFTWARE, RAW_HARDWARE and the
+    OPT_* are flags of the socket, and one of those in a request is EINVAL. Among stream sockets
+    only TCP supports it, without kTLS; MPTCP does not.
     """
 
     __slots__ = ()
@@ -337,8 +343,8 @@ def _txtime(clock: int, flags: int, needs: str = "") -> Option | None:
     layout="u64",
     direction="send",
     families=families("AF_INET", "AF_INET6", "AF_PACKET", "AF_CAN"),
-    # CLOCK_MONOTONIC is the clock of the qdisc fq. A socket without the option reports
-    # CLOCK_REALTIME, which only a privileged process can set.
+    # CLOCK_MONOTONIC, which the fq qdisc uses. A socket without the option reports CLOCK_REALTIME,
+    # which only a privileged process can set.
     option=_txtime(_MONOTONIC, 0),
     since="4.19",
     needs="SO_TXTIME on the socket: enable(sock, TxTime), or TxTime.option(clock) there",
@@ -349,7 +355,7 @@ class TxTime(StructMessage):
     enable() sets SO_TXTIME with CLOCK_MONOTONIC, for the qdisc fq. For etf choose another clock:
     enable(sock, TxTime.option(time.CLOCK_TAI)). Without such a qdisc the packet is sent at once.
     For datagram and raw sockets; EINVAL if SO_TXTIME is not set. Linux cannot unset the option, so
-    restore() only brings back a clock and flags that were set before.
+    restore() restores only the clock and flags that were set before.
     """
 
     __slots__ = ()

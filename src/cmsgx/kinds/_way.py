@@ -1,4 +1,4 @@
-"""Where a form of a control message can be sent: on which sockets, and with which packets."""
+"""Where a wire format can be sent: on which sockets, and with which packets."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Way(NamedTuple):
 
 
 def way_of(wire: WireFormat) -> Way:
-    """Where that form can be sent. If it names no families, the kernel decides."""
+    """Where the wire format can be sent. If it names no families, the kernel decides."""
     if not wire.families & IP_FAMILIES:
         return Way(wire.families, frozenset())
     by, reader = _READ_BY.get(
