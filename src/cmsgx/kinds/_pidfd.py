@@ -23,8 +23,8 @@ class PidFd(Fd):
     """Owns a pidfd, which refers to one process for good; a pid can be reused. pidfd_open(2)
 
     As a control message (SCM_PIDFD, Linux 6.5) it refers to the process that sent the message, or
-    to the one that a sender with CAP_SYS_ADMIN named in its credentials. If the kernel could not make
-    one, because the descriptor table of this process was full, which a peer can cause, it owns
+    to the one that a sender with CAP_SYS_ADMIN named in its credentials. If the kernel could not
+    make one, because the descriptor table of this process was full, which a peer can cause, it owns
     nothing, and `error` is the errno. The sender is then unknown: refuse the message.
     """
 
