@@ -263,7 +263,7 @@ def segments() -> None:
             cmsgx.send_segments(one, b"", 0)
 
 
-@exercises(cmsgx.Address)
+@exercises(cmsgx.Address, cmsgx.AddressTuple)
 def addresses() -> None:
     with (
         cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,

@@ -75,6 +75,7 @@ CALLS: dict[str, Call] = {
     "CMSG_LEN": Call(nothing, lambda _: cmsgx.CMSG_LEN(1000)),
     "CMSG_SPACE": Call(nothing, lambda _: cmsgx.CMSG_SPACE(1000)),
     "Address": Call(nothing, lambda _: cmsgx.Address(socket.AF_INET, (b"127.0.0.1", 9))),
+    "AddressTuple": Call(nothing, lambda _: cmsgx.AddressTuple((b"127.0.0.1", 9))),
     "BatchReceiver": Call(
         a_queue, lambda pair: cmsgx.BatchReceiver(pair[1], 2, 16, fds=2, want=[cmsgx.PidFd])
     ),
@@ -180,6 +181,7 @@ NO_CALLS = {
 
 OBJECTS: dict[type, Maker] = {
     cmsgx.Address: an_address,
+    cmsgx.AddressTuple: lambda stack: a_datagram(stack).address,
     cmsgx.BatchReceiver: a_batch_receiver,
     cmsgx.BatchResult: lambda _: cmsgx.BatchResult(1, [(1, OSError())]),
     cmsgx.Credentials: lambda _: cmsgx.Credentials(1, 2, 3),

@@ -26,7 +26,7 @@ import cmsgx.wire
 from cmsgx import kinds, wire
 from cmsgx.kinds._base import Member
 
-MOST_AT_THE_TOP = 65
+MOST_AT_THE_TOP = 66
 
 
 # What there is --------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def test_the_reference_has_nothing_else_and_nothing_twice() -> None:
 NOT_MADE_BY_USERS = (
     cmsgx.Batch, cmsgx.Enabled, cmsgx.Message, cmsgx.MessageFds, cmsgx.Segments, cmsgx.View,
     cmsgx.wire.Header, cmsgx.wire.Multishot,
-    cmsgx.EmptyMapping, cmsgx.Pending, cmsgx.kinds.UnownedPidFd,
+    cmsgx.AddressTuple, cmsgx.EmptyMapping, cmsgx.Pending, cmsgx.kinds.UnownedPidFd,
 )  # fmt: skip
 
 

@@ -89,17 +89,28 @@ def a_pending_count(pair: Pair) -> Any:
         return cmsgx.ZeroCopySender(udp).pending
 
 
+def an_address_tuple(pair: Pair) -> Any:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind(("127.0.0.1", 0))
+        udp.sendto(b"", udp.getsockname())
+        return cmsgx.receive(udp, 1).address
+
+
 def an_empty_mapping(pair: Pair) -> Any:
     with cmsgx.share(b"") as fd:
         return fd.map()
 
 
+UNNAMED = (cmsgx.AddressTuple, cmsgx.Batch, cmsgx.Segments, cmsgx.View)
+"""Their repr() does not have their name."""
+
 PLAIN: dict[type, Callable[[Pair], Any]] = {
+    cmsgx.AddressTuple: an_address_tuple,
     cmsgx.EmptyMapping: an_empty_mapping,
     cmsgx.Pending: a_pending_count,
     cmsgx.kinds.UnownedPidFd: lambda pair: cmsgx.PidFd.unpack(bytes(4)),
 }
-"""Those that a program could make, too."""
+"""Those that a program can call, too."""
 
 
 @pytest.mark.parametrize(
@@ -112,7 +123,7 @@ def test_calls_give_what_is_public(kind: type, make: Callable[[Pair], Any], pair
     module = cmsgx.kinds if kind is cmsgx.kinds.UnownedPidFd else cmsgx
     assert f"{kind.__module__}.{kind.__qualname__}" == f"{module.__name__}.{kind.__name__}"
     assert getattr(module, kind.__name__) is kind
-    assert kind.__name__ in repr(given) or kind in (cmsgx.Batch, cmsgx.Segments, cmsgx.View)
+    assert kind.__name__ in repr(given) or kind in UNNAMED
     assert (inspect.getdoc(kind) or "").endswith(".")
 
 

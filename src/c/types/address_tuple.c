@@ -221,7 +221,7 @@ static PyType_Slot tuple_slots[] = {
 };
 
 static PyType_Spec tuple_spec = {
-    .name = "cmsgx._cmsg.AddressTuple",
+    .name = "cmsgx.AddressTuple",
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = tuple_slots,
 };
