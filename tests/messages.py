@@ -162,7 +162,7 @@ def _in_call(call: ast.Call) -> str | None:
         name, what = (_text_of(node) or "{}" for node in call.args[:2])
         return f"{name}: {what} is needed, not {{}}"
     if name == "check_word":
-        return f"{texts[0]}: {{}}; it is {{}}"
+        return f"{texts[0]}: {{}}; must be {{}}"
     if name in ("os_error", "add_note") or name.endswith("Error"):
         return texts[-1]
     return None

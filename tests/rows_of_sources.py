@@ -35,7 +35,7 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
     ("kinds.Mark(2**40)", OverflowError,
      "Mark.mark: 1099511627776 does not fit in 32 bits, unsigned"),
     ("kinds.Ttl(2**40)", ValueError,
-     "Ttl.ttl: 1099511627776; it is 0 to 255"),
+     "Ttl.ttl: 1099511627776; must be 0 to 255"),
     ("kinds.ReturnOptions(b'x' * 41)", ValueError,
      "ReturnOptions.options: 41 bytes; its size is 0 to 40"),
     ("kinds.HopByHopOptions(b'x' * 9)", ValueError,
@@ -220,9 +220,9 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
     ("cmsgx.Receiver(sock, 5, fds='1')", TypeError,
      "fds: an int is needed, not str"),
     ("cmsgx.Receiver(sock, 5, close='x')", ValueError,
-     "close: 'x'; it is 'now' or 'background'"),
+     "close: 'x'; must be 'now' or 'background'"),
     ("cmsgx.Receiver(sock, 5, on_truncation='x')", ValueError,
-     "on_truncation: 'x'; it is 'raise' or 'keep'"),
+     "on_truncation: 'x'; must be 'raise' or 'keep'"),
     ("cmsgx.Receiver(sock, 5, want=[5])", TypeError,
      "want: a kind of control message is needed, not int"),
     ("cmsgx.Receiver(sock, 5, want=5)", TypeError,
@@ -276,13 +276,13 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
      "Ttl is already registered"),
     ("kinds.register(New, level=900, type=900, layout='struct in_pktinfo', direction='x')",
      ValueError,
-     "direction: 'x'; it is 'receive', 'send' or 'both'"),
+     "direction: 'x'; must be 'receive', 'send' or 'both'"),
     ("kinds.register(New, level='x'*3, type=900)()", cmsgx.NotSupportedError,
      "[ENOPROTOOPT] New: not supported on this system"),
     ("kinds.register(New, level=900, type='1', size=-1)", ValueError,
-     "size: -1; it is 0 to 2147483647"),
+     "size: -1; must be 0 to 2147483647"),
     ("kinds.register(New, level=900, type=900, encoding='x')", ValueError,
-     "encoding: 'x'; it is '', 'without NUL', 'integer', 'timeval', 'timespec', 'timeval64', "
+     "encoding: 'x'; must be '', 'without NUL', 'integer', 'timeval', 'timespec', 'timeval64', "
      "'timespec64', 'bintime', 'stamping', 'stamping64' or 'pktinfo'"),
     ("kinds.register(New, level=900, type=900)().pack()", TypeError,
      "New does not say how it is packed"),
@@ -348,7 +348,7 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
     ("kinds.register(New, level=1, type=2)", ValueError,
      "(1, 2) is already Credentials"),
     ("kinds.register(New, level=2**40, type=1)", ValueError,
-     "level: 1099511627776; it is -2147483648 to 2147483647"),
+     "level: 1099511627776; must be -2147483648 to 2147483647"),
     ("kinds.register(Struct, level=900, type=900, layout='in_pktinfo', encoding='stamping')",
      ValueError,
      "encoding: 'stamping' stands for a layout of 24 bytes, and that of Struct has 12"),
@@ -437,7 +437,7 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
      "PathMtu.destination: 5; a numeric (host, port), or (host, port, flowinfo, scope), or an "
      "Address"),
     ("kinds.register(New, level=900, type=900, size=-1)", ValueError,
-     "size: -1; it is 0 to 2147483647"),
+     "size: -1; must be 0 to 2147483647"),
     ("kinds.register(Struct, level=900, type=900, layout=[('a', 0, 'i'), ('a', 4, 'i')])",
      ValueError, "layout: 'a' appears twice"),
     ("kinds.register(Missing, level=900, type=900, layout=[('a', 0, 'i')])", ValueError,
@@ -520,8 +520,8 @@ OTHERS: list[tuple[str, type[BaseException], str]] = [
      "layout: an iterable of (name, offset, format) is needed, not int"),
     ("kinds.register(Struct, level=9, type=9, "
      "other_forms=[kinds.WireFormat(9, 8, 'integer', size=3)], layout=[('a', 0, 'i')])", ValueError,
-     "Struct: (0, 9, 8, 3, 3, 2, 0, 0, -9223372036854775808, 0) is not a wire format: size: 3; it "
-     "is 1, 2 or 4 for 'integer', and not to be chosen for another encoding"),
+     "Struct: (0, 9, 8, 3, 3, 2, 0, 0, -9223372036854775808, 0) is not a wire format: size: 3; "
+     "must be 1, 2 or 4 for 'integer', and not to be chosen for another encoding"),
     ("kinds.register(Struct, level=900, type=900, other_forms=[5], "
      "layout=[('a', 0, 'i')])", TypeError,
      "other_forms: a WireFormat is needed, not int"),

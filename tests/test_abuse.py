@@ -118,7 +118,7 @@ def test_an_attached_state_that_nobody_makes_is_refused(state: int) -> None:
         assert record.attached is (None, False, True)[known]
         assert pickle.loads(pickle.dumps(record)).attached is record.attached
     for kind, payload in ((cmsgx.Credentials, data), (Small, bytes(4))):
-        with pytest.raises(ValueError, match=rf"attached_state: {state}; it is 0 to 2"):
+        with pytest.raises(ValueError, match=rf"attached_state: {state}; must be 0 to 2"):
             kind._restore(payload, state)
 
 
@@ -148,7 +148,7 @@ def test_an_address_that_a_pickle_made_up_is_read_within_its_bytes(size: int) ->
 
 @pytest.mark.parametrize("size", [-1, -(2**31), -(2**70), 2**20 + 1, 2**31, 2**32 + 4, 2**70])
 def test_a_size_that_no_option_has_is_refused(stream: Pair, size: int) -> None:
-    with pytest.raises(ValueError, match=rf"size: {size}; it is 0 to 1048576"):
+    with pytest.raises(ValueError, match=rf"size: {size}; must be 0 to 1048576"):
         _cmsg.getsockopt(stream[0], socket.SOL_SOCKET, socket.SO_TYPE, size)
 
 
@@ -302,7 +302,7 @@ def test_a_zero_copy_sender_is_initialised_once() -> None:
 @pytest.mark.parametrize("size", [-1, -64, -(2**70), 2**31, 2**62, 2**70])
 def test_an_impossible_control_buffer_size_is_refused(stream: Pair, size: int) -> None:
     receiver = cmsgx.Receiver(stream[0], 10)
-    with pytest.raises(ValueError, match=f"^control_size: {size}; it is 0 to 2147483646$"):
+    with pytest.raises(ValueError, match=f"^control_size: {size}; must be 0 to 2147483646$"):
         receiver._configure(
             _cmsg.ReceiveConfig(fds=0, control_size=size, want=(), family=1, type=1)
         )

@@ -161,11 +161,11 @@ def test_more_than_asked_stays_in_the_queue(packets: Pair) -> None:
 
 
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"count": 0}, ValueError, "count: 0; it is 1 to"),
-    ({"count": -1}, ValueError, "count: -1; it is 1 to"),
-    ({"count": 1 << 21}, ValueError, "count: 2097152; it is 1 to"),
-    ({"count": 1 << 70}, ValueError, f"count: {1 << 70}; it is 1 to"),
-    ({"count": -(1 << 70)}, ValueError, f"count: {-(1 << 70)}; it is 1 to"),
+    ({"count": 0}, ValueError, "count: 0; must be 1 to"),
+    ({"count": -1}, ValueError, "count: -1; must be 1 to"),
+    ({"count": 1 << 21}, ValueError, "count: 2097152; must be 1 to"),
+    ({"count": 1 << 70}, ValueError, f"count: {1 << 70}; must be 1 to"),
+    ({"count": -(1 << 70)}, ValueError, f"count: {-(1 << 70)}; must be 1 to"),
     ({"count": "1"}, TypeError, "count: an int is needed, not str"),
     ({"bufsize": -1}, ValueError, "bufsize: -1; it cannot be negative"),
     ({"bufsize": -(1 << 70)}, ValueError, f"bufsize: {-(1 << 70)}; it cannot be negative"),
@@ -176,7 +176,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"fds": -1}, ValueError, "fds: -1; it cannot be negative"),
     ({"fds": 254}, cmsgx.TooManyFdsError, "fds: 254; one message carries 253 at most"),
     ({"fds": 1 << 40}, cmsgx.TooManyFdsError, f"fds: {1 << 40}; one message carries 253 at most"),
-    ({"close": "later"}, ValueError, "close: 'later'; it is 'now' or 'background'"),
+    ({"close": "later"}, ValueError, "close: 'later'; must be 'now' or 'background'"),
     ({"want": [int]}, TypeError, "int"),
     ({"want": [kinds.Ttl]}, cmsgx.NotSupportedError, "Ttl"),
 ]

@@ -250,7 +250,7 @@ def test_close_takes_only_now() -> None:
 @pytest.mark.parametrize("wrong", ["later", None, 1, b"now"])
 def test_receive_says_what_close_may_be(wrong: Any) -> None:
     pair = unix_pair()
-    with pytest.raises(ValueError, match=r"close: .*; it is 'now' or 'background'"):
+    with pytest.raises(ValueError, match=r"close: .*; must be 'now' or 'background'"):
         cmsgx.receive(pair[0], 1, close=wrong)
     close_pair(pair)
 

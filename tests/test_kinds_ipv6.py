@@ -113,7 +113,7 @@ def test_what_is_out_of_range_is_not_sent(kind: Any, value: int, is_sent: bool) 
     payload = struct.pack("=i", value)
     with network.udp("IPv6") as (sender, receiver):
         receiver.settimeout(0)
-        with pytest.raises(ValueError, match=rf"{kind.__name__}\.\w+: {value}; it is"):
+        with pytest.raises(ValueError, match=rf"{kind.__name__}\.\w+: {value}; must be"):
             kind(value)
         with pytest.raises(
             ValueError, match=rf"control: {kind.__name__}\(.*={value}\) is not sent"

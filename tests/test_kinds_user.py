@@ -156,5 +156,5 @@ def test_unknown_can_be_sent_on() -> None:
 
 
 def test_names_of_kinds_say_where_they_are_documented() -> None:
-    for name in kinds.__all__:
+    for name in set(kinds.__all__) - {"Kind"}:  # which is a union of types
         assert getattr(kinds, name).__module__ in ("cmsgx", "cmsgx.kinds")

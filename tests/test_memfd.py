@@ -228,7 +228,7 @@ def test_no_seal_is_not_the_name_of_a_weaker_one(seals: Any) -> None:
 def test_seals_have_names(use: str, seals: Any) -> None:
     with (
         cmsgx.share(b"content") as fd,
-        pytest.raises(ValueError, match=r"^seals: .*; it is .*'shrink', "),
+        pytest.raises(ValueError, match=r"^seals: .*; must be .*'shrink', "),
     ):
         getattr(fd, use)(seals=seals)
 

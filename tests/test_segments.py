@@ -265,7 +265,10 @@ def test_any_buffer_and_a_connected_socket() -> None:
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_size_has_a_byte(size: int) -> None:
-    with udp_pair() as (one, _), pytest.raises(ValueError, match=f"size: {size}; it is 1 or more"):
+    with (
+        udp_pair() as (one, _),
+        pytest.raises(ValueError, match=f"size: {size}; must be 1 or more"),
+    ):
         cmsgx.send_segments(one, b"x", size)
 
 

@@ -406,7 +406,7 @@ def test_the_result_is_how_many_were_sent() -> None:
 
 @pytest.mark.parametrize("word", ["ignore", "", 1, None, True, b"skip"])
 def test_on_error_is_one_of_two_words(packets: Pair, word: Any) -> None:
-    with pytest.raises(ValueError, match=r"on_error: .*; it is 'raise' or 'skip'"):
+    with pytest.raises(ValueError, match=r"on_error: .*; must be 'raise' or 'skip'"):
         cmsgx.send_batch(packets[0], [b"1"], on_error=word)
     with suppress(BlockingIOError):
         raise AssertionError(packets[1].recv(10, socket.MSG_DONTWAIT))

@@ -185,7 +185,7 @@ cmsgx_as_truncation(PyObject *object, int *raises)
             return 0;
         }
     }
-    PyErr_Format(PyExc_ValueError, "on_truncation: %R; it is 'raise' or 'keep'", object);
+    PyErr_Format(PyExc_ValueError, "on_truncation: %R; must be 'raise' or 'keep'", object);
     return -1;
 }
 
@@ -198,7 +198,7 @@ cmsgx_as_close(PyObject *object, int *in_background)
             return 0;
         }
     }
-    PyErr_Format(PyExc_ValueError, "close: %R; it is 'now' or 'background'", object);
+    PyErr_Format(PyExc_ValueError, "close: %R; must be 'now' or 'background'", object);
     return -1;
 }
 
@@ -211,7 +211,7 @@ cmsgx_as_on_error(PyObject *object, int *skips)
             return 0;
         }
     }
-    PyErr_Format(PyExc_ValueError, "on_error: %R; it is 'raise' or 'skip'", object);
+    PyErr_Format(PyExc_ValueError, "on_error: %R; must be 'raise' or 'skip'", object);
     return -1;
 }
 

@@ -35,7 +35,7 @@ def as_int(name: str, value: Any, minimum: int | None = None) -> int:
         raise needed(name, "an int", value)
     number = operator.index(value)
     if minimum is not None and number < minimum:
-        limit = "it cannot be negative" if minimum == 0 else f"it is {minimum} or more"
+        limit = "it cannot be negative" if minimum == 0 else f"must be {minimum} or more"
         raise ValueError(f"{name}: {number}; {limit}")
     return number
 
@@ -97,7 +97,7 @@ def check_word(name: str, value: object, words: Iterable[str]) -> None:
     """ValueError unless `value` is one of `words`."""
     *others, last = map(repr, words := tuple(words))
     if value not in words:
-        raise ValueError(f"{name}: {value!r}; it is {', '.join(others)} or {last}")
+        raise ValueError(f"{name}: {value!r}; must be {', '.join(others)} or {last}")
 
 
 def os_error(number: int, text: str) -> OSError:

@@ -149,7 +149,7 @@ class ZeroCopySender:
         max_pending = as_int("max_pending", max_pending, minimum=1)
         next_id = as_int("next_id", next_id)
         if not 0 <= next_id < _IDS:
-            raise ValueError(f"next_id: {next_id}; it is 0 to 2**32 - 1")
+            raise ValueError(f"next_id: {next_id}; must be 0 to 2**32 - 1")
         self._is_green = _cmsg.check_socket(sock)  # before an option is set
         self._in_flight: dict[int, _Sending] = {}
         self.sock: FileDescriptorLike = sock

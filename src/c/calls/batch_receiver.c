@@ -380,7 +380,7 @@ batch_receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
         return -1;
     }
     if (count < 1 || count > MAX_MESSAGES) {
-        PyErr_Format(PyExc_ValueError, "count: %R; it is 1 to %d", count_given,
+        PyErr_Format(PyExc_ValueError, "count: %R; must be 1 to %d", count_given,
                      MAX_MESSAGES);
         return -1;
     }

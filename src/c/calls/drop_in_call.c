@@ -6,7 +6,7 @@ int
 cmsgx_drop_in_allocate(cmsgx_drop_in *call, Py_ssize_t control_size)
 {
     if (control_size < 0 || control_size > INT_MAX) {
-        PyErr_Format(PyExc_ValueError, "ancbufsize: %zd; it is 0 to %d", control_size, INT_MAX);
+        PyErr_Format(PyExc_ValueError, "ancbufsize: %zd; must be 0 to %d", control_size, INT_MAX);
         return -1;
     }
     unsigned char *control = PyMem_Malloc((size_t)control_size + CMSGX_EXTRA_CONTROL);

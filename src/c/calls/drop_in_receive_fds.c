@@ -77,7 +77,8 @@ rights_parse(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs, PyObje
     }
     const Py_ssize_t max_value = (Py_ssize_t)((INT_MAX - CMSG_LEN(0)) / sizeof(int));
     if (asked->max_fds < 0 || asked->max_fds > max_value) {
-        PyErr_Format(PyExc_OverflowError, "maxfds: %zd; it is 0 to %zd", asked->max_fds, max_value);
+        PyErr_Format(PyExc_OverflowError, "maxfds: %zd; must be 0 to %zd", asked->max_fds,
+                     max_value);
         return -1;
     }
     if (asked->size < 0) {

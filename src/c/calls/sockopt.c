@@ -22,7 +22,7 @@ cmsgx_getsockopt(PyObject *module, PyObject *args)
         return NULL;
     }
     if (size < 0 || size > MAX_OPTION_SIZE) {
-        return PyErr_Format(PyExc_ValueError, "size: %R; it is 0 to %d", size_given,
+        return PyErr_Format(PyExc_ValueError, "size: %R; must be 0 to %d", size_given,
                             MAX_OPTION_SIZE);
     }
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, size);

@@ -209,7 +209,7 @@ read_format(cmsgx_codec *codec, PyObject *item)
     if (encoding == CMSGX_INTEGER ? size != 1 && size != 2 && size != 4
                                    : size < 0 || (size != 0 && (size_t)size != format->size)) {
         PyErr_Format(PyExc_ValueError,
-                     "%s: %R is not a wire format: size: %zd; it is 1, 2 or 4 for 'integer', and "
+                     "%s: %R is not a wire format: size: %zd; must be 1, 2 or 4 for 'integer', and "
                      "not to be chosen for another encoding",
                      codec->kind->tp_name, item, size);
         return -1;

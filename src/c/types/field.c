@@ -128,8 +128,8 @@ check_integer(PyTypeObject *kind, const cmsgx_field *field, PyObject *object)
     int64_t bottom = is_signed ? -top - 1 : 0;
     if (field->is_bounded
         && (overflow != 0 || value < field->min_value || value > field->max_value)) {
-        PyErr_Format(PyExc_ValueError, "%s.%U: %R; it is %lld to %lld", kind->tp_name, field->name,
-                     object, (long long)field->min_value, (long long)field->max_value);
+        PyErr_Format(PyExc_ValueError, "%s.%U: %R; must be %lld to %lld", kind->tp_name,
+                     field->name, object, (long long)field->min_value, (long long)field->max_value);
         return -1;
     }
     return overflow != 0 || value > top || value < bottom ? does_not_fit(kind, field, object) : 0;

@@ -188,7 +188,8 @@ config_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     /* On 32-bit systems cmsgx_as_nearest() turns any larger number into INT_MAX. */
     if (control_size < 0 || control_size >= INT_MAX) {
-        PyErr_Format(PyExc_ValueError, "control_size: %R; it is 0 to %d", size_given, INT_MAX - 1);
+        PyErr_Format(PyExc_ValueError, "control_size: %R; must be 0 to %d", size_given,
+                     INT_MAX - 1);
         return NULL;
     }
     int is_lasting = are_lasting(state, want);

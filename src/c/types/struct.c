@@ -258,7 +258,7 @@ struct_restore(PyObject *type, PyObject *args)
         return NULL;
     }
     if (attached_state < 0 || attached_state >= CMSGX_ATTACHED_STATES) {
-        return PyErr_Format(PyExc_ValueError, "attached_state: %d; it is 0 to %d", attached_state,
+        return PyErr_Format(PyExc_ValueError, "attached_state: %d; must be 0 to %d", attached_state,
                             CMSGX_ATTACHED_STATES - 1);
     }
     PyObject *self = read_buffer(type, data, NULL, 1);

@@ -212,7 +212,7 @@ def need_int(name: str, value: object) -> int:
 
 def check_int(name: str, value: object, minimum: int, maximum: int) -> int:
     if not minimum <= (number := need_int(name, value)) <= maximum:
-        raise ValueError(f"{name}: {value}; it is {minimum} to {maximum}")
+        raise ValueError(f"{name}: {value}; must be {minimum} to {maximum}")
     return number
 
 
