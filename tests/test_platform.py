@@ -50,7 +50,9 @@ def test_the_replacements_do_the_same() -> None:
     assert [pair for pair in zip(native, portable, strict=True) if pair[0] != pair[1]] == []
     assert native[-1] == "left open 0"
     options = 4 if has_pidfd() else 2
-    assert sum("descriptors, control_size" in line for line in native) == (TYPES * options * COUNTS * ROOMS)
+    assert sum("descriptors, control_size" in line for line in native) == (
+        TYPES * options * COUNTS * ROOMS
+    )
 
 
 def test_the_program_for_other_systems() -> None:
