@@ -17,6 +17,7 @@ from support import (
     Pair,
     close_pair,
     content,
+    eventually,
     gives_up_the_gil,
     open_fds,
     open_files,
@@ -102,8 +103,8 @@ def test_one_receiver_by_many_threads_is_refused_and_never_confused() -> None:
         with open_files(1) as files:
             for number in range(total):
                 cmsgx.send(sender, str(number).encode(), fds=files)
-                if number % 50 == 0:
-                    time.sleep(0.005)  # one waits in the Receiver, and the others find it in use
+                if number == total // 2:  # one waits in the Receiver, and the others find it in use
+                    assert eventually(lambda: bool(refused))
 
     def receive() -> None:
         while len(got) < total:
@@ -140,8 +141,8 @@ def test_one_batch_receiver_by_many_threads_is_refused_and_never_confused() -> N
                 sent = 0
                 while sent < 10:
                     sent += cmsgx.send_batch(sender, messages[sent:])
-                if number % 200 == 0:
-                    time.sleep(0.005)  # one waits in the receiver, and the others find it in use
+                if number == total // 2:  # one waits in the receiver, and the others find it in use
+                    assert eventually(lambda: bool(refused))
 
     def receive() -> None:
         while len(got) < total:
