@@ -270,6 +270,18 @@ def test_nothing_is_found_in_a_right_tree() -> None:
             [("C imports", "calls/send -> cmsgx._sync")],
             id="C that imports Python",
         ),
+        *(
+            pytest.param(
+                {"src/cmsgx/_core/__init__.py": "", "src/cmsgx/_core/sends.py": f"{line}\n"},
+                [("waits", f"_core.sends -> {module}")],
+                id=f"the core: {line}",
+            )
+            for line, module in [
+                ("import select", "select"),
+                ("from time import monotonic", "time"),
+                ("def later():\n    import asyncio.events", "asyncio"),
+            ]
+        ),
     ],
 )  # fmt: skip
 def test_what_breaks_a_rule_is_found(

@@ -97,7 +97,7 @@ def test_one_receiver_by_many_threads_is_refused_and_never_confused() -> None:
     total = 400
     rx = cmsgx.Receiver(receiver, 100, fds=1)
     got: list[tuple[bytes, str]] = []
-    refused = []
+    refused: list[str] = []
 
     def send() -> None:
         with open_files(1) as files:
@@ -132,7 +132,7 @@ def test_one_batch_receiver_by_many_threads_is_refused_and_never_confused() -> N
     total = 2000
     rx = cmsgx.BatchReceiver(receiver, 8, 100, fds=1)
     got: list[tuple[bytes, str]] = []
-    refused = []
+    refused: list[str] = []
 
     def send() -> None:
         with open_files(1) as files:

@@ -8,8 +8,9 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _cmsg
-from ._arguments import as_fds, as_seconds, as_tuple, as_view, check_word, needed
+from ._arguments import as_fds, as_seconds, check_word
 from ._cmsg import note_used_up, send_tracked
+from ._core.sends import views_after, views_of
 from ._options import Enabled, as_options, kinds_of
 from ._receiving import Asked, Configured
 
@@ -113,7 +114,9 @@ def send_all(
     total = sum([view.nbytes for view in rest])
     progress = [0]
     try:
-        refusal = send_tracked(progress, sock, rest[:_IOV_MAX], fds=fds, control=control, **limit)
+        refusal = send_tracked(
+            progress, sock, views_after(rest, 0), fds=fds, control=control, **limit
+        )
         while refusal is None and progress[0] < total:
             if deadline is not None:
                 left = deadline - time.monotonic()
@@ -128,38 +131,3 @@ def send_all(
     except BaseException as error:
         error.sent = progress[0]  # type: ignore[attr-defined]
         raise
-
-
-def views_of(data: Any) -> list[memoryview]:
-    """The bytes of one buffer, or of each buffer of an iterable, in place."""
-    items: Any = data
-    if type(data) is not list and type(data) is not tuple:
-        try:
-            view = memoryview(data)
-        except TypeError:
-            what = "a bytes-like object, or an iterable of them,"
-            if isinstance(data, str):
-                raise needed("data", what, data) from None
-            items = as_tuple("data", what, data)
-        else:
-            return [as_view("data", view)]
-    try:
-        return [memoryview(item).cast("B") for item in items]
-    except TypeError:
-        return [as_view(f"data[{index}]", item) for index, item in enumerate(items)]
-
-
-def views_after(views: list[memoryview], sent: int) -> list[memoryview]:
-    """What is left once `sent` bytes are gone: as many views as one call takes."""
-    rest: list[memoryview] = []
-    for view in views:
-        if sent >= view.nbytes:
-            sent -= view.nbytes
-        else:
-            rest.append(view[sent:])
-            sent = 0
-    # The kernel refuses more than IOV_MAX.
-    return rest[:_IOV_MAX]
-
-
-_IOV_MAX = 1024

@@ -27,11 +27,11 @@ from typing import (
 from . import _cmsg
 from ._arguments import as_int, as_kinds, check_word, needed
 from ._cmsg import note_used_up, send_tracked
+from ._core.sends import views_after, views_of
 from ._deadline import Deadline
 from ._errqueue import no_error_queue, reader
 from ._names import describe
 from ._options import ENOTSUPP, get_int, not_supported, set_int
-from ._sync import views_after, views_of
 from .kinds._reports import ErrorReport, ZeroCopyCompletion, report_of
 
 if TYPE_CHECKING:
