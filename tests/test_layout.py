@@ -272,7 +272,8 @@ def test_nothing_is_found_in_a_right_tree() -> None:
         ),
         *(
             pytest.param(
-                {"src/cmsgx/_core/__init__.py": "", "src/cmsgx/_core/sends.py": f"{line}\n"},
+                {"src/cmsgx/_core/__init__.py": "", "src/cmsgx/_core/sends.py": f"{line}\n",
+                 "src/cmsgx/_deadline.py": ""},
                 [("waits", f"_core.sends -> {module}")],
                 id=f"the core: {line}",
             )
@@ -280,6 +281,7 @@ def test_nothing_is_found_in_a_right_tree() -> None:
                 ("import select", "select"),
                 ("from time import monotonic", "time"),
                 ("def later():\n    import asyncio.events", "asyncio"),
+                ("from .._deadline import Deadline", "_deadline"),
             ]
         ),
     ],

@@ -1,40 +1,83 @@
-"""How long a call that takes several tries may wait."""
+"""How long a call that takes several tries may wait: the one clock of the Python code."""
 
 from __future__ import annotations
 
 import errno
 import os
 import time
+from _socket import socket as _socket_class
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any
 
+from . import _cmsg
 from ._arguments import as_seconds
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from ._fds import FileDescriptorLike
+
+
+def own_timeout(sock: FileDescriptorLike) -> float | EllipsisType | None:
+    """The timeout of a socket object, as C reads it.
+
+    An Fd, an int and an object with only fileno() have none: `...`, which C takes too.
+    """
+    return _socket_class.gettimeout(sock) if isinstance(sock, _socket_class) else ...
 
 
 class Deadline:
     """`seconds` from now; None for no limit, 0 if the call may not wait."""
 
-    __slots__ = ("_seconds", "_until", "error", "rounds")
+    __slots__ = ("_until", "error", "rounds", "seconds")
 
-    def __init__(self, seconds: float | None) -> None:
-        self._seconds = seconds = as_seconds(seconds)
+    def __init__(self, seconds: Any) -> None:
+        self.seconds = seconds = as_seconds(seconds)
         # The last argument of _cmsg.wait_for().
         self.rounds = 0
         # What left() has raised.
         self.error: OSError | None = None
         self._until = None if seconds is None else time.monotonic() + seconds
 
+    @classmethod
+    def of(
+        cls,
+        sock: FileDescriptorLike,
+        timeout: float | EllipsisType | None,
+        *,
+        is_green: bool = False,
+    ) -> Self:
+        """What the argument `timeout` of a call on `sock` means; `...` is the socket's own.
+
+        What has no timeout of its own waits if a system call on it would: O_NONBLOCK decides. A
+        green socket never waits here, because that would stop all greenlets.
+        """
+        if is_green:
+            if timeout is not ...:
+                as_seconds(timeout)  # wrong even if nothing waits
+            return cls(0)
+        if timeout is ...:
+            timeout = own_timeout(sock)
+        if timeout is ...:
+            with _cmsg.borrow(sock) as number:
+                timeout = None if os.get_blocking(number) else 0
+        return cls(timeout)
+
+    def remaining(self) -> float | None:
+        """Seconds left, 0 if there are none; None for no limit."""
+        return None if self._until is None else max(0.0, self._until - time.monotonic())
+
     def left(self) -> float | None:
-        """Seconds left. If none: BlockingIOError if it may not wait, else TimeoutError."""
-        if self._until is None:
-            return None
-        if self._seconds == 0:
-            self.error = BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-            raise self.error
-        left = self._until - time.monotonic()
-        if left <= 0:
-            self.error = TimeoutError("timed out")
+        """The same, but if none are left: BlockingIOError if it may not wait, else TimeoutError."""
+        left = self.remaining()
+        if left == 0:
+            if self.seconds:
+                self.error = TimeoutError("timed out")
+            else:
+                self.error = BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             raise self.error
         return left
 
     def timeout(self) -> float | None:
-        """The time left, for a call that takes a timeout."""
-        return 0 if self._seconds == 0 else self.left()
+        """The time left, for a call that takes a timeout: 0 only if it may not wait at all."""
+        return self.left() if self.seconds else self.seconds

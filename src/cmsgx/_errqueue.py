@@ -6,13 +6,13 @@ import errno
 import itertools
 import os
 from _socket import MSG_DONTWAIT
-from _socket import socket as _socket_class
 from collections.abc import Iterable, Iterator
 from types import EllipsisType
 from typing import TYPE_CHECKING, NoReturn, SupportsIndex
 
 from . import _cmsg
 from ._arguments import as_int, as_seconds
+from ._deadline import own_timeout
 from ._options import Enabled, as_options, family_of
 from ._receiving import Restoring
 from .errors import NotSupportedError
@@ -98,7 +98,7 @@ class ErrorReceiver(Restoring):
         errors of the call itself, but never one that an entry reports, nor one that is pending on
         the socket.
         """
-        timeout = _own_timeout(self._receiver.sock, timeout)
+        timeout = _timeout(self._receiver.sock, timeout)
         if timeout != 0:
             return _report_of(self._receiver.receive(flags=_FLAGS, timeout=timeout))
         message = self._try(_FLAGS)
@@ -149,7 +149,7 @@ def receive_errors(
     """
     if limit is not None:
         limit = as_int("limit", limit, minimum=0)
-    timeout = _own_timeout(sock, timeout)
+    timeout = _timeout(sock, timeout)
     return _reports(reader(sock, bufsize, "receive_errors"), limit, timeout)
 
 
@@ -190,14 +190,12 @@ def no_error_queue(what: str, message: _cmsg.Message) -> NotSupportedError:
     return error
 
 
-def _own_timeout(
+def _timeout(
     sock: FileDescriptorLike, timeout: float | EllipsisType | None
 ) -> float | EllipsisType | None:
-    """The timeout to wait with. For a blocking socket `...` is None; C would try only once."""
-    if isinstance(timeout, EllipsisType):
-        is_socket = isinstance(sock, _socket_class)
-        return _socket_class.gettimeout(sock) if is_socket else timeout  # type: ignore[arg-type]
-    return as_seconds(timeout)
+    """The timeout to wait with. Since C tries only once if it is `...`, as MSG_DONTWAIT says, a
+    blocking socket needs None. A number has no timeout, and is tried once."""
+    return own_timeout(sock) if timeout is ... else as_seconds(timeout)
 
 
 def _report_of(message: _cmsg.Message) -> ErrorReport:

@@ -509,17 +509,7 @@ class ZeroCopySender:
     # Waiting ---------------------------------------------------------------------------------
 
     def _deadline(self, timeout: float | EllipsisType | None) -> Deadline:
-        if self._is_green:
-            # Waiting here would stop all greenlets: BlockingIOError instead.
-            Deadline(None if timeout is ... else timeout)
-            return Deadline(0)
-        if timeout is not ...:
-            return Deadline(timeout)
-        gettimeout = getattr(self.sock, "gettimeout", None)
-        if gettimeout is not None:
-            return Deadline(gettimeout())
-        with _cmsg.borrow(self.sock) as number:
-            return Deadline(None if os.get_blocking(number) else 0)
+        return Deadline.of(self.sock, timeout, is_green=self._is_green)
 
     def _await(self, events: int, deadline: Deadline) -> None:
         """Waits for one of `events` or a completion; may return earlier."""

@@ -7,12 +7,12 @@ import os
 import select
 import signal
 import sys
-import time
 from multiprocessing import reduction
 from typing import NoReturn, SupportsIndex
 
 from .. import _cmsg
-from .._arguments import as_bytes, as_int, as_seconds, os_error
+from .._arguments import as_bytes, as_int, os_error
+from .._deadline import Deadline
 from .._fds import Fd, reduce_fd
 from ..errors import MalformedControlError
 from ._row import KindOption
@@ -72,14 +72,15 @@ class PidFd(Fd):
         the PidFd meanwhile, this goes on waiting for the same process, and the descriptor is closed
         when it returns.
         """
-        timeout = as_seconds(timeout)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = Deadline(timeout)
         with self._pinned() as number:
             poll = select.poll()
             poll.register(number, select.POLLIN)
-            while not poll.poll(None if deadline is None else _milliseconds_until(deadline)):
-                if deadline is not None and time.monotonic() >= deadline:
+            left = deadline.remaining()
+            while not poll.poll(_milliseconds(left)):
+                if left == 0:
                     raise TimeoutError("timed out")
+                left = deadline.remaining()
             try:
                 result = os.waitid(os.P_PIDFD, number, os.WEXITED)
             except ChildProcessError:
@@ -113,9 +114,9 @@ def _pid_in_proc(pidfd: PidFd, number: int) -> int | None:
     raise os_error(errno.EINVAL, f"{pidfd!r} is not a pidfd")
 
 
-def _milliseconds_until(deadline: float) -> float:
+def _milliseconds(seconds: float | None) -> float | None:
     # The longest wait that poll(2) takes; for a longer one it is called again.
-    return max(0.0, min((deadline - time.monotonic()) * 1000, 0x7FFFFFFF))
+    return None if seconds is None else min(seconds * 1000, 0x7FFFFFFF)
 
 
 class UnownedPidFd:
