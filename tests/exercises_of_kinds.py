@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import socket
@@ -281,9 +282,15 @@ def open_null() -> Iterator[int]:
         os.close(number)
 
 
-@exercises(cmsgx.CmsgError, cmsgx.MalformedControlError, cmsgx.NotSupportedError)
+@exercises(
+    cmsgx.CmsgError, cmsgx.MalformedControlError, cmsgx.NotSupportedError, cmsgx.ClosedError,
+    cmsgx.BrokenError, cmsgx.LimitError,
+)  # fmt: skip
 def errors() -> None:
     assert str(cmsgx.NotSupportedError(errno.ENOPROTOOPT, "text")).endswith("text")
+    assert copy.copy(cmsgx.ClosedError("text")).errno == errno.EBADF
+    for broken in (cmsgx.BrokenError, cmsgx.LimitError):
+        assert copy.copy(broken("text", b"partial")).partial == b"partial"
     for error in (cmsgx.MalformedControlError, cmsgx.CmsgError):
         try:
             raise error("text")

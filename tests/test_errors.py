@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
+import pickle
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +24,9 @@ TREE = {
     cmsgx.TooManyFdsError: (cmsgx.CmsgError, ValueError),
     cmsgx.MalformedControlError: (cmsgx.CmsgError, ValueError),
     cmsgx.NotSupportedError: (cmsgx.CmsgError, OSError),
+    cmsgx.ClosedError: (cmsgx.CmsgError, OSError),
+    cmsgx.BrokenError: (cmsgx.CmsgError, OSError),
+    cmsgx.LimitError: (cmsgx.BrokenError,),
 }
 
 
@@ -36,6 +41,25 @@ def test_the_tree(error: type[Exception], bases: tuple[type, ...]) -> None:
             cmsgx.ControlTruncatedError,
             cmsgx.CmsgError,
         )
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (cmsgx.NotSupportedError(errno.EOPNOTSUPP, "why"), errno.EOPNOTSUPP),
+        (cmsgx.ClosedError("why"), errno.EBADF),
+        (cmsgx.BrokenError("why", b"par"), errno.EPROTO),
+        (cmsgx.LimitError("why", b"par"), errno.EPROTO),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_and_its_copies_say_what_the_errno_is_and_why(error: OSError, number: int) -> None:
+    for one in error, copy.copy(error), pickle.loads(pickle.dumps(error)):
+        assert type(one) is type(error)
+        assert one.errno == number
+        assert str(one) == f"[Errno {number}] {os.strerror(number)}: why"
+        assert getattr(one, "partial", None) == getattr(error, "partial", None)
+    assert cmsgx.BrokenError("why").partial == b""
 
 
 def test_a_truncated_datagram_keeps_what_fitted() -> None:

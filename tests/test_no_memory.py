@@ -79,6 +79,8 @@ CALLS: dict[str, Call] = {
     "BatchReceiver": Call(
         a_queue, lambda pair: cmsgx.BatchReceiver(pair[1], 2, 16, fds=2, want=[cmsgx.PidFd])
     ),
+    "BrokenError": Call(nothing, lambda _: cmsgx.BrokenError("text", b"partial")),
+    "ClosedError": Call(nothing, lambda _: cmsgx.ClosedError("text")),
     "CmsgError": Call(nothing, lambda _: cmsgx.CmsgError("text")),
     "ControlTruncatedError": Call(
         a_message, lambda message: cmsgx.ControlTruncatedError(1, "text", message)
@@ -90,6 +92,7 @@ CALLS: dict[str, Call] = {
     "EmptyMapping": Call(nothing, lambda _: cmsgx.EmptyMapping()),
     "Fd": Call(a_number, lambda number: cmsgx.Fd(number), os.close),
     "FdLimitError": Call(a_message, lambda message: cmsgx.FdLimitError(1, "text", message)),
+    "LimitError": Call(nothing, lambda _: cmsgx.LimitError("text", b"partial")),
     "MalformedControlError": Call(nothing, lambda _: cmsgx.MalformedControlError("text")),
     "NotSupportedError": Call(nothing, lambda _: cmsgx.NotSupportedError(errno.ENOPROTOOPT, "x")),
     "BatchResult": Call(nothing, lambda _: cmsgx.BatchResult(1, [(1, OSError())])),

@@ -58,10 +58,13 @@ from ._sync import Receiver, send_all
 from ._version import __version__
 from ._zerocopy import Pending, ZeroCopySender
 from .errors import (
+    BrokenError,
+    ClosedError,
     CmsgError,
     ControlTruncatedError,
     DataTruncatedError,
     FdLimitError,
+    LimitError,
     MalformedControlError,
     NotSupportedError,
     TooManyFdsError,
@@ -78,6 +81,8 @@ __all__ = [
     "Batch",
     "BatchReceiver",
     "BatchResult",
+    "BrokenError",
+    "ClosedError",
     "CmsgError",
     "ControlTruncatedError",
     "Credentials",
@@ -89,6 +94,7 @@ __all__ = [
     "FdLimitError",
     "FileDescriptorLike",
     "FileDescriptors",
+    "LimitError",
     "MalformedControlError",
     "Message",
     "MessageFds",
