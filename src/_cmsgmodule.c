@@ -147,8 +147,14 @@ PyDoc_STRVAR(send_tracked_doc,
 
 PyDoc_STRVAR(send_batch_tracked_doc,
 "send_batch_tracked(progress, sock, messages, /, *, flags=0, timeout=...)\n--\n\n"
-"Like send_tracked(), but for send_batch(): adds the number of messages sent, even if it raises.\n"
-"Raises an error that occurs after part of a message was sent on a stream.");
+"Like send_tracked(), but for send_batch().  `progress` is a list of two ints: the number of\n"
+"messages sent, and the number of bytes sent of the next one.  An OSError is returned even if\n"
+"some were sent.");
+
+PyDoc_STRVAR(try_send_batch_doc,
+"try_send_batch(progress, sock, messages, /, *, flags=0)\n--\n\n"
+"Like send_batch_tracked(), but does not wait: False if the socket takes no more now, although it\n"
+"may have taken some.  Otherwise True, or the OSError.");
 
 PyDoc_STRVAR(receive_doc,
 "receive(sock, bufsize, *, fds=0, flags=0, timeout=..., on_truncation='raise', close='now')\n--\n\n"
@@ -366,6 +372,8 @@ static PyMethodDef methods[] = {
     {"send_tracked", FAST(cmsgx_send_tracked), METH_FASTCALL | METH_KEYWORDS, send_tracked_doc},
     {"send_batch_tracked", FAST(cmsgx_send_batch_tracked), METH_FASTCALL | METH_KEYWORDS,
      send_batch_tracked_doc},
+    {"try_send_batch", FAST(cmsgx_try_send_batch), METH_FASTCALL | METH_KEYWORDS,
+     try_send_batch_doc},
     {"receive", FAST(cmsgx_receive_once), METH_FASTCALL | METH_KEYWORDS, receive_doc},
     {"CMSG_ALIGN", cmsgx_cmsg_align, METH_O, align_doc},
     {"CMSG_LEN", cmsgx_cmsg_len, METH_O, len_doc},

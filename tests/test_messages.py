@@ -114,7 +114,7 @@ UNMET = {
     "type: an int is needed, not {}": _PRIVATE,
     "IPAddress has no codec of its own": _PRIVATE,
     "attached_state: {}; must be 0 to {}": _PRIVATE,
-    "{}(): the first argument is a list of one int": _PRIVATE,
+    "{}(): the first argument is a list of {}": _PRIVATE,
     "value: {} bytes; {} at most": _PRIVATE,
     "call_foreign() takes a name and a socket": _PRIVATE,
     "read_header() takes a buffer and an offset": _PRIVATE,

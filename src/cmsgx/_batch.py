@@ -296,7 +296,7 @@ def send_segments(
             "send_segments: this socket is a SOCK_STREAM, which keeps no datagrams apart; "
             "send_all() sends them as one stream of bytes",
         )
-    in_segments, in_batch = [0], [0]  # bytes, datagrams
+    in_segments, in_batch = [0], [0, 0]  # bytes; datagrams, and bytes of the next one
     sent = 0
     refusal: OSError | None = None
     try:

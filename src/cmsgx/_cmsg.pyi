@@ -473,6 +473,14 @@ def send_batch_tracked(
     flags: int = 0,
     timeout: _Timeout = ...,
 ) -> OSError | None: ...
+def try_send_batch(
+    progress: list[int],
+    sock: FileDescriptorLike,
+    messages: Iterable[OutgoingLike],
+    /,
+    *,
+    flags: int = 0,
+) -> OSError | bool: ...
 def build(control: ControlMessage | Iterable[_Control], /) -> bytes: ...
 def read_header(
     buffer: ReadableBuffer, offset: int, /

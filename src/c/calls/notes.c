@@ -28,6 +28,21 @@ cmsgx_add_note(const char *format, ...)
     cmsgx_restore_exception(error);
 }
 
+void
+cmsgx_set_attribute(const char *name, const char *format, ...)
+{
+    PyObject *error = cmsgx_save_exception();
+    va_list arguments;
+    va_start(arguments, format);
+    PyObject *value = Py_VaBuildValue(format, arguments);
+    va_end(arguments);
+    if (value == NULL || error == NULL || PyObject_SetAttrString(error, name, value) < 0) {
+        PyErr_Clear();
+    }
+    Py_XDECREF(value);
+    cmsgx_restore_exception(error);
+}
+
 int
 cmsgx_are_fds_used_up(PyObject *value)
 {

@@ -1,4 +1,4 @@
-/* Notes on exceptions, as BaseException.add_note() adds them. */
+/* Notes on exceptions, as BaseException.add_note() adds them, and attributes. */
 
 #ifndef CMSGX_NOTES_H
 #define CMSGX_NOTES_H
@@ -7,6 +7,8 @@
 
 /* Adds a note to the current exception, which stays unchanged if that fails. */
 void cmsgx_add_note(const char *format, ...);
+/* Sets an attribute of the current exception, if it can; the value as for Py_BuildValue(). */
+void cmsgx_set_attribute(const char *name, const char *format, ...);
 
 /* An argument, by the name that the caller knows; the value is borrowed, or NULL. */
 typedef struct {

@@ -84,29 +84,38 @@ cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
 }
 
 int
-cmsgx_is_progress(const char *function, PyObject *const *args, Py_ssize_t nargs)
+cmsgx_is_progress(const char *function, PyObject *const *args, Py_ssize_t nargs, int count)
 {
-    if (nargs < 1 || !PyList_CheckExact(args[0]) || PyList_GET_SIZE(args[0]) != 1) {
-        PyErr_Format(PyExc_TypeError, "%s(): the first argument is a list of one int", function);
+    if (nargs < 1 || !PyList_CheckExact(args[0]) || PyList_GET_SIZE(args[0]) != count) {
+        PyErr_Format(PyExc_TypeError, "%s(): the first argument is a list of %s", function,
+                     count == 1 ? "one int" : "two ints");
         return 0;
     }
     return 1;
 }
 
+/* Adds to one of the numbers: 0, or -1 with an exception. */
+static int
+add_progress(PyObject *progress, Py_ssize_t at, Py_ssize_t amount)
+{
+    PyObject *before = Py_XNewRef(PyList_GetItem(progress, at));
+    PyObject *more = before == NULL ? NULL : PyLong_FromSsize_t(amount);
+    PyObject *total = more == NULL ? NULL : PyNumber_Add(before, more);
+    Py_XDECREF(more);
+    Py_XDECREF(before);
+    return total == NULL ? -1 : PyList_SetItem(progress, at, total);
+}
+
 PyObject *
-cmsgx_tell_progress(PyObject *progress, ssize_t sent, int error)
+cmsgx_tell_progress(PyObject *progress, ssize_t sent, ssize_t part_sent, int error)
 {
     PyObject *raised = cmsgx_save_exception();
-    if (sent > 0) {
-        PyObject *before = Py_XNewRef(PyList_GetItem(progress, 0));
-        PyObject *more = before == NULL ? NULL : PyLong_FromSsize_t(sent);
-        PyObject *total = more == NULL ? NULL : PyNumber_Add(before, more);
-        Py_XDECREF(more);
-        Py_XDECREF(before);
-        if (total == NULL || PyList_SetItem(progress, 0, total) < 0) {
-            Py_XDECREF(raised);
-            return NULL;
-        }
+    int has_part = PyList_Size(progress) > 1;
+    if ((sent > 0 && (add_progress(progress, 0, sent) < 0
+                      || (has_part && PyList_SetItem(progress, 1, PyLong_FromLong(0)) < 0)))
+        || (part_sent > 0 && add_progress(progress, 1, part_sent) < 0)) {
+        Py_XDECREF(raised);
+        return NULL;
     }
     if (raised != NULL && error == 0) {
         cmsgx_restore_exception(raised);
@@ -119,9 +128,9 @@ PyObject *
 cmsgx_send_tracked(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     int error;
-    if (!cmsgx_is_progress("send_tracked", args, nargs)) {
+    if (!cmsgx_is_progress("send_tracked", args, nargs, 1)) {
         return NULL;
     }
     ssize_t sent = send_typed(module, args + 1, nargs - 1, kwnames, &error);
-    return cmsgx_tell_progress(args[0], sent, error);
+    return cmsgx_tell_progress(args[0], sent, 0, error);
 }

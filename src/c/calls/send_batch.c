@@ -40,8 +40,13 @@ typedef struct {
     PyObject *pending;          /* owned: raised once these are sent, or NULL */
     PyObject *messages;         /* borrowed: a tuple of all messages */
     int is_iterator;            /* the caller gave them as an iterator */
-    int names_messages;         /* errors may call them `messages`, as the caller does */
+    int is_tracked;             /* of a caller that counts by itself: errors do not call them
+                                   `messages`, and none is left for the next call */
+    int is_one_try;             /* it does not wait */
+    int is_full;                /* such a call ended because the socket takes no more now */
     Py_ssize_t first_unread;    /* the first message of which nothing was read yet */
+    Py_ssize_t sent;            /* messages of this call */
+    int error;                  /* after an exception: as of send_chunk() */
     batch_entry *entries;
     struct cmsgx_mmsg *headers;
     PyObject **owners;          /* of all entries; NULL if there are none */
@@ -168,7 +173,7 @@ fill_chunk(batch *self, Py_ssize_t from)
         Py_ssize_t index = from + (Py_ssize_t)self->count;
         if (fill_entry(self, entry, PyTuple_GET_ITEM(self->messages, index)) < 0) {
             cmsgx_outgoing_clear(&entry->out);
-            if (self->names_messages) {
+            if (!self->is_tracked) {
                 cmsgx_add_note("in messages[%zd]", index);
             }
             self->first_unread = index;
@@ -329,11 +334,12 @@ skip_failed(batch *self, Py_ssize_t from, int error)
 }
 
 /* Sends the chunk that begins at messages[from], all of it unless one message fails.  0, or -1 with
-   an exception; *error is 0 if that is not about the next message, but, for instance, from a signal
-   handler. */
+   an exception; self->error is 0 if that is not about the next message, but, for instance, from a
+   signal handler. */
 static int
-send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
+send_chunk(batch *self, Py_ssize_t from, int64_t deadline)
 {
+    int *error = &self->error;
     while (self->done < self->count) {
         cmsgx_pins pins = {self->state->FdBase, NULL, 0};
         size_t first = first_with_descriptors(self);
@@ -345,6 +351,10 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
         }
         ssize_t result =
             cmsgx_call(self->sock, POLLOUT, try_sendmmsg, self, self->flags, &pins, error);
+        if (result < 0 && self->is_one_try && *error == EAGAIN) {
+            self->is_full = self->is_last_chunk = 1;
+            return 0;
+        }
         if (result < 0) {
             if (*error != EBADF) {
                 if (self->part_sent == 0) {
@@ -391,72 +401,53 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline, int *error)
     return 0;
 }
 
-/* Sets an attribute of the current exception; the value as for Py_BuildValue(). */
-static void
-set_attribute(const char *name, const char *format, ...)
+static PyObject *
+as_tuple(void *list)
 {
-    PyObject *error = cmsgx_save_exception();
-    va_list arguments;
-    va_start(arguments, format);
-    PyObject *value = Py_VaBuildValue(format, arguments);
-    va_end(arguments);
-    if (value == NULL || error == NULL || PyObject_SetAttrString(error, name, value) < 0) {
-        PyErr_Clear();
-    }
-    Py_XDECREF(value);
-    cmsgx_restore_exception(error);
+    return PyList_AsTuple(list);
 }
 
 /* Sets the attributes of the current exception that say what was sent, and what was skipped. */
 static void
-attach_progress(const batch *self, Py_ssize_t sent)
+attach_progress(const batch *self)
 {
-    set_attribute("sent", "n", sent);
-    set_attribute("sent_bytes", "n", (Py_ssize_t)self->part_sent);
+    cmsgx_set_attribute("sent", "n", self->sent);
+    cmsgx_set_attribute("sent_bytes", "n", (Py_ssize_t)self->part_sent);
     if (self->skipped != NULL) {
-        PyObject *error = cmsgx_save_exception();
-        PyObject *skipped = PyList_AsTuple(self->skipped);
-        if (skipped == NULL) {
-            PyErr_Clear();
-        }
-        cmsgx_restore_exception(error);
-        if (skipped != NULL) {
-            set_attribute("skipped", "O", skipped);
-            Py_DECREF(skipped);
-        }
+        cmsgx_set_attribute("skipped", "O&", as_tuple, self->skipped);
     }
 }
 
-/* Sends all messages, chunk by chunk: 0, or -1 with an exception, and *error as of send_chunk().
-   Either way, *sent is the number of messages sent. */
+/* Sends all messages, chunk by chunk: 0, or -1 with an exception, and self->error as of
+   send_chunk().  Either way, self->sent is the number of messages sent. */
 static int
-send_all(batch *self, Py_ssize_t *sent, int *error)
+send_all(batch *self)
 {
     Py_ssize_t count = PyTuple_GET_SIZE(self->messages), done = 0;
     int64_t deadline = self->sock->timeout > 0 ? cmsgx_now() + self->sock->timeout : 0;
 
     while (done < count) {
-        *error = 0;
+        self->error = 0;
         int failed = fill_chunk(self, done) < 0 || gather_owners(self) < 0
-                     || send_chunk(self, done, deadline, error) < 0;
+                     || send_chunk(self, done, deadline) < 0;
         done += (Py_ssize_t)self->done;
-        *sent = done - (self->skipped != NULL ? PyList_GET_SIZE(self->skipped) : 0);
+        self->sent = done - (self->skipped != NULL ? PyList_GET_SIZE(self->skipped) : 0);
         clear_from(self, 0);
         if (!failed && !self->is_last_chunk && PyErr_CheckSignals() < 0) {
             /* Otherwise no handler would run before everything is sent. */
             failed = 1;
         }
-        if (self->pending != NULL && !(failed && *error == 0)) {
+        if (self->pending != NULL && !(failed && self->error == 0)) {
             cmsgx_restore_exception(self->pending);
             self->pending = NULL;
-            *error = 0;
+            self->error = 0;
             failed = 1;
         }
         Py_ssize_t first;
-        if (failed && (done == 0 || self->part_sent > 0 || *error == 0
-                       || count_used_up(self, done, &first) > 0)) {
+        if (failed && (done == 0 || self->part_sent > 0 || self->error == 0
+                       || self->is_tracked || count_used_up(self, done, &first) > 0)) {
             note_used_up(self, done);
-            attach_progress(self, *sent);
+            attach_progress(self);
             return -1;
         }
         if (failed) {
@@ -473,14 +464,14 @@ send_all(batch *self, Py_ssize_t *sent, int *error)
 
 /* The BatchResult of a call with on_error="skip": a new reference, or NULL with an exception. */
 static PyObject *
-batch_result(const batch *self, Py_ssize_t sent)
+batch_result(const batch *self)
 {
     PyObject *skipped = PyList_AsTuple(self->skipped);
     PyObject *result = skipped == NULL
-        ? NULL : PyObject_CallFunction(self->state->BatchResult, "nO", sent, skipped);
+        ? NULL : PyObject_CallFunction(self->state->BatchResult, "nO", self->sent, skipped);
     Py_XDECREF(skipped);
     if (result == NULL) {
-        attach_progress(self, sent);
+        attach_progress(self);
     }
     return result;
 }
@@ -488,23 +479,25 @@ batch_result(const batch *self, Py_ssize_t sent)
 /* Parses the arguments and calls send_all(), with the same results.  *result (unless `result` is
    NULL) is what the Python function returns: a new reference, or NULL with an exception. */
 static int
-send_batch(PyObject *module, const cmsgx_signature *signature, PyObject *const *args,
-           Py_ssize_t nargs, PyObject *kwnames, Py_ssize_t *sent, int *error, PyObject **result)
+send_batch(batch *self, PyObject *module, const cmsgx_signature *signature, PyObject *const *args,
+           Py_ssize_t nargs, PyObject *kwnames, PyObject **result)
 {
     enum {SOCK, MESSAGES, FLAGS, TIMEOUT, ON_ERROR, COUNT};
     PyObject *values[COUNT] = {NULL};
     cmsgx_state *state = cmsgx_state_of(module);
     cmsgx_sock sock;
-    int flags = 0, skips = 0;
+    int flags = 0, skips = 0, failed = -1;
 
-    *sent = 0;
-    *error = 0;
     if (cmsgx_keywords(state, signature, args, nargs, kwnames, values) < 0
         || cmsgx_sock_resolve_typed(state, values[SOCK], CMSGX_SENDING, &sock) < 0
         || cmsgx_sock_set_timeout(&sock, values[TIMEOUT]) < 0
         || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], "flags", &flags) < 0)
         || (values[ON_ERROR] != NULL && cmsgx_as_on_error(values[ON_ERROR], &skips) < 0)) {
         return -1;
+    }
+    if (self->is_one_try) {
+        sock.timeout = CMSGX_ONE_TRY;
+        flags |= MSG_DONTWAIT;
     }
     /* A tuple of our own, as a list could be changed while the GIL is released. */
     PyObject *messages = cmsgx_as_messages(state, values[MESSAGES]);
@@ -513,30 +506,29 @@ send_batch(PyObject *module, const cmsgx_signature *signature, PyObject *const *
     }
     Py_ssize_t count = PyTuple_GET_SIZE(messages);
     size_t max_entries = count < CHUNK ? (size_t)count : CHUNK;
-    batch self = {.state = state, .sock = &sock, .flags = flags | CMSGX_MSG_NOSIGNAL,
-                  .messages = messages, .is_iterator = PyIter_Check(values[MESSAGES]),
-                  .names_messages = result != NULL, .retried = -1};
-    int failed = -1;
 
-    self.entries = PyMem_Malloc((max_entries + 1) * (sizeof(batch_entry) + sizeof(*self.headers)));
-    if (self.entries == NULL) {
+    self->state = state;
+    self->sock = &sock;
+    self->flags = flags | CMSGX_MSG_NOSIGNAL;
+    self->messages = messages;
+    self->is_iterator = PyIter_Check(values[MESSAGES]);
+    self->retried = -1;
+    size_t entry_size = sizeof(batch_entry) + sizeof(*self->headers);
+    self->entries = PyMem_Malloc((max_entries + 1) * entry_size);
+    if (self->entries == NULL) {
         PyErr_NoMemory();
     }
-    else if (!skips || (self.skipped = PyList_New(0)) != NULL) {
-        self.headers = (struct cmsgx_mmsg *)(void *)(self.entries + max_entries + 1);
-        failed = send_all(&self, sent, error);
-        if (self.part_sent > 0) {
-            /* A message was sent in part: that must be raised. */
-            *error = 0;
-        }
+    else if (!skips || (self->skipped = PyList_New(0)) != NULL) {
+        self->headers = (struct cmsgx_mmsg *)(void *)(self->entries + max_entries + 1);
+        failed = send_all(self);
     }
     if (result != NULL && failed == 0) {
-        *result = skips ? batch_result(&self, *sent) : PyLong_FromSsize_t(*sent);
+        *result = skips ? batch_result(self) : PyLong_FromSsize_t(self->sent);
     }
-    Py_XDECREF(self.skipped);
-    Py_XDECREF(self.pending);
-    PyMem_Free(self.owners);
-    PyMem_Free(self.entries);
+    Py_XDECREF(self->skipped);
+    Py_XDECREF(self->pending);
+    PyMem_Free(self->owners);
+    PyMem_Free(self->entries);
     Py_DECREF(messages);
     return failed;
 }
@@ -548,11 +540,22 @@ cmsgx_send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyOb
         "send_batch", 2, 2,
         {CMSGX_KW_SOCK, CMSGX_KW_MESSAGES, CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT, CMSGX_KW_ON_ERROR, -1},
     };
-    Py_ssize_t sent;
-    int error;
+    batch self = {0};
     PyObject *result = NULL;
-    (void)send_batch(module, &signature, args, nargs, kwnames, &sent, &error, &result);
+    (void)send_batch(&self, module, &signature, args, nargs, kwnames, &result);
     return result;
+}
+
+static PyObject *
+track_batch(batch *self, PyObject *module, const cmsgx_signature *signature, PyObject *const *args,
+            Py_ssize_t nargs, PyObject *kwnames)
+{
+    if (!cmsgx_is_progress(signature->function, args, nargs, 2)) {
+        return NULL;
+    }
+    self->is_tracked = 1;
+    (void)send_batch(self, module, signature, args + 1, nargs - 1, kwnames, NULL);
+    return cmsgx_tell_progress(args[0], self->sent, (Py_ssize_t)self->part_sent, self->error);
 }
 
 PyObject *
@@ -563,11 +566,21 @@ cmsgx_send_batch_tracked(PyObject *module, PyObject *const *args, Py_ssize_t nar
         "send_batch_tracked", 2, 2,
         {CMSGX_KW_SOCK, CMSGX_KW_MESSAGES, CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT, -1},
     };
-    Py_ssize_t sent;
-    int error;
-    if (!cmsgx_is_progress("send_batch_tracked", args, nargs)) {
-        return NULL;
+    batch self = {0};
+    return track_batch(&self, module, &signature, args, nargs, kwnames);
+}
+
+PyObject *
+cmsgx_try_send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const cmsgx_signature signature = {
+        "try_send_batch", 2, 2, {CMSGX_KW_SOCK, CMSGX_KW_MESSAGES, CMSGX_KW_FLAGS, -1},
+    };
+    batch self = {.is_one_try = 1};
+    PyObject *refusal = track_batch(&self, module, &signature, args, nargs, kwnames);
+    if (refusal != Py_None) {
+        return refusal;
     }
-    (void)send_batch(module, &signature, args + 1, nargs - 1, kwnames, &sent, &error, NULL);
-    return cmsgx_tell_progress(args[0], sent, error);
+    Py_DECREF(refusal);
+    return PyBool_FromLong(!self.is_full);
 }

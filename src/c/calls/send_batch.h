@@ -8,8 +8,12 @@
 PyObject *cmsgx_send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                            PyObject *kwnames);
 
-/* The same as a tracked call, which counts messages: see cmsgx_send_tracked(). */
+/* The same as a tracked call, which counts messages, and the bytes that were sent of the next one:
+   see cmsgx_send_tracked(). */
 PyObject *cmsgx_send_batch_tracked(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                                    PyObject *kwnames);
+/* A tracked call that does not wait: False if the socket takes no more now, else True. */
+PyObject *cmsgx_try_send_batch(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                               PyObject *kwnames);
 
 #endif
