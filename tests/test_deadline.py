@@ -13,7 +13,7 @@ import pytest
 from support import Pair
 
 import cmsgx
-from cmsgx import _deadline
+from cmsgx import _cmsg, _deadline
 from cmsgx._deadline import Deadline, own_timeout
 
 
@@ -59,16 +59,20 @@ def test_what_has_no_timeout_of_its_own_waits_where_the_file_blocks(
 
 
 @pytest.mark.parametrize("timeout", [..., None, 0, 7])
-def test_a_green_socket_never_waits(stream: Pair, timeout: Any) -> None:
-    assert Deadline.of(stream[0], timeout, is_green=True).seconds == 0
+def test_a_green_socket_never_waits(monkeypatch: pytest.MonkeyPatch, timeout: Any) -> None:
+    monkeypatch.setattr(_cmsg, "check_socket", lambda sock: True)
+    assert Deadline.of(0, timeout).seconds == 0
 
 
 @pytest.mark.parametrize("is_green", [True, False])
-def test_a_wrong_timeout_is_refused_even_if_nothing_waits(stream: Pair, is_green: bool) -> None:
+def test_a_wrong_timeout_is_refused_even_if_nothing_waits(
+    monkeypatch: pytest.MonkeyPatch, is_green: bool
+) -> None:
+    monkeypatch.setattr(_cmsg, "check_socket", lambda sock: is_green)
     with pytest.raises(ValueError, match="timeout: -1; seconds that are not negative"):
-        Deadline.of(stream[0], -1, is_green=is_green)
+        Deadline.of(0, -1)
     with pytest.raises(TypeError, match="timeout: a number of seconds, or None, is needed"):
-        Deadline.of(stream[0], "1", is_green=is_green)  # type: ignore[arg-type]
+        Deadline.of(0, "1")  # type: ignore[arg-type]
 
 
 def test_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from support import close_pair, eventually, gives_up_the_gil, is_open, stuck_in_
 
 import cmsgx
 from cmsgx import _fds
+from cmsgx._deadline import Deadline
 
 # Closed meanwhile ---------------------------------------------------------------------------------
 
@@ -55,11 +56,7 @@ def reduced(fd: cmsgx.Fd) -> bytes:
 
 
 def default_deadline(fd: cmsgx.Fd) -> float | None:
-    # For a socket without MSG_ZEROCOPY, so that creating the rest of it fails.
-    sender = object.__new__(cmsgx.ZeroCopySender)
-    sender.sock = fd
-    sender._is_green = False
-    return sender._deadline(...).left()
+    return Deadline.of(fd, ...).left()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +75,7 @@ def default_deadline(fd: cmsgx.Fd) -> float | None:
         (new_socket, lambda fd: cmsgx.Receiver(fd, 100, want=[cmsgx.Credentials]).sock is fd),
     ],
     ids=["check", "map", "reduce", "open", "pid", "send_signal", "wait", "socket",
-         "peer_credentials", "ZeroCopySender", "Receiver"],
+         "peer_credentials", "deadline", "Receiver"],
 )  # fmt: skip
 def test_what_is_closed_in_the_middle_of_a_call_is_not_another_file_there(
     make: Callable[[], Any], use: Callable[[Any], object], monkeypatch: pytest.MonkeyPatch

@@ -317,6 +317,17 @@ def test_on_copied(on_copied: Any) -> None:
         assert kernel_id(left) == sender.next_id
 
 
+def test_the_send_that_finds_out_that_it_stops_neither_fails_nor_waits() -> None:
+    with udp() as (left, right), cmsgx.ZeroCopySender(left, on_copied="stop") as sender:
+        left.settimeout(0)
+        while not sender.stopped:
+            assert sender.send(b"1") == 1
+            assert right.recv(100) == b"1"
+        sender.wait(60)
+        assert sender.next_id == kernel_id(left)
+        left.settimeout(60)
+
+
 def test_it_can_stop_with_sends_in_flight(
     waiting: tuple[cmsgx.ZeroCopySender, list[bytearray]],
 ) -> None:

@@ -37,7 +37,8 @@ from zerocopies import (
 )
 
 import cmsgx
-from cmsgx import _zerocopy, kinds
+from cmsgx import kinds
+from cmsgx._core import zerocopy
 
 SO_TIMESTAMPING = 37
 SOFTWARE, TX_SOFTWARE, OPT_ID, OPT_TSONLY = 1 << 4, 1 << 1, 1 << 7, 1 << 11
@@ -116,7 +117,7 @@ def test_with_that_fails_waits_for_nothing() -> None:
 
 def test_memory_in_flight_is_kept_when_the_sender_is_collected() -> None:
     buffer = bytearray(SIZE)
-    before = len(_zerocopy._abandoned)
+    before = len(zerocopy._abandoned)
     with stalled() as (left, _, _):
         sender = cmsgx.ZeroCopySender(left)
         sender.send(buffer)
@@ -125,8 +126,8 @@ def test_memory_in_flight_is_kept_when_the_sender_is_collected() -> None:
         with pytest.warns(ResourceWarning, match="1 buffers in flight"):
             senders.clear()
         assert not can_resize(buffer)
-    [[view]] = _zerocopy._abandoned[before:]
-    del _zerocopy._abandoned[before:], view
+    [[view]] = zerocopy._abandoned[before:]
+    del zerocopy._abandoned[before:], view
     assert can_resize(buffer)
 
 
@@ -243,7 +244,7 @@ def test_a_child_leaves_the_completions(
     leave: Callable[[cmsgx.ZeroCopySender], object], is_locked: bool
 ) -> None:
     buffer = bytearray(SIZE)
-    before = len(_zerocopy._abandoned)
+    before = len(zerocopy._abandoned)
     with udp() as (left, _), cmsgx.ZeroCopySender(left) as sender:
         sender.send(buffer)
 
@@ -251,7 +252,7 @@ def test_a_child_leaves_the_completions(
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 leave(sender)
-            assert len(_zerocopy._abandoned) == before
+            assert len(zerocopy._abandoned) == before
 
         if is_locked:
             with sender._lock:

@@ -40,19 +40,13 @@ class Deadline:
         self._until = None if seconds is None else time.monotonic() + seconds
 
     @classmethod
-    def of(
-        cls,
-        sock: FileDescriptorLike,
-        timeout: float | EllipsisType | None,
-        *,
-        is_green: bool = False,
-    ) -> Self:
+    def of(cls, sock: FileDescriptorLike, timeout: float | EllipsisType | None) -> Self:
         """What the argument `timeout` of a call on `sock` means; `...` is the socket's own.
 
         What has no timeout of its own waits if a system call on it would: O_NONBLOCK decides. A
         green socket never waits here, because that would stop all greenlets.
         """
-        if is_green:
+        if _cmsg.check_socket(sock):
             if timeout is not ...:
                 as_seconds(timeout)  # wrong even if nothing waits
             return cls(0)

@@ -17,7 +17,7 @@ from ._options import Enabled, as_options, family_of
 from ._receiving import Restoring
 from .errors import NotSupportedError
 from .kinds._error import ExtendedError
-from .kinds._reports import report_of
+from .kinds._reports import no_error_queue, report_of
 from .kinds._sending import family_name
 from .kinds._table import rows
 
@@ -34,7 +34,7 @@ _BUFSIZE = 65 << 10
 # of extension headers with 2 KiB each.
 _CONTROL_SIZE = 10 << 10
 # MSG_ERRQUEUE never waits in the kernel. If the system lacks it, a call would take ordinary data.
-_FLAGS = getattr(_cmsg, "MSG_ERRQUEUE", 0) | MSG_DONTWAIT
+QUEUE = getattr(_cmsg, "MSG_ERRQUEUE", 0) | MSG_DONTWAIT
 _NOTHING = os.strerror(errno.EAGAIN)
 # Empty if the system has no error queue, and so lacks ExtendedError.
 _FAMILIES = frozenset(
@@ -100,15 +100,15 @@ class ErrorReceiver(Restoring):
         """
         timeout = _timeout(self._receiver.sock, timeout)
         if timeout != 0:
-            return _report_of(self._receiver.receive(flags=_FLAGS, timeout=timeout))
-        message = self._try(_FLAGS)
+            return _report_of(self._receiver.receive(flags=QUEUE, timeout=timeout))
+        message = self._try(QUEUE)
         if message is None:
             raise BlockingIOError(errno.EAGAIN, _NOTHING)
         return _report_of(message)
 
     def try_receive(self) -> ErrorReport | None:
         """The next entry of the queue, or None if the queue is empty. Never waits."""
-        message = self._try(_FLAGS)
+        message = self._try(QUEUE)
         return None if message is None else _report_of(message)
 
     def __iter__(self) -> Iterator[ErrorReport]:
@@ -183,13 +183,6 @@ class _Reader(_cmsg.Receiver):
 _Reader.__name__ = "ErrorReceiver"
 
 
-def no_error_queue(what: str, message: _cmsg.Message) -> NotSupportedError:
-    """The error for a socket that gave ordinary data instead."""
-    error = NotSupportedError(errno.EOPNOTSUPP, f"{what}: this kind of socket has no error queue")
-    error.message = message  # type: ignore[attr-defined]
-    return error
-
-
 def _timeout(
     sock: FileDescriptorLike, timeout: float | EllipsisType | None
 ) -> float | EllipsisType | None:
@@ -209,7 +202,7 @@ def _reports(
 ) -> Iterator[ErrorReport]:
     wait = timeout != 0
     for _ in itertools.count() if limit is None else range(limit):
-        message = receiver.receive(flags=_FLAGS, timeout=timeout) if wait else receiver._try(_FLAGS)
+        message = receiver.receive(flags=QUEUE, timeout=timeout) if wait else receiver._try(QUEUE)
         if message is None:
             return
         wait = False

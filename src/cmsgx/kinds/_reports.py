@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, ClassVar
 
 from .._names import describe
-from ..errors import MalformedControlError
+from ..errors import MalformedControlError, NotSupportedError
 from ._error import ErrorOrigin, ExtendedError, SentStage
 from ._row import OpenEnum, constant
 from ._socket import WifiStatus
@@ -395,3 +395,10 @@ def report_of(message: _cmsg.Message) -> ErrorReport:
     if error.ee_origin == ErrorOrigin.TIMESTAMPING and WifiStatus in message:
         return WifiReport(message, error)
     return _BY_ORIGIN.get(error.ee_origin, UnknownReport)(message, error)
+
+
+def no_error_queue(what: str, message: _cmsg.Message) -> NotSupportedError:
+    """The error for a socket that gave ordinary data instead."""
+    error = NotSupportedError(errno.EOPNOTSUPP, f"{what}: this kind of socket has no error queue")
+    error.message = message  # type: ignore[attr-defined]
+    return error
