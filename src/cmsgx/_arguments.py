@@ -40,11 +40,11 @@ def as_int(name: str, value: Any, minimum: int | None = None) -> int:
     return number
 
 
-def as_fds(fds: Any) -> int:
+def as_fds(fds: Any, name: str = "fds") -> int:
     """The maximum number of descriptors. A bool is refused, as it is when descriptors are sent."""
     if isinstance(fds, bool):
-        raise needed("fds", "the number of descriptors to accept", fds)
-    return as_int("fds", fds, minimum=0)
+        raise needed(name, "the number of descriptors to accept", fds)
+    return as_int(name, fds, minimum=0)
 
 
 def as_seconds(timeout: Any) -> float | None:

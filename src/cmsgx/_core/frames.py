@@ -1,0 +1,247 @@
+"""Frames: messages with descriptors in a stream of bytes. docs/frames.md has the format."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from .._arguments import as_fds, as_int, as_kinds
+from .._cmsg import MAX_FDS, listed_fds
+from ..errors import BrokenError, ControlTruncatedError, LimitError, TooManyFdsError
+from ..kinds import Rights
+from .arrivals import Arrivals, append_result, close_each
+from .parcels import Parcel
+from .sends import views_of
+
+if TYPE_CHECKING:
+    from .._arguments import Buffer
+    from .._fds import Fd, FileDescriptorLike, FileDescriptors
+    from ..kinds import ControlMessage
+
+_HEADER = struct.Struct("<IHH")
+_MOST_BYTES = (1 << 32) - 1
+# Of one call: IOV_MAX on each supported system.
+_MOST_BUFFERS = 1024
+# Each byte of the header can carry as many as one message, so a frame without data can have them.
+MOST_FDS = _HEADER.size * MAX_FDS
+
+
+class Frame(Parcel):
+    """One message of a FramedConnection: its data, and the descriptors that were sent with it.
+
+    It owns the descriptors: those that are not taken are closed at the end of its `with`, or by
+    close().
+    """
+
+    __slots__ = ()
+
+
+# Sending ------------------------------------------------------------------------------------------
+
+
+class Step(NamedTuple):
+    """What one sendmsg(2) is given. What it leaves of the bytes goes before the next step."""
+
+    data: list[Any]
+    fds: tuple[FileDescriptorLike, ...]
+    control: tuple[ControlMessage, ...]
+
+
+def steps_of(
+    data: Buffer | Iterable[Buffer],
+    fds: FileDescriptors = (),
+    control: ControlMessage | Iterable[ControlMessage] = (),
+) -> list[Step]:
+    """How a frame is sent: the data in place, and each descriptor once.
+
+    The control messages go with the first byte. The descriptors of a Rights among them come after
+    those of `fds`, and are counted with them.
+    """
+    views = views_of(data)
+    size = sum([view.nbytes for view in views])
+    if size > _MOST_BYTES:
+        raise ValueError(f"data: {size} bytes; a frame has at most {_MOST_BYTES}")
+    every = as_kinds(control)
+    numbers = list(listed_fds(fds))
+    for kind in every:
+        if isinstance(kind, Rights):
+            numbers += kind.fds
+    others = tuple([kind for kind in every if not isinstance(kind, Rights)])
+    if len(numbers) > MOST_FDS:
+        raise TooManyFdsError(f"fds: {len(numbers)} descriptors; a frame has at most {MOST_FDS}")
+    header = _HEADER.pack(size, len(numbers), 0)
+    if len(numbers) <= MAX_FDS and len(views) < _MOST_BUFFERS:
+        return [Step([header, *views], tuple(numbers), others)]
+    # One byte of the header for each that cannot be the last with descriptors.
+    steps = []
+    while len(numbers) > MAX_FDS:
+        steps.append(Step([header[:1]], tuple(numbers[:MAX_FDS]), ()))
+        header, numbers = header[1:], numbers[MAX_FDS:]
+    rest = [header, *views]
+    steps.append(Step(rest[:_MOST_BUFFERS], tuple(numbers), ()))
+    starts = range(_MOST_BUFFERS, len(rest), _MOST_BUFFERS)
+    steps += [Step(rest[start : start + _MOST_BUFFERS], (), ()) for start in starts]
+    steps[0] = steps[0]._replace(control=others)
+    return steps
+
+
+# Receiving ----------------------------------------------------------------------------------------
+
+
+class Deframer(Arrivals):
+    """Cuts what is received from a stream into frames, and gives each its own descriptors.
+
+    limit     the longest data of a frame, in bytes
+    max_fds   the most descriptors of a frame
+
+    Descriptors belong to the frame that has the last byte of the read that brought them: the kernel
+    ends a read within the bytes of the sendmsg(2) that it takes descriptors from. It breaks for
+    good, with all descriptors closed, when the peer does what the format does not allow.
+    """
+
+    __slots__ = ("_data", "_state", "limit", "max_fds")
+
+    def __init__(
+        self, is_end: Callable[[Any], bool], *, limit: int = 1 << 20, max_fds: int = 16
+    ) -> None:
+        super().__init__(is_end)
+        self.limit = as_int("limit", limit, minimum=0)
+        self.max_fds = as_fds(max_fds, "max_fds")
+        if self.max_fds > MOST_FDS:
+            raise ValueError(f"max_fds: {max_fds}; must be 0 to {MOST_FDS}")
+        # How many bytes of the stream were used. Of the frame that has begun: what came of its
+        # header, how many bytes of its data came, and its descriptors, a list for each read.
+        self._state: tuple[int, bytes, int, list[list[Fd]]] = (0, b"", 0, [])
+        # Its data; bytes beyond that number do not count.
+        self._data = bytearray()
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes complete what has begun: the header of a frame, or its data."""
+        _, header, size, _ = self._state
+        if len(header) < _HEADER.size:
+            return _HEADER.size - len(header)
+        return int(_HEADER.unpack(header)[0]) - size
+
+    def next_frame(self) -> Frame | None:
+        """The next frame; None if that needs another pull(), and at the end."""
+        self.check()
+        while (message := self._message()) is not None:
+            if self.is_at_end:
+                self._need_whole(None)
+                return None
+            at = self._state[0] - self._held[0]
+            if at < message.nbytes:
+                frame = self._cut(message, at)
+                if frame is not None:
+                    return frame
+            else:
+                message.close()
+                self._held = (0, [])
+        return None
+
+    def _cut(self, message: Any, at: int) -> Frame | None:
+        """Uses the message from this byte to the end of a frame, or to its own end."""
+        _, header, size, fds = self._state
+        view, end = message.view, message.nbytes
+        if len(header) < _HEADER.size:
+            begin = at
+            at = min(at + _HEADER.size - len(header), end)
+            header += bytes(view[begin:at])
+        data, length, count = None, -1, self.max_fds
+        if len(header) == _HEADER.size:
+            length, count = self._parse(header)
+            begin = at
+            at = min(at + length - size, end)
+            if at - begin == length:
+                data = bytes(view[begin:at])
+            elif at > begin:
+                del self._data[size:]
+                self._data += view[begin:at]
+                size += at - begin
+                if size == length:
+                    data = bytes(self._data)
+        if at == end:
+            self._take(message, fds)
+        came = sum([len(some) for some in fds])
+        if came > count or (came < count and data is not None):
+            self._fail_by_count(came, count, length >= 0)
+        if data is None:
+            self._state = (self._held[0] + at, header, size, fds)
+            return None
+        frame = Frame(data, fds[0] if len(fds) == 1 else [fd for some in fds for fd in some])
+        self._state = (self._held[0] + at, b"", 0, [])
+        if size:
+            self._data = bytearray()
+        return frame
+
+    def _parse(self, header: bytes) -> tuple[int, int]:
+        length, count, reserved = _HEADER.unpack(header)
+        if reserved:
+            self._fail(
+                BrokenError, f"frame: its header ends with {reserved:#06x}, and not with 0x0000"
+            )
+        if length > self.limit:
+            self._fail(LimitError, f"frame: {length} bytes; the limit is {self.limit}")
+        if count > self.max_fds:
+            self._fail(LimitError, f"frame: {count} descriptors; max_fds is {self.max_fds}")
+        return length, count
+
+    def _take(self, message: Any, fds: list[list[Fd]]) -> None:
+        """Takes over the descriptors of a message; none for one from which they were taken."""
+        if message.closed_fds != 0:
+            self._fail(
+                LimitError,
+                f"frame: one read brought more than {len(message.fds)} descriptors; "
+                f"max_fds is {self.max_fds}",
+            )
+        if len(message.fds):
+            try:
+                append_result(fds, message.take_all)
+            except OSError as error:
+                self._fail(BrokenError, f"frame: {error.strerror}", cause=error)
+
+    def _fail_by_count(self, came: int, count: int, is_announced: bool) -> NoReturn:
+        if not is_announced:
+            self._fail(
+                LimitError, f"frame: {came} descriptors came with its header; max_fds is {count}"
+            )
+        self._fail(
+            BrokenError,
+            f"frame: its header announces {count} descriptors, and {came} came with it",
+        )
+
+    def _need_whole(self, reset: ConnectionResetError | None) -> None:
+        """Breaks it if the stream ends inside a frame."""
+        _, header, size, _ = self._state
+        if header:
+            where = (
+                f"{size} of the {_HEADER.unpack(header)[0]} bytes of its data"
+                if len(header) == _HEADER.size
+                else f"{len(header)} of the {_HEADER.size} bytes of its header"
+            )
+            how = "the stream ended" if reset is None else "the connection was reset"
+            self._fail(
+                BrokenError, f"frame: {how} after {where}", bytes(self._data[:size]), cause=reset
+            )
+
+    def _place(self) -> int:
+        return self._state[0]
+
+    def _end_by(self, reset: ConnectionResetError) -> NoReturn:
+        self._need_whole(reset)
+        self._failure = (partial(ConnectionResetError, *reset.args), None)
+        self._drop()
+        raise reset
+
+    def _lost(self, error: ControlTruncatedError) -> None:
+        self._fail(BrokenError, f"frame: {error.strerror}", cause=error)
+
+    def _drop(self) -> None:
+        super()._drop()
+        for fds in self._state[3]:
+            close_each(fds)
+        self._state = (0, b"", 0, [])
+        self._data = bytearray()

@@ -1,0 +1,233 @@
+"""Streams for protocols that count: bytes and descriptors, each in the order in which they came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from .._arguments import as_fds, as_int, as_view
+from ..errors import BrokenError, ControlTruncatedError, LimitError
+from .arrivals import Arrivals, append_result, close_each
+from .parcels import Parcel
+
+if TYPE_CHECKING:
+    from .._arguments import Buffer
+    from .._fds import Fd
+
+
+class Rest(Parcel):
+    """What was left over by reads that took a part of what came. Its attributes are a message's."""
+
+    __slots__ = ()
+
+    eof = False
+    truncated = False
+    closed_fds = 0
+    control = ()
+    flags = 0
+    address = None
+    sender = None
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.data)
+
+    @property
+    def view(self) -> bytes:
+        return self.data
+
+
+class _Batch(NamedTuple):
+    """The descriptors of one read."""
+
+    first: int  # the place of the first byte of that read in the stream
+    end: int  # and the place after its last one
+    lists: list[list[Fd]]  # all in one of them
+
+    def fds(self) -> list[Fd]:
+        return [fd for some in self.lists for fd in some]
+
+
+class _State(NamedTuple):
+    start: int  # the place of the first byte that is kept
+    kept: bytearray  # bytes from there on; those at `came` and after it do not count
+    came: int  # the place after the last byte that came
+    read: int  # and after the last one that was read
+    batches: tuple[_Batch, ...]
+
+
+class ByteStream(Arrivals):
+    """Messages as they come, or the bytes in them, in whatever pieces the reader needs.
+
+    max_queued   how many descriptors may wait to be taken
+
+    A read that needs more than is here takes nothing and returns None; after a pull() it is made
+    again. It breaks for good if the stream ends inside a read, the limit of a read is reached,
+    or a descriptor would be missing in the order.
+    """
+
+    __slots__ = ("_looked", "_state", "max_queued", "wanted")
+
+    def __init__(self, is_end: Callable[[Any], bool], *, max_queued: int = 64) -> None:
+        super().__init__(is_end)
+        self.max_queued = as_fds(max_queued, "max_queued")
+        self.wanted = 0
+        """How many more bytes the read needs, at least, that returned None; 0: any message."""
+        self._state = _State(0, bytearray(), 0, 0, ())
+        # A separator, and the place before which none begins.
+        self._looked = (b"", 0)
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes were taken in for a read, and not read."""
+        return self._state.came - self._state.read
+
+    def next_message(self) -> Any:
+        """What is left over from reads, with its descriptors; else the message that came, or None.
+
+        The end is a message too: each pull() gets another one.
+        """
+        self.check()
+        self.wanted = 0
+        _, _, came, read, batches = self._state
+        if came == read:
+            held = self._held[1]
+            return held.pop() if held else None
+        fds = [fd for batch in batches if batch.end > read for fd in batch.fds()]
+        rest = Rest(self._bytes(came - read), fds)
+        self._read(came, tuple([batch for batch in batches if batch.end <= read]))
+        return rest
+
+    def read_exactly(self, n: int) -> bytes | None:
+        """The next n bytes."""
+        self.check()
+        n = as_int("n", n, minimum=0)
+        while self.buffered < n:
+            self.wanted = n - self.buffered
+            if not self._take_in():
+                if self.is_at_end:
+                    self._fail_at_end(f"read_exactly: {n} bytes are needed")
+                return None
+        return self._read_on(n)
+
+    def read_until(self, separator: Buffer, limit: int) -> bytes | None:
+        """The bytes up to this separator, and the separator: at most `limit` bytes together."""
+        self.check()
+        wanted = as_view("separator", separator).tobytes()
+        if not wanted:
+            raise ValueError("separator: it is empty; at least 1 byte is needed")
+        limit = as_int("limit", limit, minimum=len(wanted))
+        while True:
+            start, kept, came, read, _ = self._state
+            looked = self._looked[1] if self._looked[0] == wanted else 0
+            at = kept.find(wanted, max(read, looked) - start, min(came, read + limit) - start)
+            if at >= 0:
+                return self._read_on(start + at + len(wanted) - read)
+            if came - read >= limit:
+                self._fail(
+                    LimitError,
+                    f"read_until: {wanted!r} is not in the next {limit} bytes, the limit",
+                    self._bytes(limit),
+                )
+            self._looked = (wanted, max(read, came - len(wanted) + 1))
+            self.wanted = 1
+            if not self._take_in():
+                if self.is_at_end:
+                    self._fail_at_end(f"read_until: {wanted!r} is needed")
+                return None
+
+    def take_fds(self, n: int) -> list[Fd]:
+        """The first n of the descriptors that came with bytes that were read, or none of them."""
+        self.check()
+        n = as_fds(n, "n")
+        taken: list[Fd] = []
+        left: list[_Batch] = []
+        for batch in self._state.batches:
+            fds = batch.fds()
+            count = n - len(taken) if batch.first < self._state.read else 0
+            taken += fds[:count]
+            if count < len(fds):
+                left.append(batch._replace(lists=[fds[count:]]))
+        if len(taken) < n:
+            raise BrokenError(
+                f"take_fds: {n} are needed, and {len(taken)} came with the bytes that were read"
+            )
+        self._state = self._state._replace(batches=tuple(left))
+        return taken
+
+    def _fail_at_end(self, need: str) -> NoReturn:
+        here = self.buffered
+        self._fail(BrokenError, f"{need}, and the stream ended after {here}", self._bytes(here))
+
+    def _take_in(self) -> bool:
+        """Moves the message that came to the bytes and descriptors that are kept.
+
+        False if there is none, or only the end.
+        """
+        message = self._message()
+        if message is None or self.is_at_end:
+            return False
+        start, kept, came, read, batches = self._state
+        if came == self._held[0]:
+            if message.closed_fds != 0:
+                self._fail(
+                    LimitError, f"stream: one read brought more than {len(message.fds)} descriptors"
+                )
+            if len(message.fds):
+                batches = self._take_over(message)
+            del kept[came - start :]
+            kept += message.view
+            self._state = _State(start, kept, came + message.nbytes, read, batches)
+        message.close()
+        self._held = (0, [])
+        return True
+
+    def _take_over(self, message: Any) -> tuple[_Batch, ...]:
+        """The batches, with one for this message, which owns its descriptors from now on."""
+        came, batches = self._state.came, self._state.batches
+        if not batches or batches[-1].first != came:
+            batches = (*batches, _Batch(came, came + message.nbytes, []))
+            self._state = self._state._replace(batches=batches)
+        try:
+            append_result(batches[-1].lists, message.take_all)
+        except OSError as error:
+            self._fail(BrokenError, f"stream: {error.strerror}", cause=error)
+        queued = sum([len(batch.fds()) for batch in batches])
+        if queued > self.max_queued:
+            self._fail(
+                LimitError,
+                f"stream: {queued} descriptors wait to be taken; max_queued is {self.max_queued}",
+            )
+        return batches
+
+    def _bytes(self, n: int) -> bytes:
+        start, kept, _, read, _ = self._state
+        return bytes(memoryview(kept)[read - start : read - start + n])
+
+    def _read_on(self, n: int) -> bytes:
+        data = self._bytes(n)
+        self.wanted = 0
+        self._read(self._state.read + n, self._state.batches)
+        return data
+
+    def _read(self, to: int, batches: tuple[_Batch, ...]) -> None:
+        """The bytes before this place were read; they are forgotten once they are half of all."""
+        start, kept, came, _, _ = self._state
+        if 2 * (to - start) >= came - start:
+            start, kept = to, kept[to - start : came - start]
+        self._state = _State(start, kept, came, to, batches)
+
+    def _place(self) -> int:
+        return self._state.came
+
+    def _lost(self, error: ControlTruncatedError) -> None:
+        # Who asked for a message gets the error, and in it the message.
+        if self.wanted:
+            self._fail(BrokenError, f"stream: {error.strerror}", cause=error)
+
+    def _drop(self) -> None:
+        super()._drop()
+        for batch in self._state.batches:
+            for fds in batch.lists:
+                close_each(fds)
+        self._state = _State(0, bytearray(), 0, 0, ())
