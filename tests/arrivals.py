@@ -94,6 +94,8 @@ def interrupted_after(steps: int) -> Iterator[list[int]]:
         return trace
 
     before = sys.gettrace()
+    # CPython 3.12 looks for this when settrace() is called, in any frame.
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(trace)
     try:
         yield left

@@ -82,6 +82,48 @@ ELSEWHERE = {
     "{} could not be restored": ("test_options.py", "could not be restored"),
     "{} could not be restored: {}": ("test_options.py", "could not be restored"),
     "and {}": ("test_options.py", "could not be restored"),
+    "the connection is closed":
+        ("test_core_frames.py", "the connection is closed"),
+    "data: {} bytes; a frame has at most {}":
+        ("test_core_frames.py", "at most"),
+    "fds: {} descriptors; a frame has at most {}":
+        ("test_core_frames.py", "descriptors; a frame has at most"),
+    "frame: its header announces {} descriptors, and {} came with it":
+        ("test_core_frames.py", "frame: its header announces"),
+    "max_fds: {}; must be 0 to {}":
+        ("test_core_frames.py", "; must be 0 to"),
+    "frame: its header ends with {}, and not with 0x0000":
+        ("test_core_frames.py", "frame: its header ends with"),
+    "frame: {} bytes; the limit is {}":
+        ("test_core_frames.py", "bytes; the limit is"),
+    "frame: {} descriptors; max_fds is {}":
+        ("test_core_frames.py", "descriptors; max_fds is"),
+    "frame: one read brought more than {} descriptors; max_fds is {}":
+        ("test_core_frames.py", "descriptors; max_fds is"),
+    "frame: {} descriptors came with its header; max_fds is {}":
+        ("test_core_frames.py", "descriptors came with its header; max_fds is"),
+    "frame: {} after {}":
+        ("test_core_frames.py", " after "),
+    "frame: {}":
+        ("test_core_frames.py", "frame: "),
+    "n: an int is needed, not {}":
+        ("test_core_queues.py", "n: an int is needed, not"),
+    "{}, and the stream ended after {}":
+        ("test_core_queues.py", ", and the stream ended after "),
+    "separator: it is empty; at least 1 byte is needed":
+        ("test_core_queues.py", "separator: it is empty; at least 1 byte is needed"),
+    "take_fds: {} are needed, and {} came with the bytes that were read":
+        ("test_core_queues.py", "are needed, and"),
+    "stream: {} descriptors wait to be taken; max_queued is {}":
+        ("test_core_queues.py", "descriptors wait to be taken; max_queued is"),
+    "stream: {}":
+        ("test_core_queues.py", "stream: "),
+    "separator: a bytes-like object is needed, not {}":
+        ("test_core_queues.py", "separator: a bytes-like object is needed, not"),
+    "read_until: {} is not in the next {} bytes, the limit":
+        ("test_core_queues.py", " is not in the next "),
+    "stream: one read brought more than {} descriptors":
+        ("test_core_queues.py", "stream: one read brought more than"),
 }  # fmt: skip
 
 # Messages that no test can provoke, with the reason.
