@@ -291,6 +291,10 @@ PyDoc_STRVAR(note_used_up_doc,
 "Adds a note to an OSError that names the arguments which were iterators, because repeating the\n"
 "call would send nothing from them.");
 
+PyDoc_STRVAR(as_messages_doc,
+"as_messages(messages, /)\n--\n\n"
+"The messages of an argument of send_batch() as a tuple.");
+
 PyDoc_STRVAR(listed_fds_doc,
 "listed_fds(fds, /)\n--\n\n"
 "The descriptors in the `fds` argument of a sending call, as a tuple.  A single object with\n"
@@ -400,6 +404,7 @@ static PyMethodDef methods[] = {
     {"generation", generation, METH_NOARGS, generation_doc},
     {"note_used_up", (PyCFunction)(void (*)(void))cmsgx_note_used_up_of,
      METH_VARARGS | METH_KEYWORDS, note_used_up_doc},
+    {"as_messages", cmsgx_as_messages_of, METH_O, as_messages_doc},
     {"listed_fds", cmsgx_listed_fds_of, METH_O, listed_fds_doc},
     {"with_lock", cmsgx_with_lock, METH_VARARGS, with_lock_doc},
     {"call_foreign", FAST(cmsgx_call_foreign_from), METH_FASTCALL, call_foreign_doc},

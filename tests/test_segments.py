@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,7 +19,7 @@ from segments import UDP_GRO, UDP_SEGMENT, drain, numbered, numbers, send_plainl
 from support import unix_pair
 
 import cmsgx
-from cmsgx import kinds
+from cmsgx import _cmsg, _deadline, _segments, kinds
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
@@ -367,3 +368,81 @@ def test_what_cannot_be_sent_at_all() -> None:
     with udp_pair() as (one, _), pytest.raises(PermissionError) as caught:
         cmsgx.send_segments(one, numbered(3, 10), 10, address=("255.255.255.255", 9))
     assert caught.value.sent == 0  # type: ignore[attr-defined]
+
+
+# One deadline -----------------------------------------------------------------------------------
+
+
+def count_timeouts(monkeypatch: pytest.MonkeyPatch, seconds: float = 0) -> list[Any]:
+    """The timeout that each call with segments is given; each then takes that long."""
+    given: list[Any] = []
+    call = _cmsg.send_tracked
+
+    def send_tracked(*arguments: Any, timeout: Any, **more: Any) -> Any:
+        given.append(timeout)
+        result = call(*arguments, timeout=timeout, **more)
+        time.sleep(seconds)
+        return result
+
+    monkeypatch.setattr(_segments, "send_tracked", send_tracked)
+    return given
+
+
+@pytest.mark.parametrize("is_of_socket", [False, True])
+def test_one_deadline_for_all_calls(monkeypatch: pytest.MonkeyPatch, is_of_socket: bool) -> None:
+    given = count_timeouts(monkeypatch)
+    with udp_pair() as (one, two):
+        one.connect(two.getsockname())
+        if is_of_socket:
+            one.settimeout(600)
+        limit: Any = {} if is_of_socket else {"timeout": 600}
+        assert cmsgx.send_segments(one, numbered(300, 10), 10, **limit) == 300
+        assert len(given) >= 3
+        assert 600 >= given[0] > given[1] > given[2] > 0
+
+
+@pytest.mark.parametrize(("timeout", "expected"), [(..., ...), (None, None), (0, 0)])
+def test_a_call_without_a_deadline(
+    monkeypatch: pytest.MonkeyPatch, timeout: Any, expected: Any
+) -> None:
+    given = count_timeouts(monkeypatch)
+    with udp_pair() as (one, two):
+        one.connect(two.getsockname())
+        for sock in (one, one.fileno()):
+            assert cmsgx.send_segments(sock, numbered(300, 10), 10, timeout=timeout) == 300
+        assert set(given) == {expected}
+
+
+def test_when_time_is_up_it_returns_what_went(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And raises if the rest cannot be given again, because an iterator was read."""
+    given = count_timeouts(monkeypatch, 0.02)
+    with udp_pair() as (one, two):
+        one.connect(two.getsockname())
+        most = cmsgx.segment_support(one)
+        data = numbered(300, 10)
+        assert cmsgx.send_segments(one, data, 10, timeout=0.01) == most
+        with pytest.raises(TimeoutError) as caught:
+            cmsgx.send_segments(one, data, 10, control=iter([kinds.Ttl(9)]), timeout=0.01)
+        assert caught.value.sent == most  # type: ignore[attr-defined]
+        assert caught.value.__notes__[0].startswith("control was an iterator")
+        assert len(given) == 2
+        assert numbers(drain(two)) == 2 * list(range(most))
+
+
+@pytest.mark.parametrize("error", [TimeoutError("of a handler"), OSError(errno.EIO, "of one")])
+def test_a_handler_in_place_of_the_deadline(
+    monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    """It is neither the end of the time, nor a refusal of the kernel."""
+
+    def timeout(_: object) -> float:
+        raise error
+
+    monkeypatch.setattr(_deadline.Deadline, "timeout", timeout)
+    with udp_pair() as (one, two):
+        one.connect(two.getsockname())
+        with pytest.raises(type(error)) as caught:
+            cmsgx.send_segments(one, numbered(300, 10), 10, timeout=60)
+        assert caught.value is error
+        assert error.sent == 0  # type: ignore[attr-defined]
+        assert not hasattr(error, "sent_bytes")

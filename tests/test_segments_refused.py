@@ -24,7 +24,8 @@ from support import TESTS, run_python, unix_pair
 from test_hazards_identity import needs_namespaces
 
 import cmsgx
-from cmsgx import _batch, kinds
+from cmsgx import _segments, kinds
+from cmsgx._core import segments
 
 SO_NO_CHECK = 11
 
@@ -302,8 +303,8 @@ def refused_for_its_size() -> None:
     """Before Linux 6.14 a segment above the MTU is EINVAL: a shorter one is tried with segments
     again."""
     shim = Shim()
-    kernel = _batch._kernel()._replace(names_size=False)
-    cast(Any, _batch)._kernel = lambda: kernel
+    kernel = _segments._kernel()._replace(names_size=False)
+    cast(Any, _segments)._kernel = lambda: kernel
     with udp_pair() as (one, two):
         one.connect(two.getsockname())
         rx = wait_for(two)
@@ -339,16 +340,16 @@ def refused_by_each() -> None:
     shim = Shim()
     shim.refuse_segments(errno.EIO)
     with cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        for port in range(1, _batch._MOST_PATHS + 300):
+        for port in range(1, segments._MOST_PATHS + 300):
             address = ("127.0.0.1", port)
             with suppress(ConnectionRefusedError):
                 cmsgx.send_segments(sock, b"12", 1, address=address)
-        known = _batch._refused[sock]
-        assert 0 < len(known) <= _batch._MOST_PATHS
+        known = _segments._refusals.paths(sock)
+        assert 0 < len(known) <= segments._MOST_PATHS
         del known
     del sock
     gc.collect()
-    assert not _batch._refused
+    assert not len(_segments._refusals)
 
 
 @pytest.mark.slow

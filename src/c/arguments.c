@@ -172,6 +172,12 @@ cmsgx_as_messages(cmsgx_state *state, PyObject *object)
     return PySequence_Tuple(object);
 }
 
+PyObject *
+cmsgx_as_messages_of(PyObject *module, PyObject *object)
+{
+    return cmsgx_as_messages(cmsgx_state_of(module), object);
+}
+
 int
 cmsgx_as_truncation(PyObject *object, int *raises)
 {

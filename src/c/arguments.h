@@ -26,6 +26,8 @@ PyObject *cmsgx_sequence(PyObject *iterable, const char *name, const char *neede
 /* The messages of an iterable as a tuple, a new reference, or NULL with an exception: TypeError for
    a single message, whose parts would be taken for messages. */
 PyObject *cmsgx_as_messages(cmsgx_state *state, PyObject *object);
+/* as_messages(messages, /): the same for Python code. */
+PyObject *cmsgx_as_messages_of(PyObject *module, PyObject *object);
 
 /* on_truncation: "raise" (1) or "keep" (0). */
 int cmsgx_as_truncation(PyObject *object, int *raises);

@@ -10,14 +10,7 @@ from . import _bind as _bind
 from . import errors as errors
 from . import kinds as kinds
 from . import wire as wire
-from ._batch import (
-    BatchReceiver,
-    BatchResult,
-    Outgoing,
-    OutgoingLike,
-    segment_support,
-    send_segments,
-)
+from ._batch import BatchReceiver, BatchResult, Outgoing, OutgoingLike
 from ._cmsg import (
     CMSG_ALIGN,
     CMSG_LEN,
@@ -54,6 +47,7 @@ from ._peer import (
     peer_pidfd,
     peer_security,
 )
+from ._segments import segment_support, send_segments
 from ._sync import Receiver, send_all
 from ._version import __version__
 from ._zerocopy import Pending, ZeroCopySender
