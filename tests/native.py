@@ -71,17 +71,26 @@ def skip_where_a_child_cannot_start_threads() -> None:
         pytest.skip("AddressSanitizer: a thread that was started after fork() did not return")
 
 
-def under_shim(mode: str = "") -> dict[str, str]:
-    """The environment of a process in which tests/c/shim.c watches system calls and can falsify
-    their results."""
-    sources = ("shim.c", "shim_receiving.c")
-    library = build("shim.so", "-O1", "-shared", "-fPIC", *sources, "-ldl")
+def preloaded(name: str, *sources: str) -> dict[str, str]:
+    """The environment of a process with a library made of these sources."""
+    library = build(f"{name}.so", "-O1", "-shared", "-fPIC", *sources, "-ldl")
     others = os.environ.get("LD_PRELOAD", "")
     return {
         "LD_PRELOAD": f"{library} {others}".strip(),
         "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0",
-        "CMSGX_SHIM_MODE": mode,
     }
+
+
+def under_shim(mode: str = "") -> dict[str, str]:
+    """The environment of a process in which tests/c/shim.c watches system calls and can falsify
+    their results."""
+    return {**preloaded("shim", "shim.c", "shim_receiving.c"), "CMSGX_SHIM_MODE": mode}
+
+
+def under_reluctance(mode: str = "") -> dict[str, str]:
+    """The environment of a process in which tests/c/reluctant.c refuses each call at first, or
+    moves one byte at a time."""
+    return {**preloaded("reluctant", "reluctant.c"), "CMSGX_RELUCTANT": mode}
 
 
 class Shim:
@@ -122,3 +131,36 @@ class Shim:
             yield
         finally:
             self._library.shim_guard(0)
+
+
+class Reluctant:
+    """For a process that was started with under_reluctance(): see reluctant.c."""
+
+    COUNTED = ("again", "interrupted", "shortened", "alone", "lies")
+
+    def __init__(self) -> None:
+        self._library = ctypes.PyDLL(None)
+        self._library.reluctant_mode.argtypes = [ctypes.c_char_p]
+        self._library.reluctant_count.argtypes = [ctypes.c_char_p]
+        self._library.reluctant_count.restype = ctypes.c_long
+
+    def count(self, *names: str) -> int:
+        """How often it was in the way since the mode was set."""
+        return sum([self._library.reluctant_count(name.encode()) for name in names or self.COUNTED])
+
+    @contextmanager
+    def mode(self, mode: str) -> Iterator[None]:
+        self._library.reluctant_mode(mode.encode())
+        try:
+            yield
+        finally:
+            self._library.reluctant_mode(b"")
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is in the way meanwhile: for what the other side does."""
+        self._library.reluctant_pause(1)
+        try:
+            yield
+        finally:
+            self._library.reluctant_pause(0)

@@ -1,0 +1,156 @@
+"""Public calls over sockets that are never ready at first, and that take and give one byte at a
+time: what comes of each is the same."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Any
+
+import pytest
+from native import Reluctant, under_reluctance
+from public_names import CALLABLES
+from support import open_files, run_python, unix_pair
+
+import cmsgx
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="system calls of Linux, by a preload"
+)
+
+START = "import reluctance as here, reluctant_sends, reluctant_receives\n"
+MODES = ["later", "little", "later=2,ready=2,error=2,little"]
+SLOW_MODES = [*MODES, "later,little", "later=40", "ready=20", "error=20,later"]
+
+
+def run(code: str) -> list[str]:
+    return run_python(START + code, env=under_reluctance()).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_long"),
+    [(mode, False) for mode in MODES]
+    + [pytest.param(mode, True, marks=pytest.mark.slow) for mode in SLOW_MODES],
+)
+def test_what_comes_of_a_call_is_the_same(mode: str, is_long: bool) -> None:
+    count, failed, *failures = run(f"here.replay_all({mode!r}, {is_long})")
+    assert int(failed) == 0, "\n".join(failures)
+    assert int(count) > 400
+
+
+# Those of the public calls that are in no row: they neither send nor receive.
+NO_MESSAGES = {
+    "cmsgx.ZeroCopySender.release": "hands over what it holds",
+    "cmsgx.ZeroCopySender.acknowledge": "is given what others have received",
+    "cmsgx.Receiver.refresh": "asks for options",
+    "cmsgx.BatchReceiver.refresh": "asks for options",
+    "cmsgx.enable": "sets options",
+    "cmsgx.accept_rights": "sets an option",
+    "cmsgx.peer_credentials": "asks for an option",
+    "cmsgx.peer_groups": "asks for an option",
+    "cmsgx.peer_pidfd": "asks for an option",
+    "cmsgx.peer_security": "asks for an option",
+    "cmsgx.segment_support": "asks for an option; its probe has a test of its own",
+    "cmsgx.close_in_background": "closes",
+    "cmsgx.wait_closed": "waits for close(2)",
+    "cmsgx.fromfd": "makes a socket",
+    "cmsgx.socketpair": "makes sockets",
+    "cmsgx.uninstall": "puts back what stood there",
+    "cmsgx.decode": "reads memory",
+    "cmsgx.share": "makes a file",
+    "cmsgx.CMSG_ALIGN": "computes",
+    "cmsgx.CMSG_LEN": "computes",
+    "cmsgx.CMSG_SPACE": "computes",
+}
+# Objects without a socket, all of whose methods stay within this process.
+NO_SOCKET = (
+    "cmsgx.Fd", "cmsgx.PidFd", "cmsgx.Message", "cmsgx.MessageFds", "cmsgx.Batch", "cmsgx.View",
+    "cmsgx.Enabled", "cmsgx.EmptyMapping", "cmsgx.Credentials", "cmsgx.PeerCredentials",
+    "cmsgx.Rights", "cmsgx.SecurityLabel", "cmsgx.Unknown",
+)  # fmt: skip
+
+
+def public_calls() -> set[str]:
+    """The functions at the top, and the methods of the classes there."""
+    found: set[str] = set()
+    for name, value in CALLABLES.items():
+        if not name.startswith("cmsgx.") or name.count(".") > 1:
+            continue  # wire and kinds read and write memory
+        if not inspect.isclass(value):
+            found.add(name)
+            continue
+        for base in value.__mro__:
+            if base.__module__.startswith("cmsgx"):
+                members = [
+                    member
+                    for member in vars(base)
+                    if not member.startswith("_") and callable(getattr(value, member))
+                ]
+                found |= {f"{name}.{member}" for member in members}
+    return found
+
+
+def test_each_public_call_is_in_a_row() -> None:
+    called = set(run("here.print_names()")[0].split())
+    public = public_calls()
+    local = {name for name in public if name.startswith(tuple(f"{one}." for one in NO_SOCKET))}
+    assert public - called - local - NO_MESSAGES.keys() == set(), (
+        "give each a row in reluctant_sends.py or reluctant_receives.py"
+    )
+    assert NO_MESSAGES.keys() - public == set()
+    assert called & (NO_MESSAGES.keys() | local) == set()
+
+
+def probe() -> None:
+    with cmsgx.socket(cmsgx._cmsg.AF_INET, 2) as sock:
+        print(cmsgx.segment_support(sock))
+
+
+def test_the_probe_for_segments_finds_the_same() -> None:
+    code = "import test_reluctance; test_reluctance.probe()"
+    assert run_python(code) == run_python(code, env=under_reluctance("later,little"))
+
+
+# The library itself -------------------------------------------------------------------------------
+
+
+def in_the_way() -> None:
+    """Of the calls of socket, and of nothing while it is paused or has no mode."""
+    reluctant = Reluctant()
+    left, right = unix_pair()
+    with left, right, open_files(1) as files:
+        with reluctant.mode("later=2,little"):
+            right.setblocking(False)
+            assert left.send(b"data") == 1  # after EINTR
+            assert left.sendmsg([b"", b"ata"], [(1, 1, files[0].to_bytes(4, sys.byteorder))]) == 1
+            assert reluctant.count("interrupted") == 4
+            calls: list[Any] = [
+                lambda: right.recv(10),
+                lambda: right.recv_into(bytearray(10)),
+                lambda: right.recvmsg(10),
+            ]
+            for call in calls:
+                for _ in range(2):
+                    with pytest.raises(BlockingIOError):
+                        call()
+                if call is not calls[2]:
+                    call()
+            assert reluctant.count("again") == 6
+            assert reluctant.count("shortened") == 4
+            with reluctant.paused():
+                assert left.send(b"more") == 4
+                assert right.recv(10) == b"more"
+        assert left.send(b"more") == 4
+        right.settimeout(0)
+        assert right.recv(10) == b"more"
+        with reluctant.mode("ready=3"):
+            right.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                right.recv(10)
+            assert reluctant.count("lies") == 3
+    print("done")
+
+
+def test_the_library_is_in_the_way_of_all_calls() -> None:
+    code = "import test_reluctance; test_reluctance.in_the_way()"
+    assert run_python(code, env=under_reluctance()) == "done\n"
