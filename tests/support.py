@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
 import os
@@ -125,6 +126,17 @@ def run_python(
     )  # fmt: skip
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def address_of(data: Any) -> int:
+    """Where the bytes of a bytes-like object begin."""
+    # from_buffer() does not accept a read-only buffer, so PyObject_GetBuffer is called directly.
+    raw = (ctypes.c_void_p * 32)()  # larger than a Py_buffer, which begins with the address
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(data), ctypes.byref(raw), 0)
+    start = raw[0]
+    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(raw))
+    assert start is not None
+    return start
 
 
 def is_in_call(thread: int, *arguments: int | None) -> bool:

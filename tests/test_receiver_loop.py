@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import socket
 import sys
@@ -14,6 +13,7 @@ import pytest
 from pairs import new_pair
 from support import (
     Pair,
+    address_of,
     content,
     open_fds,
     open_files,
@@ -286,15 +286,6 @@ def test_a_loop_reuses_the_buffer_of_the_previous_message(packets: Pair, batch: 
         addresses.add(address_of((step[0] if batch else step).view))
         del step
     assert len(addresses) == 1
-
-
-def address_of(view: cmsgx.View | bytes) -> int | None:
-    # from_buffer() does not accept a read-only buffer, so PyObject_GetBuffer is called directly.
-    raw = (ctypes.c_void_p * 32)()  # larger than a Py_buffer, which begins with the address
-    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(raw), 0)
-    start = raw[0]
-    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(raw))
-    return start
 
 
 def test_views_outlive_receiver_socket_and_message() -> None:

@@ -282,6 +282,29 @@ cmsgx_hash_bytes(const void *bytes, Py_ssize_t size)
 #endif
 }
 
+/* Makes bytes of memory that has their content already: CMSGX_BYTES_HEAD bytes, the data, and one
+   more, from PyObject_Malloc() or PyObject_Realloc().  A new reference, which owns the memory.
+   Cannot fail.  PyBytes_FromStringAndSize() does the same with memory of its own. */
+#if defined(Py_LIMITED_API) || defined(PYPY_VERSION)
+#  define CMSGX_BYTES_HEAD 0     /* they cannot be made */
+#  define cmsgx_bytes_in(memory, size) ((PyObject *)NULL)
+#else
+#  define CMSGX_BYTES_HEAD offsetof(PyBytesObject, ob_sval)
+
+static inline PyObject *
+cmsgx_bytes_in(void *memory, size_t size)
+{
+    PyBytesObject *bytes = memory;
+    (void)PyObject_InitVar((PyVarObject *)bytes, &PyBytes_Type, (Py_ssize_t)size);
+    _Py_COMP_DIAG_PUSH
+    _Py_COMP_DIAG_IGNORE_DEPR_DECLS
+    bytes->ob_shash = -1;
+    _Py_COMP_DIAG_POP
+    bytes->ob_sval[size] = '\0';
+    return (PyObject *)bytes;
+}
+#endif
+
 /* Whether the socket module supports all parts of Bluetooth addresses: since 3.14, see
    https://github.com/python/cpython/issues/70145. */
 #define CMSGX_WHOLE_BLUETOOTH_NAMES (PY_VERSION_HEX >= 0x030E0000)

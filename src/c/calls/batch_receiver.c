@@ -53,8 +53,8 @@ free_buffers(batch_receiver *self, int flags)
 {
     for (size_t i = 0; i < self->count; i++) {
         cmsgx_buffer *buffer = self->buffers[i];
-        int is_free_already = is_free(buffer);
-        if (!is_free_already) {
+        int is_set = is_free(buffer);
+        if (!is_set) {
             buffer = self->spares[i];
             if (!is_free(buffer)) {
                 buffer = cmsgx_buffer_new(self->base.size, self->base.config->control_size, NULL);
@@ -66,7 +66,13 @@ free_buffers(batch_receiver *self, int flags)
             self->spares[i] = self->buffers[i];
             self->buffers[i] = buffer;
         }
-        if (!is_free_already || (flags & CMSGX_MSG_NOT_WRITTEN)) {
+        if (buffer->is_taken) {
+            if (cmsgx_buffer_renew(buffer) < 0) {
+                return -1;
+            }
+            is_set = 0;
+        }
+        if (!is_set || (flags & CMSGX_MSG_NOT_WRITTEN)) {
             cmsgx_msghdr_set_data(&self->headers[i].msg_hdr, &self->iov[i], buffer->data,
                                   buffer->capacity, flags);
         }

@@ -74,7 +74,8 @@ check_received(cmsgx_message *self, cmsgx_sock *sock)
 PyObject *
 cmsgx_receive(cmsgx_sock *sock, cmsgx_buffer *buffer, cmsgx_receive_config *config, int flags)
 {
-    buffer->received.fds = buffer->received.pidfds = 0;
+    /* The garbage collector may show the message to others before it has arrived. */
+    buffer->received.nbytes = buffer->received.fds = buffer->received.pidfds = 0;
     PyObject *message = cmsgx_message_new(sock->state, buffer, config);
     if (message == NULL) {
         return NULL;

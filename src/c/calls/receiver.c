@@ -27,16 +27,10 @@ drop_message_buffers(cmsgx_receiver *self)
     }
 }
 
-/* A buffer that nobody else uses: one of ours, or a new one that replaces the oldest. */
-static cmsgx_buffer *
-free_buffer(cmsgx_receiver *self)
+/* A new buffer, in place of the oldest. */
+static __attribute__((noinline)) cmsgx_buffer *
+add_buffer(cmsgx_receiver *self)
 {
-    for (int i = 0; i <= SPARES; i++) {
-        cmsgx_buffer *buffer = self->buffers[i];
-        if (buffer != NULL && cmsgx_count_get(&buffer->users) == 1) {
-            return buffer;
-        }
-    }
     cmsgx_buffer *buffer =
         cmsgx_buffer_new(self->into != NULL ? 0 : self->base.size, self->base.config->control_size,
                          self->into);
@@ -46,6 +40,19 @@ free_buffer(cmsgx_receiver *self)
         self->buffers[0] = buffer;
     }
     return buffer;
+}
+
+/* A buffer that nobody else uses.  Inlined with the function that follows. */
+static inline __attribute__((always_inline)) cmsgx_buffer *
+free_buffer(cmsgx_receiver *self)
+{
+    for (int i = 0; i <= SPARES; i++) {
+        cmsgx_buffer *buffer = self->buffers[i];
+        if (buffer != NULL && cmsgx_count_get(&buffer->users) == 1) {
+            return !buffer->is_taken || cmsgx_buffer_renew(buffer) == 0 ? buffer : NULL;
+        }
+    }
+    return add_buffer(self);
 }
 
 /* Receives one message; the receiver is marked as in use.  Sets *sock to the socket.  `once` makes

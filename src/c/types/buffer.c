@@ -13,6 +13,87 @@ at_line(unsigned char *memory)
     return memory + (LINE - (uintptr_t)memory % LINE) % LINE;
 }
 
+/* The memory of the data ------------------------------------------------------------------- */
+
+/* From this size on, copying the data takes a notable part of the time of a receive. */
+#define LARGE (16 << 10)
+
+/* From this size on a block is not shortened.  glibc maps such blocks, until one that is freed
+   shows it that this length is needed again and again.  If each of them is shortened before it is
+   freed, every message is a new mapping with all its page faults, which takes longer than the
+   copy. */
+#define MAPPED ((128 << 10) - LINE)
+
+static int
+is_large(size_t size)
+{
+    return CMSGX_BYTES_HEAD > 0 && size >= LARGE;
+}
+
+/* A block for `size` bytes of data.  A large one is laid out as bytes are.  0, or -1 with
+   MemoryError. */
+static int
+give_block(cmsgx_buffer *buffer, size_t size)
+{
+    size_t more = is_large(size) ? CMSGX_BYTES_HEAD + 1 : LINE;
+    buffer->block = PyObject_Malloc(size + more);
+    if (buffer->block == NULL) {
+        cmsgx_raise_memory_error(size);
+        return -1;
+    }
+    buffer->block_size = size;
+    buffer->is_taken = 0;
+    buffer->data =
+        is_large(size) ? buffer->block + CMSGX_BYTES_HEAD : at_line(buffer->block);
+    return 0;
+}
+
+static void
+drop_block(cmsgx_buffer *buffer)
+{
+    if (buffer->is_taken) {
+        Py_XDECREF((PyObject *)(void *)buffer->block);
+    }
+    else {
+        PyObject_Free(buffer->block);
+    }
+    buffer->block = NULL;
+}
+
+int
+cmsgx_buffer_renew(cmsgx_buffer *buffer)
+{
+    /* First, so that the same memory is used again if nobody else has the bytes any more. */
+    drop_block(buffer);
+    return give_block(buffer, buffer->block_size);
+}
+
+PyObject *
+cmsgx_buffer_bytes(cmsgx_buffer *buffer, size_t size, int may_move)
+{
+    /* realloc() may move what it shortens.  Without a GIL another thread may be making a view at
+       this moment, so there the block keeps its length, which it would do anyway: that realloc()
+       returns no memory as long as half of it is used. */
+    int is_cut = CMSGX_HAS_GIL && size < buffer->block_size;
+    if (!is_large(buffer->block_size) || size < buffer->block_size - size
+        || (is_cut && (!may_move || buffer->block_size >= MAPPED))) {
+        return PyBytes_FromStringAndSize((const char *)buffer->data, (Py_ssize_t)size);
+    }
+    if (is_cut) {
+        /* Not _PyBytes_Resize(), which frees the data if it fails. */
+        unsigned char *shorter = PyObject_Realloc(buffer->block, CMSGX_BYTES_HEAD + size + 1);
+        if (shorter == NULL) {
+            return PyErr_NoMemory();
+        }
+        buffer->block = shorter;
+        buffer->data = shorter + CMSGX_BYTES_HEAD;
+    }
+    buffer->is_taken = 1;
+    return Py_NewRef(cmsgx_bytes_in(buffer->block, size));
+}
+
+/* Buffers ---------------------------------------------------------------------------------- */
+
 cmsgx_buffer *
 cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
 {
@@ -20,8 +101,8 @@ cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
     size_t fds_at = control_at + ROUND_UP(control_size + CMSGX_EXTRA_CONTROL);
     size_t data_at = fds_at + ROUND_UP(control_size);
 
-    unsigned char *memory = data_size > PY_SSIZE_T_MAX - data_at - LINE
-        ? NULL : PyMem_Malloc(data_at + LINE + data_size);
+    unsigned char *memory =
+        PyMem_Malloc(is_large(data_size) ? data_at : data_at + LINE + data_size);
     if (memory == NULL) {
         cmsgx_raise_memory_error(data_size);
         return NULL;
@@ -33,10 +114,16 @@ cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
     buffer->control = memory + control_at;
     buffer->control_size = control_size;
     buffer->fds = (int *)(void *)(memory + fds_at);
-    /* Aligned to a cache line, where the kernel copies fastest. */
-    buffer->data = at_line(memory + data_at);
     buffer->capacity = into != NULL ? into->size : data_size;
     buffer->into = into;
+    if (!is_large(data_size)) {
+        /* Aligned to a cache line, where the kernel copies fastest. */
+        buffer->data = at_line(memory + data_at);
+    }
+    else if (give_block(buffer, data_size) < 0) {
+        PyMem_Free(memory);
+        return NULL;
+    }
     return buffer;
 }
 
@@ -45,24 +132,20 @@ cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into *into)
 cmsgx_buffer *
 cmsgx_buffer_once(cmsgx_state *state, size_t data_size)
 {
-    unsigned char *block = PyMem_Malloc(data_size + LINE);
-    if (block == NULL) {
-        cmsgx_raise_memory_error(data_size);
-        return NULL;
-    }
     cmsgx_buffer *buffer = NULL;
 #if CMSGX_FREE_LIST
     buffer = state->spare_buffer;
     state->spare_buffer = NULL;
 #endif
     if (buffer == NULL && (buffer = cmsgx_buffer_new(0, CMSGX_MAX_CONTROL_SIZE, NULL)) == NULL) {
-        PyMem_Free(block);
         return NULL;
     }
     buffer->users = 1;
     buffer->keeper = state;
-    buffer->block = block;
-    buffer->data = at_line(block);
+    if (give_block(buffer, data_size) < 0) {
+        cmsgx_buffer_free(buffer);
+        return NULL;
+    }
     buffer->capacity = data_size;
     return buffer;
 }
@@ -70,7 +153,7 @@ cmsgx_buffer_once(cmsgx_state *state, size_t data_size)
 void
 cmsgx_buffer_free(cmsgx_buffer *buffer)
 {
-    PyMem_Free(buffer->block);
+    drop_block(buffer);
 #if CMSGX_FREE_LIST
     cmsgx_state *state = buffer->keeper;
     if (state != NULL && state->spare_buffer == NULL && state->Message != NULL) {

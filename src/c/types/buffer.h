@@ -1,7 +1,9 @@
 /* The memory that one recvmsg(2) fills: data, control data, name, descriptor numbers.
 
    It counts its users: the receiver, the message, each view and slice.  A receiver fills it again
-   only as the sole user, so received bytes never change. */
+   only as the sole user, so received bytes never change.  The block of a large message can become
+   the bytes of its `data`, without a copy.  It is never filled again: the receiver makes another
+   one. */
 
 #ifndef CMSGX_BUFFER_H
 #define CMSGX_BUFFER_H
@@ -45,7 +47,9 @@ typedef struct cmsgx_buffer {
                                Receivers */
     int *fds;               /* owned by the message or its batch; -1 once moved out */
     unsigned char *data;
-    unsigned char *block;   /* owned: memory of `data`; NULL: it follows in this block */
+    unsigned char *block;   /* owned: memory of `data`; NULL: that follows in this block */
+    size_t block_size;      /* bytes of data for which it has space */
+    int is_taken;           /* the block is a bytes object, and owned is a reference to it */
     cmsgx_state *keeper;    /* borrowed: may keep the memory for reuse; or NULL */
     size_t capacity;        /* bytes that a call may fill, or could have filled, here or in
                                `into` */
@@ -64,6 +68,15 @@ cmsgx_buffer *cmsgx_buffer_new(size_t data_size, size_t control_size, cmsgx_into
 /* The same for a single call, with the maximum space for control data; its memory is kept for the
    next one. */
 cmsgx_buffer *cmsgx_buffer_once(cmsgx_state *state, size_t data_size);
+
+/* For a sole user: a new block in place of one that was taken.  0, or -1 with MemoryError; it can
+   then be tried again. */
+int cmsgx_buffer_renew(cmsgx_buffer *buffer);
+
+/* The first `size` bytes of the data, at most once for each message: a new reference.  Takes the
+   block if it is large and at least half of it is used; otherwise copies.  `may_move` says that
+   nobody has an address in the data.  NULL with MemoryError, and then nothing has changed. */
+PyObject *cmsgx_buffer_bytes(cmsgx_buffer *buffer, size_t size, int may_move);
 
 /* Frees, or keeps for reuse, a buffer without users. */
 void cmsgx_buffer_free(cmsgx_buffer *buffer);

@@ -17,6 +17,7 @@ typedef struct {
     PyObject_HEAD
     cmsgx_busy busy;
     cmsgx_flag closed;
+    cmsgx_flag viewed;      /* there is or was a View of the data, or Segments */
     char is_traced;         /* copied from its config */
     cmsgx_buffer *buffer;   /* owned use: the received data and descriptor numbers */
     cmsgx_receive_config *config; /* owned use */
@@ -68,7 +69,7 @@ cmsgx_message_new(cmsgx_state *state, cmsgx_buffer *buffer, cmsgx_receive_config
     }
     /* One by one, because gcc turns a memset of this size into a slow `rep stos`. */
     self->busy = 0;
-    self->closed = 0;
+    self->closed = self->viewed = 0;
     self->buffer = cmsgx_buffer_share(buffer);
     self->config = cmsgx_receive_config_share(config);
     self->data = self->address = NULL;

@@ -45,8 +45,7 @@ message_data(PyObject *object, void *Py_UNUSED(closure))
     if (self->data == NULL) {
         self->data = into != NULL
             ? joined(into, bytes_here(self))
-            : PyBytes_FromStringAndSize((const char *)self->buffer->data,
-                                        (Py_ssize_t)bytes_here(self));
+            : cmsgx_buffer_bytes(self->buffer, bytes_here(self), !cmsgx_flag_get(&self->viewed));
     }
     PyObject *data = Py_XNewRef(self->data);
     cmsgx_leave(&self->busy);
@@ -67,6 +66,7 @@ message_view(PyObject *object, void *Py_UNUSED(closure))
         }
         start = into->iov[0].iov_base;
     }
+    cmsgx_flag_set(&self->viewed);
     return cmsgx_view_new(state, self->buffer, start, bytes_here(self));
 }
 
@@ -91,7 +91,7 @@ segment_size(const cmsgx_message *self)
 static PyObject *
 message_segments(PyObject *object, void *Py_UNUSED(closure))
 {
-    const cmsgx_message *self = SELF(object);
+    cmsgx_message *self = SELF(object);
     const cmsgx_into *into = self->buffer->into;
     const unsigned char *start = self->buffer->data;
     if (into != NULL) {
@@ -103,6 +103,7 @@ message_segments(PyObject *object, void *Py_UNUSED(closure))
         }
         start = into->iov[0].iov_base;
     }
+    cmsgx_flag_set(&self->viewed);
     return cmsgx_segments_new(self->config->state, self->buffer, start, bytes_here(self),
                               segment_size(self));
 }
@@ -293,7 +294,8 @@ static PyMethodDef message_methods[] = {
 };
 
 static PyGetSetDef message_getset[] = {
-    {"data", message_data, NULL, "The bytes, copied out on first use.", NULL},
+    {"data", message_data, NULL, "The bytes, made on first use; without a copy if they are many.",
+     NULL},
     {"view", message_view, NULL,
      "The bytes without a copy: a read-only bytes-like object.",
      NULL},
