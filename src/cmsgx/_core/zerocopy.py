@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .._fds import FileDescriptorLike
 
 _R = TypeVar("_R")
+_Call = Callable[..., OSError | None]
 
 _FLAG = getattr(_cmsg, "MSG_ZEROCOPY", 0)
 _ERRQUEUE = getattr(_cmsg, "MSG_ERRQUEUE", 0)
@@ -110,7 +111,7 @@ class InFlight:
         """The id of the next send: the number of sends before it, modulo 2**32."""
         return self._next_id
 
-    def _send_next(self, sending: Sending, call: Callable[..., OSError | None]) -> OSError | None:
+    def _send_next(self, sending: Sending, call: _Call) -> OSError | None:
         sending.id = self._next_id
         self._unsettled = sending
         self._in_flight[sending.id] = sending
@@ -220,9 +221,7 @@ class SenderBase(InFlight):
 
     # Sending ---------------------------------------------------------------------------------
 
-    def _try_send(
-        self, sending: Sending, call: Callable[..., OSError | None]
-    ) -> Literal["room", "completions"] | None:
+    def _try_send(self, sending: Sending, call: _Call) -> Literal["room", "completions"] | None:
         """One try, which never waits: None if it was sent, else what to wait for before another.
 
         `call(flags=...)` makes it, as send_tracked() does: it sets `sending.sent`, or returns the
