@@ -449,6 +449,8 @@ add_names(cmsgx_state *state)
         {&state->keywords[CMSGX_KW_CLOSE], "close"},
         {&state->keywords[CMSGX_KW_NOW], "now"},
         {&state->keywords[CMSGX_KW_ON_ERROR], "on_error"},
+        {&state->keywords[CMSGX_KW_MESSAGE], "message"},
+        {&state->keywords[CMSGX_KW_BATCH], "batch"},
     };
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if ((*names[i].slot = PyUnicode_InternFromString(names[i].text)) == NULL) {

@@ -190,12 +190,19 @@ def receivers() -> None:
         receiver.refresh()
         view = next(receiver).view
         memory = [bytearray(2), bytearray(2)]
-        cmsgx.Receiver(right, into=memory, fds=2, close="background").receive().close()
+        third = cmsgx.Receiver(right, into=memory, fds=2, close="background")
+        with third.try_receive() or third.receive() as message:
+            assert not third.is_end(message)
+        assert third.try_receive() is receiver.try_receive(bufsize=5) is None
+        for wrong_call in (lambda: third.is_end(5), lambda: third.try_receive(5)):  # type: ignore
+            with suppress(TypeError):
+                wrong_call()
         assert bytes(view) == b"text"
         for wrong in ({"bufsize": -1}, {"want": [int]}, {"into": b""}, {"fds": 254}):
             with suppress(TypeError, ValueError, BufferError):
                 cmsgx.Receiver(right, **{"bufsize": 1, **wrong})  # type: ignore[arg-type]
         left.close()
+        assert receiver.is_end(receiver.receive())
         assert list(receiver) == []
 
 
@@ -230,10 +237,17 @@ def batches() -> None:
         cmsgx.BatchReceiver(right, 4, 100, fds=2, close="background").receive().close()
         with suppress(BlockingIOError):
             receiver.receive(timeout=0)
+        assert receiver.try_receive() is receiver.try_receive(flags=0) is None
+        cmsgx.send_batch(left, messages)
+        with receiver.try_receive() or receiver.receive() as batch:
+            assert not receiver.is_end(batch)
+        with suppress(TypeError):
+            receiver.is_end(batch[0])  # type: ignore[arg-type]
         for arguments in ({"count": 0}, {"bufsize": -1}, {"want": [int]}, {"fds": 254}):
             with suppress(TypeError, ValueError):
                 cmsgx.BatchReceiver(right, **{"count": 1, "bufsize": 1, **arguments})  # type: ignore[arg-type]
         left.close()
+        assert receiver.is_end(receiver.receive())
         assert list(receiver) == []
 
 

@@ -117,10 +117,17 @@ class World:
         # A descriptor that is closed in the background occupies the table until it is closed.
         assert _cmsg.closer_wait(60) == 0
         rx, fds, bufsize = self.chance.choice(self.receivers)
-        try:
-            batch = rx.receive(timeout=0)
-        except BlockingIOError:
+        if self.chance.random() < 0.5:
+            found = rx.try_receive()
+        else:
+            try:
+                found = rx.receive(timeout=0)
+            except BlockingIOError:
+                found = None
+        if found is None:
             return False
+        batch = found
+        assert not rx.is_end(batch)
         assert 0 < len(batch) <= rx.count
         for msg in batch:
             self.check(msg, fds, bufsize, rx in self.in_background)

@@ -19,6 +19,7 @@ import sys
 import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from native import build, sanitizer
@@ -210,6 +211,23 @@ def in_for(world: World) -> Loop:
             cmsgx.send(tx, data)
 
     return loop
+
+
+def empty_try_path(name: str, make: Callable[[cmsgx.socket], Any], call: str, large: int) -> None:
+    # for a batch the Batch, which has space for each message
+    @path(f"an empty try of {name}", calls={call: 1}, large=large, objects=large)
+    def empty_try(world: World) -> Loop:
+        try_receive = make(world.rx).try_receive
+
+        def loop(rounds: int) -> None:
+            for _ in repeat(rounds):
+                assert try_receive() is None
+
+        return loop
+
+
+empty_try_path("a Receiver", lambda rx: cmsgx.Receiver(rx, SIZE, fds=1), "recvmsg", 0)
+empty_try_path("64 messages", lambda rx: cmsgx.BatchReceiver(rx, 64, SIZE), "recvmmsg", 1)
 
 
 # two numbers

@@ -47,12 +47,14 @@ def use_receiver(receiver: cmsgx.Receiver) -> None:
         assert len(message.fds) == 1
     with next(receiver) as message:
         assert message.data == b"and the next"
+    assert receiver.try_receive() is None
 
 
 def use_batch_receiver(receiver: cmsgx.BatchReceiver) -> None:
     receiver.refresh()
     with receiver.receive() as batch:
         assert [message.data for message in batch] == [b"for the child", b"and the next"]
+    assert receiver.try_receive() is None
 
 
 @pytest.mark.parametrize(

@@ -62,10 +62,12 @@ def storm(way: str, iterations: int) -> None:
     calls: dict[str, Callable[[], object]] = {
         "receive": lambda: cmsgx.receive(right, 16, fds=4),
         "Receiver": receiver.receive,
+        "try": receiver.try_receive,
         "loop": lambda: next(receiver),
         "list": lambda: list(receiver.receive().fds),
         "take": lambda: receiver.receive().take_all(),
         "batch": batches.receive,
+        "batch try": batches.try_receive,
         "batch loop": lambda: next(batches),
         "batch list": lambda: [msg.fds[0] for msg in batches.receive()],
         "batch take": lambda: [msg.take_all() for msg in batches.receive()],
@@ -123,8 +125,8 @@ def close_last(receiver: cmsgx.Receiver, batches: cmsgx.BatchReceiver, left: cms
 @pytest.mark.parametrize("iterations", lengths("CMSGX_SIGNAL_ITERATIONS", 5000, 100_000))
 @pytest.mark.parametrize(
     "way",
-    ["receive", "Receiver", "loop", "list", "take",
-     "batch", "batch loop", "batch list", "batch take"],
+    ["receive", "Receiver", "try", "loop", "list", "take",
+     "batch", "batch try", "batch loop", "batch list", "batch take"],
 )  # fmt: skip
 @pytest.mark.slow
 def test_A3_signal_storm(way: str, iterations: int) -> None:

@@ -182,8 +182,8 @@ UNMET = {
     "{}: check: only /proc/self/fd/{} shows whether it is one of {}": "takes no /proc",
     "close of descriptor {}": _KERNEL,
     "dup of descriptor {}": _KERNEL,
-    "poll(2) failed, so an empty message cannot be told from the end; call receive() instead of "
-    "the loop": _KERNEL,
+    "poll(2) failed, so an empty message cannot be told from the end; receive() returns it as it "
+    "is": _KERNEL,
     "the received control data is malformed: it contains an invalid length; its descriptors were "
     "closed": _KERNEL,
     "{}: this kind of socket has no error queue": _KERNEL,

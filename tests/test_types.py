@@ -90,6 +90,10 @@ def calls(sock: socket.socket, fd: Fd) -> None:
         assert_type(receiver, Receiver)
         assert_type(receiver.receive(bufsize=4, timeout=None), Message)
         assert_type(batches, BatchReceiver)
+        assert_type(receiver.try_receive(bufsize=4, flags=1), Message | None)
+        assert_type(batches.try_receive(), Batch | None)
+        assert_type(receiver.is_end(receiver.receive()), bool)
+        assert_type(batches.is_end(batches.receive()), bool)
     with Receiver(sock, 10, want=[Credentials, PidFd]).receive() as msg:
         assert_type(msg, Message)
         assert_type(cmsgx.sendmsg(sock, [msg.data], [Credentials(), (1, 1, b"")]), int)

@@ -140,7 +140,7 @@ cmsgx_raise_no_end(int error)
 {
     return cmsgx_raise_errno(error,
                              "poll(2) failed, so an empty message cannot be told from the end; "
-                             "call receive() instead of the loop");
+                             "receive() returns it as it is");
 }
 
 /* The name of its type, without the module. */

@@ -36,7 +36,7 @@ PyObject *cmsgx_raise_memory_error(size_t bufsize);
 /* TypeError for an object that is not a descriptor. */
 PyObject *cmsgx_raise_no_descriptor(const char *what, Py_ssize_t index, PyObject *object);
 
-/* OSError for a loop that cannot tell an empty message from the end. */
+/* OSError for a loop, or is_end(), that cannot tell an empty message from the end. */
 PyObject *cmsgx_raise_no_end(int error);
 
 /* TypeError for an object that can be neither copied nor pickled, and the methods that raise it, in

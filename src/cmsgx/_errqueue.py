@@ -34,7 +34,7 @@ _BUFSIZE = 65 << 10
 # of extension headers with 2 KiB each.
 _CONTROL_SIZE = 10 << 10
 # MSG_ERRQUEUE never waits in the kernel. If the system lacks it, a call would take ordinary data.
-QUEUE = getattr(_cmsg, "MSG_ERRQUEUE", 0) | MSG_DONTWAIT
+_FLAGS = getattr(_cmsg, "MSG_ERRQUEUE", 0) | MSG_DONTWAIT
 _NOTHING = os.strerror(errno.EAGAIN)
 # Empty if the system has no error queue, and so lacks ExtendedError.
 _FAMILIES = frozenset(
@@ -76,7 +76,7 @@ class ErrorReceiver(Restoring):
         want: Kind | Iterable[Kind] = (),
     ) -> None:
         self._receiver = reader(sock, bufsize, "ErrorReceiver")
-        self._try = self._receiver._try
+        self._try = self._receiver.try_receive
         self._enabled = Enabled(sock, as_options(want, "want"))
         try:
             self._enabled._set_all()
@@ -100,15 +100,15 @@ class ErrorReceiver(Restoring):
         """
         timeout = _timeout(self._receiver.sock, timeout)
         if timeout != 0:
-            return _report_of(self._receiver.receive(flags=QUEUE, timeout=timeout))
-        message = self._try(QUEUE)
+            return _report_of(self._receiver.receive(timeout=timeout))
+        message = self._try()
         if message is None:
             raise BlockingIOError(errno.EAGAIN, _NOTHING)
         return _report_of(message)
 
     def try_receive(self) -> ErrorReport | None:
         """The next entry of the queue, or None if the queue is empty. Never waits."""
-        message = self._try(QUEUE)
+        message = self._try()
         return None if message is None else _report_of(message)
 
     def __iter__(self) -> Iterator[ErrorReport]:
@@ -170,6 +170,7 @@ def reader(sock: FileDescriptorLike, bufsize: int, what: str) -> _cmsg.Receiver:
             family=family,
             type=-1,
             raise_truncated=False,
+            flags=_FLAGS,
         )
     )
     return receiver
@@ -202,7 +203,7 @@ def _reports(
 ) -> Iterator[ErrorReport]:
     wait = timeout != 0
     for _ in itertools.count() if limit is None else range(limit):
-        message = receiver.receive(flags=QUEUE, timeout=timeout) if wait else receiver._try(QUEUE)
+        message = receiver.receive(timeout=timeout) if wait else receiver.try_receive()
         if message is None:
             return
         wait = False

@@ -17,7 +17,7 @@ from ._cmsg import note_used_up, send_tracked
 from ._core.sends import views_after, views_of
 from ._core.zerocopy import Pending, SenderBase, Sending
 from ._deadline import Deadline
-from ._errqueue import QUEUE, reader
+from ._errqueue import reader
 from ._options import ENOTSUPP, get_int, not_supported, set_int
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class ZeroCopySender(SenderBase):
         try:
             was_on = self._option() != 0
             self._option(1)
-            self._receive = partial(reader(sock, _REPORT_SIZE, "ZeroCopySender")._try, QUEUE)
+            self._receive = reader(sock, _REPORT_SIZE, "ZeroCopySender").try_receive
         except BaseException:
             if not was_on:  # a failed constructor leaves no option on
                 with suppress(OSError):

@@ -126,6 +126,8 @@ os.close(numbers_of(b.recv_fds(1, 1)))
 receiver = cmsgx.Receiver(b, 1, fds=1, want=[cmsgx.Credentials])
 for timeout in ({}, {"timeout": None}, {"timeout": 100}):
     refused(BlockingIOError, "", receiver.receive, **timeout)
+batches = cmsgx.BatchReceiver(b, 4, 1, fds=1)
+assert receiver.try_receive() is batches.try_receive() is None
 turns = []
 def turn():
     for _ in range(5):
@@ -133,14 +135,11 @@ def turn():
         pause(0)
     cmsgx.send(a, b"x", fds=[0], control=cmsgx.Credentials())
 sender = spawn(turn)
-while True:
-    try:
-        message = receiver.receive()
-        break
-    except BlockingIOError:
-        wait_read(b.fileno())
+while (message := receiver.try_receive()) is None:
+    wait_read(b.fileno())
 with message:
     assert message.data == b"x" and len(message.fds) == 1
+    assert not receiver.is_end(message)
     assert message[cmsgx.Credentials].pid == os.getpid()
 finish(sender)
 assert turns == [0, 1, 2, 3, 4]

@@ -1,5 +1,6 @@
 /* Headers and buffers are allocated once.  A buffer that is still in use elsewhere is replaced
-   before the next call. */
+   before the next call.  A call makes ready only what the call before has used: one that finds
+   little, or nothing, costs little, however many messages it could take. */
 
 #include "calls/batch_receiver.h"
 
@@ -26,6 +27,9 @@ typedef struct {
     cmsgx_buffer **spares;      /* owned uses, or NULL: usually held by the previous batch */
     struct cmsgx_mmsg *headers;
     struct iovec *iov;
+    size_t used;                /* the kernel may have written to that many of the headers and
+                                   buffers; the others are prepared, and nobody else's */
+    socklen_t name_size;        /* that the others are prepared for */
 } batch_receiver;
 
 #define SELF(object) ((batch_receiver *)(object))
@@ -38,6 +42,7 @@ drop_batch_buffers(batch_receiver *self)
         cmsgx_buffer_release(self->spares[i]);
         self->buffers[i] = self->spares[i] = NULL;
     }
+    self->used = self->count;
 }
 
 static int
@@ -51,7 +56,12 @@ is_free(const cmsgx_buffer *buffer)
 static int
 free_buffers(batch_receiver *self, int flags)
 {
-    for (size_t i = 0; i < self->count; i++) {
+    socklen_t name_size = cmsgx_name_size(self->base.config->type, flags);
+    if (name_size != self->name_size || (flags & CMSGX_MSG_NOT_WRITTEN)) {
+        self->used = self->count;
+        self->name_size = name_size;
+    }
+    for (size_t i = 0; i < self->used; i++) {
         cmsgx_buffer *buffer = self->buffers[i];
         int is_set = is_free(buffer);
         if (!is_set) {
@@ -126,26 +136,30 @@ within_closer(const batch_receiver *self, size_t count)
 }
 
 typedef struct {
-    const batch_receiver *self;
+    batch_receiver *self;
     size_t count;               /* maximum number of messages */
     size_t asked;               /* of those, requested in the last try */
-    socklen_t name_size;
 } batch_call;
 
 static inline __attribute__((always_inline)) int
 receive_some(int fd, batch_call *call, size_t count, int flags)
 {
-    const batch_receiver *self = call->self;
+    batch_receiver *self = call->self;
     call->asked = count;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < self->used; i++) {
         cmsgx_buffer *buffer = self->buffers[i];
         cmsgx_msghdr_prepare(&self->headers[i].msg_hdr, buffer->control, buffer->control_size,
-                             &buffer->name, call->name_size, 0);
+                             &buffer->name, self->name_size, 0);
     }
+    /* Before the call: a fork in another thread may copy the buffers right after it. */
+    self->used = count;
     /* Waits only for the first message.  The timeout of recvmmsg(2) is not used: it is checked only
        after a message was received, so the call could wait for ever (recvmmsg(2), BUGS). */
     int result =
         cmsgx_recvmmsg(fd, self->headers, (unsigned)count, flags | CMSGX_MSG_WAITFORONE);
+    /* The next message, which did not come, was tried too. */
+    size_t used = result > 0 ? (size_t)result + 1 : 1;
+    self->used = used < count ? used : count;
     for (int i = 0; CMSGX_EXTRA_CONTROL > 0 && i < result; i++) {
         cmsgx_msghdr_finish(&self->headers[i].msg_hdr, self->buffers[i]->control_size);
     }
@@ -217,14 +231,14 @@ is_just_end(const batch_receiver *self, size_t count, size_t kept, int has_hung_
     return -error;
 }
 
-/* Receives one batch; the receiver is marked as in use.  Sets *is_end (unless NULL) to whether the
-   batch is only the end of the stream: 1, 0, or a negative errno if that cannot be determined. */
+/* Receives one batch; the receiver is marked as in use.  With `once` it makes only one try, and
+   returns NULL without an exception if no message has arrived. */
 static PyObject *
-receive_batch(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
+receive_batch(batch_receiver *self, int flags, PyObject *timeout, int once)
 {
     cmsgx_sock sock;
 
-    if (cmsgx_receiver_begin(&self->base, "BatchReceiver", timeout, flags, &sock) < 0
+    if (cmsgx_receiver_begin(&self->base, "BatchReceiver", timeout, once, &flags, &sock) < 0
         || free_buffers(self, flags) < 0) {
         return NULL;
     }
@@ -233,8 +247,7 @@ receive_batch(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
         return NULL;
     }
     /* Peeking returns the same message each time. */
-    batch_call call = {self, flags & MSG_PEEK ? 1 : self->count, 0,
-                         cmsgx_name_size(self->base.config->type, flags)};
+    batch_call call = {self, flags & MSG_PEEK ? 1 : self->count, 0};
     if (self->base.config->row != NULL) {
         call.count = within_closer(self, call.count);
         if (cmsgx_received_begin(&sock, self->base.config, call.count, flags) < 0) {
@@ -271,10 +284,31 @@ receive_batch(batch_receiver *self, int flags, PyObject *timeout, int *is_end)
             cmsgx_received_close(self->buffers[i], self->base.config);
         }
     }
-    if (is_end != NULL) {
-        *is_end = is_just_end(self, (size_t)count, kept, has_hung_up, error);
-    }
+    cmsgx_batch_set_end(batch, is_just_end(self, (size_t)count, kept, has_hung_up, error));
     return batch;
+}
+
+/* receive(), and with `once` try_receive(), which has no timeout=. */
+static inline __attribute__((always_inline)) PyObject *
+receive_batch_as_called(PyObject *object, const cmsgx_signature *signature,
+                        PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                        int once)
+{
+    batch_receiver *self = SELF(object);
+    PyObject *values[2] = {NULL};
+    int flags = 0;
+
+    if ((nargs > 0 || kwnames != NULL)
+        && (cmsgx_keywords(self->base.state, signature, args, nargs, kwnames, values) < 0
+            || (values[0] != NULL && cmsgx_as_int(values[0], "flags", &flags) < 0))) {
+        return NULL;
+    }
+    if (!cmsgx_enter(&self->base.busy)) {
+        return cmsgx_raise_receiver_busy(object);
+    }
+    PyObject *batch = receive_batch(self, flags, values[1], once);
+    cmsgx_leave(&self->base.busy);
+    return batch != NULL || !once || PyErr_Occurred() ? batch : Py_NewRef(Py_None);
 }
 
 PyDoc_STRVAR(batch_receiver_receive_doc,
@@ -293,28 +327,62 @@ batch_receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs
     static const cmsgx_signature signature = {
         "receive", 0, 0, {CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT, -1},
     };
-    batch_receiver *self = SELF(object);
-    PyObject *values[2] = {NULL};
-    int flags = 0;
+    return receive_batch_as_called(object, &signature, args, nargs, kwnames, 0);
+}
 
-    if ((nargs > 0 || kwnames != NULL)
-        && (cmsgx_keywords(self->base.state, &signature, args, nargs, kwnames, values) < 0
-            || (values[0] != NULL && cmsgx_as_int(values[0], "flags", &flags) < 0))) {
+PyDoc_STRVAR(batch_receiver_try_receive_doc,
+"try_receive($self, /, *, flags=0)\n--\n\n"
+"Receives the messages that have arrived, as receive() does, or returns None if there are none.\n"
+"Never waits, whatever the timeout and the mode of the socket, and raises nothing because there\n"
+"are no messages.  With close=\"background\" it also returns None, and receives nothing, while\n"
+"too many descriptors wait to be closed.  At the end of a stream it returns a batch of one empty\n"
+"message, each time: see is_end().");
+
+static PyObject *
+batch_receiver_try_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
+                           PyObject *kwnames)
+{
+    static const cmsgx_signature signature = {
+        "try_receive", 0, 0, {CMSGX_KW_FLAGS, -1},
+    };
+    return receive_batch_as_called(object, &signature, args, nargs, kwnames, 1);
+}
+
+PyDoc_STRVAR(batch_receiver_is_end_doc,
+"is_end($self, /, batch)\n--\n\n"
+"Whether `batch` is only the end of the stream, after which a `for` loop stops: True or False.\n"
+"This was determined when the batch was received, by whichever receiver, so it can be asked at\n"
+"any time.  An empty message of SOCK_SEQPACKET counts as the end if the peer had hung up by then\n"
+"and nothing more was queued.\n\n"
+"Raises OSError if it could not be determined, because poll(2) failed; TypeError for anything but\n"
+"a Batch.");
+
+static PyObject *
+batch_receiver_is_end(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
+                      PyObject *kwnames)
+{
+    static const cmsgx_signature signature = {"is_end", 1, 1, {CMSGX_KW_BATCH, -1}};
+    cmsgx_state *state = SELF(object)->base.state;
+    PyObject *batch = NULL;
+
+    if (cmsgx_keywords(state, &signature, args, nargs, kwnames, &batch) < 0) {
         return NULL;
     }
-    if (!cmsgx_enter(&self->base.busy)) {
-        return cmsgx_raise_receiver_busy(object);
+    if (!Py_IS_TYPE(batch, state->Batch)) {
+        return cmsgx_raise_needed("batch", -1, "a Batch", batch);
     }
-    PyObject *batch = receive_batch(self, flags, values[1], NULL);
-    cmsgx_leave(&self->base.busy);
-    return batch;
+    return cmsgx_receiver_tell(cmsgx_batch_is_end(batch));
 }
 
 /* One step of a loop. */
 static PyObject *
 receive_next_batch(PyObject *object, int *is_end)
 {
-    return receive_batch(SELF(object), 0, NULL, is_end);
+    PyObject *batch = receive_batch(SELF(object), 0, NULL, 0);
+    if (batch != NULL) {
+        *is_end = cmsgx_batch_is_end(batch);
+    }
+    return batch;
 }
 
 static PyObject *
@@ -364,7 +432,7 @@ allocate(batch_receiver *self, size_t count)
         PyErr_NoMemory();
         return -1;
     }
-    self->count = count;
+    self->count = self->used = count;
     return 0;
 }
 
@@ -431,6 +499,10 @@ batch_receiver_dealloc(PyObject *object)
 static PyMethodDef batch_receiver_methods[] = {
     {"receive", (PyCFunction)(void (*)(void))batch_receiver_receive,
      METH_FASTCALL | METH_KEYWORDS, batch_receiver_receive_doc},
+    {"try_receive", (PyCFunction)(void (*)(void))batch_receiver_try_receive,
+     METH_FASTCALL | METH_KEYWORDS, batch_receiver_try_receive_doc},
+    {"is_end", (PyCFunction)(void (*)(void))batch_receiver_is_end,
+     METH_FASTCALL | METH_KEYWORDS, batch_receiver_is_end_doc},
     {"_configure", batch_receiver_configure, METH_O, batch_receiver_configure_doc},
     CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},

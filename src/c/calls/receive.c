@@ -22,9 +22,12 @@ try_recvmsg(int fd, void *context, int flags)
 {
     receive_call *call = context;
     cmsgx_buffer *buffer = call->buffer;
+    int is_zeroed = buffer->is_zeroed;
+    /* Before the call: a fork in another thread may copy the buffer right after it. */
+    buffer->is_zeroed = 0;
     ssize_t result =
         cmsgx_msghdr_receive(fd, &call->msg, flags, buffer->control, buffer->control_size,
-                             &buffer->name, call->name_size, buffer->is_zeroed);
+                             &buffer->name, call->name_size, is_zeroed);
     /* When nothing arrived, only a peek may have written to the buffer.  So a caller that polls
        often, and mostly in vain, is spared the zeroing, which for a large buffer is most of the
        work. */

@@ -6,6 +6,8 @@
 #include "errors.h"
 #include "types/message.h"
 
+#include <errno.h>
+
 /* Buffers kept in addition to the one in use: in a loop, the previous message still holds its
    own. */
 #define SPARES 2
@@ -55,18 +57,15 @@ free_buffer(cmsgx_receiver *self)
     return add_buffer(self);
 }
 
-/* Receives one message; the receiver is marked as in use.  Sets *sock to the socket.  `once` makes
-   only one try, as for CMSGX_ONE_TRY.  Inlined, because two of its callers are on the fastest
-   path. */
+/* Receives one message; the receiver is marked as in use.  Sets *sock to the socket.  With `once`
+   it makes only one try, and returns NULL without an exception if no message has arrived.  Inlined,
+   because its callers are on the fastest path. */
 static inline __attribute__((always_inline)) PyObject *
 receive_message(cmsgx_receiver *self, size_t size, int flags, PyObject *timeout, int once,
                 cmsgx_sock *sock)
 {
-    if (cmsgx_receiver_begin(&self->base, "Receiver", timeout, flags, sock) < 0) {
+    if (cmsgx_receiver_begin(&self->base, "Receiver", timeout, once, &flags, sock) < 0) {
         return NULL;
-    }
-    if (once) {
-        sock->timeout = CMSGX_ONE_TRY;
     }
     cmsgx_buffer *buffer = free_buffer(self);
     if (buffer == NULL) {
@@ -75,41 +74,6 @@ receive_message(cmsgx_receiver *self, size_t size, int flags, PyObject *timeout,
     buffer->capacity = size;
     return cmsgx_receive(sock, buffer, self->base.config, flags);
 }
-
-PyDoc_STRVAR(try_doc,
-"_try($self, flags, /)\n--\n\n"
-"Like receive(), but does not wait: returns None if no message has arrived.");
-
-static PyObject *
-receiver_try(PyObject *object, PyObject *flags_given)
-{
-    cmsgx_receiver *self = SELF(object);
-    cmsgx_sock sock;
-    int flags;
-
-    if (cmsgx_as_int(flags_given, "flags", &flags) < 0) {
-        return NULL;
-    }
-    if (!cmsgx_enter(&self->base.busy)) {
-        return cmsgx_raise_receiver_busy(object);
-    }
-    PyObject *message =
-        receive_message(self, self->base.size, flags | MSG_DONTWAIT, NULL, 1, &sock);
-    cmsgx_leave(&self->base.busy);
-    return message != NULL || PyErr_Occurred() ? message : Py_NewRef(Py_None);
-}
-
-PyDoc_STRVAR(receiver_receive_doc,
-"receive($self, /, *, bufsize=None, flags=0, timeout=...)\n--\n\n"
-"Receives one message: recvmsg(2).  `bufsize` is the maximum number of bytes of data for this\n"
-"call only: to receive a header, for example, and then the bytes whose number it contains.  The\n"
-"default, and the maximum, is the size that the Receiver was created with; more raises\n"
-"ValueError.  With 0 bytes, on an AF_UNIX stream, the descriptors of the waiting data are\n"
-"received without the data.  `flags` are MSG_* bits.  `timeout` is in seconds, or None for no\n"
-"limit; by default it is the timeout of the socket.\n\n"
-"Raises OSError for errors that the kernel reports; TimeoutError; ControlTruncatedError or\n"
-"FdLimitError if requested descriptors are missing; DataTruncatedError if a datagram was\n"
-"truncated; MalformedControlError.  If it raises, no received descriptor stays open.");
 
 /* Parses the `bufsize=` of one call: 0, or -1 with an exception. */
 static int
@@ -129,12 +93,11 @@ parse_size(const cmsgx_receiver *self, PyObject *given, size_t *size)
     return 0;
 }
 
-static PyObject *
-receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+/* receive(), and with `once` try_receive(), which has no timeout=. */
+static inline __attribute__((always_inline)) PyObject *
+receive_as_called(PyObject *object, const cmsgx_signature *signature, PyObject *const *args,
+                  Py_ssize_t nargs, PyObject *kwnames, int once)
 {
-    static const cmsgx_signature signature = {
-        "receive", 0, 0, {CMSGX_KW_BUFSIZE, CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT, -1},
-    };
     cmsgx_receiver *self = SELF(object);
     PyObject *values[3] = {NULL};
     cmsgx_sock sock;
@@ -142,7 +105,7 @@ receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyOb
     int flags = 0;
 
     if ((nargs > 0 || kwnames != NULL)
-        && (cmsgx_keywords(self->base.state, &signature, args, nargs, kwnames, values) < 0
+        && (cmsgx_keywords(self->base.state, signature, args, nargs, kwnames, values) < 0
             || (values[1] != NULL && cmsgx_as_int(values[1], "flags", &flags) < 0)
             || (values[0] != NULL && values[0] != Py_None
                 && parse_size(self, values[0], &size) < 0))) {
@@ -151,9 +114,108 @@ receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyOb
     if (!cmsgx_enter(&self->base.busy)) {
         return cmsgx_raise_receiver_busy(object);
     }
-    PyObject *message = receive_message(self, size, flags, values[2], 0, &sock);
+    PyObject *message = receive_message(self, size, flags, values[2], once, &sock);
     cmsgx_leave(&self->base.busy);
-    return message;
+    return message != NULL || !once || PyErr_Occurred() ? message : Py_NewRef(Py_None);
+}
+
+PyDoc_STRVAR(receiver_receive_doc,
+"receive($self, /, *, bufsize=None, flags=0, timeout=...)\n--\n\n"
+"Receives one message: recvmsg(2).  `bufsize` is the maximum number of bytes of data for this\n"
+"call only: to receive a header, for example, and then the bytes whose number it contains.  The\n"
+"default, and the maximum, is the size that the Receiver was created with; more raises\n"
+"ValueError.  With 0 bytes, on an AF_UNIX stream, the descriptors of the waiting data are\n"
+"received without the data.  `flags` are MSG_* bits.  `timeout` is in seconds, or None for no\n"
+"limit; by default it is the timeout of the socket.\n\n"
+"Raises OSError for errors that the kernel reports; TimeoutError; ControlTruncatedError or\n"
+"FdLimitError if requested descriptors are missing; DataTruncatedError if a datagram was\n"
+"truncated; MalformedControlError.  If it raises, no received descriptor stays open.");
+
+static PyObject *
+receiver_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const cmsgx_signature signature = {
+        "receive", 0, 0, {CMSGX_KW_BUFSIZE, CMSGX_KW_FLAGS, CMSGX_KW_TIMEOUT, -1},
+    };
+    return receive_as_called(object, &signature, args, nargs, kwnames, 0);
+}
+
+PyDoc_STRVAR(receiver_try_receive_doc,
+"try_receive($self, /, *, bufsize=None, flags=0)\n--\n\n"
+"Receives one message that has arrived, as receive() does, or returns None if there is none.\n"
+"Never waits, whatever the timeout and the mode of the socket, and raises nothing because there\n"
+"is no message: one recvmsg(2) with MSG_DONTWAIT.  With close=\"background\" it also returns\n"
+"None, and receives nothing, while too many descriptors wait to be closed.\n\n"
+"At the end of a stream it returns an empty message, each time: see is_end().  Raises what\n"
+"receive() raises, except TimeoutError and BlockingIOError.");
+
+static PyObject *
+receiver_try_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
+                     PyObject *kwnames)
+{
+    static const cmsgx_signature signature = {
+        "try_receive", 0, 0, {CMSGX_KW_BUFSIZE, CMSGX_KW_FLAGS, -1},
+    };
+    return receive_as_called(object, &signature, args, nargs, kwnames, 1);
+}
+
+/* Whether a message is only the end of the stream: 1, 0, or a negative errno if that cannot be
+   determined.  The socket is asked if an empty message looks like the end. */
+static inline __attribute__((always_inline)) int
+is_end_of_stream(PyObject *message, const cmsgx_sock *sock)
+{
+    int eof = ((cmsgx_message *)message)->buffer->received.eof;
+    if (eof != 2) {
+        return eof;
+    }
+    int has_hung_up = cmsgx_sock_has_hung_up(sock);
+    return has_hung_up < 0 ? -errno : has_hung_up;
+}
+
+PyDoc_STRVAR(receiver_is_end_doc,
+"is_end($self, /, message)\n--\n\n"
+"Whether `message` is only the end of the stream, after which a `for` loop stops: True or False.\n"
+"Where `message.eof` is known, this is the same.  If it is None, because an empty message of\n"
+"SOCK_SEQPACKET, or a read of 0 bytes from a stream, looks like the end, the socket is asked\n"
+"whether the peer has hung up and nothing more is queued: poll(2), POLLRDHUP.  So ask right after\n"
+"the receive, before the next one.  An empty message that the peer sent last, before it hung up,\n"
+"cannot be told from the end, and counts as the end.\n\n"
+"`message` should be from this receiver.  For one that another receiver made, the answer is from\n"
+"`message.eof` too; where that is None, it is about the socket of this receiver.\n\n"
+"Raises OSError if the socket cannot be asked, because it is closed or poll(2) fails; TypeError\n"
+"for anything but a Message.");
+
+static PyObject *
+receiver_is_end(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const cmsgx_signature signature = {"is_end", 1, 1, {CMSGX_KW_MESSAGE, -1}};
+    cmsgx_receiver_base *base = &SELF(object)->base;
+    PyObject *message = NULL;
+    cmsgx_sock sock;
+    int no_flags = 0;
+
+    if (cmsgx_keywords(base->state, &signature, args, nargs, kwnames, &message) < 0) {
+        return NULL;
+    }
+    if (!Py_IS_TYPE(message, base->state->Message)) {
+        return cmsgx_raise_needed("message", -1, "a Message", message);
+    }
+    int eof = ((cmsgx_message *)message)->buffer->received.eof;
+    if (eof != 2) {
+        return PyBool_FromLong(eof);
+    }
+    if (!cmsgx_enter(&base->busy)) {
+        return cmsgx_raise_receiver_busy(object);
+    }
+    PyObject *answer = NULL;
+    if (cmsgx_receiver_begin(base, "Receiver", NULL, 0, &no_flags, &sock) == 0
+        && (sock.kind != CMSGX_SOCKET || cmsgx_sock_read_number(&sock) == 0)) {
+        int is_end = is_end_of_stream(message, &sock);
+        answer = is_end == -EBADF ? cmsgx_raise_of_sock(EBADF, sock.fd)
+                                  : cmsgx_receiver_tell(is_end);
+    }
+    cmsgx_leave(&base->busy);
+    return answer;
 }
 
 /* One step of a loop. */
@@ -163,11 +225,7 @@ receive_next_message(PyObject *object, int *is_end)
     cmsgx_sock sock;
     PyObject *message = receive_message(SELF(object), SELF(object)->base.size, 0, NULL, 0, &sock);
     if (message != NULL) {
-        *is_end = ((cmsgx_message *)message)->buffer->received.eof;
-        if (*is_end == 2) {
-            *is_end = cmsgx_sock_has_hung_up(&sock);
-            *is_end = *is_end < 0 ? -errno : *is_end;
-        }
+        *is_end = is_end_of_stream(message, &sock);
     }
     return message;
 }
@@ -270,7 +328,10 @@ receiver_dealloc(PyObject *object)
 static PyMethodDef receiver_methods[] = {
     {"receive", (PyCFunction)(void (*)(void))receiver_receive, METH_FASTCALL | METH_KEYWORDS,
      receiver_receive_doc},
-    {"_try", receiver_try, METH_O, try_doc},
+    {"try_receive", (PyCFunction)(void (*)(void))receiver_try_receive,
+     METH_FASTCALL | METH_KEYWORDS, receiver_try_receive_doc},
+    {"is_end", (PyCFunction)(void (*)(void))receiver_is_end, METH_FASTCALL | METH_KEYWORDS,
+     receiver_is_end_doc},
     {"_configure", receiver_configure, METH_O, receiver_configure_doc},
     CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},

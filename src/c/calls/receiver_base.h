@@ -32,11 +32,15 @@ void cmsgx_receiver_clear(cmsgx_receiver_base *self);
 /* ValueError for a receiver whose __init__() was never called. */
 PyObject *cmsgx_raise_not_initialised(const char *name);
 
-/* The first step of each call, once the receiver is marked as in use: sets *sock to the socket.  0,
-   or -1 with an exception.  Inline, because it is on the fastest path. */
+/* What is_end() returns: True for 1, False for 0, or NULL with the OSError of a negative errno. */
+PyObject *cmsgx_receiver_tell(int is_end);
+
+/* The first step of each call, once the receiver is marked as in use: sets *sock to the socket, and
+   adds its own flags to *flags.  With `once` it makes only one try, as for CMSGX_ONE_TRY.  0, or -1
+   with an exception.  Inline, because it is on the fastest path. */
 static inline __attribute__((always_inline)) int
 cmsgx_receiver_begin(const cmsgx_receiver_base *self, const char *name, PyObject *timeout,
-                     int flags, cmsgx_sock *sock)
+                     int once, int *flags, cmsgx_sock *sock)
 {
     if (self->config == NULL || self->sock == NULL) {
         cmsgx_raise_not_initialised(name);
@@ -44,15 +48,20 @@ cmsgx_receiver_begin(const cmsgx_receiver_base *self, const char *name, PyObject
     }
     if (cmsgx_sock_resolve_typed(self->state, self->sock, CMSGX_RECEIVING, sock) < 0
         || (timeout != NULL && cmsgx_sock_set_timeout(sock, timeout) < 0)
-        || cmsgx_check_peek(self->config->fds, flags) < 0) {
+        || cmsgx_check_peek(self->config->fds, *flags) < 0) {
         return -1;
+    }
+    *flags |= self->config->flags;
+    if (once) {
+        *flags |= MSG_DONTWAIT;
+        sock->timeout = CMSGX_ONE_TRY;
     }
     return 0;
 }
 
 /* tp_iternext, one step of a loop: closes the result of the previous step, and receives the next.
-   `receive` sets *is_end to whether that is only the end of the stream: 1, 0, or a negative errno
-   if that cannot be determined.  Inlined together with both functions. */
+   `receive` sets *is_end to whether that is only the end of the stream, as is_end() would find it:
+   1, 0, or a negative errno if that cannot be determined.  Inlined together with both functions. */
 static inline __attribute__((always_inline)) PyObject *
 cmsgx_receiver_next(PyObject *object, int (*close)(PyObject *),
                     PyObject *(*receive)(PyObject *, int *is_end))
@@ -73,7 +82,7 @@ cmsgx_receiver_next(PyObject *object, int (*close)(PyObject *),
         (void)close(next);
         Py_CLEAR(next);
         if (is_end < 0) {
-            cmsgx_raise_no_end(-is_end);
+            (void)cmsgx_receiver_tell(is_end);
         }
     }
     if (next != NULL) {

@@ -167,12 +167,12 @@ cmsgx_sock_set_timeout(cmsgx_sock *sock, PyObject *timeout)
 }
 
 /* Calls `ask` with the descriptor of the last try, pinned if it is an Fd's: its result, or -1 with
-   EBADF if the Fd was closed. */
+   EBADF if the socket is closed. */
 static int
 asked(const cmsgx_sock *sock, int (*ask)(int fd))
 {
     int fd = sock->owner != NULL ? cmsgx_fd_pin(sock->owner) : sock->fd;
-    if (fd < 0 && sock->owner != NULL) {
+    if (fd < 0) {
         errno = EBADF;
         return -1;
     }

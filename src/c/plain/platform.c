@@ -225,6 +225,10 @@ cmsgx_has_hung_up(int fd)
         errno = failed;
         return result > 0 ? !has_packets(fd) : result;
     }
+    if (ready.revents & POLLNVAL) {
+        errno = EBADF;
+        return -1;
+    }
     return result > 0 && (ready.revents & (asked | POLLHUP)) && !has_packets(fd);
 }
 

@@ -13,6 +13,7 @@ typedef struct {
     PyObject_VAR_HEAD       /* ob_size: capacity */
     cmsgx_busy busy;
     cmsgx_flag closed;
+    int is_end;             /* see cmsgx_batch_is_end() */
     size_t count;
     cmsgx_receive_config *config; /* owned use */
     slot slots[];
@@ -28,6 +29,7 @@ cmsgx_batch_new(cmsgx_receive_config *config, size_t count)
     if (self != NULL) {
         self->busy = 0;
         self->closed = 0;
+        self->is_end = 0;
         self->count = 0;
         self->config = cmsgx_receive_config_share(config);
         if (config->is_traced) {
@@ -42,6 +44,18 @@ cmsgx_batch_add(PyObject *batch, cmsgx_buffer *buffer)
 {
     cmsgx_batch *self = SELF(batch);
     self->slots[self->count++] = (slot){cmsgx_buffer_share(buffer), NULL};
+}
+
+void
+cmsgx_batch_set_end(PyObject *batch, int is_end)
+{
+    SELF(batch)->is_end = is_end;
+}
+
+int
+cmsgx_batch_is_end(PyObject *batch)
+{
+    return SELF(batch)->is_end;
 }
 
 /* Moves the descriptors that a message still owns back to buffer->fds.  Returns how many elements

@@ -117,6 +117,7 @@ typedef struct {
     PyObject *want;         /* owned */
     int family;
     int type;
+    int flags;
     char takes_pidfd;
     char raise_truncated;
     char in_background;
@@ -141,6 +142,7 @@ cmsgx_receive_config_of(cmsgx_state *state, PyObject *object)
     config->control_size = self->control_size;
     config->family = self->family;
     config->type = self->type;
+    config->flags = self->flags;
     config->takes_pidfd = config->asked_pidfd = self->takes_pidfd;
     config->raise_truncated = self->raise_truncated;
     config->want = Py_NewRef(self->want);
@@ -157,18 +159,20 @@ static PyObject *
 config_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const char *const names[] = {"fds", "control_size", "want", "family", "type",
-                                        "takes_pidfd", "raise_truncated", "in_background", NULL};
+                                        "takes_pidfd", "raise_truncated", "in_background", "flags",
+                                        NULL};
     cmsgx_state *state = cmsgx_state_of_type(type);
     PyObject *fds_given = NULL, *size_given = NULL, *want = NULL;
     PyObject *family_given = NULL, *type_given = NULL;
     size_t fds;
     Py_ssize_t control_size;
     int family = -1, sock_type = -1, takes_pidfd = 0, raise_truncated = 1, in_background = 0;
+    int flags = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOOOppp:ReceiveConfig",
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OOOOOpppi:ReceiveConfig",
                                      (char **)(void *)names, &fds_given, &size_given, &want,
                                      &family_given, &type_given, &takes_pidfd, &raise_truncated,
-                                     &in_background)) {
+                                     &in_background, &flags)) {
         return NULL;
     }
     if (fds_given == NULL || size_given == NULL || want == NULL) {
@@ -204,6 +208,7 @@ config_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->want = Py_NewRef(want);
     self->family = family;
     self->type = sock_type;
+    self->flags = flags;
     self->takes_pidfd = (char)takes_pidfd;
     self->raise_truncated = (char)raise_truncated;
     self->in_background = (char)(in_background && may_bring_fds);
@@ -250,6 +255,7 @@ static PyMemberDef config_members[] = {
      "Whether a receive raises if data or descriptors are missing."},
     {"in_background", Py_T_BOOL, offsetof(config_object, in_background), Py_READONLY,
      "Whether the background closer closes the descriptors that are not taken."},
+    {"flags", Py_T_INT, offsetof(config_object, flags), Py_READONLY, "MSG_* that each call adds."},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -260,7 +266,7 @@ static PyMethodDef config_methods[] = {
 
 PyDoc_STRVAR(config_doc,
 "ReceiveConfig(*, fds, control_size, want, family=-1, type=-1, takes_pidfd=False, "
-"raise_truncated=True, in_background=False)\n--\n\n"
+"raise_truncated=True, in_background=False, flags=0)\n--\n\n"
 "The settings of a receiver, and the size of its control buffer.  It is immutable, so any number\n"
 "of receivers can share one.");
 

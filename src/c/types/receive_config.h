@@ -13,6 +13,7 @@ typedef struct cmsgx_receive_config {
     size_t control_size;    /* size of the control buffer that the kernel may fill */
     int family;             /* AF_*; -1: unknown */
     int type;               /* SOCK_*; -1: unknown, so the kernel is asked when it matters */
+    int flags;              /* MSG_* that each call adds */
     int raise_truncated;
     cmsgx_row *row;         /* owned use: closes in the background; or NULL */
     int takes_pidfd;        /* PidFd was requested, or the call takes any that comes */
