@@ -208,7 +208,7 @@ class Scene:
         self.called.add(name)
         before = self._reluctant.count()
         for count in range(MOST_TRIES):
-            if count > 10:  # what the kernel itself has not done yet
+            if count > 40:  # what the kernel itself has not done yet
                 time.sleep(0.01)
             try:
                 result = function(*arguments, **more)

@@ -200,6 +200,44 @@ def batch_receive(scene: Scene) -> Any:
     )
 
 
+@row(*ANY, waits=NO_TIMEOUT)
+def receiver_try(scene: Scene) -> Any:
+    send_some(scene)
+    rx = receiver(scene)
+    return gathered(scene, lambda: [of_message(scene.call("cmsgx.Receiver.try_receive", rx))])
+
+
+@row(*ANY, waits=NO_TIMEOUT)
+def batch_try(scene: Scene) -> Any:
+    send_some(scene)
+    rx = batch_receiver(scene)
+    return gathered(
+        scene, lambda: list(map(of_message, scene.call("cmsgx.BatchReceiver.try_receive", rx)))
+    )
+
+
+def tried_to_the_end(scene: Scene, rx: Any, name: str) -> Any:
+    """Each item that a try gives, up to the one that is only the end."""
+    send_some(scene, ends=True)
+    found: list[Got] = []
+    while True:
+        item = scene.call(f"{name}.try_receive", rx)
+        if scene.call_freely(f"{name}.is_end", rx, item):
+            item.close()
+            return scene.normal(found)
+        found += map(of_message, [item] if isinstance(item, cmsgx.Message) else item)
+
+
+@row(*ENDING, waits=NO_TIMEOUT)
+def receiver_tries_to_the_end(scene: Scene) -> Any:
+    return tried_to_the_end(scene, receiver(scene), "cmsgx.Receiver")
+
+
+@row(*ENDING, waits=NO_TIMEOUT)
+def batch_tries_to_the_end(scene: Scene) -> Any:
+    return tried_to_the_end(scene, batch_receiver(scene), "cmsgx.BatchReceiver")
+
+
 def looped(scene: Scene, rx: Any) -> Any:
     """Each item of the loop, up to its end."""
     send_some(scene, ends=True)
