@@ -19,7 +19,7 @@ class Read:
     def __init__(
         self, data: bytes = b"", fds: Iterable[cmsgx.Fd] = (), *, closed_fds: int | None = 0
     ) -> None:
-        self.view = data
+        self.data = data
         self.nbytes = len(data)
         self.fds = list(fds)
         self.closed_fds = closed_fds

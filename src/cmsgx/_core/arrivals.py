@@ -46,7 +46,7 @@ class Received(Protocol):
     @property
     def nbytes(self) -> int: ...
     @property
-    def view(self) -> Any: ...
+    def data(self) -> bytes: ...
     @property
     def fds(self) -> Any: ...
     @property
@@ -65,6 +65,9 @@ class Arrivals:
 
     __slots__ = ("_failure", "_held", "_is_end", "_reset")
 
+    # The first item is how many bytes of the stream were used: where the next message begins.
+    _state: tuple[int, *tuple[Any, ...]]
+
     def __init__(self, is_end: Callable[[Any], bool]) -> None:
         self._is_end = is_end
         # Where its first byte is in the stream; and the message, if there is one.
@@ -81,10 +84,11 @@ class Arrivals:
         What it raises passes. ConnectionResetError can come before messages that are queued, over
         SOCK_SEQPACKET and from recvmmsg(2): here it comes after them, and after it the end.
         """
-        self.check()
-        while self._message() is None:
-            held: tuple[int, list[Any]] = (self._place(), [])
-            self._held = held
+        if self._failure is not None:
+            self.check()
+        held = self._held
+        while not held[1] or held[1][0] is None:
+            held = self._held = (self._state[0], [])
             try:
                 append_result(held[1], receive)
             except ConnectionResetError as error:
@@ -95,9 +99,10 @@ class Arrivals:
                 self._lost(error)
                 raise
             break
-        if self._reset is not None and (self._message() is None or self.is_at_end):
+        came = bool(held[1]) and held[1][0] is not None
+        if self._reset is not None and (not came or self.is_at_end):
             self._end_by(self._reset)
-        return self._message() is not None
+        return came
 
     @property
     def is_at_end(self) -> bool:
@@ -120,10 +125,6 @@ class Arrivals:
         """The message that came and was not used up, or None."""
         here = self._held[1]
         return here[0] if here else None
-
-    def _place(self) -> int:
-        """How many bytes of the stream were used: where the next message begins."""
-        return 0
 
     def _end_by(self, reset: ConnectionResetError) -> NoReturn:
         self._reset = None

@@ -5,19 +5,20 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._arguments import as_fds, as_int, as_kinds
 from .._cmsg import MAX_FDS, listed_fds
 from ..errors import BrokenError, ControlTruncatedError, LimitError, TooManyFdsError
 from ..kinds import Rights
 from .arrivals import Arrivals, append_result, close_each
+from .departures import Step
 from .parcels import Parcel
 from .sends import views_of
 
 if TYPE_CHECKING:
     from .._arguments import Buffer
-    from .._fds import Fd, FileDescriptorLike, FileDescriptors
+    from .._fds import Fd, FileDescriptors
     from ..kinds import ControlMessage
 
 _HEADER = struct.Struct("<IHH")
@@ -41,14 +42,6 @@ class Frame(Parcel):
 # Sending ------------------------------------------------------------------------------------------
 
 
-class Step(NamedTuple):
-    """What one sendmsg(2) is given. What it leaves of the bytes goes before the next step."""
-
-    data: list[Any]
-    fds: tuple[FileDescriptorLike, ...]
-    control: tuple[ControlMessage, ...]
-
-
 def steps_of(
     data: Buffer | Iterable[Buffer],
     fds: FileDescriptors = (),
@@ -59,28 +52,31 @@ def steps_of(
     The control messages go with the first byte. The descriptors of a Rights among them come after
     those of `fds`, and are counted with them.
     """
-    views = views_of(data)
-    size = sum([view.nbytes for view in views])
+    # bytes are the most common, and need no view.
+    views: list[Any] = [data] if type(data) is bytes else views_of(data)
+    size = sum(map(len, views))
     if size > _MOST_BYTES:
         raise ValueError(f"data: {size} bytes; a frame has at most {_MOST_BYTES}")
-    every = as_kinds(control)
-    numbers = list(listed_fds(fds))
-    for kind in every:
-        if isinstance(kind, Rights):
-            numbers += kind.fds
-    others = tuple([kind for kind in every if not isinstance(kind, Rights)])
+    numbers = listed_fds(fds)
+    others: tuple[Any, ...] = ()
+    if control != ():
+        every = as_kinds(control)
+        for kind in every:
+            if isinstance(kind, Rights):
+                numbers += kind.fds
+        others = tuple([kind for kind in every if not isinstance(kind, Rights)])
     if len(numbers) > MOST_FDS:
         raise TooManyFdsError(f"fds: {len(numbers)} descriptors; a frame has at most {MOST_FDS}")
     header = _HEADER.pack(size, len(numbers), 0)
     if len(numbers) <= MAX_FDS and len(views) < _MOST_BUFFERS:
-        return [Step([header, *views], tuple(numbers), others)]
+        return [Step([header, *views], numbers, others)]
     # One byte of the header for each that cannot be the last with descriptors.
     steps = []
     while len(numbers) > MAX_FDS:
-        steps.append(Step([header[:1]], tuple(numbers[:MAX_FDS]), ()))
+        steps.append(Step([header[:1]], numbers[:MAX_FDS], ()))
         header, numbers = header[1:], numbers[MAX_FDS:]
     rest = [header, *views]
-    steps.append(Step(rest[:_MOST_BUFFERS], tuple(numbers), ()))
+    steps.append(Step(rest[:_MOST_BUFFERS], numbers, ()))
     starts = range(_MOST_BUFFERS, len(rest), _MOST_BUFFERS)
     steps += [Step(rest[start : start + _MOST_BUFFERS], (), ()) for start in starts]
     steps[0] = steps[0]._replace(control=others)
@@ -127,67 +123,74 @@ class Deframer(Arrivals):
 
     def next_frame(self) -> Frame | None:
         """The next frame; None if that needs another pull(), and at the end."""
-        self.check()
-        while (message := self._message()) is not None:
-            if self.is_at_end:
-                self._need_whole(None)
-                return None
-            at = self._state[0] - self._held[0]
-            if at < message.nbytes:
-                frame = self._cut(message, at)
-                if frame is not None:
-                    return frame
-            else:
-                message.close()
-                self._held = (0, [])
-        return None
+        if self._failure is not None:
+            self.check()
+        start, here = self._held
+        message = here[0] if here else None
+        if message is None:
+            return None
+        end = message.nbytes
+        if not end and self.is_at_end:
+            self._need_whole(None)
+            return None
+        frame = None
+        at = self._state[0] - start
+        if at < end:
+            frame, at = self._cut(message, start, at, end)
+        if at == end:
+            message.close()
+            self._held = (0, [])
+        return frame
 
-    def _cut(self, message: Any, at: int) -> Frame | None:
-        """Uses the message from this byte to the end of a frame, or to its own end."""
+    def _cut(self, message: Any, start: int, at: int, end: int) -> tuple[Frame | None, int]:
+        """Uses the message from this byte to the end of a frame, or to its own end.
+
+        Returns the frame, and where it ended.
+        """
         _, header, size, fds = self._state
-        view, end = message.view, message.nbytes
+        came: bytes = message.data
         if len(header) < _HEADER.size:
             begin = at
             at = min(at + _HEADER.size - len(header), end)
-            header += bytes(view[begin:at])
-        data, length, count = None, -1, self.max_fds
+            header += came[begin:at]
+        data, count = None, -1
         if len(header) == _HEADER.size:
-            length, count = self._parse(header)
+            length, count, reserved = _HEADER.unpack(header)
+            if reserved or length > self.limit or count > self.max_fds:
+                self._refuse(length, count, reserved)
             begin = at
             at = min(at + length - size, end)
             if at - begin == length:
-                data = bytes(view[begin:at])
+                data = came[begin:at]
             elif at > begin:
                 del self._data[size:]
-                self._data += view[begin:at]
+                self._data += came[begin:at]
                 size += at - begin
                 if size == length:
                     data = bytes(self._data)
         if at == end:
             self._take(message, fds)
-        came = sum([len(some) for some in fds])
-        if came > count or (came < count and data is not None):
-            self._fail_by_count(came, count, length >= 0)
+        # Nearly always there is one list.
+        here = len(fds[0]) if len(fds) == 1 else sum([len(some) for some in fds])
+        if here != count and (data is not None or here > (self.max_fds if count < 0 else count)):
+            self._fail_by_count(here, count)
         if data is None:
-            self._state = (self._held[0] + at, header, size, fds)
-            return None
+            self._state = (start + at, header, size, fds)
+            return None, at
         frame = Frame(data, fds[0] if len(fds) == 1 else [fd for some in fds for fd in some])
-        self._state = (self._held[0] + at, b"", 0, [])
+        self._state = (start + at, b"", 0, [])
         if size:
             self._data = bytearray()
-        return frame
+        return frame, at
 
-    def _parse(self, header: bytes) -> tuple[int, int]:
-        length, count, reserved = _HEADER.unpack(header)
+    def _refuse(self, length: int, count: int, reserved: int) -> NoReturn:
         if reserved:
             self._fail(
                 BrokenError, f"frame: its header ends with {reserved:#06x}, and not with 0x0000"
             )
         if length > self.limit:
             self._fail(LimitError, f"frame: {length} bytes; the limit is {self.limit}")
-        if count > self.max_fds:
-            self._fail(LimitError, f"frame: {count} descriptors; max_fds is {self.max_fds}")
-        return length, count
+        self._fail(LimitError, f"frame: {count} descriptors; max_fds is {self.max_fds}")
 
     def _take(self, message: Any, fds: list[list[Fd]]) -> None:
         """Takes over the descriptors of a message; none for one from which they were taken."""
@@ -203,10 +206,11 @@ class Deframer(Arrivals):
             except OSError as error:
                 self._fail(BrokenError, f"frame: {error.strerror}", cause=error)
 
-    def _fail_by_count(self, came: int, count: int, is_announced: bool) -> NoReturn:
-        if not is_announced:
+    def _fail_by_count(self, came: int, count: int) -> NoReturn:
+        if count < 0:
             self._fail(
-                LimitError, f"frame: {came} descriptors came with its header; max_fds is {count}"
+                LimitError,
+                f"frame: {came} descriptors came with its header; max_fds is {self.max_fds}",
             )
         self._fail(
             BrokenError,
@@ -226,9 +230,6 @@ class Deframer(Arrivals):
             self._fail(
                 BrokenError, f"frame: {how} after {where}", bytes(self._data[:size]), cause=reset
             )
-
-    def _place(self) -> int:
-        return self._state[0]
 
     def _end_by(self, reset: ConnectionResetError) -> NoReturn:
         self._need_whole(reset)

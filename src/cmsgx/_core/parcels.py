@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import TYPE_CHECKING, SupportsIndex, cast
 
 from .arrivals import close_each
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
     from typing import Self
 
@@ -22,25 +23,27 @@ class Parcel:
 
     __slots__ = ("_left", "closed", "data", "fds")
 
-    def __init__(self, data: bytes, fds: list[Fd]) -> None:
+    def __init__(self, data: bytes, fds: Sequence[Fd]) -> None:
         self.data = data
         """The bytes."""
         self.fds = tuple(fds)
         """The descriptors, in the order in which they were sent."""
         self.closed = False
         """Whether close() was called, or the `with` ended."""
-        # By index, those that were not taken.
-        self._left = dict(enumerate(fds))
+        # None in place of those that were taken.
+        self._left: list[Fd | None] = [*fds]
 
     def take(self, which: SupportsIndex, /) -> Fd:
         """Moves one descriptor to the caller."""
-        count = len(self.fds)
         index = operator.index(which)
-        if not -count <= index < count:
-            raise IndexError(f"take({index}): {_came(count)}")
-        index %= count
-        self._need_here("take", [index])
-        return self._left.pop(index)
+        try:
+            fd = self._left[index]
+        except IndexError:
+            raise IndexError(f"take({index}): {_came(len(self.fds))}") from None
+        if fd is None or fd.closed or self.closed:
+            self._need_here("take", index % len(self.fds))
+        self._left[index] = None
+        return cast("Fd", fd)
 
     def take_one(self) -> Fd:
         """Moves the only descriptor to the caller; ValueError unless exactly one came."""
@@ -50,16 +53,19 @@ class Parcel:
 
     def take_all(self) -> list[Fd]:
         """Moves all that were not taken yet to the caller, or none if one of them is gone."""
-        self._need_here("take_all", list(self._left))
-        taken = list(self._left.values())
-        self._left = {}
+        taken = []
+        for index, fd in enumerate(self._left):
+            if fd is not None:
+                self._need_here("take_all", index)
+                taken.append(fd)
+        self._left = [None] * len(self.fds)
         return taken
 
     def close(self) -> None:
         """Closes the descriptors that were not taken."""
         self.closed = True
-        close_each(list(self._left.values()))
-        self._left = {}
+        if self._left:
+            close_each([fd for fd in self._left if fd is not None])
 
     def __enter__(self) -> Self:
         return self
@@ -76,18 +82,17 @@ class Parcel:
         state = "closed" if self.closed else f"{len(self.data)} bytes, {len(self.fds)} descriptors"
         return f"<{type(self).__name__}: {state}>"
 
-    def _need_here(self, call: str, indexes: list[int]) -> None:
-        name = type(self).__name__.lower()
+    def _need_here(self, call: str, index: int) -> None:
         if self.closed:
+            name = type(self).__name__.lower()
             raise ValueError(
                 f"the {name} is closed, and so are the descriptors that were not taken"
             )
-        for index in indexes:
-            if index not in self._left:
-                raise ValueError(f"descriptor {index} was already taken")
-            fd = self._left[index]
-            if fd.closed and not fd._error:
-                raise ValueError(f"{call}: descriptor {index} was closed or given away: {fd!r}")
+        fd = self._left[index]
+        if fd is None:
+            raise ValueError(f"descriptor {index} was already taken")
+        if fd.closed and not fd._error:
+            raise ValueError(f"{call}: descriptor {index} was closed or given away: {fd!r}")
 
 
 def _came(count: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 from .._arguments import as_fds, as_int, as_view
 from ..errors import BrokenError, ControlTruncatedError, LimitError
@@ -48,12 +48,10 @@ class _Batch(NamedTuple):
         return [fd for some in self.lists for fd in some]
 
 
-class _State(NamedTuple):
-    start: int  # the place of the first byte that is kept
-    kept: bytearray  # bytes from there on; those at `came` and after it do not count
-    came: int  # the place after the last byte that came
-    read: int  # and after the last one that was read
-    batches: tuple[_Batch, ...]
+_State: TypeAlias = "tuple[int, int, int, bytes | bytearray, tuple[_Batch, ...]]"
+"""The place after the last byte that came, and after the last one that was read. The place of the
+first byte that is kept; the bytes from there on, of which those after the last one that came do not
+count. The descriptors that were not taken."""
 
 
 class ByteStream(Arrivals):
@@ -73,23 +71,24 @@ class ByteStream(Arrivals):
         self.max_queued = as_fds(max_queued, "max_queued")
         self.wanted = 0
         """How many more bytes the read needs, at least, that returned None; 0: any message."""
-        self._state = _State(0, bytearray(), 0, 0, ())
+        self._state: _State = (0, 0, 0, b"", ())
         # A separator, and the place before which none begins.
         self._looked = (b"", 0)
 
     @property
     def buffered(self) -> int:
         """How many bytes were taken in for a read, and not read."""
-        return self._state.came - self._state.read
+        return self._state[0] - self._state[1]
 
     def next_message(self) -> Any:
         """What is left over from reads, with its descriptors; else the message that came, or None.
 
         The end is a message too: each pull() gets another one.
         """
-        self.check()
+        if self._failure is not None:
+            self.check()
         self.wanted = 0
-        _, _, came, read, batches = self._state
+        came, read, _, _, batches = self._state
         if came == read:
             held = self._held[1]
             return held.pop() if held else None
@@ -100,10 +99,11 @@ class ByteStream(Arrivals):
 
     def read_exactly(self, n: int) -> bytes | None:
         """The next n bytes."""
-        self.check()
+        if self._failure is not None:
+            self.check()
         n = as_int("n", n, minimum=0)
-        while self.buffered < n:
-            self.wanted = n - self.buffered
+        while (missing := n - self._state[0] + self._state[1]) > 0:
+            self.wanted = missing
             if not self._take_in():
                 if self.is_at_end:
                     self._fail_at_end(f"read_exactly: {n} bytes are needed")
@@ -112,13 +112,14 @@ class ByteStream(Arrivals):
 
     def read_until(self, separator: Buffer, limit: int) -> bytes | None:
         """The bytes up to this separator, and the separator: at most `limit` bytes together."""
-        self.check()
+        if self._failure is not None:
+            self.check()
         wanted = as_view("separator", separator).tobytes()
         if not wanted:
             raise ValueError("separator: it is empty; at least 1 byte is needed")
         limit = as_int("limit", limit, minimum=len(wanted))
         while True:
-            start, kept, came, read, _ = self._state
+            came, read, start, kept, _ = self._state
             looked = self._looked[1] if self._looked[0] == wanted else 0
             at = kept.find(wanted, max(read, looked) - start, min(came, read + limit) - start)
             if at >= 0:
@@ -138,13 +139,15 @@ class ByteStream(Arrivals):
 
     def take_fds(self, n: int) -> list[Fd]:
         """The first n of the descriptors that came with bytes that were read, or none of them."""
-        self.check()
+        if self._failure is not None:
+            self.check()
         n = as_fds(n, "n")
+        came, read, start, kept, batches = self._state
         taken: list[Fd] = []
         left: list[_Batch] = []
-        for batch in self._state.batches:
+        for batch in batches:
             fds = batch.fds()
-            count = n - len(taken) if batch.first < self._state.read else 0
+            count = n - len(taken) if batch.first < read else 0
             taken += fds[:count]
             if count < len(fds):
                 left.append(batch._replace(lists=[fds[count:]]))
@@ -152,7 +155,7 @@ class ByteStream(Arrivals):
             raise BrokenError(
                 f"take_fds: {n} are needed, and {len(taken)} came with the bytes that were read"
             )
-        self._state = self._state._replace(batches=tuple(left))
+        self._state = (came, read, start, kept, tuple(left))
         return taken
 
     def _fail_at_end(self, need: str) -> NoReturn:
@@ -167,7 +170,7 @@ class ByteStream(Arrivals):
         message = self._message()
         if message is None or self.is_at_end:
             return False
-        start, kept, came, read, batches = self._state
+        came, read, start, kept, batches = self._state
         if came == self._held[0]:
             if message.closed_fds != 0:
                 self._fail(
@@ -175,19 +178,24 @@ class ByteStream(Arrivals):
                 )
             if len(message.fds):
                 batches = self._take_over(message)
-            del kept[came - start :]
-            kept += message.view
-            self._state = _State(start, kept, came + message.nbytes, read, batches)
+            if came == read:
+                start, kept = came, message.data
+            else:
+                if not isinstance(kept, bytearray):
+                    kept = bytearray(kept)
+                del kept[came - start :]
+                kept += message.data
+            self._state = (came + message.nbytes, read, start, kept, batches)
         message.close()
         self._held = (0, [])
         return True
 
     def _take_over(self, message: Any) -> tuple[_Batch, ...]:
         """The batches, with one for this message, which owns its descriptors from now on."""
-        came, batches = self._state.came, self._state.batches
+        came, read, start, kept, batches = self._state
         if not batches or batches[-1].first != came:
             batches = (*batches, _Batch(came, came + message.nbytes, []))
-            self._state = self._state._replace(batches=batches)
+            self._state = (came, read, start, kept, batches)
         try:
             append_result(batches[-1].lists, message.take_all)
         except OSError as error:
@@ -201,24 +209,24 @@ class ByteStream(Arrivals):
         return batches
 
     def _bytes(self, n: int) -> bytes:
-        start, kept, _, read, _ = self._state
-        return bytes(memoryview(kept)[read - start : read - start + n])
+        _, read, start, kept, _ = self._state
+        at = read - start
+        if type(kept) is bytes:
+            return kept[at : at + n]
+        return bytes(memoryview(kept)[at : at + n])
 
     def _read_on(self, n: int) -> bytes:
         data = self._bytes(n)
         self.wanted = 0
-        self._read(self._state.read + n, self._state.batches)
+        self._read(self._state[1] + n, self._state[4])
         return data
 
     def _read(self, to: int, batches: tuple[_Batch, ...]) -> None:
         """The bytes before this place were read; they are forgotten once they are half of all."""
-        start, kept, came, _, _ = self._state
+        came, _, start, kept, _ = self._state
         if 2 * (to - start) >= came - start:
             start, kept = to, kept[to - start : came - start]
-        self._state = _State(start, kept, came, to, batches)
-
-    def _place(self) -> int:
-        return self._state.came
+        self._state = (came, to, start, kept, batches)
 
     def _lost(self, error: ControlTruncatedError) -> None:
         # Who asked for a message gets the error, and in it the message.
@@ -227,7 +235,7 @@ class ByteStream(Arrivals):
 
     def _drop(self) -> None:
         super()._drop()
-        for batch in self._state.batches:
+        for batch in self._state[4]:
             for fds in batch.lists:
                 close_each(fds)
-        self._state = _State(0, bytearray(), 0, 0, ())
+        self._state = (0, 0, 0, b"", ())
