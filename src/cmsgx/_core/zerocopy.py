@@ -63,7 +63,9 @@ class Sending:
         self.before = before
         self.sent = [0]
         self.id = -1  # no id without MSG_ZEROCOPY
-        self.must_copy = False
+        # An empty send uses up an id over UDP, but not over TCP: tcp_sendmsg_locked() in
+        # net/ipv4/tcp.c.
+        self.must_copy = not self.size
 
     def following(self, views: list[memoryview]) -> Sending | None:
         """The next send of `views`: what is left, as much as one call takes; None if all went."""
@@ -231,12 +233,12 @@ class SenderBase(InFlight):
         if self._is_closed:
             raise ValueError("send: the ZeroCopySender is closed")
         self._settle()
-        if not self._copies(sending) and (
+        if not (sending.must_copy or self.stopped) and (
             not self._is_sure or self._next_id % _EVERY == 0 or self._is_full(sending.size)
         ):
             self._look()
         while True:
-            if self._copies(sending):
+            if sending.must_copy or self.stopped:
                 sending.id = -1
                 refusal = call(flags=0)
             elif self._is_full(sending.size):
@@ -254,11 +256,6 @@ class SenderBase(InFlight):
                 if self._in_flight:
                     return "completions"
                 sending.must_copy = True
-
-    def _copies(self, sending: Sending) -> bool:
-        # An empty send uses up an id over UDP, but not over TCP (tcp_sendmsg_locked() in
-        # net/ipv4/tcp.c), so it goes without MSG_ZEROCOPY.
-        return sending.must_copy or not sending.size or self.stopped
 
     def _is_full(self, size: int) -> bool:
         count = len(self._in_flight)
