@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="system calls of Linux, by a preload"
 )
 
-START = "import reluctance as here, reluctant_sends, reluctant_receives\n"
+START = "import reluctance as here, reluctant_sends, reluctant_receives, reluctant_core\n"
 MODES = ["later", "little", "later=2,ready=2,error=2,little"]
 # Beyond 16 rounds, or after a POLLERR, a wait has pauses.
 PATIENT_MODES = ["later=18", "later,ready=18", "later,error=3"]

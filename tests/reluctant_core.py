@@ -1,0 +1,151 @@
+"""What stands on cmsgx._core, driven by tries alone, as asyncio and trio drive it: for reluctance.py.
+
+A try that says "not now" is made again, with nothing but the same objects in between.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from reluctance import ANY, MOST_TRIES, Scene, row
+from reluctant_receives import receiver
+from reluctant_sends import messages
+from support import content
+
+import cmsgx
+from cmsgx import _cmsg
+from cmsgx._core.frames import Deframer, steps_of
+from cmsgx._core.queues import ByteStream
+from cmsgx._core.segments import SegmentedMessage, SegmentedSend
+from cmsgx._core.sends import Unsent, views_after, views_of
+from cmsgx.errors import BrokenError
+
+TRIES: dict[str, Any] = {"waits": ("blocking", "timeout", "not")}
+
+FRAMES: tuple[tuple[bytes, tuple[int, ...]], ...] = (
+    (b"", ()), (b"first", (0, 1)), (bytes(range(100)), (2,)), (b"", (3, 0, 1)), (b"last", ()),
+)  # fmt: skip
+
+
+def send_whole(scene: Scene, data: Any, fds: Any, control: Any = ()) -> None:
+    """By tries: the descriptors and the control messages once, with the first byte."""
+    views = views_of(data)
+    total, sent = sum([view.nbytes for view in views]), 0
+    while sent < total:
+        sent += scene.call_as(
+            "core.send", cmsgx.send, scene.other, views_after(views, sent),
+            fds=() if sent else fds, control=() if sent else control, timeout=0, is_free=True,
+        )  # fmt: skip
+
+
+def send_frames(scene: Scene) -> None:
+    for data, indexes in FRAMES:
+        for step in steps_of(data, scene.fds(*indexes)):
+            send_whole(scene, step.data, step.fds, step.control)
+
+
+@row("stream", **TRIES)
+def frames(scene: Scene) -> Any:
+    """The descriptors of each frame, by their contents."""
+    scene.try_only()
+    rx = receiver(scene, fds=16)
+    deframer = Deframer(rx.is_end, max_fds=3)
+    send_frames(scene)
+    scene.left.shutdown(socket.SHUT_WR)
+    found: list[Any] = []
+    while not deframer.is_at_end:
+        frame = deframer.next_frame()
+        if frame is None:
+            scene.call_as("core.try_pull", deframer.pull, rx.try_receive, is_free=True)
+            continue
+        with frame:
+            found.append((frame.data, [content(fd) for fd in frame.fds]))
+    deframer.close()
+    assert [data for data, _ in found] == [data for data, _ in FRAMES]
+    return found
+
+
+@row("stream", **TRIES)
+def frames_that_end_too_early(scene: Scene) -> Any:
+    """Its descriptors are closed, and the error is the same."""
+    scene.try_only()
+    rx = receiver(scene, fds=16)
+    deframer = Deframer(rx.is_end, max_fds=3)
+    [step] = steps_of(b"never whole", scene.fds(0, 1))
+    send_whole(scene, [b"".join(step.data)[:12]], step.fds)
+    scene.left.shutdown(socket.SHUT_WR)
+    while True:
+        try:
+            assert deframer.next_frame() is None
+            scene.call_as("core.try_pull", deframer.pull, rx.try_receive, is_free=True)
+        except BrokenError as error:
+            return str(error), error.partial
+
+
+@row("stream", **TRIES)
+def reads(scene: Scene) -> Any:
+    """Bytes in whatever pieces the reader needs, and the descriptors in order."""
+    scene.try_only()
+    rx = receiver(scene, fds=3)
+    stream = ByteStream(rx.is_end)
+    send_whole(scene, b"a line\nfour", scene.fds(0))
+    send_whole(scene, b"more, and the rest", scene.fds(1, 2))
+    scene.left.shutdown(socket.SHUT_WR)
+
+    def read(name: str, *arguments: Any) -> Any:
+        while (result := getattr(stream, name)(*arguments)) is None:
+            scene.call_as("core.try_pull", stream.pull, rx.try_receive, is_free=True)
+        return result
+
+    found = [read("read_until", b"\n", 64), read("read_exactly", 4)]
+    for count, size in ((1, 5), (2, 13)):
+        for fd in stream.take_fds(count):
+            with fd:
+                found.append(content(fd))
+        found.append(read("read_exactly", size))
+    stream.close()
+    return found
+
+
+@row(*ANY, is_send=True, **TRIES)
+def batch(scene: Scene) -> Any:
+    """What is left of a batch is what did not go, to the byte."""
+    scene.try_only()
+    unsent = Unsent.of(iter(messages(scene)))
+    for _ in range(MOST_TRIES):
+        if not (items := unsent.next()):
+            break
+        # False where it takes no more now, also after it took some.
+        unsent.told(_cmsg.try_send_batch(unsent.progress, scene.sock, items))
+    return unsent.result()
+
+
+@row("udp", "datagrams", is_send=True, **TRIES)
+def segments(scene: Scene) -> Any:
+    """Each datagram once, in segments or not."""
+    scene.try_only()
+    if scene.how.waits == "not":
+        scene.left.setsockopt(1, 11, 1)  # SO_NO_CHECK: then a path refuses segments
+    plan = SegmentedSend(
+        memoryview(b"eleven bytes"), 4, (), None,
+        most=cmsgx.segment_support(scene.sock), own_size=None,
+    )  # fmt: skip
+    for _ in range(MOST_TRIES):
+        if not (step := plan.next()):
+            break
+        outcome: Any
+        if isinstance(step, SegmentedMessage):
+            try:
+                sent = scene.call_as(
+                    "core.send", cmsgx.send, scene.sock, step.data, control=step.control,
+                    timeout=0, is_free=True,
+                )  # fmt: skip
+                plan.bytes_sent[0] += sent
+                outcome = None
+            except OSError as error:
+                outcome = error
+        else:
+            outcome = _cmsg.try_send_batch(plan.datagrams_sent, scene.sock, step)
+        plan.told(outcome)
+    return plan.result()
