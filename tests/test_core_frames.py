@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from arrivals import Interrupted, Queue, Read, interrupted_after, is_end, new_fds
+from memory import need_testcapi, without_other_threads
 from support import content, open_fds, open_files
 
 import cmsgx
@@ -416,6 +417,40 @@ def steps_and_frames(after: int) -> tuple[int, list[Plain]]:
                     frame.close()
     deframer.close()
     return left[0], found
+
+
+@without_other_threads
+def test_a_frame_for_which_there_is_no_memory_can_be_had_later() -> None:
+    testcapi = need_testcapi()
+    expected = [(b"ab", ["a"]), (b"", []), (b"cd", ["b", "c"]), (b"e", [])]
+    failures = 0
+    for at in range(150):
+        before = open_fds()
+        queue = Queue(*received(sent(expected), [9, 5, 30, 6, 30, 30, 30]), Read())
+        deframer = Deframer(is_end)
+        frames: list[Any] = [None] * len(expected)
+        number = 0
+        testcapi.set_nomemory(at, at + 1)
+        try:
+            while True:
+                try:
+                    frames[number] = deframer.next_frame()
+                    if frames[number] is not None:
+                        number += 1
+                    elif not deframer.pull(queue.receive):
+                        break
+                except MemoryError:
+                    failures += 1
+                except IndexError:
+                    break
+        finally:
+            testcapi.remove_mem_hooks()
+        assert [plain(frame) for frame in frames] == expected, at
+        frames.clear()
+        deframer.close()
+        queue.close()
+        assert open_fds() == before, at
+    assert failures > 50
 
 
 @pytest.mark.parametrize("stride", [127, pytest.param(5, marks=pytest.mark.slow)])

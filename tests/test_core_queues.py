@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import random
+import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from arrivals import Interrupted, Queue, Read, interrupted_after, is_end, new_fds
+from memory import need_testcapi, without_other_threads
 from support import content, open_fds, open_files
 
 import cmsgx
@@ -357,6 +360,47 @@ def results_of_reads(after: int) -> tuple[int, list[Any]]:
     return left[0], results
 
 
+@without_other_threads
+def test_a_read_for_which_there_is_no_memory_can_be_made_again() -> None:
+    testcapi = need_testcapi()
+    failures = 0
+    for at in range(150):
+        before = open_fds()
+        reads = [("ab;", "ab"), ("c", ""), ("defg", "c"), ("hi;j", ""), ("k", "d")]
+        queue = Queue(*[Read(data.encode(), new_fds(*names)) for data, names in reads])
+        stream = ByteStream(is_end)
+        calls: list[Callable[[], Any]] = [
+            partial(stream.read_exactly, 2), partial(stream.read_until, b";", 9),
+            partial(stream.take_fds, 1), partial(stream.read_exactly, 3),
+            partial(stream.take_fds, 2), partial(stream.read_until, b";", 9),
+            partial(stream.read_exactly, 2),
+        ]  # fmt: skip
+        results: list[Any] = [None] * len(calls)
+        number = 0
+        testcapi.set_nomemory(at, at + 1)
+        try:
+            while number < 7:
+                try:
+                    results[number] = calls[number]()
+                    if results[number] is None:
+                        stream.pull(queue.receive)
+                    else:
+                        number += 1
+                except MemoryError:
+                    failures += 1
+        finally:
+            testcapi.remove_mem_hooks()
+        fds = [*results[2], *results[4]]
+        assert [content(fd) for fd in fds] == ["a", "b", "c"], at
+        del results[2], results[3]
+        assert results == [b"ab", b";", b"cde", b"fghi;", b"jk"], at
+        while fds:
+            fds.pop().close()
+        stream.close()
+        assert open_fds() == before, at
+    assert failures > 50
+
+
 @pytest.mark.parametrize("stride", [127, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -405,6 +449,52 @@ def test_a_receiver_of_cmsgx_brings_what_a_stream_needs() -> None:
             assert [content(fd) for fd in rest.fds] == ["2"]
         assert stream.pull(receiver.receive)
         assert stream.next_message().eof
+
+
+def test_a_reset_over_seqpacket_comes_after_what_was_queued() -> None:
+    left, right = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with left, right, open_files(1) as files:
+        receiver = cmsgx.Receiver(right, 1000, fds=1)
+        stream = ByteStream(receiver.is_end)
+        right.send(b"never read")
+        cmsgx.send(left, b"", fds=files)  # empty, and yet not the end
+        cmsgx.send(left, b"")
+        cmsgx.send(left, b"last")
+        assert stream.pull(receiver.try_receive)
+        left.close()
+        got: list[Any] = []
+        with pytest.raises(ConnectionResetError):
+            drain(stream, receiver, got)
+        assert got == [(b"", ["0"]), (b"", []), (b"last", [])]
+        for _ in range(2):
+            assert stream.pull(receiver.try_receive)
+            assert stream.is_at_end
+            stream.next_message().close()
+
+
+def test_whether_a_message_is_the_end_is_asked_at_once_and_once() -> None:
+    asked = []
+    answers = [False, True]
+
+    def ask(message: Read) -> bool:
+        asked.append(message)
+        return answers[len(asked) - 1]
+
+    reads = [Read(), Read(b"x"), Read()]
+    stream, queue = ByteStream(ask), Queue(*reads)
+    for one, count, last in zip(reads, (1, 1, 2), (False, False, True), strict=True):
+        assert stream.pull(queue.receive)
+        assert len(asked) == count
+        assert stream.is_at_end == last
+        assert stream.pull(queue.receive)
+        assert stream.next_message() is one
+    assert asked == [reads[0], reads[2]]
+
+
+def drain(stream: ByteStream, receiver: cmsgx.Receiver, got: list[Any]) -> None:
+    while stream.pull(receiver.try_receive) and not stream.is_at_end:
+        with stream.next_message() as message:
+            got.append((message.data, [content(fd) for fd in message.fds]))
 
 
 # Turns --------------------------------------------------------------------------------------------

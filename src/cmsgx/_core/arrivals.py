@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _NO_ARGUMENTS: tuple[tuple[()], ...] = ((),)
+# In place of a message that was used up. There is always memory for this.
+NOTHING: tuple[int, list[Any]] = (0, [])
 
 
 def append_result(results: list[_T], function: Callable[[], _T]) -> None:
@@ -58,7 +60,8 @@ class Received(Protocol):
 class Arrivals:
     """The message that came last, until it is used; how the stream ends, and what broke it.
 
-    is_end   says of a message without bytes whether it is the end, as a receiver does
+    is_end   says of a message without bytes whether it is the end: is_end() of its receiver. It is
+             asked once, right after the message came, because the answer changes.
 
     For one thread at a time. Once it failed, each call raises the same.
     """
@@ -70,8 +73,9 @@ class Arrivals:
 
     def __init__(self, is_end: Callable[[Any], bool]) -> None:
         self._is_end = is_end
-        # Where its first byte is in the stream; and the message, if there is one.
-        self._held: tuple[int, list[Any]] = (0, [])
+        # Where its first byte is in the stream; and the message, if there is one, and whether it is
+        # the end, if that was asked.
+        self._held = NOTHING
         self._reset: ConnectionResetError | None = None
         self._failure: tuple[Callable[[], Exception], BaseException | None] | None = None
 
@@ -100,15 +104,20 @@ class Arrivals:
                 raise
             break
         came = bool(held[1]) and held[1][0] is not None
-        if self._reset is not None and (not came or self.is_at_end):
+        is_over = self.is_at_end if came else True
+        if is_over and self._reset is not None:
             self._end_by(self._reset)
         return came
 
     @property
     def is_at_end(self) -> bool:
         """Whether the end came: the peer will send nothing more."""
-        message = self._message()
-        return message is not None and not message.nbytes and self._is_end(message)
+        here = self._held[1]
+        if not here or here[0] is None or here[0].nbytes:
+            return False
+        if len(here) == 1:
+            here.append(self._is_end(here[0]))
+        return bool(here[1])
 
     def check(self) -> None:
         """Raises what ended this for good: ClosedError after close(), or what broke it."""
@@ -149,4 +158,4 @@ class Arrivals:
         message = self._message()
         if message is not None:
             message.close()
-        self._held = (0, [])
+        self._held = NOTHING

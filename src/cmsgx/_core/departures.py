@@ -120,8 +120,8 @@ class Departures:
                 self._break(error)
             self._drop()
             raise
-        self._message = None
         close_each(owned)
+        self._message = None
         return True
 
     def abandon(self) -> bool:

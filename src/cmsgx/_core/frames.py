@@ -11,7 +11,7 @@ from .._arguments import as_fds, as_int, as_kinds
 from .._cmsg import MAX_FDS, listed_fds
 from ..errors import BrokenError, ControlTruncatedError, LimitError, TooManyFdsError
 from ..kinds import Rights
-from .arrivals import Arrivals, append_result, close_each
+from .arrivals import NOTHING, Arrivals, append_result, close_each
 from .departures import Step
 from .parcels import Parcel
 from .sends import views_of
@@ -133,20 +133,15 @@ class Deframer(Arrivals):
         if not end and self.is_at_end:
             self._need_whole(None)
             return None
-        frame = None
         at = self._state[0] - start
         if at < end:
-            frame, at = self._cut(message, start, at, end)
-        if at == end:
-            message.close()
-            self._held = (0, [])
-        return frame
+            return self._cut(message, start, at, end)
+        message.close()
+        self._held = NOTHING
+        return None
 
-    def _cut(self, message: Any, start: int, at: int, end: int) -> tuple[Frame | None, int]:
-        """Uses the message from this byte to the end of a frame, or to its own end.
-
-        Returns the frame, and where it ended.
-        """
+    def _cut(self, message: Any, start: int, at: int, end: int) -> Frame | None:
+        """Uses the message from this byte to the end of a frame, or to its own end."""
         _, header, size, fds = self._state
         came: bytes = message.data
         if len(header) < _HEADER.size:
@@ -174,14 +169,22 @@ class Deframer(Arrivals):
         here = len(fds[0]) if len(fds) == 1 else sum([len(some) for some in fds])
         if here != count and (data is not None or here > (self.max_fds if count < 0 else count)):
             self._fail_by_count(here, count)
+        frame = None
+        kept = self._data
         if data is None:
-            self._state = (start + at, header, size, fds)
-            return None, at
-        frame = Frame(data, fds[0] if len(fds) == 1 else [fd for some in fds for fd in some])
-        self._state = (start + at, b"", 0, [])
-        if size:
-            self._data = bytearray()
-        return frame, at
+            state = (start + at, header, size, fds)
+        else:
+            frame = Frame(data, fds[0] if len(fds) == 1 else [fd for some in fds for fd in some])
+            state = (start + at, b"", 0, [])
+            if size:
+                kept = bytearray()
+        # From here on nothing fails, or the frame would be lost.
+        self._state = state
+        self._data = kept
+        if at == end:
+            message.close()
+            self._held = NOTHING
+        return frame
 
     def _refuse(self, length: int, count: int, reserved: int) -> NoReturn:
         if reserved:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 from .._arguments import as_fds, as_int, as_view
 from ..errors import BrokenError, ControlTruncatedError, LimitError
-from .arrivals import Arrivals, append_result, close_each
+from .arrivals import NOTHING, Arrivals, append_result, close_each
 from .parcels import Parcel
 
 if TYPE_CHECKING:
@@ -90,8 +90,9 @@ class ByteStream(Arrivals):
         self.wanted = 0
         came, read, _, _, batches = self._state
         if came == read:
-            held = self._held[1]
-            return held.pop() if held else None
+            message = self._message()
+            self._held = NOTHING
+            return message
         fds = [fd for batch in batches if batch.end > read for fd in batch.fds()]
         rest = Rest(self._bytes(came - read), fds)
         self._read(came, tuple([batch for batch in batches if batch.end <= read]))
@@ -187,7 +188,7 @@ class ByteStream(Arrivals):
                 kept += message.data
             self._state = (came + message.nbytes, read, start, kept, batches)
         message.close()
-        self._held = (0, [])
+        self._held = NOTHING
         return True
 
     def _take_over(self, message: Any) -> tuple[_Batch, ...]:
