@@ -189,6 +189,11 @@ def receivers() -> None:
             message.data, message.fds, message[cmsgx.Credentials]
         receiver.refresh()
         view = next(receiver).view
+        large = cmsgx.Receiver(right, 20_000)
+        for size in (20_000, 15_000, 20_000):  # without a copy: whole, shortened, and a new block
+            left.send(bytes(size))
+        assert [len(large.receive().data) for _ in range(4)] == [4, 20_000, 15_000, 20_000]
+        cmsgx.send(left, b"text", fds=[0, 0])
         memory = [bytearray(2), bytearray(2)]
         third = cmsgx.Receiver(right, into=memory, fds=2, close="background")
         with third.try_receive() or third.receive() as message:
