@@ -12,6 +12,7 @@
 #include "calls/new_fd.h"
 #include "calls/notes.h"
 #include "calls/overrides.h"
+#include "calls/prepared_send.h"
 #include "calls/receive.h"
 #include "calls/receiver.h"
 #include "calls/send.h"
@@ -114,6 +115,21 @@ PyDoc_STRVAR(send_doc,
 "ValueError for descriptors without data on a stream, and for a control message that can only be\n"
 "received; OSError (EBADF) that names a descriptor that is not open; and OSError for errors that\n"
 "the kernel reports.  EINVAL and EPERM have a note that says what each control message requires.");
+
+PyDoc_STRVAR(try_send_doc,
+"try_send(sock, data, *, fds=(), control=(), address=None)\n--\n\n"
+"Like send(), but never waits, whether the socket blocks, has a timeout or neither: one\n"
+"sendmsg(2) with MSG_DONTWAIT.  Returns the number of bytes sent, on a stream perhaps only a\n"
+"part, or None, without an exception, if the kernel takes nothing now.\n\n"
+"Raises TypeError for an iterator, which a try that sends nothing would use up, and ValueError\n"
+"for a host name as `address`, because resolving it may wait.  PreparedSend takes both, can be\n"
+"tried again, and sends descriptors once.");
+
+PyDoc_STRVAR(send_or_prepare_doc,
+"send_or_prepare(sock, data, *, fds=(), control=(), flags=0, address=None)\n--\n\n"
+"One try, as try_send() makes it.  Returns the number of bytes if all went; otherwise a\n"
+"PreparedSend, which has what is left and counts in `sent` what went.  Iterators are read.  Plain\n"
+"numbers that did not go are duplicated; if that fails, it raises OSError, and nothing was sent.");
 
 PyDoc_STRVAR(send_batch_doc,
 "send_batch(sock, messages, *, flags=0, timeout=..., on_error='raise')\n--\n\n"
@@ -372,6 +388,9 @@ static PyMethodDef methods[] = {
     {"send_fds", FAST(cmsgx_send_fds), METH_FASTCALL | METH_KEYWORDS, send_fds_doc},
     {"recv_fds", FAST(cmsgx_recv_fds), METH_FASTCALL | METH_KEYWORDS, recv_fds_doc},
     {"send", FAST(cmsgx_send), METH_FASTCALL | METH_KEYWORDS, send_doc},
+    {"try_send", FAST(cmsgx_try_send), METH_FASTCALL | METH_KEYWORDS, try_send_doc},
+    {"send_or_prepare", FAST(cmsgx_send_or_prepare), METH_FASTCALL | METH_KEYWORDS,
+     send_or_prepare_doc},
     {"send_batch", FAST(cmsgx_send_batch), METH_FASTCALL | METH_KEYWORDS, send_batch_doc},
     {"send_tracked", FAST(cmsgx_send_tracked), METH_FASTCALL | METH_KEYWORDS, send_tracked_doc},
     {"send_batch_tracked", FAST(cmsgx_send_batch_tracked), METH_FASTCALL | METH_KEYWORDS,
@@ -467,7 +486,8 @@ static int (*const adders[])(PyObject *) = {
     cmsgx_add_view, cmsgx_add_buffer, cmsgx_add_address, cmsgx_add_address_tuple, cmsgx_add_record,
     cmsgx_add_struct, cmsgx_add_ip, cmsgx_add_field, cmsgx_add_codec, cmsgx_add_message_fds,
     cmsgx_add_message, cmsgx_add_receive_config, cmsgx_add_receiver, cmsgx_add_batch,
-    cmsgx_add_batch_receiver, cmsgx_add_segments, cmsgx_add_numbers, cmsgx_add_structs,
+    cmsgx_add_batch_receiver, cmsgx_add_prepared_send, cmsgx_add_segments, cmsgx_add_numbers,
+    cmsgx_add_structs,
 };
 
 static int
@@ -498,8 +518,8 @@ module_exec(PyObject *module)
     DO(Method) DO(FdBase) DO(Pin) DO(MessageFds) DO(View) DO(Into) DO(Address) \
     DO(RawAddress) DO(AddressTuple) DO(Record) DO(Struct) DO(Field) DO(Codec) DO(IPAddress) \
     DO(Message) DO(ReceiveConfig) DO(Receiver) DO(Batch) \
-    DO(BatchReceiver) DO(Segments) DO(SegmentIterator) DO(Fd) DO(PidFd) DO(Rights) DO(Credentials) \
-    DO(Unknown) DO(Outgoing) \
+    DO(BatchReceiver) DO(PreparedSend) DO(Segments) DO(SegmentIterator) DO(Fd) DO(PidFd) \
+    DO(Rights) DO(Credentials) DO(Unknown) DO(Outgoing) \
     DO(decode) DO(raise_truncated) DO(recvmsg_foreign) DO(recv_fds_through) DO(refusal) \
     DO(family_name) DO(note_needs) DO(not_a_kind) DO(BatchResult) DO(TooManyFdsError) \
     DO(MalformedControlError) DO(NotSupportedError) DO(socket) DO(socket_class) \

@@ -170,6 +170,32 @@ def typed() -> None:
             cmsgx.receive(right, 1, fds=1, flags=socket.MSG_PEEK)
 
 
+@exercises(cmsgx.try_send, cmsgx.PreparedSend)
+def tries() -> None:
+    with pair() as (left, right), cmsgx.Fd(os.dup(0)) as fd:
+        cmsgx.try_send(left, [b"x"], fds=[0, fd], control=[cmsgx.Credentials()])
+        cmsgx.receive(right, 20, fds=2).close()
+        while cmsgx.try_send(left, bytes(4096)) is not None:
+            pass
+        data: list[bytes | bytearray] = [b"x", bytearray(100_000)]
+        fds: list[int | cmsgx.Fd | socket.socket] = [0, fd, left]
+        prepared = cmsgx.PreparedSend(left, iter(data), fds=iter(fds), control=iter([]))
+        with prepared:
+            assert prepared.try_send() is prepared.try_send() is None
+            with suppress(BlockingIOError):
+                while True:
+                    right.recv(1 << 20, socket.MSG_DONTWAIT)
+            prepared.try_send()
+        with cmsgx.PreparedSend(left, b"x", fds=[0]) as prepared:
+            repr(prepared)
+        with suppress(ValueError):
+            prepared.try_send()
+        with suppress(TypeError):
+            cmsgx.try_send(left, iter([b"x"]))
+        with suppress(TypeError):
+            cmsgx.PreparedSend(left, [b"x", "x"], fds=[0, left])  # type: ignore[list-item]
+
+
 @exercises(cmsgx.send_all)
 def whole_sends() -> None:
     with pair() as (left, right):

@@ -37,6 +37,30 @@ def a_queue(stack: ExitStack) -> tuple[Any, Any]:
     return left, right
 
 
+def a_full_pair(stack: ExitStack) -> tuple[Any, Any]:
+    left, right = a_stream(stack)
+    while cmsgx.try_send(left, bytes(4096)) is not None:
+        pass
+    return left, right
+
+
+def a_prepared_send(stack: ExitStack) -> Any:
+    """Half sent."""
+    left, _ = a_stream(stack)
+    prepared = cmsgx.PreparedSend(left, [b"1", bytes(1_000_000)], fds=[0, left])
+    stack.callback(prepared.close)
+    prepared.try_send()
+    return prepared
+
+
+def send_in_parts(left: Any, right: Any, data: bytes) -> None:
+    """With a PreparedSend. It is closed if the memory does not suffice."""
+    with cmsgx.PreparedSend(left, data, fds=[0, left]) as prepared:
+        while not prepared.is_done:
+            prepared.try_send()
+            right.recv(1_000_000)
+
+
 def a_udp_pair(stack: ExitStack) -> tuple[Any, Any]:
     pair = [cmsgx.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
     for sock in pair:

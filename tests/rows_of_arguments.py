@@ -261,6 +261,24 @@ ARGUMENTS: list[tuple[str, type[BaseException], str]] = [
     ("message.fds[5]", IndexError,
      "fds: index out of range; 1 descriptors came with this message"),
     # from Python functions: the same wording
+    ("cmsgx.try_send(sock, (x for x in [b'x']))", TypeError,
+     "data: a list or a tuple is needed, not generator, which a try that sends nothing would "
+     "use up; PreparedSend reads it once"),
+    ("cmsgx.try_send(sock, b'x', fds=(x for x in ()))", TypeError,
+     "fds: a list or a tuple is needed, not generator, which a try that sends nothing would use "
+     "up; PreparedSend reads it once"),
+    ("cmsgx.try_send(sock, b'x', control=(x for x in ()))", TypeError,
+     "control: a list or a tuple is needed, not generator, which a try that sends nothing "
+     "would use up; PreparedSend reads it once"),
+    ("cmsgx.try_send(udp, b'x', address=('localhost', 9))", ValueError,
+     "address: ('localhost', 9) is a host name, or of a family that C does not know; a try never "
+     "waits for a name server, so resolve it first: socket.getaddrinfo()"),
+    ("cmsgx.PreparedSend(sock, b'x', flags='1')", TypeError, "flags: an int is needed, not str"),
+    ("cmsgx.PreparedSend(sock, 5)", TypeError,
+     "data: a bytes-like object, or an iterable of them, is needed, not int"),
+    ("cmsgx.PreparedSend(udp, b'x', fds=[0])", cmsgx.NotSupportedError,
+     "[EOPNOTSUPP] fds: descriptors travel over AF_UNIX sockets only; over another family the "
+     "kernel drops them without an error"),
     ("cmsgx.send_all(sock, 'text')", TypeError,
      "data: a bytes-like object, or an iterable of them, is needed, not str; encode it: "
      "text.encode()"),

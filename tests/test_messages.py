@@ -67,6 +67,14 @@ ELSEWHERE = {
     "{}: Address cannot be subclassed": ("test_address_raw.py", "cannot be subclassed"),
     "{}[{}]: too many system calls use {}": ("test_fork.py", "too many system calls"),
     "{}: too many system calls use {}": ("test_fork.py", "too many system calls"),
+    "this PreparedSend is done: all of its {} bytes were sent":
+        ("test_prepared_send.py", "is done: all of its"),
+    "this PreparedSend was closed, when {} of {} bytes were sent":
+        ("test_prepared_send.py", "was closed, when"),
+    "fds[{}]: descriptor {} could not be duplicated for the next try; nothing was sent":
+        ("test_prepared_send_fds.py", "could not be duplicated"),
+    "fds[{}]: descriptor {} could not be duplicated for the next try; nothing was sent: {}":
+        ("test_prepared_send_fds.py", "could not be duplicated"),
     "take_one: {} {}, and the kernel dropped an unknown number of others":
         ("test_message_fds.py", "unknown number of others"),
     "messages was an iterator, which is used up now, with all that was not sent; give a list or a "

@@ -31,12 +31,14 @@ from prepared import (
     a_batch_receiver,
     a_datagram,
     a_file,
+    a_full_pair,
     a_header,
     a_message,
     a_multishot,
     a_number,
     a_pair,
     a_pidfd,
+    a_prepared_send,
     a_queue,
     a_receiver,
     a_report,
@@ -47,9 +49,11 @@ from prepared import (
     an_address,
     installed,
     nothing,
+    send_in_parts,
     unowned_rights,
 )
 from support import eventually, open_fds
+from tries import rest_of
 
 import cmsgx
 from cmsgx import _cmsg, kinds, wire
@@ -118,6 +122,12 @@ CALLS: dict[str, Call] = {
             pair[0], cmsgx.Credentials, cmsgx.PidFd, kinds.Timestamp, cmsgx.SecurityLabel
         ),
     ),
+    "PreparedSend": Call(
+        a_pair,
+        lambda pair: cmsgx.PreparedSend(
+            pair[0], [b"1", b"2"], fds=[0, pair[1]], control=CREDENTIALS_OWN
+        ).close(),
+    ),
     "fromfd": Call(
         a_pair, lambda pair: cmsgx.fromfd(pair[0].fileno(), socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ),
@@ -163,6 +173,25 @@ CALLS: dict[str, Call] = {
     "share": Call(nothing, lambda _: cmsgx.share(b"content")),
     "socket": Call(nothing, lambda _: cmsgx.socket()),
     "socketpair": Call(nothing, lambda _: cmsgx.socketpair()),
+    "try_send": Call(
+        a_pair,
+        lambda pair: cmsgx.try_send(pair[0], [b"1", b"2"], fds=[0, 0], control=CREDENTIALS_OWN),
+    ),
+    "send_or_prepare": Call(
+        a_pair,
+        lambda pair: _cmsg.send_or_prepare(
+            pair[0], [b"1", b"2"], fds=[0, 0], control=CREDENTIALS_OWN
+        ),
+    ),
+    "send_or_prepare, full": Call(
+        a_full_pair,
+        lambda pair: rest_of(
+            pair[0], [b"1", b"2"], fds=[0, pair[1]], control=CREDENTIALS_OWN
+        ).close(),
+    ),
+    "PreparedSend, in parts": Call(
+        a_stream, lambda pair: send_in_parts(pair[0], pair[1], bytes(1_000_000))
+    ),
     "uninstall": Call(installed, lambda _: cmsgx.uninstall()),
     "wait_closed": Call(nothing, lambda _: cmsgx.wait_closed(1)),
 }
@@ -197,6 +226,7 @@ OBJECTS: dict[type, Maker] = {
     cmsgx.Pending: lambda _: cmsgx.Pending(1000, 2000),
     cmsgx.PeerCredentials: lambda _: cmsgx.PeerCredentials(1, 2, 3),
     cmsgx.PidFd: a_pidfd,
+    cmsgx.PreparedSend: a_prepared_send,
     cmsgx.Receiver: a_receiver,
     cmsgx.Rights: unowned_rights,
     cmsgx.SecurityLabel: lambda _: cmsgx.SecurityLabel(b"label"),

@@ -26,7 +26,7 @@ import cmsgx.wire
 from cmsgx import kinds, wire
 from cmsgx.kinds._base import Member
 
-MOST_AT_THE_TOP = 69
+MOST_AT_THE_TOP = 70
 
 
 # What there is --------------------------------------------------------------------------------

@@ -73,6 +73,7 @@ typedef struct {
     PyTypeObject *Receiver;
     PyTypeObject *Batch;
     PyTypeObject *BatchReceiver;
+    PyTypeObject *PreparedSend;
     PyTypeObject *Segments;
     PyTypeObject *SegmentIterator;
 

@@ -21,6 +21,7 @@ from ._cmsg import (
     Batch,
     Message,
     MessageFds,
+    PreparedSend,
     Segments,
     View,
     receive,
@@ -31,6 +32,7 @@ from ._cmsg import (
     send_batch,
     send_fds,
     sendmsg,
+    try_send,
 )
 from ._drop_in import fromfd, install, socket, socketpair, uninstall
 from ._errqueue import ErrorReceiver, receive_errors
@@ -98,6 +100,7 @@ __all__ = [
     "PeerCredentials",
     "Pending",
     "PidFd",
+    "PreparedSend",
     "Receiver",
     "Rights",
     "SecurityLabel",
@@ -132,6 +135,7 @@ __all__ = [
     "share",
     "socket",
     "socketpair",
+    "try_send",
     "uninstall",
     "wait_closed",
 ]

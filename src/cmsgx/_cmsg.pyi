@@ -107,6 +107,46 @@ def send(
     address: _Address | None = None,
     timeout: _Timeout = ...,
 ) -> int: ...
+def try_send(
+    sock: FileDescriptorLike,
+    data: ReadableBuffer | Iterable[ReadableBuffer],
+    *,
+    fds: FileDescriptors = (),
+    control: ControlMessage | Iterable[_Control] = (),
+    address: _Address | None = None,
+) -> int | None: ...
+def send_or_prepare(
+    sock: FileDescriptorLike,
+    data: ReadableBuffer | Iterable[ReadableBuffer],
+    *,
+    fds: FileDescriptors = (),
+    control: ControlMessage | Iterable[_Control] = (),
+    flags: int = 0,
+    address: _Address | None = None,
+) -> int | PreparedSend: ...
+
+@final
+class PreparedSend:
+    def __new__(
+        cls,
+        sock: FileDescriptorLike,
+        data: ReadableBuffer | Iterable[ReadableBuffer],
+        *,
+        fds: FileDescriptors = (),
+        control: ControlMessage | Iterable[_Control] = (),
+        flags: int = 0,
+        address: _Address | None = None,
+    ) -> Self: ...
+    @property
+    def sent(self) -> int: ...
+    @property
+    def is_done(self) -> bool: ...
+    def try_send(self) -> int | None: ...
+    def _send(self, timeout: _Timeout, /) -> OSError | None: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc_info: object) -> None: ...
+
 @overload
 def send_batch(
     sock: FileDescriptorLike,

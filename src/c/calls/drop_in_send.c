@@ -172,7 +172,7 @@ cmsgx_sendmsg_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t nargs
             result = send_by_method(state, method, args, nargs);
         }
         else {
-            cmsgx_raise_no_conversion(&sock, address);
+            cmsgx_raise_no_conversion(&out, &sock, address);
         }
         goto done;
     }
@@ -238,7 +238,7 @@ cmsgx_send_fds_method(cmsgx_state *state, PyObject *const *args, Py_ssize_t narg
     }
     if (known == 0) {
         if (sock.kind != CMSGX_SOCKET) {
-            cmsgx_raise_no_conversion(&sock, address);
+            cmsgx_raise_no_conversion(&out, &sock, address);
             goto done;
         }
         result = cmsgx_outgoing_send_by_method(&out, &sock, values[1], flags, address);

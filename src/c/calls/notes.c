@@ -49,10 +49,11 @@ cmsgx_are_fds_used_up(PyObject *value)
     return cmsgx_is_used_up(value) && !cmsgx_is_one_descriptor(value);
 }
 
-static int
-is_argument_used_up(const char *name, PyObject *value)
+int
+cmsgx_is_argument_used_up(const cmsgx_argument *argument)
 {
-    return strcmp(name, "fds") == 0 ? cmsgx_are_fds_used_up(value) : cmsgx_is_used_up(value);
+    return cmsgx_is_used_up(argument->value)
+           && (strcmp(argument->name, "fds") != 0 || !cmsgx_is_one_descriptor(argument->value));
 }
 
 /* Appends a name to `names`, which is stolen, and NULL at first: a new reference, or NULL with an
@@ -87,7 +88,7 @@ cmsgx_note_used_up(const cmsgx_argument *arguments, size_t count)
 {
     size_t found = 0;
     for (size_t i = 0; i < count; i++) {
-        found += (size_t)is_argument_used_up(arguments[i].name, arguments[i].value);
+        found += (size_t)cmsgx_is_argument_used_up(&arguments[i]);
     }
     if (found == 0 || !PyErr_ExceptionMatches(PyExc_OSError)) {
         return;
@@ -95,7 +96,7 @@ cmsgx_note_used_up(const cmsgx_argument *arguments, size_t count)
     PyObject *error = cmsgx_save_exception();
     PyObject *names = NULL;
     for (size_t i = 0; i < count; i++) {
-        if (is_argument_used_up(arguments[i].name, arguments[i].value)) {
+        if (cmsgx_is_argument_used_up(&arguments[i])) {
             PyObject *name = PyUnicode_FromString(arguments[i].name);
             names = name == NULL ? NULL : append(names, name);
             Py_XDECREF(name);

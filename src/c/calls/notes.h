@@ -26,6 +26,9 @@ cmsgx_is_used_up(PyObject *value)
 /* The same for an argument called `fds`, where a file is one descriptor, and is not iterated. */
 int cmsgx_are_fds_used_up(PyObject *value);
 
+/* The same for any argument. */
+int cmsgx_is_argument_used_up(const cmsgx_argument *argument);
+
 /* Adds a note to an OSError of a call that has read these arguments: names those that were
    iterators, because repeating the call would send nothing from them.  Does nothing for other
    exceptions. */

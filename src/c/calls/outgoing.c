@@ -11,21 +11,12 @@ cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_outgoing_arrays arrays, cmsgx_sta
     out->state = state;
     out->sock = sock;
     out->is_typed = 0;
+    out->never_waits = 0;
     out->packet_family = AF_UNSPEC;
     memset(&out->msg, 0, sizeof(out->msg));
     out->data_size = 0;
     out->initial = arrays;
-    out->buffers = arrays.buffers;
-    out->iov = arrays.iov;
-    out->buffer_count = 0;
-    out->control = arrays.control;
-    out->control_used = 0;
-    out->control_capacity = arrays.control_capacity;
-    out->fds = arrays.fds;
-    out->fd_owners = arrays.fd_owners;
-    out->fd_count = 0;
-    out->fd_capacity = arrays.fd_capacity;
-    out->owned_fd_count = 0;
+    cmsgx_outgoing_empty(out);
 }
 
 void
@@ -37,7 +28,7 @@ cmsgx_outgoing_clear(cmsgx_outgoing *out)
         }
     }
     for (size_t i = 0; out->owned_fd_count > 0 && i < out->fd_count; i++) {
-        Py_XDECREF(out->fd_owners[i]);
+        Py_CLEAR(out->fd_owners[i]);
     }
     if (out->buffers != out->initial.buffers) {
         PyMem_Free(out->buffers);
@@ -50,6 +41,72 @@ cmsgx_outgoing_clear(cmsgx_outgoing *out)
         PyMem_Free(out->fds);
         PyMem_Free(out->fd_owners);
     }
+}
+
+/* Keeping ---------------------------------------------------------------------------------- */
+
+size_t
+cmsgx_outgoing_kept_size(const cmsgx_outgoing *from)
+{
+    size_t size = 0;
+    if (from->buffers == from->initial.buffers) {
+        size += (size_t)from->buffer_count * (sizeof(*from->buffers) + sizeof(*from->iov));
+    }
+    if (from->fds == from->initial.fds) {
+        size += from->fd_count * (sizeof(*from->fd_owners) + sizeof(*from->fds));
+    }
+    /* A multiple of the alignment that its headers need. */
+    return size + (from->control == from->initial.control ? from->control_used : 0);
+}
+
+/* Copies an array that is borrowed to *memory, and moves that past it.  Returns the copy, or an
+   array that was allocated. */
+static void *
+keep_array(void *array, const void *borrowed, size_t size, unsigned char **memory)
+{
+    if (array != borrowed) {
+        return array;
+    }
+    void *copy = *memory;
+    if (size > 0) {
+        memcpy(copy, array, size);
+        *memory += size;
+    }
+    return copy;
+}
+
+void
+cmsgx_outgoing_move(cmsgx_outgoing *to, cmsgx_outgoing *from, PyObject *data, void *memory)
+{
+    unsigned char *next = memory;
+    size_t buffers = (size_t)from->buffer_count, fds = from->fd_count;
+    const cmsgx_outgoing_arrays *stack = &from->initial;
+    *to = *from;
+    /* In this order each is aligned. */
+    to->buffers = keep_array(from->buffers, stack->buffers, buffers * sizeof(*to->buffers), &next);
+    to->iov = keep_array(from->iov, stack->iov, buffers * sizeof(*to->iov), &next);
+    to->control = keep_array(from->control, stack->control, from->control_used, &next);
+    to->fd_owners =
+        keep_array(from->fd_owners, stack->fd_owners, fds * sizeof(*to->fd_owners), &next);
+    to->fds = keep_array(from->fds, stack->fds, fds * sizeof(*to->fds), &next);
+    to->initial = (cmsgx_outgoing_arrays){
+        from->buffers == stack->buffers ? to->buffers : NULL,
+        from->iov == stack->iov ? to->iov : NULL,
+        from->buffer_count,
+        from->fds == stack->fds ? to->fds : NULL,
+        from->fd_owners == stack->fd_owners ? to->fd_owners : NULL,
+        from->fd_count,
+        from->control == stack->control ? to->control : NULL,
+        from->control_used,
+    };
+    if (PyBytes_CheckExact(data)) {
+        to->buffers[0].obj = Py_NewRef(data);
+    }
+    if (from->msg.msg_name != NULL) {
+        to->msg.msg_name = &to->name;
+    }
+    cmsgx_outgoing_empty(from);
+    cmsgx_outgoing_finish(to);
 }
 
 /* Data ------------------------------------------------------------------------------------- */

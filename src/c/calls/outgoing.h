@@ -25,6 +25,7 @@ typedef struct {
     cmsgx_state *state;
     cmsgx_sock *sock;           /* borrowed: what it is sent on; NULL if not known */
     int is_typed;               /* of a typed call: refuses what the kernel would drop */
+    int never_waits;            /* of a call that does not: host names are not resolved */
     int packet_family;          /* over an AF_INET6 socket: AF_INET or AF_INET6, -1 if unknown,
                                    AF_UNSPEC until route.c has looked */
     struct msghdr msg;
@@ -73,7 +74,33 @@ cmsgx_stack_arrays(cmsgx_outgoing_stack *stack)
 
 void cmsgx_outgoing_init(cmsgx_outgoing *out, cmsgx_outgoing_arrays arrays, cmsgx_state *state,
                          cmsgx_sock *sock);
+/* Releases all that it owns. */
 void cmsgx_outgoing_clear(cmsgx_outgoing *out);
+
+/* Makes it own nothing, without a release. */
+static inline void
+cmsgx_outgoing_empty(cmsgx_outgoing *out)
+{
+    out->buffers = out->initial.buffers;
+    out->iov = out->initial.iov;
+    out->buffer_count = 0;
+    out->control = out->initial.control;
+    out->control_used = 0;
+    out->control_capacity = out->initial.control_capacity;
+    out->fds = out->initial.fds;
+    out->fd_owners = out->initial.fd_owners;
+    out->fd_count = 0;
+    out->fd_capacity = out->initial.fd_capacity;
+    out->owned_fd_count = 0;
+}
+
+/* The number of bytes that the arrays of a copy need which is to be kept: arrays of `from` that are
+   on the stack.  Those that were allocated move to the copy. */
+size_t cmsgx_outgoing_kept_size(const cmsgx_outgoing *from);
+/* Moves all of `from`, which has nothing left, to `to`, so that it can be kept; `memory` is for the
+   arrays, of that size, and aligned like the objects of malloc(3).  `data` is the argument that the
+   buffers come from: where it was only borrowed, it is owned now.  Cannot fail. */
+void cmsgx_outgoing_move(cmsgx_outgoing *to, cmsgx_outgoing *from, PyObject *data, void *memory);
 
 /* Each of these: 0, or -1 with an exception. */
 
@@ -125,6 +152,13 @@ cmsgx_outgoing_add_cmsg(cmsgx_outgoing *out, int level, int type, const void *da
     return 0;
 }
 
+/* Writes the numbers of the descriptors, which have changed, to the control data again. */
+static inline void
+cmsgx_outgoing_renew_rights(cmsgx_outgoing *out)
+{
+    size_t size = out->fd_count * sizeof(*out->fds);
+    memcpy(out->control + out->control_used - CMSG_SPACE(size) + CMSG_LEN(0), out->fds, size);
+}
 
 /* Makes msg point to all of it, ready for sendmsg(2). */
 static inline void

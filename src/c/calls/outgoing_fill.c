@@ -13,7 +13,7 @@
 /* Converts an address in any form that the socket module accepts.  1: done; 0: it is a host name
    and no socket object was given, or its family is unknown here; -1 with an exception. */
 static int
-convert_as_socket(cmsgx_sock *sock, int family, PyObject *address, struct sockaddr_storage *name,
+convert_as_socket(cmsgx_outgoing *out, cmsgx_sock *sock, int family, PyObject *address,
                   socklen_t *size)
 {
     cmsgx_whence whence = CMSGX_NOWHERE;
@@ -21,12 +21,12 @@ convert_as_socket(cmsgx_sock *sock, int family, PyObject *address, struct sockad
         whence.proto = cmsgx_sock_proto(sock);
         whence.fd = cmsgx_sock_borrow(sock);
     }
-    int known = cmsgx_name_from_object(family, whence, address, name, size);
+    int known = cmsgx_name_from_object(family, whence, address, &out->name, size);
     if (whence.fd >= 0) {
         cmsgx_sock_give_back(sock);
     }
-    return known == 0 && sock->kind == CMSGX_SOCKET
-        ? cmsgx_name_resolve(family, address, name, size) : known;
+    return known == 0 && sock->kind == CMSGX_SOCKET && !out->never_waits
+        ? cmsgx_name_resolve(family, address, &out->name, size) : known;
 }
 
 int
@@ -37,7 +37,7 @@ cmsgx_outgoing_convert_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *
     int error = errno;
     int known = cmsgx_address_from_object(out->state, family, address, &out->name, &size);
     if (known == 0 && family >= 0 && (out->is_typed || sock->kind != CMSGX_SOCKET)) {
-        known = convert_as_socket(sock, family, address, &out->name, &size);
+        known = convert_as_socket(out, sock, family, address, &size);
     }
     if (known == 0 && family < 0) {
         /* It is closed, or not a socket. */
@@ -67,7 +67,7 @@ is_of_other_ip(int family, PyObject *address)
 }
 
 void
-cmsgx_raise_no_conversion(cmsgx_sock *sock, PyObject *address)
+cmsgx_raise_no_conversion(const cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *address)
 {
     int family = cmsgx_sock_family(sock);
     if (is_of_other_ip(family, address)) {
@@ -77,7 +77,10 @@ cmsgx_raise_no_conversion(cmsgx_sock *sock, PyObject *address)
         return;
     }
     PyErr_Format(PyExc_ValueError,
-                 sock->kind == CMSGX_SOCKET
+                 out->never_waits
+                     ? "address: %R is a host name, or of a family that C does not know; a try "
+                       "never waits for a name server, so resolve it first: socket.getaddrinfo()"
+                 : sock->kind == CMSGX_SOCKET
                      ? "address: only the socket's own sendmsg() can convert %R, and that takes "
                        "neither fds= nor timeout="
                      : "address: %R is a host name to resolve, or of a family that needs a socket "

@@ -19,7 +19,7 @@ cmsgx_outgoing_set_address(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *addr
 
 /* ValueError for an address that C cannot convert, in a call that cannot use the socket's own
    method. */
-void cmsgx_raise_no_conversion(cmsgx_sock *sock, PyObject *address);
+void cmsgx_raise_no_conversion(const cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *address);
 
 /* For a message without data: refuses control messages that the kernel would silently drop.  0, or
    -1 with an exception. */
@@ -33,5 +33,17 @@ int cmsgx_outgoing_fill_head(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *fd
                              PyObject *control, PyObject *address);
 int cmsgx_outgoing_fill_data(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *data,
                              PyObject *address);
+
+/* Both steps, for a call that cannot use the socket's own method.  0, or -1 with an exception. */
+static inline int
+cmsgx_outgoing_fill(cmsgx_outgoing *out, cmsgx_sock *sock, PyObject *data, PyObject *fds,
+                    PyObject *control, PyObject *address)
+{
+    int known = cmsgx_outgoing_fill_head(out, sock, fds, control, address);
+    if (known == 0) {
+        cmsgx_raise_no_conversion(out, sock, address);
+    }
+    return known <= 0 ? -1 : cmsgx_outgoing_fill_data(out, sock, data, address);
+}
 
 #endif

@@ -94,9 +94,6 @@ cmsgx_keep_unsent(struct msghdr *msg, size_t sent)
     msg->msg_iov->iov_len -= sent;
 }
 
-/* IOV_MAX on each supported system. */
-#define MAX_BUFFERS 1024
-
 /* Makes the exception of a failed call say which of the arguments it is about. */
 static __attribute__((noinline)) void
 explain_failure(const cmsgx_outgoing *out, const cmsgx_sock *sock, int *error)
@@ -104,14 +101,23 @@ explain_failure(const cmsgx_outgoing *out, const cmsgx_sock *sock, int *error)
     if (*error == EBADF) {
         cmsgx_outgoing_name_closed_fd(out, sock);
     }
-    else if (*error == EMSGSIZE && out->buffer_count > MAX_BUFFERS) {
+    else if (*error == EMSGSIZE && out->msg.msg_iovlen > CMSGX_MAX_BUFFERS) {
         PyErr_Clear();
         cmsgx_raise_errno(EMSGSIZE, "%s: %zd buffers; one call takes %d at most",
-                          out->is_typed ? "data" : "buffers", out->buffer_count, MAX_BUFFERS);
+                          out->is_typed ? "data" : "buffers", (Py_ssize_t)out->msg.msg_iovlen,
+                          CMSGX_MAX_BUFFERS);
     }
     else {
         cmsgx_outgoing_note_needs(out, error);
     }
+}
+
+static inline __attribute__((always_inline)) ssize_t
+send_msg(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error)
+{
+    cmsgx_pins pins = {out->state->FdBase, out->fd_owners,
+                       out->owned_fd_count > 0 ? out->fd_count : 0};
+    return cmsgx_call(sock, POLLOUT, try_sendmsg, out, flags, &pins, error);
 }
 
 ssize_t
@@ -123,11 +129,19 @@ cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error
         result = cmsgx_call(sock, POLLOUT, try_send, out, flags, NULL, error);
     }
     else {
-        cmsgx_pins pins = {out->state->FdBase, out->fd_owners,
-                           out->owned_fd_count > 0 ? out->fd_count : 0};
         cmsgx_outgoing_finish(out);
-        result = cmsgx_call(sock, POLLOUT, try_sendmsg, out, flags, &pins, error);
+        result = send_msg(out, sock, flags, error);
     }
+    if (result < 0) {
+        explain_failure(out, sock, error);
+    }
+    return result;
+}
+
+ssize_t
+cmsgx_outgoing_send_msg(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error)
+{
+    ssize_t result = send_msg(out, sock, flags, error);
     if (result < 0) {
         explain_failure(out, sock, error);
     }

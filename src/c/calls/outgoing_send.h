@@ -9,6 +9,13 @@
    as cmsgx_call() sets it.  On EBADF the exception names the descriptor that is not open. */
 ssize_t cmsgx_outgoing_send(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error);
 
+/* The same for what `out->msg` says, which cmsgx_outgoing_finish() has made and
+   cmsgx_keep_unsent() may have shortened. */
+ssize_t cmsgx_outgoing_send_msg(cmsgx_outgoing *out, cmsgx_sock *sock, int flags, int *error);
+
+/* The most buffers that one call takes: IOV_MAX on each supported system. */
+#define CMSGX_MAX_BUFFERS 1024
+
 /* After a stream took only `sent` bytes, less than all: makes `msg` the rest of the message,
    without the control data, which went with the first byte.  Changes the iovecs it points to. */
 void cmsgx_keep_unsent(struct msghdr *msg, size_t sent);

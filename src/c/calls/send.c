@@ -5,6 +5,8 @@
 #include "calls/outgoing_fill.h"
 #include "calls/outgoing_send.h"
 
+#include <errno.h>
+
 /* The number of bytes sent, or -1 with an exception; *error is then the errno of the system call,
    or 0.
 
@@ -46,7 +48,7 @@ send_typed(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     if (known == 0) {
         if (sock.kind != CMSGX_SOCKET || out.fd_count > 0
             || (values[TIMEOUT] != NULL && values[TIMEOUT] != Py_Ellipsis)) {
-            cmsgx_raise_no_conversion(&sock, address);
+            cmsgx_raise_no_conversion(&out, &sock, address);
             goto done;
         }
         PyObject *buffers = PyObject_CheckBuffer(values[DATA]) ? PyTuple_Pack(1, values[DATA])
@@ -81,6 +83,58 @@ cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     int error;
     ssize_t sent = send_typed(module, args, nargs, kwnames, &error);
     return sent < 0 ? NULL : PyLong_FromSsize_t(sent);
+}
+
+/* Whether each argument can be read again by the next try: 1, or 0 with TypeError. */
+static int
+are_repeatable(const cmsgx_argument *arguments, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (cmsgx_is_argument_used_up(&arguments[i])) {
+            PyErr_Format(PyExc_TypeError,
+                         "%s: a list or a tuple is needed, not %.200s, which a try that sends "
+                         "nothing would use up; PreparedSend reads it once",
+                         arguments[i].name, Py_TYPE(arguments[i].value)->tp_name);
+            return 0;
+        }
+    }
+    return 1;
+}
+
+PyObject *
+cmsgx_try_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    enum {SOCK, DATA, FDS, CONTROL, ADDRESS, COUNT};
+    static const cmsgx_signature signature = {
+        "try_send", 2, 2,
+        {CMSGX_KW_SOCK, CMSGX_KW_DATA, CMSGX_KW_FDS, CMSGX_KW_CONTROL, CMSGX_KW_ADDRESS, -1},
+    };
+    PyObject *values[COUNT] = {NULL};
+    cmsgx_state *state = cmsgx_state_of(module);
+    cmsgx_sock sock;
+    cmsgx_outgoing out;
+    cmsgx_outgoing_stack stack;
+    ssize_t sent = -1;
+    int error = 0;
+
+    if (cmsgx_keywords(state, &signature, args, nargs, kwnames, values) < 0
+        || !are_repeatable((const cmsgx_argument[]){{"data", values[DATA]},
+                                                    {"fds", values[FDS]},
+                                                    {"control", values[CONTROL]}},
+                           3)
+        || cmsgx_sock_resolve_typed(state, values[SOCK], CMSGX_SENDING, &sock) < 0) {
+        return NULL;
+    }
+    sock.timeout = CMSGX_ONE_TRY;
+    cmsgx_outgoing_init(&out, cmsgx_stack_arrays(&stack), state, &sock);
+    out.is_typed = out.never_waits = 1;
+    if (cmsgx_outgoing_fill(&out, &sock, values[DATA], values[FDS], values[CONTROL],
+                            values[ADDRESS] != NULL ? values[ADDRESS] : Py_None)
+        == 0) {
+        sent = cmsgx_outgoing_send(&out, &sock, CMSGX_MSG_NOSIGNAL | MSG_DONTWAIT, &error);
+    }
+    cmsgx_outgoing_clear(&out);
+    return sent >= 0 ? PyLong_FromSsize_t(sent) : error == EAGAIN ? Py_NewRef(Py_None) : NULL;
 }
 
 int

@@ -1,4 +1,4 @@
-/* The typed send, and sends that are tracked. */
+/* The typed send, one try of it, and sends that are tracked. */
 
 #ifndef CMSGX_SEND_H
 #define CMSGX_SEND_H
@@ -14,6 +14,10 @@ PyObject *cmsgx_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
    elsewhere. */
 PyObject *cmsgx_send_tracked(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                              PyObject *kwnames);
+
+/* try_send(): one try, which never waits. */
+PyObject *cmsgx_try_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *kwnames);
 
 /* The two halves of any tracked call: whether args[0] is a list of `count` ints, 0 with TypeError;
    and its result, after `sent` were sent.  A second int is for messages: the bytes that a stream

@@ -133,11 +133,7 @@ fill_entry(batch *self, batch_entry *entry, PyObject *message)
             parts[i] = PyTuple_GET_ITEM(message, i);
         }
     }
-    int known = cmsgx_outgoing_fill_head(&entry->out, self->sock, parts[1], parts[2], parts[3]);
-    if (known == 0) {
-        cmsgx_raise_no_conversion(self->sock, parts[3]);
-    }
-    if (known <= 0 || cmsgx_outgoing_fill_data(&entry->out, self->sock, parts[0], parts[3]) < 0) {
+    if (cmsgx_outgoing_fill(&entry->out, self->sock, parts[0], parts[1], parts[2], parts[3]) < 0) {
         return -1;
     }
     cmsgx_outgoing_finish(&entry->out);
