@@ -83,6 +83,11 @@ def test_the_descriptors_of_rights_are_counted_and_come_last() -> None:
     assert step.control == (cmsgx.Credentials(),)
 
 
+def test_kinds_are_sent_as_they_are() -> None:
+    [step] = steps_of(b"x", control=kinds.Credentials())
+    assert step.control == (cmsgx.Credentials(),)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
@@ -530,49 +535,3 @@ def test_a_receiver_of_cmsgx_brings_what_a_deframer_needs() -> None:
         found: list[Plain] = []
         read_all(deframer, receiver.receive, found)
     assert found == [(b"one", ["0"]), (b"", ["0", "1", "2"]), (b"three", [])]
-
-
-# What a frame is ----------------------------------------------------------------------------------
-
-
-def test_a_frame_owns_its_descriptors_until_they_are_taken() -> None:
-    with Frame(b"data", new_fds("a", "b", "c")) as frame:
-        assert [content(fd) for fd in frame.fds] == ["a", "b", "c"]
-        with frame.take(1) as middle:
-            assert middle is frame.fds[1]
-            assert [content(fd) for fd in frame.fds] == ["a", "b", "c"]
-            with pytest.raises(ValueError, match="descriptor 1 was already taken"):
-                frame.take(-2)
-        with pytest.raises(IndexError, match=r"take\(3\): 3 descriptors came"):
-            frame.take(3)
-        with pytest.raises(ValueError, match="take_one: 3 descriptors came"):
-            frame.take_one()
-        first, last = frame.take_all()
-        assert frame.take_all() == []
-    assert frame.closed
-    assert [content(first), content(last)] == ["a", "c"]
-    first.close()
-    last.close()
-    with pytest.raises(ValueError, match="the frame is closed"):
-        frame.take(0)
-    assert repr(frame) == "<Frame: closed>"
-
-
-def test_what_is_left_is_closed_with_its_frame() -> None:
-    frame = Frame(b"", new_fds("a"))
-    assert repr(frame) == "<Frame: 0 bytes, 1 descriptors>"
-    frame.close()
-    assert frame.fds[0].closed
-    one = Frame(b"", new_fds("b"))
-    one.take_one().close()
-    one.close()
-    given = Frame(b"", new_fds("c"))
-    given.fds[0].close()
-    for call in given.take_one, given.take_all:
-        with pytest.raises(ValueError, match="descriptor 0 was closed or given away: <Fd closed>"):
-            call()
-
-
-def test_kinds_are_sent_as_they_are() -> None:
-    [step] = steps_of(b"x", control=kinds.Credentials())
-    assert step.control == (cmsgx.Credentials(),)

@@ -90,6 +90,8 @@ ELSEWHERE = {
     "{} could not be restored": ("test_options.py", "could not be restored"),
     "{} could not be restored: {}": ("test_options.py", "could not be restored"),
     "and {}": ("test_options.py", "could not be restored"),
+    "fds{}: a tuple of Fds is needed, not {}": ("test_core_parcels.py", "tuple of Fds"),
+    "fds{}: an Fd is needed, not {}": ("test_core_parcels.py", " is needed, not"),
     "the message before is not sent yet":
         ("test_core_departures.py", "the message before is not sent yet"),
     "send: a message was sent only in part, so nothing can follow it: {}":

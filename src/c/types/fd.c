@@ -386,7 +386,113 @@ PyDoc_STRVAR(descriptor_exit_doc,
 "__exit__($self, /, *exc_info)\n--\n\n"
 "Closes the descriptor like close(), if it is still owned.");
 
+/* Detaches all in a tuple of FdBase, or none: a new array of what cmsgx_fd_detach() sets, or NULL
+   with ValueError. */
+static uint64_t *
+detach_each(PyObject *fds, cmsgx_gone how)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(fds), done = 0;
+    uint64_t *taken = PyMem_Calloc((size_t)count + 1, sizeof(*taken));
+    if (taken == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    while (done < count && cmsgx_fd_detach(PyTuple_GET_ITEM(fds, done), how, &taken[done]) >= 0) {
+        done++;
+    }
+    if (done < count) {
+        raise_not_owned(PyTuple_GET_ITEM(fds, done));
+        while (done-- > 0) {
+            cmsgx_fd_take_back(PyTuple_GET_ITEM(fds, done), taken[done]);
+        }
+        PyMem_Free(taken);
+        return NULL;
+    }
+    return taken;
+}
+
+static int
+need_tuple_of_fds(PyObject *type, PyObject *fds)
+{
+    cmsgx_state *state = cmsgx_state_of_type((PyTypeObject *)type);
+    if (!PyTuple_Check(fds)) {
+        cmsgx_raise_needed("fds", -1, "a tuple of Fds", fds);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(fds); i++) {
+        if (!cmsgx_fd_check(state, PyTuple_GET_ITEM(fds, i))) {
+            cmsgx_raise_needed("fds", i, "an Fd", PyTuple_GET_ITEM(fds, i));
+            return -1;
+        }
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(move_each_doc,
+"_move_each($type, fds, /)\n--\n\n"
+"A list of new objects of this type, whose __init__() is not called, in place of those in a\n"
+"tuple.  They own the descriptors from now on, and close them in the same way.  ValueError if one\n"
+"owns none, and then all are owned as before.");
+
+static PyObject *
+descriptor_move_each(PyObject *type, PyObject *fds)
+{
+    /* Memory first, so that nothing fails once a number has no owner.  The same below. */
+    Py_ssize_t count = need_tuple_of_fds(type, fds) < 0 ? -1 : PyTuple_GET_SIZE(fds);
+    PyObject *heirs = count < 0 ? NULL : PyList_New(count);
+    for (Py_ssize_t i = 0; heirs != NULL && i < count; i++) {
+        PyObject *heir = cmsgx_fd_new((PyTypeObject *)type, -1, 0);
+        if (heir == NULL) {
+            Py_CLEAR(heirs);
+            break;
+        }
+        PyList_SET_ITEM(heirs, i, heir);
+    }
+    uint64_t *taken = heirs == NULL ? NULL : detach_each(fds, CMSGX_GONE_TAKEN);
+    if (taken == NULL) {
+        Py_XDECREF(heirs);
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        cmsgx_fd_leave_to(PyTuple_GET_ITEM(fds, i), taken[i], PyList_GET_ITEM(heirs, i));
+    }
+    PyMem_Free(taken);
+    return heirs;
+}
+
+PyDoc_STRVAR(detach_each_doc,
+"_detach_each($type, fds, /)\n--\n\n"
+"detach() of each object in a tuple: a list of their numbers.  ValueError if one owns none, and\n"
+"then all are owned as before.");
+
+static PyObject *
+descriptor_detach_each(PyObject *type, PyObject *fds)
+{
+    Py_ssize_t count = need_tuple_of_fds(type, fds) < 0 ? -1 : PyTuple_GET_SIZE(fds);
+    PyObject *numbers = count < 0 ? NULL : PyList_New(count);
+    for (Py_ssize_t i = 0; numbers != NULL && i < count; i++) {
+        PyObject *number = PyLong_FromLong(cmsgx_fd_number(PyTuple_GET_ITEM(fds, i)));
+        if (number == NULL) {
+            Py_CLEAR(numbers);
+            break;
+        }
+        PyList_SET_ITEM(numbers, i, number);
+    }
+    uint64_t *taken = numbers == NULL ? NULL : detach_each(fds, CMSGX_GONE_DETACHED);
+    if (taken == NULL) {
+        Py_XDECREF(numbers);
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        cmsgx_fd_gave_away(PyTuple_GET_ITEM(fds, i), taken[i]);
+    }
+    PyMem_Free(taken);
+    return numbers;
+}
+
 static PyMethodDef fd_base_methods[] = {
+    {"_move_each", descriptor_move_each, METH_O | METH_CLASS, move_each_doc},
+    {"_detach_each", descriptor_detach_each, METH_O | METH_CLASS, detach_each_doc},
     {"_own_all", descriptor_own_all, METH_VARARGS | METH_CLASS, own_all_doc},
     {"fileno", descriptor_fileno, METH_NOARGS, fileno_doc},
     {"close", (PyCFunction)(void (*)(void))descriptor_close, METH_FASTCALL | METH_KEYWORDS,

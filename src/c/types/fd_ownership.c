@@ -185,6 +185,15 @@ cmsgx_fd_gave_away(PyObject *self, uint64_t taken)
 }
 
 void
+cmsgx_fd_leave_to(PyObject *self, uint64_t taken, PyObject *heir)
+{
+    cmsgx_fd_set(heir, number_in(taken));
+    if (taken & PLACE) {
+        cmsgx_fd_set_row(heir, cmsgx_fd_row(self));
+    }
+}
+
+void
 cmsgx_fd_take_back(PyObject *self, uint64_t taken)
 {
     /* Keeps the pins that other threads may have on it. */

@@ -83,10 +83,12 @@ void cmsgx_fd_set_row(PyObject *self, cmsgx_row *row);
 cmsgx_row *cmsgx_fd_row(PyObject *self);
 
 /* Takes the number away: the caller owns it now; -1 if there is none.  The caller then calls
-   exactly one of the other two, with what *taken was set to: either the number has a new owner, or
-   it could not be given away after all and is owned here again. */
+   exactly one of the other three, with what *taken was set to: the number has a new owner; or the
+   new owner is `heir`, which owns none and which no other thread has seen, and which closes it in
+   the same way; or it could not be given away after all and is owned here again. */
 int cmsgx_fd_detach(PyObject *self, cmsgx_gone how, uint64_t *taken);
 void cmsgx_fd_gave_away(PyObject *self, uint64_t taken);
+void cmsgx_fd_leave_to(PyObject *self, uint64_t taken, PyObject *heir);
 void cmsgx_fd_take_back(PyObject *self, uint64_t taken);
 
 /* Takes the number away in order to close it.  -1 if there is nothing to do: there is no number, or

@@ -26,25 +26,26 @@ static void
 move_to(cmsgx_message *self, size_t at, PyObject *owner)
 {
     cmsgx_slot *slot = &self->slots[at];
-    int error, number;
+    int error;
     if (slot->object != NULL) {
-        uint64_t taken;
         error = ((cmsgx_fd *)slot->object)->error;
-        number = cmsgx_fd_detach(slot->object, CMSGX_GONE_TAKEN, &taken);
+        uint64_t taken;
+        if (cmsgx_fd_detach(slot->object, CMSGX_GONE_TAKEN, &taken) >= 0) {
+            cmsgx_fd_leave_to(slot->object, taken, owner);
+        }
+        else {
+            cmsgx_fd_set_gone(owner, cmsgx_fd_gone(slot->object));
+        }
     }
     else {
-        number = cmsgx_message_number(self, at, &error);
+        cmsgx_fd_set(owner, cmsgx_message_number(self, at, &error));
         self->buffer->fds[at] = -1;
-    }
-    cmsgx_fd_set(owner, number);
-    if (number < 0 && slot->object != NULL) {
-        cmsgx_fd_set_gone(owner, cmsgx_fd_gone(slot->object));
+        if (self->config->row != NULL) {
+            /* Together with the place that is reserved for the number. */
+            cmsgx_fd_set_row(owner, self->config->row);
+        }
     }
     ((cmsgx_fd *)owner)->error = error;
-    if (self->config->row != NULL) {
-        /* Together with the place that is reserved for the number. */
-        cmsgx_fd_set_row(owner, self->config->row);
-    }
     slot->taken = 1;
 }
 
