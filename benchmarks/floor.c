@@ -135,16 +135,16 @@ floor_plain(const struct job *job, long rounds)
     return error;
 }
 
-/* A look at an error queue that is empty. */
-int
-floor_errors(const struct job *job, long rounds)
+/* A look at an error queue that is empty, or at the other one. */
+static int
+look(const struct job *job, long rounds, int flags)
 {
     for (long i = 0; i < rounds; i++) {
         union control control;
         struct iovec iov = {received_data, job->size};
         struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
                              .msg_controllen = sizeof(control.bytes)};
-        if (recvmsg(job->rx, &msg, MSG_ERRQUEUE | MSG_DONTWAIT) >= 0) {
+        if (recvmsg(job->rx, &msg, flags | MSG_DONTWAIT) >= 0) {
             return EPROTO;
         }
         if (errno != EAGAIN) {
@@ -152,6 +152,18 @@ floor_errors(const struct job *job, long rounds)
         }
     }
     return 0;
+}
+
+int
+floor_errors(const struct job *job, long rounds)
+{
+    return look(job, rounds, MSG_ERRQUEUE);
+}
+
+int
+floor_nothing(const struct job *job, long rounds)
+{
+    return look(job, rounds, 0);
 }
 
 static int

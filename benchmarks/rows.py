@@ -23,6 +23,7 @@ from one_message import (
     with_credentials,
     with_errors,
 )
+from tries import try_rows
 from worlds import DROPIN, FOR, SOCKET, WITH, Row, cmsgx
 
 
@@ -61,6 +62,7 @@ def all_rows(constant: Callable[[str], int]) -> list[Row]:
             runners={SOCKET: socket_errors, WITH: with_errors, FOR: for_errors},
             is_there=lambda: hasattr(cmsgx, "ErrorReceiver"),
         ),
+        *try_rows(),
         *batch_rows(constant),
         *large_rows(),
     ]

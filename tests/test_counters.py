@@ -213,9 +213,10 @@ def in_for(world: World) -> Loop:
     return loop
 
 
-def empty_try_path(name: str, make: Callable[[cmsgx.socket], Any], call: str, large: int) -> None:
-    # for a batch the Batch, which has space for each message
-    @path(f"an empty try of {name}", calls={call: 1}, large=large, objects=large)
+def empty_try_path(name: str, make: Callable[[cmsgx.socket], Any], **calls: int) -> None:
+    count = int("batch" in name)  # the Batch, which has space for each message
+
+    @path(f"an empty try, {name}", calls=calls, large=0, objects=count)
     def empty_try(world: World) -> Loop:
         try_receive = make(world.rx).try_receive
 
@@ -226,8 +227,10 @@ def empty_try_path(name: str, make: Callable[[cmsgx.socket], Any], call: str, la
         return loop
 
 
-empty_try_path("a Receiver", lambda rx: cmsgx.Receiver(rx, SIZE, fds=1), "recvmsg", 0)
-empty_try_path("64 messages", lambda rx: cmsgx.BatchReceiver(rx, 64, SIZE), "recvmmsg", 1)
+empty_try_path("one", lambda rx: cmsgx.Receiver(rx, 9, fds=1), recvmsg=1)
+empty_try_path("batch", lambda rx: cmsgx.BatchReceiver(rx, 9, 9), recvmmsg=1)
+# ppoll: it is cheaper than asking how full the table is.
+empty_try_path("batch, fd", lambda r: cmsgx.BatchReceiver(r, 9, 9, fds=1), recvmmsg=1, ppoll=1)
 
 
 # two numbers

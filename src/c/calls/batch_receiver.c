@@ -139,6 +139,7 @@ typedef struct {
     batch_receiver *self;
     size_t count;               /* maximum number of messages */
     size_t asked;               /* of those, requested in the last try */
+    int once;                   /* it makes only one try */
 } batch_call;
 
 static inline __attribute__((always_inline)) int
@@ -169,6 +170,14 @@ receive_some(int fd, batch_call *call, size_t count, int flags)
     return result;
 }
 
+/* Whether a try is worth its bound, which costs several times as much as to find nothing. */
+static int
+may_find(int fd, int flags)
+{
+    struct pollfd ready = {.fd = fd, .events = (short)cmsgx_events_of(flags)};
+    return cmsgx_poll(&ready, 1, 0) != 0;
+}
+
 static ssize_t
 try_recvmmsg(int fd, void *context, int flags)
 {
@@ -176,7 +185,7 @@ try_recvmmsg(int fd, void *context, int flags)
     size_t count = call->count;
     size_t each = count > 1 ? max_fds_each(call->self) : 0;
     if (each > 0) {
-        count = bounded(count, each);
+        count = call->once && !may_find(fd, flags) ? 1 : bounded(count, each);
         if (count > 1 && !(flags & MSG_DONTWAIT)) {
             int result = receive_some(fd, call, count, flags | MSG_DONTWAIT);
             if (result >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) {
@@ -247,7 +256,7 @@ receive_batch(batch_receiver *self, int flags, PyObject *timeout, int once)
         return NULL;
     }
     /* Peeking returns the same message each time. */
-    batch_call call = {self, flags & MSG_PEEK ? 1 : self->count, 0};
+    batch_call call = {self, flags & MSG_PEEK ? 1 : self->count, 0, once};
     if (self->base.config->row != NULL) {
         call.count = within_closer(self, call.count);
         if (cmsgx_received_begin(&sock, self->base.config, call.count, flags) < 0) {
