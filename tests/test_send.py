@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import itertools
 import os
@@ -288,20 +289,44 @@ def test_send_all_waits_for_what_is_left_of_its_time(
     stream[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     data = bytes(200_000)
     timeouts: list[float] = []
-    sync: Any = cmsgx._sync
-    call = sync.send_tracked
 
-    def send_tracked(*arguments: Any, timeout: float, **more: Any) -> Any:
-        timeouts.append(timeout)
-        return call(*arguments, timeout=timeout, **more)
+    class Watched:
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            self.prepared = cmsgx.PreparedSend(*arguments, **more)
 
-    monkeypatch.setattr(sync, "send_tracked", send_tracked)
+        def __enter__(self) -> Watched:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.prepared.close()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.prepared, name)
+
+        def _send(self, timeout: float) -> Any:
+            timeouts.append(timeout)
+            return self.prepared._send(timeout)
+
+    monkeypatch.setattr("cmsgx._sync.PreparedSend", Watched)
     thread = threading.Thread(target=cmsgx.send_all, args=(stream[0], data), kwargs={"timeout": 60})
     thread.start()
     assert len(stream[1].recv(len(data), socket.MSG_WAITALL)) == len(data)
     thread.join()
     assert len(timeouts) > 1
     assert all(next < last for last, next in itertools.pairwise(timeouts))
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_send_all_never_makes_several_messages_of_one(kind: int) -> None:
+    with new_pair(kind) as (left, right):
+        with pytest.raises(OSError, match="1025 buffers; one call takes 1024") as caught:
+            cmsgx.send_all(left, [b"x"] * 1025)
+        assert caught.value.errno == errno.EMSGSIZE
+        assert caught.value.sent == 0  # type: ignore[attr-defined]
+        cmsgx.send_all(left, [b"x"] * 1024 + [b""] * 5)
+        assert right.recv(2000) == b"x" * 1024
+        with pytest.raises(BlockingIOError):
+            right.recv(1, socket.MSG_DONTWAIT)
 
 
 def interrupted_behind(zero_copy: bool, which: int) -> None:

@@ -7,7 +7,7 @@ import os
 import time
 from _socket import socket as _socket_class
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from . import _cmsg
 from ._arguments import as_seconds
@@ -23,7 +23,9 @@ def own_timeout(sock: FileDescriptorLike) -> float | EllipsisType | None:
 
     An Fd, an int and an object with only fileno() have none: `...`, which C takes too.
     """
-    return _socket_class.gettimeout(sock) if isinstance(sock, _socket_class) else ...
+    # By its type, as a proxy of a socket only claims to be one.
+    is_socket = issubclass(type(sock), _socket_class)
+    return _socket_class.gettimeout(cast("_socket_class", sock)) if is_socket else ...
 
 
 class Deadline:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from . import _cmsg
-from ._arguments import as_fds, as_seconds, check_word
-from ._cmsg import note_used_up, send_tracked
-from ._core.sends import views_after, views_of
+from ._arguments import as_fds, check_word
+from ._cmsg import PreparedSend, note_used_up
+from ._core.sends import views_of
+from ._deadline import Deadline, own_timeout
 from ._options import Enabled, as_options, kinds_of
 from ._receiving import Asked, Configured
 
@@ -100,34 +100,29 @@ def send_all(
     The descriptors and control messages are sent once, with the first byte; the descriptors stay
     the caller's. `timeout`, in seconds, limits the whole call. If it raises, the attribute `sent`
     of the exception is the number of bytes that were sent; if that is more than 0, the descriptors
-    were sent too.
+    were sent too. More than 1024 buffers are several calls on a stream, and EMSGSIZE on a socket
+    that keeps messages apart.
     """
     if timeout is ...:
-        gettimeout = getattr(sock, "gettimeout", None)
-        seconds: float | None = gettimeout() if gettimeout is not None else None
-        limit: dict[str, Any] = {}
-    else:
-        seconds = as_seconds(timeout)
-        limit = {"timeout": seconds}
-    deadline = time.monotonic() + seconds if seconds else None
-    rest = views_of(data)
-    total = sum([view.nbytes for view in rest])
-    progress = [0]
+        timeout = own_timeout(sock)
+        # Not None: a socket without a timeout waits only if O_NONBLOCK does not forbid it.
+        timeout = ... if timeout is None else timeout
+    deadline = Deadline(None if timeout is ... else timeout)
+    limit = ... if timeout is ... else deadline.seconds
+    views = data if type(data) is bytes else views_of(data)
+    prepared = refusal = None
     try:
-        refusal = send_tracked(
-            progress, sock, views_after(rest, 0), fds=fds, control=control, **limit
-        )
-        while refusal is None and progress[0] < total:
-            if deadline is not None:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    refusal = TimeoutError("timed out")
-                    break
-                limit = {"timeout": left}
-            refusal = send_tracked(progress, sock, views_after(rest, progress[0]), **limit)
-        if refusal is not None:
-            note_used_up(refusal, data=data)
-            raise refusal
+        with PreparedSend(sock, views, fds=fds, control=control) as prepared:
+            refusal = prepared._send(limit)
+            while refusal is None and not prepared.is_done:
+                if deadline.seconds is not None:
+                    limit = deadline.timeout()
+                refusal = prepared._send(limit)
+            if refusal is not None:
+                raise refusal
     except BaseException as error:
-        error.sent = progress[0]  # type: ignore[attr-defined]
+        sent = prepared.sent if prepared is not None else 0
+        if error is refusal or error is deadline.error:
+            note_used_up(error, data=data, **({} if sent else {"fds": fds, "control": control}))
+        error.sent = sent  # type: ignore[attr-defined]
         raise

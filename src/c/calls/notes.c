@@ -116,7 +116,12 @@ cmsgx_note_used_up_of(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwa
         return NULL;
     }
     while (kwargs != NULL && PyDict_Next(kwargs, &position, &name, &value)) {
-        if (cmsgx_is_used_up(value)) {
+        cmsgx_argument argument = {PyUnicode_AsUTF8(name), value};
+        if (argument.name == NULL) {
+            Py_XDECREF(names);
+            return NULL;
+        }
+        if (cmsgx_is_argument_used_up(&argument)) {
             found++;
             names = append(names, name);
             if (names == NULL) {
