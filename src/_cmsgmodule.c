@@ -11,6 +11,7 @@
 #include "calls/method.h"
 #include "calls/new_fd.h"
 #include "calls/notes.h"
+#include "calls/options.h"
 #include "calls/overrides.h"
 #include "calls/prepared_send.h"
 #include "calls/receive.h"
@@ -486,8 +487,8 @@ static int (*const adders[])(PyObject *) = {
     cmsgx_add_view, cmsgx_add_buffer, cmsgx_add_address, cmsgx_add_address_tuple, cmsgx_add_record,
     cmsgx_add_struct, cmsgx_add_ip, cmsgx_add_field, cmsgx_add_codec, cmsgx_add_message_fds,
     cmsgx_add_message, cmsgx_add_receive_config, cmsgx_add_receiver, cmsgx_add_batch,
-    cmsgx_add_batch_receiver, cmsgx_add_prepared_send, cmsgx_add_segments, cmsgx_add_numbers,
-    cmsgx_add_structs,
+    cmsgx_add_batch_receiver, cmsgx_add_prepared_send, cmsgx_add_options, cmsgx_add_segments,
+    cmsgx_add_numbers, cmsgx_add_structs,
 };
 
 static int
@@ -517,7 +518,7 @@ module_exec(PyObject *module)
 #define EACH_OBJECT(DO) \
     DO(Method) DO(FdBase) DO(Pin) DO(MessageFds) DO(View) DO(Into) DO(Address) \
     DO(RawAddress) DO(AddressTuple) DO(Record) DO(Struct) DO(Field) DO(Codec) DO(IPAddress) \
-    DO(Message) DO(ReceiveConfig) DO(Receiver) DO(Batch) \
+    DO(Message) DO(Options) DO(ReceiveConfig) DO(Receiver) DO(Batch) \
     DO(BatchReceiver) DO(PreparedSend) DO(Segments) DO(SegmentIterator) DO(Fd) DO(PidFd) \
     DO(Rights) DO(Credentials) DO(Unknown) DO(Outgoing) \
     DO(decode) DO(raise_truncated) DO(recvmsg_foreign) DO(recv_fds_through) DO(refusal) \

@@ -97,11 +97,13 @@ def unregistered(*kinds: Any) -> Iterator[None]:
                 table[number] = [entry for entry in entries if entry[1] not in kinds]
         for kind in kinds:
             tables[2].pop(kind, None)
+        _table.changed()
         yield
     finally:
         for table, entries in zip(tables, before, strict=True):
             table.clear()
             table.update(entries)
+        _table.changed()
 
 
 def content(fd: int | cmsgx.Fd) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import inspect
 import socket
 import struct
@@ -13,9 +12,10 @@ from typing import Any, cast
 import pytest
 from families import EACH, RDMA_NOTIFY, RX_TRACE, made_payloads, values, wire_size
 from support import OLD_TIME, unregistered
+from switches import run_with_a_fake_option
 
 import cmsgx
-from cmsgx import _cmsg, kinds
+from cmsgx import kinds
 from cmsgx.kinds import _table
 
 # The numbers, written out -----------------------------------------------------------------------
@@ -191,39 +191,48 @@ def test_switched_on_and_off_again(kind: Any, family: int, type: int, protocol: 
         cmsgx.Receiver(sock, 100)
 
 
-def test_the_kernel_accepts_an_option_that_it_reports_differently(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+REPORTED_DIFFERENTLY = """
+import errno, socket, struct
+import cmsgx, switches
+from cmsgx import kinds
+from cmsgx.kinds import _table
+
+(option,) = _table.row_of(kinds.NetlinkPacketInfo).options
+
+
+def is_on():
+    switches.fake_option(option.level, option.name)
+    value = sock.getsockopt(option.level, option.name)
+    switches.fake_option(option.level, option.name, get_error=errno.EINVAL)
+    return value
+
+
+def refused(number, call):
+    switches.fake_option(option.level, option.name, get_error=number)
+    try:
+        call()
+    except OSError as error:
+        assert error.errno == number, error
+    else:
+        raise AssertionError
+
+
+with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
+    assert not is_on()
+    with cmsgx.enable(sock, kinds.NetlinkPacketInfo):
+        assert is_on()
+    assert not is_on()
+    cmsgx.Receiver(sock, 100)
+    switches.fake_option(option.level, option.name, get_error=errno.EBADFD)
+    cmsgx.Receiver(sock, 100)
+    refused(errno.EBADFD, lambda: cmsgx.enable(sock, kinds.NetlinkPacketInfo))
+    refused(errno.EBADF, lambda: cmsgx.Receiver(sock, 100))
+"""
+
+
+def test_the_kernel_accepts_an_option_that_it_reports_differently() -> None:
     """As for mISDN: getsockopt(2) has another size, EINVAL. As for HCI: another channel, EBADFD."""
-    (option,) = _table.row_of(kinds.NetlinkPacketInfo).options
-    getsockopt, setsockopt = _cmsg.getsockopt, _cmsg.setsockopt
-    answer = errno.EINVAL
-    was_set: list[bytes] = []
-
-    def read(sock: Any, level: int, name: int, size: int, /) -> bytes:
-        if (level, name) == (option.level, option.name):
-            raise OSError(answer, "refused")
-        return getsockopt(sock, level, name, size)
-
-    def write(sock: Any, level: int, name: int, value: Any, /) -> None:
-        was_set.append(value)
-        setsockopt(sock, level, name, value)
-
-    monkeypatch.setattr(_cmsg, "getsockopt", read)
-    monkeypatch.setattr(_cmsg, "setsockopt", write)
-    with opened(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE) as sock:
-        with cmsgx.enable(sock, kinds.NetlinkPacketInfo):
-            assert was_set == [option.on]
-        assert was_set == [option.on, bytes(4)]
-        cmsgx.Receiver(sock, 100)
-        answer = errno.EBADFD
-        cmsgx.Receiver(sock, 100)
-        with pytest.raises(OSError, match="refused") as caught:
-            cmsgx.enable(sock, kinds.NetlinkPacketInfo)
-        assert caught.value.errno == errno.EBADFD
-        answer = errno.EBADF
-        with pytest.raises(OSError, match="refused"):
-            cmsgx.Receiver(sock, 100)
+    run_with_a_fake_option(REPORTED_DIFFERENTLY)
 
 
 @pytest.mark.parametrize("room", [2048, 64])

@@ -19,10 +19,10 @@ import network
 import pytest
 from network import V4
 from support import Pair
-from switches import states
+from switches import run_with_a_fake_option, states
 
 import cmsgx
-from cmsgx import _cmsg, _options, kinds
+from cmsgx import _asked, _cmsg, _options, _plan, kinds
 from cmsgx.kinds import TimestampingFlags as Flags
 
 IP_RECVTTL = 12
@@ -368,11 +368,12 @@ def test_what_was_not_asked_for_is_not_reported_as_switched_on(udp: socket.socke
     for kind in (kinds.TcpStats, kinds.TimestampingPacketInfo):
         with pytest.raises(KeyError, match="it was not enabled"):
             message[kind]
-    known = _options.switched_on(udp, udp.family)
+    plan = _plan.plan_for(_asked.ask((), "want"), _cmsg.Options.key(udp))
+    known = plan.kinds(plan.options.states(udp))
     assert set(known) - {kinds.TlsRecordType} == {kinds.Timestamping}
     known = {kinds.Timestamping: known[kinds.Timestamping]}
     room = cmsgx.CMSG_SPACE(48) + cmsgx.CMSG_SPACE(44)  # together with the one of the error queue
-    assert _options.control_size_for(udp.family, 0, known) == room
+    assert _plan.control_size_for(udp.family, 0, known) == room
 
 
 @pytest.mark.parametrize("receiver", [cmsgx.Receiver, partial(cmsgx.BatchReceiver, count=2)])
@@ -386,37 +387,33 @@ def test_the_end_of_a_receiver_gives_its_value_back(udp: socket.socket, receiver
     assert udp.getsockopt(socket.IPPROTO_IP, 26) == 0
 
 
+CLOCK = """
+import socket, struct, sys
+import cmsgx, switches
+from cmsgx import kinds
+from cmsgx.kinds import TimestampingFlags as Flags
+
+size = int(sys.argv[1])
+was = struct.pack("=II", Flags.BIND_PHC | Flags.RX_HARDWARE, 7)[:size]
+switches.fake_option(socket.SOL_SOCKET, 37, value=was)
+flags = Flags.TX_HARDWARE | Flags.RX_HARDWARE
+on = flags | Flags.BIND_PHC | Flags.RAW_HARDWARE
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+    with cmsgx.enable(udp, kinds.Timestamping.option(flags, phc=3)):
+        assert switches.fake_value() == struct.pack("=II", on, 3)[:size]
+        with cmsgx.Receiver(udp, 1, want=kinds.Timestamping.option(Flags.OPT_ID)):
+            assert switches.fake_value()[4:] == struct.pack("=I", 3)[: size - 4], "another clock"
+        assert switches.fake_value() == struct.pack("=II", on, 3)[:size]
+    assert switches.fake_value() == was
+"""
+
+
 @pytest.mark.parametrize(
     "size", [8, 4], ids=["struct so_timestamping", "an int, before Linux 5.14"]
 )
-def test_the_clock_that_another_had_bound_comes_back(
-    udp: socket.socket, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
+def test_the_clock_that_another_had_bound_comes_back(size: int) -> None:
     """No device here has virtual clocks: a kernel that has them accepts any value."""
-    getsockopt, setsockopt = _cmsg.getsockopt, _cmsg.setsockopt
-    place = (socket.SOL_SOCKET, SO_TIMESTAMPING)
-    value = struct.pack("=II", Flags.BIND_PHC | Flags.RX_HARDWARE, 7)[:size]
-
-    def read(sock: Any, level: int, name: int, room: int) -> bytes:
-        return value[:room] if (level, name) == place else getsockopt(sock, level, name, room)
-
-    def write(sock: Any, level: int, name: int, data: bytes) -> None:
-        nonlocal value
-        if (level, name) != place:
-            setsockopt(sock, level, name, data)
-        else:
-            value = data
-
-    monkeypatch.setattr(_cmsg, "getsockopt", read)
-    monkeypatch.setattr(_cmsg, "setsockopt", write)
-    was = value
-    flags = Flags.TX_HARDWARE | Flags.RX_HARDWARE
-    with cmsgx.enable(udp, kinds.Timestamping.option(flags, phc=3)):
-        on = flags | Flags.BIND_PHC | Flags.RAW_HARDWARE
-        assert value == struct.pack("=II", on, 3)[:size]
-        with cmsgx.enable(udp, kinds.Timestamping.option(Flags.OPT_ID)):
-            assert value[4:] == struct.pack("=I", 3)[: size - 4], "the clock did not change"
-    assert value == was
+    run_with_a_fake_option(CLOCK, str(size))
 
 
 def error_receiver_of(sock: cmsgx.socket) -> cmsgx.ErrorReceiver:

@@ -45,6 +45,19 @@ cmsgx_optional_attribute(PyObject *object, PyObject *name, PyObject **found)
 #endif
 }
 
+/* An item of a dict: 0 with *found a new reference, or NULL if there is none; -1 with an exception
+   and *found NULL. */
+static inline int
+cmsgx_dict_get(PyObject *dict, PyObject *key, PyObject **found)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return PyDict_GetItemRef(dict, key, found) < 0 ? -1 : 0;
+#else
+    *found = Py_XNewRef(PyDict_GetItemWithError(dict, key));
+    return *found == NULL && PyErr_Occurred() ? -1 : 0;
+#endif
+}
+
 /* A number that changes whenever an attribute of the type or of a base changes.  0: unknown, so
    look it up each time. */
 static inline unsigned int

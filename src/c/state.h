@@ -69,6 +69,7 @@ typedef struct {
     PyTypeObject *Field;
     PyTypeObject *Codec;
     PyTypeObject *Message;
+    PyTypeObject *Options;
     PyTypeObject *ReceiveConfig;
     PyTypeObject *Receiver;
     PyTypeObject *Batch;

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from . import _cmsg
-from ._arguments import as_fds, as_int, check_word
+from ._arguments import as_int
+from ._asked import ask
 from ._names import describe
-from ._options import Enabled, as_options, kinds_of
-from ._receiving import Asked, Configured
+from ._plan import complete
+from ._receiving import Configured
 
 if TYPE_CHECKING:
     from typing import Self
@@ -44,7 +45,7 @@ class BatchReceiver(Configured, _cmsg.BatchReceiver):
     options that it switched on, once, as the handle of enable() does.
     """
 
-    __slots__ = ("_asked", "_enabled")
+    __slots__ = ("_asked", "_before", "_generation", "_handle")
 
     def __init__(
         self,
@@ -56,15 +57,15 @@ class BatchReceiver(Configured, _cmsg.BatchReceiver):
         want: Kind | Iterable[Kind] = (),
         close: Literal["now", "background"] = "now",
     ) -> None:
-        check_word("close", close, ("now", "background"))
-        fds = as_fds(fds)
+        asked = ask(want, "want", fds, "keep", close)
         super().__init__(sock, count, bufsize)
-        options = as_options(want, "want")
-        self._asked = Asked(fds, kinds_of(options), False, close == "background")
-        self._enabled = Enabled(sock, options)
+        self._asked, self._before = asked, []
+        self._generation, self._handle = _cmsg.generation(), None
         try:
-            self._enabled._set_all()
-            self.refresh()
+            found: Any = _cmsg.Options.configuration(sock, asked.plans, self._before, 0)
+            if type(found) is not _cmsg.ReceiveConfig:
+                found = complete(asked, sock, self._before, found)
+            self._configure(found)
         except BaseException as error:
             self._enabled._undo(error)
             raise

@@ -289,6 +289,32 @@ class AddressTuple(tuple[Any, ...], Address):
     def __new__(cls, iterable: Iterable[Any] = (), /) -> tuple[Any, ...]: ...  # type: ignore[misc]
 
 @final
+class Options:
+    def __new__(
+        cls,
+        setting: tuple[tuple[object, int, int, bytes, bytes, bytes, bool], ...],
+        watched: tuple[tuple[object, int, int, bytes, bytes, bytes, bool], ...],
+        /,
+    ) -> Self: ...
+    @property
+    def configs(self) -> dict[bytes, ReceiveConfig]: ...
+    @classmethod
+    def key(cls, sock: FileDescriptorLike, /) -> int: ...
+    @classmethod
+    def configuration(
+        cls,
+        sock: FileDescriptorLike,
+        plans: dict[int, Options],
+        noted: list[tuple[Any, bytes, bytes]],
+        start: int,
+        /,
+    ) -> ReceiveConfig | int | tuple[int, OSError] | bytes: ...
+    def set(
+        self, sock: FileDescriptorLike, noted: list[tuple[Any, bytes, bytes]], start: int, /
+    ) -> tuple[int, OSError] | None: ...
+    def states(self, sock: FileDescriptorLike, /) -> bytes: ...
+
+@final
 class ReceiveConfig:
     def __new__(
         cls,

@@ -7,13 +7,16 @@ import itertools
 import os
 from _socket import MSG_DONTWAIT
 from collections.abc import Iterable, Iterator
+from functools import cache
 from types import EllipsisType
 from typing import TYPE_CHECKING, NoReturn, SupportsIndex
 
 from . import _cmsg
 from ._arguments import as_int, as_seconds
+from ._asked import ask
 from ._deadline import own_timeout
-from ._options import Enabled, as_options, family_of
+from ._options import family_of
+from ._plan import switch_on
 from ._receiving import Restoring
 from .errors import NotSupportedError
 from .kinds._error import ExtendedError
@@ -66,7 +69,7 @@ class ErrorReceiver(Restoring):
     open.
     """
 
-    __slots__ = ("__weakref__", "_enabled", "_receiver", "_try")
+    __slots__ = ("__weakref__", "_asked", "_before", "_generation", "_handle", "_receiver", "_try")
 
     def __init__(
         self,
@@ -75,11 +78,14 @@ class ErrorReceiver(Restoring):
         bufsize: int = _BUFSIZE,
         want: Kind | Iterable[Kind] = (),
     ) -> None:
+        asked = ask(want, "want")
         self._receiver = reader(sock, bufsize, "ErrorReceiver")
         self._try = self._receiver.try_receive
-        self._enabled = Enabled(sock, as_options(want, "want"))
+        self._asked, self._before = asked, []
+        self._generation, self._handle = _cmsg.generation(), None
         try:
-            self._enabled._set_all()
+            if asked.options:
+                switch_on(asked, sock, self._before)
         except BaseException as error:
             self._enabled._undo(error)
             raise
@@ -161,19 +167,22 @@ def reader(sock: FileDescriptorLike, bufsize: int, what: str) -> _cmsg.Receiver:
             errno.EOPNOTSUPP, f"{what}: {family_name(family)} sockets have no error queue"
         )
     receiver = _Reader(sock, bufsize, None)
-    # type=-1, unknown: the destination is wanted for SOCK_STREAM too.
-    receiver._configure(
-        _cmsg.ReceiveConfig(
-            fds=0,
-            control_size=_CONTROL_SIZE,
-            want=(),
-            family=family,
-            type=-1,
-            raise_truncated=False,
-            flags=_FLAGS,
-        )
-    )
+    receiver._configure(_config(family, _CONTROL_SIZE))
     return receiver
+
+
+@cache
+def _config(family: int, size: int) -> _cmsg.ReceiveConfig:
+    # type=-1, unknown: the destination is wanted for SOCK_STREAM too.
+    return _cmsg.ReceiveConfig(
+        fds=0,
+        control_size=size,
+        want=(),
+        family=family,
+        type=-1,
+        raise_truncated=False,
+        flags=_FLAGS,
+    )
 
 
 class _Reader(_cmsg.Receiver):

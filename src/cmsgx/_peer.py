@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import _cmsg
 from ._arguments import needed, os_error
-from ._options import need_unix, not_supported, set_int
+from ._options import need_unix, set_int
+from ._setting import not_supported
 from .errors import NotSupportedError
 from .kinds._base import Signature, member
 from .kinds._codec import bind

@@ -4,25 +4,18 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from . import _cmsg
-from ._options import (
-    Enabled,
-    control_size_for,
-    family_of,
-    is_on_for,
-    need_fds,
-    switched_on,
-    type_of,
-    unique,
-)
-from .kinds import PidFd
+from ._options import Enabled
+from ._plan import SET_NOTHING, complete
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from ._asked import Asked
     from ._fds import FileDescriptorLike
+    from .kinds._row import Option
 
 
 class Restoring:
@@ -34,7 +27,24 @@ class Restoring:
 
     __slots__ = ()
 
-    _enabled: Enabled
+    _asked: Asked
+    _before: list[tuple[Option, bytes, bytes]]
+    _generation: int
+    _handle: Enabled | None
+
+    # Inline in each __init__, as it runs for each connection of a server:
+    #     self._asked, self._before = ask(...), []
+    #     self._generation, self._handle = _cmsg.generation(), None
+
+    @property
+    def _enabled(self) -> Enabled:
+        """The handle. It is made when it is needed, as most receivers restore nothing."""
+        handle = self._handle
+        if handle is None:
+            handle = Enabled(self.sock, self._asked)
+            handle._before, handle._generation = self._before, self._generation
+            self._handle = handle  # type: ignore[misc]  # a slot of the subclasses
+        return handle
 
     if TYPE_CHECKING:
 
@@ -57,21 +67,10 @@ class Restoring:
         return f"<{type(self).__name__} of {self.sock!r}>"
 
 
-class Asked(NamedTuple):
-    """What the caller of a receiver asked for, regardless of what else is switched on."""
-
-    fds: int
-    want: tuple[Any, ...]
-    raises: bool  # if data or descriptors are missing
-    in_background: bool
-
-
 class Configured(Restoring):
     """For a receiver in C; its configuration depends on the options of the socket."""
 
     __slots__ = ()
-
-    _asked: Asked
 
     if TYPE_CHECKING:
 
@@ -79,22 +78,6 @@ class Configured(Restoring):
 
     def refresh(self) -> None:
         """Sizes the control buffer again, for options that others have switched on since."""
-        self._configure(configuration(self.sock, self._asked))
-
-
-def configuration(sock: FileDescriptorLike, asked: Asked) -> _cmsg.ReceiveConfig:
-    """What was asked for, and a control buffer large enough for all that is switched on."""
-    family = family_of(sock)
-    need_fds(family, asked.fds)
-    kinds = switched_on(sock, family, asked.want)
-    on = [kind for kind in kinds if is_on_for(kind, family, kinds[kind])]
-    return _cmsg.ReceiveConfig(
-        fds=asked.fds,
-        control_size=control_size_for(family, asked.fds, kinds),
-        want=unique((*asked.want, *on)),
-        family=family,
-        type=type_of(sock),
-        takes_pidfd=PidFd in asked.want,
-        raise_truncated=asked.raises,
-        in_background=asked.in_background,
-    )
+        sock, asked = self.sock, self._asked.renewed()
+        found = _cmsg.Options.configuration(sock, asked.plans, [], SET_NOTHING)
+        self._configure(complete(asked, sock, [], found, SET_NOTHING))

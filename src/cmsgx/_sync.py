@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from types import EllipsisType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import _cmsg
-from ._arguments import as_fds, check_word
+from ._asked import ask
 from ._cmsg import PreparedSend, note_used_up
 from ._core.sends import views_of
 from ._deadline import Deadline, own_timeout
-from ._options import Enabled, as_options, kinds_of
-from ._receiving import Asked, Configured
+from ._plan import complete
+from ._receiving import Configured
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -57,7 +57,7 @@ class Receiver(Configured, _cmsg.Receiver):
     neither the socket nor a message.
     """
 
-    __slots__ = ("_asked", "_enabled")
+    __slots__ = ("_asked", "_before", "_generation", "_handle")
 
     def __init__(
         self,
@@ -72,16 +72,15 @@ class Receiver(Configured, _cmsg.Receiver):
     ) -> None:
         if (bufsize is None) == (into is None):
             raise TypeError("Receiver: bufsize or into= is needed, and not both")
-        check_word("on_truncation", on_truncation, ("raise", "keep"))
-        check_word("close", close, ("now", "background"))
-        fds = as_fds(fds)
+        asked = ask(want, "want", fds, on_truncation, close)
         super().__init__(sock, bufsize or 0, into)
-        options = as_options(want, "want")
-        self._asked = Asked(fds, kinds_of(options), on_truncation == "raise", close == "background")
-        self._enabled = Enabled(sock, options)
+        self._asked, self._before = asked, []
+        self._generation, self._handle = _cmsg.generation(), None
         try:
-            self._enabled._set_all()
-            self.refresh()
+            found: Any = _cmsg.Options.configuration(sock, asked.plans, self._before, 0)
+            if type(found) is not _cmsg.ReceiveConfig:
+                found = complete(asked, sock, self._before, found)
+            self._configure(found)
         except BaseException as error:
             self._enabled._undo(error)
             raise

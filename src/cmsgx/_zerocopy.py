@@ -18,7 +18,8 @@ from ._core.sends import views_after, views_of
 from ._core.zerocopy import Pending, SenderBase, Sending
 from ._deadline import Deadline
 from ._errqueue import reader
-from ._options import ENOTSUPP, get_int, not_supported, set_int
+from ._options import get_int, set_int
+from ._setting import ENOTSUPP, not_supported
 
 if TYPE_CHECKING:
     from typing import Self

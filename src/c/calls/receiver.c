@@ -263,8 +263,16 @@ receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
     size_t size;
     int is_green;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:Receiver", (char **)(void *)names, &sock,
-                                     &size_given, &into)
+    /* As the Python class calls it, once for each connection of a server. */
+    int is_plain = kwargs == NULL && PyTuple_GET_SIZE(args) == 3;
+    if (is_plain) {
+        sock = PyTuple_GET_ITEM(args, 0);
+        size_given = PyTuple_GET_ITEM(args, 1);
+        into = PyTuple_GET_ITEM(args, 2);
+    }
+    if ((!is_plain
+         && !PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:Receiver", (char **)(void *)names,
+                                         &sock, &size_given, &into))
         || cmsgx_as_bufsize(size_given, &size) < 0
         || cmsgx_allow(self->base.state, sock, CMSGX_RECEIVING, &is_green) < 0) {
         return -1;

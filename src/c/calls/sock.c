@@ -193,14 +193,6 @@ cmsgx_sock_family(cmsgx_sock *sock)
     return sock->family;
 }
 
-static int
-ask_type(int fd)
-{
-    int type;
-    socklen_t size = sizeof(type);
-    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 ? type : -1;
-}
-
 int
 cmsgx_sock_type(cmsgx_sock *sock)
 {
@@ -208,7 +200,7 @@ cmsgx_sock_type(cmsgx_sock *sock)
         return cmsgx_sock_value(sock, sock->state->socket_type);
     }
     if (sock->type < 0) {
-        sock->type = asked(sock, ask_type);
+        sock->type = asked(sock, cmsgx_type_of);
     }
     return sock->type;
 }

@@ -359,6 +359,11 @@
 #else
 #  define CMSGX_ENONET (-1)
 #endif
+#ifdef EBADFD
+#  define CMSGX_EBADFD EBADFD
+#else
+#  define CMSGX_EBADFD (-1)
+#endif
 
 /* Bits of the type of a socket; 0 where a system has none. */
 #ifdef SOCK_NONBLOCK

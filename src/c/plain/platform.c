@@ -152,6 +152,14 @@ cmsgx_family_of(int fd)
 }
 
 int
+cmsgx_type_of(int fd)
+{
+    int type;
+    socklen_t size = sizeof(type);
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 ? type : -1;
+}
+
+int
 cmsgx_proto_of(int fd)
 {
 #ifdef SO_PROTOCOL

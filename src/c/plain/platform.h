@@ -321,6 +321,9 @@ cmsgx_family_refuses_nosignal(int family)
 /* AF_* of a socket: by SO_DOMAIN, or by its name.  -1 with errno. */
 int cmsgx_family_of(int fd);
 
+/* Its SOCK_*: SO_TYPE.  -1 with errno. */
+int cmsgx_type_of(int fd);
+
 /* Its protocol: SO_PROTOCOL.  -1 where it is unknown. */
 int cmsgx_proto_of(int fd);
 

@@ -113,6 +113,10 @@ class KindOption:
     steps: tuple[tuple[Option, ...], ...]
     arguments: str = ""
 
+    def __hash__(self) -> int:
+        # Hashing all the options takes longer than setting them.
+        return hash((self.kind, self.arguments))
+
     def __repr__(self) -> str:
         return f"{self.kind.__name__}.option({self.arguments})"
 

@@ -17,6 +17,8 @@ _sent: _Table = {}
 _rows: dict[Any, Row] = {}
 # The kinds that this system does not support.
 _unsupported: set[Any] = set()
+# Another object whenever the table has changed: part of the key for what is derived from it.
+version = object()
 
 
 def is_registered(kind: Any) -> bool:
@@ -46,6 +48,12 @@ def add(row: Row, received: Iterable[WireFormat], sent: Iterable[WireFormat]) ->
     for table, formats in ((_received, received), (_sent, sent)):
         for wire in formats:
             table.setdefault((wire.level, wire.type), []).append((wire.families, row.kind))
+    changed()
+
+
+def changed() -> None:
+    global version
+    version = object()
 
 
 def add_unsupported(kind: Any) -> None:

@@ -1,0 +1,11 @@
+/* Options: several socket options that are set, or asked for, by one call. */
+
+#ifndef CMSGX_OPTIONS_H
+#define CMSGX_OPTIONS_H
+
+#include "state.h"
+
+/* Adds Options to the module: 0, or -1 with an exception. */
+int cmsgx_add_options(PyObject *module);
+
+#endif
