@@ -5,7 +5,7 @@ from __future__ import annotations
 import _socket
 import errno
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing, suppress
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +14,7 @@ from . import _cmsg
 from ._arguments import as_int, as_kinds, as_view
 from ._cmsg import send, send_batch_tracked, send_tracked
 from ._core.segments import Path, Refusals, SegmentedMessage, SegmentedSend, path_of
+from ._core.sends import is_iterator
 from ._deadline import Deadline, own_timeout
 from ._options import get_int, type_of
 from .errors import NotSupportedError
@@ -133,7 +134,7 @@ def plan(
         )
     return SegmentedSend(
         view, size, kinds, address,
-        most=most, own_size=own_size, is_used_up=isinstance(control, Iterator),
+        most=most, own_size=own_size, is_used_up=is_iterator(control),
     )  # fmt: skip
 
 

@@ -52,16 +52,18 @@ class Refusals:
 
     def paths(self, sock: Any) -> dict[Path, int]:
         """What is known of a socket, not to be changed."""
-        with suppress(TypeError):
+        try:
             return self._of.get(sock, {})
-        return {}
+        except TypeError:
+            return {}
 
     def includes(self, sock: Any, path: Path, size: int) -> bool:
         """Whether the path refused segments of `size` bytes, or would because it refused others."""
-        with suppress(TypeError):
+        try:
             smallest = self.paths(sock).get(path)
-            return smallest is not None and size >= smallest
-        return False
+        except TypeError:
+            return False
+        return smallest is not None and size >= smallest
 
     def add(self, sock: Any, path: Path, size: int, number: int, *, names_size: bool) -> None:
         """After a refusal with the errno `number`, which `path_refusal` of a send gave.
@@ -167,8 +169,11 @@ class SegmentedSend:
         """What to send now; [] at the end."""
         if self._rest is None:
             at = self.bytes_sent[0]
+            left = len(self._data) - at
+            if at and not left:
+                return []
             # A single datagram needs no segmentation.
-            if self._each > self.size < len(self._data) - at:
+            if self._each > self.size < left:
                 control = (*self.control, UdpSegment(self.size))
                 return SegmentedMessage(self._data[at : at + self._each], control)
             self._rest = self._one_by_one()
@@ -176,9 +181,8 @@ class SegmentedSend:
 
     def _one_by_one(self) -> Unsent:
         """What did not go in segments. No data at all is one datagram."""
-        at = self.bytes_sent[0]
-        rest = self._data[at:]
-        count = 0 if at and not rest else max(1, -(-len(rest) // self.size))
+        rest = self._data[self.bytes_sent[0] :]
+        count = max(1, -(-len(rest) // self.size))
         return Unsent(
             _Datagrams(rest, count, self.size, self._alone, self.address),
             used_up=self._used_up,

@@ -60,15 +60,16 @@ _MOST_MESSAGES = 1024
 _READERS: tuple[Callable[[Any], Any], ...] = (views_of, _cmsg.listed_fds, as_kinds)
 
 
-def _is_iterator(value: Any, place: int | None = None) -> bool:
-    """A file in place of the descriptors is one of them, and is not iterated."""
+def is_iterator(value: Any, place: int | None = None) -> bool:
+    """Whether it can be read only once. A file in place of the descriptors, the second part of a
+    message, is one of them, and is not read."""
     return hasattr(type(value), "__next__") and not (place == 1 and hasattr(value, "fileno"))
 
 
 def _without_iterators(message: Any) -> Any:
     """The message itself; if an iterator is in it, one with what that gave."""
     parts = message if isinstance(message, tuple) else (message,)
-    places = [place for place, part in enumerate(parts[:3]) if _is_iterator(part, place)]
+    places = [place for place, part in enumerate(parts[:3]) if is_iterator(part, place)]
     if not places:
         return message
     read = list(parts)
@@ -123,7 +124,7 @@ class Unsent:
             kept.append(_without_iterators(message))
             if kept[-1] is not message:
                 used_up.append((index, f"messages[{index}]"))
-        if _is_iterator(messages):
+        if is_iterator(messages):
             used_up.append((len(kept), "messages"))
         return cls(kept, used_up=used_up)
 
