@@ -270,6 +270,12 @@ def test_nothing_is_found_in_a_right_tree() -> None:
             [("C imports", "calls/send -> cmsgx._sync")],
             id="C that imports Python",
         ),
+        pytest.param(
+            {"src/cmsgx/_deadline.py": "import time\n",
+             "src/cmsgx/_sync.py": "from time import monotonic\n"},
+            [("clock", "_sync")],
+            id="a second clock",
+        ),
         *(
             pytest.param(
                 {"src/cmsgx/_core/__init__.py": "", "src/cmsgx/_core/sends.py": f"{line}\n",
