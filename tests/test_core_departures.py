@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import random
+import socket
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,8 +15,9 @@ from arrivals import Interrupted, interrupted_after
 from support import content, open_fds, open_files
 
 import cmsgx
+from cmsgx import _cmsg
 from cmsgx._core.departures import Departures, Step
-from cmsgx._core.frames import steps_of
+from cmsgx._core.frames import Deframer, steps_of
 
 
 class Wire:
@@ -276,3 +280,45 @@ def test_a_signal_handler_that_raises_tears_nothing(stride: int, files: list[int
         _, wire = sent_with_interruption(after, files)
         assert wire.bytes == expected.bytes, after
         assert wire.contents == expected.contents, after
+
+
+# Over a socket ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_frames_over_a_socket_that_is_full_again_and_again(seed: int, files: list[int]) -> None:
+    before = open_fds()
+    chance = random.Random(seed)
+    left, right = cmsgx.socketpair()
+    with left, right:
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+        receiver = cmsgx.Receiver(right, 5000, fds=253)
+        out = Departures(partial(_cmsg.send_or_prepare, left), duplicate)
+        deframer = Deframer(receiver.is_end, limit=50000, max_fds=600)
+        frames = [
+            (chance.randbytes(chance.choice([0, 10, 3000, 50000])), chance.choice([0, 1, 300, 600]))
+            for _ in range(6)
+        ]
+        found = []
+        for data, count in frames:
+            buffer, numbers = bytearray(data), [os.dup(fd) for fd in files[:count]]
+            out.begin(steps_of(buffer, numbers))
+            is_kept = False
+            while True:
+                is_gone = out.advance()
+                if not is_kept and (is_gone or (chance.random() < 0.3 and out.abandon())):
+                    # Nothing of the caller's is needed any more.
+                    is_kept = True
+                    buffer[:] = bytes(len(buffer))
+                    for number in numbers:
+                        os.close(number)
+                while deframer.pull(partial(receiver.try_receive, bufsize=chance.randint(1, 5000))):
+                    frame = deframer.next_frame()
+                    if frame is not None:
+                        with frame:
+                            found.append((frame.data, [content(fd) for fd in frame.fds]))
+                if is_gone:
+                    break
+        assert found == [(data, [str(number) for number in range(count)]) for data, count in frames]
+        receiver = deframer = out = None  # type: ignore[assignment]
+    assert open_fds() == before

@@ -442,7 +442,7 @@ def test_a_frame_for_which_there_is_no_memory_can_be_had_later() -> None:
                     frames[number] = deframer.next_frame()
                     if frames[number] is not None:
                         number += 1
-                    elif not deframer.pull(queue.receive):
+                    elif deframer.is_at_end or not deframer.pull(queue.receive):
                         break
                 except MemoryError:
                     failures += 1

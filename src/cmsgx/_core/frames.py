@@ -14,7 +14,7 @@ from ..kinds import Rights
 from .arrivals import NOTHING, Arrivals, append_result, close_each
 from .departures import Step
 from .parcels import Parcel
-from .sends import views_of
+from .sends import IOV_MAX, views_of
 
 if TYPE_CHECKING:
     from .._arguments import Buffer
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 _HEADER = struct.Struct("<IHH")
 _MOST_BYTES = (1 << 32) - 1
-# Of one call: IOV_MAX on each supported system.
-_MOST_BUFFERS = 1024
 # Each byte of the header can carry as many as one message, so a frame without data can have them.
 MOST_FDS = _HEADER.size * MAX_FDS
 
@@ -68,7 +66,7 @@ def steps_of(
     if len(numbers) > MOST_FDS:
         raise TooManyFdsError(f"fds: {len(numbers)} descriptors; a frame has at most {MOST_FDS}")
     header = _HEADER.pack(size, len(numbers), 0)
-    if len(numbers) <= MAX_FDS and len(views) < _MOST_BUFFERS:
+    if len(numbers) <= MAX_FDS and len(views) < IOV_MAX:
         return [Step([header, *views], numbers, others)]
     # One byte of the header for each that cannot be the last with descriptors.
     steps = []
@@ -76,9 +74,9 @@ def steps_of(
         steps.append(Step([header[:1]], numbers[:MAX_FDS], ()))
         header, numbers = header[1:], numbers[MAX_FDS:]
     rest = [header, *views]
-    steps.append(Step(rest[:_MOST_BUFFERS], numbers, ()))
-    starts = range(_MOST_BUFFERS, len(rest), _MOST_BUFFERS)
-    steps += [Step(rest[start : start + _MOST_BUFFERS], (), ()) for start in starts]
+    steps.append(Step(rest[:IOV_MAX], numbers, ()))
+    starts = range(IOV_MAX, len(rest), IOV_MAX)
+    steps += [Step(rest[start : start + IOV_MAX], (), ()) for start in starts]
     steps[0] = steps[0]._replace(control=others)
     return steps
 

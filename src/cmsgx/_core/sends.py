@@ -12,8 +12,8 @@ from .._cmsg import note_used_up
 if TYPE_CHECKING:
     from typing import Self
 
-# The kernel refuses more buffers.
-_IOV_MAX = 1024
+# The most buffers of one call, on each supported system.
+IOV_MAX = 1024
 
 
 def views_of(data: Any) -> list[memoryview]:
@@ -44,7 +44,7 @@ def views_after(views: list[memoryview], sent: int) -> list[memoryview]:
         else:
             rest.append(view[sent:])
             sent = 0
-    return rest[:_IOV_MAX]
+    return rest[:IOV_MAX]
 
 
 def rest_of(message: Any, sent: int) -> tuple[Any, ...]:
