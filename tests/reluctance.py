@@ -1,8 +1,7 @@
 """Replays public calls with tests/c/reluctant.c in their way, and compares what comes of them.
 
-In a process of its own: see test_reluctance.py. A row of reluctant_sends.py,
-reluctant_receives.py or reluctant_core.py makes a call, again and again where it could not wait, until it has gone
-through.
+In a process of its own: see test_reluctance.py. A row of the files reluctant_*.py makes a call,
+again and again where it could not wait, until it has gone through.
 """
 
 from __future__ import annotations
@@ -11,10 +10,11 @@ import array
 import itertools
 import os
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
@@ -265,6 +265,35 @@ class Scene:
 
     def paused(self) -> AbstractContextManager[None]:
         return self._reluctant.paused()
+
+    @contextmanager
+    def meanwhile(self, action: Callable[[], object]) -> Iterator[None]:
+        """Does it a little later: by read() and write(), which nothing is in the way of."""
+        thread = threading.Timer(0.004, action)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """The left one can send nothing, until a little later."""
+        with self.paused():
+            sizes = []
+            with suppress(BlockingIOError):
+                while True:
+                    sizes.append(cmsgx.send(self.left, bytes(1000), timeout=0))
+        number = self.right.fileno()
+
+        def empty() -> None:
+            for size in sizes:
+                left = size
+                while left:
+                    left -= len(os.read(number, left))
+
+        with self.meanwhile(empty):
+            yield
 
     def as_rights(self, numbers: list[int]) -> tuple[int, int, bytes]:
         return SOL_SOCKET, SCM_RIGHTS, array.array("i", numbers).tobytes()

@@ -1,4 +1,4 @@
-"""What stands on cmsgx._core, driven by tries alone, as asyncio and trio drive it: for reluctance.py.
+"""For reluctance.py: what stands on cmsgx._core, driven by tries alone, as asyncio and trio do.
 
 A try that says "not now" is made again, with nothing but the same objects in between.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -257,6 +258,33 @@ def receiver_loop(scene: Scene) -> Any:
 @row(*ENDING, waits=NO_TIMEOUT)
 def batch_loop(scene: Scene) -> Any:
     return looped(scene, batch_receiver(scene))
+
+
+# Waiting until something comes --------------------------------------------------------------------
+
+
+@row(*ANY, by=SOCKETS, waits=("blocking", "timeout", "timeout="), moves=False)
+def receive_what_comes_later(scene: Scene) -> Any:
+    number = scene.left.fileno()
+    rx, batches = receiver(scene), batch_receiver(scene)
+    found: list[Got] = []
+    for name, of, *more in (
+        ("cmsgx.receive", scene.sock, ROOM),
+        ("cmsgx.Receiver.receive", rx),
+        ("cmsgx.BatchReceiver.receive", batches),
+    ):
+        with scene.meanwhile(lambda: os.write(number, b"x")):
+            item = scene.call(name, of, *more, **scene.limit)
+        found += map(of_message, [item] if isinstance(item, cmsgx.Message) else item)
+    if scene.limit:
+        return scene.normal(found)
+    for each in (rx, batches):
+        with scene.meanwhile(lambda: os.write(number, b"x")):
+            item = scene.call_as(type(each).__qualname__, next, each)
+        found += map(of_message, [item] if isinstance(item, cmsgx.Message) else item)
+    with scene.meanwhile(lambda: os.write(number, b"x")):
+        found.append(scene.got(*scene.call("cmsgx.recvmsg", scene.sock, ROOM, 99)[:2]))
+    return scene.normal(found)
 
 
 # Connections and the error queue ------------------------------------------------------------------

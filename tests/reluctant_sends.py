@@ -218,6 +218,35 @@ def send_segments_that_are_refused(scene: Scene) -> Any:
     return segmented(scene)
 
 
+# Waiting until there is room ----------------------------------------------------------------------
+
+WAITING = ("blocking", "timeout", "timeout=")
+
+
+@row(*UNIX, by=SOCKETS, waits=WAITING, may_be_short=True)
+def send_that_waits(scene: Scene) -> Any:
+    with scene.full():
+        return scene.call("cmsgx.send", scene.sock, DATA, **extras(scene), **scene.limit)
+
+
+@row(*UNIX, by=SOCKETS, waits=WAITING)
+def send_all_that_waits(scene: Scene) -> Any:
+    with scene.full():
+        return scene.call("cmsgx.send_all", scene.sock, DATA, **extras(scene), **scene.limit)
+
+
+@row(*UNIX, by=SOCKETS, waits=WAITING)
+def send_batch_that_waits(scene: Scene) -> Any:
+    with scene.full():
+        return scene.call("cmsgx.send_batch", scene.sock, messages(scene), **scene.limit)
+
+
+@row(*UNIX, by=SOCKETS, waits=("blocking", "timeout"), may_be_short=True)
+def sendmsg_that_waits(scene: Scene) -> Any:
+    with scene.full():
+        return scene.call("cmsgx.sendmsg", scene.sock, DATA, raw(scene))
+
+
 # What fails ---------------------------------------------------------------------------------------
 
 
