@@ -5,7 +5,9 @@ A try that says "not now" is made again, with nothing but the same objects in be
 
 from __future__ import annotations
 
+import os
 import socket
+from functools import partial
 from typing import Any
 
 from reluctance import ANY, MOST_TRIES, Scene, row
@@ -15,34 +17,71 @@ from support import content
 
 import cmsgx
 from cmsgx import _cmsg
+from cmsgx._core.departures import Departures, Step
 from cmsgx._core.frames import Deframer, steps_of
 from cmsgx._core.queues import ByteStream
 from cmsgx._core.segments import SegmentedMessage, SegmentedSend
-from cmsgx._core.sends import Unsent, views_after, views_of
+from cmsgx._core.sends import Unsent
 from cmsgx.errors import BrokenError
 
 TRIES: dict[str, Any] = {"waits": ("blocking", "timeout", "not")}
 
 FRAMES: tuple[tuple[bytes, tuple[int, ...]], ...] = (
-    (b"", ()), (b"first", (0, 1)), (bytes(range(100)), (2,)), (b"", (3, 0, 1)), (b"last", ()),
+    (b"", ()), (b"first", (0, 1)), (bytes(range(30)), (2,)), (b"", (3, 0, 1)), (b"last", ()),
 )  # fmt: skip
 
 
-def send_whole(scene: Scene, data: Any, fds: Any, control: Any = ()) -> None:
-    """By tries: the descriptors and the control messages once, with the first byte."""
-    views = views_of(data)
-    total, sent = sum([view.nbytes for view in views]), 0
-    while sent < total:
-        sent += scene.call_as(
-            "core.send", cmsgx.send, scene.other, views_after(views, sent),
-            fds=() if sent else fds, control=() if sent else control, timeout=0, is_free=True,
-        )  # fmt: skip
+def departures(scene: Scene) -> Departures:
+    return Departures(partial(_cmsg.send_or_prepare, scene.other), duplicate)
+
+
+def duplicate(fd: Any) -> cmsgx.Fd:
+    return fd.dup() if isinstance(fd, cmsgx.Fd) else cmsgx.Fd(os.dup(fd))
+
+
+def advance(out: Departures) -> None:
+    """To the end: a step may be one byte."""
+    tries = 0
+    while not out.advance():
+        tries += 1
+        assert tries < MOST_TRIES
+    assert out.pending == 0
+
+
+def send_whole(out: Departures, steps: list[Step]) -> None:
+    out.begin(steps)
+    advance(out)
 
 
 def send_frames(scene: Scene) -> None:
+    out = departures(scene)
     for data, indexes in FRAMES:
-        for step in steps_of(data, scene.fds(*indexes)):
-            send_whole(scene, step.data, step.fds, step.control)
+        send_whole(out, steps_of(data, scene.fds(*indexes), scene.control))
+
+
+@row("stream", **TRIES)
+def a_frame_whose_sender_left(scene: Scene) -> Any:
+    """Once a byte went, the rest goes too, with what its sender closes and changes after that."""
+    scene.try_only()
+    rx = receiver(scene, fds=16)
+    deframer = Deframer(rx.is_end, max_fds=3)
+    data, numbers = bytearray(b"data"), [os.dup(number) for number in scene.fds(0, 1)]
+    out = departures(scene)
+    out.begin(steps_of(data, numbers))
+    is_gone = out.advance()
+    while not is_gone and not out.pending:
+        is_gone = out.advance()
+    assert is_gone or out.abandon()
+    data[:] = b"else"
+    for number in numbers:
+        os.dup2(scene.files[3], number)
+        os.close(number)
+    advance(out)
+    while (frame := deframer.next_frame()) is None:
+        scene.call_as("core.try_pull", deframer.pull, rx.try_receive, is_free=True)
+    deframer.close()
+    with frame:
+        return frame.data, [content(fd) for fd in frame.fds]
 
 
 @row("stream", **TRIES)
@@ -73,7 +112,8 @@ def frames_that_end_too_early(scene: Scene) -> Any:
     rx = receiver(scene, fds=16)
     deframer = Deframer(rx.is_end, max_fds=3)
     [step] = steps_of(b"never whole", scene.fds(0, 1))
-    send_whole(scene, [b"".join(step.data)[:12]], step.fds)
+    whole = b"".join(step.data)
+    send_whole(departures(scene), [Step([whole[:12]], step.fds, ())])
     scene.left.shutdown(socket.SHUT_WR)
     while True:
         try:
@@ -89,8 +129,9 @@ def reads(scene: Scene) -> Any:
     scene.try_only()
     rx = receiver(scene, fds=3)
     stream = ByteStream(rx.is_end)
-    send_whole(scene, b"a line\nfour", scene.fds(0))
-    send_whole(scene, b"more, and the rest", scene.fds(1, 2))
+    out = departures(scene)
+    send_whole(out, [Step([b"a line\n", b"four"], scene.fds(0), ())])
+    send_whole(out, [Step([b"more, and the rest"], scene.fds(1, 2), ())])
     scene.left.shutdown(socket.SHUT_WR)
 
     def read(name: str, *arguments: Any) -> Any:

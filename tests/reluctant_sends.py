@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import os
 import socket
 from typing import Any
 
@@ -11,7 +12,7 @@ from support import installed
 
 import cmsgx
 
-DATA = [b"", b"first", bytearray(b"second")]
+DATA: list[Any] = [b"", b"first", bytearray(b"second")]
 WHOLE = b"firstsecond"
 # Those that keep the boundaries of messages.
 APART = ("datagrams", "packets", "udp")
@@ -131,6 +132,52 @@ def zero_copy_of_all(scene: Scene) -> Any:
         scene.call_freely("cmsgx.ZeroCopySender.wait", sender, **scene.limit)
         assert sender.pending == (0, 0)
     return sent
+
+
+# Tries --------------------------------------------------------------------------------------------
+
+
+@row(*ANY, waits=NO_TIMEOUT, may_be_short=True)
+def try_send(scene: Scene) -> Any:
+    return scene.call("cmsgx.try_send", scene.sock, DATA, **extras(scene))
+
+
+@row(*ANY, waits=NO_TIMEOUT)
+def prepared(scene: Scene) -> Any:
+    """All that its tries say went, went."""
+    with cmsgx.PreparedSend(scene.sock, iter(DATA), **extras(scene)) as rest:
+        sent = scene.call("cmsgx.PreparedSend.try_send", rest)
+        while not rest.is_done:
+            assert rest.sent == sent
+            sent += scene.call_freely("cmsgx.PreparedSend.try_send", rest)
+        assert rest.sent == sent
+        scene.call_freely("cmsgx.PreparedSend.close", rest)
+    return sent
+
+
+@row(*UNIX, waits=NO_TIMEOUT)
+def prepared_with_numbers_that_are_reused(scene: Scene) -> Any:
+    """From the first try on it has descriptors of its own."""
+    numbers = [os.dup(number) for number in scene.fds(0, 1)]
+    with cmsgx.PreparedSend(scene.sock, DATA, fds=numbers) as rest:
+        rest.try_send()
+        for number in numbers:
+            os.dup2(scene.files[3], number)
+            os.close(number)
+        while not rest.is_done:
+            scene.call_freely("cmsgx.PreparedSend.try_send", rest)
+        return rest.sent
+
+
+@row(*UNIX, waits=NO_TIMEOUT, moves=False)
+def nothing_prepared_that_is_given_up(scene: Scene) -> Any:
+    """If no byte went, no descriptor did; and none that it duplicated is left open."""
+    rest = cmsgx.PreparedSend(scene.sock, b"x", fds=scene.fds(0, 1))
+    with scene.full():
+        assert rest.try_send() is None
+        scene.call_freely("cmsgx.PreparedSend.close", rest)
+        assert rest.sent == 0
+    return scene.failure("cmsgx.PreparedSend.try_send", rest)
 
 
 # Many messages ------------------------------------------------------------------------------------
