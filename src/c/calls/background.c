@@ -55,9 +55,10 @@ wait_for_room(cmsgx_sock *sock, cmsgx_row *row, int flags)
                           waiting);
         return -1;
     }
-    int64_t deadline = sock->timeout > 0 ? cmsgx_now() + sock->timeout : 0;
-    for (;;) {
-        int64_t left = deadline > 0 ? deadline - cmsgx_now() : SLICE;
+    /* What is left of the time is for the message. */
+    cmsgx_start_clock(sock);
+    do {
+        int64_t left = cmsgx_left(sock->deadline, SLICE);
         if (left <= 0) {
             PyErr_Format(PyExc_TimeoutError,
                          "timed out: %zu descriptors are waiting for the background closer",
@@ -65,20 +66,12 @@ wait_for_room(cmsgx_sock *sock, cmsgx_row *row, int flags)
             return -1;
         }
         Py_BEGIN_ALLOW_THREADS
-        waiting = cmsgx_row_wait(row, left < SLICE ? left : SLICE);
+        waiting = cmsgx_row_wait(row, left);
         Py_END_ALLOW_THREADS
         if (PyErr_CheckSignals() < 0) {
             return -1;
         }
-        if (waiting == 0) {
-            break;
-        }
-    }
-    if (deadline > 0) {
-        /* The rest of the time is for the message; never 0, which would not wait at all. */
-        int64_t left = deadline - cmsgx_now();
-        sock->timeout = left > 0 ? left : 1;
-    }
+    } while (waiting > 0);
     return 0;
 }
 
@@ -189,11 +182,9 @@ cmsgx_closer_wait_for(PyObject *module, PyObject *seconds)
     if (cmsgx_as_timeout(seconds, CMSGX_FOR_EVER, &timeout) < 0) {
         return NULL;
     }
-    int64_t deadline = timeout >= 0 ? cmsgx_now() + timeout : 0;
-    int64_t rest = SLICE;
+    int64_t deadline = cmsgx_deadline_after(timeout), rest;
     do {
-        rest = timeout >= 0 ? deadline - cmsgx_now() : SLICE;
-        rest = rest > SLICE ? SLICE : rest;
+        rest = cmsgx_left(deadline, SLICE);
         Py_BEGIN_ALLOW_THREADS
         left = cmsgx_closer_wait(closer, rest > 0 ? rest : 0);
         Py_END_ALLOW_THREADS

@@ -333,7 +333,7 @@ skip_failed(batch *self, Py_ssize_t from, int error)
    an exception; self->error is 0 if that is not about the next message, but, for instance, from a
    signal handler. */
 static int
-send_chunk(batch *self, Py_ssize_t from, int64_t deadline)
+send_chunk(batch *self, Py_ssize_t from)
 {
     int *error = &self->error;
     while (self->done < self->count) {
@@ -388,11 +388,6 @@ send_chunk(batch *self, Py_ssize_t from, int64_t deadline)
             *error = 0;
             return -1;
         }
-        if (deadline > 0) {
-            /* Not 0, which means a socket that does not block. */
-            int64_t left = deadline - cmsgx_now();
-            self->sock->timeout = left > 0 ? left : 1;
-        }
     }
     return 0;
 }
@@ -420,12 +415,13 @@ static int
 send_all(batch *self)
 {
     Py_ssize_t count = PyTuple_GET_SIZE(self->messages), done = 0;
-    int64_t deadline = self->sock->timeout > 0 ? cmsgx_now() + self->sock->timeout : 0;
+
+    cmsgx_start_clock(self->sock);
 
     while (done < count) {
         self->error = 0;
         int failed = fill_chunk(self, done) < 0 || gather_owners(self) < 0
-                     || send_chunk(self, done, deadline) < 0;
+                     || send_chunk(self, done) < 0;
         done += (Py_ssize_t)self->done;
         self->sent = done - (self->skipped != NULL ? PyList_GET_SIZE(self->skipped) : 0);
         clear_from(self, 0);

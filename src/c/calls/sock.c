@@ -107,6 +107,7 @@ take_socket(cmsgx_state *state, PyObject *object, cmsgx_sock *sock)
     sock->owner = NULL;
     sock->kind = CMSGX_SOCKET;
     sock->timeout = CMSGX_BLOCKING;
+    sock->deadline = 0;
     sock->fd = -1;
     return read_timeout(sock);
 }
@@ -119,6 +120,7 @@ take_number(cmsgx_state *state, PyObject *object, cmsgx_sock *sock)
     sock->owner = NULL;
     sock->kind = CMSGX_NUMBER;
     sock->timeout = CMSGX_BLOCKING;
+    sock->deadline = 0;
     sock->family = sock->type = -1;
     sock->fd = cmsgx_fd_from_object(state, object, "sock", CMSGX_SOCK_INDEX, &sock->owner);
     return sock->fd < 0 ? -1 : 0;

@@ -31,6 +31,7 @@ typedef struct {
     int family;             /* not of a socket object: asked of the kernel; -1: not yet */
     int type;
     int64_t timeout;        /* nanoseconds, or one of these */
+    int64_t deadline;       /* of all tries together; 0: not set yet, see cmsgx_start_clock() */
 } cmsgx_sock;
 
 /* Looks at `object`, whatever methods it overrides: overrides.h says who asks about those.  0, or

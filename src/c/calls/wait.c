@@ -36,12 +36,12 @@ pin_all(const cmsgx_pins *pins)
 /* Waits for one of `events`, and gives back what was borrowed.  1: try again; 0: time is up; -1
    with an exception. */
 static int
-wait_ready(int fd, PyObject *owner, int events, cmsgx_wait *wait, short *found)
+wait_ready(int fd, PyObject *owner, int events, int64_t deadline, int *rounds, short *found)
 {
     cmsgx_waited waited;
     int error;
     Py_BEGIN_ALLOW_THREADS
-    waited = cmsgx_wait_for(fd, (short)events, wait, found);
+    waited = cmsgx_wait_for(fd, (short)events, deadline, rounds, found);
     error = errno;
     Py_END_ALLOW_THREADS
     cmsgx_give_back(owner);
@@ -66,11 +66,11 @@ cmsgx_wait_for_object(PyObject *module, PyObject *args)
         || cmsgx_borrow(cmsgx_state_of(module), object, &fd, &owner) < 0) {
         return NULL;
     }
-    cmsgx_wait wait = {limit < 0 ? -1 : cmsgx_now() + limit, rounds < 0 ? 0 : rounds};
-    if (wait_ready(fd, owner, events, &wait, &found) < 0) {
+    rounds = rounds < 0 ? 0 : rounds;
+    if (wait_ready(fd, owner, events, cmsgx_deadline_after(limit), &rounds, &found) < 0) {
         return NULL;
     }
-    return Py_BuildValue("ii", (int)found, wait.rounds);
+    return Py_BuildValue("ii", (int)found, rounds);
 }
 
 int
@@ -106,8 +106,16 @@ cmsgx_after_try(cmsgx_sock *sock, const cmsgx_pins *pins)
     cmsgx_give_back(sock->owner);
 }
 
+void
+cmsgx_start_clock(cmsgx_sock *sock)
+{
+    if (sock->deadline == 0) {
+        sock->deadline = cmsgx_deadline_after(sock->timeout);
+    }
+}
+
 int
-cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, cmsgx_wait *wait, int *error)
+cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, int *rounds, int *error)
 {
     if (failed == EINTR) {
         return PyErr_CheckSignals();
@@ -118,16 +126,14 @@ cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, cmsgx_wait *wait, 
         return -1;
     }
     if (must_wait && (sock->timeout > 0 || sock->timeout == CMSGX_FOR_EVER)) {
-        if (wait->deadline == 0) {
-            wait->deadline = sock->timeout > 0 ? cmsgx_now() + sock->timeout : -1;
-        }
         short found;
+        cmsgx_start_clock(sock);
         if (sock->owner != NULL && (sock->fd = cmsgx_fd_pin(sock->owner)) < 0) {
             *error = 0;
             cmsgx_raise_unpinnable("sock", -1, sock->owner);
             return -1;
         }
-        int ready = wait_ready(sock->fd, sock->owner, events, wait, &found);
+        int ready = wait_ready(sock->fd, sock->owner, events, sock->deadline, rounds, &found);
         if (ready < 0) {
             return -1;
         }

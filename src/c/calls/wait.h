@@ -23,11 +23,15 @@ PyObject *cmsgx_wait_for_object(PyObject *module, PyObject *args);
 
 typedef ssize_t (*cmsgx_try)(int fd, void *context, int flags);
 
+/* Sets the deadline of a call: its timeout from now, unless that was set before.  For a call of
+   several steps, which have the time together; otherwise it is set before the first wait. */
+void cmsgx_start_clock(cmsgx_sock *sock);
+
 /* The steps of cmsgx_call() that are not on the hot path. */
 int cmsgx_before_try(cmsgx_sock *sock, const cmsgx_pins *pins, int *error);
 void cmsgx_after_try(cmsgx_sock *sock, const cmsgx_pins *pins);
 /* 0: try again; -1 with an exception. */
-int cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, cmsgx_wait *wait, int *error);
+int cmsgx_after_failure(cmsgx_sock *sock, int events, int failed, int *rounds, int *error);
 
 /* Calls `attempt`, without the GIL, until it succeeds or fails for good.  For a socket with a
    timeout each try has MSG_DONTWAIT, and poll(2) is called only after EAGAIN.  The descriptor is
@@ -43,8 +47,7 @@ static inline __attribute__((always_inline)) ssize_t
 cmsgx_call(cmsgx_sock *sock, int events, cmsgx_try attempt, void *context, int flags,
            const cmsgx_pins *pins, int *error_out)
 {
-    cmsgx_wait wait = {0, 0};
-    int ignored;
+    int rounds = 0, ignored;
     int *error = error_out != NULL ? error_out : &ignored;
 
     if (sock->timeout >= 0) {
@@ -74,7 +77,7 @@ cmsgx_call(cmsgx_sock *sock, int events, cmsgx_try attempt, void *context, int f
         if (result >= 0) {
             return result;
         }
-        if (cmsgx_after_failure(sock, events, failed, &wait, error) < 0) {
+        if (cmsgx_after_failure(sock, events, failed, &rounds, error) < 0) {
             return -1;
         }
     } while (1);

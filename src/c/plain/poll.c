@@ -34,23 +34,23 @@ nap_after(int rounds)
 
 /* poll(2) returned at once; `is_asked_for` is whether with an event that was asked for. */
 static void
-count_round(cmsgx_wait *wait, int is_asked_for)
+count_round(int *rounds, int is_asked_for)
 {
-    if (!is_asked_for && wait->rounds < FREE_ROUNDS) {
-        wait->rounds = FREE_ROUNDS;
+    if (!is_asked_for && *rounds < FREE_ROUNDS) {
+        *rounds = FREE_ROUNDS;
     }
-    if (wait->rounds < MAX_ROUNDS) {
-        wait->rounds++;
+    if (*rounds < MAX_ROUNDS) {
+        ++*rounds;
     }
 }
 
 cmsgx_waited
-cmsgx_wait_for(int fd, short events, cmsgx_wait *wait, short *found)
+cmsgx_wait_for(int fd, short events, int64_t deadline, int *rounds, short *found)
 {
     int64_t start = cmsgx_now();
     /* Without a deadline: an hour at a time, which fits a timespec of 32 bits. */
-    int64_t left = wait->deadline < 0 ? 3600 * SECOND : wait->deadline - start;
-    int64_t nap = nap_after(wait->rounds);
+    int64_t left = deadline < 0 ? 3600 * SECOND : deadline - start;
+    int64_t nap = nap_after(*rounds);
     struct pollfd ready = {.fd = fd, .events = events};
 
     *found = 0;
@@ -69,7 +69,7 @@ cmsgx_wait_for(int fd, short events, cmsgx_wait *wait, short *found)
     if (result < 0) {
         if (errno == EINVAL) {
             /* RLIMIT_NOFILE is 0, as in a sandbox: poll(2) fails, but open sockets still work. */
-            count_round(wait, 0);
+            count_round(rounds, 0);
             return CMSGX_READY;
         }
         return errno == EINTR ? CMSGX_INTERRUPTED : CMSGX_CANNOT_WAIT;
@@ -77,10 +77,10 @@ cmsgx_wait_for(int fd, short events, cmsgx_wait *wait, short *found)
     *found = ready.revents;
     int64_t waited = cmsgx_now() - start;
     if (waited >= SHORTEST_WAIT || result == 0) {
-        wait->rounds = 0;
+        *rounds = 0;
     }
     else {
-        count_round(wait, (ready.revents & events) != 0);
+        count_round(rounds, (ready.revents & events) != 0);
     }
-    return result > 0 || wait->deadline < 0 || waited < left ? CMSGX_READY : CMSGX_TIME_IS_UP;
+    return result > 0 || deadline < 0 || waited < left ? CMSGX_READY : CMSGX_TIME_IS_UP;
 }

@@ -12,11 +12,20 @@
 /* Nanoseconds of CLOCK_MONOTONIC. */
 int64_t cmsgx_now(void);
 
-/* What one call keeps while it tries and waits in turn; zeroed at first. */
-typedef struct {
-    int64_t deadline;       /* in terms of cmsgx_now(); -1: none, 0: not known yet */
-    int rounds;             /* how many times in a row poll(2) returned at once */
-} cmsgx_wait;
+/* Until when something may wait, in terms of cmsgx_now(); -1: for ever. */
+static inline int64_t
+cmsgx_deadline_after(int64_t timeout)
+{
+    return timeout < 0 ? -1 : cmsgx_now() + timeout;
+}
+
+/* The nanoseconds until a deadline, at most `most`; 0 or less if time is up. */
+static inline int64_t
+cmsgx_left(int64_t deadline, int64_t most)
+{
+    int64_t left = deadline < 0 ? most : deadline - cmsgx_now();
+    return left < most ? left : most;
+}
 
 typedef enum {
     CMSGX_READY,            /* poll(2) says so: try again */
@@ -25,8 +34,9 @@ typedef enum {
     CMSGX_CANNOT_WAIT,      /* errno says why */
 } cmsgx_waited;
 
-/* Waits for one of `events` after a try that found none.  `*found` is what poll(2) reported.  Call
-   it without the GIL. */
-cmsgx_waited cmsgx_wait_for(int fd, short events, cmsgx_wait *wait, short *found);
+/* Waits for one of `events` after a try that found none.  `*rounds`, 0 at first, counts how many
+   times in a row poll(2) returned at once; `*found` is what it reported.  Call it without the
+   GIL. */
+cmsgx_waited cmsgx_wait_for(int fd, short events, int64_t deadline, int *rounds, short *found);
 
 #endif
