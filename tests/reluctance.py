@@ -276,9 +276,8 @@ class Scene:
         finally:
             thread.join()
 
-    @contextmanager
-    def full(self) -> Iterator[None]:
-        """The left one can send nothing, until a little later."""
+    def fill(self) -> Callable[[], None]:
+        """The left one can send nothing, until the function that this returns is called."""
         with self.paused():
             sizes = []
             with suppress(BlockingIOError):
@@ -292,7 +291,12 @@ class Scene:
                 while left:
                     left -= len(os.read(number, left))
 
-        with self.meanwhile(empty):
+        return empty
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """The left one can send nothing, until a little later."""
+        with self.meanwhile(self.fill()):
             yield
 
     def as_rights(self, numbers: list[int]) -> tuple[int, int, bytes]:
