@@ -14,7 +14,7 @@ from support import Pair
 
 import cmsgx
 from cmsgx import _cmsg, _deadline
-from cmsgx._deadline import Deadline, own_timeout
+from cmsgx._deadline import Deadline, own_timeout, with_own
 
 
 class OtherTimeout(socket.socket):
@@ -39,6 +39,8 @@ def test_the_default_is_the_timeout_of_the_socket(stream: Pair, own: float | Non
             assert own_timeout(sock) == own
             assert Deadline.of(sock, ...).seconds == own
             assert Deadline.of(sock, 7).seconds == 7
+            assert with_own(sock, ...) == (... if own is None else own)
+            assert [with_own(sock, given) for given in (7, 0, None)] == [7, 0, None]
 
 
 @pytest.mark.parametrize(("name", "form"), FORMS, ids=[name for name, _ in FORMS])
@@ -49,6 +51,7 @@ def test_what_has_no_timeout_of_its_own_waits_where_the_file_blocks(
     stream[0].setblocking(is_blocking)
     thing = form(stream[0])
     assert own_timeout(thing) is ...
+    assert [with_own(thing, given) for given in (..., 7, None)] == [..., 7, None]
     assert Deadline.of(thing, ...).seconds == (None if is_blocking else 0)
     assert Deadline.of(thing, 7).seconds == 7
     assert Deadline.of(thing, None).seconds is None

@@ -28,6 +28,21 @@ def own_timeout(sock: FileDescriptorLike) -> float | EllipsisType | None:
     return _socket_class.gettimeout(cast("_socket_class", sock)) if is_socket else ...
 
 
+def with_own(
+    sock: FileDescriptorLike, timeout: float | EllipsisType | None
+) -> float | EllipsisType | None:
+    """The argument `timeout` of a call that C makes in several parts, each of which may wait: the
+    socket's own in place of `...`, so that one Deadline limits them all.
+
+    It stays `...` where the socket has none. Not None: such a call waits only if O_NONBLOCK does
+    not forbid it.
+    """
+    if timeout is not ...:
+        return timeout
+    own = own_timeout(sock)
+    return ... if own is None else own
+
+
 class Deadline:
     """`seconds` from now; None for no limit, 0 if the call may not wait."""
 

@@ -15,7 +15,7 @@ from ._arguments import as_int, as_kinds, as_view
 from ._cmsg import send, send_batch_tracked, send_tracked
 from ._core.segments import Path, Refusals, SegmentedMessage, SegmentedSend, path_of
 from ._core.sends import is_iterator
-from ._deadline import Deadline, own_timeout
+from ._deadline import Deadline, with_own
 from ._options import get_int, type_of
 from .errors import NotSupportedError
 from .kinds import UdpSegment
@@ -177,10 +177,8 @@ def send_segments(
     """
     send = plan(sock, data, size, control, address)
     try:
-        # A socket without a timeout may be one that another process made non-blocking: then the
-        # first EAGAIN is the end, and None would wait for it.
-        is_unlimited = timeout is ... and own_timeout(sock) in (None, ...)
-        deadline = None if is_unlimited else Deadline.of(sock, timeout)
+        timeout = with_own(sock, timeout)
+        deadline = None if timeout is ... else Deadline(timeout)
         while step := send.next():
             try:
                 limit = ... if deadline is None else deadline.timeout()

@@ -10,7 +10,7 @@ from . import _cmsg
 from ._asked import ask
 from ._cmsg import PreparedSend, note_used_up
 from ._core.sends import views_of
-from ._deadline import Deadline, own_timeout
+from ._deadline import Deadline, with_own
 from ._plan import complete
 from ._receiving import Configured
 
@@ -102,10 +102,7 @@ def send_all(
     were sent too. More than 1024 buffers are several calls on a stream, and EMSGSIZE on a socket
     that keeps messages apart.
     """
-    if timeout is ...:
-        timeout = own_timeout(sock)
-        # Not None: a socket without a timeout waits only if O_NONBLOCK does not forbid it.
-        timeout = ... if timeout is None else timeout
+    timeout = with_own(sock, timeout)
     deadline = Deadline(None if timeout is ... else timeout)
     limit = ... if timeout is ... else deadline.seconds
     views = data if type(data) is bytes else views_of(data)
