@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import starmap
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias, TypeVar
 
 from ..errors import BrokenError, ClosedError, ControlTruncatedError
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _NO_ARGUMENTS: tuple[tuple[()], ...] = ((),)
+_Held: TypeAlias = tuple[int, list[Any]]
 # In place of a message that was used up. There is always memory for this.
-NOTHING: tuple[int, list[Any]] = (0, [])
+NOTHING: _Held = (0, [])
 
 
 def append_result(results: list[_T], function: Callable[[], _T]) -> None:
@@ -75,7 +76,7 @@ class Arrivals:
         self._is_end = is_end
         # Where its first byte is in the stream; and the message, if there is one, and whether it is
         # the end, if that was asked.
-        self._held = NOTHING
+        self._held: _Held = NOTHING
         self._reset: ConnectionResetError | None = None
         self._failure: tuple[Callable[[], Exception], BaseException | None] | None = None
 
@@ -90,9 +91,10 @@ class Arrivals:
         """
         if self._failure is not None:
             self.check()
-        held = self._held
+        held: _Held = self._held
         while not held[1] or held[1][0] is None:
-            held = self._held = (self._state[0], [])
+            held = (self._state[0], [])
+            self._held = held
             try:
                 append_result(held[1], receive)
             except ConnectionResetError as error:

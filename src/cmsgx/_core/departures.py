@@ -138,7 +138,7 @@ class Departures:
             return False
         owned: list[Fd] = []
         try:
-            steps = []
+            steps: list[Step] = []
             for step in self._left(message):
                 fds = [self._duplicate(fd) for fd in step.fds]
                 owned += fds

@@ -69,7 +69,7 @@ def steps_of(
     if len(numbers) <= MAX_FDS and len(views) < IOV_MAX:
         return [Step([header, *views], numbers, others)]
     # One byte of the header for each that cannot be the last with descriptors.
-    steps = []
+    steps: list[Step] = []
     while len(numbers) > MAX_FDS:
         steps.append(Step([header[:1]], numbers[:MAX_FDS], ()))
         header, numbers = header[1:], numbers[MAX_FDS:]
@@ -168,6 +168,7 @@ class Deframer(Arrivals):
         if here != count and (data is not None or here > (self.max_fds if count < 0 else count)):
             self._fail_by_count(here, count)
         frame = None
+        state: tuple[int, bytes, int, list[list[Fd]]]
         kept = self._data
         if data is None:
             state = (start + at, header, size, fds)

@@ -128,8 +128,9 @@ class Parcel:
         return fd
 
 
-def _need_class(fd_class: object) -> None:
-    if fd_class is not None and not (isinstance(fd_class, type) and issubclass(fd_class, Fd)):
+def _need_class(fd_class: Any) -> None:
+    given: object = fd_class
+    if given is not None and not (isinstance(given, type) and issubclass(given, Fd)):
         raise needed("fd_class", "a subclass of Fd", fd_class)
 
 
