@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from closing import ALARM
-from pairs import new_pair
+from pairs import later, new_pair
 from receivers import HAS_FDS, KINDS, RECEIVERS, each_receiver, messages_of, two
 from support import Pair, content, in_fork, open_fds, open_files, run_python, until_it_waits
 
@@ -34,7 +34,8 @@ def test_a_try_never_waits_and_returns_none_if_nothing_is_there(
 ) -> None:
     both[1].settimeout(timeout)
     receiver = make(both[1])
-    assert receiver.try_receive() is None
+    with later(20, lambda: both[0].send(b"it waited")):
+        assert receiver.try_receive() is None
     both[0].send(b"one")
     (message,) = messages_of(receiver.try_receive())
     assert message.data == b"one"
@@ -51,7 +52,8 @@ def test_a_try_of_a_number_whose_mode_is_unknown(
     with cmsgx.Fd(os.dup(both[1].fileno())) as fd:
         for sock in (both[1].fileno(), fd):
             receiver = make(sock)
-            assert receiver.try_receive() is None
+            with later(20, lambda: both[0].send(b"it waited")):
+                assert receiver.try_receive() is None
             both[0].send(b"x")
             assert [message.data for message in messages_of(receiver.try_receive())] == [b"x"]
             assert os.get_blocking(both[1].fileno()) is is_blocking
