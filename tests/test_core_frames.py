@@ -345,6 +345,22 @@ def test_what_a_peer_may_not_do_breaks_it_for_good(
     queue.close()
 
 
+@pytest.mark.parametrize(("max_fds", "room"), [(0, 0), (16, 16), (253, 253), (MOST_FDS, 253)])
+def test_the_room_of_a_receiver(max_fds: int, room: int) -> None:
+    assert Deframer(is_end, max_fds=max_fds).room == room
+
+
+def test_a_peer_that_sends_descriptors_where_none_are_allowed() -> None:
+    left, right = cmsgx.socketpair()
+    with left, right, open_files(1) as files:
+        deframer = Deframer(lambda message: message.eof is True, max_fds=0)
+        receiver = cmsgx.Receiver(right, 100, fds=deframer.room)
+        cmsgx.send(left, header(0), fds=files)
+        assert deframer.pull(receiver.try_receive)
+        with pytest.raises(cmsgx.LimitError, match="more than 0 descriptors; max_fds is 0"):
+            deframer.next_frame()
+
+
 @pytest.mark.parametrize("closed", [1, None])
 def test_descriptors_for_which_there_was_no_room(closed: int | None) -> None:
     deframer = Deframer(is_end, max_fds=1)

@@ -105,11 +105,13 @@ class Arrivals:
                 self._lost(error)
                 raise
             break
-        came = bool(held[1]) and held[1][0] is not None
-        is_over = self.is_at_end if came else True
+        message = held[1][0] if held[1] else None
+        if message is not None and message.nbytes:
+            return True
+        is_over = message is None or self.is_at_end
         if is_over and self._reset is not None:
             self._end_by(self._reset)
-        return came
+        return message is not None
 
     @property
     def is_at_end(self) -> bool:

@@ -112,6 +112,14 @@ class Deframer(Arrivals):
         self._data = bytearray()
 
     @property
+    def room(self) -> int:
+        """How many descriptors one read has to have room for: fds= of its receiver.
+
+        A read takes those of one sendmsg(2) only. What there is no room for breaks the stream.
+        """
+        return min(self.max_fds, MAX_FDS)
+
+    @property
     def wanted(self) -> int:
         """How many bytes complete what has begun: the header of a frame, or its data."""
         _, header, size, _ = self._state

@@ -92,8 +92,9 @@ class Parcel:
     def close(self) -> None:
         """Closes the descriptors that were not taken."""
         self.closed = True
-        if self._left:
-            close_each([fd for fd in self._left if fd is not None])
+        rest = [fd for fd in self._left if fd is not None]
+        if rest:
+            close_each(rest)
 
     def __enter__(self) -> Self:
         return self
