@@ -4,13 +4,26 @@ time: what comes of each is the same."""
 from __future__ import annotations
 
 import inspect
+import random
+import socket
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
 from native import Reluctant, under_reluctance
 from public_names import CALLABLES
-from support import open_files, run_python, unix_pair
+from support import (
+    close_pair,
+    content,
+    open_fds,
+    open_files,
+    run_all,
+    run_python,
+    unix_pair,
+)
 
 import cmsgx
 
@@ -111,6 +124,64 @@ def probe() -> None:
 def test_the_probe_for_segments_finds_the_same() -> None:
     code = "import test_reluctance; test_reluctance.probe()"
     assert run_python(code) == run_python(code, env=under_reluctance("later,little"))
+
+
+# All at once --------------------------------------------------------------------------------------
+
+
+def soak(count: int) -> None:
+    """Senders and receivers in threads, which close in the background, now, or not at all."""
+    before = open_fds()
+    chance = random.Random(count)
+    kinds = [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET]
+    reluctant = Reluctant()
+    with ExitStack() as stack, reluctant.mode("later,little,ready"):
+        files = stack.enter_context(open_files(8))
+        targets: list[Callable[[], object]] = []
+        for index, kind in enumerate([*kinds, *kinds]):
+            pair = left, right = unix_pair(kind)
+            stack.callback(close_pair, pair)
+            for sock in pair:
+                sock.settimeout(60)
+            sent = [chance.choices(range(8), k=chance.randint(0, 3)) for _ in range(count)]
+            close: Any = "background" if index % 2 else "now"
+            rx = (
+                cmsgx.BatchReceiver(right, 4, 8, fds=3, close=close)
+                if index < 3
+                else cmsgx.Receiver(right, 8, fds=3, close=close)
+            )
+            targets += [partial(send_each, left, sent, files), partial(receive_each, rx, sent)]
+        run_all(*targets)
+        assert reluctant.count("again") >= 9 * count  # each send, each receive of one message
+    assert cmsgx.wait_closed(60) == 0
+    assert open_fds().keys() == before.keys()
+    print("done")
+
+
+def send_each(sock: cmsgx.socket, sent: list[list[int]], files: list[int]) -> None:
+    for number, indexes in enumerate(sent):
+        fds = [files[index] for index in indexes]
+        assert cmsgx.send(sock, bytes([number % 251]), fds=fds) == 1
+
+
+def receive_each(rx: Any, sent: list[list[int]]) -> None:
+    number = 0
+    while number < len(sent):
+        found: Any = rx.receive()
+        for message in [found] if isinstance(found, cmsgx.Message) else found:
+            with message:
+                assert message.data == bytes([number % 251])
+                taken = [message.take(at) for at in range(0, len(message.fds), 2)]
+                assert [content(fd) for fd in message.fds] == [str(one) for one in sent[number]]
+                for fd in taken:
+                    fd.close()
+            number += 1
+
+
+@pytest.mark.parametrize("count", [50, pytest.param(3000, marks=pytest.mark.slow)])
+def test_many_at_once_lose_nothing(count: int) -> None:
+    code = f"import test_reluctance; test_reluctance.soak({count})"
+    assert run_python(code, env=under_reluctance()) == "done\n"
 
 
 # The library itself -------------------------------------------------------------------------------
