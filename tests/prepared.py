@@ -88,6 +88,17 @@ def a_message(stack: ExitStack) -> cmsgx.Message:
     return stack.enter_context(a_receiver(stack).receive())
 
 
+def an_empty_message() -> cmsgx.Message:
+    """It looks like the end of a SOCK_SEQPACKET."""
+    left, right = cmsgx.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with left, right:
+        left.send(b"")
+        return cmsgx.receive(right, 16)
+
+
+EMPTY = an_empty_message()
+
+
 def a_batch(stack: ExitStack) -> cmsgx.Batch:
     return stack.enter_context(a_batch_receiver(stack).receive())
 

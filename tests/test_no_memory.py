@@ -26,6 +26,7 @@ from memory import without, without_other_threads
 from prepared import (
     CREDENTIALS,
     CREDENTIALS_OWN,
+    EMPTY,
     MESSAGES,
     a_batch,
     a_batch_receiver,
@@ -295,6 +296,8 @@ MEMBERS: dict[tuple[type, str], Callable[[Any], Any]] = {
     (cmsgx.socket, "recvmsg_into"): lambda sock: sock.recvmsg_into([bytearray(9)], 100),
     (cmsgx.socket, "send_fds"): lambda sock: sock.send_fds([b"1"], [0]),
     (cmsgx.socket, "sendmsg"): lambda sock: sock.sendmsg([b"1"], [cmsgx.Rights([0])]),
+    (cmsgx.Receiver, "is_end"): lambda receiver: receiver.is_end(EMPTY),
+    (cmsgx.BatchReceiver, "is_end"): lambda receiver: receiver.is_end(receiver.receive()),
     (cmsgx.MessageFds, "count"): lambda fds: fds.count(0),
     (cmsgx.MessageFds, "index"): lambda fds: fds.index(fds[1]),
 }
