@@ -16,6 +16,7 @@ from switches import OPTIONS, PASSPIDFD, PASSSEC, states
 
 import cmsgx
 from cmsgx import _asked, _cmsg, kinds
+from cmsgx.kinds import _table
 
 SO_RXQ_OVFL = 40
 
@@ -91,6 +92,20 @@ def test_arguments_that_are_equal_but_not_the_same_are_told_apart() -> None:
             assert caught.value.__context__ is None
 
 
+@pytest.mark.parametrize("name", ["Receiver", "BatchReceiver"])
+def test_a_second_init_is_refused_and_changes_no_option(pairs: Any, name: str) -> None:
+    sock = pairs[0][1]
+    sizes = (100,) if name == "Receiver" else (2, 100)
+    receiver: Any = getattr(cmsgx, name)(sock, *sizes, want=[cmsgx.Credentials])
+    for want in ([cmsgx.Credentials], [cmsgx.PidFd]):
+        with pytest.raises(TypeError, match="can be initialised only once"):
+            receiver.__init__(sock, *sizes, want=want)
+        assert states(sock) == [1, 0, 0]
+    with receiver:
+        pass
+    assert states(sock) == [0, 0, 0]
+
+
 class Later(kinds.StructMessage):
     """A kind that is registered once a configuration exists."""
 
@@ -125,7 +140,7 @@ def test_what_is_kept_is_limited() -> None:
     with left, right:
         for fds in range(254):
             cmsgx.Receiver(right, 10, fds=fds)
-        assert len(_asked._known) <= _asked._MOST
+        assert len(_table.derived) <= _asked._MOST
         numbers = (2, 16, 34, 76, 35, 29)
         receiver = cmsgx.Receiver(right, 10, fds=7)
         (options,) = receiver._asked.plans.values()

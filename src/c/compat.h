@@ -17,6 +17,7 @@
 #  define Py_T_PYSSIZET T_PYSSIZET
 #  define Py_T_CHAR T_CHAR
 #  define Py_T_BOOL T_BOOL
+#  define Py_T_ULONG T_ULONG
 #  define Py_T_OBJECT_EX T_OBJECT_EX
 #  define Py_READONLY READONLY
 #endif

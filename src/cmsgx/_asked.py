@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any
 
 from . import _cmsg
 from ._arguments import as_fds, as_tuple, check_word, needed
@@ -30,7 +30,7 @@ class Asked:
     def __init__(
         self, options: tuple[KindOption, ...], fds: int, raises: bool, in_background: bool
     ) -> None:
-        self.version = _table.version
+        self.version = _table.derived
         """Of the table of kinds: what the plans are made from."""
         self.options = options
         """Each once; those with a value come last, so that their values prevail."""
@@ -48,37 +48,34 @@ class Asked:
 
     def renewed(self) -> Asked:
         """The same for the table of kinds that there is now."""
-        if self.version is _table.version:
+        if self.version is _table.derived:
             return self
         return Asked(self.options, self.fds, self.raises, self.in_background)
-
-
-_Key: TypeAlias = tuple[tuple[Any, ...], int, str, str]
-_known: dict[_Key, Asked] = {}
 
 
 def ask(
     want: Any, argument: str, fds: Any = 0, on_truncation: Any = "raise", close: Any = "now"
 ) -> Asked:
     """Checks the arguments of a receiver, or of enable(): `want` is one kind or several, from the
-    caller's `argument`."""
-    # The arguments of a server's receivers are the same each time: one look finds them.
-    if type(fds) is not int:
-        fds = as_fds(fds)
-    several = tuple(want) if type(want) is list else want
-    if type(several) is not tuple:
-        several = _several(want, argument)
-    key = (several, fds, on_truncation, close)
+    caller's `argument`.
+
+    What it returns is kept for the next call with the same arguments, and for the receivers in C,
+    which look there themselves: see _open().
+    """
+    derived = _table.derived
+    several = tuple(want) if type(want) in (list, tuple) else _several(want, argument)
+    fds = as_fds(fds)
+    key = (fds, on_truncation, close, *several)
     try:
-        known = _known.get(key)
-        if known is not None and known.version is _table.version:
+        if key in derived:
+            known: Asked = derived[key][0]
             return known
-    except TypeError:  # one of them has no hash, so it is not a kind or a word
+    except (KeyError, TypeError):  # another thread has emptied it; one of them has no hash
         pass
     made = _make(several, argument, fds, on_truncation, close)
-    if len(_known) >= _MOST:
-        _known.clear()
-    _known[key] = made
+    if len(derived) >= _MOST:
+        derived.clear()
+    derived[key] = (made, made.plans)
     return made
 
 
@@ -91,7 +88,6 @@ def _several(want: Any, argument: str) -> tuple[Any, ...]:
 def _make(kinds: tuple[Any, ...], argument: str, fds: int, on_truncation: Any, close: Any) -> Asked:
     check_word("on_truncation", on_truncation, ("raise", "keep"))
     check_word("close", close, ("now", "background"))
-    fds = as_fds(fds)
     given = [as_option(kind, argument) for kind in kinds]
     chosen = [*dict.fromkeys([one for one in given if one.arguments])]
     if len(chosen) > 1:

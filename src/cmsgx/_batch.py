@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from . import _cmsg
 from ._arguments import as_int
-from ._asked import ask
 from ._names import describe
-from ._plan import complete
 from ._receiving import Configured
+from .kinds import _table
 
 if TYPE_CHECKING:
     from typing import Self
@@ -45,7 +44,7 @@ class BatchReceiver(Configured, _cmsg.BatchReceiver):
     options that it switched on, once, as the handle of enable() does.
     """
 
-    __slots__ = ("_asked", "_before", "_generation", "_handle")
+    __slots__ = ("_handle",)
 
     def __init__(
         self,
@@ -57,17 +56,14 @@ class BatchReceiver(Configured, _cmsg.BatchReceiver):
         want: Kind | Iterable[Kind] = (),
         close: Literal["now", "background"] = "now",
     ) -> None:
-        asked = ask(want, "want", fds, "keep", close)
-        super().__init__(sock, count, bufsize)
-        self._asked, self._before = asked, []
-        self._generation, self._handle = _cmsg.generation(), None
+        is_first = not self._opened
         try:
-            found: Any = _cmsg.Options.configuration(sock, asked.plans, self._before, 0)
-            if type(found) is not _cmsg.ReceiveConfig:
-                found = complete(asked, sock, self._before, found)
-            self._configure(found)
+            found = self._open(sock, count, bufsize, _table.derived, want, fds, "keep", close)
+            if found is not True:
+                self._finish(found, want, fds, "keep", close)
         except BaseException as error:
-            self._enabled._undo(error)
+            if is_first:
+                self._abandon(error)
             raise
 
 

@@ -82,7 +82,7 @@ class ErrorReceiver(Restoring):
         self._receiver = reader(sock, bufsize, "ErrorReceiver")
         self._try = self._receiver.try_receive
         self._asked, self._before = asked, []
-        self._generation, self._handle = _cmsg.generation(), None
+        self._generation = _cmsg.generation()
         try:
             if asked.options:
                 switch_on(asked, sock, self._before)

@@ -19,6 +19,7 @@ from ._setting import (
 from .kinds._pidfd import PidFd
 from .kinds._row import Option, Row
 from .kinds._table import row_of, rows
+from .kinds._way import may_have
 
 if TYPE_CHECKING:
     from ._fds import FileDescriptorLike
@@ -43,9 +44,9 @@ class Plan:
 
     def __init__(self, asked: Asked, key: int) -> None:
         self._asked = asked
-        self._family, self._type = key >> 8, key & 0xFF
+        self._family, self._type = key >> 4, key & 0xF
         self._origins = origins_of(asked, self._family)
-        self._rows, self._places = _candidates(asked, self._family)
+        self._rows, self._places = _candidates(asked, self._family, self._type)
         self.options = _cmsg.Options(
             tuple([setting_entry(one.option) for one in self._origins]),
             tuple([watched_entry(*question) for question in self._places]),
@@ -80,12 +81,16 @@ class Plan:
         configs[states] = config
         return config
 
+    def _is_on(self, question: _Question, states: bytes) -> int:
+        place = self._places[question]
+        return states[place // 8] >> place % 8 & 1
+
     def kinds(self, states: bytes) -> dict[Any, tuple[Option, ...]]:
         """The kinds that the kernel now attaches, whoever asked for them, with their options."""
         found: dict[Any, tuple[Option, ...]] = {}
         for row, options in self._rows:
             on = [option for option, question in options
-                  if question is None or states[self._places[question]]]  # fmt: skip
+                  if question is None or self._is_on(question, states)]  # fmt: skip
             if on or row.unsolicited_size:
                 found[row.kind] = tuple(on)
         return found
@@ -138,8 +143,8 @@ SET_NOTHING = 2**31 - 1
 _Candidates: TypeAlias = list[tuple[Row, list[tuple[Option, _Question | None]]]]
 
 
-def _candidates(asked: Asked, family: int) -> tuple[_Candidates, dict[_Question, int]]:
-    """What can be switched on for the sockets of a family, and the place of each question.
+def _candidates(asked: Asked, family: int, type: int) -> tuple[_Candidates, dict[_Question, int]]:
+    """What can be switched on for the sockets of a family and type, and the place of each question.
 
     What was asked for counts as on even if the kernel does not report it (SO_INQ), so the kernel is
     not asked about it.
@@ -155,6 +160,8 @@ def _candidates(asked: Asked, family: int) -> tuple[_Candidates, dict[_Question,
                 continue
             if row.kind in asked.kinds and not option.is_watched_only:
                 options.append((option, None))
+            elif not may_have(family, type, option.level):
+                continue
             elif option.control_size or not option.is_watched_only:
                 question = (option.level, option.name, sign_of(option))
                 options.append((option, question))

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _cmsg
+from ._asked import ask
 from ._options import Enabled
 from ._plan import SET_NOTHING, complete
 
@@ -27,24 +28,24 @@ class Restoring:
 
     __slots__ = ()
 
-    _asked: Asked
-    _before: list[tuple[Option, bytes, bytes]]
-    _generation: int
-    _handle: Enabled | None
-
-    # Inline in each __init__, as it runs for each connection of a server:
-    #     self._asked, self._before = ask(...), []
-    #     self._generation, self._handle = _cmsg.generation(), None
+    if TYPE_CHECKING:
+        _asked: Asked
+        # Each option, the value before, and the value that was set.
+        _before: list[tuple[Option, bytes, bytes]]
+        # The process that set them.
+        _generation: int
+        _handle: Enabled
 
     @property
     def _enabled(self) -> Enabled:
         """The handle. It is made when it is needed, as most receivers restore nothing."""
-        handle = self._handle
-        if handle is None:
+        try:
+            return self._handle
+        except AttributeError:
             handle = Enabled(self.sock, self._asked)
             handle._before, handle._generation = self._before, self._generation
             self._handle = handle  # type: ignore[misc]  # a slot of the subclasses
-        return handle
+            return handle
 
     if TYPE_CHECKING:
 
@@ -68,13 +69,31 @@ class Restoring:
 
 
 class Configured(Restoring):
-    """For a receiver in C; its configuration depends on the options of the socket."""
+    """For a receiver in C; its configuration depends on the options of the socket.
+
+    _open() does all if the same was asked for before. What remains is done here.
+    """
 
     __slots__ = ()
 
     if TYPE_CHECKING:
 
+        @property
+        def _opened(self) -> bool: ...
         def _configure(self, config: _cmsg.ReceiveConfig, /) -> None: ...
+
+    def _finish(self, found: Any, want: Any, fds: Any, on_truncation: Any, close: Any) -> None:
+        """What _open() found missing: None, or what Options.configuration() returned."""
+        asked = ask(want, "want", fds, on_truncation, close)
+        self._asked = asked  # type: ignore[misc]  # a member in C
+        if found is None:
+            found = _cmsg.Options.configuration(self.sock, asked.plans, self._before, 0)
+        self._configure(complete(asked, self.sock, self._before, found))
+
+    def _abandon(self, error: BaseException) -> None:
+        """Undoes what was set, while `error` is being raised by __init__()."""
+        if self._opened and self._before:
+            self._enabled._undo(error)
 
     def refresh(self) -> None:
         """Sizes the control buffer again, for options that others have switched on since."""

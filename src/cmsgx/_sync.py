@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from . import _cmsg
-from ._asked import ask
 from ._cmsg import PreparedSend, note_used_up
 from ._core.sends import views_of
 from ._deadline import Deadline, with_own
-from ._plan import complete
 from ._receiving import Configured
+from .kinds import _table
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -57,7 +56,7 @@ class Receiver(Configured, _cmsg.Receiver):
     neither the socket nor a message.
     """
 
-    __slots__ = ("_asked", "_before", "_generation", "_handle")
+    __slots__ = ("_handle",)
 
     def __init__(
         self,
@@ -72,17 +71,16 @@ class Receiver(Configured, _cmsg.Receiver):
     ) -> None:
         if (bufsize is None) == (into is None):
             raise TypeError("Receiver: bufsize or into= is needed, and not both")
-        asked = ask(want, "want", fds, on_truncation, close)
-        super().__init__(sock, bufsize or 0, into)
-        self._asked, self._before = asked, []
-        self._generation, self._handle = _cmsg.generation(), None
+        is_first = not self._opened
         try:
-            found: Any = _cmsg.Options.configuration(sock, asked.plans, self._before, 0)
-            if type(found) is not _cmsg.ReceiveConfig:
-                found = complete(asked, sock, self._before, found)
-            self._configure(found)
+            found = self._open(
+                sock, bufsize or 0, into, _table.derived, want, fds, on_truncation, close
+            )
+            if found is not True:
+                self._finish(found, want, fds, on_truncation, close)
         except BaseException as error:
-            self._enabled._undo(error)
+            if is_first:
+                self._abandon(error)
             raise
 
 

@@ -445,19 +445,16 @@ allocate(batch_receiver *self, size_t count)
     return 0;
 }
 
+/* Gives it its socket and its memory, once: 0, or -1 with an exception. */
 static int
-batch_receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
+begin_batches(PyObject *object, PyObject *sock, PyObject *count_given, PyObject *size_given)
 {
-    static const char *const names[] = {"sock", "count", "bufsize", NULL};
     batch_receiver *self = SELF(object);
-    PyObject *sock, *count_given, *size_given;
     Py_ssize_t count;
     size_t size;
     int is_green;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:BatchReceiver", (char **)(void *)names,
-                                     &sock, &count_given, &size_given)
-        || cmsgx_as_nearest(count_given, "count", &count) < 0
+    if (cmsgx_as_nearest(count_given, "count", &count) < 0
         || cmsgx_as_bufsize(size_given, &size) < 0
         || cmsgx_allow(self->base.state, sock, CMSGX_RECEIVING, &is_green) < 0) {
         return -1;
@@ -483,6 +480,32 @@ batch_receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
     }
     cmsgx_leave(&self->base.busy);
     return result;
+}
+
+static int
+batch_receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"sock", "count", "bufsize", NULL};
+    PyObject *sock, *count, *size;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:BatchReceiver", (char **)(void *)names,
+                                     &sock, &count, &size)) {
+        return -1;
+    }
+    return begin_batches(object, sock, count, size);
+}
+
+PyDoc_STRVAR(batch_receiver_open_doc,
+"_open($self, sock, count, bufsize, known, want, fds, on_truncation, close, /)\n--\n\n"
+"As Receiver._open().");
+
+static PyObject *
+batch_receiver_open(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 3 + CMSGX_OPEN_ARGS) {
+        return PyErr_Format(PyExc_TypeError, "_open() takes 8 arguments, not %zd", nargs);
+    }
+    return begin_batches(object, args[0], args[1], args[2]) < 0
+        ? NULL : cmsgx_receiver_open(object, &args[3], renew_batch_receiver);
 }
 
 static int
@@ -512,6 +535,8 @@ static PyMethodDef batch_receiver_methods[] = {
      METH_FASTCALL | METH_KEYWORDS, batch_receiver_try_receive_doc},
     {"is_end", (PyCFunction)(void (*)(void))batch_receiver_is_end,
      METH_FASTCALL | METH_KEYWORDS, batch_receiver_is_end_doc},
+    {"_open", (PyCFunction)(void (*)(void))batch_receiver_open, METH_FASTCALL,
+     batch_receiver_open_doc},
     {"_configure", batch_receiver_configure, METH_O, batch_receiver_configure_doc},
     CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},
@@ -522,6 +547,7 @@ static PyMemberDef batch_receiver_members[] = {
      "The socket that it receives from."},
     {"count", Py_T_PYSSIZET, offsetof(batch_receiver, count), Py_READONLY,
      "The maximum number of messages for each call."},
+    CMSGX_RECEIVER_MEMBERS(batch_receiver),
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -10,20 +10,24 @@
 /* Values are compared word by word.  So many words are on the stack; more take memory. */
 #define USUAL_WORDS 8
 
-/* A key is the family, shifted by this, and the type. */
-#define TYPE_BITS 8
+/* A key is the family, shifted by this, and the type, which Linux gives so many bits as well
+   (SOCK_TYPE_MASK).  Python need not allocate so small an int. */
+#define TYPE_BITS 4
 
 typedef struct {
     PyObject *option;       /* owned: what is noted when it is set */
     uint64_t *on;           /* owned, the memory of the other two as well: what is set */
     const uint64_t *keep;   /* the bits that the value before keeps */
     const uint64_t *sign;   /* bits, any of which shows that the option is on */
-    socklen_t size;         /* of the value, in bytes; after it the words are filled with zeros */
+    PyObject *usual[2];     /* owned: what is noted if it was off, or on; NULL: it differs */
+    size_t words;           /* of the value, the last of them filled with zeros */
+    socklen_t size;         /* of the value, in bytes */
     int level;
     int name;
     char is_noted_only;     /* not set, but noted if it is on */
     char is_permanent;      /* a value that is 0 throughout must not be set back */
     char is_mask;           /* some bits are kept */
+    char is_same;           /* as the one before: its value is that one's */
 } one_option;
 
 typedef struct {
@@ -35,12 +39,6 @@ typedef struct {
 } options_object;
 
 #define SELF(object) ((options_object *)(object))
-
-static size_t
-words_of(const one_option *option)
-{
-    return ((size_t)option->size + sizeof(uint64_t) - 1) / sizeof(uint64_t);
-}
 
 /* The kernel or the socket lacks the option, or reports it in another size. */
 static int
@@ -55,7 +53,8 @@ read_value(int fd, const one_option *option, uint64_t *value)
 {
     socklen_t length = option->size;
     /* For some options Linux writes less than it reports: one byte for HCI_DATA_DIR. */
-    for (size_t i = 0; i < words_of(option); i++) {
+    value[0] = 0;
+    for (size_t i = 1; i < option->words; i++) {
         value[i] = 0;
     }
     if (getsockopt(fd, option->level, option->name, value, &length) < 0) {
@@ -73,8 +72,8 @@ shows_on(const one_option *option, const uint64_t *value, int length)
     if (length < 0) {
         return is_missing(errno) || errno == CMSGX_EBADFD ? 0 : -1;
     }
-    uint64_t found = 0;
-    for (size_t i = 0; i < words_of(option); i++) {
+    uint64_t found = value[0] & option->sign[0];
+    for (size_t i = 1; i < option->words; i++) {
         found |= value[i] & option->sign[i];
     }
     return found != 0;
@@ -89,7 +88,7 @@ take_words(const options_object *self, size_t count, uint64_t usual[USUAL_WORDS]
         return usual;
     }
     uint64_t *words = PyMem_Calloc(count * self->largest, sizeof(uint64_t));
-    return words != NULL ? words : (PyErr_NoMemory(), NULL);
+    return words != NULL ? words : (uint64_t *)PyErr_NoMemory();
 }
 
 static void
@@ -102,28 +101,25 @@ give_words(uint64_t *words, const uint64_t usual[USUAL_WORDS])
 
 /* Asking ----------------------------------------------------------------------------------- */
 
-static inline int
-is_same_value(const one_option *option, const one_option *other)
-{
-    return option->name == other->name && option->level == other->level
-           && option->size == other->size;
-}
-
-/* Sets a byte for each option that is asked for: 0, or -1 with errno. */
+/* Sets a bit for each option that is asked for: 0, or -1 with errno. */
 static int
-ask_into(const options_object *self, int fd, uint64_t *value, char *states)
+ask_into(const options_object *self, int fd, uint64_t *value, unsigned char *states)
 {
     int length = 0;
     for (Py_ssize_t i = self->watched; i < Py_SIZE(self); i++) {
         const one_option *option = &self->each[i];
-        if (i == self->watched || !is_same_value(option, option - 1)) {
+        size_t place = (size_t)(i - self->watched);
+        if (!option->is_same) {
             length = read_value(fd, option, value);
         }
         int is_on = shows_on(option, value, length);
         if (is_on < 0) {
             return -1;
         }
-        states[i - self->watched] = (char)is_on;
+        if (place % 8 == 0) {
+            states[place / 8] = 0;
+        }
+        states[place / 8] |= (unsigned char)(is_on << place % 8);
         length = length < 0 ? 0 : length;
     }
     return 0;
@@ -138,8 +134,9 @@ ask_all(const options_object *self, int fd)
     if (value == NULL) {
         return NULL;
     }
-    PyObject *states = PyBytes_FromStringAndSize(NULL, Py_SIZE(self) - self->watched);
-    if (states != NULL && ask_into(self, fd, value, PyBytes_AS_STRING(states)) < 0) {
+    PyObject *states = PyBytes_FromStringAndSize(NULL, (Py_SIZE(self) - self->watched + 7) / 8);
+    if (states != NULL
+        && ask_into(self, fd, value, (unsigned char *)PyBytes_AS_STRING(states)) < 0) {
         Py_CLEAR(states);
         cmsgx_raise_of_sock(errno, fd);
     }
@@ -149,9 +146,9 @@ ask_all(const options_object *self, int fd)
 
 PyDoc_STRVAR(states_doc,
 "states($self, sock, /)\n--\n\n"
-"Which of the watched options are on: bytes, a 1 or 0 for each.  An option that the kernel or the\n"
-"socket lacks, or does not report, is not.  If several options in a row have the same level, name\n"
-"and size, the kernel is asked once.");
+"Which of the watched options are on: bytes, with a bit for each, the lowest first.  An option\n"
+"that the kernel or the socket lacks, or does not report, is not.  If several in a row have the\n"
+"same level, name and size, the kernel is asked once.");
 
 static PyObject *
 options_states(PyObject *object, PyObject *given)
@@ -178,6 +175,11 @@ static int
 note(PyObject *noted, const one_option *option, const uint64_t *before, const uint64_t *after,
      int length)
 {
+    PyObject *usual = option->usual[before[0] != 0];
+    if (usual != NULL && option->words == 1 && length == (int)option->size
+        && (before[0] == 0 || before[0] == option->on[0])) {
+        return PyList_Append(noted, usual);
+    }
     PyObject *was = PyBytes_FromStringAndSize((const char *)before, length);
     PyObject *set = PyBytes_FromStringAndSize((const char *)after, length);
     PyObject *entry = NULL;
@@ -204,7 +206,7 @@ is_unchanged(int fd, const one_option *option, const uint64_t *before, int lengt
 static outcome
 set_one(int fd, const one_option *option, uint64_t *words, PyObject *noted)
 {
-    uint64_t *before = words, *after = words + words_of(option);
+    uint64_t *before = words, *after = words + option->words;
     int length = read_value(fd, option, before);
     int is_known = length >= 0;
     if (option->is_noted_only) {
@@ -220,7 +222,7 @@ set_one(int fd, const one_option *option, uint64_t *words, PyObject *noted)
         length = (int)option->size;     /* zeros */
     }
     uint64_t any = 0;
-    for (size_t i = 0; i < words_of(option); i++) {
+    for (size_t i = 0; i < option->words; i++) {
         any |= before[i];
         after[i] = (before[i] & option->keep[i]) | option->on[i];
     }
@@ -238,7 +240,7 @@ set_one(int fd, const one_option *option, uint64_t *words, PyObject *noted)
         return DONE;
     }
     int error = errno;
-    if (is_noted && is_unchanged(fd, option, before, length, after + words_of(option))) {
+    if (is_noted && is_unchanged(fd, option, before, length, after + option->words)) {
         Py_ssize_t count = PyList_GET_SIZE(noted);
         if (PyList_SetSlice(noted, count - 1, count, NULL) < 0) {
             PyErr_Clear();      /* restoring it then sets what it already has */
@@ -328,20 +330,18 @@ options_set(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
 
 /* Both ------------------------------------------------------------------------------------- */
 
-/* The key of the socket in a dict of plans, or NULL with an exception. */
 static PyObject *
 key_of(int fd)
 {
-    int family = cmsgx_family_of(fd);
-    int type = family < 0 ? -1 : cmsgx_type_of(fd);
-    return type < 0 ? cmsgx_raise_of_sock(errno, fd)
-                    : PyLong_FromLong((long)family << TYPE_BITS | type);
+    int family = cmsgx_family_of(fd), type = cmsgx_type_of(fd);
+    return family < 0 || type < 0 ? cmsgx_raise_of_sock(errno, fd)
+                                  : PyLong_FromLong((long)family << TYPE_BITS | type);
 }
 
 PyDoc_STRVAR(key_doc,
 "key(sock, /)\n--\n\n"
 "The address family and the type of the socket in one int, as the kernel reports them:\n"
-"family << 8 | type.");
+"family << 4 | type.");
 
 static PyObject *
 options_key(PyObject *type, PyObject *given)
@@ -391,6 +391,19 @@ configure_fd(cmsgx_state *state, int fd, PyObject *plans, PyObject *noted, Py_ss
     return config;
 }
 
+PyObject *
+cmsgx_configuration(cmsgx_state *state, PyObject *given, PyObject *plans, PyObject *noted,
+                    Py_ssize_t start)
+{
+    cmsgx_sock sock;
+    if (cmsgx_sock_resolve(state, given, &sock) < 0) {
+        return NULL;
+    }
+    PyObject *result = configure_fd(state, cmsgx_sock_borrow(&sock), plans, noted, start);
+    cmsgx_sock_give_back(&sock);
+    return result;
+}
+
 PyDoc_STRVAR(configuration_doc,
 "configuration(sock, plans, noted, start, /)\n--\n\n"
 "What a receiver of `sock` needs, in one call: finds the Options in the dict `plans` by\n"
@@ -402,22 +415,18 @@ PyDoc_STRVAR(configuration_doc,
 static PyObject *
 options_configuration(PyObject *type, PyObject *const *args, Py_ssize_t nargs)
 {
-    cmsgx_state *state = cmsgx_state_of_type((PyTypeObject *)type);
     Py_ssize_t start;
-    cmsgx_sock sock;
-
     if (nargs != 4) {
         return PyErr_Format(PyExc_TypeError, "configuration() takes 4 arguments, not %zd", nargs);
     }
     if (!PyDict_Check(args[1])) {
         return cmsgx_raise_needed("plans", -1, "a dict of Options", args[1]);
     }
-    if (parse_noted(&args[2], &start) < 0 || cmsgx_sock_resolve(state, args[0], &sock) < 0) {
+    if (parse_noted(&args[2], &start) < 0) {
         return NULL;
     }
-    PyObject *result = configure_fd(state, cmsgx_sock_borrow(&sock), args[1], args[2], start);
-    cmsgx_sock_give_back(&sock);
-    return result;
+    return cmsgx_configuration(cmsgx_state_of_type((PyTypeObject *)type), args[0], args[1],
+                               args[2], start);
 }
 
 /* The type --------------------------------------------------------------------------------- */
@@ -443,8 +452,10 @@ parse_option(PyObject *entry, one_option *option)
     }
     option->option = Py_NewRef(what);
     option->size = (socklen_t)PyBytes_GET_SIZE(sign);
-    size_t words = words_of(option);
-    if ((option->on = PyMem_Calloc(3 * words + 1, sizeof(uint64_t))) == NULL) {
+    /* At least one, so that the first can be looked at. */
+    size_t words = ((size_t)option->size + sizeof(uint64_t)) / sizeof(uint64_t);
+    option->words = words;
+    if ((option->on = PyMem_Calloc(3 * words, sizeof(uint64_t))) == NULL) {
         PyErr_NoMemory();
         return -1;
     }
@@ -460,19 +471,22 @@ parse_option(PyObject *entry, one_option *option)
     for (size_t i = 0; i < words; i++) {
         option->is_mask |= option->keep[i] != 0;
     }
-    return 0;
+    if (option->is_noted_only || option->is_mask) {
+        return 0;
+    }
+    /* `keep` is all zeros: the value of an option that is off. */
+    option->usual[0] = PyTuple_Pack(3, what, keep, on);
+    option->usual[1] = PyTuple_Pack(3, what, on, on);
+    return option->usual[0] == NULL || option->usual[1] == NULL ? -1 : 0;
 }
 
 static PyObject *
 options_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
+    static const char *const names[] = {"", "", NULL};
     PyObject *given[2];
-    if (kwargs != NULL && PyDict_GET_SIZE(kwargs) > 0) {
-        PyErr_SetString(PyExc_TypeError, "Options() takes no keyword arguments");
-        return NULL;
-    }
-    if (!PyArg_ParseTuple(args, "O!O!:Options", &PyTuple_Type, &given[0], &PyTuple_Type,
-                          &given[1])) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!:Options", (char **)(void *)names,
+                                     &PyTuple_Type, &given[0], &PyTuple_Type, &given[1])) {
         return NULL;
     }
     Py_ssize_t count = PyTuple_GET_SIZE(given[0]);
@@ -486,9 +500,12 @@ options_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     for (Py_ssize_t i = 0; result == 0 && i < Py_SIZE(self); i++) {
         PyObject *entry = i < count ? PyTuple_GET_ITEM(given[0], i)
                                     : PyTuple_GET_ITEM(given[1], i - count);
-        result = parse_option(entry, &self->each[i]);
-        if (result == 0 && self->largest < words_of(&self->each[i])) {
-            self->largest = words_of(&self->each[i]);
+        one_option *option = &self->each[i];
+        result = parse_option(entry, option);
+        option->is_same = i > count && option->name == option[-1].name
+                          && option->level == option[-1].level && option->size == option[-1].size;
+        if (result == 0 && self->largest < self->each[i].words) {
+            self->largest = self->each[i].words;
         }
     }
     if (result < 0) {
@@ -504,6 +521,8 @@ options_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(SELF(object)->configs);
     for (Py_ssize_t i = 0; i < Py_SIZE(object); i++) {
         Py_VISIT(SELF(object)->each[i].option);
+        Py_VISIT(SELF(object)->each[i].usual[0]);
+        Py_VISIT(SELF(object)->each[i].usual[1]);
     }
     return 0;
 }
@@ -524,6 +543,8 @@ options_dealloc(PyObject *object)
     for (Py_ssize_t i = 0; i < Py_SIZE(object); i++) {
         one_option *option = &SELF(object)->each[i];
         Py_XDECREF(option->option);
+        Py_XDECREF(option->usual[0]);
+        Py_XDECREF(option->usual[1]);
         PyMem_Free(option->on);
     }
     type->tp_free(object);

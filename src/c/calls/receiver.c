@@ -254,26 +254,15 @@ receiver_configure(PyObject *object, PyObject *config)
     return cmsgx_receiver_configure(object, config, renew_receiver);
 }
 
+/* Gives it its socket and its buffers, once: 0, or -1 with an exception. */
 static int
-receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
+begin_receiver(PyObject *object, PyObject *sock, PyObject *size_given, PyObject *into)
 {
-    static const char *const names[] = {"sock", "bufsize", "into", NULL};
     cmsgx_receiver *self = SELF(object);
-    PyObject *sock, *size_given, *into;
     size_t size;
     int is_green;
 
-    /* As the Python class calls it, once for each connection of a server. */
-    int is_plain = kwargs == NULL && PyTuple_GET_SIZE(args) == 3;
-    if (is_plain) {
-        sock = PyTuple_GET_ITEM(args, 0);
-        size_given = PyTuple_GET_ITEM(args, 1);
-        into = PyTuple_GET_ITEM(args, 2);
-    }
-    if ((!is_plain
-         && !PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:Receiver", (char **)(void *)names,
-                                         &sock, &size_given, &into))
-        || cmsgx_as_bufsize(size_given, &size) < 0
+    if (cmsgx_as_bufsize(size_given, &size) < 0
         || cmsgx_allow(self->base.state, sock, CMSGX_RECEIVING, &is_green) < 0) {
         return -1;
     }
@@ -304,6 +293,35 @@ receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
         return -1;
     }
     return 0;
+}
+
+static int
+receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+    static const char *const names[] = {"sock", "bufsize", "into", NULL};
+    PyObject *sock, *size, *into;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO:Receiver", (char **)(void *)names, &sock,
+                                     &size, &into)) {
+        return -1;
+    }
+    return begin_receiver(object, sock, size, into);
+}
+
+PyDoc_STRVAR(open_doc,
+"_open($self, sock, bufsize, into, known, want, fds, on_truncation, close, /)\n--\n\n"
+"Initialises it, and switches on what it is asked for.  `known` is a dict: a key is the tuple\n"
+"(fds, on_truncation, close, *want); its value is a tuple, what was asked for and the plans for\n"
+"Options.configuration().  Returns True, None if `known` has no such key, or what is missing,\n"
+"as Options.configuration() does.  The options that were set are noted in `_before`.");
+
+static PyObject *
+receiver_open(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 3 + CMSGX_OPEN_ARGS) {
+        return PyErr_Format(PyExc_TypeError, "_open() takes 8 arguments, not %zd", nargs);
+    }
+    return begin_receiver(object, args[0], args[1], args[2]) < 0
+        ? NULL : cmsgx_receiver_open(object, &args[3], renew_receiver);
 }
 
 static int
@@ -340,6 +358,7 @@ static PyMethodDef receiver_methods[] = {
      METH_FASTCALL | METH_KEYWORDS, receiver_try_receive_doc},
     {"is_end", (PyCFunction)(void (*)(void))receiver_is_end, METH_FASTCALL | METH_KEYWORDS,
      receiver_is_end_doc},
+    {"_open", (PyCFunction)(void (*)(void))receiver_open, METH_FASTCALL, open_doc},
     {"_configure", receiver_configure, METH_O, receiver_configure_doc},
     CMSGX_NO_COPY,
     {NULL, NULL, 0, NULL},
@@ -348,6 +367,7 @@ static PyMethodDef receiver_methods[] = {
 static PyMemberDef receiver_members[] = {
     {"sock", Py_T_OBJECT_EX, offsetof(cmsgx_receiver, base.sock), Py_READONLY,
      "The socket that it receives from."},
+    CMSGX_RECEIVER_MEMBERS(cmsgx_receiver),
     {NULL, 0, 0, 0, NULL},
 };
 

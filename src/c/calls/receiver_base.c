@@ -1,5 +1,7 @@
 #include "calls/receiver_base.h"
 
+#include "calls/options.h"
+
 PyObject *
 cmsgx_receiver_make(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
@@ -31,6 +33,67 @@ cmsgx_receiver_configure(PyObject *object, PyObject *given, void (*renew)(PyObje
     Py_RETURN_NONE;
 }
 
+/* The item of `known` for the arguments of a receiver: a new reference, or NULL, without an
+   exception if it is not there, or if an argument is of a class whose equality says too little. */
+static PyObject *
+find_known(PyObject *known, PyObject *const *asked)
+{
+    PyObject *found = NULL;
+    if (!PyLong_CheckExact(asked[1])
+        || (!PyTuple_CheckExact(asked[0]) && !PyList_CheckExact(asked[0]))) {
+        return NULL;
+    }
+    PyObject *want = CMSGX_HAS_GIL ? Py_NewRef(asked[0]) : cmsgx_unchanging(asked[0]);
+    PyObject *key = want == NULL ? NULL : PyTuple_New(3 + PySequence_Fast_GET_SIZE(want));
+    for (Py_ssize_t i = 0; key != NULL && i < PyTuple_GET_SIZE(key); i++) {
+        PyObject *item = i < 3 ? asked[i + 1] : PySequence_Fast_GET_ITEM(want, i - 3);
+        PyTuple_SET_ITEM(key, i, Py_NewRef(item));
+    }
+    if (key != NULL && cmsgx_dict_get(known, key, &found) < 0
+        && PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Clear();      /* one of them has no hash */
+    }
+    Py_XDECREF(key);
+    Py_XDECREF(want);
+    return found;
+}
+
+PyObject *
+cmsgx_receiver_open(PyObject *object, PyObject *const *args, void (*renew)(PyObject *))
+{
+    cmsgx_receiver_base *self = (cmsgx_receiver_base *)object;
+    if (!PyDict_Check(args[0])) {
+        return cmsgx_raise_needed("known", -1, "a dict", args[0]);
+    }
+    self->generation = cmsgx_generation();
+    if ((self->noted = PyList_New(0)) == NULL) {
+        return NULL;
+    }
+    self->is_open = 1;
+    PyObject *known = find_known(args[0], &args[1]);
+    if (known == NULL) {
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    }
+    PyObject *found = NULL;
+    if (!PyTuple_Check(known) || PyTuple_GET_SIZE(known) != 2
+        || !PyDict_Check(PyTuple_GET_ITEM(known, 1))) {
+        cmsgx_raise_needed("known", -1, "a dict of (asked, plans)", known);
+    }
+    else {
+        self->asked = Py_NewRef(PyTuple_GET_ITEM(known, 0));
+        found = cmsgx_configuration(self->state, self->sock, PyTuple_GET_ITEM(known, 1),
+                                    self->noted, 0);
+    }
+    Py_DECREF(known);
+    if (found == NULL || !Py_IS_TYPE(found, self->state->ReceiveConfig)) {
+        return found;
+    }
+    PyObject *done = cmsgx_receiver_configure(object, found, renew);
+    Py_DECREF(found);
+    Py_XDECREF(done);
+    return done == NULL ? NULL : Py_NewRef(Py_True);
+}
+
 int
 cmsgx_receiver_traverse(PyObject *object, visitproc visit, void *arg)
 {
@@ -38,6 +101,8 @@ cmsgx_receiver_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->sock);
     Py_VISIT(self->last);
+    Py_VISIT(self->asked);
+    Py_VISIT(self->noted);
     return cmsgx_receive_config_visit(self->config, visit, arg);
 }
 
@@ -48,6 +113,8 @@ cmsgx_receiver_clear(cmsgx_receiver_base *self)
     self->config = NULL;
     Py_CLEAR(self->sock);
     Py_CLEAR(self->last);
+    Py_CLEAR(self->asked);
+    Py_CLEAR(self->noted);
     cmsgx_receive_config_release(config);
 }
 

@@ -17,6 +17,10 @@ typedef struct {
     cmsgx_receive_config *config;   /* owned use */
     size_t size;                /* maximum number of bytes of data for each message */
     PyObject *last;             /* owned: the result of the previous step of a loop */
+    PyObject *asked;            /* owned: what Python was asked for, and keeps here; or NULL */
+    PyObject *noted;            /* owned list: the options that were set; NULL before _open() */
+    unsigned long generation;   /* of the process that set them */
+    char is_open;               /* _open() was called */
 } cmsgx_receiver_base;
 
 /* tp_new. */
@@ -25,6 +29,21 @@ PyObject *cmsgx_receiver_make(PyTypeObject *type, PyObject *args, PyObject *kwar
 /* _configure(): applies a ReceiveConfig to the calls from now on.  `renew` replaces the buffers
    that were made for the previous one, while the receiver is marked as in use. */
 PyObject *cmsgx_receiver_configure(PyObject *object, PyObject *given, void (*renew)(PyObject *));
+
+/* The rest of _open(), once the receiver has its socket.  `args` are those from `known` on; see its
+   docstring. */
+#define CMSGX_OPEN_ARGS 5
+PyObject *cmsgx_receiver_open(PyObject *object, PyObject *const *args, void (*renew)(PyObject *));
+
+/* What a receiver has for the Python class that derives from it. */
+#define CMSGX_RECEIVER_MEMBERS(type) \
+    {"_opened", Py_T_BOOL, offsetof(type, base.is_open), Py_READONLY, \
+     "Whether _open() was called."}, \
+    {"_asked", Py_T_OBJECT_EX, offsetof(type, base.asked), 0, "What it was asked for."}, \
+    {"_before", Py_T_OBJECT_EX, offsetof(type, base.noted), Py_READONLY, \
+     "The options that were set, as Options.set() notes them."}, \
+    {"_generation", Py_T_ULONG, offsetof(type, base.generation), Py_READONLY, \
+     "The generation() in which they were set."}
 
 int cmsgx_receiver_traverse(PyObject *object, visitproc visit, void *arg);
 void cmsgx_receiver_clear(cmsgx_receiver_base *self);

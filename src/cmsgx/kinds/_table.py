@@ -17,8 +17,9 @@ _sent: _Table = {}
 _rows: dict[Any, Row] = {}
 # The kinds that this system does not support.
 _unsupported: set[Any] = set()
-# Another object whenever the table has changed: part of the key for what is derived from it.
-version = object()
+# What others have derived from the table. It is another dict whenever the table has changed, so
+# what it holds is never outdated, and it tells the versions apart.
+derived: dict[Any, Any] = {}
 
 
 def is_registered(kind: Any) -> bool:
@@ -52,8 +53,8 @@ def add(row: Row, received: Iterable[WireFormat], sent: Iterable[WireFormat]) ->
 
 
 def changed() -> None:
-    global version
-    version = object()
+    global derived
+    derived = {}
 
 
 def add_unsupported(kind: Any) -> None:

@@ -82,6 +82,13 @@ _PACKET_LEVELS: dict[int, int] = {
 }
 
 
+def may_have(family: int, type: int, level: int) -> bool:
+    """Whether a socket can have options of that level: TCP has none of UDP."""
+    types = _SENT_BY.get(level)
+    is_transport = family in IP_FAMILIES and level not in _PACKET_LEVELS
+    return not (is_transport and types) or type in types
+
+
 class Way(NamedTuple):
     """Where a wire format can be sent."""
 
