@@ -24,6 +24,7 @@ from one_message import (
     with_errors,
 )
 from tries import try_rows
+from try_sends import try_send_rows
 from worlds import DROPIN, FOR, SOCKET, WITH, Row, cmsgx
 
 
@@ -63,6 +64,7 @@ def all_rows(constant: Callable[[str], int]) -> list[Row]:
             is_there=lambda: hasattr(cmsgx, "ErrorReceiver"),
         ),
         *try_rows(),
+        *try_send_rows(),
         *batch_rows(constant),
         *large_rows(),
     ]
