@@ -166,19 +166,13 @@ floor_nothing(const struct job *job, long rounds)
     return look(job, rounds, 0);
 }
 
-/* A try to send over a socket that is full. */
 int
 floor_full(const struct job *job, long rounds)
 {
-    for (long i = 0; i < rounds; i++) {
-        if (send(job->tx, sent_data, job->size, MSG_DONTWAIT) >= 0) {
-            return EPROTO;
-        }
-        if (errno != EAGAIN) {
-            return errno;
-        }
+    while (rounds > 0 && send(job->tx, sent_data, job->size, MSG_DONTWAIT) < 0 && errno == EAGAIN) {
+        rounds--;
     }
-    return 0;
+    return rounds > 0 ? EPROTO : 0; /* the socket is full: nothing goes */
 }
 
 static int

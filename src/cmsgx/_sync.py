@@ -116,7 +116,8 @@ def send_all(
                 raise refusal
     except BaseException as error:
         sent = prepared.sent if prepared is not None else 0
-        if error is refusal or error is deadline.error:
-            note_used_up(error, data=data, **({} if sent else {"fds": fds, "control": control}))
+        failed = deadline.error if refusal is None else refusal
+        if failed is not None and error is failed:
+            note_used_up(failed, data=data, **({} if sent else {"fds": fds, "control": control}))
         error.sent = sent  # type: ignore[attr-defined]
         raise

@@ -105,7 +105,7 @@ void
 cmsgx_prepared_count(cmsgx_prepared *self, size_t sent)
 {
     /* First, since the rest runs the code of others. */
-    self->sent += sent;
+    __atomic_store_n(&self->sent, self->sent + sent, __ATOMIC_RELAXED);
     if (self->sent >= self->size) {
         cmsgx_flag_set(&self->is_done);
         cmsgx_prepared_let_go(self);

@@ -22,6 +22,13 @@ typedef struct {
     unsigned char arrays[] __attribute__((aligned(8)));
 } cmsgx_prepared;
 
+/* Other threads may ask at any time. */
+static inline size_t
+cmsgx_prepared_sent(const cmsgx_prepared *self)
+{
+    return __atomic_load_n(&self->sent, __ATOMIC_RELAXED);
+}
+
 /* Whether it was neither done nor closed. */
 static inline int
 cmsgx_prepared_is_left(const cmsgx_prepared *self)

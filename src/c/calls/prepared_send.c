@@ -261,7 +261,7 @@ prepared_exit(PyObject *self, PyObject *const *Py_UNUSED(args), Py_ssize_t Py_UN
 static PyObject *
 prepared_sent(PyObject *object, void *Py_UNUSED(closure))
 {
-    return PyLong_FromSize_t(SELF(object)->sent);
+    return PyLong_FromSize_t(cmsgx_prepared_sent(SELF(object)));
 }
 
 static PyObject *
@@ -276,7 +276,7 @@ prepared_repr(PyObject *object)
     const cmsgx_prepared *self = SELF(object);
     int is_closed = cmsgx_flag_get(&self->is_closed) && !cmsgx_flag_get(&self->is_done);
     return PyUnicode_FromFormat("<PreparedSend of %R: %zu of %zu bytes sent%s>", self->sock,
-                                self->sent, self->size, is_closed ? ", closed" : "");
+                                cmsgx_prepared_sent(self), self->size, is_closed ? ", closed" : "");
 }
 
 static int
