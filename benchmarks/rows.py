@@ -23,6 +23,7 @@ from one_message import (
     with_credentials,
     with_errors,
 )
+from receivers import receiver_rows
 from tries import try_rows
 from try_sends import try_send_rows
 from worlds import DROPIN, FOR, SOCKET, WITH, Row, cmsgx
@@ -63,6 +64,7 @@ def all_rows(constant: Callable[[str], int]) -> list[Row]:
             runners={SOCKET: socket_errors, WITH: with_errors, FOR: for_errors},
             is_there=lambda: hasattr(cmsgx, "ErrorReceiver"),
         ),
+        *receiver_rows(),
         *try_rows(),
         *try_send_rows(),
         *batch_rows(constant),
