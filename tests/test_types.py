@@ -70,6 +70,15 @@ def lookups(msg: Message) -> None:
         assert_type(fd, Fd)
 
 
+def sends(sock: socket.socket) -> None:
+    assert_type(cmsgx.try_send(sock, [b"a", b"b"], fds=[0]), int | None)
+    with cmsgx.PreparedSend(sock, b"a", fds=iter([0]), flags=0, address=None) as prepared:
+        assert_type(prepared, cmsgx.PreparedSend)
+        assert_type(prepared.try_send(), int | None)
+        assert_type(prepared.sent, int)
+        assert_type(prepared.is_done, bool)
+
+
 def errors(sock: socket.socket) -> None:
     with ErrorReceiver(sock, want=[ExtendedError]) as receiver:
         assert_type(receiver, ErrorReceiver)

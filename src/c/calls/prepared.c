@@ -112,7 +112,8 @@ cmsgx_prepared_count(cmsgx_prepared *self, size_t sent)
     }
     else if (sent > 0) {
         cmsgx_keep_unsent(&self->out.msg, sent);
-        if (self->out.control_used > 0) {
+        /* Or what a fork has left of that: a copy of the moment when another thread let go. */
+        if (self->out.control_used > 0 || self->out.fd_count > 0) {
             let_go_of_control(self);
         }
     }
@@ -197,7 +198,8 @@ int
 cmsgx_prepared_keep_numbers(cmsgx_prepared *self, int error)
 {
     size_t i = 0;
-    if (self->out.fd_count == 0 || duplicate_numbers(self, &i) == 0) {
+    if (self->out.control_used == 0 || self->out.fd_count == 0
+        || duplicate_numbers(self, &i) == 0) {
         return error == EAGAIN ? 0 : -1;
     }
     if (error == EAGAIN) {
