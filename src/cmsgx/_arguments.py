@@ -31,9 +31,12 @@ def _has(value: object, *methods: str) -> bool:
 
 def as_int(name: str, value: Any, minimum: int | None = None) -> int:
     """`value` as an int of at least `minimum`. An exception of its __index__() passes through."""
-    if not _has(value, "__index__"):
+    if type(value) is int:
+        number = value
+    elif _has(value, "__index__"):
+        number = operator.index(value)
+    else:
         raise needed(name, "an int", value)
-    number = operator.index(value)
     if minimum is not None and number < minimum:
         limit = "it cannot be negative" if minimum == 0 else f"must be {minimum} or more"
         raise ValueError(f"{name}: {number}; {limit}")
@@ -81,7 +84,7 @@ def as_bytes(data: Any) -> bytes:
 
 def as_tuple(name: str, what: str, items: Any) -> tuple[Any, ...]:
     """The items of an iterable; `what` describes it in errors."""
-    if not _has(items, "__iter__", "__getitem__"):
+    if items.__class__ is not tuple and not _has(items, "__iter__", "__getitem__"):
         raise needed(name, what, items)
     return tuple(items)
 

@@ -7,7 +7,7 @@ import os
 import time
 from _socket import socket as _socket_class
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from . import _cmsg
 from ._arguments import as_seconds
@@ -25,7 +25,7 @@ def own_timeout(sock: FileDescriptorLike) -> float | EllipsisType | None:
     """
     # By its type, as a proxy of a socket only claims to be one.
     is_socket = issubclass(type(sock), _socket_class)
-    return _socket_class.gettimeout(cast("_socket_class", sock)) if is_socket else ...
+    return _socket_class.gettimeout(sock) if is_socket else ...  # type: ignore[arg-type]
 
 
 def with_own(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import weakref
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from ..kinds import Mark, PacketInfo, PacketInfo6, UdpSegment
 from .sends import Unsent
@@ -82,11 +82,14 @@ class Refusals:
 # What goes next ----------------------------------------------------------------------------------
 
 
-class SegmentedMessage(NamedTuple):
+class SegmentedMessage:
     """Many datagrams, which go as one message."""
 
-    data: memoryview
-    control: tuple[Any, ...]
+    __slots__ = ("control", "data")
+
+    def __init__(self, data: memoryview, control: tuple[Any, ...]) -> None:
+        self.data = data
+        self.control = control
 
 
 class _Datagrams:

@@ -47,10 +47,14 @@ def views_after(views: list[memoryview], sent: int) -> list[memoryview]:
     return rest[:IOV_MAX]
 
 
+def _parts_of(message: Any) -> list[Any]:
+    return [*message] if isinstance(message, tuple) else [message]
+
+
 def rest_of(message: Any, sent: int) -> tuple[Any, ...]:
     """What is left of a message as send_batch() takes it, once `sent` bytes of it, at least one,
     are gone: the descriptors and control messages went with the first."""
-    parts = message if isinstance(message, tuple) else (message,)
+    parts = _parts_of(message)
     return (views_after(views_of(parts[0]), sent), (), (), *parts[3:])
 
 
@@ -60,7 +64,7 @@ _MOST_MESSAGES = 1024
 _READERS: tuple[Callable[[Any], Any], ...] = (views_of, _cmsg.listed_fds, as_kinds)
 
 
-def is_iterator(value: Any, place: int | None = None) -> bool:
+def is_iterator(value: object, place: int | None = None) -> bool:
     """Whether it can be read only once. A file in place of the descriptors, the second part of a
     message, is one of them, and is not read."""
     return hasattr(type(value), "__next__") and not (place == 1 and hasattr(value, "fileno"))
@@ -68,14 +72,13 @@ def is_iterator(value: Any, place: int | None = None) -> bool:
 
 def _without_iterators(message: Any) -> Any:
     """The message itself; if an iterator is in it, one with what that gave."""
-    parts = message if isinstance(message, tuple) else (message,)
+    parts = _parts_of(message)
     places = [place for place, part in enumerate(parts[:3]) if is_iterator(part, place)]
     if not places:
         return message
-    read = list(parts)
     for place in places:
-        read[place] = _READERS[place](parts[place])
-    return tuple(read)
+        parts[place] = _READERS[place](parts[place])
+    return tuple(parts)
 
 
 class Sliceable(Protocol):
