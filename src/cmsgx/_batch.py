@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["BatchReceiver", "BatchResult", "Outgoing", "OutgoingLike"]
 
 
-class BatchReceiver(Configured, _cmsg.BatchReceiver):
+class BatchReceiver(Configured, _cmsg.BatchReceiver):  # pyright: ignore[reportIncompatibleVariableOverride]
     """Receives up to `count` messages from `sock` with each system call: recvmmsg(2).
 
     sock     a socket, an Fd, an int, or an object with fileno()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket as _socket
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from . import _cmsg
 from ._asked import Asked
@@ -130,8 +130,9 @@ def complete(
         if isinstance(found, bytes):
             return plan.configure(found)
         if isinstance(found, tuple):
-            plan.leave_out(found)
-            start = found[0] + 1
+            place, error = cast("tuple[int, OSError]", found)
+            plan.leave_out((place, error))
+            start = place + 1
         found = _cmsg.Options.configuration(sock, asked.plans, noted, start)
     return found
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Receiver", "send_all"]
 
 
-class Receiver(Configured, _cmsg.Receiver):
+class Receiver(Configured, _cmsg.Receiver):  # pyright: ignore[reportIncompatibleVariableOverride]
     """Receives messages from `sock`; buffers and socket options are set up once: recvmsg(2).
 
     sock           a socket, an Fd, an int, or an object with fileno()
