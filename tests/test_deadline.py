@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -89,16 +92,33 @@ def test_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (at_once.remaining(), at_once.timeout()) == (0, 0)
     with pytest.raises(BlockingIOError) as caught:
         at_once.left()
-    assert caught.value is at_once.error
+    assert at_once.raised(caught.value)
     assert caught.value.errno == errno.EAGAIN
 
     clock[0] = 102.5
     assert later.left() == 0.5
-    assert later.error is None
+    assert not later.raised(caught.value)
     for clock[0] in (103.0, 200.0):
         assert later.remaining() == 0
         for ask in (later.left, later.timeout):
             with pytest.raises(TimeoutError, match=r"^timed out$") as over:
                 ask()
-            assert over.value is later.error
+            assert later.raised(over.value)
+            assert not later.raised(caught.value)
     assert endless.left() is None
+
+
+def test_an_error_is_not_part_of_a_cycle() -> None:
+    class Watched(Deadline):
+        pass
+
+    gc.disable()
+    try:
+        deadline = Watched(0)
+        gone = weakref.ref(deadline)
+        with suppress(BlockingIOError):
+            deadline.left()
+        del deadline
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from batches import raising
 from pairs import new_pair
 from support import (
     eventually,
@@ -244,6 +245,22 @@ def test_after_a_try_that_fails_the_numbers_are_kept_too() -> None:
                 right.bind(name)
                 assert prepared.try_send() == 1
                 assert files_after(right, 0) == (b"x", ["0"])
+        os.close(mine)
+
+
+@pytest.mark.parametrize("error", [OSError, KeyError])
+def test_after_a_try_whose_socket_has_no_number_the_numbers_are_kept_too(error: Any) -> None:
+    with new_pair(socket.SOCK_SEQPACKET) as (left, right), open_files(2) as files:
+        sock = Named(left.fileno())
+        mine = os.dup(files[0])
+        with cmsgx.PreparedSend(sock, b"x", fds=[mine]) as prepared:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Named, "fileno", raising(error("not now")))
+                with pytest.raises(error, match="not now"):
+                    prepared.try_send()
+            os.dup2(files[1], mine, inheritable=False)
+            assert prepared.try_send() == 1
+            assert files_after(right, 0) == (b"x", ["0"])
         os.close(mine)
 
 

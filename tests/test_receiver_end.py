@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
+from errqueue import tcp_pair
 from receivers import HAS_END, KINDS, each_receiver, messages_of, two
 from support import content, open_files
 
@@ -104,18 +107,38 @@ def test_an_empty_message_with_a_descriptor_is_not_the_end(make: Callable[..., A
         assert receiver.is_end(receiver.try_receive()) is True
 
 
-@pytest.mark.parametrize("is_end", [True, False])
-def test_a_read_of_no_bytes_from_a_stream(is_end: bool) -> None:
-    with two("stream") as (sender, sock):
+@pytest.mark.parametrize(("has_more", "has_hung_up"), [(True, False), (True, True), (False, True)])
+@pytest.mark.parametrize("pair", [partial(two, "stream"), tcp_pair], ids=["AF_UNIX", "TCP"])
+def test_a_read_of_no_bytes_from_a_stream(
+    pair: Callable[[], Any], has_more: bool, has_hung_up: bool
+) -> None:
+    with pair() as (sender, sock):
         receiver = cmsgx.Receiver(sock, 10)
         sender.send(b"more")
-        if is_end:
+        if has_hung_up:
             sender.close()
+            poll = select.poll()
+            poll.register(sock, select.POLLRDHUP)
+            assert poll.poll(60_000)
+        if not has_more:
             assert receiver.receive().data == b"more"
         message = receiver.try_receive(bufsize=0)
         assert message is not None
         assert message.eof is None
-        assert receiver.is_end(message) is is_end
+        assert receiver.is_end(message) is (has_hung_up and not has_more)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_batch_of_no_bytes_from_a_stream(count: int) -> None:
+    with two("stream") as (sender, sock):
+        receiver = cmsgx.BatchReceiver(sock, count, 0)
+        sender.send(b"more")
+        sender.close()
+        batch = receiver.receive()
+        assert (len(batch), receiver.is_end(batch)) == (count, False)
+        assert sock.recv(9) == b"more"
+        batch = receiver.receive()
+        assert (len(batch), receiver.is_end(batch)) == (1, True)
 
 
 def test_the_socket_is_asked_when_is_end_is_called() -> None:

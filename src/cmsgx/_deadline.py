@@ -46,14 +46,15 @@ def with_own(
 class Deadline:
     """`seconds` from now; None for no limit, 0 if the call may not wait."""
 
-    __slots__ = ("_until", "error", "rounds", "seconds")
+    __slots__ = ("_raised", "_until", "rounds", "seconds")
 
     def __init__(self, seconds: Any) -> None:
         self.seconds = seconds = as_seconds(seconds)
         # The last argument of _cmsg.wait_for().
         self.rounds = 0
-        # What left() has raised.
-        self.error: OSError | None = None
+        # The id() of what left() has raised. Not the exception itself, which has a traceback that
+        # refers to this object: a cycle, which would keep all arguments of the call alive.
+        self._raised: int | None = None
         self._until = None if seconds is None else time.monotonic() + seconds
 
     @classmethod
@@ -82,12 +83,21 @@ class Deadline:
         """The same, but if none are left: BlockingIOError if it may not wait, else TimeoutError."""
         left = self.remaining()
         if left == 0:
-            if self.seconds:
-                self.error = TimeoutError("timed out")
-            else:
-                self.error = BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-            raise self.error
+            raise self._time_is_up()
         return left
+
+    def _time_is_up(self) -> OSError:
+        error: OSError
+        if self.seconds:
+            error = TimeoutError("timed out")
+        else:
+            error = BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        self._raised = id(error)
+        return error
+
+    def raised(self, error: BaseException) -> bool:
+        """Whether this is what left() raised, and not what a signal handler raised meanwhile."""
+        return id(error) == self._raised
 
     def timeout(self) -> float | None:
         """The time left, for a call that takes a timeout: 0 only if it may not wait at all."""

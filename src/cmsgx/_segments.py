@@ -183,7 +183,7 @@ def send_segments(
             try:
                 limit = ... if deadline is None else deadline.timeout()
             except OSError as error:
-                if deadline is None or error is not deadline.error:
+                if deadline is None or not deadline.raised(error):
                     raise  # by a signal handler
                 send.told(error)
                 continue

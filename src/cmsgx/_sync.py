@@ -103,21 +103,31 @@ def send_all(
     timeout = with_own(sock, timeout)
     deadline = Deadline(None if timeout is ... else timeout)
     limit = ... if timeout is ... else deadline.seconds
-    views = data if type(data) is bytes else views_of(data)
+    views: list[memoryview] = []
     prepared = refusal = None
     try:
-        with PreparedSend(sock, views, fds=fds, control=control) as prepared:
-            refusal = prepared._send(limit)
-            while refusal is None and not prepared.is_done:
-                if deadline.seconds is not None:
-                    limit = deadline.timeout()
+        try:
+            rest = data if type(data) is bytes else (views := views_of(data))
+            with PreparedSend(sock, rest, fds=fds, control=control) as prepared:
                 refusal = prepared._send(limit)
-            if refusal is not None:
-                raise refusal
+                while refusal is None and not prepared.is_done:
+                    if deadline.seconds is not None:
+                        limit = deadline.timeout()
+                    refusal = prepared._send(limit)
+                if refusal is not None:
+                    raise refusal
+        except OSError as error:
+            if error is refusal or deadline.raised(error):
+                if prepared is not None and prepared.sent:
+                    note_used_up(error, data=data)
+                else:
+                    note_used_up(error, data=data, fds=fds, control=control)
+            raise
+        finally:
+            refusal = None  # its traceback has this frame: a cycle, which would hold the arguments
+            for view in views:
+                view.release()  # who handles the error can remove from `data` what was sent
     except BaseException as error:
-        sent = prepared.sent if prepared is not None else 0
-        failed = deadline.error if refusal is None else refusal
-        if failed is not None and error is failed:
-            note_used_up(failed, data=data, **({} if sent else {"fds": fds, "control": control}))
-        error.sent = sent  # type: ignore[attr-defined]
+        # No calls here: after one, a signal handler could raise again.
+        error.sent = prepared.sent if prepared is not None else 0  # type: ignore[attr-defined]
         raise

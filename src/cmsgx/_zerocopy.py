@@ -198,7 +198,7 @@ class ZeroCopySender(SenderBase):
                 self._wait(deadline)
         except OSError as error:
             # An error that a signal handler raised has to pass through.
-            if error.errno != errno.EBADF and (deadline is None or error is not deadline.error):
+            if error.errno != errno.EBADF and (deadline is None or not deadline.raised(error)):
                 raise
         self._is_closed = True
         return self.release()

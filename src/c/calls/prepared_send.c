@@ -66,13 +66,15 @@ static PyObject *
 try_again(cmsgx_prepared *self)
 {
     cmsgx_sock sock;
+    ssize_t sent = -1;
     int error = 0;
-    if (!is_usable(self)
-        || cmsgx_sock_resolve_typed(self->out.state, self->sock, CMSGX_SENDING, &sock) < 0) {
+    if (!is_usable(self)) {
         return NULL;
     }
-    sock.timeout = CMSGX_ONE_TRY;
-    ssize_t sent = cmsgx_prepared_send(self, &sock, self->flags | MSG_DONTWAIT, &error);
+    if (cmsgx_sock_resolve_typed(self->out.state, self->sock, CMSGX_SENDING, &sock) == 0) {
+        sock.timeout = CMSGX_ONE_TRY;
+        sent = cmsgx_prepared_send(self, &sock, self->flags | MSG_DONTWAIT, &error);
+    }
     return sent >= 0 ? PyLong_FromSsize_t(sent)
          : cmsgx_prepared_keep_numbers(self, error) < 0 ? NULL : Py_NewRef(Py_None);
 }

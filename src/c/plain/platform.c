@@ -172,16 +172,12 @@ cmsgx_proto_of(int fd)
 #endif
 }
 
-/* Whether a SOCK_SEQPACKET has something queued, as far as can be seen: bytes in any message,
-   descriptors in the next one. */
+/* Whether something is queued, as far as can be seen: bytes in any message, descriptors in the next
+   one. */
 static int
-has_packets(int fd)
+has_more(int fd)
 {
-    int type, bytes = 0;
-    socklen_t size = sizeof(type);
-    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0 || type != SOCK_SEQPACKET) {
-        return 0;
-    }
+    int bytes = 0;
     if (ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0) {
         return 1;
     }
@@ -231,13 +227,13 @@ cmsgx_has_hung_up(int fd)
         int failed = errno;
         result = is_shut_down(fd);
         errno = failed;
-        return result > 0 ? !has_packets(fd) : result;
+        return result > 0 ? !has_more(fd) : result;
     }
     if (ready.revents & POLLNVAL) {
         errno = EBADF;
         return -1;
     }
-    return result > 0 && (ready.revents & (asked | POLLHUP)) && !has_packets(fd);
+    return result > 0 && (ready.revents & (asked | POLLHUP)) && !has_more(fd);
 }
 
 int
