@@ -141,14 +141,20 @@ def test_what_is_kept_is_limited() -> None:
         for fds in range(254):
             cmsgx.Receiver(right, 10, fds=fds)
         assert len(_table.derived) <= _asked._MOST
-        numbers = (2, 16, 34, 76, 35, 29)
+        numbers = (16, 34, 76, 35, 29, 37)  # SO_TIMESTAMPING is a word of flags
+        seen: set[bytes] = set()
         receiver = cmsgx.Receiver(right, 10, fds=7)
         (options,) = receiver._asked.plans.values()
         for bits in range(1 << len(numbers)):
+            for number in numbers:  # first, as SO_TIMESTAMP and SO_TIMESTAMPNS share what is off
+                right.setsockopt(socket.SOL_SOCKET, number, 0)
             for i, number in enumerate(numbers):
-                right.setsockopt(socket.SOL_SOCKET, number, bits >> i & 1)
+                if bits >> i & 1:
+                    right.setsockopt(socket.SOL_SOCKET, number, 8 if number == 37 else 1)
             receiver.refresh()
+            seen.add(options.states(right))
             assert len(options.configs) <= 32
+        assert len(seen) > 32
         assert receiver._asked.plans[_cmsg.Options.key(right)] is options
 
 
