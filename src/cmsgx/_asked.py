@@ -30,16 +30,16 @@ class Asked:
     def __init__(
         self, options: tuple[KindOption, ...], fds: int, raises: bool, in_background: bool
     ) -> None:
-        self.version = _table.derived
+        self.version: dict[Any, Any] = _table.derived
         """Of the table of kinds: what the plans are made from."""
-        self.options = options
+        self.options: tuple[KindOption, ...] = options
         """Each once; those with a value come last, so that their values prevail."""
         self.kinds: tuple[Any, ...] = tuple(dict.fromkeys([one.kind for one in options]))
         """The classes, each once."""
-        self.fds = fds
-        self.raises = raises
+        self.fds: int = fds
+        self.raises: bool = raises
         """Whether a receive raises if data or descriptors are missing."""
-        self.in_background = in_background
+        self.in_background: bool = in_background
         """Whether the descriptors are closed in the background."""
         # For each family and type of socket so far what this means there, for C and in full: see
         # _plan.py. No lock: whoever comes second makes an equal one.

@@ -367,7 +367,16 @@ class Receiver:
     def __next__(self) -> Message: ...
     def _configure(self, config: ReceiveConfig, /) -> None: ...
     def _open(
-        self, *arguments: Any
+        self,
+        sock: Any,
+        bufsize: Any,
+        into: Any,
+        known: Any,
+        want: Any,
+        fds: Any,
+        on_truncation: Any,
+        close: Any,
+        /,
     ) -> ReceiveConfig | int | tuple[int, OSError] | bytes | None: ...
     _asked: Any
     @property
@@ -418,7 +427,16 @@ class BatchReceiver:
     def __next__(self) -> Batch: ...
     def _configure(self, config: ReceiveConfig, /) -> None: ...
     def _open(
-        self, *arguments: Any
+        self,
+        sock: Any,
+        count: Any,
+        bufsize: Any,
+        known: Any,
+        want: Any,
+        fds: Any,
+        on_truncation: Any,
+        close: Any,
+        /,
     ) -> ReceiveConfig | int | tuple[int, OSError] | bytes | None: ...
     _asked: Any
     @property
