@@ -20,7 +20,7 @@ typedef struct {
 static inline int
 cmsgx_is_used_up(PyObject *value)
 {
-    return value != NULL && PyIter_Check(value);
+    return value != NULL && !PyBytes_CheckExact(value) && PyIter_Check(value);
 }
 
 /* The same for an argument called `fds`, where a file is one descriptor, and is not iterated. */

@@ -90,7 +90,7 @@ static int
 are_repeatable(const cmsgx_argument *arguments, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        if (cmsgx_is_argument_used_up(&arguments[i])) {
+        if (cmsgx_is_used_up(arguments[i].value) && cmsgx_is_argument_used_up(&arguments[i])) {
             PyErr_Format(PyExc_TypeError,
                          "%s: a list or a tuple is needed, not %.200s, which a try that sends "
                          "nothing would use up; PreparedSend reads it once",
