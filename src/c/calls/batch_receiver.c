@@ -61,7 +61,8 @@ free_buffers(batch_receiver *self, int flags)
         self->used = self->count;
         self->name_size = name_size;
     }
-    for (size_t i = 0; i < self->used; i++) {
+    size_t used = self->used;
+    for (size_t i = 0; i < used; i++) {
         cmsgx_buffer *buffer = self->buffers[i];
         int is_set = is_free(buffer);
         if (!is_set) {
@@ -146,23 +147,26 @@ static inline __attribute__((always_inline)) int
 receive_some(int fd, batch_call *call, size_t count, int flags)
 {
     batch_receiver *self = call->self;
+    struct cmsgx_mmsg *headers = self->headers;
+    size_t used = self->used;
+    socklen_t name_size = self->name_size;
     call->asked = count;
-    for (size_t i = 0; i < self->used; i++) {
+    for (size_t i = 0; i < used; i++) {
         cmsgx_buffer *buffer = self->buffers[i];
-        cmsgx_msghdr_prepare(&self->headers[i].msg_hdr, buffer->control, buffer->control_size,
-                             &buffer->name, self->name_size, 0);
+        cmsgx_msghdr_prepare(&headers[i].msg_hdr, buffer->control, buffer->control_size,
+                             &buffer->name, name_size, 0);
     }
     /* Before the call: a fork in another thread may copy the buffers right after it. */
     self->used = count;
     /* Waits only for the first message.  The timeout of recvmmsg(2) is not used: it is checked only
        after a message was received, so the call could wait for ever (recvmmsg(2), BUGS). */
     int result =
-        cmsgx_recvmmsg(fd, self->headers, (unsigned)count, flags | CMSGX_MSG_WAITFORONE);
+        cmsgx_recvmmsg(fd, headers, (unsigned)count, flags | CMSGX_MSG_WAITFORONE);
     /* The next message, which did not come, was tried too. */
-    size_t used = result > 0 ? (size_t)result + 1 : 1;
+    used = result > 0 ? (size_t)result + 1 : 1;
     self->used = used < count ? used : count;
     for (int i = 0; CMSGX_EXTRA_CONTROL > 0 && i < result; i++) {
-        cmsgx_msghdr_finish(&self->headers[i].msg_hdr, self->buffers[i]->control_size);
+        cmsgx_msghdr_finish(&headers[i].msg_hdr, self->buffers[i]->control_size);
     }
     if (result < 0) {
         cmsgx_msghdr_failed(self->buffers[0]->control, self->buffers[0]->control_size, flags);

@@ -502,8 +502,9 @@ options_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                     : PyTuple_GET_ITEM(given[1], i - count);
         one_option *option = &self->each[i];
         result = parse_option(entry, option);
-        option->is_same = i > count && option->name == option[-1].name
-                          && option->level == option[-1].level && option->size == option[-1].size;
+        const one_option *before = i > count && i > 0 ? &self->each[i - 1] : NULL;
+        option->is_same = before != NULL && option->name == before->name
+                          && option->level == before->level && option->size == before->size;
         if (result == 0 && self->largest < self->each[i].words) {
             self->largest = self->each[i].words;
         }

@@ -31,7 +31,7 @@ typedef struct {
 
 typedef struct {
     cmsgx_state *state;
-    cmsgx_sock *sock;
+    cmsgx_sock sock;
     int flags;
     size_t count;               /* entries that are filled */
     size_t done;                /* of those, sent or skipped */
@@ -118,7 +118,7 @@ fill_entry(batch *self, batch_entry *entry, PyObject *message)
         entry->control, ENTRY_CONTROL_SIZE,
     };
 
-    cmsgx_outgoing_init(&entry->out, arrays, self->state, self->sock);
+    cmsgx_outgoing_init(&entry->out, arrays, self->state, &self->sock);
     entry->out.is_typed = 1;
     if (PyTuple_Check(message)) {
         Py_ssize_t size = PyTuple_GET_SIZE(message);
@@ -133,7 +133,7 @@ fill_entry(batch *self, batch_entry *entry, PyObject *message)
             parts[i] = PyTuple_GET_ITEM(message, i);
         }
     }
-    if (cmsgx_outgoing_fill(&entry->out, self->sock, parts[0], parts[1], parts[2], parts[3]) < 0) {
+    if (cmsgx_outgoing_fill(&entry->out, &self->sock, parts[0], parts[1], parts[2], parts[3]) < 0) {
         return -1;
     }
     cmsgx_outgoing_finish(&entry->out);
@@ -302,8 +302,8 @@ skip_failed(batch *self, Py_ssize_t from, int error)
 {
     cmsgx_refusal refusal = CMSGX_OF_ALL;
     if (self->skipped != NULL && self->part_sent == 0) {
-        refusal = cmsgx_refusal_of(error, cmsgx_sock_type(self->sock),
-                                   cmsgx_sock_family(self->sock));
+        refusal = cmsgx_refusal_of(error, cmsgx_sock_type(&self->sock),
+                                   cmsgx_sock_family(&self->sock));
     }
     if (refusal == CMSGX_OF_ALL) {
         return 0;
@@ -346,7 +346,7 @@ send_chunk(batch *self, Py_ssize_t from)
             pins.count = self->owner_count - owners_at;
         }
         ssize_t result =
-            cmsgx_call(self->sock, POLLOUT, try_sendmmsg, self, self->flags, &pins, error);
+            cmsgx_call(&self->sock, POLLOUT, try_sendmmsg, self, self->flags, &pins, error);
         if (result < 0 && self->is_one_try && *error == EAGAIN) {
             self->is_full = self->is_last_chunk = 1;
             return 0;
@@ -377,7 +377,7 @@ send_chunk(batch *self, Py_ssize_t from)
                 continue;
             }
             if (closed == self->count) {
-                cmsgx_outgoing_name_closed_fd(&self->entries[self->done].out, self->sock);
+                cmsgx_outgoing_name_closed_fd(&self->entries[self->done].out, &self->sock);
             }
             return -1;
         }
@@ -416,7 +416,7 @@ send_all(batch *self)
 {
     Py_ssize_t count = PyTuple_GET_SIZE(self->messages), done = 0;
 
-    cmsgx_start_clock(self->sock);
+    cmsgx_start_clock(&self->sock);
 
     while (done < count) {
         self->error = 0;
@@ -477,18 +477,17 @@ send_batch(batch *self, PyObject *module, const cmsgx_signature *signature, PyOb
     enum {SOCK, MESSAGES, FLAGS, TIMEOUT, ON_ERROR, COUNT};
     PyObject *values[COUNT] = {NULL};
     cmsgx_state *state = cmsgx_state_of(module);
-    cmsgx_sock sock;
     int flags = 0, skips = 0, failed = -1;
 
     if (cmsgx_keywords(state, signature, args, nargs, kwnames, values) < 0
-        || cmsgx_sock_resolve_typed(state, values[SOCK], CMSGX_SENDING, &sock) < 0
-        || cmsgx_sock_set_timeout(&sock, values[TIMEOUT]) < 0
+        || cmsgx_sock_resolve_typed(state, values[SOCK], CMSGX_SENDING, &self->sock) < 0
+        || cmsgx_sock_set_timeout(&self->sock, values[TIMEOUT]) < 0
         || (values[FLAGS] != NULL && cmsgx_as_int(values[FLAGS], "flags", &flags) < 0)
         || (values[ON_ERROR] != NULL && cmsgx_as_on_error(values[ON_ERROR], &skips) < 0)) {
         return -1;
     }
     if (self->is_one_try) {
-        sock.timeout = CMSGX_ONE_TRY;
+        self->sock.timeout = CMSGX_ONE_TRY;
         flags |= MSG_DONTWAIT;
     }
     /* A tuple of our own, as a list could be changed while the GIL is released. */
@@ -500,7 +499,6 @@ send_batch(batch *self, PyObject *module, const cmsgx_signature *signature, PyOb
     size_t max_entries = count < CHUNK ? (size_t)count : CHUNK;
 
     self->state = state;
-    self->sock = &sock;
     self->flags = flags | CMSGX_MSG_NOSIGNAL;
     self->messages = messages;
     self->is_iterator = PyIter_Check(values[MESSAGES]);
