@@ -498,8 +498,7 @@ options_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->watched = count;
     int result = (self->configs = PyDict_New()) == NULL ? -1 : 0;
     for (Py_ssize_t i = 0; result == 0 && i < Py_SIZE(self); i++) {
-        PyObject *entry = i < count ? PyTuple_GET_ITEM(given[0], i)
-                                    : PyTuple_GET_ITEM(given[1], i - count);
+        PyObject *entry = PyTuple_GET_ITEM(given[i >= count], i < count ? i : i - count);
         one_option *option = &self->each[i];
         result = parse_option(entry, option);
         const one_option *before = i > count && i > 0 ? &self->each[i - 1] : NULL;
