@@ -144,7 +144,7 @@ def test_an_fd_that_was_closed_meanwhile_is_named_and_nothing_else_is_sent() -> 
             fd.close()
             drain(right)
             for _ in range(2):
-                with pytest.raises(OSError, match=r"fds\[1\]") as caught:
+                with pytest.raises(OSError, match=r"fds\[1\]: <Fd closed>") as caught:
                     prepared.try_send()
                 assert caught.value.errno == errno.EBADF
             assert (prepared.sent, prepared.is_done) == (0, False)

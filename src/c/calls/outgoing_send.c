@@ -3,6 +3,7 @@
 #include "calls/outgoing_control.h"
 #include "errors.h"
 #include "plain/msghdr.h"
+#include "types/fd_argument.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -43,7 +44,16 @@ cmsgx_outgoing_name_closed_fd(const cmsgx_outgoing *out, const cmsgx_sock *sock)
         return;
     }
     for (size_t i = 0; i < out->fd_count; i++) {
-        if (fcntl(out->fds[i], F_GETFD) < 0) {
+        PyObject *owner = out->fd_owners[i];
+        if (owner != NULL && cmsgx_fd_check(out->state, owner)) {
+            /* Its number says nothing: it was closed before it could be pinned, or not at all. */
+            if (cmsgx_fd_number(owner) < 0) {
+                PyErr_Clear();
+                cmsgx_raise_unpinnable("fds", (Py_ssize_t)i, owner);
+                return;
+            }
+        }
+        else if (fcntl(out->fds[i], F_GETFD) < 0) {
             PyErr_Clear();
             cmsgx_raise_errno(EBADF, "fds[%zu]: descriptor %d is not open", i, out->fds[i]);
             return;
