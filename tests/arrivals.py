@@ -17,12 +17,18 @@ class Read:
     """What one recvmsg(2) brought, as a Message shows it."""
 
     def __init__(
-        self, data: bytes = b"", fds: Iterable[cmsgx.Fd] = (), *, closed_fds: int | None = 0
+        self,
+        data: bytes = b"",
+        fds: Iterable[cmsgx.Fd] = (),
+        *,
+        closed_fds: int | None = 0,
+        flags: int = 0,
     ) -> None:
         self.data = data
         self.nbytes = len(data)
         self.fds = list(fds)
         self.closed_fds = closed_fds
+        self.flags = flags
         self.closed = False
         self._left = list(self.fds)
 

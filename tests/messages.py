@@ -163,7 +163,7 @@ def _in_call(call: ast.Call) -> str | None:
         return f"{name}: {what} is needed, not {{}}"
     if name == "check_word":
         return f"{texts[0]}: {{}}; must be {{}}"
-    if name == "_fail":
+    if name in ("_fail", "_break_read"):
         return texts[0]
     if name in ("os_error", "add_note") or name.endswith("Error"):
         return texts[-1]

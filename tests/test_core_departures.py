@@ -224,6 +224,25 @@ def test_what_cannot_be_copied_breaks_sending(files: list[int]) -> None:
     assert len(wire.closed) == 1
 
 
+def test_what_was_copied_before_a_copy_failed_is_closed(files: list[int]) -> None:
+    many = (files * 254)[:600]
+    left = [3]
+
+    def few(fd: Any) -> cmsgx.Fd:
+        left[0] -= 1
+        if not left[0]:
+            raise OSError(errno.EMFILE, "too many")
+        return duplicate(fd)
+
+    out = Departures(Wire(1, 0).send, few)
+    out.begin(steps_of(b"one", many))
+    assert not out.advance()
+    before = open_fds()
+    with pytest.raises(OSError, match="too many"):
+        out.abandon()
+    assert open_fds() == before
+
+
 def test_another_way_to_go_on() -> None:
     out, wire = departures(1)
     out.begin([Step([b"ab"], (), ()), Step([b"cd"], (), ())])

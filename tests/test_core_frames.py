@@ -227,6 +227,22 @@ def test_a_frame_in_small_pieces_takes_no_more_memory_than_the_frame() -> None:
         tracemalloc.stop()
 
 
+def test_descriptors_that_wait_are_not_counted_at_each_read() -> None:
+    def steps_of_a_read(most: int) -> int:
+        """How many steps of the interpreter one without descriptors takes, after most - 1 with."""
+        deframer, queue = Deframer(is_end, max_fds=most), Queue()
+        whole = header(most + 9, most) + bytes(most + 9)
+        for at, byte in enumerate(whole[: most + 16]):
+            queue.reads.append(Read(bytes([byte]), new_fds(at) if 8 < at < 8 + most else ()))
+            assert deframer.pull(queue.receive)
+            with interrupted_after(1 << 30) as left:
+                assert deframer.next_frame() is None
+        deframer.close()
+        return (1 << 30) - left[0]
+
+    assert steps_of_a_read(40) == steps_of_a_read(2)
+
+
 # The end ------------------------------------------------------------------------------------------
 
 

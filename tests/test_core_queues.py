@@ -1,4 +1,4 @@
-"""Streams for protocols that count, and the row of those who wait, without a socket."""
+"""Streams for protocols that count, without a socket."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 from arrivals import Interrupted, Queue, Read, interrupted_after, is_end, new_fds
 from memory import need_testcapi, without_other_threads
-from support import content, open_fds, open_files
+from support import Pair, content, open_fds, open_files
 
 import cmsgx
 from cmsgx._core.queues import ByteStream, Rest
-from cmsgx._core.turns import Turns
 
 
 def read(stream: ByteStream, queue: Queue, call: Callable[[], Any]) -> Any:
@@ -185,6 +184,37 @@ def test_what_is_left_over_is_a_message_with_its_descriptors() -> None:
     stream.close()
 
 
+def test_one_descriptor_is_taken_without_a_look_at_the_others() -> None:
+    def steps_of_taking_one(queued: int) -> int:
+        stream = ByteStream(is_end, max_queued=queued)
+        queue = Queue(*[Read(b"x", new_fds(at)) for at in range(queued)])
+        read(stream, queue, lambda: stream.read_exactly(queued))
+        with interrupted_after(1 << 30) as left:
+            [fd] = stream.take_fds(1)
+        fd.close()
+        stream.close()
+        return (1 << 30) - left[0]
+
+    assert steps_of_taking_one(40) == steps_of_taking_one(2)
+
+
+def test_descriptors_without_bytes_go_with_the_bytes_after_them() -> None:
+    def some() -> tuple[ByteStream, Queue]:
+        reads = Read(b"", new_fds("a")), Read(b"", new_fds("b")), Read(b"cd", new_fds("c"))
+        return ByteStream(lambda _: False), Queue(*reads)
+
+    stream, queue = some()
+    while stream.read_exactly(3) is None and stream.pull(queue.receive):
+        pass
+    with stream.next_message() as rest:
+        assert (rest.data, [content(fd) for fd in rest.fds]) == (b"cd", ["a", "b", "c"])
+    stream, queue = some()
+    assert read(stream, queue, lambda: stream.read_exactly(1)) == b"c"
+    assert take(stream, 2) == ["a", "b"]
+    with stream.next_message() as rest:
+        assert (rest.data, [content(fd) for fd in rest.fds]) == (b"d", ["c"])
+
+
 def test_descriptors_that_were_not_taken_are_closed() -> None:
     before = open_fds()
     queue = Queue(Read(b"ab", new_fds("a", "b")), Read(b"c", new_fds("c")))
@@ -227,7 +257,7 @@ BREAKING: dict[str, Case] = {
     ),
     "too many descriptors queued": (
         [("a", "abc"), ("b", "d"), ("c", "ef")], lambda stream: stream.read_exactly(4),
-        cmsgx.LimitError, "stream: 6 descriptors wait to be taken; max_queued is 5", b"",
+        cmsgx.LimitError, "stream: 6 descriptors wait to be taken; max_queued is 5", b"ab",
     ),
     "a descriptor without room": (
         [("a", "ab", 1)], lambda stream: stream.read_exactly(1), cmsgx.LimitError,
@@ -285,6 +315,37 @@ def test_lost_descriptors_break_a_read_and_no_message() -> None:
     assert caught.value.__cause__ is error
     with pytest.raises(cmsgx.BrokenError, match="no descriptors arrived"):
         stream.take_fds(1)
+
+
+@pytest.mark.parametrize("mode", ["raise", "keep"])
+def test_a_message_that_was_cut_breaks_a_read(packets: Pair, mode: Any) -> None:
+    sender, receiving = packets
+    receiver = cmsgx.Receiver(receiving, 4, on_truncation=mode)
+    stream = ByteStream(receiver.is_end)
+    for data in b"ab", b"cdef and more", b"next":
+        sender.send(data)
+
+    def read_all() -> None:
+        while stream.read_exactly(6) is None:
+            assert stream.pull(receiver.try_receive)
+
+    for _ in range(2):
+        with pytest.raises(cmsgx.BrokenError, match="longer than the buffer") as caught:
+            read_all()
+        assert caught.value.partial == b"ab"
+
+
+def test_a_message_that_was_cut_is_a_message(packets: Pair) -> None:
+    sender, receiving = packets
+    receiver = cmsgx.Receiver(receiving, 4)
+    stream = ByteStream(receiver.is_end)
+    sender.send(b"too long")
+    sender.send(b"next")
+    with pytest.raises(cmsgx.DataTruncatedError):
+        stream.pull(receiver.try_receive)
+    while (data := stream.read_exactly(4)) is None:
+        assert stream.pull(receiver.try_receive)
+    assert data == b"next"
 
 
 def test_a_reset_comes_after_the_messages_and_before_the_end() -> None:
@@ -500,71 +561,3 @@ def drain(stream: ByteStream, receiver: cmsgx.Receiver, got: list[Any]) -> None:
     while stream.pull(receiver.try_receive) and not stream.is_at_end:
         with stream.next_message() as message:
             got.append((message.data, [content(fd) for fd in message.fds]))
-
-
-# Turns --------------------------------------------------------------------------------------------
-
-
-class Waiter:
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.woken = 0
-
-    def wake(self) -> None:
-        self.woken += 1
-
-
-def row(*names: str) -> tuple[Turns[Waiter], list[Waiter]]:
-    turns: Turns[Waiter] = Turns(Waiter.wake)
-    waiters = [Waiter(name) for name in names]
-    assert [turns.enter(waiter) for waiter in waiters] == [True] + [False] * (len(names) - 1)
-    return turns, waiters
-
-
-def woken(waiters: list[Waiter]) -> str:
-    return "".join([waiter.name * waiter.woken for waiter in waiters])
-
-
-def test_who_comes_first_is_served_first() -> None:
-    turns, waiters = row("a", "b", "c")
-    for done, now in ("a", "b"), ("ab", "bc"), ("abc", "bc"):
-        assert turns.first is waiters[len(done) - 1]
-        turns.leave(waiters[len(done) - 1])
-        assert woken(waiters) == now
-    assert turns.first is None
-    assert len(turns) == 0
-    turns.wake()
-    turns.wake_all()
-
-
-def test_one_that_is_cancelled_while_it_waits_wakes_nobody() -> None:
-    turns, waiters = row("a", "b", "c")
-    turns.leave(waiters[1])
-    assert woken(waiters) == ""
-    turns.leave(waiters[0])
-    assert woken(waiters) == "c"
-
-
-def test_one_that_was_woken_and_then_cancelled_wakes_the_next() -> None:
-    turns, waiters = row("a", "b")
-    turns.wake()
-    assert woken(waiters) == "a"
-    turns.leave(waiters[0])
-    assert woken(waiters) == "ab"
-    turns.leave(waiters[0])  # its task runs at last
-    assert woken(waiters) == "ab"
-
-
-def test_the_connection_finishes_in_the_place_of_one_that_left() -> None:
-    turns, waiters = row("a", "b", "c")
-    heir = Waiter("h")
-    turns.hand_over(waiters[0], heir)
-    turns.leave(waiters[0])
-    assert turns.first is heir
-    assert woken(waiters) == ""
-    turns.leave(heir)
-    assert woken(waiters) == "b"
-    turns.hand_over(Waiter("unknown"), heir)
-    assert len(turns) == 2
-    turns.wake_all()
-    assert woken(waiters) == "bbc"

@@ -14,7 +14,7 @@ from contextlib import suppress
 from itertools import starmap
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias, TypeVar
 
-from ..errors import BrokenError, ClosedError, ControlTruncatedError
+from ..errors import BrokenError, ClosedError, ControlTruncatedError, DataTruncatedError
 
 if TYPE_CHECKING:
     from .._fds import Fd
@@ -50,6 +50,8 @@ class Received(Protocol):
     def nbytes(self) -> int: ...
     @property
     def data(self) -> bytes: ...
+    @property
+    def flags(self) -> int: ...
     @property
     def fds(self) -> Any: ...
     @property
@@ -101,7 +103,7 @@ class Arrivals:
                 if self._reset is None:
                     self._reset = error.with_traceback(None)
                     continue
-            except ControlTruncatedError as error:
+            except (ControlTruncatedError, DataTruncatedError) as error:
                 self._lost(error)
                 raise
             break
@@ -143,8 +145,8 @@ class Arrivals:
         self._reset = None
         raise reset
 
-    def _lost(self, error: ControlTruncatedError) -> None:
-        """The bytes in the message of `error` have left the queue, and descriptors were lost."""
+    def _lost(self, error: ControlTruncatedError | DataTruncatedError) -> None:
+        """The message of `error` has left the queue, and a part of it is lost."""
 
     def _fail(
         self,

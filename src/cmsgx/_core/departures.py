@@ -140,14 +140,16 @@ class Departures:
         try:
             steps: list[Step] = []
             for step in self._left(message):
-                fds = [self._duplicate(fd) for fd in step.fds]
-                owned += fds
-                steps.append(Step([b"".join(step.data)], fds, step.control))
-        except Exception as error:
-            # It cannot be finished: no memory, or no free descriptor.
+                first = len(owned)
+                for fd in step.fds:
+                    append_result(owned, partial(self._duplicate, fd))
+                steps.append(Step([b"".join(step.data)], owned[first:], step.control))
+        except BaseException as error:
             close_each(owned)
-            self._break(error)
-            self._drop()
+            if isinstance(error, Exception):
+                # It cannot be finished: no memory, or no free descriptor.
+                self._break(error)
+                self._drop()
             raise
         self._message = _Message(steps, [], True, owned)
         self._release(message)

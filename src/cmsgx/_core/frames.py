@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._arguments import as_fds, as_int, as_kinds
 from .._cmsg import MAX_FDS, listed_fds
-from ..errors import BrokenError, ControlTruncatedError, LimitError, TooManyFdsError
+from ..errors import BrokenError, LimitError, TooManyFdsError
 from ..kinds import Rights
 from .arrivals import NOTHING, Arrivals, append_result, close_each
 from .departures import Step
@@ -19,6 +19,7 @@ from .sends import IOV_MAX, views_of
 if TYPE_CHECKING:
     from .._arguments import Buffer
     from .._fds import Fd, FileDescriptors
+    from ..errors import ControlTruncatedError, DataTruncatedError
     from ..kinds import ControlMessage
 
 _HEADER = struct.Struct("<IHH")
@@ -106,7 +107,7 @@ class Deframer(Arrivals):
         if self.max_fds > MOST_FDS:
             raise ValueError(f"max_fds: {max_fds}; must be 0 to {MOST_FDS}")
         # How many bytes of the stream were used. Of the frame that has begun: what came of its
-        # header, how many bytes of its data came, and its descriptors, a list for each read.
+        # header, how many bytes of its data came, and its descriptors, if any, as one list.
         self._state: tuple[int, bytes, int, list[list[Fd]]] = (0, b"", 0, [])
         # Its data; bytes beyond that number do not count.
         self._data = bytearray()
@@ -171,8 +172,7 @@ class Deframer(Arrivals):
                     data = bytes(self._data)
         if at == end:
             self._take(message, fds)
-        # Nearly always there is one list.
-        here = len(fds[0]) if len(fds) == 1 else sum([len(some) for some in fds])
+        here = len(fds[0]) if fds else 0
         if here != count and (data is not None or here > (self.max_fds if count < 0 else count)):
             self._fail_by_count(here, count)
         frame = None
@@ -181,7 +181,7 @@ class Deframer(Arrivals):
         if data is None:
             state = (start + at, header, size, fds)
         else:
-            frame = Frame(data, fds[0] if len(fds) == 1 else [fd for some in fds for fd in some])
+            frame = Frame(data, fds[0] if fds else ())
             state = (start + at, b"", 0, [])
             if size:
                 kept = bytearray()
@@ -215,6 +215,8 @@ class Deframer(Arrivals):
                 append_result(fds, message.take_all)
             except OSError as error:
                 self._fail(BrokenError, f"frame: {error.strerror}", cause=error)
+            if len(fds) > 1:
+                fds[:] = [[fd for some in fds for fd in some]]
 
     def _fail_by_count(self, came: int, count: int) -> NoReturn:
         if count < 0:
@@ -247,7 +249,7 @@ class Deframer(Arrivals):
         self._drop()
         raise reset
 
-    def _lost(self, error: ControlTruncatedError) -> None:
+    def _lost(self, error: ControlTruncatedError | DataTruncatedError) -> None:
         self._fail(BrokenError, f"frame: {error.strerror}", cause=error)
 
     def _drop(self) -> None:

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 from .._arguments import as_fds, as_int, as_view
-from ..errors import BrokenError, ControlTruncatedError, LimitError
+from .._cmsg import MSG_TRUNC
+from ..errors import BrokenError, LimitError
 from .arrivals import NOTHING, Arrivals, append_result, close_each
 from .parcels import Parcel
 
 if TYPE_CHECKING:
     from .._arguments import Buffer
     from .._fds import Fd
+    from ..errors import ControlTruncatedError, DataTruncatedError
 
 
 class Rest(Parcel):
@@ -46,6 +48,10 @@ class _Batch(NamedTuple):
 
     def fds(self) -> list[Fd]:
         return [fd for some in self.lists for fd in some]
+
+    def was_read(self, to: int) -> bool:
+        """Whether it came before this place. What came with no bytes goes with those after it."""
+        return self.first < to and self.end <= to
 
 
 _State: TypeAlias = "tuple[int, int, int, bytes | bytearray, tuple[_Batch, ...]]"
@@ -93,9 +99,9 @@ class ByteStream(Arrivals):
             message = self._message()
             self._held = NOTHING
             return message
-        fds = [fd for batch in batches if batch.end > read for fd in batch.fds()]
+        fds = [fd for batch in batches if not batch.was_read(read) for fd in batch.fds()]
         rest = Rest(self._bytes(came - read), fds)
-        self._read(came, tuple([batch for batch in batches if batch.end <= read]))
+        self._read(came, tuple([batch for batch in batches if batch.was_read(read)]))
         return rest
 
     def read_exactly(self, n: int) -> bytes | None:
@@ -144,19 +150,19 @@ class ByteStream(Arrivals):
             self.check()
         n = as_fds(n, "n")
         came, read, start, kept, batches = self._state
-        taken: list[Fd] = []
-        left: list[_Batch] = []
-        for batch in batches:
-            fds = batch.fds()
-            count = n - len(taken) if batch.first < read else 0
-            taken += fds[:count]
-            if count < len(fds):
-                left.append(batch._replace(lists=[fds[count:]]))
-        if len(taken) < n:
+        found: list[Fd] = []
+        used = 0
+        while used < len(batches) and len(found) < n and batches[used].first < read:
+            found += batches[used].fds()
+            used += 1
+        if len(found) < n:
             raise BrokenError(
-                f"take_fds: {n} are needed, and {len(taken)} came with the bytes that were read"
+                f"take_fds: {n} are needed, and {len(found)} came with the bytes that were read"
             )
-        self._state = (came, read, start, kept, tuple(left))
+        taken, left = found[:n], batches[used:]
+        if len(found) > n:
+            left = (batches[used - 1]._replace(lists=[found[n:]]), *left)
+        self._state = (came, read, start, kept, left)
         return taken
 
     def _fail_at_end(self, need: str) -> NoReturn:
@@ -173,8 +179,10 @@ class ByteStream(Arrivals):
             return False
         came, read, start, kept, batches = self._state
         if came == self._held[0]:
+            if message.flags & MSG_TRUNC:
+                self._break_read(BrokenError, "stream: a message was longer than the buffer")
             if message.closed_fds != 0:
-                self._fail(
+                self._break_read(
                     LimitError, f"stream: one read brought more than {len(message.fds)} descriptors"
                 )
             if len(message.fds):
@@ -194,16 +202,17 @@ class ByteStream(Arrivals):
     def _take_over(self, message: Any) -> tuple[_Batch, ...]:
         """The batches, with one for this message, which owns its descriptors from now on."""
         came, read, start, kept, batches = self._state
-        if not batches or batches[-1].first != came:
-            batches = (*batches, _Batch(came, came + message.nbytes, []))
+        end = came + message.nbytes
+        if not batches or batches[-1][:2] != (came, end):
+            batches = (*batches, _Batch(came, end, []))
             self._state = (came, read, start, kept, batches)
         try:
             append_result(batches[-1].lists, message.take_all)
         except OSError as error:
-            self._fail(BrokenError, f"stream: {error.strerror}", cause=error)
-        queued = sum([len(batch.fds()) for batch in batches])
+            self._break_read(BrokenError, f"stream: {error.strerror}", error)
+        queued = sum([len(fds) for batch in batches for fds in batch.lists])
         if queued > self.max_queued:
-            self._fail(
+            self._break_read(
                 LimitError,
                 f"stream: {queued} descriptors wait to be taken; max_queued is {self.max_queued}",
             )
@@ -229,10 +238,16 @@ class ByteStream(Arrivals):
             start, kept = to, kept[to - start : came - start]
         self._state = (came, to, start, kept, batches)
 
-    def _lost(self, error: ControlTruncatedError) -> None:
+    def _lost(self, error: ControlTruncatedError | DataTruncatedError) -> None:
         # Who asked for a message gets the error, and in it the message.
         if self.wanted:
-            self._fail(BrokenError, f"stream: {error.strerror}", cause=error)
+            self._break_read(BrokenError, f"stream: {error.strerror}", error)
+
+    def _break_read(
+        self, error: type[BrokenError], text: str, cause: BaseException | None = None
+    ) -> NoReturn:
+        """Breaks it during a read, because what came next is not whole."""
+        self._fail(error, text, self._bytes(self.buffered), cause)
 
     def _drop(self) -> None:
         super()._drop()
