@@ -243,6 +243,24 @@ def test_what_was_copied_before_a_copy_failed_is_closed(files: list[int]) -> Non
     assert open_fds() == before
 
 
+def test_a_rest_for_which_there_is_no_memory_breaks_sending(
+    files: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise MemoryError("no memory")
+
+    out, _ = departures(1, 0)
+    out.begin(steps_of(b"one", (files * 254)[:600]))
+    assert not out.advance()
+    before = open_fds()
+    monkeypatch.setattr("cmsgx._core.departures._Message", no_memory)
+    with pytest.raises(MemoryError):
+        out.abandon()
+    assert open_fds() == before
+    with pytest.raises(cmsgx.BrokenError, match="no memory"):
+        out.check()
+
+
 def test_another_way_to_go_on() -> None:
     out, wire = departures(1)
     out.begin([Step([b"ab"], (), ()), Step([b"cd"], (), ())])

@@ -144,6 +144,7 @@ class Departures:
                 for fd in step.fds:
                     append_result(owned, partial(self._duplicate, fd))
                 steps.append(Step([b"".join(step.data)], owned[first:], step.control))
+            rest = _Message(steps, [], True, owned)
         except BaseException as error:
             close_each(owned)
             if isinstance(error, Exception):
@@ -151,7 +152,7 @@ class Departures:
                 self._break(error)
                 self._drop()
             raise
-        self._message = _Message(steps, [], True, owned)
+        self._message = rest
         self._release(message)
         return True
 
