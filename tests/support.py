@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -169,12 +170,14 @@ def thread_in(work: Callable[[], object], is_inside: Callable[[], bool]) -> Iter
 
 
 def in_process(child: Callable[[], object], seconds: int = 0) -> int:
-    """Runs `work` in a child of fork, which may take this many seconds (0: any number); returns its
+    """Runs `child` in a child of fork, which may take this many seconds (0: any number); returns its
     pid.
 
     The child prints what it raises.
     """
-    pid = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other threads may be running
+        pid = os.fork()
     if pid == 0:
         status = 1
         try:
