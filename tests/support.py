@@ -170,7 +170,7 @@ def thread_in(work: Callable[[], object], is_inside: Callable[[], bool]) -> Iter
 
 
 def in_process(child: Callable[[], object], seconds: int = 0) -> int:
-    """Runs `child` in a child of fork, which may take this many seconds (0: any number); returns its
+    """Runs this in a child of fork, which may take this many seconds (0: any number); returns its
     pid.
 
     The child prints what it raises.

@@ -16,6 +16,7 @@ from typing import Any
 
 import cmsgx
 from cmsgx import errors, kinds, wire
+from cmsgx.kinds import Option, WireFormat
 
 from apifuzzing.arguments import a_dup, anything, arguments, some_kinds, wrapped
 from apifuzzing.journal import finding, note
@@ -143,8 +144,8 @@ def call_a_method() -> None:
         name = chance.choice(names)
     if name in EXCLUDED or (name == "close" and chance.random() < 0.7):
         return
-    if name == "__init__" and isinstance(thing, (socket.socket, cmsgx._cmsg.FdBase)):
-        return
+    if name == "__init__" and isinstance(thing, (socket.socket, cmsgx._cmsg.FdBase, Option, WireFormat)):
+        return  # an option and a wire format stay in the table of kinds, with what is put there
     if name in ("__setattr__", "__delattr__") and isinstance(thing, (int, type)):
         return  # a member of an enumeration lives on, with what is put there
     if name == "__setattr__":
