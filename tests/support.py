@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import gc
 import os
@@ -134,6 +133,8 @@ def run_python(
 def address_of(data: Any) -> int:
     """Where the bytes of a bytes-like object begin."""
     # from_buffer() does not accept a read-only buffer, so PyObject_GetBuffer is called directly.
+    import ctypes  # which 3.12 can load only in the main interpreter
+
     raw = (ctypes.c_void_p * 32)()  # larger than a Py_buffer, which begins with the address
     ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(data), ctypes.byref(raw), 0)
     start = raw[0]
