@@ -101,7 +101,8 @@ def plan_for(asked: Asked, key: int) -> Plan:
     plan: Plan | None = asked.details.get(key)
     if plan is None:
         plan = asked.details[key] = Plan(asked, key)
-        asked.plans[key] = plan.options
+    # Each time: a signal handler that raised may have kept an earlier call from it.
+    asked.plans[key] = plan.options
     return plan
 
 
