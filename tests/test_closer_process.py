@@ -191,6 +191,10 @@ def work():
     message.close()
 worker = threading.Thread(target=work, daemon=True)
 worker.start()
+while not go._cond._waiters:
+    time.sleep(0.001)
+with go._cond:   # now its lock is free, in a child too
+    pass
 pid = os.fork()
 if pid == 0:
     assert _cmsg.closer_wait(60) == 0
