@@ -334,7 +334,7 @@ import cmsgx
 from cmsgx import _cmsg, kinds, wire
 from support import open_fds
 
-faulthandler.dump_traceback_later(60, exit=True)
+faulthandler.dump_traceback_later(50 + int(sys.argv[2]) / 100, exit=True)
 warnings.simplefilter("ignore")
 sys.unraisablehook = lambda *args: None
 socket.setdefaulttimeout(0)
