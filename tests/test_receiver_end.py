@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import select
 import socket
@@ -107,6 +108,13 @@ def test_an_empty_message_with_a_descriptor_is_not_the_end(make: Callable[..., A
         assert receiver.is_end(receiver.try_receive()) is True
 
 
+def hang_up(sender: socket.socket, sock: socket.socket) -> None:
+    sender.close()
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)
+    assert poll.poll(60_000)
+
+
 @pytest.mark.parametrize(("has_more", "has_hung_up"), [(True, False), (True, True), (False, True)])
 @pytest.mark.parametrize("pair", [partial(two, "stream"), tcp_pair], ids=["AF_UNIX", "TCP"])
 def test_a_read_of_no_bytes_from_a_stream(
@@ -116,10 +124,7 @@ def test_a_read_of_no_bytes_from_a_stream(
         receiver = cmsgx.Receiver(sock, 10)
         sender.send(b"more")
         if has_hung_up:
-            sender.close()
-            poll = select.poll()
-            poll.register(sock, select.POLLRDHUP)
-            assert poll.poll(60_000)
+            hang_up(sender, sock)
         if not has_more:
             assert receiver.receive().data == b"more"
         message = receiver.try_receive(bufsize=0)
@@ -139,6 +144,23 @@ def test_a_batch_of_no_bytes_from_a_stream(count: int) -> None:
         assert sock.recv(9) == b"more"
         batch = receiver.receive()
         assert (len(batch), receiver.is_end(batch)) == (1, True)
+
+
+@pytest.mark.parametrize("pair", [partial(two, "stream"), tcp_pair], ids=["AF_UNIX", "TCP"])
+@pytest.mark.parametrize(
+    "made",
+    [lambda sock: cmsgx.Receiver(sock, 0), lambda sock: cmsgx.BatchReceiver(sock, 3, 0)],
+    ids=["Receiver", "BatchReceiver"],
+)
+def test_a_loop_of_reads_of_no_bytes_stops_when_the_peer_has_hung_up(
+    pair: Callable[[], Any], made: Callable[[Any], Any]
+) -> None:
+    """It would never reach the bytes that are left, which are there for another read."""
+    with pair() as (sender, sock):
+        sender.send(b"more")
+        hang_up(sender, sock)
+        assert list(itertools.islice(made(sock), 9)) == []
+        assert sock.recv(9) == b"more"
 
 
 def test_the_socket_is_asked_when_is_end_is_called() -> None:

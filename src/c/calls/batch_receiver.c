@@ -220,7 +220,7 @@ without_end(const batch_receiver *self, size_t count, int has_hung_up)
     size_t last = count;
     while (last > 1) {
         int eof = self->buffers[last - 1]->received.eof;
-        if (eof == 0 || (eof == 2 && has_hung_up <= 0)) {
+        if (eof == 0 || (eof == 2 && has_hung_up != 1)) {
             break;
         }
         last--;
@@ -228,13 +228,14 @@ without_end(const batch_receiver *self, size_t count, int has_hung_up)
     return last;
 }
 
-/* Whether only the end was received: 1, 0, or a negative errno if that cannot be determined. */
+/* Whether only the end was received, as cmsgx_batch_is_end() says it. */
 static int
 is_just_end(const batch_receiver *self, size_t count, size_t kept, int has_hung_up, int error)
 {
     if (has_hung_up >= 0) {
         int eof = self->buffers[0]->received.eof;
-        return kept == 1 && (eof == 1 || (eof == 2 && has_hung_up));
+        return has_hung_up == CMSGX_BYTES_LEFT ? has_hung_up
+            : kept == 1 && (eof == 1 || (eof == 2 && has_hung_up));
     }
     for (size_t i = 0; i < count; i++) {
         if (self->buffers[i]->received.eof != 2) {

@@ -159,8 +159,8 @@ receiver_try_receive(PyObject *object, PyObject *const *args, Py_ssize_t nargs,
     return receive_as_called(object, &signature, args, nargs, kwnames, 1);
 }
 
-/* Whether a message is only the end of the stream: 1, 0, or a negative errno if that cannot be
-   determined.  The socket is asked if an empty message looks like the end. */
+/* Whether a message is only the end of the stream, as cmsgx_receiver_next() needs it.  The socket
+   is asked if an empty message looks like the end. */
 static inline __attribute__((always_inline)) int
 is_end_of_stream(PyObject *message, const cmsgx_sock *sock)
 {
@@ -179,7 +179,8 @@ PyDoc_STRVAR(receiver_is_end_doc,
 "SOCK_SEQPACKET, or a read of 0 bytes from a stream, looks like the end, the socket is asked\n"
 "whether the peer has hung up and nothing more is queued: poll(2), POLLRDHUP.  So ask right after\n"
 "the receive, before the next one.  An empty message that the peer sent last, before it hung up,\n"
-"cannot be told from the end, and counts as the end.\n\n"
+"cannot be told from the end, and counts as the end.  A loop that reads 0 bytes at a time also\n"
+"stops once the peer has hung up: it would never reach the bytes that are left.\n\n"
 "`message` should be from this receiver.  For one that another receiver made, the answer is from\n"
 "`message.eof` too; where that is None, it is about the socket of this receiver.\n\n"
 "Raises OSError if the socket cannot be asked, because it is closed or poll(2) fails; TypeError\n"

@@ -121,7 +121,7 @@ cmsgx_receiver_clear(cmsgx_receiver_base *self)
 PyObject *
 cmsgx_receiver_tell(int is_end)
 {
-    return is_end < 0 ? cmsgx_raise_no_end(-is_end) : PyBool_FromLong(is_end);
+    return is_end < 0 ? cmsgx_raise_no_end(-is_end) : PyBool_FromLong(is_end == 1);
 }
 
 PyObject *

@@ -51,7 +51,7 @@ void cmsgx_receiver_clear(cmsgx_receiver_base *self);
 /* ValueError for a receiver whose __init__() was never called. */
 PyObject *cmsgx_raise_not_initialised(const char *name);
 
-/* What is_end() returns: True for 1, False for 0, or NULL with the OSError of a negative errno. */
+/* What is_end() returns: True for 1, NULL with the OSError of a negative errno, otherwise False. */
 PyObject *cmsgx_receiver_tell(int is_end);
 
 /* The first step of each call, once the receiver is marked as in use: sets *sock to the socket, and
@@ -79,8 +79,9 @@ cmsgx_receiver_begin(const cmsgx_receiver_base *self, const char *name, PyObject
 }
 
 /* tp_iternext, one step of a loop: closes the result of the previous step, and receives the next.
-   `receive` sets *is_end to whether that is only the end of the stream, as is_end() would find it:
-   1, 0, or a negative errno if that cannot be determined.  Inlined together with both functions. */
+   `receive` sets *is_end to whether that is only the end of the stream,
+   as cmsgx_has_hung_up() says it, but with a negative errno.  The loop stops at CMSGX_BYTES_LEFT
+   too.  Inlined together with both functions. */
 static inline __attribute__((always_inline)) PyObject *
 cmsgx_receiver_next(PyObject *object, int (*close)(PyObject *),
                     PyObject *(*receive)(PyObject *, int *is_end))

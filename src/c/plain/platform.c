@@ -213,6 +213,13 @@ is_shut_down(int fd)
 #endif
 }
 
+/* What cmsgx_has_hung_up() returns once the peer has. */
+static int
+what_is_left(int fd)
+{
+    return !has_more(fd) ? 1 : cmsgx_type_of(fd) == SOCK_STREAM ? CMSGX_BYTES_LEFT : 0;
+}
+
 int
 cmsgx_has_hung_up(int fd)
 {
@@ -227,13 +234,13 @@ cmsgx_has_hung_up(int fd)
         int failed = errno;
         result = is_shut_down(fd);
         errno = failed;
-        return result > 0 ? !has_more(fd) : result;
+        return result > 0 ? what_is_left(fd) : result;
     }
     if (ready.revents & POLLNVAL) {
         errno = EBADF;
         return -1;
     }
-    return result > 0 && (ready.revents & (asked | POLLHUP)) && !has_more(fd);
+    return result > 0 && (ready.revents & (asked | POLLHUP)) ? what_is_left(fd) : 0;
 }
 
 int

@@ -328,7 +328,10 @@ int cmsgx_type_of(int fd);
 int cmsgx_proto_of(int fd);
 
 /* Whether the peer will send nothing more and all that it sent was read: for a socket whose empty
-   messages look like that.  1, 0, or -1 with errno where it cannot be determined. */
+   messages look like that.  1, 0, or -1 with errno where it cannot be determined; CMSGX_BYTES_LEFT
+   for a stream that has bytes left, which only a read of 0 bytes asks about: it is not at its end,
+   but a loop of such reads would never come further. */
+#define CMSGX_BYTES_LEFT 2
 int cmsgx_has_hung_up(int fd);
 
 /* The process that connected to an AF_UNIX socket, or listened on it. */

@@ -13,8 +13,8 @@ PyObject *cmsgx_batch_new(cmsgx_receive_config *config, size_t count);
    batch must have capacity for it. */
 void cmsgx_batch_add(PyObject *batch, cmsgx_buffer *buffer);
 
-/* Whether the batch is only the end of the stream, as was found when it was received: 1, 0, or a
-   negative errno if that could not be determined. */
+/* Whether the batch is only the end of the stream, as was found when it was received; as
+   cmsgx_receiver_next() needs it. */
 void cmsgx_batch_set_end(PyObject *batch, int is_end);
 int cmsgx_batch_is_end(PyObject *batch);
 
