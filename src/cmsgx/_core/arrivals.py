@@ -14,7 +14,8 @@ from contextlib import suppress
 from itertools import starmap
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias, TypeVar
 
-from ..errors import BrokenError, ClosedError, ControlTruncatedError, DataTruncatedError
+from ..errors import BrokenError, ControlTruncatedError, DataTruncatedError
+from .ending import Ending
 
 if TYPE_CHECKING:
     from .._fds import Fd
@@ -60,7 +61,7 @@ class Received(Protocol):
     def close(self) -> None: ...
 
 
-class Arrivals:
+class Arrivals(Ending):
     """The message that came last, until it is used; how the stream ends, and what broke it.
 
     is_end   says of a message without bytes whether it is the end: is_end() of its receiver. It is
@@ -69,18 +70,18 @@ class Arrivals:
     For one thread at a time. Once it failed, each call raises the same.
     """
 
-    __slots__ = ("_failure", "_held", "_is_end", "_reset")
+    __slots__ = ("_held", "_is_end", "_reset")
 
     # The first item is how many bytes of the stream were used: where the next message begins.
     _state: tuple[int, *tuple[Any, ...]]
 
     def __init__(self, is_end: Callable[[Any], bool]) -> None:
+        super().__init__()
         self._is_end = is_end
         # Where its first byte is in the stream; and the message, if there is one, and whether it is
         # the end, if that was asked.
         self._held: _Held = NOTHING
         self._reset: ConnectionResetError | None = None
-        self._failure: tuple[Callable[[], Exception], BaseException | None] | None = None
 
     def pull(self, receive: Callable[[], Any]) -> bool:
         """Gets the next message, unless one is here or the end came; False if there is none yet.
@@ -124,17 +125,6 @@ class Arrivals:
         if len(here) == 1:
             here.append(self._is_end(here[0]))
         return bool(here[1])
-
-    def check(self) -> None:
-        """Raises what ended this for good: ClosedError after close(), or what broke it."""
-        if self._failure is not None:
-            make, cause = self._failure
-            raise make() from cause
-
-    def close(self) -> None:
-        """Drops what was not used, and closes its descriptors. All that follows is ClosedError."""
-        self._failure = (lambda: ClosedError("the connection is closed"), None)
-        self._drop()
 
     def _message(self) -> Any:
         """The message that came and was not used up, or None."""

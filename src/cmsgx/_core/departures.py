@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..errors import BrokenError, ClosedError
+from ..errors import BrokenError
 from .arrivals import append_result, close_each
+from .ending import Ending
 from .sends import views_after, views_of
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class _Message(NamedTuple):
     owned: list[Fd]  # those that it closes
 
 
-class Departures:
+class Departures(Ending):
     """The message that is being sent, and what broke sending.
 
     send        a try, with the arguments `data, fds=, control=`: returns a number of bytes if all
@@ -56,15 +57,15 @@ class Departures:
     As for Arrivals, an exception of a signal handler leaves nothing torn. For one thread at a time.
     """
 
-    __slots__ = ("_duplicate", "_failure", "_message", "_send")
+    __slots__ = ("_duplicate", "_message", "_send")
 
     def __init__(
         self, send: Callable[..., Any], duplicate: Callable[[FileDescriptorLike], Fd]
     ) -> None:
+        super().__init__()
         self._send = send
         self._duplicate = duplicate
         self._message: _Message | None = None
-        self._failure: tuple[Callable[[], Exception], BaseException | None] | None = None
 
     @property
     def pending(self) -> int:
@@ -72,12 +73,6 @@ class Departures:
         if self._message is None or not self._has_begun(self._message):
             return 0
         return sum([len(view) for step in self._left(self._message) for view in step.data])
-
-    def check(self) -> None:
-        """Raises what ended sending for good: ClosedError, or BrokenError after half a message."""
-        if self._failure is not None:
-            make, cause = self._failure
-            raise make() from cause
 
     def begin(self, steps: list[Step]) -> None:
         """Takes the next message, once the one before it is gone."""
@@ -155,11 +150,6 @@ class Departures:
         self._message = rest
         self._release(message)
         return True
-
-    def close(self) -> None:
-        """Drops what is pending. All that follows is ClosedError."""
-        self._failure = (lambda: ClosedError("the connection is closed"), None)
-        self._drop()
 
     def _has_begun(self, message: _Message) -> bool:
         outcomes = message.outcomes
