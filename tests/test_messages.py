@@ -180,7 +180,7 @@ UNMET = {
     "{}: its values must have the same size": _PRIVATE,
     "_open() takes 8 arguments, not {}": _PRIVATE,
     "known{}: a dict is needed, not {}": _PRIVATE,
-    "known{}: a dict of (asked, plans) is needed, not {}": _PRIVATE,
+    "known{}: a dict of (asked, plans, key) is needed, not {}": _PRIVATE,
     "IPAddress has no codec of its own": _PRIVATE,
     "attached_state: {}; must be 0 to {}": _PRIVATE,
     "{}(): the first argument is a list of {}": _PRIVATE,

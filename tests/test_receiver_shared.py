@@ -92,6 +92,37 @@ def test_arguments_that_are_equal_but_not_the_same_are_told_apart() -> None:
             assert caught.value.__context__ is None
 
 
+class Disguised:
+    """Equals a class, and is none."""
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+
+    def __hash__(self) -> int:
+        return hash(self.kind)
+
+    def __eq__(self, other: object) -> bool:
+        return other is self.kind
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda sock, kind: cmsgx.Receiver(sock, 9, want=[kind]),
+        lambda sock, kind: cmsgx.BatchReceiver(sock, 2, 9, want=[kind]),
+        lambda sock, kind: cmsgx.ErrorReceiver(sock, want=[kind]),
+        lambda sock, kind: cmsgx.enable(sock, kind),
+    ],
+    ids=["Receiver", "BatchReceiver", "ErrorReceiver", "enable"],
+)
+def test_what_equals_a_kind_that_is_known_is_refused(call: Any) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for _ in range(2):
+            call(sock, kinds.Ttl)
+        with pytest.raises(TypeError, match="a kind of control message is needed, not Disguised"):
+            call(sock, Disguised(kinds.Ttl))
+
+
 @pytest.mark.parametrize("name", ["Receiver", "BatchReceiver"])
 def test_a_second_init_is_refused_and_changes_no_option(pairs: Any, name: str) -> None:
     sock = pairs[0][1]

@@ -67,7 +67,8 @@ def ask(
     fds = as_fds(fds)
     key = (fds, on_truncation, close, *several)
     try:
-        if key in derived:
+        # An object of another class can equal a kind, and has to be refused.
+        if key in derived and not [one for one in several if not _can_be_kind(one)]:
             known: Asked = derived[key][0]
             return known
     except (KeyError, TypeError):  # another thread has emptied it; one of them has no hash
@@ -75,8 +76,12 @@ def ask(
     made = _make(several, argument, fds, on_truncation, close)
     if len(derived) >= _MOST:
         derived.clear()
-    derived[key] = (made, made.plans)
+    derived[key] = (made, made.plans, key)
     return made
+
+
+def _can_be_kind(one: object) -> bool:
+    return issubclass(type(one), (type, KindOption))
 
 
 def _several(want: Any, argument: str) -> tuple[Any, ...]:

@@ -311,9 +311,9 @@ receiver_init(PyObject *object, PyObject *args, PyObject *kwargs)
 PyDoc_STRVAR(open_doc,
 "_open($self, sock, bufsize, into, known, want, fds, on_truncation, close, /)\n--\n\n"
 "Initialises it, and switches on what it is asked for.  `known` is a dict: a key is the tuple\n"
-"(fds, on_truncation, close, *want); its value is a tuple, what was asked for and the plans for\n"
-"Options.configuration().  Returns True, None if `known` has no such key, or what is missing,\n"
-"as Options.configuration() does.  The options that were set are noted in `_before`.");
+"(fds, on_truncation, close, *want); its value is a tuple: what was asked for, the plans for\n"
+"Options.configuration(), and the key.  Returns True, None if `known` has no such key, or what\n"
+"is missing, as Options.configuration() does.  The options that were set are noted in `_before`.");
 
 static PyObject *
 receiver_open(PyObject *object, PyObject *const *args, Py_ssize_t nargs)

@@ -33,6 +33,25 @@ cmsgx_receiver_configure(PyObject *object, PyObject *given, void (*renew)(PyObje
     Py_RETURN_NONE;
 }
 
+/* Whether both keys have items of the same classes: an object of another class can equal a kind. */
+static int
+are_alike(PyObject *key, PyObject *other)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(key);
+    int result = PyTuple_Check(other) && PyTuple_GET_SIZE(other) == count;
+    for (Py_ssize_t i = 0; result && i < count; i++) {
+        result = Py_IS_TYPE(PyTuple_GET_ITEM(key, i), Py_TYPE(PyTuple_GET_ITEM(other, i)));
+    }
+    return result;
+}
+
+static int
+is_known_item(PyObject *item)
+{
+    return PyTuple_Check(item) && PyTuple_GET_SIZE(item) == 3
+           && PyDict_Check(PyTuple_GET_ITEM(item, 1));
+}
+
 /* The item of `known` for the arguments of a receiver: a new reference, or NULL, without an
    exception if it is not there, or if an argument is of a class whose equality says too little. */
 static PyObject *
@@ -52,6 +71,9 @@ find_known(PyObject *known, PyObject *const *asked)
     if (key != NULL && cmsgx_dict_get(known, key, &found) < 0
         && PyErr_ExceptionMatches(PyExc_TypeError)) {
         PyErr_Clear();      /* one of them has no hash */
+    }
+    if (found != NULL && is_known_item(found) && !are_alike(key, PyTuple_GET_ITEM(found, 2))) {
+        Py_CLEAR(found);
     }
     Py_XDECREF(key);
     Py_XDECREF(want);
@@ -75,9 +97,8 @@ cmsgx_receiver_open(PyObject *object, PyObject *const *args, void (*renew)(PyObj
         return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
     }
     PyObject *found = NULL;
-    if (!PyTuple_Check(known) || PyTuple_GET_SIZE(known) != 2
-        || !PyDict_Check(PyTuple_GET_ITEM(known, 1))) {
-        cmsgx_raise_needed("known", -1, "a dict of (asked, plans)", known);
+    if (!is_known_item(known)) {
+        cmsgx_raise_needed("known", -1, "a dict of (asked, plans, key)", known);
     }
     else {
         self->asked = Py_NewRef(PyTuple_GET_ITEM(known, 0));
